@@ -1,0 +1,109 @@
+"""The two marginal likelihoods of retrieval-augmented generation (Lewis et al. 2020, section 2.1).
+
+With `p(z|x)` the prior over the K retrieved passages and `p(y_t | x, z, y_<t)` the generator,
+
+    RAG-Sequence:  p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)
+    RAG-Token:     p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)
+
+Everything here is float32 log space whatever the networks' dtype: inner products near 75 in bfloat16 lose the gaps
+between passages that the prior is made of. Padding is told by `mask`, missing passages by `valid`: these carry a prior
+of -inf and a gradient of zero, never NaN.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def doc_log_prior(
+    scores: Float[Array, "B K"], valid: Bool[Array, "B K"] | None = None
+) -> Float[Array, "B K"]:
+    """The prior over the retrieved passages, `log p(z|x)`, in float32 (section 2.2):
+
+        p(z|x) = exp(d(z).q(x)) / sum_{z' in top-K} exp(d(z').q(x))
+
+    `valid` marks the passages that exist (default: all). The others get -inf and no gradient; a row without any
+    passage is -inf throughout.
+
+    >>> import jax.numpy as jnp
+    >>> jnp.exp(doc_log_prior(jnp.log(jnp.array([[3.0, 1.0]])))).round(3)
+    Array([[0.75, 0.25]], dtype=float32)
+    """
+    scores = scores.astype(jnp.float32)
+    if valid is not None:
+        scores = jnp.where(valid, scores, -jnp.inf)
+    total = _log_sum_exp(scores, axis=1)[:, None]
+    return jnp.where(jnp.isneginf(scores), -jnp.inf, scores - jnp.where(jnp.isneginf(total), 0.0, total))
+
+
+def target_log_probs(
+    logits: Float[Array, "B K T V"], targets: Int[Array, "B T"]
+) -> Float[Array, "B K T"]:
+    """The generator's log-probability of each target token under each passage, `log p(y_t | x, z, y_<t)`, in float32.
+
+    Gathers the target's logit and subtracts the normaliser, so that no float32 `[B, K, T, V]` outlives the reduction.
+    """
+    chosen = jnp.take_along_axis(logits, targets[:, None, :, None], axis=3)[..., 0]
+    return chosen.astype(jnp.float32) - jax.nn.logsumexp(logits.astype(jnp.float32), axis=3)
+
+
+def rag_token(
+    doc_log_prior: Float[Array, "B K"], target_log_probs: Float[Array, "B K T"], mask: Bool[Array, "B T"]
+) -> Float[Array, "B"]:
+    """`log p(y|x)` of RAG-Token: every token may come from another passage.
+
+        p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)
+    """
+    per_token = _log_sum_exp(doc_log_prior[:, :, None] + target_log_probs, axis=1)
+    return jnp.sum(jnp.where(mask, per_token, 0.0), axis=1)
+
+
+def rag_sequence(
+    doc_log_prior: Float[Array, "B K"], target_log_probs: Float[Array, "B K T"], mask: Bool[Array, "B T"]
+) -> Float[Array, "B"]:
+    """`log p(y|x)` of RAG-Sequence: one passage answers for the whole target.
+
+        p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)
+    """
+    return _log_sum_exp(_sequence_joint(doc_log_prior, target_log_probs, mask), axis=1)
+
+
+def token_doc_posterior(
+    doc_log_prior: Float[Array, "B K"], target_log_probs: Float[Array, "B K T"], mask: Bool[Array, "B T"]
+) -> Float[Array, "B K T"]:
+    """RAG-Token's posterior over the passages for each target token (the paper's figure 2); zero on padding.
+
+        p(z | x, y_t, y_<t) = p(z|x) p(y_t | x, z, y_<t) / sum_z' p(z'|x) p(y_t | x, z', y_<t)
+    """
+    joint = doc_log_prior[:, :, None] + target_log_probs
+    return jnp.where(mask[:, None, :], _normalise(joint), 0.0)
+
+
+def sequence_doc_posterior(
+    doc_log_prior: Float[Array, "B K"], target_log_probs: Float[Array, "B K T"], mask: Bool[Array, "B T"]
+) -> Float[Array, "B K"]:
+    """RAG-Sequence's posterior over the passages given the whole target.
+
+        p(z | x, y) = p(z|x) p(y | x, z) / sum_z' p(z'|x) p(y | x, z')
+    """
+    return _normalise(_sequence_joint(doc_log_prior, target_log_probs, mask))
+
+
+def _sequence_joint(
+    doc_log_prior: Float[Array, "B K"], target_log_probs: Float[Array, "B K T"], mask: Bool[Array, "B T"]
+) -> Float[Array, "B K"]:
+    """`log p(y, z | x)`: the prior once per sequence, whatever the target's length."""
+    return doc_log_prior + jnp.sum(jnp.where(mask[:, None, :], target_log_probs, 0.0), axis=2)
+
+
+def _normalise(joint: Float[Array, "B K *T"]) -> Float[Array, "B K *T"]:
+    """Probabilities along the passages; all zero where no passage has any."""
+    total = _log_sum_exp(joint, axis=1)
+    return jnp.exp(joint - jnp.expand_dims(jnp.where(jnp.isneginf(total), 0.0, total), 1))
+
+
+def _log_sum_exp(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """`log sum exp` whose value is -inf and whose gradient is zero, not NaN, where every entry is -inf."""
+    empty = jnp.all(jnp.isneginf(x), axis=axis)
+    total = jax.nn.logsumexp(jnp.where(jnp.expand_dims(empty, axis), 0.0, x), axis=axis)
+    return jnp.where(empty, -jnp.inf, total)

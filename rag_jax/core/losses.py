@@ -1,0 +1,81 @@
+"""What training minimises: the negative marginal log-likelihoods, with label smoothing.
+
+Each loss maps the prior over passages and the generator's logits to one number per question, so that the training step
+takes any of them, or one of your own, as its objective.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rag_jax.core import likelihood
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A loss for each question from the prior `log p(z|x)` and the generator's logits under each passage."""
+
+    def __call__(
+        self,
+        doc_log_prior: Float[Array, "B K"],
+        logits: Float[Array, "B K T V"],
+        targets: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+    ) -> Float[Array, "B"]: ...
+
+
+def rag_token_loss(
+    doc_log_prior: Float[Array, "B K"],
+    logits: Float[Array, "B K T V"],
+    targets: Int[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    *,
+    label_smoothing: float = 0.0,
+) -> Float[Array, "B"]:
+    """`-log p(y|x)` of RAG-Token, its target distributions mixed with the uniform one by `label_smoothing`, eps:
+
+        (1 - eps) (-log p(y|x)) + eps / V sum_t sum_v -log sum_z p(z|x) p(v | x, z, y_<t)
+
+    Only smoothing needs the marginal over the whole vocabulary, a float32 `[B, K, T, V]`.
+    """
+    chosen = likelihood.target_log_probs(logits, targets)
+    loss = -likelihood.rag_token(doc_log_prior, chosen, mask)
+    if not label_smoothing:
+        return loss
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=3)
+    marginal = jax.nn.logsumexp(_at_least(doc_log_prior)[:, :, None, None] + log_probs, axis=1)
+    uniform = -jnp.sum(jnp.where(mask, jnp.sum(marginal, axis=2), 0.0), axis=1)
+    return (1 - label_smoothing) * loss + label_smoothing / logits.shape[3] * uniform
+
+
+def rag_sequence_loss(
+    doc_log_prior: Float[Array, "B K"],
+    logits: Float[Array, "B K T V"],
+    targets: Int[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    *,
+    label_smoothing: float = 0.0,
+) -> Float[Array, "B"]:
+    """`-log p(y|x)` of RAG-Sequence, with label smoothing eps:
+
+        (1 - eps) (-log p(y|x)) + eps / V (-log sum_z p(z|x) exp(sum_t sum_v log p(v | x, z, y_<t)))
+
+    The smoothing term is the reference implementation's with one correction: the prior counts once per sequence,
+    there it counts V times.
+    """
+    chosen = likelihood.target_log_probs(logits, targets)
+    loss = -likelihood.rag_sequence(doc_log_prior, chosen, mask)
+    if not label_smoothing:
+        return loss
+    vocabulary = logits.shape[3]
+    per_token = jnp.sum(logits.astype(jnp.float32), axis=3)
+    per_token -= vocabulary * jax.nn.logsumexp(logits.astype(jnp.float32), axis=3)
+    uniform = -likelihood.rag_sequence(doc_log_prior, per_token, mask)
+    return (1 - label_smoothing) * loss + label_smoothing / vocabulary * uniform
+
+
+def _at_least(log_probs: Float[Array, "B K"]) -> Float[Array, "B K"]:
+    """-inf as the smallest float, so that a row without any passage has a finite, gradient-free value."""
+    return jnp.maximum(log_probs, jnp.finfo(log_probs.dtype).min / 2)

@@ -1,0 +1,80 @@
+"""Questions with their answers, read from JSON lines, and the pairs a model is trained on.
+
+    {"id": "nq-1", "question": "who wrote emma", "answers": ["Jane Austen", "Austen"], "positive_ids": [17, "18"]}
+
+`id` defaults to the line's number, counted from 1. `answers` may be one string, and may be called `answer`, as in the
+files of NQ-open. `positive_ids` names the passages that hold the answer, where they are known. Other fields are
+ignored.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rag_jax.data.jsonl import UniqueIds, checked_id, checked_text, read_jsonl
+from rag_jax.errors import InputError
+
+
+class Question(NamedTuple):
+    """A question, every answer that counts as right, and the ids of the passages known to hold one."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    positive_ids: tuple[str, ...] = ()
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """Reads a question file (`.jsonl`, or `.jsonl.gz`); equal answers and equal positive ids of a line are kept once.
+
+    Raises `InputError` (`FILE:LINE: what; remedy`) for a file that cannot be read or holds no question, a malformed
+    line, a blank question, no answers or a blank one, an id that occurs twice, and answers that are regular
+    expressions.
+    """
+    ids = UniqueIds()
+    questions = []
+    for number, row in read_jsonl(path):
+        place = f"{path}:{number}"
+        question = _question(row, number, place)
+        ids.add(question.id, place)
+        questions.append(question)
+    if not questions:
+        raise InputError(f'{path}: holds no questions; write one {{"question": …, "answers": […]}} on each line')
+    return questions
+
+
+def training_pairs(questions: Iterable[Question], all_answers: bool) -> list[tuple[Question, str]]:
+    """The (question, target) pairs of a training set.
+
+    With `all_answers` one pair per question and answer, as the RAG paper trains on Natural Questions and WebQuestions
+    (Lewis et al. 2020); otherwise one pair per question, with its first answer.
+    """
+    return [(question, answer) for question in questions for answer in question.answers[: None if all_answers else 1]]
+
+
+def _question(row: dict[str, Any], number: int, place: str) -> Question:
+    if row.get("regex"):
+        raise InputError(f"{place}: the answers are regular expressions; write them out as plain strings")
+    return Question(
+        id=checked_id(row.get("id", number), "id", place),
+        question=checked_text(row.get("question"), "question", place),
+        answers=_answers(row, place),
+        positive_ids=_positive_ids(row, place),
+    )
+
+
+def _answers(row: dict[str, Any], place: str) -> tuple[str, ...]:
+    name = "answers" if "answers" in row else "answer"
+    answers = row.get(name)
+    if isinstance(answers, str):
+        answers = [answers]
+    if not isinstance(answers, list) or not answers:
+        raise InputError(f'{place}: no answers; write "answers" as a list of strings, with one at least')
+    return tuple(dict.fromkeys(checked_text(answer, name, place) for answer in answers))
+
+
+def _positive_ids(row: dict[str, Any], place: str) -> tuple[str, ...]:
+    ids = row.get("positive_ids", [])
+    if not isinstance(ids, list):
+        raise InputError(f'{place}: "positive_ids" is not a list; write it as a list of passage ids')
+    return tuple(dict.fromkeys(checked_id(item, "positive_ids", place) for item in ids))

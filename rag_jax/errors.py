@@ -1,0 +1,10 @@
+"""The one exception a user is meant to read.
+
+Whatever the user brought — a corpus, a question file, a config, a checkpoint — that cannot be used ends in an
+`InputError`: one line that names what is wrong, where, and the remedy. The commands print it and exit with 2; no other
+exception is caught there, so a traceback is always a defect of the library.
+"""
+
+
+class InputError(ValueError):
+    """Something the user brought cannot be used; the message is one line: what, where, remedy."""

@@ -1,0 +1,109 @@
+"""Networks from folders in the Hugging Face ecosystem's layout (config.json and model.safetensors)."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from rag_jax.errors import InputError
+from rag_jax.hub import names
+from rag_jax.models import bart, bert
+from rag_jax.types import Params
+
+
+def load_tower(folder: Path) -> tuple[bert.BertConfig, Params]:
+    """A BERT encoder and its pooling: DPR's [CLS], or what a sentence-transformers `modules.json` says.
+
+    Raises `InputError` for a missing, unreadable or ill-fitting checkpoint.
+    """
+    config = _read_config(folder, {"bert", "dpr"})
+    pooling, norm = _pooling(folder)
+    ours = bert.BertConfig(
+        vocab_size=config["vocab_size"],
+        width=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        ffn_width=config["intermediate_size"],
+        max_positions=config["max_position_embeddings"],
+        token_types=config["type_vocab_size"],
+        dropout=config["hidden_dropout_prob"],
+        attention_dropout=config["attention_probs_dropout_prob"],
+        layer_norm_eps=config["layer_norm_eps"],
+        pooling=pooling,
+        projection=config.get("projection_dim") or None,
+        vector_norm=norm,
+    )
+    tensors = read_tensors(folder)
+    prefix = next((p for p in _BERT_PREFIXES if f"{p}embeddings.word_embeddings.weight" in tensors), "")
+    shapes = jax.eval_shape(partial(bert.init, ours), jax.random.key(0))
+    return ours, names.from_stored(tensors, shapes, names.BERT, where=str(folder), prefix=prefix)
+
+
+def load_generator(folder: Path) -> tuple[bart.BartConfig, Params]:
+    """BART with its tied head. Raises `InputError` for a missing, unreadable or ill-fitting checkpoint."""
+    config = _read_config(folder, {"bart"})
+    ours = bart.BartConfig(
+        vocab_size=config["vocab_size"],
+        width=config["d_model"],
+        encoder_layers=config["encoder_layers"],
+        decoder_layers=config["decoder_layers"],
+        heads=config["encoder_attention_heads"],
+        ffn_width=config["encoder_ffn_dim"],
+        max_positions=config["max_position_embeddings"],
+        dropout=config["dropout"],
+        attention_dropout=config["attention_dropout"],
+        activation_dropout=config["activation_dropout"],
+        scale_embedding=config["scale_embedding"],
+    )
+    tensors = read_tensors(folder)
+    tensors.setdefault("final_logits_bias", np.zeros(ours.vocab_size, np.float32))
+    shapes = jax.eval_shape(partial(bart.init, ours), jax.random.key(0))
+    return ours, names.from_stored(tensors, shapes, names.BART, where=str(folder))
+
+
+def read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """All tensors of the folder's model.safetensors."""
+    path = folder / "model.safetensors"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no weights there; give a folder that holds model.safetensors") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
+
+
+_BERT_PREFIXES = ("", "bert.", "question_encoder.bert_model.", "ctx_encoder.bert_model.")
+
+
+def _read_config(folder: Path, architectures: set[str]) -> dict:
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") not in architectures:
+        found, wanted = config.get("model_type"), " or ".join(sorted(architectures))
+        raise InputError(f"{folder / 'config.json'}: model_type is {found!r}, needed is {wanted}")
+    return config
+
+
+def _pooling(folder: Path) -> tuple[str, float | None]:
+    """How a sentence-transformers folder pools, and whether it normalises; [CLS] without such a description."""
+    if not (folder / "modules.json").exists():
+        return "cls", None
+    modules = {module["type"].rpartition(".")[2]: module["path"] for module in _read_json(folder / "modules.json")}
+    pooling = _read_json(folder / modules["Pooling"] / "config.json") if "Pooling" in modules else {}
+    unknown = {key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True}
+    unknown -= {"pooling_mode_cls_token", "pooling_mode_mean_tokens"}
+    if unknown:
+        raise InputError(f"{folder}: pooling by {', '.join(sorted(unknown))} is not known; use cls or mean pooling")
+    return ("mean" if pooling.get("pooling_mode_mean_tokens") else "cls"), (1.0 if "Normalize" in modules else None)
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give a folder that holds a checkpoint") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}); copy or download it again") from None

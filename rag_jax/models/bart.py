@@ -1,0 +1,221 @@
+"""BART, the generator (Lewis et al. 2019), with everything that decoding keeps in the caller's hands.
+
+Reading returns a `Memory`: the cross-attention's keys and values, computed once per row. Decoding takes and returns a
+`Cache`: the keys and values of the decoder's own past. Training is the same call without a cache.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rag_jax.models.attention import Attention
+from rag_jax.types import DropoutKey, Generator, Params, Tokens
+
+Read = tuple[Float[Array, "R S H d"], Float[Array, "R S H d"]]  # keys and values of the inputs
+Past = tuple[Float[Array, "R past H d"], Float[Array, "R past H d"]]  # keys and values of the answer so far
+
+
+@dataclass(frozen=True)
+class BartConfig:
+    """BART's sizes. The defaults are BART-large."""
+
+    vocab_size: int = 50_265
+    width: int = 1_024
+    encoder_layers: int = 12
+    decoder_layers: int = 12
+    heads: int = 16
+    ffn_width: int = 4_096
+    max_positions: int = 1_024
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    scale_embedding: bool = False
+    init_std: float = 0.02
+    dtype: Any = jnp.float32
+
+
+POSITION_OFFSET = 2  # BART's position tables begin with two rows that nothing reads
+LAYER_NORM_EPS = 1e-5
+
+
+class Memory(NamedTuple):
+    """What the encoder leaves for the decoder: each decoder layer's cross-attention keys and values."""
+
+    layers: tuple[Read, ...]
+    mask: Bool[Array, "R S"]
+
+
+class Cache(NamedTuple):
+    """The decoder's own past: each layer's self-attention keys and values; `length` positions are filled."""
+
+    layers: tuple[Past, ...]
+    length: Int[Array, ""]
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around an exact GELU."""
+
+    config: BartConfig
+
+    @nn.compact
+    def __call__(self, states: Float[Array, "R T width"], deterministic: bool) -> Float[Array, "R T width"]:
+        c = self.config
+        init = nn.initializers.normal(c.init_std)
+        hidden = nn.Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
+        hidden = jax.nn.gelu(hidden, approximate=False)
+        hidden = nn.Dropout(c.activation_dropout, deterministic=deterministic)(hidden)
+        return nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(hidden)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward, each followed by dropout, residual and LayerNorm (post-LN)."""
+
+    config: BartConfig
+
+    @nn.compact
+    def __call__(
+        self, states: Float[Array, "R S width"], mask: Bool[Array, "R 1 S"], deterministic: bool
+    ) -> Float[Array, "R S width"]:
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=deterministic)
+        attention = _attention(c, "attention")
+        mixed = attention(states, *attention.project(states), mask, deterministic)
+        states = _layer_norm(c, "attention_norm")(states + drop(mixed))
+        return _layer_norm(c, "ffn_norm")(states + drop(FeedForward(c, name="ffn")(states, deterministic)))
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention over the past, cross-attention to the memory, feed-forward (post-LN)."""
+
+    config: BartConfig
+
+    def setup(self):
+        c = self.config
+        self.attention, self.cross = _attention(c, None), _attention(c, None)
+        self.ffn = FeedForward(c)
+        self.attention_norm, self.cross_norm, self.ffn_norm = (_layer_norm(c, None) for _ in range(3))
+        self.drop = nn.Dropout(c.dropout)
+
+    def __call__(
+        self,
+        states: Float[Array, "R T width"],
+        past: Past | None,
+        offset: Int[Array, ""],
+        causal: Bool[Array, "1 T past"],
+        memory: Read,
+        memory_mask: Bool[Array, "R 1 S"],
+        deterministic: bool,
+    ) -> tuple[Float[Array, "R T width"], Past]:
+        own = self.attention.project(states)
+        present = own if past is None else _write(past, own, offset)
+        mixed = self.attention(states, *present, causal, deterministic)
+        states = self.attention_norm(states + self.drop(mixed, deterministic=deterministic))
+        mixed = self.cross(states, *memory, memory_mask, deterministic)
+        states = self.cross_norm(states + self.drop(mixed, deterministic=deterministic))
+        hidden = self.drop(self.ffn(states, deterministic), deterministic=deterministic)
+        return self.ffn_norm(states + hidden), present
+
+
+class Bart(nn.Module):
+    """BART with a tied head: `encode` reads, `decode` continues."""
+
+    config: BartConfig
+
+    def setup(self):
+        c = self.config
+        init = nn.initializers.normal(c.init_std)
+        table = {"features": c.width, "dtype": c.dtype, "embedding_init": init}
+        self.word = nn.Embed(c.vocab_size, **table)
+        self.encoder_position = nn.Embed(c.max_positions + POSITION_OFFSET, **table)
+        self.decoder_position = nn.Embed(c.max_positions + POSITION_OFFSET, **table)
+        self.encoder_norm, self.decoder_norm = _layer_norm(c, None), _layer_norm(c, None)
+        self.encoder_layers = [EncoderLayer(c) for _ in range(c.encoder_layers)]
+        self.decoder_layers = [DecoderLayer(c) for _ in range(c.decoder_layers)]
+        self.drop = nn.Dropout(c.dropout)
+        self.final_logits_bias = self.param("final_logits_bias", nn.initializers.zeros, (c.vocab_size,))
+
+    def __call__(self, ids: Int[Array, "R S"], mask: Bool[Array, "R S"], decoder_ids: Int[Array, "R T"]):
+        """Both halves at once: only to make parameters of the right shapes."""
+        return self.decode(decoder_ids, self.encode(ids, mask, True), None, True)[0]
+
+    def encode(self, ids: Int[Array, "R S"], mask: Bool[Array, "R S"], deterministic: bool) -> Memory:
+        """Read the inputs and project them for every decoder layer's cross-attention."""
+        states = self._embed(ids, self.encoder_position, jnp.int32(0))
+        states = self.drop(self.encoder_norm(states), deterministic=deterministic)
+        for layer in self.encoder_layers:
+            states = layer(states, mask[:, None, :], deterministic)
+        return Memory(tuple(layer.cross.project(states) for layer in self.decoder_layers), mask)
+
+    def decode(
+        self, ids: Int[Array, "R T"], memory: Memory, cache: Cache | None, deterministic: bool
+    ) -> tuple[Float[Array, "R T V"], Cache]:
+        """Logits of the tokens after each of `ids`, which follow what the cache holds (None: nothing)."""
+        offset = jnp.int32(0) if cache is None else cache.length
+        states = self._embed(ids, self.decoder_position, offset)
+        states = self.drop(self.decoder_norm(states), deterministic=deterministic)
+        past = (None,) * len(self.decoder_layers) if cache is None else cache.layers
+        span = ids.shape[1] if cache is None else cache.layers[0][0].shape[1]
+        causal = (jnp.arange(span)[None, :] <= offset + jnp.arange(ids.shape[1])[:, None])[None, :, :]
+        present = []
+        for layer, own, cross in zip(self.decoder_layers, past, memory.layers, strict=True):
+            states, filled = layer(states, own, offset, causal, cross, memory.mask[:, None, :], deterministic)
+            present.append(filled)
+        logits = self.word.attend(states) + jax.lax.stop_gradient(self.final_logits_bias).astype(states.dtype)[None, None, :]
+        return logits, Cache(tuple(present), offset + ids.shape[1])
+
+    def _embed(self, ids: Int[Array, "R T"], positions: nn.Embed, offset: Int[Array, ""]) -> Float[Array, "R T width"]:
+        scale = self.config.width**0.5 if self.config.scale_embedding else 1.0
+        rows = POSITION_OFFSET + offset + jnp.arange(ids.shape[1], dtype=jnp.int32)
+        return self.word(ids) * scale + positions(rows[None, :])
+
+
+def generator(config: BartConfig) -> Generator:
+    """BART as pure functions of its parameters."""
+    module = Bart(config)
+
+    def encode(params: Params, inputs: Tokens, key: DropoutKey = None) -> Memory:
+        return module.apply(
+            {"params": params}, inputs.ids, inputs.mask, key is None, rngs=_rngs(key), method=Bart.encode
+        )
+
+    def decode(params, decoder_inputs, memory, cache=None, key: DropoutKey = None):
+        return module.apply(
+            {"params": params}, decoder_inputs, memory, cache, key is None, rngs=_rngs(key), method=Bart.decode
+        )
+
+    def empty_cache(rows: int, length: int) -> Cache:
+        empty = jnp.zeros((rows, length, config.heads, config.width // config.heads), config.dtype)
+        return Cache(((empty, empty),) * config.decoder_layers, jnp.int32(0))
+
+    return Generator(encode, decode, empty_cache)
+
+
+def init(config: BartConfig, key: Array) -> Params:
+    """Random parameters."""
+    ids = jnp.zeros((1, 2), jnp.int32)
+    return Bart(config).init(key, ids, jnp.ones((1, 2), bool), ids)["params"]
+
+
+def _rngs(key: DropoutKey) -> dict[str, Array]:
+    return {} if key is None else {"dropout": key}
+
+
+def _write(past: Past, new: tuple[Array, Array], offset: Int[Array, ""]) -> Past:
+    """Put new keys and values behind those the cache holds."""
+    keys, values = (
+        jax.lax.dynamic_update_slice_in_dim(old, fresh.astype(old.dtype), offset, axis=1)
+        for old, fresh in zip(past, new, strict=True)
+    )
+    return keys, values
+
+
+def _attention(config: BartConfig, name: str | None) -> Attention:
+    return Attention(config.width, config.heads, config.attention_dropout, config.init_std, config.dtype, name=name)
+
+
+def _layer_norm(config: BartConfig, name: str | None) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=config.dtype, name=name)

@@ -1,0 +1,114 @@
+"""The contract: the dimension key, and the pytrees that flow between the rooms.
+
+    B  questions                 Q  question tokens (tower)      D  retrieval width
+    K  retrieved passages        L  question tokens (generator)  V  vocabulary
+    N  passages in the index     P  passage tokens               H  heads
+    R  rows the generator reads  S  generator-input tokens       T  target tokens
+                                                                 W  beams
+
+The same letters stand in jaxtyping signatures, einsum strings and comments. `R` is `B * K` wherever passages are read.
+Networks are callables over parameter pytrees, so that the core can be tested with hand-made ones and knows no framework.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree
+
+Params = PyTree[Array]
+DropoutKey = Key[Array, ""] | None  # None: dropout is off
+
+
+class Tokens(NamedTuple):
+    """Right-padded token sequences: what a tokenizer makes and a network reads."""
+
+    ids: Integer[Array, "*rows L"]
+    lengths: Int[Array, "*rows"]
+
+    @property
+    def mask(self) -> Bool[Array, "*rows L"]:
+        """True where a token stands, False on padding."""
+        position = jax.lax.broadcasted_iota(self.lengths.dtype, self.ids.shape, self.ids.ndim - 1)
+        return position < self.lengths[..., None]
+
+
+class Knowledge(NamedTuple):
+    """The passages as arrays on the device: what is searched, and what is read."""
+
+    vectors: Float[Array, "N D"]  # d(z), made by the frozen passage tower
+    passages: Tokens  # [N, P]: `<s> title / text`, in the generator's vocabulary
+
+
+class Batch(NamedTuple):
+    """Questions with one target each."""
+
+    question: Tokens  # [B, Q]: the question in the tower's vocabulary
+    prompt: Tokens  # [B, L]: ` // question </s>` in the generator's vocabulary
+    decoder_inputs: Int[Array, "B T"]  # `<s> answer`
+    targets: Int[Array, "B T"]  # `answer </s>`
+    target_mask: Bool[Array, "B T"]
+
+
+class Retrieved(NamedTuple):
+    """The K passages found for each question, best first."""
+
+    ids: Int[Array, "B K"]  # rows of the index; -1 where fewer than K exist
+    scores: Float[Array, "B K"]  # q(x) . d(z); differentiable with respect to q only
+    valid: Bool[Array, "B K"]
+
+
+@runtime_checkable
+class Tower(Protocol):
+    """A bi-encoder's tower as a pure function: `q(x)` and `d(z)` are this, with two parameter trees."""
+
+    def __call__(self, params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "rows D"]: ...
+
+
+@runtime_checkable
+class Encode(Protocol):
+    """Read the inputs once: everything of them that decoding needs, rows leading."""
+
+    def __call__(self, params: Params, inputs: Tokens, key: DropoutKey = None) -> PyTree[Array]: ...
+
+
+@runtime_checkable
+class Decode(Protocol):
+    """Logits of the tokens that follow each of `decoder_inputs`, and the cache that the next call continues from."""
+
+    def __call__(
+        self,
+        params: Params,
+        decoder_inputs: Int[Array, "R T"],
+        memory: PyTree[Array],
+        cache: PyTree[Array] | None = None,
+        key: DropoutKey = None,
+    ) -> tuple[Float[Array, "R T V"], Any]: ...
+
+
+@runtime_checkable
+class EmptyCache(Protocol):
+    """A cache for at most `length` decoder tokens in each of `rows` rows."""
+
+    def __call__(self, rows: int, length: int) -> PyTree[Array]: ...
+
+
+class Generator(NamedTuple):
+    """A sequence-to-sequence network as three pure functions."""
+
+    encode: Encode
+    decode: Decode
+    empty_cache: EmptyCache
+
+
+class Networks(NamedTuple):
+    """What the functional core is composed with."""
+
+    tower: Tower
+    generator: Generator
+
+
+class RagParams(NamedTuple):
+    """What training changes. The passage tower is not among it: it is frozen in the index's vectors."""
+
+    question_tower: Params
+    generator: Params

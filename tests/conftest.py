@@ -1,0 +1,25 @@
+"""Strict numerics for every test: implicit dtype and rank promotion are errors, and the core's shapes are checked.
+
+The annotations are checked by beartype here only; in use they cost nothing.
+"""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+with install_import_hook(["rag_jax.core", "rag_jax.models", "rag_jax.types"], "beartype.beartype"):
+    import rag_jax  # noqa: F401
+    import rag_jax.models.bart
+    import rag_jax.models.bert  # noqa: F401
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    return jax.random.key(0)
