@@ -128,7 +128,8 @@ def rag_sequence_greedy(
         return Decoded(tokens, mask, log_prob, posterior, per_token)
 
     judged = jax.lax.map(judge, candidates)  # one candidate of every question at a time: memory does not grow with K
-    best = jnp.argmax(judged.log_prob, axis=0)
+    proposed = jnp.where(jnp.isneginf(doc_log_prior).T, -jnp.inf, judged.log_prob)  # a missing passage proposes nothing
+    best = jnp.argmax(proposed, axis=0)
     return jax.tree.map(lambda each: each[best, jnp.arange(batch)], judged)
 
 

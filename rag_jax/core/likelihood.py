@@ -15,9 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
-def doc_log_prior(
-    scores: Float[Array, "B K"], valid: Bool[Array, "B K"] | None = None
-) -> Float[Array, "B K"]:
+def doc_log_prior(scores: Float[Array, "B K"], valid: Bool[Array, "B K"] | None = None) -> Float[Array, "B K"]:
     """The prior over the retrieved passages, `log p(z|x)`, in float32 (section 2.2):
 
         p(z|x) = exp(d(z).q(x)) / sum_{z' in top-K} exp(d(z').q(x))
@@ -26,7 +24,7 @@ def doc_log_prior(
     passage is -inf throughout.
 
     >>> import jax.numpy as jnp
-    >>> jnp.exp(doc_log_prior(jnp.log(jnp.array([[3.0, 1.0]])))).round(3)
+    >>> jnp.exp(doc_log_prior(jnp.log(jnp.array([[3.0, 1.0]])))).round(2)
     Array([[0.75, 0.25]], dtype=float32)
     """
     scores = scores.astype(jnp.float32)
@@ -36,9 +34,7 @@ def doc_log_prior(
     return jnp.where(jnp.isneginf(scores), -jnp.inf, scores - jnp.where(jnp.isneginf(total), 0.0, total))
 
 
-def target_log_probs(
-    logits: Float[Array, "B K T V"], targets: Int[Array, "B T"]
-) -> Float[Array, "B K T"]:
+def target_log_probs(logits: Float[Array, "B K T V"], targets: Int[Array, "B T"]) -> Float[Array, "B K T"]:
     """The generator's log-probability of each target token under each passage, `log p(y_t | x, z, y_<t)`, in float32.
 
     Gathers the target's logit and subtracts the normaliser, so that no float32 `[B, K, T, V]` outlives the reduction.
@@ -52,7 +48,7 @@ def rag_token(
 ) -> Float[Array, "B"]:
     """`log p(y|x)` of RAG-Token: every token may come from another passage.
 
-        p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)
+    p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)
     """
     per_token = _log_sum_exp(doc_log_prior[:, :, None] + target_log_probs, axis=1)
     return jnp.sum(jnp.where(mask, per_token, 0.0), axis=1)
@@ -63,7 +59,7 @@ def rag_sequence(
 ) -> Float[Array, "B"]:
     """`log p(y|x)` of RAG-Sequence: one passage answers for the whole target.
 
-        p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)
+    p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)
     """
     return _log_sum_exp(_sequence_joint(doc_log_prior, target_log_probs, mask), axis=1)
 
@@ -73,7 +69,7 @@ def token_doc_posterior(
 ) -> Float[Array, "B K T"]:
     """RAG-Token's posterior over the passages for each target token (the paper's figure 2); zero on padding.
 
-        p(z | x, y_t, y_<t) = p(z|x) p(y_t | x, z, y_<t) / sum_z' p(z'|x) p(y_t | x, z', y_<t)
+    p(z | x, y_t, y_<t) = p(z|x) p(y_t | x, z, y_<t) / sum_z' p(z'|x) p(y_t | x, z', y_<t)
     """
     joint = doc_log_prior[:, :, None] + target_log_probs
     return jnp.where(mask[:, None, :], _normalise(joint), 0.0)
@@ -84,7 +80,7 @@ def sequence_doc_posterior(
 ) -> Float[Array, "B K"]:
     """RAG-Sequence's posterior over the passages given the whole target.
 
-        p(z | x, y) = p(z|x) p(y | x, z) / sum_z' p(z'|x) p(y | x, z')
+    p(z | x, y) = p(z|x) p(y | x, z) / sum_z' p(z'|x) p(y | x, z')
     """
     return _normalise(_sequence_joint(doc_log_prior, target_log_probs, mask))
 

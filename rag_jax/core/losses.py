@@ -44,10 +44,10 @@ def rag_token_loss(
     loss = -likelihood.rag_token(doc_log_prior, chosen, mask)
     if not label_smoothing:
         return loss
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=3)
-    marginal = jax.nn.logsumexp(_at_least(doc_log_prior)[:, :, None, None] + log_probs, axis=1)
-    uniform = -jnp.sum(jnp.where(mask, jnp.sum(marginal, axis=2), 0.0), axis=1)
-    return (1 - label_smoothing) * loss + label_smoothing / logits.shape[3] * uniform
+    batch, k, _, vocabulary = logits.shape
+    every = jax.nn.log_softmax(logits.astype(jnp.float32), axis=3).reshape(batch, k, -1)
+    uniform = -likelihood.rag_token(doc_log_prior, every, jnp.repeat(mask, vocabulary, axis=1))
+    return (1 - label_smoothing) * loss + label_smoothing / vocabulary * uniform
 
 
 def rag_sequence_loss(
@@ -74,8 +74,3 @@ def rag_sequence_loss(
     per_token -= vocabulary * jax.nn.logsumexp(logits.astype(jnp.float32), axis=3)
     uniform = -likelihood.rag_sequence(doc_log_prior, per_token, mask)
     return (1 - label_smoothing) * loss + label_smoothing / vocabulary * uniform
-
-
-def _at_least(log_probs: Float[Array, "B K"]) -> Float[Array, "B K"]:
-    """-inf as the smallest float, so that a row without any passage has a finite, gradient-free value."""
-    return jnp.maximum(log_probs, jnp.finfo(log_probs.dtype).min / 2)

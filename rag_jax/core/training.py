@@ -58,17 +58,13 @@ def init(recipe: Recipe, params: RagParams, key: Key[Array, ""]) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, recipe.optimizer.init(params), key)
 
 
-def forward(
-    recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batch, key: DropoutKey = None
-) -> Forward:
+def forward(recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batch, key: DropoutKey = None) -> Forward:
     """Retrieve K passages for each question and read the target under each of them."""
     tower_key, generator_key = split(key)
     queries = recipe.networks.tower(params.question_tower, batch.question, tower_key)
     retrieved, passages = retrieval.retrieve(queries, knowledge, recipe.num_docs)
     inputs = reading.assemble(passages, batch.prompt, recipe.max_length)
-    logits = reading.read(
-        recipe.networks.generator, params.generator, inputs, batch.decoder_inputs, generator_key
-    )
+    logits = reading.read(recipe.networks.generator, params.generator, inputs, batch.decoder_inputs, generator_key)
     return Forward(retrieved, likelihood.doc_log_prior(retrieved.scores, retrieved.valid), logits)
 
 
@@ -88,7 +84,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     metrics = Metrics(
         loss=loss / jnp.mean(jnp.sum(batch.target_mask, axis=1).astype(jnp.float32)),
-        grad_norm=optax.global_norm(gradient),
+        grad_norm=optax.tree.norm(gradient),
         recall=recall(seen.retrieved.ids, positives),
         prior_entropy=jnp.mean(entropy(seen.doc_log_prior)),
     )

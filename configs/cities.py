@@ -1,0 +1,23 @@
+"""The world's cities: RAG-Token end to end, question tower and generator, on questions about GeoNames' cities.
+
+python train.py configs/cities.py --workdir runs/demo        (after configs/cities_reader.py; or: make demo)
+"""
+
+import dataclasses
+from pathlib import Path
+
+from rag_jax.run.config import read
+
+reader = read(Path(__file__).with_name("cities_reader.py"))
+
+config = dataclasses.replace(
+    reader,
+    data=dataclasses.replace(reader.data, evaluation=reader.data.train.with_name("test.jsonl")),
+    retriever=dataclasses.replace(reader.retriever, trained=True, num_docs=4),
+    optimizer=dataclasses.replace(
+        reader.optimizer, learning_rate=0.01, adam_learning_rate=1e-3, tower_learning_rate=5e-5
+    ),
+    start_from=Path("runs/demo/reader"),
+    closed_book=Path("runs/demo/closed_book"),
+    steps=300,
+)

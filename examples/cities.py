@@ -1,0 +1,144 @@
+"""The world's cities, from facts to answers: python examples/cities.py --workdir runs/demo  (or: make demo)
+
+Builds the knowledge base, trains, compares with the same model without passages and with the retriever as it was,
+answers questions, draws where each answer token came from, and rewrites a fact in the index.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # train.py stands beside the package, not in it
+
+import train
+from rag_jax.cli import show
+from rag_jax.data.questions import Question, read_questions
+from rag_jax.data.tokenizers import train_vocabulary
+from rag_jax.errors import InputError
+from rag_jax.evaluation import evaluate
+from rag_jax.evaluation.figures import token_posterior
+from rag_jax.knowledge.city_questions import write_corpus
+from rag_jax.knowledge.passages import Passage, read_passages
+from rag_jax.rag import RAG
+from rag_jax.run import config as configs
+
+console = Console()
+
+
+def main(workdir: Path) -> None:
+    headline(f"1. The corpus: GeoNames' cities as passages and questions, in {workdir / 'data'}")
+    prepare(workdir / "data")
+    settings = {name: place(name, workdir) for name in ("cities_reader", "cities", "cities_closed_book")}
+
+    headline("2. The generator learns to read: one passage, the retriever frozen")
+    reader = train.run(settings["cities_reader"], workdir / "reader")
+    headline("3. RAG-Token: question tower and generator learn together")
+    trained = train.run(dataclasses.replace(settings["cities"], closed_book=None), workdir)
+    headline("4. The same generator without passages, trained as long")
+    closed = train.run(settings["cities_closed_book"], workdir / "closed_book")
+
+    headline("5. What came of it")
+    rag = RAG.from_workdir(workdir)
+    test = read_questions(settings["cities"].data.evaluation)
+    results = trained | {
+        "closed_book_exact_match": closed["exact_match"],
+        "train_seconds": reader["train_seconds"] + trained["train_seconds"],
+        **by_alternate_name(rag, test),
+    }
+    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    report(results)
+
+    headline("6. Five questions about cities that were never asked about in training")
+    asked = [next(q for q in test if f"-{kind}-" in q.id) for kind in ("population", "latitude", "country", "timezone")]
+    asked.append(next(q for q in test if q.id.endswith("population-alternate")))
+    for question, answer in zip(asked, rag.answer([q.question for q in asked]), strict=True):
+        show(console, f"{question.question}  (gold: {question.answers[0]})", answer)
+
+    headline("7. Which passage each token was taken from")
+    draw(rag, asked[0], workdir / "posterior.png")
+    headline("8. A fact changes in the index, and the answer changes with it: nothing is trained")
+    hot_swap(rag, asked[0])
+    console.print(f'\nNext: .venv/bin/rag-jax answer "What is the population of Lyon?" --workdir {workdir}')
+
+
+def prepare(folder: Path) -> None:
+    """Write passages, questions and the generator's vocabulary, unless they are there."""
+    if (folder / "tokenizer.json").exists():
+        return
+    write_corpus(folder)
+    passages = [f"{passage.title} / {passage.text}" for passage in read_passages(folder / "passages.jsonl")]
+    questions = [f" {question.question}" for question in read_questions(folder / "train.jsonl")]
+    size = configs.read(ROOT / "configs" / "cities.py").generator.vocabulary
+    train_vocabulary(passages + questions, size).tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def place(name: str, workdir: Path) -> configs.Config:
+    """A config of configs/, its runs/demo put where the workdir is."""
+    config = configs.read(ROOT / "configs" / f"{name}.py")
+    return configs.relocate(config, Path("runs/demo"), workdir)
+
+
+def by_alternate_name(rag: RAG, test: list[Question]) -> dict[str, float]:
+    """Recall at 1 on the questions that do not name a city as its passage does, trained and frozen."""
+    asked = [question for question in test if question.id.endswith("-alternate")]
+    frozen = RAG(rag.parts, rag.parts.first)
+    return {
+        "recall@1_alternate": evaluate.recall(rag, asked)["recall@1"],
+        "recall@1_alternate_frozen": evaluate.recall(frozen, asked)["recall@1"],
+    }
+
+
+def report(results: dict) -> None:
+    """The figures, and what each is to be compared with."""
+    table = Table("", "this model", "compared with", box=None, pad_edge=False)
+    rows = [
+        ("exact match", "exact_match", "closed_book_exact_match", "without passages"),
+        ("recall@1", "recall@1", "recall@1_frozen", "retriever as it was"),
+        ("recall@1, alternate names", "recall@1_alternate", "recall@1_alternate_frozen", "retriever as it was"),
+    ]
+    for label, ours, other, name in rows:
+        table.add_row(label, f"{results[ours]:.3f}", f"{results[other]:.3f}  {name}")
+    console.print(table)
+    console.print(f"{results['questions']} test questions, {results['passages']} passages, K = {results['num_docs']}; ")
+    console.print(f"trained for {results['train_seconds']:.0f} s. All of it: results.json in the workdir.")
+
+
+def draw(rag: RAG, question: Question, path: Path) -> None:
+    """The paper's figure 2 for one question."""
+    token_posterior(question.question, rag.answer([question.question])[0], path)
+    console.print(f"{path}: p(passage | question, token) for {question.question!r}")
+
+
+def hot_swap(rag: RAG, question: Question) -> None:
+    """Rewrite the population in the passage of the question's city, and ask again."""
+    row = rag.parts.store.rows[question.positive_ids[0]]
+    old, (before,) = rag.parts.store.passages[row], question.answers
+    after = str(int(before[::-1]) + 10 ** (len(before) - 1))[: len(before)]
+    began = time.perf_counter()
+    changed = rag.with_passage(Passage(old.id, old.title, old.text.replace(before, after)))
+    (then,), (now,) = rag.answer([question.question]), changed.answer([question.question])
+    console.print(f"{old.title}: {before} became {after} in the index ({time.perf_counter() - began:.1f} s)")
+    console.print(f"{question.question}\n  before: {then.text}\n  after:  {now.text}")
+
+
+def headline(text: str) -> None:
+    console.print(f"\n[bold]{text}[/bold]", highlight=False)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/demo"))
+    began = time.perf_counter()
+    try:
+        main(parser.parse_args().workdir)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    console.print(f"Done in {(time.perf_counter() - began) / 60:.1f} minutes.")

@@ -1,0 +1,127 @@
+"""Questions as arrays: tokenised once, grouped by length, padded to a few shapes.
+
+Every batch is padded to its bucket, one rung of a ladder of lengths, and each bucket is one compilation. The order of
+batches is a pure function of the seed: a run that is continued skips what it has seen.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+from tokenizers import Tokenizer
+
+from rag_jax.data.questions import Question
+from rag_jax.data.tokenizers import Vocabulary, encode_texts, pad
+from rag_jax.errors import InputError
+from rag_jax.types import Batch
+
+LADDER = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # lengths that sequences are padded to
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenised questions with one target each."""
+
+    questions: list[list[int]]  # in the tower's vocabulary
+    prompts: list[list[int]]  # ` // question </s>` in the generator's
+    targets: list[list[int]]  # ` answer </s>`
+    positives: Int[np.ndarray, "examples G"]  # rows of the index that hold the answer, padded with -1
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+
+def tokenize(
+    pairs: Sequence[tuple[Question, str]],
+    tower: Tokenizer,
+    vocabulary: Vocabulary,
+    rows: Mapping[str, int],
+    *,
+    max_question: int,
+    max_target: int,
+) -> Examples:
+    """Tokenise (question, answer) pairs; `rows` tells which row of the index a passage id has.
+
+    Questions are cut for the tower at `max_question` tokens; for the generator they must fit whole, as targets must.
+    Raises `InputError` for one that does not.
+    """
+    texts = [question.question for question, _ in pairs]
+    prompts = vocabulary.prompts(texts)
+    targets = vocabulary.targets([answer for _, answer in pairs])
+    for (question, answer), prompt, target in zip(pairs, prompts, targets, strict=True):
+        if len(prompt) > max_question:
+            raise _too_long(f"question {question.id!r}", len(prompt), "max_question", max_question)
+        if len(target) > max_target:
+            raise _too_long(
+                f"answer {answer[:40]!r} of question {question.id!r}", len(target), "max_target", max_target
+            )
+    gold = [[rows[i] for i in question.positive_ids if i in rows] for question, _ in pairs]
+    width = max(1, *map(len, gold), 1)
+    return Examples(encode_texts(tower, texts, max_question), prompts, targets, pad(gold, width, -1).ids)
+
+
+def batches(
+    examples: Examples, vocabulary: Vocabulary, batch_size: int, seed: int, skip: int = 0
+) -> Iterator[tuple[Batch, Int[np.ndarray, "B G"]]]:
+    """Shuffled batches without end, from number `skip` on: `(batch, gold rows)`."""
+    if len(examples) == 0:
+        raise InputError("no examples to train on; give a question file that holds some")
+    for number, (length, chosen) in enumerate(_plan(examples, batch_size, seed)):
+        if number >= skip:
+            yield collate(examples, chosen, vocabulary, length), examples.positives[chosen]
+
+
+def in_order(
+    examples: Examples, vocabulary: Vocabulary, batch_size: int
+) -> Iterator[tuple[Batch, Int[np.ndarray, "b"]]]:
+    """Every example once, by bucket: `(batch, examples' numbers)`; the last batch of a bucket is filled up with
+    repetitions, so that it has as many numbers as it has new examples."""
+    lengths = buckets(examples)
+    for length in sorted(set(lengths)):
+        members = np.flatnonzero(lengths == length)
+        for start in range(0, len(members), batch_size):
+            chosen = members[start : start + batch_size]
+            yield collate(examples, np.resize(chosen, batch_size), vocabulary, length), chosen
+
+
+def buckets(examples: Examples) -> Int[np.ndarray, "examples"]:
+    """The rung of the ladder that each example's question needs, in both vocabularies."""
+    pairs = zip(examples.questions, examples.prompts, strict=True)
+    return np.asarray([rung(max(len(question), len(prompt))) for question, prompt in pairs])
+
+
+def rung(length: int) -> int:
+    """The smallest length of the ladder that holds `length` tokens; beyond it, the next multiple of 512."""
+    return next((step for step in LADDER if length <= step), -(-length // 512) * 512)
+
+
+def collate(examples: Examples, chosen: Sequence[int], vocabulary: Vocabulary, length: int) -> Batch:
+    """The chosen examples as one padded batch; targets are padded to what the longest of all examples needs."""
+    targets = [examples.targets[i] for i in chosen]
+    size = -(-max(map(len, examples.targets)) // 8) * 8
+    padded = pad(targets, size, vocabulary.pad)
+    return Batch(
+        question=pad([examples.questions[i] for i in chosen], length, 0),
+        prompt=pad([examples.prompts[i] for i in chosen], length, vocabulary.pad),
+        decoder_inputs=pad([[vocabulary.bos, *target[:-1]] for target in targets], size, vocabulary.pad).ids,
+        targets=padded.ids,
+        target_mask=np.arange(size)[None, :] < padded.lengths[:, None],
+    )
+
+
+def _plan(examples: Examples, batch_size: int, seed: int) -> Iterator[tuple[int, Int[np.ndarray, "B"]]]:
+    """Walk shuffled epochs; a bucket's batch is due when it is full, what is left over waits for the next epoch."""
+    lengths, waiting, epoch = buckets(examples), {}, 0
+    while True:
+        for example in np.random.default_rng([seed, epoch]).permutation(len(examples)):
+            queue = waiting.setdefault(lengths[example], [])
+            queue.append(example)
+            if len(queue) == batch_size:
+                yield int(lengths[example]), np.asarray(queue)
+                queue.clear()
+        epoch += 1
+
+
+def _too_long(what: str, tokens: int, key: str, limit: int) -> InputError:
+    return InputError(f"{what} has {tokens} tokens, more than {key} = {limit}; shorten it or raise {key}")

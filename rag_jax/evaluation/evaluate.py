@@ -1,0 +1,51 @@
+"""Scores of a model on questions with known answers, with everything beside them that they depend on."""
+
+from collections.abc import Sequence
+
+from rag_jax.data.questions import Question
+from rag_jax.evaluation.metrics import answer_recall_at_k, exact_match, f1, recall_at_k
+from rag_jax.knowledge.bm25 import BM25
+from rag_jax.knowledge.passages import Passage
+from rag_jax.rag import RAG, Answer
+
+DEPTHS = (1, 5, 20)  # k of the recalls
+
+
+def answering(rag: RAG, questions: Sequence[Question], batch_size: int = 64) -> tuple[list[Answer], dict[str, float]]:
+    """Greedy answers, and their exact match and F1 (means over the questions, the best over the gold answers)."""
+    answers = rag.answer([question.question for question in questions], batch_size=batch_size)
+    pairs = list(zip(answers, questions, strict=True))
+    return answers, {
+        "exact_match": mean([exact_match(answer.text, question.answers) for answer, question in pairs]),
+        "f1": mean([f1(answer.text, question.answers) for answer, question in pairs]),
+    }
+
+
+def recall(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
+    """The question tower's recall over the whole index."""
+    passages = rag.parts.store.passages
+    depth = min(DEPTHS[-1], len(passages))
+    rows = rag.search([question.question for question in questions], depth)
+    return recalls([[passages[row] for row in ranked] for ranked in rows], questions)
+
+
+def bm25_recall(passages: Sequence[Passage], questions: Sequence[Question]) -> dict[str, float]:
+    """BM25's recall over the same passages: the lexical baseline."""
+    depth = min(DEPTHS[-1], len(passages))
+    _, rows = BM25(passages).search([question.question for question in questions], depth)
+    return recalls([[passages[row] for row in ranked] for ranked in rows], questions)
+
+
+def recalls(found: Sequence[Sequence[Passage]], questions: Sequence[Question]) -> dict[str, float]:
+    """`recall@k`: a gold passage is among the first k, over the questions that name one; `answer_recall@k`: one of the
+    first k contains an answer (DPR's top-k accuracy)."""
+    judged = [(ranked, question) for ranked, question in zip(found, questions, strict=True) if question.positive_ids]
+    ids = [[passage.id for passage in ranked] for ranked, _ in judged]
+    texts = [[f"{passage.title} {passage.text}" for passage in ranked] for ranked in found]
+    depths = [k for k in DEPTHS if k <= len(found[0])]
+    gold = {f"recall@{k}": recall_at_k(ids, [q.positive_ids for _, q in judged], k) for k in depths if judged}
+    return gold | {f"answer_recall@{k}": answer_recall_at_k(texts, [q.answers for q in questions], k) for k in depths}
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

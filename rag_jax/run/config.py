@@ -1,0 +1,188 @@
+"""What a run is made of, as frozen dataclasses, and how the command line changes it.
+
+A config file is Python and ends with `config = Config(...)`. Every field can be overridden by its dotted name:
+`--optimizer.learning-rate 1e-4`.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import runpy
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from rag_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Data:
+    """The files of a run. See `rag_jax.knowledge.passages` and `rag_jax.data.questions` for the formats."""
+
+    passages: Path | None  # None: closed book, the generator reads the question alone
+    train: Path
+    evaluation: Path  # questions of the final evaluation
+    all_answers: bool = False  # one training pair per gold answer, as the paper trains NQ and WebQuestions
+    passage_words: int = 100  # longer passages are cut into pieces of this many words
+    index: Path | None = None  # where the knowledge store is, or is to be built; None: in the workdir
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """The bi-encoder. Both towers start from `tower`; the passage tower stays as it is."""
+
+    tower: str  # a folder with config.json, model.safetensors, tokenizer.json; or "package:NAME/FOLDER"
+    trained: bool = True  # False: the frozen-retriever ablation
+    num_docs: int = 5  # K
+    vector_norm: float | None = None  # for towers that normalise: scores are its square times the cosine
+    max_question: int = 128  # tokens, in either vocabulary
+    max_passage: int = 256  # tokens of a passage that the tower reads
+
+
+@dataclass(frozen=True)
+class Generator:
+    """BART: from a checkpoint folder, or from scratch in the sizes given here, with a vocabulary of its own."""
+
+    checkpoint: Path | None = None
+    tokenizer: Path | None = None  # its tokenizer.json; None: learnt from the texts of the run, kept in the workdir
+    vocabulary: int = 2_000  # the size of a learnt one
+    width: int = 128
+    layers: int = 2  # in the encoder, and in the decoder
+    heads: int = 4
+    ffn_width: int = 512
+    dropout: float = 0.1
+    init_std: float = 0.02
+    max_passage: int = 256  # tokens of a passage that the generator reads
+    max_input: int = 300  # S: passage and question together; the passage is cut, never the question
+    max_target: int = 32  # T, the end token included
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW for the question tower; AdamW or Muon for the generator. One schedule: linear warm-up, linear decay."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 3e-5
+    tower_learning_rate: float = 3e-5
+    adam_learning_rate: float = 3e-3  # with Muon: for embeddings, biases and LayerNorms
+    warmup: int = 500
+    weight_decay: float = 1e-3
+    clip: float = 0.1
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    data: Data
+    retriever: Retriever
+    generator: Generator = field(default_factory=Generator)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    model: Literal["token", "sequence"] = "token"
+    start_from: Path | None = None  # a workdir whose parameters this run starts from
+    closed_book: Path | None = None  # the workdir of a closed-book run, reported beside this one's scores
+    steps: int = 1_000
+    batch_size: int = 32
+    seed: int = 0
+    log_every: int = 10  # steps
+    save_every: int = 500  # steps
+    eval_batch: int = 64
+
+
+def read(path: Path) -> Config:
+    """The `config` of a config file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such config; see configs/ for those that exist")
+    found = runpy.run_path(str(path)).get("config")
+    if not isinstance(found, Config):
+        raise InputError(f"{path}: defines no config; end it with `config = Config(...)`")
+    return found
+
+
+def override(config: Config, arguments: Sequence[str]) -> Config:
+    """The config with `--dotted.name VALUE` applied.
+
+    Raises `InputError` for an unknown name, with the nearest real one, and for a value of another type.
+    """
+    known = {name.replace("_", "-") for name in keys(Config)}
+    for argument in arguments:
+        name = argument.partition("=")[0].removeprefix("--").replace("_", "-")
+        if argument.startswith("--") and name.removeprefix("no-") not in known and not _is_negation(name, known):
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise InputError(f"unknown config key --{name}; the nearest is --{close}")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return tyro.cli(Config, default=config, args=list(arguments))
+    except SystemExit:
+        what = " ".join(said.getvalue().translate(_BOX).split())
+        raise InputError(f"config: {what}") from None
+
+
+def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all fields."""
+    hints = typing.get_type_hints(kind)
+    for each in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[each.name]):
+            yield from keys(hints[each.name], f"{prefix}{each.name}.")
+        else:
+            yield prefix + each.name
+
+
+def relocate(config: Config, old: Path, new: Path) -> Config:
+    """The config with every path below `old` put below `new`."""
+
+    def moved(value):
+        if dataclasses.is_dataclass(value):
+            return dataclasses.replace(
+                value, **{f.name: moved(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            )
+        inside = isinstance(value, Path) and value.is_relative_to(old)
+        return new / value.relative_to(old) if inside else value
+
+    return moved(config)
+
+
+def write(config: Config, path: Path) -> None:
+    """Write the resolved config as JSON."""
+    path.write_text(json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Config:
+    """The config that a run wrote."""
+    try:
+        return _revive(Config, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; name a workdir that train.py has written") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: damaged; copy the config of the run again") from None
+
+
+def _revive(kind, value, where: str):
+    """JSON back to dataclasses and paths, by the fields' types."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        unknown = set(value) - set(hints)
+        if unknown:
+            raise InputError(f"{where}: unknown key {sorted(unknown)[0]!r}; it was written by another version")
+        return kind(**{name: _revive(hints[name], each, where) for name, each in value.items()})
+    if isinstance(kind, types.UnionType):
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+    return kind(value) if kind is Path and value is not None else value
+
+
+def _is_negation(name: str, known: set[str]) -> bool:
+    """tyro spells a boolean's negation `--retriever.no-trained`."""
+    room, _, leaf = name.rpartition(".")
+    return leaf.startswith("no-") and ".".join(filter(None, (room, leaf[3:]))) in known
+
+
+_BOX = str.maketrans(dict.fromkeys("─│╭╮╰╯┌┐└┘", " "))

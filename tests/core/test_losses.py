@@ -1,0 +1,133 @@
+"""The objectives against float64 loops."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_jax.core import likelihood, losses
+
+cases = settings(max_examples=25, deadline=None)
+SHAPE = (3, 3, 4, 5)
+problems = st.builds(naive.problem, st.integers(0, 2**32 - 1), st.just(SHAPE))
+close = partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-5)
+MODELS = ["token", "sequence"]
+SMOOTHING = [0.0, 0.1]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def loss(model: str, smoothing: float, problem: naive.Problem) -> jax.Array:
+    objective = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}[model]
+    prior = likelihood.doc_log_prior(problem.scores, problem.valid)
+    return objective(prior, problem.logits, problem.targets, problem.mask, label_smoothing=smoothing)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def gradients(model: str, smoothing: float, problem: naive.Problem) -> tuple[jax.Array, jax.Array]:
+    """Of the summed losses, with respect to the scores and the logits."""
+
+    def total(scores, logits):
+        return jnp.sum(loss(model, smoothing, problem._replace(scores=scores, logits=logits)))
+
+    return jax.grad(total, (0, 1))(problem.scores, problem.logits)
+
+
+def paper(problem: naive.Problem):
+    prior, probs = naive.doc_prior(problem.scores, problem.valid), naive.probabilities(problem.logits)
+    return prior, probs, problem.targets, problem.mask
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 1.0])
+@settings(max_examples=10, deadline=None)
+@given(problem=problems)
+def test_token_loss_is_the_documented_formula(smoothing, problem):
+    close(loss("token", smoothing, problem), naive.rag_token_loss(*paper(problem), smoothing))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 1.0])
+@settings(max_examples=10, deadline=None)
+@given(problem=problems)
+def test_sequence_loss_is_the_documented_formula(smoothing, problem):
+    close(loss("sequence", smoothing, problem), naive.rag_sequence_loss(*paper(problem), smoothing))
+
+
+@cases
+@given(problems)
+def test_without_smoothing_the_losses_are_negative_log_likelihoods(problem):
+    close(loss("token", 0.0, problem), -naive.rag_token(*paper(problem)))
+    close(loss("sequence", 0.0, problem), -naive.rag_sequence(*paper(problem)))
+
+
+@pytest.mark.parametrize("smoothing", [*SMOOTHING, 1.0])
+@pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=10, deadline=None)
+@given(problem=problems)
+def test_the_prior_counts_once_so_identical_passages_make_it_irrelevant(model, smoothing, problem):
+    """A prior counted V times, once for each smoothed word, would not sum to one over the passages."""
+    same = problem._replace(logits=np.repeat(problem.logits[:, :1], problem.logits.shape[1], axis=1))
+    certain = same._replace(valid=np.arange(same.valid.shape[1])[None, :] == np.zeros((len(same.valid), 1)))
+    close(loss(model, smoothing, same), loss(model, smoothing, certain))
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHING)
+@pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=10, deadline=None)
+@given(problem=problems)
+def test_missing_passages_have_exactly_no_gradient(model, smoothing, problem):
+    scores, logits = gradients(model, smoothing, problem)
+    assert np.all(np.isfinite(scores))
+    assert np.all(np.isfinite(logits))
+    assert not np.any(scores[~problem.valid])
+    assert not np.any(logits[~problem.valid])
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHING)
+@pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=10, deadline=None)
+@given(problem=problems)
+def test_a_question_without_any_passage_teaches_nothing_and_leaves_the_others_alone(model, smoothing, problem):
+    valid = problem.valid.copy()
+    valid[0] = False
+    empty = problem._replace(valid=valid)
+    before, after = loss(model, smoothing, problem), loss(model, smoothing, empty)
+    assert np.isposinf(after[0])
+    np.testing.assert_array_equal(before[1:], after[1:])
+    for old, new in zip(gradients(model, smoothing, problem), gradients(model, smoothing, empty), strict=True):
+        assert not np.any(new[0])
+        np.testing.assert_array_equal(old[1:], new[1:])
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHING)
+@pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=10, deadline=None)
+@given(problem=problems, seed=st.integers(0, 2**32 - 1))
+def test_padded_targets_change_neither_value_nor_gradient(model, smoothing, problem, seed):
+    other = naive.problem(seed, SHAPE)
+    changed = problem._replace(
+        targets=np.where(problem.mask, problem.targets, other.targets),
+        logits=np.where(problem.mask[:, None, :, None], problem.logits, other.logits),
+    )
+    np.testing.assert_array_equal(loss(model, smoothing, problem), loss(model, smoothing, changed))
+    scores, logits = gradients(model, smoothing, problem)
+    np.testing.assert_array_equal(scores, gradients(model, smoothing, changed)[0])
+    assert not np.any(np.where(problem.mask[:, None, :, None], 0, logits))
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHING)
+@pytest.mark.parametrize("model", MODELS)
+def test_bfloat16_logits_give_a_float32_loss(model, smoothing):
+    problem = naive.problem(0, SHAPE)
+    half = problem._replace(logits=problem.logits.astype(jnp.bfloat16))
+    seen = loss(model, smoothing, half)
+    assert seen.dtype == jnp.float32
+    close(seen, loss(model, smoothing, half._replace(logits=half.logits.astype(np.float32))))
+
+
+def test_the_losses_are_objectives():
+    assert isinstance(losses.rag_token_loss, losses.Objective)
+    assert isinstance(losses.rag_sequence_loss, losses.Objective)

@@ -1,0 +1,126 @@
+"""What the generator reads, against Python's lists."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_jax.core import reading
+from rag_jax.types import Generator, Tokens
+
+cases = settings(max_examples=25, deadline=None)
+seeds = st.integers(0, 2**32 - 1)
+assemble = jax.jit(reading.assemble, static_argnums=2)
+B, K, P, L = 2, 3, 7, 4
+
+
+def pair(seed: int, dtype=np.int32) -> tuple[Tokens, Tokens]:
+    """Passages `[B, K, P]` and prompts `[B, L]`; what stands behind their ends is no padding token, but noise."""
+    draw = np.random.default_rng(seed)
+    passages = Tokens(draw.integers(1, 99, (B, K, P)).astype(dtype), draw.integers(0, P + 1, (B, K)).astype(np.int32))
+    prompts = Tokens(draw.integers(100, 199, (B, L), np.int32), draw.integers(1, L + 1, B).astype(np.int32))
+    return passages, prompts
+
+
+def as_list(tokens: Tokens, *row: int) -> list[int]:
+    return tokens.ids[row][: tokens.lengths[row]].tolist()
+
+
+@pytest.mark.parametrize("max_length", [L, L + 1, P, P + L - 1, P + L, P + L + 5])
+@cases
+@given(seed=seeds)
+def test_the_pair_is_joined_and_the_passage_gives_way(max_length, seed):
+    passages, prompts = pair(seed)
+    inputs = assemble(passages, prompts, max_length)
+    size = min(P + L, max_length)
+    assert inputs.ids.shape == (B, K, size)
+    for b, k in np.ndindex(B, K):
+        assert as_list(inputs, b, k) == naive.assemble(as_list(passages, b, k), as_list(prompts, b), size)
+
+
+@cases
+@given(seeds)
+def test_the_question_always_ends_the_input(seed):
+    passages, prompts = pair(seed)
+    inputs = assemble(passages, prompts, L + 1)
+    for b, k in np.ndindex(B, K):
+        assert as_list(inputs, b, k)[-prompts.lengths[b] :] == as_list(prompts, b)
+
+
+@cases
+@given(seeds)
+def test_what_stands_behind_the_ends_is_never_read(seed):
+    passages, prompts = pair(seed)
+    other_passages, other_prompts = pair(seed + 1)
+    noisy = (
+        Tokens(np.where(passages.mask, passages.ids, other_passages.ids), passages.lengths),
+        Tokens(np.where(prompts.mask, prompts.ids, other_prompts.ids), prompts.lengths),
+    )
+    seen, other = assemble(passages, prompts, 9), assemble(*noisy, 9)
+    np.testing.assert_array_equal(seen.mask, other.mask)
+    np.testing.assert_array_equal(np.where(seen.mask, seen.ids, 0), np.where(other.mask, other.ids, 0))
+
+
+def test_the_mask_ends_where_the_tokens_do():
+    inputs = assemble(*pair(0), P + L)
+    for b, k in np.ndindex(B, K):
+        assert inputs.mask[b, k].tolist() == [s < inputs.lengths[b, k] for s in range(P + L)]
+
+
+def test_sixteen_bit_passages_are_read_as_they_are():
+    wide, narrow = pair(3), pair(3, np.uint16)
+    for one, other in zip(assemble(*wide, 9), assemble(*narrow, 9), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert other.dtype == jnp.int32
+
+
+def test_rows_are_the_questions_passages_in_order():
+    inputs = assemble(*pair(0), 9)
+    rows = reading.rows(inputs)
+    for b, k in np.ndindex(B, K):
+        np.testing.assert_array_equal(rows.ids[b * K + k], inputs.ids[b, k])
+        assert rows.lengths[b * K + k] == inputs.lengths[b, k]
+
+
+def telltale() -> Generator:
+    """Its logits tell what it has read: (the input's first token, the decoder's token, noise of both dropout keys)."""
+
+    def encode(params, inputs, key=None):
+        return inputs.ids[:, 0], _noise(key)
+
+    def decode(params, decoder_inputs, memory, cache=None, key=None):
+        first, encoder_noise = memory
+        shape = decoder_inputs.shape
+        told = (jnp.broadcast_to(first[:, None], shape), decoder_inputs)
+        noises = (jnp.broadcast_to(encoder_noise, shape), jnp.broadcast_to(_noise(key), shape))
+        return jnp.stack([*(each.astype(jnp.float32) for each in told), *noises], axis=2), None
+
+    return Generator(encode, decode, lambda rows, length: None)
+
+
+def _noise(key):
+    return jnp.float32(0) if key is None else jax.random.normal(key, ())
+
+
+read = jax.jit(partial(reading.read, telltale(), {}))
+
+
+def test_every_passage_is_read_with_its_questions_target():
+    inputs = assemble(*pair(0), 9)
+    decoder_inputs = np.arange(B * 5, dtype=np.int32).reshape(B, 5)
+    logits = read(inputs, decoder_inputs)
+    assert logits.shape == (B, K, 5, 4)
+    for b, k, t in np.ndindex(B, K, 5):
+        assert logits[b, k, t].tolist() == [int(inputs.ids[b, k, 0]), decoder_inputs[b, t], 0, 0]
+
+
+def test_encoder_and_decoder_draw_different_dropout(key):
+    logits = read(assemble(*pair(0), 9), np.zeros((B, 5), np.int32), key)
+    encoder, decoder = logits[0, 0, 0, 2:].tolist()
+    assert 0 not in (encoder, decoder)
+    assert encoder != decoder

@@ -1,0 +1,220 @@
+"""The search against sorting, and what it keeps in memory."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_jax.core import retrieval
+from rag_jax.types import Knowledge, Tokens
+
+cases = settings(max_examples=25, deadline=None)
+seeds = st.integers(0, 2**32 - 1)
+search = jax.jit(retrieval.exact_top_k, static_argnums=2, static_argnames="block")
+
+SIZES = [  # B, N, k, block
+    (3, 640, 2, 320),  # whole blocks, two stages
+    (2, 1_000, 3, 300),  # the last block overlaps the one before it
+    (2, 301, 1, 300),  # by all but one vector
+    (4, 50, 7, 16),  # one stage: fewer groups than k
+    (2, 50, 7, 5),  # blocks shorter than k
+    (1, 200, 3, 16_384),  # one block, not a multiple of the group
+    (2, 5, 5, 2),
+    (3, 4, 9, 3),  # fewer vectors than k
+    (1, 1, 1, 1),
+    (2, 130, 130, 64),  # everything
+]
+
+
+def integers(draw: np.random.Generator, *shape: int, limit: int = 3) -> np.ndarray:
+    """Small whole numbers: exact inner products, many of them equal."""
+    return draw.integers(-limit, limit + 1, shape).astype(np.float32)
+
+
+def assert_same(found, queries, vectors, k):
+    scores, ids = naive.top_k(queries, vectors, k)
+    np.testing.assert_array_equal(found[1], np.array(ids, np.int32).reshape(len(queries), k))
+    np.testing.assert_array_equal(found[0], np.array(scores, np.float32).reshape(len(queries), k))
+
+
+@pytest.mark.parametrize(("batch", "count", "k", "block"), SIZES)
+@settings(max_examples=8, deadline=None)
+@given(seed=seeds)
+def test_the_search_is_sorting_with_ties_to_the_smallest_id(batch, count, k, block, seed):
+    draw = np.random.default_rng(seed)
+    queries, vectors = integers(draw, batch, 4), integers(draw, count, 4)
+    assert_same(search(queries, vectors, k, block=block), queries, vectors, k)
+
+
+@cases
+@given(seeds)
+def test_the_search_is_sorting_without_ties(seed):
+    draw = np.random.default_rng(seed)
+    queries = draw.integers(-999, 1000, (3, 2)).astype(np.float32)
+    vectors = draw.integers(-999, 1000, (700, 2)).astype(np.float32)
+    assert_same(search(queries, vectors, 5, block=400), queries, vectors, 5)
+
+
+@pytest.mark.parametrize("block", [64, 100, 700, 10_000])
+def test_where_all_vectors_are_equal_the_first_are_found(block):
+    _, ids = search(np.ones((2, 3), np.float32), np.ones((700, 3), np.float32), 4, block=block)
+    np.testing.assert_array_equal(ids, [[0, 1, 2, 3]] * 2)
+
+
+@cases
+@given(seeds)
+def test_duplicates_in_different_blocks_are_all_found(seed):
+    draw = np.random.default_rng(seed)
+    vectors = integers(draw, 600, 3, limit=2)
+    copies = draw.choice(600, 6, replace=False)
+    vectors[copies] = 9.0
+    _, ids = search(np.ones((1, 3), np.float32), vectors, 6, block=200)
+    np.testing.assert_array_equal(ids[0], np.sort(copies))
+
+
+@cases
+@given(seeds)
+def test_the_block_size_changes_nothing(seed):
+    draw = np.random.default_rng(seed)
+    queries, vectors = integers(draw, 2, 3), integers(draw, 500, 3)
+    found = [search(queries, vectors, 3, block=block) for block in (70, 250, 499, 500)]
+    for one, other in pairwise(found):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_an_empty_index_holds_nothing():
+    scores, ids = search(np.ones((2, 3), np.float32), np.ones((0, 3), np.float32), 4)
+    assert np.all(np.isneginf(scores))
+    np.testing.assert_array_equal(ids, np.full((2, 4), -1))
+
+
+def test_bfloat16_vectors_are_scored_in_float32():
+    draw = np.random.default_rng(0)
+    queries, vectors = (draw.standard_normal(shape).astype(jnp.bfloat16) for shape in [(2, 8), (100, 8)])
+    scores, ids = search(queries, vectors, 3)
+    expected = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    assert scores.dtype == jnp.float32
+    np.testing.assert_array_equal(ids, np.argsort(-expected, axis=1)[:, :3])
+    np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :3], rtol=1e-5)
+
+
+def subjaxprs(value) -> Iterator[jax.extend.core.Jaxpr]:
+    for each in jax.tree.leaves(value, is_leaf=lambda leaf: hasattr(leaf, "jaxpr") or hasattr(leaf, "eqns")):
+        if hasattr(each, "jaxpr") or hasattr(each, "eqns"):
+            yield getattr(each, "jaxpr", each)
+
+
+def intermediates(jaxpr: jax.extend.core.Jaxpr) -> Iterator[tuple[int, ...]]:
+    """The shapes of everything computed, also inside loops and calls."""
+    for equation in jaxpr.eqns:
+        yield from (variable.aval.shape for variable in equation.outvars)
+        for inner in subjaxprs(equation.params):
+            yield from intermediates(inner)
+
+
+def test_nothing_of_the_indexs_size_is_computed():
+    count, block = 10_007, 256
+    found = jax.make_jaxpr(partial(retrieval.exact_top_k, k=3, block=block))(jnp.ones((2, 5)), jnp.ones((count, 5)))
+    shapes = list(intermediates(found.jaxpr))
+    assert (2, block) in shapes, "the walk sees the inside of the loop"
+    assert max(max(shape, default=1) for shape in shapes) <= block
+
+
+def test_the_walk_would_see_an_array_of_the_indexs_size():
+    found = jax.make_jaxpr(jax.jit(lambda q, v: jax.lax.top_k(q @ v.T, 3)))(jnp.ones((2, 5)), jnp.ones((777, 5)))
+    assert (2, 777) in set(intermediates(found.jaxpr))
+
+
+def test_working_memory_does_not_grow_with_the_index():
+    def bytes_for(count):
+        shapes = jax.ShapeDtypeStruct((8, 16), jnp.float32), jax.ShapeDtypeStruct((count, 16), jnp.float32)
+        return search.lower(*shapes, 3, block=1_024).compile().memory_analysis().temp_size_in_bytes
+
+    few, many = 4_096, 65_536
+    block_numbers = (many - few) // 1_024 * 4  # an int32 for each block
+    assert bytes_for(many) - bytes_for(few) <= block_numbers
+
+
+@jax.jit
+def scores_and_gradients(queries, vectors, weights):
+    def weighted(queries, vectors):
+        scores = retrieval.scores(queries, vectors)
+        return jnp.sum(weights * scores), scores
+
+    (_, scores), gradients = jax.value_and_grad(weighted, (0, 1), has_aux=True)(queries, vectors)
+    return scores, gradients
+
+
+@cases
+@given(seeds)
+def test_scores_are_inner_products_that_only_the_question_learns_from(seed):
+    draw = np.random.default_rng(seed)
+    B, K, D = 2, 3, 4
+    queries, vectors, weights = integers(draw, B, D), integers(draw, B, K, D), integers(draw, B, K)
+    scores, (by_queries, by_vectors) = scores_and_gradients(queries, vectors, weights)
+    np.testing.assert_array_equal(scores, [[queries[b] @ vectors[b, k] for k in range(K)] for b in range(B)])
+    np.testing.assert_array_equal(by_queries, [sum(weights[b, k] * vectors[b, k] for k in range(K)) for b in range(B)])
+    assert not np.any(by_vectors)
+
+
+def knowledge(draw: np.random.Generator, count: int) -> Knowledge:
+    ids = draw.integers(3, 60_000, (count, 6)).astype(np.uint16)
+    return Knowledge(integers(draw, count, 4), Tokens(ids, draw.integers(1, 7, count).astype(np.int32)))
+
+
+@cases
+@given(seeds)
+def test_retrieve_returns_the_best_passages_with_their_tokens(seed):
+    draw = np.random.default_rng(seed)
+    known, queries = knowledge(draw, 40), integers(draw, 2, 4)
+    found, passages = jax.jit(retrieval.retrieve, static_argnums=2)(queries, known, 3)
+    scores, ids = naive.top_k(queries, known.vectors, 3)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.scores, scores)
+    assert np.all(found.valid)
+    np.testing.assert_array_equal(passages.ids, known.passages.ids[np.array(ids)])
+    np.testing.assert_array_equal(passages.lengths, known.passages.lengths[np.array(ids)])
+
+
+def test_passages_that_the_index_does_not_have_are_not_valid():
+    draw = np.random.default_rng(0)
+    found, passages = jax.jit(retrieval.retrieve, static_argnums=2)(integers(draw, 2, 4), knowledge(draw, 3), 5)
+    np.testing.assert_array_equal(found.valid, [[True, True, True, False, False]] * 2)
+    np.testing.assert_array_equal(found.ids[:, 3:], np.full((2, 2), -1))
+    assert np.all(np.isfinite(found.scores))
+    assert passages.ids.shape == (2, 5, 6)
+
+
+def test_gather_marks_missing_passages_and_puts_the_first_one_in_their_place():
+    draw = np.random.default_rng(1)
+    known, queries = knowledge(draw, 9), integers(draw, 2, 4)
+    ids = np.array([[4, -1, 2], [-1, 8, -1]], np.int32)
+    found, passages = jax.jit(retrieval.gather)(queries, known, ids)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.valid, ids >= 0)
+    for b, k in np.ndindex(ids.shape):
+        row = max(ids[b, k], 0)
+        assert found.scores[b, k] == queries[b] @ known.vectors[row]
+        np.testing.assert_array_equal(passages.ids[b, k], known.passages.ids[row])
+        assert passages.lengths[b, k] == known.passages.lengths[row]
+
+
+def test_a_retrieved_score_teaches_the_question_its_passages_vector():
+    draw = np.random.default_rng(2)
+    known, queries = knowledge(draw, 30), integers(draw, 3, 4)
+
+    def best(queries):
+        found, _ = retrieval.retrieve(queries, known, 2)
+        return jnp.sum(found.scores[:, 0]), found.ids
+
+    known = jax.tree.map(jnp.asarray, known)
+    gradient, ids = jax.jit(jax.grad(best, has_aux=True))(queries)
+    np.testing.assert_array_equal(gradient, known.vectors[ids[:, 0]])

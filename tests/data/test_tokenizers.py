@@ -1,0 +1,98 @@
+"""The generator's vocabulary: digits apart, pieces that join to what the whole would be, specials where BART has them."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rag_jax.data.tokenizers import (
+    Vocabulary,
+    encode_texts,
+    fingerprint,
+    pad,
+    read_tokenizer,
+    read_vocabulary,
+    train_vocabulary,
+)
+from rag_jax.errors import InputError
+from tokenizers import Tokenizer, models
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=30)
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return train_vocabulary(["Mumbai / A city of 12691836 people // how many people live in Mumbai"] * 4, 320)
+
+
+def test_special_tokens_have_bart_s_ids(vocabulary: Vocabulary) -> None:
+    assert (vocabulary.bos, vocabulary.pad, vocabulary.eos) == (0, 1, 2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(title=WORDS, text=WORDS, question=WORDS)
+def test_passage_and_prompt_join_to_the_tokens_of_the_whole(
+    vocabulary: Vocabulary, title: str, text: str, question: str
+) -> None:
+    text = text.strip() or "x"  # a passage that ends in white space would merge it with the separator's
+    (passage,), (prompt,) = vocabulary.passages([(title, text)], 1_000), vocabulary.prompts([question])
+    whole = vocabulary.tokenizer.encode(f"{title} / {text} // {question}", add_special_tokens=False).ids
+    assert passage + prompt == [vocabulary.bos, *whole, vocabulary.eos]
+
+
+@settings(max_examples=50, deadline=None)
+@given(number=st.integers(0, 10**9))
+def test_every_digit_is_a_token(vocabulary: Vocabulary, number: int) -> None:
+    (target,) = vocabulary.targets([str(number)])
+    assert len(target) == 1 + len(str(number)) + 1  # the leading space, the digits, the end
+
+
+@settings(max_examples=100, deadline=None)
+@given(answer=WORDS)
+def test_any_answer_survives_the_round_trip(vocabulary: Vocabulary, answer: str) -> None:
+    (target,) = vocabulary.targets([answer])
+    assert vocabulary.text(target) == answer.strip()
+
+
+def test_passages_are_cut_at_their_end(vocabulary: Vocabulary) -> None:
+    (whole,), (cut,) = (vocabulary.passages([("Mumbai", "A city of 12691836 people")], n) for n in (99, 5))
+    assert cut == whole[:5]
+
+
+def test_a_passage_without_title_has_no_slash(vocabulary: Vocabulary) -> None:
+    (ids,) = vocabulary.passages([("", "A city")], 99)
+    assert vocabulary.text(ids) == "A city"
+
+
+def test_long_texts_keep_their_last_special_token() -> None:
+    tokenizer = Tokenizer(models.WordLevel({str(i): i for i in range(10)} | {"[SEP]": 10}, unk_token="0"))
+    from tokenizers import pre_tokenizers, processors
+
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 10)])
+    assert encode_texts(tokenizer, ["1 2 3 4", "5"], 3) == [[1, 2, 10], [5, 10]]
+
+
+def test_padding_is_on_the_right_with_lengths() -> None:
+    tokens = pad([[5, 6], [7]], 3, 1)
+    assert tokens.ids.tolist() == [[5, 6, 1], [7, 1, 1]]
+    assert tokens.lengths.tolist() == [2, 1]
+
+
+def test_saving_and_reading_changes_nothing(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    vocabulary.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    again = read_vocabulary(tmp_path / "tokenizer.json")
+    assert fingerprint(again.tokenizer) == fingerprint(vocabulary.tokenizer)
+    assert again[1:] == vocabulary[1:]
+
+
+def test_bad_tokenizers_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    with pytest.raises(InputError, match=r"tokenizer\.json: no such file"):
+        read_tokenizer(path)
+    path.write_text("{}")
+    with pytest.raises(InputError, match=r"tokenizer\.json: not a readable tokenizer"):
+        read_tokenizer(path)
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(path))
+    with pytest.raises(InputError, match=r"tokenizer\.json: no token <s>"):
+        read_vocabulary(path)

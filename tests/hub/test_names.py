@@ -1,0 +1,100 @@
+"""Our parameter paths and the stored names, checked against the names that transformers gives."""
+
+import re
+from dataclasses import replace
+
+import jax
+import numpy as np
+import oracle
+import pytest
+from flax.traverse_util import flatten_dict
+from transformers import BertModel, DPRContextEncoder, DPRQuestionEncoder
+
+from rag_jax.errors import InputError
+from rag_jax.hub import names
+from rag_jax.models.bart import BartConfig
+from rag_jax.models.bert import BertConfig
+
+TOWER = BertConfig(vocab_size=40, width=16, layers=2, heads=2, ffn_width=24, max_positions=10)
+PROJECTED = replace(TOWER, projection=12)
+GENERATOR = BartConfig(
+    vocab_size=50, width=16, encoder_layers=1, decoder_layers=2, heads=2, ffn_width=24, max_positions=10
+)
+TIED = {"model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"}
+
+
+@pytest.fixture
+def tower():
+    return oracle.tower(BertModel, TOWER)[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [(BertModel, TOWER), (DPRQuestionEncoder, TOWER), (DPRQuestionEncoder, PROJECTED), (DPRContextEncoder, PROJECTED)],
+)
+def test_a_towers_names_and_tensors_are_those_of_transformers(kind, config):
+    model, params = oracle.tower(kind, config)
+    table, prefix = oracle.LAYOUTS[kind]
+    stored = names.to_stored(params, table, prefix)
+    theirs = oracle.state(model)
+    assert stored.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(stored[name], value)
+
+
+def test_the_generators_names_and_tensors_are_those_of_transformers():
+    model, params = oracle.generator(GENERATOR)
+    stored = names.to_stored(params, names.BART)
+    theirs = oracle.state(model)
+    assert stored.keys() == theirs.keys() - TIED
+    for name, value in stored.items():
+        np.testing.assert_array_equal(value, theirs[name][0] if name == "final_logits_bias" else theirs[name])
+
+
+@pytest.mark.parametrize("prefix", ["", "bert.", "a.b."])
+@pytest.mark.parametrize("which", ["bert", "dpr", "bart"])
+def test_storing_and_reading_back_changes_nothing(which, prefix):
+    table = {"bert": names.BERT, "dpr": names.DPR, "bart": names.BART}[which]
+    params = oracle.generator(GENERATOR)[1] if which == "bart" else oracle.tower(DPRQuestionEncoder, PROJECTED)[1]
+    back = names.from_stored(names.to_stored(params, table, prefix), params, table, where="here", prefix=prefix)
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+@pytest.mark.parametrize("table", [names.BERT, names.DPR, names.BART])
+def test_no_two_parameters_share_a_stored_name(table):
+    shapes = oracle.generator_shapes(GENERATOR) if table is names.BART else oracle.tower_shapes(PROJECTED)
+    stored = [names.stored_name(path, table) for path in flatten_dict(shapes, sep="/")]
+    assert len(set(stored)) == len(stored)
+
+
+def test_every_missing_and_misshapen_tensor_is_named_in_one_line(tower):
+    stored = names.to_stored(tower, names.BERT)
+    missing = {"embeddings.LayerNorm.bias", "encoder.layer.1.attention.self.query.weight"}
+    misshapen = {"embeddings.word_embeddings.weight": (41, 16), "encoder.layer.0.intermediate.dense.weight": (25, 16)}
+    broken = {name: value for name, value in stored.items() if name not in missing}
+    broken |= {name: np.zeros(shape, np.float32) for name, shape in misshapen.items()}
+    with pytest.raises(InputError, match=r"^some/folder: ") as complaint:
+        names.from_stored(broken, tower, names.BERT, where="some/folder")
+    message = str(complaint.value)
+    assert "\n" not in message
+    assert set(re.findall(r"([\w.]+) is missing", message)) == missing
+    assert set(re.findall(r"([\w.]+) has shape", message)) == misshapen.keys()
+
+
+def test_a_table_of_the_right_size_and_the_wrong_shape_is_refused(tower):
+    stored = names.to_stored(tower, names.BERT)
+    stored["embeddings.word_embeddings.weight"] = stored["embeddings.word_embeddings.weight"].T
+    with pytest.raises(InputError, match=r"word_embeddings\.weight has shape"):
+        names.from_stored(stored, tower, names.BERT, where="some/folder")
+
+
+def test_tensors_that_the_model_does_not_have_are_ignored(tower):
+    stored = names.to_stored(tower, names.BERT) | {"pooler.dense.weight": np.ones((16, 16), np.float32)}
+    jax.tree.map(np.testing.assert_array_equal, names.from_stored(stored, tower, names.BERT, where="here"), tower)
+
+
+def test_half_precision_tensors_become_the_models_dtype(tower):
+    halved = {name: value.astype(np.float16) for name, value in names.to_stored(tower, names.BERT).items()}
+    loaded = names.from_stored(halved, tower, names.BERT, where="here")
+    assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype(np.float32)}

@@ -1,0 +1,181 @@
+"""The oracle: transformers' networks at toy size, and the same weights as our parameters.
+
+Every parameter is drawn, biases and LayerNorm scales too, so that none can be forgotten or swapped unnoticed.
+"""
+
+from collections.abc import Mapping
+from functools import cache, partial
+from math import sqrt
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import transformers
+from transformers import BartForConditionalGeneration, BertModel, DPRContextEncoder, DPRQuestionEncoder
+
+from rag_jax.hub import names
+from rag_jax.models import bart, bert
+from rag_jax.types import Params, Tokens
+
+torch.set_num_threads(1)
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+# The toy programs run in milliseconds and compile in seconds; unoptimised code compiles in half the time.
+jit = partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
+
+BERT_PAD, BART_PAD = 0, 1
+FIRST_WORD = 4  # ids below are special tokens
+LAYOUTS = {
+    BertModel: (names.BERT, ""),
+    DPRQuestionEncoder: (names.DPR, "question_encoder."),
+    DPRContextEncoder: (names.DPR, "ctx_encoder."),
+}
+
+
+def bert_sizes(config: bert.BertConfig) -> dict:
+    """The arguments that make transformers' BERT of these sizes."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.ffn_width,
+        "max_position_embeddings": config.max_positions,
+        "type_vocab_size": config.token_types,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "layer_norm_eps": config.layer_norm_eps,
+    }
+
+
+def bart_sizes(config: bart.BartConfig) -> dict:
+    """The arguments that make transformers' BART of these sizes."""
+    return {
+        "vocab_size": config.vocab_size,
+        "d_model": config.width,
+        "encoder_layers": config.encoder_layers,
+        "decoder_layers": config.decoder_layers,
+        "encoder_attention_heads": config.heads,
+        "decoder_attention_heads": config.heads,
+        "encoder_ffn_dim": config.ffn_width,
+        "decoder_ffn_dim": config.ffn_width,
+        "max_position_embeddings": config.max_positions,
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "activation_dropout": config.activation_dropout,
+        "scale_embedding": config.scale_embedding,
+    }
+
+
+def tower(kind: type, config: bert.BertConfig, seed: int = 0) -> tuple[torch.nn.Module, Params]:
+    """A tower of transformers, of class `kind`, and its weights as our parameters."""
+    if kind is BertModel:
+        model = BertModel(transformers.BertConfig(**bert_sizes(config)), add_pooling_layer=False)
+    else:
+        model = kind(transformers.DPRConfig(**bert_sizes(config), projection_dim=config.projection or 0))
+    return draw(model, seed), tower_params(model, config, state(model))
+
+
+def generator(config: bart.BartConfig, seed: int = 0) -> tuple[BartForConditionalGeneration, Params]:
+    """BART of transformers, and its weights as our parameters."""
+    model = draw(BartForConditionalGeneration(transformers.BartConfig(**bart_sizes(config))), seed)
+    return model, generator_params(config, state(model))
+
+
+def draw(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Fill the model with random weights that keep activations and logits of order one; dropout off."""
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            if not value.is_floating_point():
+                continue
+            value.normal_(generator=noise)
+            if name.endswith("bias"):
+                value.mul_(0.2)
+            elif value.ndim == 1:  # LayerNorm
+                value.mul_(0.2).add_(1)
+            else:
+                value.mul_(0.5 if "embed" in name or "shared" in name else 1 / sqrt(value.shape[1]))
+    return model.eval()
+
+
+def state(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The model's tensors by name."""
+    return {name: value.detach().numpy() for name, value in model.state_dict().items()}
+
+
+def gradients(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The gradients that `backward` left, by name; zeros for buffers and for what it did not reach."""
+    reached = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    return {name: np.zeros_like(value) for name, value in state(model).items()} | {
+        name: value.numpy() for name, value in reached.items()
+    }
+
+
+def tower_params(model: torch.nn.Module, config: bert.BertConfig, tensors: Mapping[str, np.ndarray]) -> Params:
+    """The tensors of a tower (its state or its gradients) as a tree like our parameters."""
+    table, prefix = LAYOUTS[type(model)]
+    loaded = names.from_stored(tensors, tower_shapes(config), table, where="oracle", prefix=prefix)
+    return jax.tree.map(jnp.asarray, loaded)
+
+
+def generator_params(config: bart.BartConfig, tensors: Mapping[str, np.ndarray]) -> Params:
+    """The tensors of BART (its state or its gradients) as a tree like our parameters."""
+    loaded = names.from_stored(tensors, generator_shapes(config), names.BART, where="oracle")
+    return jax.tree.map(jnp.asarray, loaded)
+
+
+@cache
+def tower_shapes(config: bert.BertConfig) -> Params:
+    """Our parameters' shapes, without their memory."""
+    return jax.eval_shape(partial(bert.init, config), jax.random.key(0))
+
+
+@cache
+def generator_shapes(config: bart.BartConfig) -> Params:
+    """Our parameters' shapes, without their memory."""
+    return jax.eval_shape(partial(bart.init, config), jax.random.key(0))
+
+
+def tokens(rng: np.random.Generator, rows: int, length: int, vocab: int, pad: int) -> Tokens:
+    """Random right-padded sequences of words; the first is as long as allowed."""
+    lengths = rng.integers(1, length + 1, rows)
+    lengths[0] = length
+    ids = rng.integers(FIRST_WORD, vocab, (rows, length))
+    ids[np.arange(length) >= lengths[:, None]] = pad
+    return Tokens(jnp.asarray(ids, jnp.int32), jnp.asarray(lengths, jnp.int32))
+
+
+def other_padding(rng: np.random.Generator, inputs: Tokens, vocab: int) -> Tokens:
+    """The same sequences with arbitrary ids behind their ends."""
+    noise = jnp.asarray(rng.integers(0, vocab, inputs.ids.shape), jnp.int32)
+    return inputs._replace(ids=jnp.where(inputs.mask, inputs.ids, noise))
+
+
+def torch_inputs(inputs: Tokens) -> dict[str, torch.Tensor]:
+    """The same sequences as transformers' arguments."""
+    return {"input_ids": as_torch(inputs.ids), "attention_mask": as_torch(inputs.mask)}
+
+
+def as_torch(array) -> torch.Tensor:
+    """Integers and truth values as torch wants them."""
+    return torch.from_numpy(np.array(array, np.int64))
+
+
+def relative(ours, theirs) -> float:
+    """The largest difference, relative to the largest magnitude that the oracle computed."""
+    ours, theirs = (np.asarray(each, np.float64) for each in (ours, theirs))
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def assert_same_scatter(ours, theirs) -> None:
+    """Two samples `[draws, ...]` have the same mean and variance, to five standard errors."""
+    ours, theirs = (np.asarray(each, np.float64) for each in (ours, theirs))
+    for moment in (ours, theirs), tuple(np.square(each - theirs.mean(axis=0)) for each in (ours, theirs)):
+        error = np.sqrt(sum(each.var(axis=0) / len(each) for each in moment))
+        np.testing.assert_array_less(np.abs(moment[0].mean(axis=0) - moment[1].mean(axis=0)), 5 * error)

@@ -1,0 +1,85 @@
+"""Config files, their overrides, and the JSON that a run leaves."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from rag_jax.errors import InputError
+from rag_jax.run import config as configs
+from rag_jax.run.config import Config, Data, Retriever
+
+ROOT = Path(__file__).parents[2]
+PLAIN = Config(Data(Path("p.jsonl"), Path("q.jsonl"), Path("e.jsonl")), Retriever("tower"))
+
+
+def test_dotted_overrides_reach_every_room() -> None:
+    changed = configs.override(
+        PLAIN,
+        ["--steps", "7", "--optimizer.learning-rate", "0.5", "--retriever.no-trained", "--model", "sequence"],
+    )
+    expected = dataclasses.replace(
+        PLAIN,
+        steps=7,
+        model="sequence",
+        optimizer=dataclasses.replace(PLAIN.optimizer, learning_rate=0.5),
+        retriever=dataclasses.replace(PLAIN.retriever, trained=False),
+    )
+    assert changed == expected
+
+
+def test_underscores_and_hyphens_are_the_same() -> None:
+    assert configs.override(PLAIN, ["--batch_size", "3"]) == configs.override(PLAIN, ["--batch-size", "3"])
+
+
+def test_passages_can_be_switched_off() -> None:
+    assert configs.override(PLAIN, ["--data.passages", "None"]).data.passages is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "nearest"),
+    [("--optimizer.learning-rat", "--optimizer.learning-rate"), ("--batchsize", "--batch-size")],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_real_one(argument: str, nearest: str) -> None:
+    with pytest.raises(InputError, match=f"{argument}; the nearest is {nearest}$"):
+        configs.override(PLAIN, [argument, "1"])
+
+
+@pytest.mark.parametrize("arguments", [["--steps", "many"], ["--model", "tokens"], ["--steps"], ["stray"]])
+def test_a_value_that_does_not_fit_is_one_line(arguments: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        configs.override(PLAIN, arguments)
+    assert "\n" not in str(caught.value)
+    assert arguments[-1].removeprefix("--") in str(caught.value)
+
+
+def test_json_and_back_is_the_same_config(tmp_path: Path) -> None:
+    config = configs.override(PLAIN, ["--data.passages", "None", "--start-from", "elsewhere"])
+    configs.write(config, tmp_path / "config.json")
+    assert configs.load(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(("text", "what"), [("{", ":1: damaged"), ('{"stepps": 3}', "'stepps'")])
+def test_a_damaged_json_is_named(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=what):
+        configs.load(tmp_path / "config.json")
+
+
+def test_a_missing_config_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.py: no such config"):
+        configs.read(tmp_path / "none.py")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(InputError, match=r"empty\.py: defines no config"):
+        configs.read(tmp_path / "empty.py")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_of_the_project_reads(path: Path) -> None:
+    assert isinstance(configs.read(path), Config)
+
+
+def test_relocation_moves_what_is_below_and_nothing_else() -> None:
+    moved = configs.relocate(configs.read(ROOT / "configs" / "cities.py"), Path("runs/demo"), Path("/elsewhere"))
+    assert moved.data.index == Path("/elsewhere/index")
+    assert moved.start_from == Path("/elsewhere/reader")
+    assert moved.retriever == configs.read(ROOT / "configs" / "cities.py").retriever

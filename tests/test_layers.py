@@ -1,0 +1,109 @@
+"""The core and the networks stay pure: what they import and call is read from their source."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rag_jax
+
+PACKAGE = Path(rag_jax.__file__).parent
+STANDARD = {"typing", "functools", "collections", "dataclasses"}
+CORE = frozenset({"jax", "numpy", "optax", "jaxtyping", "rag_jax.types", "rag_jax.core"} | STANDARD)
+MODELS = CORE | {"flax", "rag_jax.models"}
+SHELL = ["knowledge", "data", "hub", "evaluation", "run", "rag", "cli", "errors"]
+EFFECTS = {"print", "open", "input", "exec", "eval", "__import__", "time"}
+
+LAYERS = [
+    *((path, CORE) for path in [PACKAGE / "types.py", *sorted((PACKAGE / "core").rglob("*.py"))]),
+    *((path, MODELS) for path in sorted((PACKAGE / "models").rglob("*.py"))),
+]
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every imported module or member by its full name; relative imports begin with a dot."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ("." * node.level + f"{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def called(tree: ast.AST) -> Iterator[str]:
+    """The last name of everything called: `print` for `print()` and for `jax.debug.print()`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield getattr(node.func, "id", getattr(node.func, "attr", ""))
+
+
+def violations(source: str, allowed: frozenset[str]) -> list[str]:
+    tree = ast.parse(source)
+    outward = [name for name in imported(tree) if not any(f"{name}.".startswith(f"{each}.") for each in allowed)]
+    return [*outward, *(f"{name}()" for name in called(tree) if name in EFFECTS)]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"), [pytest.param(*each, id=str(each[0].relative_to(PACKAGE))) for each in LAYERS]
+)
+def test_the_layer_imports_only_inwards_and_touches_nothing(path, allowed):
+    assert violations(path.read_text(encoding="utf-8"), allowed) == []
+
+
+def test_every_layer_has_modules():
+    assert {path.parent.name for path, _ in LAYERS} == {"rag_jax", "core", "models"}
+
+
+FORMS = ["import rag_jax.{}", "from rag_jax import {}", "from rag_jax.{} import x", "def f():\n    import rag_jax.{}"]
+
+
+@pytest.mark.parametrize("room", SHELL)
+@pytest.mark.parametrize("form", FORMS)
+def test_an_import_of_a_shell_room_is_found(form, room):
+    assert len(violations(form.format(room), CORE)) == 1
+    assert len(violations(form.format(room), MODELS)) == 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "import torch",
+        "import os, jax",
+        "import jaxlib",
+        "import rag_jax",
+        "from rag_jax import *",
+        "from rag_jax.models import bart",
+        "from . import losses",
+        "from ..run import config",
+        "from time import perf_counter",
+        "import flax.linen as nn",
+        "print(1)",
+        "jax.debug.print('x')",
+        "open('x')",
+        "time.time()",
+        "eval('1')",
+    ],
+)
+def test_what_the_core_must_not_do_is_found(bad):
+    assert violations(bad, CORE)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        "import jax.numpy as jnp",
+        "from jax import numpy",
+        "from collections.abc import Iterator",
+        "from rag_jax.core import likelihood",
+        "from rag_jax.core.losses import Objective",
+        "from rag_jax.types import Tokens",
+        "printed = opened(1)",
+    ],
+)
+def test_what_the_core_may_do_is_not_found(good):
+    assert not violations(good, CORE)
+    assert not violations(good, MODELS)
+
+
+def test_networks_may_import_flax_and_one_another():
+    assert not violations("import flax.linen as nn\nfrom rag_jax.models.attention import Attention", MODELS)

@@ -1,0 +1,156 @@
+"""Train a RAG: python train.py configs/NAME.py [--dotted.overrides VALUE] --workdir DIR
+
+The workdir is left with `config.json`, `metrics.jsonl`, `checkpoints/` and `results.json`. Running the same command
+again continues from the newest checkpoint.
+"""
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from rag_jax import training
+from rag_jax.data.batches import batches, tokenize
+from rag_jax.data.questions import read_questions, training_pairs
+from rag_jax.errors import InputError
+from rag_jax.evaluation import evaluate
+from rag_jax.rag import RAG, restore_params
+from rag_jax.run import config as configs
+from rag_jax.run.assembly import Parts, assemble, learning_rates
+from rag_jax.run.checkpoints import Checkpoints
+from rag_jax.run.config import Config
+from rag_jax.run.journal import Journal, seconds_trained
+from rag_jax.types import RagParams
+
+console = Console(stderr=False)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--workdir", type=Path, required=True)
+    known, overrides = parser.parse_known_args(arguments)
+    results = run(configs.override(configs.read(known.config), overrides), known.workdir)
+    console.print_json(data=results)
+    console.print(f'Next: rag-jax answer "YOUR QUESTION" --workdir {known.workdir}')
+
+
+def run(config: Config, workdir: Path) -> dict:
+    """Train as `config` says, or go on from the newest checkpoint; evaluate; return what results.json holds."""
+    claim(workdir, config)
+    parts = assemble(config, workdir, tell_encoded)
+    rag = train(parts, workdir)
+    results = measure(rag) | {"train_seconds": seconds_trained(workdir / "metrics.jsonl")}
+    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def claim(workdir: Path, config: Config) -> None:
+    """Make the workdir this config's, unless it is another one's."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "config.json"
+    if path.exists() and configs.load(path) != config:
+        raise InputError(f"{path}: belongs to a run with another config; choose another --workdir")
+    configs.write(config, path)
+
+
+def train(parts: Parts, workdir: Path) -> RAG:
+    """The loop: one compiled step from state to state, retrieval included."""
+    config, recipe = parts.config, parts.recipe
+    examples = load_examples(parts)
+    knowledge = jax.device_put(parts.store.knowledge)
+
+    def begin() -> training.TrainState:
+        return training.init(recipe, first_params(parts), jax.random.key(config.seed))
+
+    checkpoints = Checkpoints(workdir)
+    state = checkpoints.restore(begin) or begin()
+    step = jax.jit(partial(training.train_step, recipe), donate_argnums=0)
+    first = int(state.step)
+    seen = batches(examples, parts.vocabulary, config.batch_size, config.seed, skip=first)
+    rates = learning_rates(config)
+
+    with Journal(workdir / "metrics.jsonl", first, config.steps, console) as journal:
+        waiting = []
+        for number in range(first + 1, config.steps + 1):
+            state, metrics = step(state, knowledge, *next(seen))
+            waiting.append(metrics)
+            if number % config.log_every == 0 or number == config.steps:
+                values = summarise(waiting) | {"learning_rate": float(rates(number - 1))}
+                journal.log(number, values, examples=len(waiting) * config.batch_size)
+                waiting = []
+            if number % config.save_every == 0 or number == config.steps:
+                checkpoints.save(state)
+    checkpoints.close()
+    return RAG(parts, state.params)
+
+
+def measure(rag: RAG) -> dict:
+    """The final evaluation, beside everything that a score depends on."""
+    config, parts = rag.parts.config, rag.parts
+    questions = read_questions(config.data.evaluation)
+    _, scores = evaluate.answering(rag, questions, config.eval_batch)
+    results = scores | {
+        "questions": len(questions),
+        "model": config.model,
+        "decoder": "greedy",
+        "num_docs": parts.num_docs,
+        "index": "exact" if config.data.passages else "none (closed book)",
+        "passages": len(parts.store.passages),
+    }
+    if config.data.passages:
+        results |= evaluate.recall(rag, questions)
+        frozen = evaluate.recall(RAG(parts, parts.first), questions)
+        results |= {f"{name}_frozen": value for name, value in frozen.items()}
+        bm25 = evaluate.bm25_recall(parts.store.passages, questions)
+        results |= {f"{name}_bm25": value for name, value in bm25.items()}
+    if config.closed_book:
+        results["closed_book_exact_match"] = json.loads((config.closed_book / "results.json").read_text())[
+            "exact_match"
+        ]
+    return results
+
+
+def load_examples(parts: Parts):
+    """The training pairs as token ids."""
+    config = parts.config
+    return tokenize(
+        training_pairs(read_questions(config.data.train), config.data.all_answers),
+        parts.encoder.tokenizer,
+        parts.vocabulary,
+        parts.store.rows,
+        max_question=config.retriever.max_question,
+        max_target=config.generator.max_target,
+    )
+
+
+def first_params(parts: Parts) -> RagParams:
+    """Where training starts: the towers and the generator as given, or what another run ended with."""
+    # A copy: the step donates its state, and the first parameters are still needed for the frozen retriever's scores.
+    params = parts.first if parts.config.start_from is None else restore_params(parts.config.start_from, parts)
+    return jax.tree.map(lambda leaf: jax.numpy.array(leaf), params)
+
+
+def summarise(metrics: list[training.Metrics]) -> dict[str, float]:
+    """Means over the steps since the last line; NaN, where a batch names no gold passages, is left out."""
+    fetched = jax.device_get(metrics)
+    means = {name: np.mean([getattr(each, name) for each in fetched]) for name in training.Metrics._fields}
+    return {name: float(value) for name, value in means.items() if not np.isnan(value)}
+
+
+def tell_encoded(done: int, of: int) -> None:
+    if done == of or done // 1_000 != (done - 64) // 1_000:
+        console.print(f"encoding passages {done}/{of}", end="\n" if done == of or not console.is_terminal else "\r")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
