@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: demo test proofs lint clean
 
 demo: .venv/demo
-	$(BIN)/python examples/cities.py --workdir runs/demo
+	$(BIN)/python -m examples.cities --workdir runs/demo
 
 test: .venv/test
 	$(BIN)/python -m pytest

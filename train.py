@@ -6,18 +6,20 @@ again continues from the newest checkpoint.
 
 import argparse
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 from rag_jax import training
-from rag_jax.data.batches import batches, tokenize
-from rag_jax.data.questions import read_questions, training_pairs
-from rag_jax.errors import InputError
+from rag_jax.data.batches import Examples, batches, tokenize
+from rag_jax.data.questions import Question, read_questions, training_pairs
+from rag_jax.errors import InputError, reported
 from rag_jax.evaluation import evaluate
 from rag_jax.rag import RAG, restore_params
 from rag_jax.run import config as configs
@@ -35,49 +37,67 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--workdir", type=Path, required=True)
     known, overrides = parser.parse_known_args(arguments)
-    results = run(configs.override(configs.read(known.config), overrides), known.workdir)
+    _, results = run(configs.override(configs.read(known.config), overrides), known.workdir)
     console.print_json(data=results)
     console.print(f'Next: rag-jax answer "YOUR QUESTION" --workdir {known.workdir}')
 
 
-def run(config: Config, workdir: Path) -> dict:
-    """Train as `config` says, or go on from the newest checkpoint; evaluate; return what results.json holds."""
-    claim(workdir, config)
+def run(config: Config, workdir: Path) -> tuple[RAG, dict]:
+    """Train as `config` says, or go on from the newest checkpoint; evaluate: the model, and what results.json holds.
+
+    Whatever cannot be used is found before anything is written.
+    """
+    check(config, workdir)
+    asked = {name: read_questions(getattr(config.data, name)) for name in ("train", "evaluation")}
     parts = assemble(config, workdir, tell_encoded)
-    rag = train(parts, workdir)
-    results = measure(rag) | {"train_seconds": seconds_trained(workdir / "metrics.jsonl")}
+    examples = tokenize_pairs(parts, asked["train"])
+    first = first_params(parts)
+    configs.write(config, workdir / "config.json")
+    rag = train(parts, first, examples, workdir)
+    results = measure(rag, asked["evaluation"]) | {"train_seconds": seconds_trained(workdir / "metrics.jsonl")}
     (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return results
+    return rag, results
 
 
-def claim(workdir: Path, config: Config) -> None:
-    """Make the workdir this config's, unless it is another one's."""
-    workdir.mkdir(parents=True, exist_ok=True)
+def check(config: Config, workdir: Path) -> None:
+    """Refuse numbers that make no run, a workdir of another config, and one that cannot be written."""
+    for name in ("steps", "batch_size", "log_every", "save_every"):
+        if getattr(config, name) < 1:
+            raise InputError(f"{name} is {getattr(config, name)}; give 1 or more")
+    for _, prompt in config.buckets:
+        if prompt >= config.generator.max_input:
+            raise InputError(f"buckets: {prompt} question tokens leave no room in generator.max_input; raise it")
     path = workdir / "config.json"
     if path.exists() and configs.load(path) != config:
         raise InputError(f"{path}: belongs to a run with another config; choose another --workdir")
-    configs.write(config, path)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{workdir}: cannot be made ({error.strerror}); choose another --workdir") from None
+    if not os.access(workdir, os.W_OK):
+        raise InputError(f"{workdir}: cannot be written; choose another --workdir")
 
 
-def train(parts: Parts, workdir: Path) -> RAG:
+def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path) -> RAG:
     """The loop: one compiled step from state to state, retrieval included."""
     config, recipe = parts.config, parts.recipe
-    examples = load_examples(parts)
     knowledge = jax.device_put(parts.store.knowledge)
 
     def begin() -> training.TrainState:
-        return training.init(recipe, first_params(parts), jax.random.key(config.seed))
+        # Copies: the step donates its state, and the first parameters are still the frozen retriever's.
+        copies = jax.tree.map(lambda leaf: jnp.array(leaf), first)
+        return training.init(recipe, copies, jax.random.key(config.seed))
 
     checkpoints = Checkpoints(workdir)
     state = checkpoints.restore(begin) or begin()
     step = jax.jit(partial(training.train_step, recipe), donate_argnums=0)
-    first = int(state.step)
-    seen = batches(examples, parts.vocabulary, config.batch_size, config.seed, skip=first)
+    done = int(state.step)
+    seen = batches(examples, parts.vocabulary, config.batch_size, config.seed, skip=done)
     rates = learning_rates(config)
 
-    with Journal(workdir / "metrics.jsonl", first, config.steps, console) as journal:
+    with Journal(workdir / "metrics.jsonl", done, config.steps, console) as journal:
         waiting = []
-        for number in range(first + 1, config.steps + 1):
+        for number in range(done + 1, config.steps + 1):
             state, metrics = step(state, knowledge, *next(seen))
             waiting.append(metrics)
             if number % config.log_every == 0 or number == config.steps:
@@ -90,10 +110,9 @@ def train(parts: Parts, workdir: Path) -> RAG:
     return RAG(parts, state.params)
 
 
-def measure(rag: RAG) -> dict:
+def measure(rag: RAG, questions: list[Question]) -> dict:
     """The final evaluation, beside everything that a score depends on."""
     config, parts = rag.parts.config, rag.parts
-    questions = read_questions(config.data.evaluation)
     _, scores = evaluate.answering(rag, questions, config.eval_batch)
     results = scores | {
         "questions": len(questions),
@@ -116,24 +135,24 @@ def measure(rag: RAG) -> dict:
     return results
 
 
-def load_examples(parts: Parts):
+def tokenize_pairs(parts: Parts, questions: list[Question]) -> Examples:
     """The training pairs as token ids."""
     config = parts.config
     return tokenize(
-        training_pairs(read_questions(config.data.train), config.data.all_answers),
+        training_pairs(questions, config.data.all_answers),
         parts.encoder.tokenizer,
         parts.vocabulary,
         parts.store.rows,
         max_question=config.retriever.max_question,
         max_target=config.generator.max_target,
+        ladder=config.buckets,
     )
 
 
 def first_params(parts: Parts) -> RagParams:
     """Where training starts: the towers and the generator as given, or what another run ended with."""
-    # A copy: the step donates its state, and the first parameters are still needed for the frozen retriever's scores.
-    params = parts.first if parts.config.start_from is None else restore_params(parts.config.start_from, parts)
-    return jax.tree.map(lambda leaf: jax.numpy.array(leaf), params)
+    start = parts.config.start_from
+    return parts.first if start is None else restore_params(start, parts)
 
 
 def summarise(metrics: list[training.Metrics]) -> dict[str, float]:
@@ -144,13 +163,10 @@ def summarise(metrics: list[training.Metrics]) -> dict[str, float]:
 
 
 def tell_encoded(done: int, of: int) -> None:
-    if done == of or done // 1_000 != (done - 64) // 1_000:
-        console.print(f"encoding passages {done}/{of}", end="\n" if done == of or not console.is_terminal else "\r")
+    """Progress while the knowledge store is built."""
+    console.print(f"encoding passages {done}/{of}", end="\r" if console.is_terminal and done < of else "\n")
 
 
 if __name__ == "__main__":
-    try:
+    with reported():
         main(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

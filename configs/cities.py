@@ -19,5 +19,5 @@ config = dataclasses.replace(
     ),
     start_from=Path("runs/demo/reader"),
     closed_book=Path("runs/demo/closed_book"),
-    steps=300,
+    steps=250,
 )

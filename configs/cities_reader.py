@@ -24,12 +24,13 @@ config = Config(
         trained=False,
         num_docs=1,
         vector_norm=20**0.5,  # scores are 20 times the cosine
-        max_question=32,
-        max_passage=64,
+        max_question=36,
+        max_passage=32,
+        passage_template="{title}",  # questions name the city, and ask for what every passage has
     ),
     generator=Generator(
         tokenizer=DATA / "tokenizer.json",
-        vocabulary=1_500,
+        vocabulary=2_000,
         width=128,
         layers=2,
         heads=4,
@@ -42,8 +43,9 @@ config = Config(
     optimizer=Optimizer(
         kind="muon", learning_rate=0.02, adam_learning_rate=3e-3, warmup=50, weight_decay=0.0, clip=1.0
     ),
-    steps=1_000,
+    steps=600,
     batch_size=32,
+    buckets=((16, 20), (32, 36)),
     log_every=50,
     save_every=250,
 )

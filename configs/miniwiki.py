@@ -40,6 +40,7 @@ config = Config(
     ),
     steps=600,
     batch_size=16,
+    buckets=((16, 20), (32, 36), (64, 68)),
     log_every=20,
     save_every=200,
 )

@@ -1,4 +1,4 @@
-"""The world's cities, from facts to answers: python examples/cities.py --workdir runs/demo  (or: make demo)
+"""The world's cities, from facts to answers: python -m examples.cities --workdir runs/demo  (or: make demo)
 
 Builds the knowledge base, trains, compares with the same model without passages and with the retriever as it was,
 answers questions, draws where each answer token came from, and rewrites a fact in the index.
@@ -7,21 +7,17 @@ answers questions, draws where each answer token came from, and rewrites a fact 
 import argparse
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # train.py stands beside the package, not in it
-
 import train
 from rag_jax.cli import show
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.data.tokenizers import train_vocabulary
-from rag_jax.errors import InputError
+from rag_jax.errors import reported
 from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.figures import token_posterior
 from rag_jax.knowledge.city_questions import write_corpus
@@ -29,6 +25,7 @@ from rag_jax.knowledge.passages import Passage, read_passages
 from rag_jax.rag import RAG
 from rag_jax.run import config as configs
 
+ROOT = Path(__file__).resolve().parent.parent
 console = Console()
 
 
@@ -38,14 +35,13 @@ def main(workdir: Path) -> None:
     settings = {name: place(name, workdir) for name in ("cities_reader", "cities", "cities_closed_book")}
 
     headline("2. The generator learns to read: one passage, the retriever frozen")
-    reader = train.run(settings["cities_reader"], workdir / "reader")
+    _, reader = train.run(settings["cities_reader"], workdir / "reader")
     headline("3. RAG-Token: question tower and generator learn together")
-    trained = train.run(dataclasses.replace(settings["cities"], closed_book=None), workdir)
+    rag, trained = train.run(dataclasses.replace(settings["cities"], closed_book=None), workdir)
     headline("4. The same generator without passages, trained as long")
-    closed = train.run(settings["cities_closed_book"], workdir / "closed_book")
+    _, closed = train.run(settings["cities_closed_book"], workdir / "closed_book")
 
     headline("5. What came of it")
-    rag = RAG.from_workdir(workdir)
     test = read_questions(settings["cities"].data.evaluation)
     results = trained | {
         "closed_book_exact_match": closed["exact_match"],
@@ -136,9 +132,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=Path("runs/demo"))
     began = time.perf_counter()
-    try:
+    with reported():
         main(parser.parse_args().workdir)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     console.print(f"Done in {(time.perf_counter() - began) / 60:.1f} minutes.")

@@ -1,5 +1,17 @@
-"""Retrieval-augmented generation (Lewis et al. 2020) as a pure-JAX functional library."""
+"""Retrieval-augmented generation (Lewis et al. 2020) as a pure-JAX functional library.
 
-from rag_jax.core import decoding, likelihood, losses, reading, retrieval, training
+The core's modules are pure functions over arrays; `RAG` is the facade over files, tokenizers and checkpoints.
+"""
 
-__all__ = ["decoding", "likelihood", "losses", "reading", "retrieval", "training"]
+from rag_jax.core import decoding, likelihood, losses, optimizers, reading, retrieval, training
+
+__all__ = ["RAG", "decoding", "likelihood", "losses", "optimizers", "reading", "retrieval", "training"]
+
+
+def __getattr__(name: str):
+    """`rag_jax.RAG`, imported on first use: the core alone needs no tokenizer, checkpoint or terminal library."""
+    if name == "RAG":
+        from rag_jax.rag import RAG
+
+        return RAG
+    raise AttributeError(f"module 'rag_jax' has no attribute {name!r}")

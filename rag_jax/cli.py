@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rag_jax.errors import InputError
+from rag_jax.errors import reported
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,11 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--num-docs", type=int, default=None, help="K, the passages to read (default: as in training)")
     command.set_defaults(run=answer)
     known = parser.parse_args(arguments)
-    try:
+    with reported():
         known.run(known)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def answer(arguments: argparse.Namespace) -> None:

@@ -5,6 +5,20 @@ Whatever the user brought — a corpus, a question file, a config, a checkpoint 
 exception is caught there, so a traceback is always a defect of the library.
 """
 
+import contextlib
+import sys
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Something the user brought cannot be used; the message is one line: what, where, remedy."""
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Around a command: an `InputError` becomes one line on the standard error, and exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -114,7 +114,8 @@ class RAG:
         return replace(self, parts=replace(self.parts, store=store))
 
     def _check_num_docs(self, num_docs: int | None) -> int:
-        k, held = num_docs or self.parts.num_docs, len(self.parts.store.passages)
+        k = self.parts.num_docs if num_docs is None else num_docs
+        held = len(self.parts.store.passages)
         if not 1 <= k <= held:
             raise InputError(f"cannot read {k} of {held} passages; ask for 1 to {held}")
         return k
@@ -134,6 +135,7 @@ class RAG:
             {},
             max_question=c.retriever.max_question,
             max_target=c.generator.max_target,
+            ladder=c.buckets,
         )
         return in_order(examples, self.parts.vocabulary, min(batch_size, _power_of_two(len(questions))))
 
@@ -153,9 +155,13 @@ class RAG:
 
 
 def restore_params(workdir: Path, parts: Parts) -> RagParams:
-    """The parameters of a workdir's newest checkpoint."""
+    """The parameters of a workdir's newest checkpoint, for the networks of `parts`.
+
+    Raises `InputError` where there is none, and where it is of other networks.
+    """
+    recipe = replace(parts, config=load(workdir / "config.json")).recipe  # the optimizer may have been another
     checkpoints = Checkpoints(workdir)
-    state = checkpoints.restore(lambda: training.init(parts.recipe, parts.first, jax.random.key(0)))
+    state = checkpoints.restore(lambda: training.init(recipe, parts.first, jax.random.key(0)))
     checkpoints.close()
     if state is None:
         raise InputError(f"{workdir}: no checkpoint there; train first: python train.py CONFIG --workdir {workdir}")

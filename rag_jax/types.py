@@ -7,7 +7,7 @@
                                                                  W  beams
 
 The same letters stand in jaxtyping signatures, einsum strings and comments. `R` is `B * K` wherever passages are read.
-Networks are callables over parameter pytrees, so that the core can be tested with hand-made ones and knows no framework.
+Networks are callables over parameter pytrees: the core knows no framework, and is tested with hand-made ones.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable

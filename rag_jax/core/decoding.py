@@ -109,7 +109,7 @@ def rag_sequence_greedy(
     memory: PyTree[Array],
     limits: Limits,
 ) -> Decoded:
-    """RAG-Sequence, thorough: the greedy answer of each passage is a candidate, the likeliest under all passages wins."""
+    """RAG-Sequence, thorough: each passage's greedy answer is a candidate; the likeliest under all passages wins."""
     batch, k = doc_log_prior.shape
 
     def step(tokens, cache):

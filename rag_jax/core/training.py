@@ -71,7 +71,7 @@ def forward(recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batc
 def train_step(
     recipe: Recipe, state: TrainState, knowledge: Knowledge, batch: Batch, positives: Int[Array, "B G"]
 ) -> tuple[TrainState, Metrics]:
-    """Minimise the objective on one batch. `positives` are gold passages' rows, padded with -1: only for the metrics."""
+    """Minimise the objective on one batch. `positives`, gold rows padded with -1, are only for the metrics."""
 
     def objective(params: RagParams):
         seen = forward(recipe, params, knowledge, batch, jax.random.fold_in(state.key, state.step))

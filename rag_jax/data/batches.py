@@ -1,6 +1,6 @@
 """Questions as arrays: tokenised once, grouped by length, padded to a few shapes.
 
-Every batch is padded to its bucket, one rung of a ladder of lengths, and each bucket is one compilation. The order of
+Every batch is padded to its bucket, one step of a ladder of lengths, and each bucket is one compilation. The order of
 batches is a pure function of the seed: a run that is continued skips what it has seen.
 """
 
@@ -16,7 +16,8 @@ from rag_jax.data.tokenizers import Vocabulary, encode_texts, pad
 from rag_jax.errors import InputError
 from rag_jax.types import Batch
 
-LADDER = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # lengths that sequences are padded to
+Ladder = Sequence[tuple[int, int]]
+"""Ascending (Q, L): the lengths that questions are padded to in the tower's and in the generator's vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Examples:
     prompts: list[list[int]]  # ` // question </s>` in the generator's
     targets: list[list[int]]  # ` answer </s>`
     positives: Int[np.ndarray, "examples G"]  # rows of the index that hold the answer, padded with -1
+    buckets: Int[np.ndarray, "examples 2"]  # Q and L that each question is padded to
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -40,8 +42,10 @@ def tokenize(
     *,
     max_question: int,
     max_target: int,
+    ladder: Ladder,
 ) -> Examples:
-    """Tokenise (question, answer) pairs; `rows` tells which row of the index a passage id has.
+    """Tokenise (question, answer) pairs; `rows` tells which row of the index a passage id has, `ladder` the
+    shapes that questions are padded to.
 
     Questions are cut for the tower at `max_question` tokens; for the generator they must fit whole, as targets must.
     Raises `InputError` for one that does not.
@@ -58,7 +62,9 @@ def tokenize(
             )
     gold = [[rows[i] for i in question.positive_ids if i in rows] for question, _ in pairs]
     width = max(1, *map(len, gold), 1)
-    return Examples(encode_texts(tower, texts, max_question), prompts, targets, pad(gold, width, -1).ids)
+    questions = encode_texts(tower, texts, max_question)
+    buckets = [bucket(len(q), len(prompt), ladder) for q, prompt in zip(questions, prompts, strict=True)]
+    return Examples(questions, prompts, targets, pad(gold, width, -1).ids, np.asarray(buckets, np.int32))
 
 
 def batches(
@@ -67,9 +73,9 @@ def batches(
     """Shuffled batches without end, from number `skip` on: `(batch, gold rows)`."""
     if len(examples) == 0:
         raise InputError("no examples to train on; give a question file that holds some")
-    for number, (length, chosen) in enumerate(_plan(examples, batch_size, seed)):
+    for number, chosen in enumerate(_plan(examples, batch_size, seed)):
         if number >= skip:
-            yield collate(examples, chosen, vocabulary, length), examples.positives[chosen]
+            yield collate(examples, chosen, vocabulary), examples.positives[chosen]
 
 
 def in_order(
@@ -77,48 +83,45 @@ def in_order(
 ) -> Iterator[tuple[Batch, Int[np.ndarray, "b"]]]:
     """Every example once, by bucket: `(batch, examples' numbers)`; the last batch of a bucket is filled up with
     repetitions, so that it has as many numbers as it has new examples."""
-    lengths = buckets(examples)
-    for length in sorted(set(lengths)):
-        members = np.flatnonzero(lengths == length)
+    for shape in np.unique(examples.buckets, axis=0):
+        members = np.flatnonzero((examples.buckets == shape).all(axis=1))
         for start in range(0, len(members), batch_size):
             chosen = members[start : start + batch_size]
-            yield collate(examples, np.resize(chosen, batch_size), vocabulary, length), chosen
+            yield collate(examples, np.resize(chosen, batch_size), vocabulary), chosen
 
 
-def buckets(examples: Examples) -> Int[np.ndarray, "examples"]:
-    """The rung of the ladder that each example's question needs, in both vocabularies."""
-    pairs = zip(examples.questions, examples.prompts, strict=True)
-    return np.asarray([rung(max(len(question), len(prompt))) for question, prompt in pairs])
+def bucket(question: int, prompt: int, ladder: Ladder) -> tuple[int, int]:
+    """The first pair of the ladder that holds both lengths; where none does, a multiple of the last."""
+    q, p = ladder[-1]
+    times = max(-(-question // q), -(-prompt // p))
+    return next(((a, b) for a, b in ladder if question <= a and prompt <= b), (q * times, p * times))
 
 
-def rung(length: int) -> int:
-    """The smallest length of the ladder that holds `length` tokens; beyond it, the next multiple of 512."""
-    return next((step for step in LADDER if length <= step), -(-length // 512) * 512)
-
-
-def collate(examples: Examples, chosen: Sequence[int], vocabulary: Vocabulary, length: int) -> Batch:
-    """The chosen examples as one padded batch; targets are padded to what the longest of all examples needs."""
+def collate(examples: Examples, chosen: Sequence[int], vocabulary: Vocabulary) -> Batch:
+    """The chosen examples of one bucket as a batch; targets are padded to what the longest of all examples needs."""
+    question_length, prompt_length = (int(length) for length in examples.buckets[chosen[0]])
     targets = [examples.targets[i] for i in chosen]
-    size = -(-max(map(len, examples.targets)) // 8) * 8
+    size = -(-max(map(len, examples.targets)) // 4) * 4
     padded = pad(targets, size, vocabulary.pad)
     return Batch(
-        question=pad([examples.questions[i] for i in chosen], length, 0),
-        prompt=pad([examples.prompts[i] for i in chosen], length, vocabulary.pad),
+        question=pad([examples.questions[i] for i in chosen], question_length, 0),
+        prompt=pad([examples.prompts[i] for i in chosen], prompt_length, vocabulary.pad),
         decoder_inputs=pad([[vocabulary.bos, *target[:-1]] for target in targets], size, vocabulary.pad).ids,
         targets=padded.ids,
         target_mask=np.arange(size)[None, :] < padded.lengths[:, None],
     )
 
 
-def _plan(examples: Examples, batch_size: int, seed: int) -> Iterator[tuple[int, Int[np.ndarray, "B"]]]:
+def _plan(examples: Examples, batch_size: int, seed: int) -> Iterator[Int[np.ndarray, "B"]]:
     """Walk shuffled epochs; a bucket's batch is due when it is full, what is left over waits for the next epoch."""
-    lengths, waiting, epoch = buckets(examples), {}, 0
+    waiting: dict[tuple[int, int], list[int]] = {}
+    epoch = 0
     while True:
         for example in np.random.default_rng([seed, epoch]).permutation(len(examples)):
-            queue = waiting.setdefault(lengths[example], [])
+            queue = waiting.setdefault(tuple(examples.buckets[example].tolist()), [])
             queue.append(example)
             if len(queue) == batch_size:
-                yield int(lengths[example]), np.asarray(queue)
+                yield np.asarray(queue)
                 queue.clear()
         epoch += 1
 

@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float
 from tokenizers import Tokenizer
 
-from rag_jax.data.batches import rung
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.tokenizers import Vocabulary, encode_texts, fingerprint, pad
 from rag_jax.errors import InputError
@@ -27,6 +26,7 @@ from rag_jax.knowledge.passages import Passage, read_passages
 from rag_jax.types import Knowledge, Params, Tokens, Tower
 
 ENCODE_TOKENS = 4_096  # tokens in one batch while encoding, padding included
+ENCODE_LADDER = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # lengths that passages are padded to
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Encoder:
     params: Params
     tokenizer: Tokenizer
     max_length: int
+    template: str = "{title}. {text}"  # what the tower reads of a passage
+
+    def read(self, passage: Passage) -> str:
+        """The template filled in; without a title, the text alone."""
+        return self.template.format(title=passage.title, text=passage.text) if passage.title else passage.text
 
     @cached_property
     def fingerprint(self) -> str:
@@ -51,7 +56,7 @@ class Encoder:
     ) -> Float[np.ndarray, "texts D"]:
         """Vectors in the order of the texts. Texts are sorted by length, and `done` hears how many each batch held."""
         rows = encode_texts(self.tokenizer, texts, self.max_length)
-        lengths = np.asarray([rung(len(row)) for row in rows])
+        lengths = np.asarray([_padded(len(row)) for row in rows])
         encode, vectors = jax.jit(self.tower), [None] * len(rows)
         for length in sorted(set(lengths)):
             members, size = np.flatnonzero(lengths == length), max(1, ENCODE_TOKENS // length)
@@ -83,15 +88,10 @@ class Store:
         row, held = self.rows[changed.id], self.knowledge
         tokens = _tokens([changed], vocabulary, held.passages.ids.shape[1])
         vectors, ids, lengths = (np.array(part) for part in (held.vectors, *held.passages))
-        vectors[row] = encoder([tower_text(changed)])[0]
+        vectors[row] = encoder([encoder.read(changed)])[0]
         ids[row, : tokens.ids.shape[1]], lengths[row] = tokens.ids[0], tokens.lengths[0]
         passages = [*self.passages[:row], changed, *self.passages[row + 1 :]]
         return Store(passages, Knowledge(vectors, Tokens(ids, lengths)))
-
-
-def tower_text(passage: Passage) -> str:
-    """What the passage tower reads of a passage."""
-    return f"{passage.title}. {passage.text}" if passage.title else passage.text
 
 
 def build(
@@ -107,7 +107,7 @@ def build(
     if not passages:
         raise InputError(f"{folder}: a knowledge store needs at least one passage; give a corpus that is not empty")
     tokens = _tokens(passages, vocabulary, max_length)
-    knowledge = Knowledge(encoder([tower_text(passage) for passage in passages], done), tokens)
+    knowledge = Knowledge(encoder([encoder.read(passage) for passage in passages], done), tokens)
     side = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(side, ignore_errors=True)
     write_jsonl(side / "passages.jsonl", (passage._asdict() for passage in passages))
@@ -154,10 +154,15 @@ def _tokens(passages: Sequence[Passage], vocabulary: Vocabulary, max_length: int
     return pad(rows, min(max_length, -(-max(map(len, rows)) // 8) * 8), vocabulary.pad, dtype)
 
 
+def _padded(length: int) -> int:
+    return next((step for step in ENCODE_LADDER if length <= step), length)
+
+
 def _made_by(encoder: Encoder, vocabulary: Vocabulary, max_length: int) -> dict[str, str | int]:
     return {
         "tower": encoder.fingerprint,
         "tower_length": encoder.max_length,
+        "tower_reads": encoder.template,
         "vocabulary": fingerprint(vocabulary.tokenizer),
         "passage_length": max_length,
     }

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 class Attention(nn.Module):
     """Scaled dot-product attention with `H` heads; four projections with biases, as in BERT and BART.
 
-    Keys and values are made by `project` and passed to `__call__`, so that a caller may compute them once and keep them.
+    Keys and values are made by `project` and passed to `__call__`: a caller may compute them once and keep them.
     """
 
     width: int

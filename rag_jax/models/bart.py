@@ -5,6 +5,7 @@ Reading returns a `Memory`: the cross-attention's keys and values, computed once
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -175,8 +176,9 @@ class Bart(nn.Module):
         return self.word(ids) * scale + positions(rows[None, :])
 
 
+@lru_cache
 def generator(config: BartConfig) -> Generator:
-    """BART as pure functions of its parameters."""
+    """BART as pure functions of its parameters; the same ones per config, so that they compile once."""
     module = Bart(config)
 
     def encode(params: Params, inputs: Tokens, key: DropoutKey = None) -> Memory:

@@ -4,6 +4,7 @@ The question tower and the passage tower are this one module with two parameter 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -105,8 +106,9 @@ def normalise(vectors: Float[Array, "R D"]) -> Float[Array, "R D"]:
     return vectors * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
 
 
+@lru_cache
 def tower(config: BertConfig) -> Tower:
-    """The tower as a pure function of its parameters."""
+    """The tower as a pure function of its parameters; one function per config, so that it compiles once."""
     module = Bert(config)
 
     def encode(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "R D"]:

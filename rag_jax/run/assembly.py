@@ -65,19 +65,16 @@ class Parts:
 def assemble(config: Config, workdir: Path, encoded: Callable[[int, int], None] = lambda done, of: None) -> Parts:
     """Everything that `config` names, opened, checked and put together.
 
-    The generator's vocabulary and the knowledge store are made on first use; `encoded` hears how many of the passages
-    have their vectors. Raises `InputError` for whatever is missing or does not fit.
+    The generator's vocabulary and the knowledge store are made on first use; `encoded` hears how many passages have
+    their vectors after each twentieth of them. Raises `InputError` for whatever is missing or does not fit.
     """
+    passages = _passages(config)
     tower_config, tower_params, tokenizer = _tower(config)
     tower = bert.tower(tower_config)
-    encoder = Encoder(tower, tower_params, tokenizer, config.retriever.max_passage)
-    vocabulary = _vocabulary(config, workdir)
+    encoder = Encoder(tower, tower_params, tokenizer, config.retriever.max_passage, config.retriever.passage_template)
+    vocabulary = _vocabulary(config, workdir, passages)
     generator, generator_params = _generator(config, vocabulary)
-    store = _store(config, workdir, encoder, vocabulary, encoded)
-    if len(store.passages) < config.retriever.num_docs and config.data.passages:
-        raise InputError(
-            f"retriever.num_docs is {config.retriever.num_docs}, the index has {len(store.passages)} passages; lower it"
-        )
+    store = _store(config, workdir, passages, encoder, vocabulary, encoded)
     first = RagParams(tower_params, generator_params)
     return Parts(config, Networks(tower, generator), first, encoder, vocabulary, store)
 
@@ -124,7 +121,18 @@ def _generator(config: Config, vocabulary: Vocabulary) -> tuple[Generator, Param
     return bart.generator(bart_config), bart.init(bart_config, jax.random.key(config.seed))
 
 
-def _vocabulary(config: Config, workdir: Path) -> Vocabulary:
+def _passages(config: Config) -> list[Passage]:
+    """The corpus, cut; empty for a closed book."""
+    if config.data.passages is None:
+        return []
+    passages = list(split_passages(read_passages(config.data.passages), config.data.passage_words))
+    if not 1 <= config.retriever.num_docs <= len(passages):
+        wanted = f"retriever.num_docs is {config.retriever.num_docs}"
+        raise InputError(f"{wanted}, the index has {len(passages)} passages; give 1 to {len(passages)}")
+    return passages
+
+
+def _vocabulary(config: Config, workdir: Path, passages: list[Passage]) -> Vocabulary:
     """The checkpoint's vocabulary, or the given one, or one learnt from the run's own texts and kept in the workdir."""
     if config.generator.checkpoint:
         return read_vocabulary(config.generator.checkpoint / "tokenizer.json")
@@ -132,29 +140,37 @@ def _vocabulary(config: Config, workdir: Path) -> Vocabulary:
     if path.exists() or config.generator.tokenizer:
         return read_vocabulary(path)
     questions = read_questions(config.data.train)
-    texts = [text for q in questions for text in (f" {q.question}", *(f" {answer}" for answer in q.answers))]
-    if config.data.passages:
-        texts += [f"{passage.title} / {passage.text}" for passage in read_passages(config.data.passages)]
+    texts = [f" {text}" for question in questions for text in (question.question, *question.answers)]
+    texts += [f"{passage.title} / {passage.text}" for passage in passages]
     vocabulary = train_vocabulary(texts, config.generator.vocabulary)
     vocabulary.tokenizer.save(str(path))
     return vocabulary
 
 
 def _store(
-    config: Config, workdir: Path, encoder: Encoder, vocabulary: Vocabulary, encoded: Callable[[int, int], None]
+    config: Config,
+    workdir: Path,
+    passages: list[Passage],
+    encoder: Encoder,
+    vocabulary: Vocabulary,
+    encoded: Callable[[int, int], None],
 ) -> Store:
-    if config.data.passages is None:
+    """The knowledge store of these passages, built where it is missing."""
+    if not passages:
         return closed_book(encoder, vocabulary)
     folder, length = config.data.index or workdir / "index", config.generator.max_passage
     if folder.exists():
-        return open_store(folder, encoder, vocabulary, length)
-    passages = list(split_passages(read_passages(config.data.passages), config.data.passage_words))
+        store = open_store(folder, encoder, vocabulary, length)
+        if store.passages != passages:
+            raise InputError(f"{folder}: holds other passages than {config.data.passages}; delete it to build it anew")
+        return store
     done = 0
 
     def tell(count: int) -> None:
         nonlocal done
         done += count
-        encoded(done, len(passages))
+        if 20 * (done - count) // len(passages) != 20 * done // len(passages):
+            encoded(done, len(passages))
 
     return build(folder, passages, encoder, vocabulary, length, tell)
 

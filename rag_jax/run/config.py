@@ -44,6 +44,7 @@ class Retriever:
     vector_norm: float | None = None  # for towers that normalise: scores are its square times the cosine
     max_question: int = 128  # tokens, in either vocabulary
     max_passage: int = 256  # tokens of a passage that the tower reads
+    passage_template: str = "{title}. {text}"  # what it reads of a passage
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Config:
     closed_book: Path | None = None  # the workdir of a closed-book run, reported beside this one's scores
     steps: int = 1_000
     batch_size: int = 32
+    # (Q, L) that questions are padded to in the two vocabularies; each pair is one compilation
+    buckets: tuple[tuple[int, int], ...] = ((16, 20), (32, 36), (64, 68), (128, 132), (256, 260), (512, 516))
     seed: int = 0
     log_every: int = 10  # steps
     save_every: int = 500  # steps
@@ -176,6 +179,8 @@ def _revive(kind, value, where: str):
         return kind(**{name: _revive(hints[name], each, where) for name, each in value.items()})
     if isinstance(kind, types.UnionType):
         kind = next(option for option in typing.get_args(kind) if option is not type(None))
+    if typing.get_origin(kind) is tuple:
+        return tuple(tuple(each) for each in value)
     return kind(value) if kind is Path and value is not None else value
 
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rag_jax.data.batches import LADDER, Examples, batches, buckets, in_order, rung, tokenize
+
+from rag_jax.data.batches import Examples, batches, bucket, in_order, tokenize
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import Vocabulary, train_vocabulary
 from rag_jax.errors import InputError
 
+LADDER = ((16, 24), (32, 40), (64, 72))
 TEXTS = ["how many people live in the town of old", "what is it", "where"]
 
 
@@ -26,13 +28,15 @@ def make(vocabulary: Vocabulary, count: int, seed: int = 0) -> Examples:
         words = "old town " * int(chance.integers(1, 12))
         pairs.append((Question(str(number), words, (str(number),), (f"p{number % 5}",)), str(number)))
     rows = {f"p{i}": i for i in range(5)}
-    return tokenize(pairs, vocabulary.tokenizer, vocabulary, rows, max_question=128, max_target=8)
+    return tokenize(pairs, vocabulary.tokenizer, vocabulary, rows, max_question=128, max_target=8, ladder=LADDER)
 
 
-@given(length=st.integers(1, 5_000))
-def test_a_rung_holds_its_length_and_is_the_lowest_that_does(length: int) -> None:
-    assert rung(length) >= length
-    assert all(step < length for step in LADDER if step < rung(length))
+@given(question=st.integers(1, 500), prompt=st.integers(1, 500))
+def test_a_bucket_holds_both_lengths_and_is_the_lowest_that_does(question: int, prompt: int) -> None:
+    found = bucket(question, prompt, LADDER)
+    assert question <= found[0]
+    assert prompt <= found[1]
+    assert all(question > q or prompt > p for q, p in LADDER if (q, p) < found)
 
 
 @settings(max_examples=20, deadline=None)
@@ -53,7 +57,7 @@ def test_in_order_visits_every_example_once(vocabulary: Vocabulary, count: int, 
 
 def test_an_epoch_of_training_holds_every_example_once_but_for_what_waits(vocabulary: Vocabulary) -> None:
     examples = make(vocabulary, 48)
-    rungs = len(set(buckets(examples)))
+    rungs = len(set(map(tuple, examples.buckets.tolist())))
     seen = [
         row
         for batch, _ in islice(batches(examples, vocabulary, 4, seed=1), 3 * 12)
@@ -82,13 +86,16 @@ def test_the_order_is_the_seed_s_and_skipping_is_going_on(vocabulary: Vocabulary
 
 def test_shapes_are_as_many_as_buckets(vocabulary: Vocabulary) -> None:
     examples = make(vocabulary, 60)
-    shapes = {batch.question.ids.shape for batch, _ in islice(batches(examples, vocabulary, 4, 0), 60)}
-    assert shapes == {(4, length) for length in set(buckets(examples).tolist())}
+    seen = [batch for batch, _ in islice(batches(examples, vocabulary, 4, 0), 60)]
+    shapes = {(batch.question.ids.shape, batch.prompt.ids.shape) for batch in seen}
+    assert shapes == {((4, q), (4, p)) for q, p in set(map(tuple, examples.buckets.tolist()))}
 
 
 def test_gold_passages_become_rows(vocabulary: Vocabulary) -> None:
     pairs = [(Question("a", "what", ("1",), ("p2", "elsewhere", "p0")), "1"), (Question("b", "where", ("2",)), "2")]
-    examples = tokenize(pairs, vocabulary.tokenizer, vocabulary, {"p0": 0, "p2": 2}, max_question=16, max_target=8)
+    examples = tokenize(
+        pairs, vocabulary.tokenizer, vocabulary, {"p0": 0, "p2": 2}, max_question=16, max_target=8, ladder=LADDER
+    )
     assert examples.positives.tolist() == [[2, 0], [-1, -1]]
 
 
@@ -102,10 +109,10 @@ def test_gold_passages_become_rows(vocabulary: Vocabulary) -> None:
 def test_what_is_too_long_is_named(vocabulary: Vocabulary, question: str, answer: str, what: str) -> None:
     pairs = [(Question("q", question, (answer,)), answer)]
     with pytest.raises(InputError, match=what):
-        tokenize(pairs, vocabulary.tokenizer, vocabulary, {}, max_question=16, max_target=8)
+        tokenize(pairs, vocabulary.tokenizer, vocabulary, {}, max_question=16, max_target=8, ladder=LADDER)
 
 
 def test_no_examples_is_an_error(vocabulary: Vocabulary) -> None:
-    empty = Examples([], [], [], np.zeros((0, 1), np.int32))
+    empty = Examples([], [], [], np.zeros((0, 1), np.int32), np.zeros((0, 2), np.int32))
     with pytest.raises(InputError, match="no examples"):
         next(batches(empty, vocabulary, 4, 0))

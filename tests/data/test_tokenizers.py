@@ -1,10 +1,12 @@
-"""The generator's vocabulary: digits apart, pieces that join to what the whole would be, specials where BART has them."""
+"""The generator's vocabulary: digits apart, pieces that join to what the whole would be, BART's special tokens."""
 
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+
 from rag_jax.data.tokenizers import (
     Vocabulary,
     encode_texts,
@@ -15,7 +17,6 @@ from rag_jax.data.tokenizers import (
     train_vocabulary,
 )
 from rag_jax.errors import InputError
-from tokenizers import Tokenizer, models
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=30)
 

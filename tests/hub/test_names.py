@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import jax
 import numpy as np
-import oracle
 import pytest
 from flax.traverse_util import flatten_dict
 from transformers import BertModel, DPRContextEncoder, DPRQuestionEncoder
 
+import oracle
 from rag_jax.errors import InputError
 from rag_jax.hub import names
 from rag_jax.models.bart import BartConfig

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from rag_jax.data.tokenizers import Vocabulary, train_vocabulary
 from rag_jax.errors import InputError
 from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.store import Encoder, build, open_store, tower_text
+from rag_jax.knowledge.store import Encoder, build, open_store
 
 PASSAGES = [Passage(f"p{i}", f"Town {i}", "people " * (i % 7) + f"and {i} more") for i in range(50)]
 
@@ -35,7 +36,7 @@ def encoder(vocabulary: Vocabulary) -> Encoder:
 
 
 def test_vectors_are_each_text_s_own_in_the_order_of_the_texts(encoder: Encoder) -> None:
-    texts = [tower_text(passage) for passage in PASSAGES]
+    texts = [encoder.read(passage) for passage in PASSAGES]
     heard = []
     together = encoder(texts, heard.append)
     alone = np.concatenate([encoder([text]) for text in texts[:10]])

@@ -1,11 +1,15 @@
 """Multi-head attention against its formula, written out in float64."""
 
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import jit, relative
 
+from oracle import jit, relative
 from rag_jax.models.attention import Attention
 
 R, T, S, WIDTH = 3, 4, 6, 24
@@ -29,78 +33,103 @@ def naive_attention(params, states, attended, mask, heads: int) -> np.ndarray:
     return dense("out", mixed)
 
 
-def make(key, heads: int, dropout: float = 0.0, dtype=jnp.float32):
-    """An attention with large random weights: `(apply, params, states, attended)`."""
-    module = Attention(WIDTH, heads, dropout, 0.3, dtype)
-    states = jax.random.normal(jax.random.fold_in(key, 1), (R, T, WIDTH))
-    attended = jax.random.normal(jax.random.fold_in(key, 2), (R, S, WIDTH))
+class Problem(NamedTuple):
+    """An attention with large random weights as a pure function, and what it attends from and to."""
+
+    apply: Callable
+    params: dict
+    states: np.ndarray
+    attended: np.ndarray
+
+    def __call__(self, mask, attended=None, key=None):
+        attended = self.attended if attended is None else attended
+        return np.asarray(self.apply(self.params, self.states, attended, mask, key))
+
+
+@cache
+def problem(heads: int, dropout: float = 0.0) -> Problem:
+    module = Attention(WIDTH, heads, dropout, 0.02)
+    rng = np.random.default_rng(heads)
 
     def whole(module, states, attended, mask, deterministic):
         return module(states, *module.project(attended), mask, deterministic)
 
-    def apply(params, states, attended, mask, dropout_key=None):
-        rngs = {} if dropout_key is None else {"dropout": dropout_key}
-        return module.apply({"params": params}, states, attended, mask, dropout_key is None, rngs=rngs, method=whole)
+    def apply(params, states, attended, mask, key):
+        rngs = {} if key is None else {"dropout": key}
+        return module.apply({"params": params}, states, attended, mask, key is None, rngs=rngs, method=whole)
 
-    params = module.init(key, states, attended, jnp.ones((R, 1, S), bool), True, method=whole)["params"]
-    biases = {name: {**each, "bias": 0.1 * jnp.arange(WIDTH, dtype=jnp.float32)} for name, each in params.items()}
-    return jit(apply), biases, states, attended
+    def dense():
+        return {"kernel": 0.3 * normal(rng, WIDTH, WIDTH), "bias": 0.3 * normal(rng, WIDTH)}
+
+    params = {name: dense() for name in ("query", "key", "value", "out")}
+    return Problem(jit(apply), params, normal(rng, R, T, WIDTH), normal(rng, R, S, WIDTH))
+
+
+def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def some_mask(*shape: int) -> np.ndarray:
+    """Random, with at least one position for every query."""
+    mask = np.random.default_rng(0).random(shape) < 0.6
+    mask[:, :, 0] = True
+    return mask
 
 
 @pytest.mark.parametrize("heads", [1, 3, 8])
-def test_attention_is_its_formula(key, heads):
-    apply, params, states, attended = make(key, heads)
-    mask = jax.random.bernoulli(key, 0.6, (R, T, S)).at[:, :, 0].set(True)
-    expected = naive_attention(params, states, attended, mask, heads)
-    assert relative(apply(params, states, attended, mask), expected) < 1e-5
+def test_attention_is_its_formula(heads):
+    attention, mask = problem(heads), some_mask(R, T, S)
+    expected = naive_attention(attention.params, attention.states, attention.attended, mask, heads)
+    assert relative(attention(mask), expected) < 1e-5
 
 
 @pytest.mark.parametrize("shape", [(1, T, S), (R, 1, S), (1, 1, S)])
-def test_a_mask_holds_for_every_row_and_query_that_it_leaves_out(key, shape):
-    apply, params, states, attended = make(key, 3)
-    mask = jax.random.bernoulli(key, 0.6, shape).at[:, :, 0].set(True)
-    full = apply(params, states, attended, jnp.broadcast_to(mask, (R, T, S)))
-    np.testing.assert_array_equal(apply(params, states, attended, mask), full)
+def test_a_mask_holds_for_every_row_and_query_that_it_leaves_out(shape):
+    attention, mask = problem(3), some_mask(*shape)
+    assert relative(attention(mask), attention(np.broadcast_to(mask, (R, T, S)))) < 1e-6
 
 
-def test_what_is_masked_has_no_value_and_no_gradient(key):
-    apply, params, states, attended = make(key, 3)
-    mask = jnp.ones((R, 1, S), bool).at[:, :, 4:].set(False)
-    changed = attended.at[:, 4:].set(100.0)
-    np.testing.assert_array_equal(apply(params, states, attended, mask), apply(params, states, changed, mask))
-    gradient = jax.grad(lambda attended: jnp.sum(jnp.square(apply(params, states, attended, mask))))(attended)
-    assert not jnp.any(gradient[:, 4:])
-    assert jnp.all(jnp.any(gradient[:, :4] != 0, axis=2))
+def test_what_is_masked_has_no_value_and_no_gradient():
+    attention, mask = problem(3), np.broadcast_to(np.arange(S) < 4, (R, 1, S))
+    changed = attention.attended.copy()
+    changed[:, 4:] = 100
+    np.testing.assert_array_equal(attention(mask), attention(mask, changed))
+    gradient = gradients(attention, mask)[1]
+    assert not np.any(gradient[:, 4:])
+    assert np.all(np.any(gradient[:, :4] != 0, axis=2))
 
 
-def test_a_query_that_may_look_nowhere_is_finite(key):
-    apply, params, states, attended = make(key, 3)
-
-    def loss(params):
-        return jnp.sum(jnp.square(apply(params, states, attended, jnp.zeros((R, T, S), bool))))
-
-    value, gradient = jax.value_and_grad(loss)(params)
-    assert jnp.isfinite(value)
-    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+def test_a_query_that_may_look_nowhere_is_finite():
+    attention, mask = problem(3), np.zeros((R, 1, S), bool)
+    assert np.all(np.isfinite(attention(mask)))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradients(attention, mask)))
 
 
-def test_bfloat16_scores_are_summed_and_normalised_in_float32(key):
+def gradients(attention: Problem, mask):
+    """Of the output's square, with respect to the parameters and the attended states."""
+
+    def loss(params, attended, mask):
+        return jnp.sum(
+            jnp.square(attention.apply.__wrapped__(params, jnp.asarray(attention.states), attended, mask, None))
+        )
+
+    return jit(jax.grad(loss, argnums=(0, 1)))(attention.params, attention.attended, mask)
+
+
+def test_bfloat16_scores_are_summed_and_normalised_in_float32():
     """Weights over 4096 equal positions sum to 1; in bfloat16 the sum would stall at 256."""
     module = Attention(WIDTH, 1, 0.0, 0.02, jnp.bfloat16)
     keys, values = jnp.zeros((1, 4096, 1, WIDTH), jnp.bfloat16), jnp.ones((1, 4096, 1, WIDTH), jnp.bfloat16)
     states, mask = jnp.ones((1, 1, WIDTH), jnp.bfloat16), jnp.ones((1, 1, 4096), bool)
-    params = module.init(key, states, keys, values, mask, True)
-    params["params"]["out"] = {"kernel": jnp.eye(WIDTH), "bias": jnp.zeros(WIDTH)}
-    mixed = module.apply(params, states, keys, values, mask, True)
+    same = {"kernel": jnp.eye(WIDTH), "bias": jnp.zeros(WIDTH)}
+    mixed = module.apply({"params": {"query": same, "out": same}}, states, keys, values, mask, True)
     assert mixed.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(mixed, np.float32), 1.0, atol=2**-8)
 
 
-def test_dropout_thins_the_weights(key):
-    apply, params, states, attended = make(key, 3, dropout=0.5)
-    mask = jnp.ones((1, 1, S), bool)
-    whole = apply(params, states, attended, mask)
-    first, second = (apply(params, states, attended, mask, jax.random.key(seed)) for seed in (1, 2))
-    np.testing.assert_array_equal(whole, apply(params, states, attended, mask))
-    assert jnp.any(first != whole)
-    assert jnp.any(first != second)
+def test_dropout_thins_the_weights():
+    attention, mask = problem(3, dropout=0.5), np.ones((1, 1, S), bool)
+    whole, first, second = (attention(mask, key=key) for key in (None, jax.random.key(1), jax.random.key(2)))
+    np.testing.assert_array_equal(whole, problem(3)(mask))
+    assert np.any(first != whole)
+    assert np.any(first != second)

@@ -1,6 +1,7 @@
 """BART against transformers. Differences are relative to the largest logit.
 
-All networks here have dropout rates: what agrees with transformers in evaluation mode shows that without a key there is none.
+All networks here have dropout rates, so agreement with transformers in evaluation mode is also the proof that without a
+key there is no dropout.
 """
 
 import math
@@ -10,12 +11,12 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
 import torch
-from oracle import jit, relative
 from transformers import BartForConditionalGeneration
 
+import oracle
+from oracle import jit, relative
 from rag_jax.models import bart
 from rag_jax.models.bart import BartConfig
 from rag_jax.types import Generator, Tokens

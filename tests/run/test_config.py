@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+
 from rag_jax.errors import InputError
 from rag_jax.run import config as configs
 from rag_jax.run.config import Config, Data, Retriever

@@ -4,8 +4,9 @@ import io
 import json
 from pathlib import Path
 
-from rag_jax.run.journal import Journal, seconds_trained
 from rich.console import Console
+
+from rag_jax.run.journal import Journal, seconds_trained
 
 
 def write(path: Path, first: int, steps: list[int]) -> str:

