@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from test_train import towns, trained  # noqa: F401  (fixtures)
 
 from rag_jax import cli
+from test_train import towns, trained  # noqa: F401  (fixtures)
 
 
 def test_answer_prints_answer_probability_and_passages(trained, capsys) -> None:  # noqa: F811

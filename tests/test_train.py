@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import world
 
 import train
+import world
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG

@@ -93,7 +93,7 @@ class Config:
     steps: int = 1_000
     batch_size: int = 32
     # (Q, L) that questions are padded to in the two vocabularies; each pair is one compilation
-    buckets: tuple[tuple[int, int], ...] = ((16, 20), (32, 36), (64, 68), (128, 132), (256, 260), (512, 516))
+    buckets: tuple[tuple[int, int], ...] = ((16, 20), (32, 36), (64, 68), (128, 132))
     seed: int = 0
     log_every: int = 10  # steps
     save_every: int = 500  # steps
