@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from rag_jax import training
-from rag_jax.data.batches import Examples, batches, tokenize
+from rag_jax.data.batches import Examples, batches, fitting, tokenize
 from rag_jax.data.questions import Question, read_questions, training_pairs
 from rag_jax.errors import InputError, reported
 from rag_jax.evaluation import evaluate
@@ -43,20 +43,23 @@ def main(arguments: list[str]) -> None:
 
 
 def run(config: Config, workdir: Path) -> tuple[RAG, dict]:
-    """Train as `config` says, or go on from the newest checkpoint; evaluate: the model, and what results.json holds.
-
-    Whatever cannot be used is found before anything is written.
-    """
-    check(config, workdir)
-    asked = {name: read_questions(getattr(config.data, name)) for name in ("train", "evaluation")}
-    parts = assemble(config, workdir, tell_encoded)
-    examples = tokenize_pairs(parts, asked["train"])
-    first = first_params(parts)
-    configs.write(config, workdir / "config.json")
-    rag = train(parts, first, examples, workdir)
-    results = measure(rag, asked["evaluation"]) | {"train_seconds": seconds_trained(workdir / "metrics.jsonl")}
+    """Train as `config` says, evaluate, and write results.json: the model, and what that file holds."""
+    questions = read_questions(config.data.evaluation)
+    rag = fit(config, workdir)
+    results = measure(rag, questions) | {"train_seconds": seconds_trained(workdir / "metrics.jsonl")}
     (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return rag, results
+
+
+def fit(config: Config, workdir: Path) -> RAG:
+    """Train, or go on from the newest checkpoint. Whatever cannot be used is found before anything is written."""
+    check(config, workdir)
+    questions = read_questions(config.data.train)
+    parts = assemble(config, workdir, tell_encoded)
+    examples = tokenize_pairs(parts, questions)
+    first = first_params(parts)
+    configs.write(config, workdir / "config.json")
+    return train(parts, first, examples, workdir)
 
 
 def check(config: Config, workdir: Path) -> None:
@@ -136,15 +139,25 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
 
 
 def tokenize_pairs(parts: Parts, questions: list[Question]) -> Examples:
-    """The training pairs as token ids."""
-    config = parts.config
+    """The training pairs as token ids; those with a long answer are left out, and counted aloud."""
+    config, limit = parts.config, parts.config.generator.max_target
+    pairs = training_pairs(questions, config.data.all_answers)
+    kept = fitting(pairs, parts.vocabulary, limit)
+    if len(kept) < len(pairs):
+        left = f"{len(pairs) - len(kept)} of {len(pairs)} training pairs"
+        console.print(f"left out {left}: answers of more than {limit} tokens (generator.max_target)")
+    if config.retriever.mode == "gold" and config.data.passages:
+        for question, _ in kept:
+            if not any(i in parts.store.rows for i in question.positive_ids):
+                remedy = "retriever.mode gold needs one"
+                raise InputError(f"question {question.id!r} names no gold passage of the index; {remedy}")
     return tokenize(
-        training_pairs(questions, config.data.all_answers),
+        kept,
         parts.encoder.tokenizer,
         parts.vocabulary,
         parts.store.rows,
         max_question=config.retriever.max_question,
-        max_target=config.generator.max_target,
+        max_target=limit,
         ladder=config.buckets,
     )
 

@@ -7,6 +7,8 @@ import os
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
+from pathlib import Path
+
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -24,3 +26,20 @@ with install_import_hook(["rag_jax.core", "rag_jax.models", "rag_jax.types"], "b
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def towns(tmp_path_factory: pytest.TempPathFactory):
+    """The config of a run in the small world of `world.py`."""
+    import world
+
+    return world.write(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def trained(towns):
+    """That run, trained: (model, results, workdir)."""
+    import train
+
+    workdir: Path = towns.data.train.parent / "run"
+    return *train.run(towns, workdir), workdir

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from rag_jax import cli
-from test_train import towns, trained  # noqa: F401  (fixtures)
 
 
-def test_answer_prints_answer_probability_and_passages(trained, capsys) -> None:  # noqa: F811
+def test_answer_prints_answer_probability_and_passages(trained, capsys) -> None:
     rag, _, workdir = trained
     cli.main(["answer", "what colour is Norburg", "--workdir", str(workdir)])
     printed = capsys.readouterr().out
@@ -29,7 +28,7 @@ def test_answer_prints_answer_probability_and_passages(trained, capsys) -> None:
         ("old " * 50, [], "max_question = 16"),
     ],
 )
-def test_bad_questions_are_one_line(trained, capsys, question, options, what) -> None:  # noqa: F811
+def test_bad_questions_are_one_line(trained, capsys, question, options, what) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["answer", question, "--workdir", str(trained[2]), *options])
     said = capsys.readouterr().err

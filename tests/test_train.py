@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import train
-import world
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG
@@ -20,17 +19,6 @@ from rag_jax.run import config as configs
 from rag_jax.run.config import Config
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="session")
-def towns(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return world.write(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="session")
-def trained(towns: Config) -> tuple[RAG, dict, Path]:
-    workdir = towns.data.train.parent / "run"
-    return *train.run(towns, workdir), workdir
 
 
 def test_it_answers_about_towns_it_never_saw(trained) -> None:

@@ -4,7 +4,7 @@ The whole step is one pure function from state to state. Question tower and gene
 likelihood; the passage tower is frozen in the index's vectors (Lewis et al. 2020, section 2.4).
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,34 @@ class Forward(NamedTuple):
     logits: Float[Array, "B K T V"]
 
 
+@runtime_checkable
+class Search(Protocol):
+    """Which passages a question reads: rows of the index, -1 for none."""
+
+    def __call__(
+        self, queries: Float[Array, "B D"], knowledge: Knowledge, num_docs: int, positives: Int[Array, "B G"] | None
+    ) -> Int[Array, "B K"]: ...
+
+
+def nearest(
+    queries: Float[Array, "B D"], knowledge: Knowledge, num_docs: int, positives: Int[Array, "B G"] | None = None
+) -> Int[Array, "B K"]:
+    """The K passages of the largest inner product: the paper's retrieval."""
+    del positives
+    return retrieval.exact_top_k(jax.lax.stop_gradient(queries), knowledge.vectors, num_docs)[1]
+
+
+def gold(
+    queries: Float[Array, "B D"], knowledge: Knowledge, num_docs: int, positives: Int[Array, "B G"] | None
+) -> Int[Array, "B K"]:
+    """The first K gold passages, for a generator that is to learn reading before retrieval is any good."""
+    del queries, knowledge
+    if positives is None:
+        raise ValueError("gold passages are known in training only")
+    missing = ((0, 0), (0, max(0, num_docs - positives.shape[1])))
+    return jnp.pad(positives, missing, constant_values=-1)[:, :num_docs]
+
+
 class Recipe(NamedTuple):
     """The parts that a step is made of."""
 
@@ -51,6 +79,7 @@ class Recipe(NamedTuple):
     optimizer: optax.GradientTransformation
     num_docs: int  # K
     max_length: int  # S at most
+    search: Search = nearest
 
 
 def init(recipe: Recipe, params: RagParams, key: Key[Array, ""]) -> TrainState:
@@ -62,7 +91,8 @@ def forward(recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batc
     """Retrieve K passages for each question and read the target under each of them."""
     tower_key, generator_key = split(key)
     queries = recipe.networks.tower(params.question_tower, batch.question, tower_key)
-    retrieved, passages = retrieval.retrieve(queries, knowledge, recipe.num_docs)
+    ids = recipe.search(queries, knowledge, recipe.num_docs, positives)
+    retrieved, passages = retrieval.gather(queries, knowledge, ids)
     inputs = reading.assemble(passages, batch.prompt, recipe.max_length)
     logits = reading.read(recipe.networks.generator, params.generator, inputs, batch.decoder_inputs, generator_key)
     return Forward(retrieved, likelihood.doc_log_prior(retrieved.scores, retrieved.valid), logits)
@@ -71,10 +101,10 @@ def forward(recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batc
 def train_step(
     recipe: Recipe, state: TrainState, knowledge: Knowledge, batch: Batch, positives: Int[Array, "B G"]
 ) -> tuple[TrainState, Metrics]:
-    """Minimise the objective on one batch. `positives`, gold rows padded with -1, are only for the metrics."""
+    """Minimise the objective on one batch. `positives` are gold rows, padded with -1."""
 
     def objective(params: RagParams):
-        seen = forward(recipe, params, knowledge, batch, jax.random.fold_in(state.key, state.step))
+        seen = forward(recipe, params, knowledge, batch, jax.random.fold_in(state.key, state.step), positives)
         losses = recipe.objective(seen.doc_log_prior, seen.logits, batch.targets, batch.target_mask)
         return jnp.mean(losses), seen
 
@@ -105,6 +135,15 @@ def frozen(tower: Tower) -> Tower:
         return tower(jax.lax.stop_gradient(params), tokens, None)
 
     return constant
+
+
+def absent(tower: Tower) -> Tower:
+    """No opinion on the passages: zero vectors, a uniform prior, and no work for the tower."""
+
+    def zeros(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "B D"]:
+        return jnp.zeros_like(tower(params, tokens, key))  # the compiler drops what only gave the shape
+
+    return zeros
 
 
 def recall(ids: Int[Array, "B K"], positives: Int[Array, "B G"]) -> Float[Array, ""]:

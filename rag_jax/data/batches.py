@@ -67,6 +67,14 @@ def tokenize(
     return Examples(questions, prompts, targets, pad(gold, width, -1).ids, np.asarray(buckets, np.int32))
 
 
+def fitting(
+    pairs: Sequence[tuple[Question, str]], vocabulary: Vocabulary, max_target: int
+) -> list[tuple[Question, str]]:
+    """The pairs whose target has `max_target` tokens at most."""
+    targets = vocabulary.targets([answer for _, answer in pairs])
+    return [pair for pair, target in zip(pairs, targets, strict=True) if len(target) <= max_target]
+
+
 def batches(
     examples: Examples, vocabulary: Vocabulary, batch_size: int, seed: int, skip: int = 0
 ) -> Iterator[tuple[Batch, Int[np.ndarray, "B G"]]]:

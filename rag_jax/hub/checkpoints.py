@@ -20,6 +20,7 @@ def load_tower(folder: Path) -> tuple[bert.BertConfig, Params]:
     Raises `InputError` for a missing, unreadable or ill-fitting checkpoint.
     """
     config = _read_config(folder, {"bert", "dpr"})
+    _require(config, hidden_act="gelu", position_embedding_type="absolute")
     pooling, norm = _pooling(folder)
     ours = bert.BertConfig(
         vocab_size=config["vocab_size"],
@@ -46,6 +47,9 @@ def load_tower(folder: Path) -> tuple[bert.BertConfig, Params]:
 def load_generator(folder: Path) -> tuple[bart.BartConfig, Params]:
     """BART with its tied head. Raises `InputError` for a missing, unreadable or ill-fitting checkpoint."""
     config = _read_config(folder, {"bart"})
+    _require(config, activation_function="gelu")
+    for name in ("attention_heads", "ffn_dim"):  # one size here for both halves
+        _require(config, **{f"decoder_{name}": config[f"encoder_{name}"]})
     ours = bart.BartConfig(
         vocab_size=config["vocab_size"],
         width=config["d_model"],
@@ -84,12 +88,31 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
 _BERT_LAYOUTS = {"": names.BERT, "bert.": names.BERT, "question_encoder.": names.DPR, "ctx_encoder.": names.DPR}
 
 
-def _read_config(folder: Path, architectures: set[str]) -> dict:
-    config = _read_json(folder / "config.json")
-    if config.get("model_type") not in architectures:
-        found, wanted = config.get("model_type"), " or ".join(sorted(architectures))
-        raise InputError(f"{folder / 'config.json'}: model_type is {found!r}, needed is {wanted}")
-    return config
+class _Stored(dict):
+    """A config.json; a key that is asked for and missing is the user's to mend."""
+
+    def __init__(self, path: Path, values: dict):
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, key: str):
+        raise InputError(f"{self.path}: has no {key!r}; take the config.json that was saved with the weights")
+
+
+def _read_config(folder: Path, architectures: set[str]) -> _Stored:
+    path = folder / "config.json"
+    config = _read_json(path)
+    found = config.get("model_type") if isinstance(config, dict) else None
+    if found not in architectures:
+        raise InputError(f"{path}: model_type is {found!r}, needed is {' or '.join(sorted(architectures))}")
+    return _Stored(path, config)
+
+
+def _require(config: _Stored, **values: object) -> None:
+    """Refuse settings that the networks here do not have; a missing one is the usual."""
+    for key, value in values.items():
+        if config.get(key, value) != value:
+            raise InputError(f"{config.path}: {key} is {config[key]!r}; only {value!r} is known here")
 
 
 def _pooling(folder: Path) -> tuple[str, float | None]:
@@ -98,9 +121,14 @@ def _pooling(folder: Path) -> tuple[str, float | None]:
         return "cls", None
     modules = {module["type"].rpartition(".")[2]: module["path"] for module in _read_json(folder / "modules.json")}
     pooling = _read_json(folder / modules["Pooling"] / "config.json") if "Pooling" in modules else {}
+    if modules.keys() - {"Transformer", "Pooling", "Normalize"}:
+        surplus = ", ".join(sorted(modules.keys() - {"Transformer", "Pooling", "Normalize"}))
+        raise InputError(f"{folder / 'modules.json'}: {surplus} is not known here; use a tower without it")
     unknown = {key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True}
     unknown -= {"pooling_mode_cls_token", "pooling_mode_mean_tokens"}
-    if unknown:
+    both = pooling.get("pooling_mode_mean_tokens") and pooling.get("pooling_mode_cls_token")
+    if unknown or both:
+        unknown = unknown or {"cls and mean together"}
         raise InputError(f"{folder}: pooling by {', '.join(sorted(unknown))} is not known; use cls or mean pooling")
     return ("mean" if pooling.get("pooling_mode_mean_tokens") else "cls"), (1.0 if "Normalize" in modules else None)
 
@@ -110,5 +138,7 @@ def _read_json(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give a folder that holds a checkpoint") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text; copy or download it again") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}); copy or download it again") from None

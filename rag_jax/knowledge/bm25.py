@@ -62,7 +62,7 @@ def _import_packages() -> tuple[ModuleType, Any]:
         import bm25s
         import Stemmer
     except ImportError as error:
-        raise InputError(f"BM25 needs the package {error.name}; run: pip install 'rag-jax[eval]'") from error
+        raise InputError(f"BM25 needs the package {error.name}; run: pip install rag-jax") from error
     # bm25s lets every debug message of its own through, into whatever log the program keeps.
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     return bm25s, Stemmer.Stemmer("english")

@@ -29,6 +29,12 @@ from rag_jax.run.config import Config
 from rag_jax.types import Generator, Knowledge, Networks, Params, RagParams
 
 OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
+TRAINING = {  # by the retriever's mode: what becomes of the question tower, and where the passages come from
+    "trained": (lambda tower: tower, training.nearest),
+    "frozen": (training.frozen, training.nearest),
+    "gold": (training.absent, training.gold),
+    "closed book": (training.absent, training.nearest),
+}
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,9 @@ class Parts:
         """The training step's parts."""
         c = self.config
         objective = partial(OBJECTIVES[c.model], label_smoothing=c.optimizer.label_smoothing)
-        networks = self.networks
-        if not c.retriever.trained:
-            networks = networks._replace(tower=training.frozen(networks.tower))
-        return training.Recipe(networks, objective, _optimizer(c), self.num_docs, c.generator.max_input)
+        change, search = TRAINING[c.retriever.mode if c.data.passages else "closed book"]
+        networks = self.networks._replace(tower=change(self.networks.tower))
+        return training.Recipe(networks, objective, _optimizer(c), self.num_docs, c.generator.max_input, search)
 
 
 def assemble(config: Config, workdir: Path, encoded: Callable[[int, int], None] = lambda done, of: None) -> Parts:
@@ -110,8 +115,8 @@ def _generator(config: Config, vocabulary: Vocabulary) -> tuple[Generator, Param
     bart_config = bart.BartConfig(
         vocab_size=vocabulary.size,
         width=wanted.width,
-        encoder_layers=wanted.layers,
-        decoder_layers=wanted.layers,
+        encoder_layers=wanted.encoder_layers,
+        decoder_layers=wanted.decoder_layers,
         heads=wanted.heads,
         ffn_width=wanted.ffn_width,
         max_positions=max(wanted.max_input, wanted.max_target),
@@ -194,6 +199,6 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
     else:
         generator = optimizers.adamw(rates(), c.weight_decay)
     tower = optimizers.adamw(rates(c.tower_learning_rate), c.weight_decay)
-    if not config.retriever.trained:
+    if config.retriever.mode != "trained":
         tower = optax.set_to_zero()
     return optimizers.rag(tower, generator, c.clip)

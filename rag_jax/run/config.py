@@ -39,7 +39,8 @@ class Retriever:
     """The bi-encoder. Both towers start from `tower`; the passage tower stays as it is."""
 
     tower: str  # a folder with config.json, model.safetensors, tokenizer.json; or "package:NAME/FOLDER"
-    trained: bool = True  # False: the frozen-retriever ablation
+    # trained: end to end; frozen: the paper's ablation; gold: none, the generator reads the gold passages
+    mode: Literal["trained", "frozen", "gold"] = "trained"
     num_docs: int = 5  # K
     vector_norm: float | None = None  # for towers that normalise: scores are its square times the cosine
     max_question: int = 128  # tokens, in either vocabulary
@@ -55,7 +56,8 @@ class Generator:
     tokenizer: Path | None = None  # its tokenizer.json; None: learnt from the texts of the run, kept in the workdir
     vocabulary: int = 2_000  # the size of a learnt one
     width: int = 128
-    layers: int = 2  # in the encoder, and in the decoder
+    encoder_layers: int = 2
+    decoder_layers: int = 2
     heads: int = 4
     ffn_width: int = 512
     dropout: float = 0.1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_jax.data.batches import Examples, batches, bucket, in_order, tokenize
+from rag_jax.data.batches import Examples, batches, bucket, fitting, in_order, tokenize
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import Vocabulary, train_vocabulary
 from rag_jax.errors import InputError
@@ -116,3 +116,9 @@ def test_no_examples_is_an_error(vocabulary: Vocabulary) -> None:
     empty = Examples([], [], [], np.zeros((0, 1), np.int32), np.zeros((0, 2), np.int32))
     with pytest.raises(InputError, match="no examples"):
         next(batches(empty, vocabulary, 4, 0))
+
+
+def test_fitting_keeps_the_pairs_whose_target_is_short_enough(vocabulary: Vocabulary) -> None:
+    pairs = [(Question(str(n), "what", ("9" * n,)), "9" * n) for n in range(1, 9)]
+    kept = fitting(pairs, vocabulary, 6)
+    assert [answer for _, answer in kept] == ["9", "99", "999", "9999"]  # a space and an end stand around the digits

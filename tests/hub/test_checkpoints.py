@@ -174,6 +174,35 @@ def test_a_broken_config_is_refused_with_its_line(tmp_path):
     assert "config.json:2: not JSON" in refusal(load_tower, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"hidden_size": None}, "has no 'hidden_size'"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu'"),
+    ],
+)
+def test_a_config_that_lacks_a_key_or_asks_for_what_is_not_here_is_refused(tower_folder, change, what):
+    path = tower_folder / "config.json"
+    config = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    with pytest.raises(InputError, match=what):
+        load_tower(tower_folder)
+
+
+@pytest.mark.parametrize("text", [b"[]", b"\xff"])
+def test_a_config_that_is_no_object_or_no_text_is_refused(tower_folder, text):
+    (tower_folder / "config.json").write_bytes(text)
+    with pytest.raises(InputError, match=r"config\.json: "):
+        load_tower(tower_folder)
+
+
+def test_halves_of_different_widths_are_refused(generator_folder):
+    path = generator_folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "decoder_ffn_dim": 7}))
+    with pytest.raises(InputError, match="decoder_ffn_dim is 7"):
+        load_generator(generator_folder)
+
+
 def test_missing_weights_are_refused(tower_folder):
     (tower_folder / "model.safetensors").unlink()
     assert "give a folder that holds model.safetensors" in refusal(load_tower, tower_folder)

@@ -16,14 +16,25 @@ PLAIN = Config(Data(Path("p.jsonl"), Path("q.jsonl"), Path("e.jsonl")), Retrieve
 def test_dotted_overrides_reach_every_room() -> None:
     changed = configs.override(
         PLAIN,
-        ["--steps", "7", "--optimizer.learning-rate", "0.5", "--retriever.no-trained", "--model", "sequence"],
+        [
+            "--steps",
+            "7",
+            "--optimizer.learning-rate",
+            "0.5",
+            "--retriever.mode",
+            "frozen",
+            "--data.all-answers",
+            "--model",
+            "sequence",
+        ],
     )
     expected = dataclasses.replace(
         PLAIN,
         steps=7,
         model="sequence",
         optimizer=dataclasses.replace(PLAIN.optimizer, learning_rate=0.5),
-        retriever=dataclasses.replace(PLAIN.retriever, trained=False),
+        retriever=dataclasses.replace(PLAIN.retriever, mode="frozen"),
+        data=dataclasses.replace(PLAIN.data, all_answers=True),
     )
     assert changed == expected
 
