@@ -17,7 +17,7 @@ proofs: .venv/test
 lint: .venv/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/basedpyright
 
 clean:
 	rm -rf .venv runs build dist

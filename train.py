@@ -104,7 +104,7 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path) -> 
             state, metrics = step(state, knowledge, *next(seen))
             waiting.append(metrics)
             if number % config.log_every == 0 or number == config.steps:
-                values = summarise(waiting) | {"learning_rate": float(rates(number - 1))}
+                values = summarise(waiting) | {"learning_rate": float(jnp.asarray(rates(number - 1)))}
                 journal.log(number, values, examples=len(waiting) * config.batch_size)
                 waiting = []
             if number % config.save_every == 0 or number == config.steps:

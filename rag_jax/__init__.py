@@ -5,7 +5,7 @@ The core's modules are pure functions over arrays; `RAG` is the facade over file
 
 from rag_jax.core import decoding, likelihood, losses, optimizers, reading, retrieval, training
 
-__all__ = ["RAG", "decoding", "likelihood", "losses", "optimizers", "reading", "retrieval", "training"]
+__all__ = ["decoding", "likelihood", "losses", "optimizers", "reading", "retrieval", "training"]
 
 
 def __getattr__(name: str):

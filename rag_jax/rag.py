@@ -76,12 +76,12 @@ class RAG:
         """
         c, k = self.parts.config, self._check_num_docs(num_docs)
         program = _answering(self.parts.networks, c.model, self.parts.limits, k, c.generator.max_input)
-        answers: list[Answer | None] = [None] * len(questions)
+        answers: dict[int, Answer] = {}
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
             answered = jax.device_get(program(self.params, self.knowledge, batch.question, batch.prompt))
             for row, number in enumerate(chosen):
-                answers[number] = self._answer(jax.tree.map(lambda array, row=row: array[row], answered))
-        return answers
+                answers[int(number)] = self._answer(jax.tree.map(lambda array, row=row: array[row], answered))
+        return [answers[number] for number in range(len(questions))]
 
     def log_likelihood(
         self, questions: Sequence[str], answers: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
@@ -126,7 +126,10 @@ class RAG:
         for number, question in enumerate(questions):
             if not question.strip():
                 raise InputError(f"question {number + 1} is empty; write one")
-        pairs = [(Question(str(n), *pair, ()), pair[1]) for n, pair in enumerate(zip(questions, answers, strict=True))]
+        asked = zip(questions, answers, strict=True)
+        pairs = [
+            (Question(str(number), question, (answer,)), answer) for number, (question, answer) in enumerate(asked)
+        ]
         c = self.parts.config
         examples = tokenize(
             pairs,
@@ -150,7 +153,7 @@ class RAG:
         ]
         tokenizer = self.parts.vocabulary.tokenizer
         pieces = [tokenizer.decode([int(i)], skip_special_tokens=False) for i in ids]
-        posteriors = decoded.token_doc_posterior[:, : len(ids)]
+        posteriors = np.asarray(decoded.token_doc_posterior)[:, : len(ids)]
         return Answer(self.parts.vocabulary.text(ids), float(decoded.log_prob), read, pieces, posteriors)
 
 

@@ -10,13 +10,19 @@ The same letters stand in jaxtyping signatures, einsum strings and comments. `R`
 Networks are callables over parameter pytrees: the core knows no framework, and is tested with hand-made ones.
 """
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree
 
 Params = PyTree[Array]
 DropoutKey = Key[Array, ""] | None  # None: dropout is off
+
+
+def host(array: np.ndarray) -> Array:
+    """A host array for a pytree whose fields say `Array`: the compiled programs take both."""
+    return cast(Array, array)
 
 
 class Tokens(NamedTuple):

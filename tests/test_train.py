@@ -42,6 +42,17 @@ def test_rag_sequence_learns_too(towns: Config, tmp_path: Path) -> None:
     assert sum(passage.posterior for passage in answer.passages) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_generator_learns_to_read_before_anything_is_retrieved(towns: Config, tmp_path: Path) -> None:
+    gold = dataclasses.replace(
+        towns, retriever=dataclasses.replace(towns.retriever, mode="gold", num_docs=1), steps=100
+    )
+    reader = train.fit(gold, tmp_path / "reader")
+    jax.tree.map(np.testing.assert_array_equal, reader.params.question_tower, reader.parts.first.question_tower)
+    rag = train.fit(dataclasses.replace(towns, start_from=tmp_path / "reader", steps=1), tmp_path / "run")
+    started = jax.tree.leaves(rag.params.generator)[0] - jax.tree.leaves(reader.params.generator)[0]
+    assert np.abs(started).max() < 0.05  # one step away from where the reader stopped
+
+
 def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None:
     _, results, workdir = trained
     assert configs.load(workdir / "config.json") == towns
@@ -99,7 +110,9 @@ def test_another_config_does_not_touch_a_workdir(trained, towns: Config) -> None
 
 
 def spoil(towns: Config, folder: Path, **changed) -> Config:
-    """The config with its data replaced by what `changed` names; other fields go to the config itself."""
+    """The config with its data replaced by what `changed` names (a string: a file's text); the rest goes beside it."""
+    if changed.pop("gold", False):
+        changed["retriever"] = dataclasses.replace(towns.retriever, mode="gold")
     data = {key: value for key, value in changed.items() if hasattr(towns.data, key)}
     rest = {key: value for key, value in changed.items() if key not in data}
     for name, rows in data.items():
@@ -118,6 +131,7 @@ def spoil(towns: Config, folder: Path, **changed) -> Config:
         ({"train": '{"question": "what"}'}, r"train\.jsonl:1: no answers; "),
         ({"evaluation": Path("nowhere.jsonl")}, r"^nowhere\.jsonl: no such file; "),
         ({"start_from": Path("nowhere")}, r"^nowhere/config\.json: no such file; "),
+        ({"train": '{"question": "what", "answers": ["red"]}', "gold": True}, r"^question '1' names no gold passage"),
         ({"batch_size": 0}, r"^batch_size is 0; "),
         ({"steps": 0}, r"^steps is 0; "),
     ],

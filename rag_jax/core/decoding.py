@@ -88,8 +88,8 @@ def rag_token_greedy(
     """RAG-Token, greedy: at each step the token of the largest marginal `sum_z p(z|x) p(y_t | x, z, y_<t)`."""
     batch, k = doc_log_prior.shape
 
-    def step(tokens, cache):
-        logits, cache = generator.decode(params, jnp.repeat(tokens, k, axis=0), memory, cache)
+    def step(tokens: Int[Array, "B t"], state: Any) -> tuple[Float[Array, "B V"], Any]:
+        logits, cache = generator.decode(params, jnp.repeat(tokens, k, axis=0), memory, state)
         log_probs = jax.nn.log_softmax(logits[:, -1].astype(jnp.float32), axis=1).reshape(batch, k, -1)
         return jax.nn.logsumexp(doc_log_prior[:, :, None] + log_probs, axis=1), cache
 
@@ -112,8 +112,8 @@ def rag_sequence_greedy(
     """RAG-Sequence, thorough: each passage's greedy answer is a candidate; the likeliest under all passages wins."""
     batch, k = doc_log_prior.shape
 
-    def step(tokens, cache):
-        logits, cache = generator.decode(params, tokens, memory, cache)
+    def step(tokens: Int[Array, "R t"], state: Any) -> tuple[Float[Array, "R V"], Any]:
+        logits, cache = generator.decode(params, tokens, memory, state)
         return logits[:, -1], cache
 
     proposals = greedy(step, _empty_cache(generator, batch * k, limits), batch * k, limits)

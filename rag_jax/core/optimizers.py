@@ -1,5 +1,7 @@
 """The optimizers: optax transformations over `RagParams`, with a learning rate of their own for each network."""
 
+from collections.abc import Hashable
+
 import jax
 import optax
 from jaxtyping import PyTree
@@ -33,7 +35,7 @@ def rag(
 ) -> optax.GradientTransformation:
     """Clip the gradient's norm over all parameters, then update each network by its own transformation."""
     labels = RagParams("question_tower", "generator")
-    parts = {"question_tower": question_tower, "generator": generator}
+    parts: dict[Hashable, optax.GradientTransformation] = {"question_tower": question_tower, "generator": generator}
     return optax.chain(optax.clip_by_global_norm(clip), optax.partition(parts, labels))
 
 

@@ -4,7 +4,7 @@ The whole step is one pure function from state to state. Question tower and gene
 likelihood; the passage tower is frozen in the index's vectors (Lewis et al. 2020, section 2.4).
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,14 @@ def init(recipe: Recipe, params: RagParams, key: Key[Array, ""]) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, recipe.optimizer.init(params), key)
 
 
-def forward(recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batch, key: DropoutKey = None) -> Forward:
+def forward(
+    recipe: Recipe,
+    params: RagParams,
+    knowledge: Knowledge,
+    batch: Batch,
+    key: DropoutKey = None,
+    positives: Int[Array, "B G"] | None = None,
+) -> Forward:
     """Retrieve K passages for each question and read the target under each of them."""
     tower_key, generator_key = split(key)
     queries = recipe.networks.tower(params.question_tower, batch.question, tower_key)
@@ -103,7 +110,7 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Minimise the objective on one batch. `positives` are gold rows, padded with -1."""
 
-    def objective(params: RagParams):
+    def objective(params: RagParams) -> tuple[Float[Array, ""], Forward]:
         seen = forward(recipe, params, knowledge, batch, jax.random.fold_in(state.key, state.step), positives)
         losses = recipe.objective(seen.doc_log_prior, seen.logits, batch.targets, batch.target_mask)
         return jnp.mean(losses), seen
@@ -111,7 +118,7 @@ def train_step(
     (loss, seen), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax promotes implicitly
         updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params: Any = optax.apply_updates(state.params, updates)
     metrics = Metrics(
         loss=loss / jnp.mean(jnp.sum(batch.target_mask, axis=1).astype(jnp.float32)),
         grad_norm=optax.tree.norm(gradient),

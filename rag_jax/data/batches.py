@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import Vocabulary, encode_texts, pad
 from rag_jax.errors import InputError
-from rag_jax.types import Batch
+from rag_jax.types import Batch, host
 
 Ladder = Sequence[tuple[int, int]]
 """Ascending (Q, L): the lengths that questions are padded to in the tower's and in the generator's vocabulary."""
@@ -64,7 +64,7 @@ def tokenize(
     width = max(1, *map(len, gold), 1)
     questions = encode_texts(tower, texts, max_question)
     buckets = [bucket(len(q), len(prompt), ladder) for q, prompt in zip(questions, prompts, strict=True)]
-    return Examples(questions, prompts, targets, pad(gold, width, -1).ids, np.asarray(buckets, np.int32))
+    return Examples(questions, prompts, targets, np.asarray(pad(gold, width, -1).ids), np.asarray(buckets, np.int32))
 
 
 def fitting(
@@ -105,7 +105,7 @@ def bucket(question: int, prompt: int, ladder: Ladder) -> tuple[int, int]:
     return next(((a, b) for a, b in ladder if question <= a and prompt <= b), (q * times, p * times))
 
 
-def collate(examples: Examples, chosen: Sequence[int], vocabulary: Vocabulary) -> Batch:
+def collate(examples: Examples, chosen: Int[np.ndarray, "B"], vocabulary: Vocabulary) -> Batch:
     """The chosen examples of one bucket as a batch; targets are padded to what the longest of all examples needs."""
     question_length, prompt_length = (int(length) for length in examples.buckets[chosen[0]])
     targets = [examples.targets[i] for i in chosen]
@@ -116,7 +116,7 @@ def collate(examples: Examples, chosen: Sequence[int], vocabulary: Vocabulary) -
         prompt=pad([examples.prompts[i] for i in chosen], prompt_length, vocabulary.pad),
         decoder_inputs=pad([[vocabulary.bos, *target[:-1]] for target in targets], size, vocabulary.pad).ids,
         targets=padded.ids,
-        target_mask=np.arange(size)[None, :] < padded.lengths[:, None],
+        target_mask=host(np.arange(size)[None, :] < np.asarray(padded.lengths)[:, None]),
     )
 
 

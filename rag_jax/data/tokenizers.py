@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from rag_jax.errors import InputError
-from rag_jax.types import Tokens
+from rag_jax.types import Tokens, host
 
 BOS, PAD, EOS, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"  # BART's
 SEPARATOR = " //"  # between passage and question, as the paper's reference implementation joins them
@@ -61,9 +61,11 @@ def read_vocabulary(path: Path) -> Vocabulary:
 def vocabulary(tokenizer: Tokenizer, where: str) -> Vocabulary:
     """Find BART's special tokens in a tokenizer, which `where` names in errors."""
     ids = [tokenizer.token_to_id(token) for token in (BOS, PAD, EOS)]
-    if None in ids:
-        raise InputError(f"{where}: no token {(BOS, PAD, EOS)[ids.index(None)]}; give a tokenizer with BART's tokens")
-    return Vocabulary(tokenizer, *ids)
+    missing = [token for token, i in zip((BOS, PAD, EOS), ids, strict=True) if i is None]
+    if missing:
+        raise InputError(f"{where}: no token {missing[0]}; give a tokenizer with BART's tokens")
+    bos, pad_id, eos = (i for i in ids if i is not None)
+    return Vocabulary(tokenizer, bos, pad_id, eos)
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -107,7 +109,7 @@ def pad(rows: Sequence[Sequence[int]], length: int, fill: int, dtype: type = np.
     ids = np.full((len(rows), length), fill, dtype)
     for row, tokens in zip(ids, rows, strict=True):
         row[: len(tokens)] = tokens
-    return Tokens(ids, np.asarray([len(tokens) for tokens in rows], np.int32))
+    return Tokens(host(ids), host(np.asarray([len(tokens) for tokens in rows], np.int32)))
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:

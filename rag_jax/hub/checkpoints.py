@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -115,7 +116,7 @@ def _require(config: _Stored, **values: object) -> None:
             raise InputError(f"{config.path}: {key} is {config[key]!r}; only {value!r} is known here")
 
 
-def _pooling(folder: Path) -> tuple[str, float | None]:
+def _pooling(folder: Path) -> tuple[Literal["cls", "mean"], float | None]:
     """How a sentence-transformers folder pools, and whether it normalises; [CLS] without such a description."""
     if not (folder / "modules.json").exists():
         return "cls", None

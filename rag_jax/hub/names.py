@@ -6,6 +6,7 @@ Linear kernels are transposed there.
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -67,8 +68,9 @@ def from_stored(
 
     Raises `InputError` with every missing and misshapen tensor; tensors that the model does not have are ignored.
     """
+    shapes: dict[str, Any] = flatten_dict(like, sep="/")
     loaded, complaints = {}, []
-    for path, leaf in flatten_dict(like, sep="/").items():
+    for path, leaf in shapes.items():
         name = prefix + stored_name(path, table)
         if name not in tensors:
             complaints.append(f"{name} is missing")
@@ -85,5 +87,5 @@ def from_stored(
 
 def to_stored(params: Params, table: Table, prefix: str = "") -> dict[str, np.ndarray]:
     """The same parameters under their stored names."""
-    flat = flatten_dict(jax.tree.map(np.asarray, params), sep="/")
+    flat: dict[str, Any] = flatten_dict(jax.tree.map(np.asarray, params), sep="/")
     return {prefix + stored_name(path, table): v.T if path.endswith("/kernel") else v for path, v in flat.items()}

@@ -23,7 +23,7 @@ from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.tokenizers import Vocabulary, encode_texts, fingerprint, pad
 from rag_jax.errors import InputError
 from rag_jax.knowledge.passages import Passage, read_passages
-from rag_jax.types import Knowledge, Params, Tokens, Tower
+from rag_jax.types import Knowledge, Params, Tokens, Tower, host
 
 ENCODE_TOKENS = 4_096  # tokens in one batch while encoding, padding included
 ENCODE_LADDER = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # lengths that passages are padded to
@@ -57,16 +57,18 @@ class Encoder:
         """Vectors in the order of the texts. Texts are sorted by length, and `done` hears how many each batch held."""
         rows = encode_texts(self.tokenizer, texts, self.max_length)
         lengths = np.asarray([_padded(len(row)) for row in rows])
-        encode, vectors = jax.jit(self.tower), [None] * len(rows)
+        encode, vectors = jax.jit(self.tower), np.zeros((0, 0), np.float32)
         for length in sorted(set(lengths)):
             members, size = np.flatnonzero(lengths == length), max(1, ENCODE_TOKENS // length)
             for start in range(0, len(members), size):
                 chosen = members[start : start + size]
                 batch = pad([rows[i] for i in np.resize(chosen, size)], length, 0)
-                for i, vector in zip(chosen, np.asarray(encode(self.params, batch)), strict=False):
-                    vectors[i] = vector
+                found = np.asarray(encode(self.params, batch))
+                if not vectors.size:
+                    vectors = np.zeros((len(rows), found.shape[1]), found.dtype)
+                vectors[chosen] = found[: len(chosen)]
                 done(len(chosen))
-        return np.stack(vectors)
+        return vectors
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Store:
         vectors[row] = encoder([encoder.read(changed)])[0]
         ids[row, : tokens.ids.shape[1]], lengths[row] = tokens.ids[0], tokens.lengths[0]
         passages = [*self.passages[:row], changed, *self.passages[row + 1 :]]
-        return Store(passages, Knowledge(vectors, Tokens(ids, lengths)))
+        return Store(passages, Knowledge(host(vectors), Tokens(host(ids), host(lengths))))
 
 
 def build(
@@ -107,7 +109,7 @@ def build(
     if not passages:
         raise InputError(f"{folder}: a knowledge store needs at least one passage; give a corpus that is not empty")
     tokens = _tokens(passages, vocabulary, max_length)
-    knowledge = Knowledge(encoder([encoder.read(passage) for passage in passages], done), tokens)
+    knowledge = Knowledge(host(encoder([encoder.read(passage) for passage in passages], done)), tokens)
     side = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(side, ignore_errors=True)
     write_jsonl(side / "passages.jsonl", (passage._asdict() for passage in passages))

@@ -181,7 +181,7 @@ def generator(config: BartConfig) -> Generator:
     """BART as pure functions of its parameters; the same ones per config, so that they compile once."""
     module = Bart(config)
 
-    def encode(params: Params, inputs: Tokens, key: DropoutKey = None) -> Memory:
+    def encode(params: Params, inputs: Tokens, key: DropoutKey = None) -> Any:
         return module.apply(
             {"params": params}, inputs.ids, inputs.mask, key is None, rngs=_rngs(key), method=Bart.encode
         )

@@ -111,7 +111,7 @@ def tower(config: BertConfig) -> Tower:
     """The tower as a pure function of its parameters; one function per config, so that it compiles once."""
     module = Bert(config)
 
-    def encode(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "R D"]:
+    def encode(params: Params, tokens: Tokens, key: DropoutKey = None) -> Any:
         rngs = {} if key is None else {"dropout": key}
         return module.apply({"params": params}, tokens.ids, tokens.mask, key is None, rngs=rngs)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import optax
+from tokenizers import Tokenizer
 
 from rag_jax.core import losses, optimizers, training
 from rag_jax.core.decoding import Limits
@@ -26,7 +27,7 @@ from rag_jax.knowledge.passages import Passage, read_passages, split_passages
 from rag_jax.knowledge.store import Encoder, Store, build, open_store
 from rag_jax.models import bart, bert
 from rag_jax.run.config import Config
-from rag_jax.types import Generator, Knowledge, Networks, Params, RagParams
+from rag_jax.types import Generator, Knowledge, Networks, Params, RagParams, host
 
 OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
 TRAINING = {  # by the retriever's mode: what becomes of the question tower, and where the passages come from
@@ -96,7 +97,7 @@ def resolve(source: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / folder
 
 
-def _tower(config: Config) -> tuple[bert.BertConfig, Params, object]:
+def _tower(config: Config) -> tuple[bert.BertConfig, Params, Tokenizer]:
     folder = resolve(config.retriever.tower)
     tower_config, params = checkpoints.load_tower(folder)
     wanted = max(config.retriever.max_question, config.retriever.max_passage)
@@ -182,7 +183,7 @@ def _store(
 
 def closed_book(encoder: Encoder, vocabulary: Vocabulary) -> Store:
     """No knowledge: one empty passage, whose prior is one. The generator reads ` // question` alone."""
-    vector = encoder([""])
+    vector = host(encoder([""]))
     return Store([Passage("none", "", "")], Knowledge(vector, pad([[vocabulary.bos]], 1, vocabulary.pad)))
 
 

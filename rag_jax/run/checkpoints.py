@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -37,7 +38,7 @@ class Checkpoints:
         shapes = jax.eval_shape(lambda: _storable(first()))
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes)
         try:
-            stored = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+            stored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(like))
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
             folder, reason = self.folder / str(step), str(error).strip().partition("\n")[0]
             remedy = "delete that folder to go on from the checkpoint before it"

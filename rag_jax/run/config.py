@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -145,11 +145,10 @@ def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
 def relocate(config: Config, old: Path, new: Path) -> Config:
     """The config with every path below `old` put below `new`."""
 
-    def moved(value):
+    def moved(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
-            return dataclasses.replace(
-                value, **{f.name: moved(getattr(value, f.name)) for f in dataclasses.fields(value)}
-            )
+            fields = {each.name: moved(getattr(value, each.name)) for each in dataclasses.fields(value)}
+            return type(value)(**fields)
         inside = isinstance(value, Path) and value.is_relative_to(old)
         return new / value.relative_to(old) if inside else value
 
@@ -171,9 +170,9 @@ def load(path: Path) -> Config:
         raise InputError(f"{path}:{error.lineno}: damaged; copy the config of the run again") from None
 
 
-def _revive(kind, value, where: str):
+def _revive(kind: Any, value: Any, where: str) -> Any:
     """JSON back to dataclasses and paths, by the fields' types."""
-    if dataclasses.is_dataclass(kind):
+    if kind in (Config, Data, Retriever, Generator, Optimizer):
         hints = typing.get_type_hints(kind)
         unknown = set(value) - set(hints)
         if unknown:
@@ -187,7 +186,7 @@ def _revive(kind, value, where: str):
 
 
 def _is_negation(name: str, known: set[str]) -> bool:
-    """tyro spells a boolean's negation `--retriever.no-trained`."""
+    """tyro spells a boolean's negation `--data.no-all-answers`."""
     room, _, leaf = name.rpartition(".")
     return leaf.startswith("no-") and ".".join(filter(None, (room, leaf[3:]))) in known
 

@@ -176,6 +176,25 @@ def test_a_frozen_tower_has_no_dropout(key):
     assert np.any(vectors(noisy_bag_of_words, key) != still)
 
 
+def test_an_absent_tower_has_no_opinion_and_learns_nothing():
+    before, after, metrics = one_step(recipe(tower=training.absent(bag_of_words)))
+    np.testing.assert_array_equal(before.question_tower, after.question_tower)
+    close(metrics.prior_entropy, np.log(K))
+
+
+def test_gold_passages_are_read_in_their_order_and_missing_ones_are_masked():
+    positives = np.asarray([[4, 7], [2, -1], [0, 1]], np.int32)
+    made_of = recipe()._replace(search=training.gold)
+    seen = jax.jit(partial(training.forward, made_of))(rag_params(), knowledge(), batch(), positives=positives)
+    np.testing.assert_array_equal(seen.retrieved.ids, [[4, 7, -1], [2, -1, -1], [0, 1, -1]])
+    np.testing.assert_array_equal(np.isfinite(seen.doc_log_prior), seen.retrieved.ids >= 0)
+
+
+def test_gold_passages_are_for_training_only():
+    with pytest.raises(ValueError, match="known in training only"):
+        training.eval_step(recipe()._replace(search=training.gold), rag_params(), knowledge(), batch())
+
+
 def test_the_index_is_a_constant():
     def loss(known, *rest):
         return jnp.sum(training.eval_step(recipe(), rest[0], known, rest[1]))
