@@ -23,7 +23,7 @@ from rag_jax.errors import InputError, reported
 from rag_jax.evaluation import evaluate
 from rag_jax.rag import RAG, restore_params
 from rag_jax.run import config as configs
-from rag_jax.run.assembly import Parts, assemble, learning_rates
+from rag_jax.run.assembly import Parts, assemble, learning_rates, read_corpus
 from rag_jax.run.checkpoints import Checkpoints
 from rag_jax.run.config import Config
 from rag_jax.run.journal import Journal, seconds_trained
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
     known, overrides = parser.parse_known_args(arguments)
     _, results = run(configs.override(configs.read(known.config), overrides), known.workdir)
     console.print_json(data=results)
-    console.print(f'Next: rag-jax answer "YOUR QUESTION" --workdir {known.workdir}')
+    console.print(f'Next: rag-jax answer "YOUR QUESTION" --workdir {known.workdir}', soft_wrap=True)
 
 
 def run(config: Config, workdir: Path) -> tuple[RAG, dict]:
@@ -55,7 +55,7 @@ def fit(config: Config, workdir: Path) -> RAG:
     """Train, or go on from the newest checkpoint. Whatever cannot be used is found before anything is written."""
     check(config, workdir)
     questions = read_questions(config.data.train)
-    parts = assemble(config, workdir, tell_encoded)
+    parts = assemble(config, workdir, read_corpus(config), tell_encoded)
     examples = tokenize_pairs(parts, questions)
     first = first_params(parts)
     configs.write(config, workdir / "config.json")

@@ -30,7 +30,7 @@ config = Config(
         encoder_layers=2,
         decoder_layers=2,
         heads=4,
-        ffn_width=512,
+        ffn_width=256,
         dropout=0.1,
         max_passage=192,
         max_input=224,
@@ -39,7 +39,7 @@ config = Config(
     optimizer=Optimizer(
         kind="muon", learning_rate=0.02, adam_learning_rate=3e-3, tower_learning_rate=2e-5, warmup=50, clip=1.0
     ),
-    steps=300,
+    steps=250,
     batch_size=16,
     buckets=((24, 20), (40, 36), (80, 80)),
     log_every=20,

@@ -20,6 +20,7 @@ from rag_jax.data.tokenizers import train_vocabulary
 from rag_jax.errors import reported
 from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.figures import token_posterior
+from rag_jax.evaluation.metrics import exact_match
 from rag_jax.knowledge.city_questions import write_corpus
 from rag_jax.knowledge.passages import Passage, read_passages
 from rag_jax.rag import RAG
@@ -59,10 +60,10 @@ def main(workdir: Path) -> None:
         show(console, f"{question.question}  (gold: {question.answers[0]})", answer)
 
     headline("7. Which passage each token was taken from")
-    draw(rag, asked[0], workdir / "posterior.png")
+    draw(rag, test, workdir / "posterior.png")
     headline("8. A fact changes in the index, and the answer changes with it: nothing is trained")
     hot_swap(rag, asked[0])
-    console.print(f'\nNext: .venv/bin/rag-jax answer "What is the population of Lyon?" --workdir {workdir}')
+    tell(f'\nNext: .venv/bin/rag-jax answer "What is the population of Lyon?" --workdir {workdir}')
 
 
 def prepare(folder: Path) -> None:
@@ -103,14 +104,20 @@ def report(results: dict) -> None:
     for label, ours, other, name in rows:
         table.add_row(label, f"{results[ours]:.3f}", f"{results[other]:.3f}  {name}")
     console.print(table)
-    console.print(f"{results['questions']} test questions, {results['passages']} passages, K = {results['num_docs']}; ")
-    console.print(f"trained for {results['train_seconds']:.0f} s. All of it: results.json in the workdir.")
+    tell(
+        f"{results['questions']} test questions, {results['passages']} passages, K = {results['num_docs']}, "
+        f"trained for {results['train_seconds']:.0f} s. All figures: results.json in the workdir."
+    )
 
 
-def draw(rag: RAG, question: Question, path: Path) -> None:
-    """The paper's figure 2 for one question."""
-    token_posterior(question.question, rag.answer([question.question])[0], path)
-    console.print(f"{path}: p(passage | question, token) for {question.question!r}")
+def draw(rag: RAG, test: list[Question], path: Path) -> None:
+    """The paper's figure 2, for the question whose retriever was least sure and whose answer is right all the same."""
+    asked = [question for question in test if question.id.endswith("-alternate")]
+    answered = zip(asked, rag.answer([question.question for question in asked], num_docs=5), strict=True)
+    right = [(question, answer) for question, answer in answered if exact_match(answer.text, question.answers)]
+    question, answer = min(right, key=lambda pair: pair[1].passages[0].log_prior)
+    token_posterior(question.question, answer, path)
+    tell(f"{path}: p(passage | question, token) for {question.question!r}, {answer.text}")
 
 
 def hot_swap(rag: RAG, question: Question) -> None:
@@ -121,12 +128,16 @@ def hot_swap(rag: RAG, question: Question) -> None:
     began = time.perf_counter()
     changed = rag.with_passage(Passage(old.id, old.title, old.text.replace(before, after)))
     (then,), (now,) = rag.answer([question.question]), changed.answer([question.question])
-    console.print(f"{old.title}: {before} became {after} in the index ({time.perf_counter() - began:.1f} s)")
-    console.print(f"{question.question}\n  before: {then.text}\n  after:  {now.text}")
+    tell(f"{old.title}: {before} became {after} in the index ({time.perf_counter() - began:.1f} s)")
+    tell(f"{question.question}\n  before: {then.text}\n  after:  {now.text}")
 
 
 def headline(text: str) -> None:
-    console.print(f"\n[bold]{text}[/bold]", highlight=False)
+    tell(f"\n[bold]{text}[/bold]")
+
+
+def tell(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """The facade: answers with their passages, likelihoods of given answers, and knowledge that changes."""
 
+import dataclasses
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from rag_jax.errors import InputError
 from rag_jax.knowledge.passages import Passage
 from rag_jax.rag import RAG
+from rag_jax.run import config as configs
 
 ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "Goldsee", "Neuort")]
 
@@ -35,7 +39,18 @@ def test_the_likelihood_of_an_answer_is_what_answering_said(rag: RAG) -> None:
     answers = rag.answer(ASKED)
     likelihoods = rag.log_likelihood(ASKED, [answer.text for answer in answers])
     np.testing.assert_allclose(likelihoods, [answer.log_prob for answer in answers], rtol=1e-4, atol=1e-6)
-    assert (rag.log_likelihood(ASKED, ["purple"] * len(ASKED)) < likelihoods - 1).all()
+    wrong = ["blue" if answer.text == "red" else "red" for answer in answers]
+    assert (rag.log_likelihood(ASKED, wrong) < likelihoods - 1).all()
+
+
+def test_a_workdir_can_be_moved_and_needs_no_corpus(trained, tmp_path: Path) -> None:
+    whole, _, workdir = trained
+    shutil.copytree(workdir, tmp_path / "moved")
+    config = configs.load(workdir / "config.json")
+    gone = dataclasses.replace(config.data, passages=Path("gone.jsonl"), train=Path("gone.jsonl"))
+    configs.write(dataclasses.replace(config, data=gone), tmp_path / "moved" / "config.json")
+    moved = RAG.from_workdir(tmp_path / "moved")
+    assert [answer.text for answer in moved.answer(ASKED)] == [answer.text for answer in whole.answer(ASKED)]
 
 
 def test_more_passages_can_be_read_than_in_training(rag: RAG) -> None:

@@ -24,5 +24,5 @@ def token_posterior(question: str, answer: Answer, path: Path) -> None:
     axes.set_yticks(range(len(titles)), titles)
     axes.set_title(f"{question}\n{answer.text}", fontsize=10)
     axes.set_xlabel("answer token")
-    figure.colorbar(image, ax=axes, label="p(passage | question, token)")
+    figure.colorbar(image, ax=axes, label="posterior")
     figure.savefig(path, dpi=150)

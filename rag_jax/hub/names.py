@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -79,7 +80,7 @@ def from_stored(
         value = value.T if path.endswith("/kernel") else value[0] if value.shape == (1, *leaf.shape) else value
         if value.shape != leaf.shape:
             complaints.append(f"{name} has shape {value.shape}, the config says {leaf.shape}")
-        loaded[path] = value.astype(leaf.dtype)
+        loaded[path] = jnp.asarray(value.astype(leaf.dtype))
     if complaints:
         raise InputError(f"{where}: the weights do not fit the config: {'; '.join(complaints)}")
     return unflatten_dict(loaded, sep="/")

@@ -14,13 +14,7 @@ from tokenizers import Tokenizer
 from rag_jax.core import losses, optimizers, training
 from rag_jax.core.decoding import Limits
 from rag_jax.data.questions import read_questions
-from rag_jax.data.tokenizers import (
-    Vocabulary,
-    pad,
-    read_tokenizer,
-    read_vocabulary,
-    train_vocabulary,
-)
+from rag_jax.data.tokenizers import Vocabulary, pad, read_tokenizer, read_vocabulary, train_vocabulary
 from rag_jax.errors import InputError
 from rag_jax.hub import checkpoints
 from rag_jax.knowledge.passages import Passage, read_passages, split_passages
@@ -68,19 +62,24 @@ class Parts:
         return training.Recipe(networks, objective, _optimizer(c), self.num_docs, c.generator.max_input, search)
 
 
-def assemble(config: Config, workdir: Path, encoded: Callable[[int, int], None] = lambda done, of: None) -> Parts:
+def assemble(
+    config: Config,
+    workdir: Path,
+    corpus: list[Passage] | None = None,
+    encoded: Callable[[int, int], None] = lambda done, of: None,
+) -> Parts:
     """Everything that `config` names, opened, checked and put together.
 
-    The generator's vocabulary and the knowledge store are made on first use; `encoded` hears how many passages have
-    their vectors after each twentieth of them. Raises `InputError` for whatever is missing or does not fit.
+    With a corpus (`read_corpus`), the generator's vocabulary and the knowledge store are made on first use, and
+    `encoded` hears how many passages have their vectors after each twentieth of them. Without one they must be there.
+    Raises `InputError` for whatever is missing or does not fit.
     """
-    passages = _passages(config)
     tower_config, tower_params, tokenizer = _tower(config)
     tower = bert.tower(tower_config)
     encoder = Encoder(tower, tower_params, tokenizer, config.retriever.max_passage, config.retriever.passage_template)
-    vocabulary = _vocabulary(config, workdir, passages)
+    vocabulary = _vocabulary(config, workdir, corpus or [])
     generator, generator_params = _generator(config, vocabulary)
-    store = _store(config, workdir, passages, encoder, vocabulary, encoded)
+    store = _store(config, workdir, corpus, encoder, vocabulary, encoded)
     first = RagParams(tower_params, generator_params)
     return Parts(config, Networks(tower, generator), first, encoder, vocabulary, store)
 
@@ -127,8 +126,8 @@ def _generator(config: Config, vocabulary: Vocabulary) -> tuple[Generator, Param
     return bart.generator(bart_config), bart.init(bart_config, jax.random.key(config.seed))
 
 
-def _passages(config: Config) -> list[Passage]:
-    """The corpus, cut; empty for a closed book."""
+def read_corpus(config: Config) -> list[Passage]:
+    """The passages that the run is about, cut to length; none for a closed book."""
     if config.data.passages is None:
         return []
     passages = list(split_passages(read_passages(config.data.passages), config.data.passage_words))
@@ -138,36 +137,40 @@ def _passages(config: Config) -> list[Passage]:
     return passages
 
 
-def _vocabulary(config: Config, workdir: Path, passages: list[Passage]) -> Vocabulary:
-    """The checkpoint's vocabulary, or the given one, or one learnt from the run's own texts and kept in the workdir."""
+def _vocabulary(config: Config, workdir: Path, corpus: list[Passage]) -> Vocabulary:
+    """The workdir's vocabulary; at first the checkpoint's, or the given one, or one learnt from the run's own texts."""
+    kept, given = workdir / "tokenizer.json", config.generator.tokenizer
     if config.generator.checkpoint:
-        return read_vocabulary(config.generator.checkpoint / "tokenizer.json")
-    path = config.generator.tokenizer or workdir / "tokenizer.json"
-    if path.exists() or config.generator.tokenizer:
-        return read_vocabulary(path)
+        given = config.generator.checkpoint / "tokenizer.json"
+    if kept.exists():
+        return read_vocabulary(kept)
+    vocabulary = read_vocabulary(given) if given else _learn_vocabulary(config, corpus)
+    vocabulary.tokenizer.save(str(kept))
+    return vocabulary
+
+
+def _learn_vocabulary(config: Config, corpus: list[Passage]) -> Vocabulary:
     questions = read_questions(config.data.train)
     texts = [f" {text}" for question in questions for text in (question.question, *question.answers)]
-    texts += [f"{passage.title} / {passage.text}" for passage in passages]
-    vocabulary = train_vocabulary(texts, config.generator.vocabulary)
-    vocabulary.tokenizer.save(str(path))
-    return vocabulary
+    texts += [f"{passage.title} / {passage.text}" for passage in corpus]
+    return train_vocabulary(texts, config.generator.vocabulary)
 
 
 def _store(
     config: Config,
     workdir: Path,
-    passages: list[Passage],
+    corpus: list[Passage] | None,
     encoder: Encoder,
     vocabulary: Vocabulary,
     encoded: Callable[[int, int], None],
 ) -> Store:
-    """The knowledge store of these passages, built where it is missing."""
-    if not passages:
+    """The knowledge store, built from the corpus where it is missing."""
+    if config.data.passages is None:
         return closed_book(encoder, vocabulary)
     folder, length = config.data.index or workdir / "index", config.generator.max_passage
-    if folder.exists():
+    if corpus is None or folder.exists():
         store = open_store(folder, encoder, vocabulary, length)
-        if store.passages != passages:
+        if corpus is not None and store.passages != corpus:
             raise InputError(f"{folder}: holds other passages than {config.data.passages}; delete it to build it anew")
         return store
     done = 0
@@ -175,10 +178,10 @@ def _store(
     def tell(count: int) -> None:
         nonlocal done
         done += count
-        if 20 * (done - count) // len(passages) != 20 * done // len(passages):
-            encoded(done, len(passages))
+        if 20 * (done - count) // len(corpus) != 20 * done // len(corpus):
+            encoded(done, len(corpus))
 
-    return build(folder, passages, encoder, vocabulary, length, tell)
+    return build(folder, corpus, encoder, vocabulary, length, tell)
 
 
 def closed_book(encoder: Encoder, vocabulary: Vocabulary) -> Store:

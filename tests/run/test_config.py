@@ -92,6 +92,6 @@ def test_every_config_of_the_project_reads(path: Path) -> None:
 
 def test_relocation_moves_what_is_below_and_nothing_else() -> None:
     moved = configs.relocate(configs.read(ROOT / "configs" / "cities.py"), Path("runs/demo"), Path("/elsewhere"))
-    assert moved.data.index == Path("/elsewhere/index")
+    assert moved.data.passages == Path("/elsewhere/data/passages.jsonl")
     assert moved.start_from == Path("/elsewhere/reader")
     assert moved.retriever == configs.read(ROOT / "configs" / "cities.py").retriever
