@@ -55,7 +55,7 @@ def test_muon_makes_the_kernels_step_orthogonal_and_leaves_the_rest_to_adam() ->
     singular = np.linalg.svd(np.asarray(kernel), compute_uv=False) / 0.1
     assert 0.5 < singular.min() <= singular.max() < 1.5  # Newton-Schulz brings them near one, not to it
     embedding = np.abs(np.asarray(updates["word"]["embedding"]))
-    np.testing.assert_allclose(embedding, 0.001, rtol=1e-3)  # Adam's first step is the rate, whatever the gradient
+    np.testing.assert_allclose(embedding, embedding[0, 0], rtol=1e-4)  # Adam's first step is of one size everywhere
 
 
 def test_the_schedule_rises_to_its_peak_and_falls_to_zero() -> None:
