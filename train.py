@@ -70,6 +70,8 @@ def check(config: Config, workdir: Path) -> None:
     for _, prompt in config.buckets:
         if prompt >= config.generator.max_input:
             raise InputError(f"buckets: {prompt} question tokens leave no room in generator.max_input; raise it")
+    if config.closed_book:
+        closed_book_score(config.closed_book)
     path = workdir / "config.json"
     if path.exists() and configs.load(path) != config:
         raise InputError(f"{path}: belongs to a run with another config; choose another --workdir")
@@ -132,10 +134,17 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
         bm25 = evaluate.bm25_recall(parts.store.passages, questions)
         results |= {f"{name}_bm25": value for name, value in bm25.items()}
     if config.closed_book:
-        results["closed_book_exact_match"] = json.loads((config.closed_book / "results.json").read_text())[
-            "exact_match"
-        ]
+        results["closed_book_exact_match"] = closed_book_score(config.closed_book)
     return results
+
+
+def closed_book_score(workdir: Path) -> float:
+    """The exact match that a finished closed-book run reached."""
+    path = workdir / "results.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["exact_match"]
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{path}: no results there; finish that run first, or leave closed_book out") from None
 
 
 def tokenize_pairs(parts: Parts, questions: list[Question]) -> Examples:
@@ -145,7 +154,7 @@ def tokenize_pairs(parts: Parts, questions: list[Question]) -> Examples:
     kept = fitting(pairs, parts.vocabulary, limit)
     if len(kept) < len(pairs):
         left = f"{len(pairs) - len(kept)} of {len(pairs)} training pairs"
-        console.print(f"left out {left}: answers of more than {limit} tokens (generator.max_target)")
+        console.print(f"left out {left}: answers of more than {limit} tokens (generator.max_target)", soft_wrap=True)
     if config.retriever.mode == "gold" and config.data.passages:
         for question, _ in kept:
             if not any(i in parts.store.rows for i in question.positive_ids):
