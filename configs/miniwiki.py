@@ -39,7 +39,7 @@ config = Config(
     optimizer=Optimizer(
         kind="muon", learning_rate=0.02, adam_learning_rate=3e-3, tower_learning_rate=2e-5, warmup=50, clip=1.0
     ),
-    steps=120,
+    steps=100,
     batch_size=16,
     buckets=((24, 20), (40, 36), (80, 80)),
     log_every=20,
