@@ -17,7 +17,7 @@ def token_posterior(question: str, answer: Answer, path: Path) -> None:
         raise InputError("figures need the package matplotlib; run: pip install 'rag-jax[demo]'") from None
     titles = [f"{number}. {passage.title}" for number, passage in enumerate(answer.passages, start=1)]
     tokens = [token.replace(" ", "␣") for token in answer.tokens]
-    figure = Figure(figsize=(2.5 + 0.55 * len(tokens), 1.5 + 0.4 * len(titles)), layout="constrained")
+    figure = Figure(figsize=(max(6.5, 2.5 + 0.55 * len(tokens)), 1.5 + 0.4 * len(titles)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(answer.token_posteriors, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(tokens)), tokens)
