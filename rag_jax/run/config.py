@@ -128,8 +128,9 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             return tyro.cli(Config, default=config, args=list(arguments))
     except SystemExit:
-        what = " ".join(said.getvalue().translate(_BOX).split())
-        raise InputError(f"config: {what}") from None
+        words = said.getvalue().translate(_BOX).partition("Argument helptext")[0].split()
+        what = " ".join(word for word in words if word.strip("-"))
+        raise InputError(f"config: {what}; see rag_jax/run/config.py for the values of each key") from None
 
 
 def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:

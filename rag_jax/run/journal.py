@@ -8,6 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+SHOWN = {"loss": "loss", "recall": "recall@K", "learning_rate": "lr", "examples/s": "ex/s"}
+"""What the progress bar has room for in 80 columns, by the names it has there."""
+
 
 class Journal:
     """Use as a context. `log` appends a line to `metrics.jsonl` and tells the terminal."""
@@ -15,7 +18,7 @@ class Journal:
     def __init__(self, path: Path, first_step: int, steps: int, console: Console):
         self._path, self._steps, self._console = path, steps, console
         self._step, self._since = first_step, time.perf_counter()
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
+        columns = (BarColumn(12), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
         self._progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
         self._task = self._progress.add_task("", total=steps, completed=first_step, said="compiling")
 
@@ -36,9 +39,10 @@ class Journal:
         values = {**values, "examples/s": examples / seconds}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values, "seconds": seconds}) + "\n")
-        said = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
-        self._progress.update(self._task, completed=step, said=said)
+        shown = " ".join(f"{label} {values[name]:.3g}" for name, label in SHOWN.items() if name in values)
+        self._progress.update(self._task, completed=step, said=shown)
         if not self._console.is_terminal:
+            said = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
             left = seconds / steps * (self._steps - step)
             self._console.print(
                 f"step {step}/{self._steps}  {said}  {left:.0f} s left", soft_wrap=True, highlight=False

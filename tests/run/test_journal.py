@@ -40,3 +40,15 @@ def test_without_a_terminal_every_line_tells_step_loss_and_time_left(tmp_path: P
     first = write(tmp_path / "metrics.jsonl", 0, [5]).splitlines()[0]
     assert first.startswith("step 5/10  loss 5  examples/s ")
     assert first.endswith(" s left")
+
+
+def test_the_bar_fits_a_terminal_of_80_columns_with_all_it_promises(tmp_path: Path) -> None:
+    said = io.StringIO()
+    terminal = Console(file=said, force_terminal=True, width=80)
+    with Journal(tmp_path / "metrics.jsonl", 0, 1_200, terminal) as journal:
+        values = {"loss": 0.31234, "grad_norm": 3.0, "recall": 0.953, "learning_rate": 0.0123}
+        journal.log(300, values, examples=3_200)
+        journal.log(400, values, examples=3_200)
+    last = said.getvalue().rpartition("\r")[2]
+    assert all(each in last for each in ("400/1200", "loss 0.312", "recall@K 0.953", "lr 0.0123", "ex/s "))
+    assert "…" not in last
