@@ -14,10 +14,10 @@ from rag_jax.types import DropoutKey, Generator, Params, Tokens
 def assemble(passages: Tokens, prompts: Tokens, max_length: int) -> Tokens:
     """Join passages `[B, K, P]` and prompts `[B, L]` to generator inputs `[B, K, S]`, S = min(P + L, max_length).
 
-    Where the pair is too long the passage is cut at its end, never the question. Raises `ValueError` for prompts that
-    leave no room for a passage's first token.
+    Where the pair is too long the passage is cut at its end, never the question. Raises `ValueError` where the
+    prompts alone are longer than that.
     """
-    if prompts.ids.shape[1] >= max_length:
+    if prompts.ids.shape[1] > max_length:
         raise ValueError(f"prompts of {prompts.ids.shape[1]} tokens do not fit into inputs of {max_length}")
     size = min(passages.ids.shape[2] + prompts.ids.shape[1], max_length)
     prompt_length = prompts.lengths[:, None]

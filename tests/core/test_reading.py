@@ -54,6 +54,12 @@ def test_the_pair_is_joined_and_the_passage_gives_way(max_length, seed):
         assert as_list(inputs, b, k) == naive.assemble(as_list(passages, b, k), as_list(prompts, b), size)
 
 
+def test_prompts_that_do_not_fit_are_refused():
+    passages, prompts = pair(0)
+    with pytest.raises(ValueError, match=f"prompts of {L} tokens do not fit into inputs of {L - 1}"):
+        reading.assemble(passages, prompts, L - 1)
+
+
 @cases
 @given(seeds)
 def test_the_question_always_ends_the_input(seed):
