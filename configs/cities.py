@@ -1,6 +1,9 @@
 """The world's cities: RAG-Token end to end, question tower and generator, on questions about GeoNames' cities.
 
 python train.py configs/cities.py --workdir runs/demo        (after configs/cities_reader.py; or: make demo)
+
+Measured on two CPU cores: exact match 0.906 on 1 000 questions about unseen cities, in 372 s of training with the reader's;
+without passages 0.033. See docs/performance.md.
 """
 
 import dataclasses

@@ -2,6 +2,9 @@
 
     python train.py configs/miniwiki.py --data.passages DIR/psgs_w100.tsv --data.train DIR/train.jsonl \\
         --data.evaluation DIR/dev.jsonl --workdir runs/miniwiki
+
+Measured on 405 development questions after 100 steps: recall@5 93.1 % (95.3 % before, BM25 86.4 %), exact match 0.0 %.
+Far too short to answer well; docs/performance.md has the rest. A longer run is not yet measured.
 """
 
 from pathlib import Path
