@@ -3,9 +3,33 @@
 The core's modules are pure functions over arrays; `RAG` is the facade over files, tokenizers and checkpoints.
 """
 
-from rag_jax.core import decoding, likelihood, losses, optimizers, reading, retrieval, training
+from rag_jax.core import (
+    beam,
+    decoding,
+    likelihood,
+    losses,
+    optimizers,
+    reading,
+    retrieval,
+    rules,
+    sampling,
+    sequence,
+    training,
+)
 
-__all__ = ["decoding", "likelihood", "losses", "optimizers", "reading", "retrieval", "training"]
+__all__ = [
+    "beam",
+    "decoding",
+    "likelihood",
+    "losses",
+    "optimizers",
+    "reading",
+    "retrieval",
+    "rules",
+    "sampling",
+    "sequence",
+    "training",
+]
 
 
 def __getattr__(name: str):

@@ -1,46 +1,128 @@
 """The `rag-jax` command."""
 
-import argparse
+import importlib
 import math
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import tyro
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
-from rag_jax.errors import reported
+from rag_jax.data.jsonl import write_jsonl
+from rag_jax.data.questions import read_asked
+from rag_jax.errors import InputError, reported
+from rag_jax.rag import RAG, Answer
+from rag_jax.run.arguments import parse
+from rag_jax.run.decoders import Decoding
+
+
+@dataclass(frozen=True)
+class AnswerCommand:
+    """Answer questions with a trained model, and show the passages that the answers rest on."""
+
+    workdir: Path  # where train.py left its checkpoints
+    questions: tyro.conf.Positional[tuple[str, ...]] = ()
+    file: Path | None = None  # or the questions of a file: JSON lines {"id": …, "question": …}
+    output: Path | None = None  # write the answers here, as JSON lines, and do not show them
+    num_docs: int | None = None  # K, the passages to read; None: as in training
+    prefix: str = ""  # how every answer begins
+    labels: tuple[str, ...] = ()  # choose the likeliest of these instead of writing an answer
+    seed: int = 0  # of samples
+    batch_size: int = 64
+    decoding: tyro.conf.OmitArgPrefixes[Decoding] = field(default_factory=Decoding)
+
+    def run(self) -> None:
+        if bool(self.questions) == bool(self.file):
+            raise InputError("ask QUESTIONS or name a --file of them, one of the two")
+        asked = read_asked(self.file) if self.file else [(str(n), text) for n, text in enumerate(self.questions, 1)]
+        answers = self._answers(RAG.from_workdir(self.workdir), [text for _, text in asked])
+        if self.output:
+            write_jsonl(self.output, (as_json(*each, answer) for each, answer in zip(asked, answers, strict=True)))
+            return
+        for (_, question), answer in zip(asked, answers, strict=True):
+            show(Console(), question, answer)
+
+    def _answers(self, rag: RAG, questions: list[str]) -> list[Answer]:
+        """In the order of the questions, with a progress bar on the standard error where it is a terminal."""
+        fixed = {"num_docs": self.num_docs, "batch_size": self.batch_size}
+        if self.labels:
+            if self.decoding != Decoding() or self.prefix:
+                raise InputError("labels are ranked as they are; leave prefix and the options of decoding")
+            return rag.choose(questions, self.labels, **fixed)
+        found = rag.stream(questions, prefixes=self.prefix, seed=self.seed, **fixed, **asdict(self.decoding))
+        console = Console(stderr=True)
+        shown = track(found, "answering", len(questions), console=console, disable=not console.is_terminal)
+        return [answer for _, answer in sorted(shown, key=lambda each: each[0])]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a sub-command; an `InputError` is printed as one line, with exit code 2."""
-    parser = argparse.ArgumentParser(prog="rag-jax", description="Retrieval-augmented generation in JAX.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("answer", help="answer questions with a trained model, and show the passages")
-    command.add_argument("questions", nargs="+", metavar="QUESTION")
-    command.add_argument("--workdir", type=Path, required=True, help="where train.py left its checkpoints")
-    command.add_argument("--num-docs", type=int, default=None, help="K, the passages to read (default: as in training)")
-    command.set_defaults(run=answer)
-    known = parser.parse_args(arguments)
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     with reported():
-        known.run(known)
+        if command in ("-h", "--help"):
+            print(USAGE)
+        elif command in COMMANDS:
+            COMMANDS[command](rest)
+        else:
+            raise InputError(f"no command {command!r}; the commands are {', '.join(COMMANDS)}")
 
 
-def answer(arguments: argparse.Namespace) -> None:
-    """`rag-jax answer`: the answer, its log-probability, and the passages with prior and posterior."""
-    from rag_jax.rag import RAG  # here, so that --help need not wait for jax
-
-    rag = RAG.from_workdir(arguments.workdir)
-    console = Console()
-    answers = rag.answer(arguments.questions, num_docs=arguments.num_docs)
-    for question, found in zip(arguments.questions, answers, strict=True):
-        show(console, question, found)
+def answer(arguments: Sequence[str]) -> None:
+    """`rag-jax answer`."""
+    remedy = "rag-jax answer --help lists all options"
+    parse(AnswerCommand, arguments, remedy=remedy, prog="rag-jax answer").run()
 
 
-def show(console: Console, question: str, found) -> None:
+def benchmark(arguments: Sequence[str]) -> None:
+    """`rag-jax benchmark`: what is in the repository's folder benchmarks/."""
+    name, *rest = arguments or [""]
+    if name not in BENCHMARKS:
+        raise InputError(f"no benchmark {name!r}; the benchmarks are {', '.join(BENCHMARKS)}")
+    try:
+        module = importlib.import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is missing; benchmarks run in a checkout set up by `make test`") from None
+    module.main(rest)
+
+
+COMMANDS = {"answer": answer, "benchmark": benchmark}
+BENCHMARKS = ("decode",)
+USAGE = """usage: rag-jax COMMAND [OPTIONS]
+
+  answer            answer questions with a trained model, and show the passages
+  benchmark decode  time decoding beside transformers, on the same weights and inputs
+
+rag-jax COMMAND --help lists the options."""
+
+
+def as_json(number: str, question: str, answer: Answer) -> dict[str, Any]:
+    """An answer as a line of an output file."""
+    return {"id": number, "question": question, **_fields(answer), "alternatives": [*map(_fields, answer.alternatives)]}
+
+
+def _fields(answer: Answer) -> dict[str, Any]:
+    return {
+        "answer": answer.text,
+        "log_prob": answer.log_prob,
+        "score": answer.score,
+        "tokens": answer.tokens,
+        "passages": [passage._asdict() for passage in answer.passages],
+        "token_posteriors": answer.token_posteriors.tolist(),
+    }
+
+
+def show(console: Console, question: str, found: Answer) -> None:
     """Print one answered question."""
     console.print(f"\n[bold]{escape(question)}[/bold]", highlight=False)
-    console.print(f"[bold green]{escape(found.text)}[/bold green]   log p(y|x) = {found.log_prob:.4f}", highlight=False)
+    for answer in (found, *found.alternatives):
+        told = f"log p(y|x) = {answer.log_prob:.4f}"
+        console.print(f"[bold green]{escape(answer.text)}[/bold green]   {told}", highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("prior", justify="right")
     table.add_column("posterior", justify="right")

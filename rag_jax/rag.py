@@ -8,22 +8,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
 from rag_jax.core import decoding, retrieval, training
+from rag_jax.core.decoding import Answered
+from rag_jax.core.search import Limits
 from rag_jax.data.batches import in_order, tokenize
 from rag_jax.data.questions import Question
+from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store
 from rag_jax.run.assembly import OBJECTIVES, Parts, assemble
 from rag_jax.run.checkpoints import Checkpoints
 from rag_jax.run.config import load
+from rag_jax.run.decoders import Decoding
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
 
 
@@ -42,9 +47,11 @@ class Answer(NamedTuple):
 
     text: str
     log_prob: float  # log p(y|x), in nats
+    score: float  # the length-normalised one, that beams are ranked by
     passages: list[ReadPassage]
     tokens: list[str]
     token_posteriors: Float[np.ndarray, "K T"]  # p(z|x,y_t,y_<t) for each of `tokens`
+    alternatives: "list[Answer]"  # the next best, as many as exist of those asked for
 
 
 @dataclass(frozen=True)
@@ -69,19 +76,69 @@ class RAG:
         """The index on the device."""
         return jax.device_put(self.parts.store.knowledge)
 
-    def answer(self, questions: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64) -> list[Answer]:
-        """Greedy answers, in the order of the questions. `num_docs` is K, as in training unless given.
+    def answer(self, questions: Sequence[str], **options: Any) -> list[Answer]:
+        """Answers in the order of the questions; see `stream` for the options."""
+        found = dict(self.stream(questions, **options))
+        return [found[number] for number in range(len(questions))]
 
-        Raises `InputError` for an empty or too long question, and for more passages than the index has.
+    def stream(
+        self,
+        questions: Sequence[str],
+        *,
+        num_docs: int | None = None,
+        prefixes: Sequence[str] | str = "",
+        rows: Int[np.ndarray, "B K"] | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+        **decoding: Any,
+    ) -> Iterator[tuple[int, Answer]]:
+        """(number, answer) of every question, a batch at a time: questions of like length come together.
+
+        `decoding` are the fields of `Decoding`, greedy by default. `num_docs` is K, as in training unless given.
+        `prefixes` are beginnings that the answers must have, one for all or one for each question. `rows` are passages
+        that another search chose, as rows of the index, -1 for none: they are read instead of the nearest. `seed` is
+        for samples.
+
+        Raises `InputError` for an empty or too long question or prefix, for more passages than the index has, and for
+        options that contradict each other.
         """
-        c, k = self.parts.config, self._check_num_docs(num_docs)
-        program = _answering(self.parts.networks, c.model, self.parts.limits, k, c.generator.max_input)
-        answers: dict[int, Answer] = {}
+        options, c = Decoding(**decoding), self.parts.config
+        limits = options.limits(c.model, self.parts.limits)
+        k = self._check_num_docs(num_docs) if rows is None else self._check_rows(rows, questions).shape[1]
+        bad_words = tuple(tuple(word) for word in self.parts.vocabulary.prefixes(options.bad_words))
+        given = self._given([prefixes] * len(questions) if isinstance(prefixes, str) else prefixes, questions, limits)
+        program = _answering(self.parts.networks, c.model, options, limits, bad_words, k, c.generator.max_input)
+        key = jax.random.key(seed)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
-            answered = jax.device_get(program(self.params, self.knowledge, batch.question, batch.prompt))
-            for row, number in enumerate(chosen):
-                answers[int(number)] = self._answer(jax.tree.map(lambda array, row=row: array[row], answered))
-        return [answers[number] for number in range(len(questions))]
+            every = np.resize(chosen, len(batch.question.ids))  # the last batch is filled up with repetitions
+            mine = jax.tree.map(lambda each, every=every: each[every], (given, rows))
+            answered = program(self.params, self.knowledge, batch.question, batch.prompt, *mine, key, every)
+            yield from zip(chosen.tolist(), self._answers(jax.device_get(answered), len(chosen)), strict=True)
+
+    def choose(
+        self, questions: Sequence[str], labels: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
+    ) -> list[Answer]:
+        """Of some labels the likeliest for each question, marginalised over the passages; the rest are `alternatives`.
+
+        This classifies (FEVER's labels) and answers multiple choice. Raises `InputError` as `answer` does, and where
+        there are fewer than two labels or one is too long.
+        """
+        limits, c = self.parts.limits, self.parts.config
+        targets = self.parts.vocabulary.targets(labels)
+        if len(set(map(tuple, targets))) < max(2, len(labels)):
+            raise InputError(f"labels {list(labels)}; give two or more, all different")
+        for label, target in zip(labels, targets, strict=True):
+            if len(target) > limits.max_length:
+                raise InputError(
+                    f"label {label!r} has {len(target)} tokens, more than max_target = {limits.max_length}"
+                )
+        program = _choosing(self.parts.networks, c.model, limits, self._check_num_docs(num_docs), c.generator.max_input)
+        found: dict[int, Answer] = {}
+        for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
+            padded = pad(targets, limits.max_length, limits.eos)
+            answered = program(self.params, self.knowledge, batch.question, batch.prompt, padded)
+            found |= zip(chosen.tolist(), self._answers(jax.device_get(answered), len(chosen)), strict=True)
+        return [found[number] for number in range(len(questions))]
 
     def log_likelihood(
         self, questions: Sequence[str], answers: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
@@ -120,6 +177,26 @@ class RAG:
             raise InputError(f"cannot read {k} of {held} passages; ask for 1 to {held}")
         return k
 
+    def _check_rows(self, rows: Int[np.ndarray, "B K"], questions: Sequence[str]) -> Int[np.ndarray, "B K"]:
+        held = len(self.parts.store.passages)
+        if rows.ndim != 2 or len(rows) != len(questions):
+            raise InputError(f"rows of shape {rows.shape} for {len(questions)} questions; give K rows for each of them")
+        if rows.size == 0 or rows.min() < -1 or rows.max() >= held:
+            raise InputError(f"rows from {rows.min()} to {rows.max()}, the index has 0 to {held - 1}; -1 is for none")
+        return rows
+
+    def _given(self, prefixes: Sequence[str], questions: Sequence[str], limits: Limits) -> Tokens:
+        """The prefixes as tokens, padded to a few widths."""
+        if len(prefixes) != len(questions):
+            raise InputError(f"{len(prefixes)} prefixes for {len(questions)} questions; give one for all, or for each")
+        given = self.parts.vocabulary.prefixes(prefixes)
+        longest = max(map(len, given), default=0)
+        if longest >= limits.max_length:
+            room = f"an answer has max_length = {limits.max_length}"
+            raise InputError(f"a prefix has {longest} tokens, {room}; shorten it to {limits.max_length - 1} at most")
+        width = min(_power_of_two(longest), limits.max_length - 1) if longest else 0
+        return pad(given, width, limits.eos)
+
     def _batches(
         self, questions: Sequence[str], answers: Sequence[str], batch_size: int
     ) -> Iterator[tuple[Batch, Int[np.ndarray, "b"]]]:
@@ -142,19 +219,30 @@ class RAG:
         )
         return in_order(examples, self.parts.vocabulary, min(batch_size, _power_of_two(len(questions))))
 
-    def _answer(self, found: decoding.Answered) -> Answer:
-        decoded, passages = found.decoded, self.parts.store.passages
+    def _answers(self, found: Answered, count: int) -> list[Answer]:
+        """The first `count` questions' answers, each with its alternatives."""
+        return [self._answer(jax.tree.map(lambda array, row=row: array[row], found)) for row in range(count)]
+
+    def _answer(self, found: Answered) -> Answer:
+        decoded = found.decoded
+        ranked = [self._ranked(found, rank) for rank in range(len(decoded.exists)) if decoded.exists[rank] or not rank]
+        return ranked[0]._replace(alternatives=ranked[1:])
+
+    def _ranked(self, found: Answered, rank: int) -> Answer:
+        decoded = jax.tree.map(lambda array: array[rank], found.decoded)
         ids = decoded.tokens[decoded.mask]
         read = [
-            ReadPassage(*passages[row], log_prior=float(prior), posterior=float(posterior))
+            ReadPassage(*self.parts.store.passages[row], log_prior=float(prior), posterior=float(posterior))
             for row, prior, posterior in zip(
                 found.retrieved.ids, found.doc_log_prior, decoded.doc_posterior, strict=True
             )
+            if row >= 0
         ]
         tokenizer = self.parts.vocabulary.tokenizer
         pieces = [tokenizer.decode([int(i)], skip_special_tokens=False) for i in ids]
-        posteriors = np.asarray(decoded.token_doc_posterior)[:, : len(ids)]
-        return Answer(self.parts.vocabulary.text(ids), float(decoded.log_prob), read, pieces, posteriors)
+        posteriors = np.asarray(decoded.token_doc_posterior)[found.retrieved.ids >= 0, : len(ids)]
+        text = self.parts.vocabulary.text(ids)
+        return Answer(text, float(decoded.log_prob), float(decoded.score), read, pieces, posteriors, [])
 
 
 def restore_params(workdir: Path, parts: Parts) -> RagParams:
@@ -172,12 +260,49 @@ def restore_params(workdir: Path, parts: Parts) -> RagParams:
 
 
 @lru_cache
-def _answering(networks: Networks, model: str, limits: decoding.Limits, num_docs: int, max_length: int):
+def _answering(
+    networks: Networks,
+    model: str,
+    options: Decoding,
+    limits: Limits,
+    bad_words: tuple[tuple[int, ...], ...],
+    num_docs: int,
+    max_length: int,
+):
     """The compiled program from question tokens to answers: one for each composition, whatever the index holds."""
-    decoder = decoding.DECODERS[model]
-    return jax.jit(
-        partial(decoding.answer, networks, decoder=decoder, limits=limits, num_docs=num_docs, max_length=max_length)
-    )
+
+    def program(params, knowledge, question, prompt, given, rows, key, numbers) -> Answered:
+        keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+        decoder = options.decoder(model, limits, bad_words, keys)
+        return decoding.answer(
+            networks,
+            params,
+            knowledge,
+            question,
+            prompt,
+            given,
+            rows,
+            decoder=decoder,
+            num_docs=num_docs,
+            max_length=max_length,
+        )
+
+    return jax.jit(program)
+
+
+@lru_cache
+def _choosing(networks: Networks, model: str, limits: Limits, num_docs: int, max_length: int):
+    judge = decoding.by_token if model == "token" else decoding.by_sequence
+
+    def program(params, knowledge, question, prompt, labels) -> Answered:
+        batch = question.ids.shape[0]
+        answers = jax.tree.map(lambda each: jnp.repeat(each[None], batch, axis=0), labels)
+        nothing = Tokens(jnp.zeros((batch, 0), jnp.int32), jnp.zeros(batch, jnp.int32))
+        decoder = partial(decoding.choose, answers=answers, judge=judge, limits=limits)
+        fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length}
+        return decoding.answer(networks, params, knowledge, question, prompt, nothing, **fixed)
+
+    return jax.jit(program)
 
 
 @lru_cache
@@ -189,8 +314,7 @@ def _scoring(networks: Networks, model: str, num_docs: int, max_length: int):
 @lru_cache
 def _searching(networks: Networks, num_docs: int):
     def search(params: RagParams, knowledge: Knowledge, question: Tokens) -> Array:
-        queries = networks.tower(params.question_tower, question)
-        return retrieval.exact_top_k(queries, knowledge.vectors, num_docs)[1]
+        return retrieval.nearest(networks.tower(params.question_tower, question), knowledge, num_docs)
 
     return jax.jit(search)
 

@@ -4,7 +4,7 @@
     K  retrieved passages        L  question tokens (generator)  V  vocabulary
     N  passages in the index     P  passage tokens               H  heads
     R  rows the generator reads  S  generator-input tokens       T  target tokens
-                                                                 W  beams
+    C  candidate answers         W  beams, or samples            n  what is remembered of a token
 
 The same letters stand in jaxtyping signatures, einsum strings and comments. `R` is `B * K` wherever passages are read.
 Networks are callables over parameter pytrees: the core knows no framework, and is tested with hand-made ones.
@@ -77,9 +77,22 @@ class Encode(Protocol):
     def __call__(self, params: Params, inputs: Tokens, key: DropoutKey = None) -> PyTree[Array]: ...
 
 
+class Place(NamedTuple):
+    """Where decoder tokens stand in a tree of answers, whose nodes are the cache's slots.
+
+    Answers that begin alike share slots, and nothing is moved when a search drops one answer for another.
+    """
+
+    position: Int[Array, "#R T"]  # how many tokens come before each
+    visible: Bool[Array, "#R T slots"]  # the slots that each attends to: those of its own answer, and its own
+
+
 @runtime_checkable
 class Decode(Protocol):
-    """Logits of the tokens that follow each of `decoder_inputs`, and the cache that the next call continues from."""
+    """The states of `decoder_inputs`, and the cache that the next call continues from, their slots filled in order.
+
+    The tokens continue the cache's in a line, or stand where `place` says.
+    """
 
     def __call__(
         self,
@@ -87,22 +100,34 @@ class Decode(Protocol):
         decoder_inputs: Int[Array, "R T"],
         memory: PyTree[Array],
         cache: PyTree[Array] | None = None,
+        place: Place | None = None,
         key: DropoutKey = None,
-    ) -> tuple[Float[Array, "R T V"], Any]: ...
+    ) -> tuple[Float[Array, "R T width"], Any]: ...
+
+
+@runtime_checkable
+class Logits(Protocol):
+    """What the states of decoder tokens say of the token that follows each."""
+
+    def __call__(self, params: Params, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]: ...
 
 
 @runtime_checkable
 class EmptyCache(Protocol):
-    """A cache for at most `length` decoder tokens in each of `rows` rows."""
+    """A cache of `slots` decoder tokens in each of `rows` rows."""
 
-    def __call__(self, rows: int, length: int) -> PyTree[Array]: ...
+    def __call__(self, rows: int, slots: int) -> PyTree[Array]: ...
 
 
 class Generator(NamedTuple):
-    """A sequence-to-sequence network as three pure functions."""
+    """A sequence-to-sequence network as pure functions.
+
+    `logits` stands apart from `decode`: of a long start only the last state is projected onto the vocabulary.
+    """
 
     encode: Encode
     decode: Decode
+    logits: Logits
     empty_cache: EmptyCache
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 Tokens = list[int]
 NextProbs = Callable[[Tokens], np.ndarray]  # the tokens so far -> the next one's probabilities [V]
+NextLogProbs = Callable[[Tokens], np.ndarray]  # the same, as logarithms
+Scored = tuple[float, Tokens]
 
 
 class Problem(NamedTuple):
@@ -172,6 +174,64 @@ def greedy(next_probs: NextProbs, prefix: Sequence[int], eos: int, length: int) 
     return written
 
 
+def beam_search(
+    next_log_probs: NextLogProbs,
+    eos: int,
+    length: int,
+    num_beams: int,
+    length_penalty: float,
+    early_stopping: bool | str | None,
+) -> list[Scored]:
+    """One question, as transformers searches: its finished answers with log p / length ** length_penalty, best first.
+
+    Of all extensions of the running answers by one token the best 2W are looked at. Those among the first W of them
+    that end (with the end token, or at full length) are finished; of the others the first W run on. The W best finished
+    ones are kept. Among equals the earlier comes first: the extensions of a better answer, smaller tokens, older ends.
+    """
+    running: list[Scored] = [(0.0, [])]
+    finished: list[Scored] = []
+    for written in range(1, length + 1):
+        candidates = []
+        for score, tokens in running:
+            for token, log_prob in enumerate(next_log_probs(tokens)):
+                if log_prob > -math.inf:
+                    candidates.append((score + float(log_prob), [*tokens, token]))
+        candidates = best(candidates, 2 * num_beams)
+        running = []
+        for rank, (score, tokens) in enumerate(candidates):
+            if tokens[-1] != eos and written < length:
+                running.append((score, tokens))
+            elif rank < num_beams:
+                finished.append((score / written**length_penalty, tokens))
+        running, finished = running[:num_beams], best(finished, num_beams)
+        if search_is_over(running, finished, written, length, num_beams, length_penalty, early_stopping):
+            break
+    return finished
+
+
+def search_is_over(
+    running: list[Scored],
+    finished: list[Scored],
+    written: int,
+    length: int,
+    num_beams: int,
+    length_penalty: float,
+    early_stopping: bool | str | None,
+) -> bool:
+    """True: with W finished answers. False: when the best running one, were it to end now, would not be better than the
+    worst of them. "never": when it would not at full length either, if length is rewarded. None: when none runs."""
+    if not running or early_stopping is None or len(finished) < num_beams:
+        return not running
+    if early_stopping is True or num_beams == 1:
+        return True
+    hoped_for = length if early_stopping == "never" and length_penalty > 0 else written
+    return running[0][0] / hoped_for**length_penalty <= finished[-1][0]
+
+
+def best(answers: list[Scored], count: int) -> list[Scored]:
+    return sorted(answers, key=lambda answer: -answer[0])[:count]
+
+
 def rag_token_greedy(
     prior: np.ndarray, next_probs: Sequence[NextProbs], prefix: Sequence[int], eos: int, length: int
 ) -> Tokens:
@@ -202,3 +262,33 @@ def rag_sequence_greedy(
 def teacher_forced(next_probs: Sequence[NextProbs], answer: Tokens, prefix: Sequence[int]) -> np.ndarray:
     """p(v | x, z, y_<t) along one answer, as [K, T, V]."""
     return np.array([[probs([*prefix, *answer[:t]]) for t in range(len(answer))] for probs in next_probs])
+
+
+def tempered(probs: Sequence[float], temperature: float) -> np.ndarray:
+    """p ** (1 / temperature), as a distribution."""
+    weights = [p ** (1 / temperature) for p in probs]
+    return np.array([weight / sum(weights) for weight in weights])
+
+
+def only(probs: Sequence[float], kept: Sequence[int]) -> np.ndarray:
+    """The tokens that are kept, as a distribution."""
+    total = sum(probs[token] for token in kept)
+    return np.array([p / total if token in kept else 0.0 for token, p in enumerate(probs)])
+
+
+def most_probable(probs: Sequence[float], k: int) -> list[int]:
+    """k tokens."""
+    return sorted(range(len(probs)), key=lambda token: -probs[token])[:k]
+
+
+def nucleus(probs: Sequence[float], p: float) -> list[int]:
+    """The fewest most probable tokens that together have probability p."""
+    k = 1
+    while k < len(probs) and sum(probs[token] for token in most_probable(probs, k)) < p:
+        k += 1
+    return most_probable(probs, k)
+
+
+def likely_enough(probs: Sequence[float], p: float) -> list[int]:
+    """The tokens with p times the largest probability, at least."""
+    return [token for token in range(len(probs)) if probs[token] >= p * max(probs)]

@@ -1,10 +1,13 @@
 """The `rag-jax` command."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rag_jax import cli
+from rag_jax.data.jsonl import write_jsonl
 
 
 def test_answer_prints_answer_probability_and_passages(trained, capsys) -> None:
@@ -19,22 +22,99 @@ def test_answer_prints_answer_probability_and_passages(trained, capsys) -> None:
         assert passage.text in printed
 
 
+def test_n_best_answers_are_printed_one_below_the_other(trained, capsys) -> None:
+    rag, _, workdir = trained
+    cli.main(["answer", "what colour is Norburg", "--workdir", str(workdir), "--num-beams", "3", "--n-best", "3"])
+    printed = capsys.readouterr().out
+    (expected,) = rag.answer(["what colour is Norburg"], num_beams=3, n_best=3)
+    places = [printed.index(f"{each.log_prob:.4f}") for each in (expected, *expected.alternatives)]
+    assert places == sorted(places)
+
+
+def test_a_file_of_questions_becomes_a_file_of_answers(trained, tmp_path: Path, capsys) -> None:
+    rag, _, workdir = trained
+    asked = {"a": "what colour is Norburg", "b": "what colour is Sudhof", "3": "what colour is Westal"}
+    write_jsonl(tmp_path / "asked.jsonl", ({"id": name, "question": text} for name, text in asked.items()))
+    options = ["--num-beams", "2", "--n-best", "2", "--num-docs", "3"]
+    files = ["--file", str(tmp_path / "asked.jsonl"), "--output", str(tmp_path / "answers.jsonl")]
+    cli.main(["answer", "--workdir", str(workdir), *files, *options])
+    assert capsys.readouterr().out == ""
+    lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["question"]) for line in lines] == list(asked.items())
+    for line, answer in zip(lines, rag.answer(list(asked.values()), num_beams=2, n_best=2, num_docs=3), strict=True):
+        assert line["answer"] == answer.text
+        assert line["tokens"] == answer.tokens
+        assert line["log_prob"] == pytest.approx(answer.log_prob, rel=1e-4)
+        assert line["score"] == pytest.approx(answer.score, rel=1e-4)
+        assert [passage["id"] for passage in line["passages"]] == [passage.id for passage in answer.passages]
+        assert np.shape(line["token_posteriors"]) == (3, len(answer.tokens))
+        assert [each["answer"] for each in line["alternatives"]] == [each.text for each in answer.alternatives]
+
+
+def test_labels_are_ranked(trained, tmp_path: Path) -> None:
+    rag, _, workdir = trained
+    output = ["--output", str(tmp_path / "answers.jsonl")]
+    cli.main(["answer", "what colour is Norburg", "--workdir", str(workdir), *output, "--labels", "red", "blue"])
+    (line,) = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert line["answer"] == rag.choose(["what colour is Norburg"], ["red", "blue"])[0].text
+    assert {line["answer"], line["alternatives"][0]["answer"]} == {"red", "blue"}
+
+
+ASKED = "what colour is Norburg"
+
+
 @pytest.mark.parametrize(
-    ("question", "options", "what"),
+    ("arguments", "what"),
     [
-        ("  ", [], "question 1 is empty; write one"),
-        ("what colour is Norburg", ["--num-docs", "1000"], "cannot read 1000 of 256 passages; ask for 1 to 256"),
-        ("what colour is Norburg", ["--num-docs", "0"], "cannot read 0 of 256 passages; ask for 1 to 256"),
-        ("old " * 50, [], "max_question = 16"),
+        (["  "], "question 1 is empty; write one"),
+        ([ASKED, "--num-docs", "1000"], "cannot read 1000 of 256 passages; ask for 1 to 256"),
+        ([ASKED, "--num-docs", "0"], "cannot read 0 of 256 passages; ask for 1 to 256"),
+        (["old " * 50], "max_question = 16"),
+        ([ASKED, "--num-beams", "0"], "num_beams is 0; search with 1 (greedy) or more"),
+        ([ASKED, "--num-beams", "2", "--n-best", "3"], "n_best is 3, more than num_beams = 2; ask for 1 to 2"),
+        ([ASKED, "--max-length", "5"], "max_length is 5, the model was trained with 4; give 1 to 4"),
+        ([ASKED, "--prefix", "red blue green white"], "shorten it to 3 at most"),
+        ([ASKED, "--method", "fast"], "method fast is a search of RAG-Sequence"),
+        ([ASKED, "--top-k", "3"], "top_k shapes samples, and sample is off"),
+        ([ASKED, "--labels", "red", "red"], "give two or more, all different"),
+        ([ASKED, "--labels", "red", "blue", "--num-beams", "3"], "labels are ranked as they are"),
+        ([ASKED, "--num-beams", "many"], "rag-jax answer --help lists all options"),
+        ([ASKED, "--file", "questions.jsonl"], "ask QUESTIONS or name a --file of them, one of the two"),
+        ([], "ask QUESTIONS or name a --file of them, one of the two"),
+        (["--file", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
     ],
 )
-def test_bad_questions_are_one_line(trained, capsys, question, options, what) -> None:
+def test_what_cannot_be_answered_is_one_line(trained, capsys, arguments, what) -> None:
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["answer", question, "--workdir", str(trained[2]), *options])
+        cli.main(["answer", *arguments, "--workdir", str(trained[2])])
     said = capsys.readouterr().err
     assert stopped.value.code == 2
     assert what in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["ask"], "no command 'ask'; the commands are answer, benchmark"),
+        (["benchmark"], "no benchmark ''; the benchmarks are decode"),
+        (["benchmark", "decode", "--size", "huge"], "rag-jax benchmark decode --help lists all options"),
+    ],
+)
+def test_commands_that_do_not_exist_are_named(capsys, arguments, what) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert what in capsys.readouterr().err
+
+
+def test_help_lists_the_commands_and_their_options(capsys) -> None:
+    cli.main(["--help"])
+    assert "answer" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["answer", "--help"])
+    assert not stopped.value.code
+    assert "--num-beams" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_no_workdir_is_named(tmp_path: Path, capsys) -> None:

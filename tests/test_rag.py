@@ -68,6 +68,64 @@ def test_a_changed_fact_changes_the_answer_and_nothing_is_trained(rag: RAG) -> N
     assert changed.params is rag.params
 
 
+def test_n_best_are_different_and_best_first(rag: RAG) -> None:
+    for answer in rag.answer(ASKED, num_beams=4, n_best=4):
+        ranked = [answer, *answer.alternatives]
+        assert len({each.text for each in ranked} | {tuple(each.tokens) for each in ranked}) >= len(ranked)
+        assert [each.score for each in ranked] == sorted((each.score for each in ranked), reverse=True)
+    greedy = rag.answer(ASKED)
+    assert [answer.text for answer in greedy] == [answer.text for answer in rag.answer(ASKED, num_beams=1)]
+
+
+def test_every_answer_begins_with_its_prefix(rag: RAG) -> None:
+    prefixes = ["red", "", "blue", "", "white"]
+    answers = rag.answer(ASKED, prefixes=prefixes)
+    free = rag.answer(ASKED)
+    for answer, prefix, without in zip(answers, prefixes, free, strict=True):
+        assert answer.text.startswith(prefix)
+        if not prefix:
+            assert answer.text == without.text
+    likelihoods = rag.log_likelihood(ASKED, [answer.text for answer in answers])
+    np.testing.assert_allclose(likelihoods, [answer.log_prob for answer in answers], rtol=1e-4, atol=1e-6)
+
+
+def test_passages_that_another_search_chose_are_read(rag: RAG) -> None:
+    nearest = rag.search(ASKED, 2)
+    same, usual = rag.answer(ASKED, rows=nearest), rag.answer(ASKED)
+    assert [answer.text for answer in same] == [answer.text for answer in usual]
+    other = rag.answer(ASKED, rows=(nearest + 7) % 256)
+    passages = rag.parts.store.passages
+    assert [[p.id for p in a.passages] for a in other] == [[passages[(r + 7) % 256].id for r in rs] for rs in nearest]
+    alone = rag.answer(ASKED, rows=np.stack([nearest[:, 0], np.full(len(ASKED), -1)], axis=1))
+    assert [[p.id for p in a.passages] for a in alone] == [[passages[row].id] for row in nearest[:, 0]]
+
+
+def test_samples_depend_on_the_seed_and_not_on_their_company(rag: RAG) -> None:
+    flat = {"sample": True, "temperature": 5.0, "n_best": 4}
+    first, again, other = (rag.answer(ASKED, seed=seed, **flat) for seed in (1, 1, 2))
+    texts = [[[a.text, *(b.text for b in a.alternatives)] for a in answers] for answers in (first, again, other)]
+    assert texts[0] == texts[1] != texts[2]
+    assert rag.answer(ASKED[:1], seed=1, **flat)[0].text == first[0].text
+
+
+def test_the_chosen_label_is_the_likeliest(rag: RAG) -> None:
+    labels = ["red", "blue", "white"]
+    by_label = np.stack([rag.log_likelihood(ASKED, [label] * len(ASKED)) for label in labels], axis=1)
+    for answer, likelihoods in zip(rag.choose(ASKED, labels), by_label, strict=True):
+        ranked = [answer, *answer.alternatives]
+        order = np.argsort(-likelihoods)
+        assert [each.text for each in ranked] == [labels[i] for i in order]
+        np.testing.assert_allclose([each.log_prob for each in ranked], likelihoods[order], rtol=1e-4, atol=1e-5)
+
+
+def test_banned_words_and_lengths_are_obeyed(rag: RAG) -> None:
+    free = rag.answer(ASKED[:2])
+    others = rag.answer(ASKED[:2], bad_words=tuple(answer.text for answer in free))
+    assert not {answer.text for answer in others} & {answer.text for answer in free}
+    assert all(len(answer.tokens) >= 4 for answer in rag.answer(ASKED[:2], min_length=4))
+    assert all(len(answer.tokens) == 1 for answer in rag.answer(ASKED[:2], max_length=1))
+
+
 @pytest.mark.parametrize("k", [0, 257])
 def test_a_k_that_the_index_has_not_is_refused(rag: RAG, k: int) -> None:
     with pytest.raises(InputError, match=f"cannot read {k} of 256 passages"):

@@ -1,36 +1,34 @@
-"""Decoding: from questions to answers in one compiled program.
+"""Decoding: from questions to answers in one compiled program (Lewis et al. 2020, section 2.5).
 
-The loop knows nothing of retrieval: it repeats a step function. RAG-Token's step marginalises over the passages before
-a token is chosen; RAG-Sequence lets each passage propose its own answer and then scores every proposal under every
-passage (Lewis et al. 2020, section 2.5, "thorough decoding"). Each passage is encoded once.
+RAG-Token is one language model, the mixture of the passages at every token, and any search decodes it. RAG-Sequence has
+a module of its own. Each passage is encoded once; every answer comes back with the passages that it rests on.
 """
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.core import likelihood, reading, retrieval
-from rag_jax.types import Generator, Knowledge, Networks, Params, RagParams, Retrieved, Tokens
-
-
-class Limits(NamedTuple):
-    """How an answer begins and ends."""
-
-    prefix: tuple[int, ...]  # tokens that the decoder starts from: those that training started targets with
-    eos: int
-    max_length: int  # T: target tokens at most, the end token included
+from rag_jax.core import likelihood, reading, retrieval, trie
+from rag_jax.core.language import mixture
+from rag_jax.core.search import Limits, Search, take
+from rag_jax.core.tree import Reader, spread
+from rag_jax.core.trie import BLOCKS, Blocks
+from rag_jax.types import Knowledge, Networks, RagParams, Retrieved, Tokens
 
 
 class Decoded(NamedTuple):
-    """One answer per question; after its end an answer is filled up with the end token."""
+    """The best answers to each question, best first; after its end an answer is filled up with the end token."""
 
-    tokens: Int[Array, "B T"]
-    mask: Bool[Array, "B T"]
-    log_prob: Float[Array, "B"]  # log p(y|x) of the model that decoded it
-    doc_posterior: Float[Array, "B K"]  # RAG-Sequence: p(z|x,y); RAG-Token: the mean over tokens
-    token_doc_posterior: Float[Array, "B K T"]  # RAG-Token: p(z|x,y_t,y_<t); RAG-Sequence: the same for each token
+    tokens: Int[Array, "B C T"]
+    mask: Bool[Array, "B C T"]  # the answer's tokens, its end included; none where there is no such answer
+    exists: Bool[Array, "B C"]  # False where fewer answers were found than asked for
+    log_prob: Float[Array, "B C"]  # log p(y|x) of the model that decoded it
+    score: Float[Array, "B C"]  # length-normalised: the search's own (RAG-Token), log_prob per token (RAG-Sequence)
+    doc_posterior: Float[Array, "B C K"]  # RAG-Sequence: p(z|x,y); RAG-Token: the mean over tokens
+    token_doc_posterior: Float[Array, "B C K T"]  # RAG-Token: p(z|x,y_t,y_<t); RAG-Sequence: the same for each token
 
 
 class Answered(NamedTuple):
@@ -42,18 +40,18 @@ class Answered(NamedTuple):
 
 
 @runtime_checkable
-class Step(Protocol):
-    """Log-probabilities of the token after `tokens`, which continue what `state` has seen."""
+class Decoder(Protocol):
+    """Decode from what was read, a prior over its passages, and the tokens `[B, G]` that the answers begin with."""
 
-    def __call__(self, tokens: Int[Array, "R t"], state: Any) -> tuple[Float[Array, "R V"], Any]: ...
+    def __call__(self, reader: Reader, doc_log_prior: Array, given: Tokens) -> Decoded: ...
 
 
 @runtime_checkable
-class Decoder(Protocol):
-    """Decode from a prior over passages `[B, K]` and their encoded inputs (rows `B * K`)."""
+class Judge(Protocol):
+    """Answers with their likelihood and posteriors, from their tokens' log-probabilities under each passage."""
 
     def __call__(
-        self, generator: Generator, params: Params, doc_log_prior: Array, memory: PyTree[Array], limits: Limits
+        self, doc_log_prior: Array, answers: Tokens, exist: Array, target_log_probs: Float[Array, "B C K T"]
     ) -> Decoded: ...
 
 
@@ -63,126 +61,130 @@ def answer(
     knowledge: Knowledge,
     question: Tokens,
     prompt: Tokens,
+    given: Tokens,
+    rows: Int[Array, "B K"] | None = None,
     *,
     decoder: Decoder,
-    limits: Limits,
     num_docs: int,
     max_length: int,
 ) -> Answered:
-    """Encode the questions, search, read the passages, decode: jit this with everything after `prompt` fixed."""
+    """Encode the questions, search, read the passages, decode: one program from question tokens to answer tokens.
+
+    `rows` of the index, where another search chose them (-1: none), are read instead of the K nearest.
+    """
     queries = networks.tower(params.question_tower, question)
-    retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs)
+    if rows is None:
+        rows = retrieval.nearest(queries, knowledge, num_docs)
+    retrieved, passages = retrieval.gather(queries, knowledge, rows)
+    return answer_from(networks, params, retrieved, passages, prompt, given, decoder=decoder, max_length=max_length)
+
+
+def answer_from(
+    networks: Networks,
+    params: RagParams,
+    retrieved: Retrieved,
+    passages: Tokens,
+    prompt: Tokens,
+    given: Tokens,
+    *,
+    decoder: Decoder,
+    max_length: int,
+) -> Answered:
+    """Read the passages `[B, K, P]`, wherever they come from, and decode."""
     prior = likelihood.doc_log_prior(retrieved.scores, retrieved.valid)
     inputs = reading.assemble(passages, prompt, max_length)
     memory = networks.generator.encode(params.generator, reading.rows(inputs))
-    return Answered(retrieved, prior, decoder(networks.generator, params.generator, prior, memory, limits))
+    return Answered(retrieved, prior, decoder(Reader(networks.generator, params.generator, memory), prior, given))
 
 
-def rag_token_greedy(
-    generator: Generator,
-    params: Params,
+def rag_token(
+    reader: Reader,
     doc_log_prior: Float[Array, "B K"],
-    memory: PyTree[Array],
+    given: Tokens,
+    *,
+    search: Search,
     limits: Limits,
+    n_best: int = 1,
 ) -> Decoded:
-    """RAG-Token, greedy: at each step the token of the largest marginal `sum_z p(z|x) p(y_t | x, z, y_<t)`."""
-    batch, k = doc_log_prior.shape
-
-    def step(tokens: Int[Array, "B t"], state: Any) -> tuple[Float[Array, "B V"], Any]:
-        logits, cache = generator.decode(params, jnp.repeat(tokens, k, axis=0), memory, state)
-        log_probs = jax.nn.log_softmax(logits[:, -1].astype(jnp.float32), axis=1).reshape(batch, k, -1)
-        return jax.nn.logsumexp(doc_log_prior[:, :, None] + log_probs, axis=1), cache
-
-    tokens = greedy(step, _empty_cache(generator, batch * k, limits), batch, limits)
-    mask = until_end(tokens, limits.eos)
-    scored = score(generator, params, memory, tokens, limits.prefix, k)
-    posterior = likelihood.token_doc_posterior(doc_log_prior, scored, mask)
-    mean_posterior = jnp.sum(posterior, axis=2) / jnp.sum(mask, axis=1)[:, None].astype(jnp.float32)
-    log_prob = likelihood.rag_token(doc_log_prior, scored, mask)
-    return Decoded(tokens, mask, log_prob, mean_posterior, posterior)
+    """RAG-Token: search the mixture `sum_z p(z|x) p(y_t | x, z, y_<t)`, one set of hypotheses per question."""
+    found = search(mixture(reader, doc_log_prior, given, limits), limits)
+    found = jax.tree.map(lambda each: each[:, :n_best], found)
+    decoded = by_token(doc_log_prior, found.tokens, found.exist, found.evidence)
+    return decoded._replace(score=found.scores)
 
 
-def rag_sequence_greedy(
-    generator: Generator,
-    params: Params,
+def choose(
+    reader: Reader,
     doc_log_prior: Float[Array, "B K"],
-    memory: PyTree[Array],
+    given: Tokens,
+    *,
+    answers: Tokens,
+    judge: Judge,
     limits: Limits,
+    blocks: Blocks = BLOCKS,
 ) -> Decoded:
-    """RAG-Sequence, thorough: each passage's greedy answer is a candidate; the likeliest under all passages wins."""
-    batch, k = doc_log_prior.shape
+    """Of given answers `[B, C, T]` the likeliest, best first: the labels of a classifier, the choices of a question.
 
-    def step(tokens: Int[Array, "R t"], state: Any) -> tuple[Float[Array, "R V"], Any]:
-        logits, cache = generator.decode(params, tokens, memory, state)
-        return logits[:, -1], cache
-
-    proposals = greedy(step, _empty_cache(generator, batch * k, limits), batch * k, limits)
-    candidates = jnp.swapaxes(proposals.reshape(batch, k, -1), 0, 1)
-
-    def judge(tokens):
-        mask = until_end(tokens, limits.eos)
-        scored = score(generator, params, memory, tokens, limits.prefix, k)
-        log_prob = likelihood.rag_sequence(doc_log_prior, scored, mask)
-        posterior = likelihood.sequence_doc_posterior(doc_log_prior, scored, mask)
-        per_token = jnp.where(mask[:, None, :], posterior[:, :, None], 0.0)
-        return Decoded(tokens, mask, log_prob, posterior, per_token)
-
-    judged = jax.lax.map(judge, candidates)  # one candidate of every question at a time: memory does not grow with K
-    proposed = jnp.where(jnp.isneginf(doc_log_prior).T, -jnp.inf, judged.log_prob)  # a missing passage proposes nothing
-    best = jnp.argmax(proposed, axis=0)
-    return jax.tree.map(lambda each: each[best, jnp.arange(batch)], judged)
-
-
-DECODERS: dict[str, Decoder] = {"token": rag_token_greedy, "sequence": rag_sequence_greedy}
-
-
-def greedy(step: Step, state: Any, rows: int, limits: Limits) -> Int[Array, "R T"]:
-    """The most probable token at each step, until every row has ended or T tokens are written.
-
-    The prefix goes through `step` in one pass. What follows a row's end token is the end token again.
+    `judge` is `by_token` or `by_sequence`. The answers must begin with what they are `given`.
     """
-    prefix = jnp.broadcast_to(jnp.asarray(limits.prefix, jnp.int32)[None, :], (rows, len(limits.prefix)))
-    log_probs, state = step(prefix, state)
-    token = jnp.argmax(log_probs, axis=1).astype(jnp.int32)
-    tokens = jnp.full((rows, limits.max_length), limits.eos, jnp.int32).at[:, 0].set(token)
-
-    def unfinished(carry):
-        written, token, _, _ = carry
-        return (written < limits.max_length) & jnp.any(token != limits.eos)
-
-    def extend(carry):
-        written, token, tokens, state = carry
-        log_probs, state = step(token[:, None], state)
-        following = jnp.argmax(log_probs, axis=1).astype(jnp.int32)
-        following = jnp.where(token == limits.eos, limits.eos, following)
-        tokens = jax.lax.dynamic_update_slice_in_dim(tokens, following[:, None], written, axis=1)
-        return written + 1, following, tokens, state
-
-    return jax.lax.while_loop(unfinished, extend, (jnp.int32(1), token, tokens, state))[2]
+    asked = jnp.broadcast_to(~jnp.isneginf(doc_log_prior)[:, None, :], (*answers.lengths.shape, doc_log_prior.shape[1]))
+    scored = score(reader, given, answers, asked, limits, blocks)
+    return best(judge(doc_log_prior, answers, jnp.ones(answers.lengths.shape, bool), scored), answers.lengths.shape[1])
 
 
 def score(
-    generator: Generator,
-    params: Params,
-    memory: PyTree[Array],
-    targets: Int[Array, "B T"],
-    prefix: tuple[int, ...],
-    num_docs: int,
-) -> Float[Array, "B K T"]:
-    """`log p(y_t | x, z, y_<t)` of given answers under each of their K encoded passages, in one pass."""
-    batch, length = targets.shape
-    start = jnp.broadcast_to(jnp.asarray(prefix, targets.dtype)[None, :], (batch, len(prefix)))
-    inputs = jnp.concatenate([start, targets[:, :-1]], axis=1)
-    logits, _ = generator.decode(params, jnp.repeat(inputs, num_docs, axis=0), memory)
-    logits = logits[:, len(prefix) - 1 :].reshape(batch, num_docs, length, -1)
-    return likelihood.target_log_probs(logits, targets)
+    reader: Reader,
+    given: Tokens,
+    answers: Tokens,
+    asked: Bool[Array, "B C K"],
+    limits: Limits,
+    blocks: Blocks = BLOCKS,
+) -> Float[Array, "B C K T"]:
+    """`log p(y_t | x, z, y_<t)` of answers `[B, C, T]` under the passages that are `asked` for each; zero elsewhere."""
+    k = asked.shape[2]
+    by_row = jnp.swapaxes(asked, 1, 2).reshape(-1, asked.shape[1])
+    found = trie.score(reader, spread(given, k), spread(answers, k), by_row, limits, blocks)
+    return jnp.swapaxes(found.reshape(-1, k, *found.shape[1:]), 1, 2)
 
 
-def until_end(tokens: Int[Array, "B T"], eos: int) -> Bool[Array, "B T"]:
-    """True up to and including the first end token."""
-    ended = jnp.cumsum((tokens == eos).astype(jnp.int32), axis=1)
-    return (ended == 0) | ((ended == 1) & (tokens == eos))
+def by_token(
+    doc_log_prior: Float[Array, "B K"],
+    answers: Tokens,
+    exist: Bool[Array, "B C"],
+    target_log_probs: Float[Array, "B C K T"],
+) -> Decoded:
+    """Answers with their likelihood and posteriors under RAG-Token, in the order given."""
+    mask = answers.mask & exist[:, :, None]
+    log_prob = _per_answer(likelihood.rag_token)(doc_log_prior, target_log_probs, mask)
+    per_token = _per_answer(likelihood.token_doc_posterior)(doc_log_prior, target_log_probs, mask)
+    length = jnp.maximum(jnp.sum(mask, axis=2), 1).astype(jnp.float32)
+    log_prob = jnp.where(exist, log_prob, -jnp.inf)
+    posterior = jnp.sum(per_token, axis=3) / length[:, :, None]
+    return Decoded(answers.ids, mask, exist, log_prob, log_prob / length, posterior, per_token)
 
 
-def _empty_cache(generator: Generator, rows: int, limits: Limits) -> PyTree[Array]:
-    return generator.empty_cache(rows, len(limits.prefix) + limits.max_length - 1)
+def by_sequence(
+    doc_log_prior: Float[Array, "B K"],
+    answers: Tokens,
+    exist: Bool[Array, "B C"],
+    target_log_probs: Float[Array, "B C K T"],
+) -> Decoded:
+    """Answers with their likelihood and posterior under RAG-Sequence, in the order given."""
+    mask = answers.mask & exist[:, :, None]
+    log_prob = _per_answer(likelihood.rag_sequence)(doc_log_prior, target_log_probs, mask)
+    log_prob = jnp.where(exist, log_prob, -jnp.inf)
+    posterior = _per_answer(likelihood.sequence_doc_posterior)(doc_log_prior, target_log_probs, mask)
+    posterior = jnp.where(exist[:, :, None], posterior, 0.0)
+    per_token = jnp.where(mask[:, :, None, :], posterior[:, :, :, None], 0.0)
+    length = jnp.maximum(jnp.sum(mask, axis=2), 1).astype(jnp.float32)
+    return Decoded(answers.ids, mask, exist, log_prob, log_prob / length, posterior, per_token)
+
+
+def best(decoded: Decoded, count: int) -> Decoded:
+    """The likeliest `count` answers to each question, best first."""
+    return take(decoded, jax.lax.top_k(decoded.log_prob, count)[1])
+
+
+def _per_answer(function: Callable) -> Callable:
+    """A likelihood of one answer per question, for C of them."""
+    return jax.vmap(function, in_axes=(None, 1, 1), out_axes=1)

@@ -40,7 +40,8 @@ def read(
     batch, k, _ = inputs.ids.shape
     encode_key, decode_key = split(key)
     memory = generator.encode(params, rows(inputs), encode_key)
-    logits, _ = generator.decode(params, jnp.repeat(decoder_inputs, k, axis=0), memory, None, decode_key)
+    states, _ = generator.decode(params, jnp.repeat(decoder_inputs, k, axis=0), memory, key=decode_key)
+    logits = generator.logits(params, states)
     return logits.reshape(batch, k, *logits.shape[1:])
 
 

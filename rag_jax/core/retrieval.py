@@ -54,17 +54,16 @@ def exact_top_k(
     return top, jnp.where(jnp.isneginf(top), -1, ids)
 
 
-def retrieve(queries: Float[Array, "B D"], knowledge: Knowledge, k: int) -> tuple[Retrieved, Tokens]:
-    """Search the index and take out the passages: what was found, and its tokens `[B, K, P]`.
-
-    Rows that do not exist hold the index's first passage, marked as not `valid`.
-    """
-    _, ids = exact_top_k(jax.lax.stop_gradient(queries), knowledge.vectors, k)
-    return gather(queries, knowledge, ids)
+def nearest(queries: Float[Array, "B D"], knowledge: Knowledge, k: int) -> Int[Array, "B K"]:
+    """The rows of the k passages of the largest inner product, best first; -1 where the index has fewer."""
+    return exact_top_k(jax.lax.stop_gradient(queries), knowledge.vectors, k)[1]
 
 
 def gather(queries: Float[Array, "B D"], knowledge: Knowledge, ids: Int[Array, "B K"]) -> tuple[Retrieved, Tokens]:
-    """Take the passages `ids` out of the index, whoever chose them; -1 marks a missing one."""
+    """Take the passages `ids` out of the index, whoever chose them: what was found, and its tokens `[B, K, P]`.
+
+    -1 marks a missing one: it holds the index's first passage and is not `valid`.
+    """
     rows = jnp.maximum(ids, 0)
     found = Retrieved(ids, scores(queries, knowledge.vectors[rows]), ids >= 0)
     return found, jax.tree.map(lambda stored: stored[rows], knowledge.passages)

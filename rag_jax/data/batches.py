@@ -12,7 +12,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from rag_jax.data.questions import Question
-from rag_jax.data.tokenizers import Vocabulary, encode_texts, pad
+from rag_jax.data.tokenizers import Vocabulary, pad
 from rag_jax.errors import InputError
 from rag_jax.types import Batch, host
 
@@ -47,22 +47,22 @@ def tokenize(
     """Tokenise (question, answer) pairs; `rows` tells which row of the index a passage id has, `ladder` the
     shapes that questions are padded to.
 
-    Questions are cut for the tower at `max_question` tokens; for the generator they must fit whole, as targets must.
-    Raises `InputError` for one that does not.
+    Questions must fit whole, in either vocabulary, as targets must. Raises `InputError` for one that does not.
     """
     texts = [question.question for question, _ in pairs]
     prompts = vocabulary.prompts(texts)
     targets = vocabulary.targets([answer for _, answer in pairs])
-    for (question, answer), prompt, target in zip(pairs, prompts, targets, strict=True):
-        if len(prompt) > max_question:
-            raise _too_long(f"question {question.id!r}", len(prompt), "max_question", max_question)
+    questions = [encoding.ids for encoding in tower.encode_batch(texts)]
+    for (question, answer), asked, prompt, target in zip(pairs, questions, prompts, targets, strict=True):
+        longest = max(len(asked), len(prompt))
+        if longest > max_question:
+            raise _too_long(f"question {question.id!r}", longest, "max_question", max_question)
         if len(target) > max_target:
             raise _too_long(
                 f"answer {answer[:40]!r} of question {question.id!r}", len(target), "max_target", max_target
             )
     gold = [[rows[i] for i in question.positive_ids if i in rows] for question, _ in pairs]
     width = max(1, *map(len, gold), 1)
-    questions = encode_texts(tower, texts, max_question)
     buckets = [bucket(len(q), len(prompt), ladder) for q, prompt in zip(questions, prompts, strict=True)]
     return Examples(questions, prompts, targets, np.asarray(pad(gold, width, -1).ids), np.asarray(buckets, np.int32))
 

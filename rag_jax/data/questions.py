@@ -43,6 +43,21 @@ def read_questions(path: str | Path) -> list[Question]:
     return questions
 
 
+def read_asked(path: str | Path) -> list[tuple[str, str]]:
+    """Reads (id, question) of a file of questions to be answered: like `read_questions`, but for the answers."""
+    ids = UniqueIds()
+    asked = []
+    for number, row in read_jsonl(path):
+        place = f"{path}:{number}"
+        asked.append(
+            (checked_id(row.get("id", number), "id", place), checked_text(row.get("question"), "question", place))
+        )
+        ids.add(asked[-1][0], place)
+    if not asked:
+        raise InputError(f'{path}: holds no questions; write one {{"question": …}} on each line')
+    return asked
+
+
 def training_pairs(questions: Iterable[Question], all_answers: bool) -> list[tuple[Question, str]]:
     """The (question, target) pairs of a training set.
 

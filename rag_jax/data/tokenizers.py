@@ -45,6 +45,10 @@ class Vocabulary(NamedTuple):
         """` answer </s>`, whole; the leading space makes a word the same tokens here as inside a passage."""
         return [[*ids, self.eos] for ids in self._encode([f" {answer}" for answer in answers])]
 
+    def prefixes(self, texts: Sequence[str]) -> list[list[int]]:
+        """` text`, the beginning of an answer; of an empty text nothing."""
+        return self._encode([f" {text.strip()}" if text.strip() else "" for text in texts])
+
     def text(self, ids: Iterable[int]) -> str:
         """The text of generated ids, special tokens left out."""
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True).strip()

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float
 class Attention(nn.Module):
     """Scaled dot-product attention with `H` heads; four projections with biases, as in BERT and BART.
 
-    Keys and values are made by `project` and passed to `__call__`: a caller may compute them once and keep them.
+    Keys and values are made by `project` and passed to `__call__`: a caller may compute them once and keep them. Heads
+    stand before positions, as the batched matrix products read them: keeping is worth nothing if each use transposes.
     """
 
     width: int
@@ -27,25 +28,26 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = dense(), dense(), dense(), dense()
         self.drop = nn.Dropout(self.dropout)
 
-    def project(self, states: Float[Array, "R S width"]) -> tuple[Float[Array, "R S H d"], Float[Array, "R S H d"]]:
+    def project(self, states: Float[Array, "R S width"]) -> tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]:
         """Keys and values of the attended states."""
-        return self._split(self.key(states)), self._split(self.value(states))
+        return jnp.swapaxes(self._split(self.key(states)), 2, 3), self._split(self.value(states))
 
     def __call__(
         self,
         states: Float[Array, "R T width"],
-        keys: Float[Array, "R S H d"],
-        values: Float[Array, "R S H d"],
+        keys: Float[Array, "R H d S"],
+        values: Float[Array, "R H S d"],
         mask: Bool[Array, "#R #T S"],
         deterministic: bool,
     ) -> Float[Array, "R T width"]:
         """Attend from `states` to the positions where `mask` is True; the softmax is float32 whatever the dtype."""
         queries = self._split(self.query(states)) * (self.width // self.heads) ** -0.5
-        scores = jnp.einsum("RTHd,RSHd->RHTS", queries, keys, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("RHTd,RHdS->RHTS", queries, keys, preferred_element_type=jnp.float32)
         scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(scores.dtype).min)
         weights = self.drop(jax.nn.softmax(scores, axis=3).astype(self.dtype), deterministic=deterministic)
-        mixed = jnp.einsum("RHTS,RSHd->RTHd", weights, values)
-        return self.out(mixed.reshape(*states.shape[:2], self.width))
+        mixed = jnp.einsum("RHTS,RHSd->RHTd", weights, values)
+        return self.out(jnp.swapaxes(mixed, 1, 2).reshape(*states.shape[:2], self.width))
 
-    def _split(self, projected: Float[Array, "R T width"]) -> Float[Array, "R T H d"]:
-        return projected.reshape(*projected.shape[:2], self.heads, self.width // self.heads)
+    def _split(self, projected: Float[Array, "R T width"]) -> Float[Array, "R H T d"]:
+        heads = projected.reshape(*projected.shape[:2], self.heads, self.width // self.heads)
+        return jnp.swapaxes(heads, 1, 2)

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.models.attention import Attention
-from rag_jax.types import DropoutKey, Generator, Params, Tokens
+from rag_jax.types import DropoutKey, Generator, Params, Place, Tokens
 
-Read = tuple[Float[Array, "R S H d"], Float[Array, "R S H d"]]  # keys and values of the inputs
-Past = tuple[Float[Array, "R past H d"], Float[Array, "R past H d"]]  # keys and values of the answer so far
+Read = tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]  # keys and values of the inputs
+Past = tuple[Float[Array, "R H d slots"], Float[Array, "R H slots d"]]  # keys and values of the answers so far
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Memory(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """The decoder's own past: each layer's self-attention keys and values; `length` positions are filled."""
+    """The decoder's own past: each layer's self-attention keys and values; `length` slots are filled."""
 
     layers: tuple[Past, ...]
     length: Int[Array, ""]
@@ -90,7 +90,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention over the past, cross-attention to the memory, feed-forward (post-LN)."""
+    """Self-attention to what each token may see, cross-attention to the memory, feed-forward (post-LN)."""
 
     config: BartConfig
 
@@ -106,14 +106,14 @@ class DecoderLayer(nn.Module):
         states: Float[Array, "R T width"],
         past: Past | None,
         offset: Int[Array, ""],
-        causal: Bool[Array, "1 T past"],
+        visible: Bool[Array, "#R T slots"],
         memory: Read,
         memory_mask: Bool[Array, "R 1 S"],
         deterministic: bool,
     ) -> tuple[Float[Array, "R T width"], Past]:
         own = self.attention.project(states)
         present = own if past is None else _write(past, own, offset)
-        mixed = self.attention(states, *present, causal, deterministic)
+        mixed = self.attention(states, *present, visible, deterministic)
         states = self.attention_norm(states + self.drop(mixed, deterministic=deterministic))
         mixed = self.cross(states, *memory, memory_mask, deterministic)
         states = self.cross_norm(states + self.drop(mixed, deterministic=deterministic))
@@ -141,39 +141,42 @@ class Bart(nn.Module):
 
     def __call__(self, ids: Int[Array, "R S"], mask: Bool[Array, "R S"], decoder_ids: Int[Array, "R T"]):
         """Both halves at once: only to make parameters of the right shapes."""
-        return self.decode(decoder_ids, self.encode(ids, mask, True), None, True)[0]
+        return self.logits(self.decode(decoder_ids, self.encode(ids, mask, True), None, None, True)[0])
 
     def encode(self, ids: Int[Array, "R S"], mask: Bool[Array, "R S"], deterministic: bool) -> Memory:
         """Read the inputs and project them for every decoder layer's cross-attention."""
-        states = self._embed(ids, self.encoder_position, jnp.int32(0))
+        states = self._embed(ids, self.encoder_position, jnp.arange(ids.shape[1], dtype=jnp.int32)[None, :])
         states = self.drop(self.encoder_norm(states), deterministic=deterministic)
         for layer in self.encoder_layers:
             states = layer(states, mask[:, None, :], deterministic)
         return Memory(tuple(layer.cross.project(states) for layer in self.decoder_layers), mask)
 
     def decode(
-        self, ids: Int[Array, "R T"], memory: Memory, cache: Cache | None, deterministic: bool
-    ) -> tuple[Float[Array, "R T V"], Cache]:
-        """Logits of the tokens after each of `ids`, which follow what the cache holds (None: nothing)."""
+        self, ids: Int[Array, "R T"], memory: Memory, cache: Cache | None, place: Place | None, deterministic: bool
+    ) -> tuple[Float[Array, "R T width"], Cache]:
+        """The states of `ids`, which follow what the cache holds (None: nothing) or stand where `place` says."""
         offset = jnp.int32(0) if cache is None else cache.length
-        states = self._embed(ids, self.decoder_position, offset)
-        states = self.drop(self.decoder_norm(states), deterministic=deterministic)
         past = (None,) * len(self.decoder_layers) if cache is None else cache.layers
-        span = ids.shape[1] if cache is None else cache.layers[0][0].shape[1]
-        causal = (jnp.arange(span)[None, :] <= offset + jnp.arange(ids.shape[1])[:, None])[None, :, :]
+        slots = ids.shape[1] if cache is None else cache.layers[0][1].shape[2]
+        position, visible = _in_line(offset, ids.shape[1], slots) if place is None else place
+        states = self._embed(ids, self.decoder_position, position)
+        states = self.drop(self.decoder_norm(states), deterministic=deterministic)
         present = []
         for layer, own, cross in zip(self.decoder_layers, past, memory.layers, strict=True):
-            states, filled = layer(states, own, offset, causal, cross, memory.mask[:, None, :], deterministic)
+            states, filled = layer(states, own, offset, visible, cross, memory.mask[:, None, :], deterministic)
             present.append(filled)
-        logits = (
-            self.word.attend(states) + jax.lax.stop_gradient(self.final_logits_bias).astype(states.dtype)[None, None, :]
-        )
-        return logits, Cache(tuple(present), offset + ids.shape[1])
+        return states, Cache(tuple(present), offset + ids.shape[1])
 
-    def _embed(self, ids: Int[Array, "R T"], positions: nn.Embed, offset: Int[Array, ""]) -> Float[Array, "R T width"]:
+    def logits(self, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]:
+        """The tied head: of the token that follows each state."""
+        bias = jax.lax.stop_gradient(self.final_logits_bias).astype(states.dtype)
+        return self.word.attend(states) + bias[None, None, :]
+
+    def _embed(
+        self, ids: Int[Array, "R T"], positions: nn.Embed, position: Int[Array, "#R T"]
+    ) -> Float[Array, "R T width"]:
         scale = self.config.width**0.5 if self.config.scale_embedding else 1.0
-        rows = POSITION_OFFSET + offset + jnp.arange(ids.shape[1], dtype=jnp.int32)
-        return self.word(ids) * scale + positions(rows[None, :])
+        return self.word(ids) * scale + positions(POSITION_OFFSET + position)
 
 
 @lru_cache
@@ -186,16 +189,19 @@ def generator(config: BartConfig) -> Generator:
             {"params": params}, inputs.ids, inputs.mask, key is None, rngs=_rngs(key), method=Bart.encode
         )
 
-    def decode(params, decoder_inputs, memory, cache=None, key: DropoutKey = None):
+    def decode(params, decoder_inputs, memory, cache=None, place=None, key: DropoutKey = None):
         return module.apply(
-            {"params": params}, decoder_inputs, memory, cache, key is None, rngs=_rngs(key), method=Bart.decode
+            {"params": params}, decoder_inputs, memory, cache, place, key is None, rngs=_rngs(key), method=Bart.decode
         )
 
-    def empty_cache(rows: int, length: int) -> Cache:
-        empty = jnp.zeros((rows, length, config.heads, config.width // config.heads), config.dtype)
-        return Cache(((empty, empty),) * config.decoder_layers, jnp.int32(0))
+    def logits(params: Params, states: Array) -> Any:
+        return module.apply({"params": params}, states, method=Bart.logits)
 
-    return Generator(encode, decode, empty_cache)
+    def empty_cache(rows: int, slots: int) -> Cache:
+        values = jnp.zeros((rows, config.heads, slots, config.width // config.heads), config.dtype)
+        return Cache(((jnp.swapaxes(values, 2, 3), values),) * config.decoder_layers, jnp.int32(0))
+
+    return Generator(encode, decode, logits, empty_cache)
 
 
 def init(config: BartConfig, key: Array) -> Params:
@@ -208,11 +214,17 @@ def _rngs(key: DropoutKey) -> dict[str, Array]:
     return {} if key is None else {"dropout": key}
 
 
+def _in_line(offset: Int[Array, ""], length: int, slots: int) -> Place:
+    """Each token after the one before it, and all after those that fill the first `offset` slots."""
+    position = offset + jnp.arange(length, dtype=jnp.int32)
+    return Place(position[None, :], (jnp.arange(slots)[None, :] <= position[:, None])[None, :, :])
+
+
 def _write(past: Past, new: tuple[Array, Array], offset: Int[Array, ""]) -> Past:
     """Put new keys and values behind those the cache holds."""
     keys, values = (
-        jax.lax.dynamic_update_slice_in_dim(old, fresh.astype(old.dtype), offset, axis=1)
-        for old, fresh in zip(past, new, strict=True)
+        jax.lax.dynamic_update_slice_in_dim(old, fresh.astype(old.dtype), offset, axis=axis)
+        for old, fresh, axis in zip(past, new, (3, 2), strict=True)
     )
     return keys, values
 

@@ -12,7 +12,7 @@ import optax
 from tokenizers import Tokenizer
 
 from rag_jax.core import losses, optimizers, training
-from rag_jax.core.decoding import Limits
+from rag_jax.core.search import Limits
 from rag_jax.data.questions import read_questions
 from rag_jax.data.tokenizers import Vocabulary, pad, read_tokenizer, read_vocabulary, train_vocabulary
 from rag_jax.errors import InputError

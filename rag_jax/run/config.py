@@ -4,10 +4,8 @@ A config file is Python and ends with `config = Config(...)`. Every field can be
 `--optimizer.learning-rate 1e-4`.
 """
 
-import contextlib
 import dataclasses
 import difflib
-import io
 import json
 import runpy
 import types
@@ -17,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from rag_jax.errors import InputError
+from rag_jax.run.arguments import parse
 
 
 @dataclass(frozen=True)
@@ -123,14 +120,8 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
         if argument.startswith("--") and name.removeprefix("no-") not in known and not _is_negation(name, known):
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise InputError(f"unknown config key --{name}; the nearest is --{close}")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            return tyro.cli(Config, default=config, args=list(arguments))
-    except SystemExit:
-        words = said.getvalue().translate(_BOX).partition("Argument helptext")[0].split()
-        what = " ".join(word for word in words if word.strip("-"))
-        raise InputError(f"config: {what}; see rag_jax/run/config.py for the values of each key") from None
+    remedy = "see rag_jax/run/config.py for the values of each key"
+    return parse(Config, arguments, remedy=remedy, default=config)
 
 
 def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
@@ -190,6 +181,3 @@ def _is_negation(name: str, known: set[str]) -> bool:
     """tyro spells a boolean's negation `--data.no-all-answers`."""
     room, _, leaf = name.rpartition(".")
     return leaf.startswith("no-") and ".".join(filter(None, (room, leaf[3:]))) in known
-
-
-_BOX = str.maketrans(dict.fromkeys("─│╭╮╰╯┌┐└┘", " "))

@@ -55,6 +55,18 @@ def _gradients(problem: naive.Problem) -> dict[str, tuple[jax.Array, jax.Array]]
 
 _prior = jax.jit(likelihood.doc_log_prior)
 _log_probs = jax.jit(likelihood.target_log_probs)
+_marginal = jax.jit(likelihood.marginal)
+
+
+@jax.jit
+def _marginal_gradient(prior, log_probs, weights):
+    """Of a weighted sum over those marginals that are not impossible."""
+
+    def total(prior, log_probs):
+        found = likelihood.marginal(prior, log_probs)
+        return jnp.sum(jnp.where(jnp.isneginf(found), 0.0, weights * found))
+
+    return jax.grad(total, (0, 1))(prior, log_probs)
 
 
 def marginals(problem: naive.Problem) -> Marginals:
@@ -87,6 +99,51 @@ def test_every_quantity_is_the_papers_formula(problem):
     close(seen.sequence, naive.rag_sequence(prior, probs, problem.targets, problem.mask))
     close(seen.token_posterior, naive.token_posterior(prior, probs, problem.targets, problem.mask))
     close(seen.sequence_posterior, naive.sequence_posterior(prior, probs, problem.targets, problem.mask))
+
+
+def mixture(seed: int, rest: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A prior `[B, K]` and log-probabilities `[B, K, *rest]`; some are -inf, for the last question the whole prior."""
+    draw = np.random.default_rng(seed)
+    problem = naive.problem(seed, (3, 3, 1, 2))
+    log_probs = np.where(draw.random((3, 3, *rest)) < 0.3, -np.inf, -draw.exponential(2.0, (3, 3, *rest)))
+    problem.valid[2] = False
+    return jax.device_get(_prior(problem.scores, problem.valid)), log_probs.astype(np.float32)
+
+
+rests = pytest.mark.parametrize("rest", [(), (5,), (2, 4)])
+
+
+@rests
+@cases
+@given(seed=seeds)
+def test_the_marginal_is_the_priors_mean_of_the_probabilities_whatever_they_range_over(rest, seed):
+    prior, log_probs = mixture(seed, rest)
+    found = _marginal(prior, log_probs)
+    assert found.shape == (3, *rest)
+    p, probs = np.exp(prior.astype(np.float64)), np.exp(log_probs.astype(np.float64))
+    for b, *where in np.ndindex(3, *rest):
+        expected = sum(p[b, k] * probs[(b, k, *where)] for k in range(3))
+        if expected == 0:
+            assert np.isneginf(found[(b, *where)])
+        else:
+            close(found[(b, *where)], np.log(expected))
+
+
+@rests
+@cases
+@given(seed=seeds)
+def test_the_marginals_gradient_is_the_posterior_and_nothing_where_it_is_impossible(rest, seed):
+    prior, log_probs = mixture(seed, rest)
+    weights = np.random.default_rng(seed + 1).standard_normal((3, *rest)).astype(np.float32)
+    by_prior, by_log_probs = _marginal_gradient(prior, log_probs, weights)
+    p, probs = np.exp(prior.astype(np.float64)), np.exp(log_probs.astype(np.float64))
+    expected = np.zeros(log_probs.shape)
+    for b, *where in np.ndindex(3, *rest):
+        joint = np.array([p[b, k] * probs[(b, k, *where)] for k in range(3)])
+        if joint.sum() > 0:
+            expected[(b, slice(None), *where)] = weights[(b, *where)] * joint / joint.sum()
+    close(by_log_probs, expected)
+    close(by_prior, expected.reshape(3, 3, -1).sum(axis=2))
 
 
 @cases

@@ -105,19 +105,19 @@ def test_rows_are_the_questions_passages_in_order():
 
 
 def telltale() -> Generator:
-    """Its logits tell what it has read: (the input's first token, the decoder's token, noise of both dropout keys)."""
+    """Its states tell what it has read: (the input's first token, the decoder's token, noise of both dropout keys)."""
 
     def encode(params, inputs, key=None):
         return inputs.ids[:, 0], _noise(key)
 
-    def decode(params, decoder_inputs, memory, cache=None, key=None):
+    def decode(params, decoder_inputs, memory, cache=None, place=None, key=None):
         first, encoder_noise = memory
         shape = decoder_inputs.shape
         told = (jnp.broadcast_to(first[:, None], shape), decoder_inputs)
         noises = (jnp.broadcast_to(encoder_noise, shape), jnp.broadcast_to(_noise(key), shape))
         return jnp.stack([*(each.astype(jnp.float32) for each in told), *noises], axis=2), None
 
-    return Generator(encode, decode, lambda rows, length: None)
+    return Generator(encode, decode, lambda params, states: 2 * states, lambda rows, slots: None)
 
 
 def _noise(key):
@@ -137,7 +137,7 @@ def test_every_passage_is_read_with_its_questions_target():
     logits = read(inputs, decoder_inputs)
     assert logits.shape == (B, K, 5, 4)
     for b, k, t in np.ndindex(B, K, 5):
-        assert logits[b, k, t].tolist() == [inputs.ids[b, k, 0], decoder_inputs[b, t], 0, 0]
+        assert logits[b, k, t].tolist() == [2 * inputs.ids[b, k, 0], 2 * decoder_inputs[b, t], 0, 0]
 
 
 def test_encoder_and_decoder_draw_different_dropout(key):

@@ -36,11 +36,15 @@ def read_words(params, inputs, key=None):
     return bag_of_words(params["word"], inputs)
 
 
-def say_words(params, decoder_inputs, memory, cache=None, key=None):
-    return jnp.tanh(memory[:, None, :] + params["word"][decoder_inputs]) @ params["out"], None
+def follow_words(params, decoder_inputs, memory, cache=None, place=None, key=None):
+    return jnp.tanh(memory[:, None, :] + params["word"][decoder_inputs]), None
 
 
-GENERATOR = Generator(read_words, say_words, lambda rows, length: None)
+def say_words(params, states):
+    return states @ params["out"]
+
+
+GENERATOR = Generator(read_words, follow_words, say_words, lambda rows, slots: None)
 
 
 RATE = 0.25

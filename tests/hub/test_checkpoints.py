@@ -107,7 +107,11 @@ def test_loaded_networks_compute_what_the_saved_ones_do(tmp_path):
     with torch.no_grad():
         theirs = generator(**oracle.torch_inputs(inputs), decoder_input_ids=oracle.as_torch(targets)).logits
     network = bart.generator(config)
-    ours = jit(lambda params, *rest: network.decode(params, rest[1], network.encode(params, rest[0]))[0])
+
+    @jit
+    def ours(params, inputs, targets):
+        return network.logits(params, network.decode(params, targets, network.encode(params, inputs))[0])
+
     assert relative(ours(params, inputs, targets), theirs) < 1e-5
 
 

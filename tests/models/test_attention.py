@@ -119,7 +119,7 @@ def gradients(attention: Problem, mask):
 def test_bfloat16_scores_are_summed_and_normalised_in_float32():
     """Weights over 4096 equal positions sum to 1; in bfloat16 the sum would stall at 256."""
     module = Attention(WIDTH, 1, 0.0, 0.02, jnp.bfloat16)
-    keys, values = jnp.zeros((1, 4096, 1, WIDTH), jnp.bfloat16), jnp.ones((1, 4096, 1, WIDTH), jnp.bfloat16)
+    keys, values = jnp.zeros((1, 1, WIDTH, 4096), jnp.bfloat16), jnp.ones((1, 1, 4096, WIDTH), jnp.bfloat16)
     states, mask = jnp.ones((1, 1, WIDTH), jnp.bfloat16), jnp.ones((1, 1, 4096), bool)
     same = {"kernel": jnp.eye(WIDTH), "bias": jnp.zeros(WIDTH)}
     mixed = module.apply({"params": {"query": same, "out": same}}, states, keys, values, mask, True)

@@ -19,7 +19,7 @@ import oracle
 from oracle import jit, relative
 from rag_jax.models import bart
 from rag_jax.models.bart import BartConfig
-from rag_jax.types import Generator, Tokens
+from rag_jax.types import Generator, Place, Tokens
 
 SMALL = BartConfig(
     vocab_size=60,
@@ -51,12 +51,13 @@ def rng() -> np.random.Generator:
 @cache
 def compiled(config) -> Generator:
     network = bart.generator(config)
-    return Generator(jit(network.encode), jit(network.decode), network.empty_cache)
+    return Generator(jit(network.encode), jit(network.decode), jit(network.logits), network.empty_cache)
 
 
 def logits(config, params, inputs: Tokens, decoder_inputs, keys=(None, None)):
-    memory = compiled(config).encode(params, inputs, keys[0])
-    return compiled(config).decode(params, decoder_inputs, memory, None, keys[1])[0]
+    network = compiled(config)
+    memory = network.encode(params, inputs, keys[0])
+    return network.logits(params, network.decode(params, decoder_inputs, memory, key=keys[1])[0])
 
 
 def some_inputs(rng, config) -> tuple[Tokens, jax.Array]:
@@ -96,8 +97,10 @@ def test_decoding_in_chunks_is_decoding_at_once(problem, chunks, spare):
     expected, whole = network.decode(params, decoder_inputs, memory)
     assert whole.length == T
     assert relative(jnp.concatenate(parts, axis=1), expected) < 1e-5
-    for kept, reference in zip(jax.tree.leaves(cache.layers), jax.tree.leaves(whole.layers), strict=True):
-        assert relative(kept[:, :T], reference) < 1e-5
+    for kept, reference in zip(cache.layers, whole.layers, strict=True):
+        (keys, values), (all_keys, all_values) = kept, reference
+        assert relative(keys[:, :, :, :T], all_keys) < 1e-5
+        assert relative(values[:, :, :T], all_values) < 1e-5
 
 
 def test_what_an_unfilled_cache_holds_does_not_matter(problem):
@@ -109,7 +112,70 @@ def test_what_an_unfilled_cache_holds_does_not_matter(problem):
     np.testing.assert_array_equal(clean, other)
 
 
-def test_later_tokens_leave_earlier_logits_alone(problem, rng):
+# Tokens in a tree: every row has one of its own.
+
+
+def some_trees(rng) -> np.ndarray:
+    """The parent `[ROWS, T]` of each token, among those before it; -1: it begins an answer."""
+    parents = np.array([[rng.integers(-1, t) if t else -1 for t in range(T)] for _ in range(ROWS)])
+    assert len({tuple(row) for row in parents}) == ROWS
+    assert all(len(set(row)) < T for row in parents)  # there are siblings
+    return parents
+
+
+def path(parents, t: int) -> list[int]:
+    """A token and those before it in its answer, first things first."""
+    return [] if t < 0 else [*path(parents, parents[t]), t]
+
+
+def placed(parents: np.ndarray, slots: int = T) -> Place:
+    position, visible = np.zeros((ROWS, T), np.int32), np.zeros((ROWS, T, slots), bool)
+    for row, t in np.ndindex(ROWS, T):
+        seen = path(parents[row], t)
+        position[row, t], visible[row, t, seen] = len(seen) - 1, True
+    return Place(position, visible)
+
+
+@pytest.mark.parametrize(("chunks", "spare"), [((T,), 0), ((1,) * T, 3), ((3, T - 3), 2)])
+def test_tokens_in_a_tree_have_the_states_of_each_branch_in_a_line(problem, rng, chunks, spare):
+    params, _, decoder_inputs, memory = problem
+    network, parents = compiled(SMALL), some_trees(rng)
+    position, visible = placed(parents, T + spare)
+    cache, parts, done = network.empty_cache(ROWS, T + spare), [], 0
+    for size in chunks:
+        now = slice(done, done + size)
+        place = Place(position[:, now], visible[:, now])
+        part, cache = network.decode(params, decoder_inputs[:, now], memory, cache, place)
+        parts.append(part)
+        done += size
+    found = np.concatenate(parts, axis=1)
+    for t in range(T):
+        paths = [path(row, t) for row in parents]
+        filled = np.array([each + [t] * (T - len(each)) for each in paths])  # what follows is not looked at
+        line, _ = network.decode(params, jnp.take_along_axis(decoder_inputs, filled, axis=1), memory)
+        for row, each in enumerate(paths):
+            assert relative(found[row, t], line[row, len(each) - 1]) < 1e-5
+
+
+def test_a_token_in_a_tree_depends_on_those_it_sees_and_on_no_other(problem, rng):
+    params, _, decoder_inputs, memory = problem
+    place = placed(some_trees(rng))
+    expected, _ = compiled(SMALL).decode(params, decoder_inputs, memory, None, place)
+    for s in range(T):
+        other = decoder_inputs.at[:, s].set((decoder_inputs[:, s] + 1) % SMALL.vocab_size)
+        found, _ = compiled(SMALL).decode(params, other, memory, None, place)
+        np.testing.assert_array_equal(np.any(found != expected, axis=2), place.visible[:, :, s])
+
+
+def test_the_same_place_for_all_rows_is_that_of_each(problem, rng):
+    params, _, decoder_inputs, memory = problem
+    one = jax.tree.map(lambda rows: rows[:1], placed(some_trees(rng)))
+    each = jax.tree.map(lambda row: np.repeat(row, ROWS, axis=0), one)
+    shared, own = (compiled(SMALL).decode(params, decoder_inputs, memory, None, place)[0] for place in (one, each))
+    assert relative(shared, own) < 1e-6
+
+
+def test_later_tokens_leave_earlier_states_alone(problem, rng):
     params, _, decoder_inputs, memory = problem
     expected, _ = compiled(SMALL).decode(params, decoder_inputs, memory)
     for t in range(1, T):
@@ -118,10 +184,10 @@ def test_later_tokens_leave_earlier_logits_alone(problem, rng):
         np.testing.assert_array_equal(found[:, :t], expected[:, :t])
 
 
-def test_logits_depend_on_no_later_token_and_on_every_earlier_one(problem, rng):
+def test_states_depend_on_no_later_token_and_on_every_earlier_one(problem, rng):
     """Proven by gradient: token s is reached through row s of the decoder's position table."""
     params, _, decoder_inputs, memory = problem
-    probe = jnp.asarray(rng.normal(size=SMALL.vocab_size), jnp.float32)
+    probe = jnp.asarray(rng.normal(size=SMALL.width), jnp.float32)
 
     def projected(table):
         changed = {**params, "decoder_position": {"embedding": table}}
@@ -133,10 +199,10 @@ def test_logits_depend_on_no_later_token_and_on_every_earlier_one(problem, rng):
     assert not jnp.any(reach[:, : bart.POSITION_OFFSET])
 
 
-def test_logits_depend_on_every_input_token_and_on_no_padding(problem, rng):
+def test_states_depend_on_every_input_token_and_on_no_padding(problem, rng):
     """Proven by gradient: token s is reached through row s of the encoder's position table."""
     params, inputs, decoder_inputs, _ = problem
-    probe = jnp.asarray(rng.normal(size=SMALL.vocab_size), jnp.float32)
+    probe = jnp.asarray(rng.normal(size=SMALL.width), jnp.float32)
     network = bart.generator(SMALL)
 
     def projected(table):
@@ -166,9 +232,10 @@ def test_rows_do_not_see_each_other(problem):
 
 def test_the_final_bias_is_added_to_the_logits(problem):
     params, _, decoder_inputs, memory = problem
-    decode, bias = compiled(SMALL).decode, params["final_logits_bias"]
-    found, _ = decode(params, decoder_inputs, memory)
-    without, _ = decode({**params, "final_logits_bias": jnp.zeros_like(bias)}, decoder_inputs, memory)
+    network, bias = compiled(SMALL), params["final_logits_bias"]
+    states, _ = network.decode(params, decoder_inputs, memory)
+    found = network.logits(params, states)
+    without = network.logits({**params, "final_logits_bias": jnp.zeros_like(bias)}, states)
     assert relative(found, without + bias[None, None, :]) < 1e-5
 
 
@@ -203,9 +270,10 @@ def test_bfloat16_stays_near_float32(problem):
     low = bart.generator(replace(SMALL, dtype=jnp.bfloat16))
     with jax.numpy_dtype_promotion("standard"):  # flax's LayerNorm promotes implicitly
         reduced = jit(low.encode)(params, inputs)
-        found, cache = jit(low.decode)(params, decoder_inputs, reduced, low.empty_cache(ROWS, T))
-    assert {leaf.dtype for leaf in jax.tree.leaves((found, cache.layers))} == {jnp.dtype(jnp.bfloat16)}
-    expected, _ = compiled(SMALL).decode(params, decoder_inputs, memory)
+        states, cache = jit(low.decode)(params, decoder_inputs, reduced, low.empty_cache(ROWS, T))
+        found = jit(low.logits)(params, states)
+    assert {leaf.dtype for leaf in jax.tree.leaves((states, found, cache.layers))} == {jnp.dtype(jnp.bfloat16)}
+    expected = compiled(SMALL).logits(params, compiled(SMALL).decode(params, decoder_inputs, memory)[0])
     a, b = (jax.nn.standardize(jnp.asarray(each, jnp.float32)) for each in (found, expected))
     assert jnp.mean(a * b) > 0.999
 
@@ -220,15 +288,17 @@ def test_bart_large_has_its_size():
     assert ours == theirs == 406_291_456 + config.vocab_size
 
     network, rows, S = bart.generator(config), 10, 300
-    head = (config.heads, config.width // config.heads)
+    heads, d = config.heads, config.width // config.heads
     inputs = Tokens(jax.ShapeDtypeStruct((rows, S), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32))
     memory = jax.eval_shape(network.encode, shapes, inputs)
     assert memory.mask.shape == (rows, S)
-    assert [leaf.shape for leaf in jax.tree.leaves(memory.layers)] == [(rows, S, *head)] * 24
+    assert [leaf.shape for leaf in jax.tree.leaves(memory.layers)] == [(rows, heads, d, S), (rows, heads, S, d)] * 12
 
     empty = jax.eval_shape(lambda: network.empty_cache(rows, 26))
     step = jax.ShapeDtypeStruct((rows, 1), jnp.int32)
-    found, cache = jax.eval_shape(network.decode, shapes, step, memory, empty)
-    assert (found.shape, found.dtype) == ((rows, 1, config.vocab_size), jnp.float32)
+    states, cache = jax.eval_shape(network.decode, shapes, step, memory, empty)
+    assert (states.shape, states.dtype) == ((rows, 1, config.width), jnp.float32)
+    logits = jax.eval_shape(network.logits, shapes, states)
+    assert (logits.shape, logits.dtype) == ((rows, 1, config.vocab_size), jnp.float32)
     assert jax.tree.map(lambda each: each.shape, cache) == jax.tree.map(lambda each: each.shape, empty)
-    assert [leaf.shape for leaf in jax.tree.leaves(cache.layers)] == [(rows, 26, *head)] * 24
+    assert [leaf.shape for leaf in jax.tree.leaves(cache.layers)] == [(rows, heads, d, 26), (rows, heads, 26, d)] * 12

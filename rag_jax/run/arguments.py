@@ -1,0 +1,27 @@
+"""Command lines by tyro, whose complaints become one line."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from rag_jax.errors import InputError
+
+
+def parse(kind: Any, arguments: Sequence[str], *, remedy: str, **options: Any) -> Any:
+    """`tyro.cli`, raising `InputError` for arguments that it does not take; `remedy` says where to read more."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=list(arguments), **options)
+    except SystemExit as stopped:
+        if not stopped.code:  # --help
+            raise
+        words = said.getvalue().translate(_BOX).partition("Argument helptext")[0].split()
+        what = " ".join(word for word in words if word.strip("-"))
+        raise InputError(f"{what}; {remedy}") from None
+
+
+_BOX = str.maketrans(dict.fromkeys("─│╭╮╰╯┌┐└┘", " "))

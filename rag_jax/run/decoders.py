@@ -1,0 +1,119 @@
+"""How answers are found: the options a user has, checked, and the decoder that they make."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from jaxtyping import Array, Key
+
+from rag_jax.core import beam, decoding, rules, sampling, sequence
+from rag_jax.core.decoding import Decoder
+from rag_jax.core.search import Limits, Rule
+from rag_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are found. The defaults are greedy; `sample` draws `n_best` answers instead of searching."""
+
+    num_beams: int = 1
+    n_best: int = 1  # answers to each question
+    method: Literal["thorough", "fast"] = "thorough"  # of RAG-Sequence: whether all passages judge every proposal
+    length_penalty: float = 1.0  # beams rank by log p / length ** length_penalty
+    early_stopping: bool | Literal["never"] = False  # as in transformers; see rag_jax.core.beam
+    min_length: int = 0  # tokens, the end token included
+    max_length: int | None = None  # tokens, the end token included; None: as in training
+    no_repeat_ngram: int = 0  # n; no n tokens twice in an answer
+    bad_words: tuple[str, ...] = ()  # that no answer holds
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+    chunk: int | None = None  # tokens of a long prefix that pass through the decoder at once
+
+    def limits(self, model: str, trained: Limits) -> Limits:
+        """The model's limits with these in them. Raises `InputError` for what it or these options do not allow."""
+        length = trained.max_length if self.max_length is None else self.max_length
+        for complaint in (*self._about_lengths(length, trained), *self._about_search(model), *self._about_samples()):
+            raise InputError(complaint)
+        return trained._replace(max_length=length, chunk=self.chunk)
+
+    def _about_lengths(self, length: int, trained: Limits) -> Iterator[str]:
+        longest = trained.max_length
+        if not 1 <= length <= longest:
+            yield f"max_length is {length}, the model was trained with {longest}; give 1 to {longest}"
+        if not 0 <= self.min_length <= length:
+            yield f"min_length is {self.min_length}, max_length {length}; give 0 to {length}"
+        if self.chunk is not None and self.chunk < 1:
+            yield f"chunk is {self.chunk}; give 1 token or more"
+        if self.no_repeat_ngram < 0:
+            yield f"no_repeat_ngram is {self.no_repeat_ngram}; give 1 or more, or 0 for none"
+
+    def _about_search(self, model: str) -> Iterator[str]:
+        if self.num_beams < 1:
+            yield f"num_beams is {self.num_beams}; search with 1 (greedy) or more"
+        if self.n_best < 1:
+            yield f"n_best is {self.n_best}; ask for 1 answer or more"
+        if self.n_best > self.num_beams and not self.sample:
+            yield f"n_best is {self.n_best}, more than num_beams = {self.num_beams}; ask for 1 to {self.num_beams}"
+        if self.method == "fast" and (model == "token" or self.sample):
+            yield "method fast is a search of RAG-Sequence; leave it for RAG-Token and for samples"
+
+    def _about_samples(self) -> Iterator[str]:
+        changed = [name for name in SHAPING if getattr(self, name) != getattr(Decoding, name)]
+        if changed and not self.sample:
+            yield f"{changed[0]} shapes samples, and sample is off; turn it on or leave {changed[0]}"
+        if self.sample and self.num_beams != 1:
+            yield f"num_beams is {self.num_beams}, and samples are drawn without beams; leave it or turn sample off"
+        if not self.temperature > 0:
+            yield f"temperature is {self.temperature}; give a number above 0"
+        if self.top_k is not None and self.top_k < 1:
+            yield f"top_k is {self.top_k}; keep 1 token or more"
+        if not 0 < self.top_p <= 1:
+            yield f"top_p is {self.top_p}; give a probability above 0"
+        if not 0 <= self.min_p <= 1:
+            yield f"min_p is {self.min_p}; give a probability"
+
+    def decoder(
+        self, model: str, limits: Limits, bad_words: tuple[tuple[int, ...], ...], keys: Key[Array, "B"]
+    ) -> Decoder:
+        """The decoder of RAG-"token" or RAG-"sequence"; `keys` are used by samples only, one for each question."""
+        obeyed = self._rules(limits, bad_words)
+        if self.sample and model == "token":
+            search = partial(sampling.sample, keys=keys, num_samples=self.n_best, rules=obeyed)
+            return partial(decoding.rag_token, search=search, limits=limits, n_best=self.n_best)
+        if self.sample:
+            draw = partial(sequence.rag_sequence_sample, keys=keys, num_samples=self.n_best)
+            return partial(draw, limits=limits, rules=obeyed)
+        search = partial(
+            beam.search,
+            num_beams=self.num_beams,
+            length_penalty=self.length_penalty,
+            early_stopping=self.early_stopping,
+            rules=obeyed,
+        )
+        found = DECODERS[model if model == "token" else self.method]
+        return partial(found, search=search, limits=limits, n_best=self.n_best)
+
+    def _rules(self, limits: Limits, bad_words: tuple[tuple[int, ...], ...]) -> tuple[Rule, ...]:
+        """Constraints, then what shapes a distribution, each where it changes anything."""
+        possible = (
+            (self.no_repeat_ngram > 0, rules.no_repeated_ngrams(max(1, self.no_repeat_ngram))),
+            (bool(bad_words), rules.bad_words(bad_words)),
+            (self.min_length > 1, rules.min_length(self.min_length, limits.eos)),
+            (self.temperature != 1, rules.temperature(self.temperature)),
+            (self.top_k is not None, rules.top_k(self.top_k or 1)),
+            (self.top_p < 1, rules.top_p(self.top_p)),
+            (self.min_p > 0, rules.min_p(self.min_p)),
+        )
+        return tuple(rule for wanted, rule in possible if wanted)
+
+
+SHAPING = ("temperature", "top_k", "top_p", "min_p")
+DECODERS = {
+    "token": decoding.rag_token,
+    "thorough": sequence.rag_sequence_thorough,
+    "fast": sequence.rag_sequence_fast,
+}
