@@ -1,20 +1,23 @@
-# Everything that can be done here: `make demo`, `make test`, `make lint`.
+# Everything that can be done here: `make demo`, `make test`, `make lint`, `make benchmark`.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint benchmark clean
 
 demo: .venv/demo
 	$(BIN)/python -m examples.cities --workdir runs/demo
 
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+
+benchmark: .venv/test
+	$(BIN)/rag-jax benchmark decode
 
 clean:
 	rm -rf .venv runs build dist

@@ -1,0 +1,101 @@
+"""What is decoded, and the conversation between the benchmark and the two processes that decode."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The networks, with random weights: a DPR question encoder and BART."""
+
+    tower_layers: int = 12
+    tower_width: int = 768
+    layers: int = 6
+    width: int = 768
+    vocabulary: int = 50_265
+    dtype: str = "float32"  # of this library; transformers computes in float32
+
+    def __str__(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str) -> "Sizes":
+        return cls(**json.loads(text))
+
+
+SIZES = {
+    "tiny": Sizes(tower_layers=1, tower_width=64, layers=1, width=64),
+    "base": Sizes(),
+    "large": Sizes(layers=12, width=1_024),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement. B questions, K passages, W beams, T target tokens."""
+
+    decoder: str = "token"  # token, thorough or fast
+    questions: int = 4
+    docs: int = 5
+    beams: int = 4
+    target: int = 16
+    inputs: int = 128  # S
+
+    def arrays(self, sizes: Sizes) -> dict[str, np.ndarray]:
+        """Random questions, the passages they found and their vectors."""
+        draw = np.random.default_rng(0)
+        return {
+            "question": draw.integers(1_000, 30_000, (self.questions, 32)),
+            "passages": draw.integers(4, sizes.vocabulary - 1, (self.questions * self.docs, self.inputs)),
+            "vectors": draw.normal(0, 0.05, (self.questions, self.docs, sizes.tower_width)).astype(np.float32),
+        }
+
+    def flops(self, sizes: Sizes) -> float:
+        """The multiplications and additions that decoding needs at least, RAG-Token's: the floor of its time.
+
+        Every input passes the encoder once, and every token of every beam the decoder; the beams part after the first.
+        """
+        w, s = sizes.width, self.inputs
+        rows = self.questions * self.docs
+        layer = 4 * w * w + 2 * w * 4 * w
+        reading = rows * s * sizes.layers * (layer + 2 * s * w + 2 * w * w)
+        tokens = rows * (1 + self.beams * (self.target - 1))
+        writing = tokens * (sizes.layers * (layer + 2 * w * w + 2 * s * w) + w * sizes.vocabulary)
+        tower = self.questions * 32 * sizes.tower_layers * 12 * sizes.tower_width**2
+        return 2.0 * (reading + writing + tower)
+
+
+def serve(decode: Callable[[Case, dict], list[list[int]]], probe: Callable[[], float] | None = None) -> None:
+    """Answer requests, one JSON object per line: decode a case and tell seconds, peak memory and tokens."""
+    say, sys.stdout = sys.stdout, sys.stderr
+    print(json.dumps({"ready": True}), file=say, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        case = Case(**request["case"])
+        inputs = dict(np.load(request["inputs"]))
+        rate = probe() if probe else None
+        _forget_peak()
+        began = time.perf_counter()
+        tokens = decode(case, inputs)
+        seconds = time.perf_counter() - began
+        told = {"seconds": seconds, "peak": _peak(), "tokens": tokens, "flops/s": rate}
+        print(json.dumps(told), file=say, flush=True)
+
+
+def _forget_peak() -> None:
+    """Start the kernel's account of this process's peak memory anew."""
+    CLEAR.write_text("5")
+
+
+def _peak() -> int:
+    """Bytes of memory at most since then, weights and program included."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,84 @@
+"""This library, as a process of its own that answers requests on its standard input."""
+
+import sys
+import time
+from functools import lru_cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.cases import Case, Sizes, serve
+from rag_jax import decoding, likelihood, retrieval
+from rag_jax.core import beam, sequence
+from rag_jax.core.search import Limits
+from rag_jax.core.tree import Reader
+from rag_jax.hub import checkpoints
+from rag_jax.models import bart, bert
+from rag_jax.types import Generator, RagParams, Tokens, Tower
+
+END, START = 2, 2
+DECODERS = {
+    "token": decoding.rag_token,
+    "thorough": sequence.rag_sequence_thorough,
+    "fast": sequence.rag_sequence_fast,
+}
+
+
+def main(sizes: Sizes, folder: Path) -> None:
+    """Load the weights that the other process made, then decode what is asked for."""
+    dtype = jnp.dtype(sizes.dtype)
+    tower_config, tower_params = checkpoints.load_tower(folder / "question_encoder")
+    bart_config, bart_params = checkpoints.load_generator(folder / "generator")
+    tower = bert.tower(_with_dtype(tower_config, dtype))
+    generator = bart.generator(_with_dtype(bart_config, dtype))
+    params = jax.tree.map(lambda each: jnp.asarray(each, dtype), RagParams(tower_params, bart_params))
+
+    def decode(case: Case, inputs: dict[str, np.ndarray]) -> list[list[int]]:
+        kinds = {"question": jnp.int32, "passages": jnp.int32, "vectors": dtype}
+        given = {name: jnp.asarray(array, kinds[name]) for name, array in inputs.items()}
+        tokens, mask = jax.device_get(program(tower, generator, case)(params, **given))
+        return [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
+
+    serve(decode, matrix_product)
+
+
+@lru_cache
+def program(tower: Tower, generator: Generator, case: Case):
+    """One compiled program: questions and their passages in, answers out."""
+    limits = Limits((START,), END, case.target)
+    decoder = partial(DECODERS[case.decoder], search=partial(beam.search, num_beams=case.beams), limits=limits)
+
+    def run(params: RagParams, question, passages, vectors):
+        queries = tower(params.question_tower, _full(question))
+        prior = likelihood.doc_log_prior(retrieval.scores(queries, vectors))
+        memory = generator.encode(params.generator, _full(passages))
+        nothing = Tokens(jnp.zeros((case.questions, 0), jnp.int32), jnp.zeros(case.questions, jnp.int32))
+        found = decoder(Reader(generator, params.generator, memory), prior, nothing)
+        return found.tokens[:, 0], found.mask[:, 0]
+
+    return jax.jit(run)
+
+
+def matrix_product() -> float:
+    """Floating-point operations per second of a large matrix product: what the floors are measured by."""
+    a, b = jnp.ones((2560, 768)), jnp.ones((768, 3072))
+    product = jax.jit(jnp.matmul)
+    product(a, b).block_until_ready()
+    began = time.perf_counter()
+    for _ in range(5):
+        product(a, b).block_until_ready()
+    return 5 * 2 * 2560 * 768 * 3072 / (time.perf_counter() - began)
+
+
+def _full(ids) -> Tokens:
+    return Tokens(ids, jnp.full(ids.shape[0], ids.shape[1], jnp.int32))
+
+
+def _with_dtype(config, dtype):
+    return type(config)(**{**vars(config), "dtype": dtype})
+
+
+if __name__ == "__main__":
+    main(Sizes.parse(sys.argv[1]), Path(sys.argv[2]))
