@@ -29,11 +29,7 @@ DECODERS = {
 def main(sizes: Sizes, folder: Path) -> None:
     """Load the weights that the other process made, then decode what is asked for."""
     dtype = jnp.dtype(sizes.dtype)
-    tower_config, tower_params = checkpoints.load_tower(folder / "question_encoder")
-    bart_config, bart_params = checkpoints.load_generator(folder / "generator")
-    tower = bert.tower(_with_dtype(tower_config, dtype))
-    generator = bart.generator(_with_dtype(bart_config, dtype))
-    params = jax.tree.map(lambda each: jnp.asarray(each, dtype), RagParams(tower_params, bart_params))
+    tower, generator, params = load(folder, dtype)
 
     def decode(case: Case, inputs: dict[str, np.ndarray]) -> list[list[int]]:
         kinds = {"question": jnp.int32, "passages": jnp.int32, "vectors": dtype}
@@ -42,6 +38,14 @@ def main(sizes: Sizes, folder: Path) -> None:
         return [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
 
     serve(decode, matrix_product)
+
+
+def load(folder: Path, dtype) -> tuple[Tower, Generator, RagParams]:
+    """The networks and their parameters, of which no second copy is kept."""
+    tower_config, tower_params = checkpoints.load_tower(folder / "question_encoder")
+    bart_config, bart_params = checkpoints.load_generator(folder / "generator")
+    params = jax.tree.map(lambda each: jnp.asarray(each, dtype), RagParams(tower_params, bart_params))
+    return bert.tower(_with_dtype(tower_config, dtype)), bart.generator(_with_dtype(bart_config, dtype)), params
 
 
 @lru_cache

@@ -25,7 +25,7 @@ class Options(NamedTuple):
     rules: tuple[Rule, ...] = ()
 
 
-@partial(tables.jit, static_argnums=(2, 3))
+@partial(jax.jit, static_argnums=(2, 3))
 def _search(table, prefixes: Tokens, limits: Limits, options: Options) -> Hypotheses:
     return beam.search(tables.model(table, prefixes, limits), limits, **options._asdict())
 

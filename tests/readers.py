@@ -117,15 +117,16 @@ def random_params(draw: np.random.Generator, config: bart.BartConfig, eos: int) 
 
 # Tables, by all words so far or by the last one.
 
-HASHES, LONGEST = 97, 64
-WEIGHTS = np.array([pow(31, t, HASHES) for t in range(LONGEST)], np.int32)
+INPUTS, HASHES = 31, 97  # inputs that are told apart, and beginnings of answers
+WEIGHTS = np.array([pow(31, t, HASHES) for t in range(64)], np.int32)
 
 
 def history_world(words: int, limits: Limits) -> World:
-    """`params` `[X, HASHES, V]` holds the logits of each passage; its first token is its number."""
+    """`params` `[INPUTS, HASHES, V]` holds the logits by a hash of the input and one of the answer so far."""
 
     def encode(params, inputs, key=None):
-        return inputs.ids[:, 0]
+        terms = (inputs.ids + 1) * jnp.asarray(WEIGHTS)[None, : inputs.ids.shape[1]]
+        return jnp.sum(jnp.where(inputs.mask, terms, 0), axis=1) % INPUTS
 
     def decode(params, decoder_inputs, memory, cache=None, place=None, key=None):
         rows, length = decoder_inputs.shape
@@ -151,8 +152,8 @@ def history_world(words: int, limits: Limits) -> World:
 
     def read(seed: int) -> Read:
         draw = np.random.default_rng(seed)
-        tables = 1.5 * draw.standard_normal((B * K, HASHES, words)).astype(np.float32)
-        return Read(tables, random_prior(draw), np.arange(B * K, dtype=np.int32))
+        tables = 1.5 * draw.standard_normal((INPUTS, HASHES, words)).astype(np.float32)
+        return Read(tables, random_prior(draw), draw.choice(INPUTS, B * K, replace=False).astype(np.int32))
 
     def next_probs(seen: Read, row: int) -> naive.NextProbs:
         table = seen.params[seen.memory[row]]

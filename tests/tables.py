@@ -8,7 +8,6 @@ far, and its log-probability.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,6 @@ from rag_jax.core.search import LanguageModel, Limits, Next, Start, take
 from rag_jax.types import Tokens
 
 END, CAT, DOG = 1, 2, 3  # the end is not zero, which an array may hold by chance
-jit = partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False})  # these programs compile twice as fast
 
 
 # Tables [questions, nodes, words].

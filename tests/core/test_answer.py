@@ -13,7 +13,7 @@ import readers
 from answering import assert_judged, close
 from rag_jax.core import beam, decoding
 from rag_jax.types import Knowledge, Networks, RagParams, Retrieved, Tokens
-from readers import BARTS, CAT, CHAINS, COW, DOG, SEEDS, B, K, Read, chain
+from readers import BARTS, CAT, CHAINS, COW, DOG, HISTORIES, SEEDS, B, K, Read, World, chain
 
 N, P, L, D = 7, 4, 3, 5
 BEAM = answering.Beam(2)
@@ -24,7 +24,7 @@ def embed(params, tokens, key=None):
     return params[tokens.ids[:, 0]]
 
 
-def program(tower, world: readers.World, decoder: str = "token", num_docs: int = 3, max_length: int = 6):
+def program(tower, world: World, decoder: str = "token", num_docs: int = 3, max_length: int = 6):
     """`answer` and `answer_from`, compiled."""
     search, limits = partial(beam.search, **BEAM._asdict()), world.limits
     decoder = partial(answering.DECODERS[decoder], search=search, limits=limits, n_best=2)
@@ -81,7 +81,7 @@ def test_every_bucket_is_compiled_once_whatever_the_knowledge():
     assert compiled == [(2, 3), (2, 5)]
 
 
-# A network, on random passages and questions.
+# On random passages and questions.
 
 SIZE = 6  # S: of inputs; a passage and a prompt together may be longer
 
@@ -96,56 +96,67 @@ class Told(NamedTuple):
     given: Tokens
 
 
-def told(seed: int) -> Told:
+def told(world: World, seed: int) -> Told:
     draw = np.random.default_rng(seed)
-    params = RagParams(draw.standard_normal((BARTS.words, D)).astype(np.float32), BARTS.read(seed).params)
-    knowledge = Knowledge(draw.standard_normal((N, D)).astype(np.float32), tokens(draw, N, P))
-    return Told(params, knowledge, tokens(draw, B, 4), tokens(draw, B, L), answering.prefixes(seed, BARTS, 2))
+    params = RagParams(draw.standard_normal((world.words, D)).astype(np.float32), world.read(seed).params)
+    knowledge = Knowledge(draw.standard_normal((N, D)).astype(np.float32), tokens(draw, world, N, P))
+    question, prompt = tokens(draw, world, B, 4), tokens(draw, world, B, L)
+    return Told(params, knowledge, question, prompt, answering.prefixes(seed, world, 2))
 
 
-def tokens(draw: np.random.Generator, rows: int, length: int) -> Tokens:
-    ids = draw.integers(0, BARTS.words, (rows, length)).astype(np.int32)
+def tokens(draw: np.random.Generator, world: World, rows: int, length: int) -> Tokens:
+    ids = draw.integers(0, world.words, (rows, length)).astype(np.int32)
     return Tokens(ids, draw.integers(1, length + 1, rows).astype(np.int32))
 
 
+def as_list(several: Tokens, row: int) -> list[int]:
+    return several.ids[row, : several.lengths[row]].tolist()
+
+
 @cache
-def bart_program(decoder: str):
-    return program(embed, BARTS, decoder, max_length=SIZE)
+def compiled(world: World, decoder: str):
+    return program(embed, world, decoder, max_length=SIZE)
 
 
 decoders = pytest.mark.parametrize("decoder", ["token", "thorough"])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@decoders
-def test_it_is_search_reading_and_decoding_by_hand(decoder, seed):
+def assert_by_hand(world: World, decoder: str, seed: int) -> None:
     """Passages by sorting, inputs by joining lists, each of them read by itself, a prior by the paper's formula."""
-    params, knowledge, question, prompt, given = told(seed)
-    answered = jax.device_get(bart_program(decoder)[0](*told(seed)))
+    params, knowledge, question, prompt, given = told(world, seed)
+    answered = jax.device_get(compiled(world, decoder)[0](*told(world, seed)))
     scores, ids = naive.top_k(params.question_tower[question.ids[:, 0]], knowledge.vectors, K)
     assert answered.retrieved.ids.tolist() == ids
     prior = naive.doc_prior(np.array(scores))
     close(np.exp(answered.doc_log_prior), prior)
 
-    def as_list(several: Tokens, row: int) -> list[int]:
-        return several.ids[row, : several.lengths[row]].tolist()
-
     inputs = [
         naive.assemble(as_list(knowledge.passages, z), as_list(prompt, b), SIZE) for b in range(B) for z in ids[b]
     ]
-    ids = np.array([each + [5] * (SIZE - len(each)) for each in inputs], np.int32)
-    memory = jax.jit(BARTS.generator.encode)(params.generator, Tokens(ids, np.array([*map(len, inputs)], np.int32)))
+    filled = np.array([each + [5] * (SIZE - len(each)) for each in inputs], np.int32)
+    memory = jax.jit(world.generator.encode)(params.generator, Tokens(filled, np.array([*map(len, inputs)], np.int32)))
     seen = Read(params.generator, np.log(prior).astype(np.float32), memory)
-    expected = answering.decode(decoder, BARTS, seen, BEAM, given)
+    expected = answering.decode(decoder, world, seen, BEAM, given)
     np.testing.assert_array_equal(answered.decoded.tokens, expected.tokens)
     jax.tree.map(close, answered.decoded, expected)
-    assert_judged(answered.decoded, {"token": "token"}.get(decoder, "sequence"), BARTS, seen)
+    assert_judged(answered.decoded, {"token": "token"}.get(decoder, "sequence"), world, seen)
+
+
+@decoders
+def test_it_is_search_reading_and_decoding_by_hand(decoder):
+    for seed in range(10):
+        assert_by_hand(HISTORIES, decoder, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_with_a_network_it_is_search_reading_and_decoding_by_hand(seed):
+    assert_by_hand(BARTS, "token", seed)
 
 
 def widened(seed: int, narrow: Tokens, by: int) -> Tokens:
     """The same sequences in a wider bucket, with arbitrary words behind their ends."""
     rows, length = narrow.ids.shape
-    noise = np.random.default_rng(seed).integers(0, BARTS.words, (rows, length + by)).astype(np.int32)
+    noise = np.random.default_rng(seed).integers(0, HISTORIES.words, (rows, length + by)).astype(np.int32)
     inside = np.arange(length)[None, :] < narrow.lengths[:, None]
     noise[:, :length] = np.where(inside, narrow.ids, noise[:, :length])
     return Tokens(noise, narrow.lengths)
@@ -153,7 +164,7 @@ def widened(seed: int, narrow: Tokens, by: int) -> Tokens:
 
 @decoders
 def test_wider_buckets_and_what_stands_behind_the_ends_change_nothing(decoder):
-    narrow, (answer, _) = told(0), bart_program(decoder)
+    narrow, (answer, _) = told(HISTORIES, 0), compiled(HISTORIES, decoder)
     by = {"question": widened(1, narrow.question, 3), "given": widened(2, narrow.given, 1)}
     by["prompt"] = widened(3, narrow.prompt, 2)
     one, other = (jax.device_get(answer(*each)) for each in (narrow, narrow._replace(**by)))
@@ -163,7 +174,7 @@ def test_wider_buckets_and_what_stands_behind_the_ends_change_nothing(decoder):
 
 @decoders
 def test_passages_from_elsewhere_are_read_like_those_of_the_index(decoder):
-    asked, (answer, answer_from) = told(0), bart_program(decoder)
+    asked, (answer, answer_from) = told(HISTORIES, 0), compiled(HISTORIES, decoder)
     expected = jax.device_get(answer(*asked))
     passages = jax.tree.map(lambda stored: stored[expected.retrieved.ids], asked.knowledge.passages)
     found = jax.device_get(answer_from(asked.params, expected.retrieved, passages, asked.prompt, asked.given))
@@ -172,7 +183,7 @@ def test_passages_from_elsewhere_are_read_like_those_of_the_index(decoder):
 
 
 def test_rows_that_another_search_chose_are_read_instead_of_the_nearest():
-    asked, (answer, answer_from) = told(0), bart_program("token")
+    asked, (answer, answer_from) = told(HISTORIES, 0), compiled(HISTORIES, "token")
     rows = np.array([[6, 0, 3], [2, -1, 5], [4, -1, -1]], np.int32)
     found = jax.device_get(answer(*asked, rows))
     queries = asked.params.question_tower[asked.question.ids[:, 0]]
@@ -188,7 +199,7 @@ def test_rows_that_another_search_chose_are_read_instead_of_the_nearest():
 
 
 def test_the_nearest_rows_chosen_beforehand_give_the_same_answers():
-    asked, (answer, _) = told(0), bart_program("token")
+    asked, (answer, _) = told(HISTORIES, 0), compiled(HISTORIES, "token")
     expected = jax.device_get(answer(*asked))
     found = jax.device_get(answer(*asked, expected.retrieved.ids))
     np.testing.assert_array_equal(found.decoded.tokens, expected.decoded.tokens)
@@ -197,13 +208,13 @@ def test_the_nearest_rows_chosen_beforehand_give_the_same_answers():
 
 @decoders
 def test_from_question_tokens_to_answer_tokens_nothing_passes_through_the_host(decoder):
-    answer, _ = bart_program(decoder)
-    arrays = jax.device_put(told(0))
+    answer, _ = compiled(HISTORIES, decoder)
+    arrays = jax.device_put(told(HISTORIES, 0))
     expected = jax.block_until_ready(answer(*arrays))
     with jax.transfer_guard("disallow"):
         found = jax.block_until_ready(answer(*arrays))
         with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
-            answer(*arrays[:-1], told(0).given)
+            answer(*arrays[:-1], told(HISTORIES, 0).given)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(expected))
     assert not answer.trace(*arrays).jaxpr.effects
     assert "callback" not in answer.lower(*arrays).as_text()

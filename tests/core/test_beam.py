@@ -212,7 +212,7 @@ def steps(options: Options, length: int):
     """A search that tells how often its model was asked for what follows."""
     limits, asked = Limits((), END, length), []
 
-    @tables.jit
+    @jax.jit
     def program(table, prefixes):
         model = tables.model(table, prefixes, limits)
 
@@ -249,7 +249,7 @@ def test_for_one_token_the_model_need_only_begin():
 def test_one_program_searches_whatever_the_values_and_moves_nothing_to_or_from_the_host():
     begun = []
 
-    @tables.jit
+    @jax.jit
     def program(table, prefixes):
         model = tables.model(table, prefixes, LIMITS)
 

@@ -52,7 +52,7 @@ def test_a_batch_is_each_question_alone(decoder, seed):
 
 
 def test_a_batch_read_by_a_network_is_each_question_alone():
-    assert_each_alone_is_as_in_the_batch("thorough", BARTS, 0)
+    assert_each_alone_is_as_in_the_batch("token", BARTS, 0)
 
 
 @decoders
@@ -75,7 +75,7 @@ def test_wider_inputs_and_what_stands_behind_their_ends_change_nothing():
     wider[:, : inputs.ids.shape[1]] = np.where(inside, inputs.ids, wider[:, : inputs.ids.shape[1]])
     encode = jax.jit(BARTS.generator.encode)
     one, other = (
-        decode("thorough", BARTS, seen._replace(memory=encode(seen.params, each)), BEAM, given)
+        decode("token", BARTS, seen._replace(memory=encode(seen.params, each)), BEAM, given)
         for each in (inputs, Tokens(wider, inputs.lengths))
     )
     assert_same(one, other)

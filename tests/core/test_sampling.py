@@ -25,7 +25,7 @@ LIMITS = Limits((), END, T)
 PREFIXES = [[], [CAT], [0, DOG]]
 
 
-@partial(tables.jit, static_argnums=(3, 4, 5))
+@partial(jax.jit, static_argnums=(3, 4, 5))
 def _sample(table, prefixes: Tokens, keys, count: int, obeyed: tuple[Rule, ...], limits: Limits) -> Hypotheses:
     model = tables.model(table, prefixes, limits)
     return sampling.sample(model, limits, keys=keys, num_samples=count, rules=obeyed)
@@ -225,7 +225,7 @@ def test_an_end_may_be_forced_where_the_answer_is_cut():
 def test_the_model_is_asked_as_long_as_some_answer_has_not_ended():
     asked, taken = [], []
 
-    @tables.jit
+    @jax.jit
     def program(table, keys):
         model = tables.model(table, tables.nothing(B), LIMITS)
 
@@ -247,7 +247,7 @@ def test_the_model_is_asked_as_long_as_some_answer_has_not_ended():
 def test_one_program_samples_whatever_the_values_and_moves_nothing_to_or_from_the_host():
     begun = []
 
-    @tables.jit
+    @jax.jit
     def program(table, prefixes, keys):
         model = tables.model(table, prefixes, LIMITS)
 
