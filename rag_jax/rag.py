@@ -106,6 +106,8 @@ class RAG:
         limits = options.limits(c.model, self.parts.limits)
         k = self._check_num_docs(num_docs) if rows is None else self._check_rows(rows, questions).shape[1]
         bad_words = tuple(tuple(word) for word in self.parts.vocabulary.prefixes(options.bad_words))
+        if not all(bad_words):
+            raise InputError(f"bad_words {list(options.bad_words)}: one is empty; leave it out")
         given = self._given([prefixes] * len(questions) if isinstance(prefixes, str) else prefixes, questions, limits)
         program = _answering(self.parts.networks, c.model, options, limits, bad_words, k, c.generator.max_input)
         key = jax.random.key(seed)
@@ -179,9 +181,9 @@ class RAG:
 
     def _check_rows(self, rows: Int[np.ndarray, "B K"], questions: Sequence[str]) -> Int[np.ndarray, "B K"]:
         held = len(self.parts.store.passages)
-        if rows.ndim != 2 or len(rows) != len(questions):
+        if rows.ndim != 2 or len(rows) != len(questions) or not rows.size:
             raise InputError(f"rows of shape {rows.shape} for {len(questions)} questions; give K rows for each of them")
-        if rows.size == 0 or rows.min() < -1 or rows.max() >= held:
+        if rows.min() < -1 or rows.max() >= held:
             raise InputError(f"rows from {rows.min()} to {rows.max()}, the index has 0 to {held - 1}; -1 is for none")
         return rows
 
@@ -200,6 +202,8 @@ class RAG:
     def _batches(
         self, questions: Sequence[str], answers: Sequence[str], batch_size: int
     ) -> Iterator[tuple[Batch, Int[np.ndarray, "b"]]]:
+        if not questions:
+            return iter(())
         for number, question in enumerate(questions):
             if not question.strip():
                 raise InputError(f"question {number + 1} is empty; write one")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -130,6 +131,29 @@ def test_banned_words_and_lengths_are_obeyed(rag: RAG) -> None:
 def test_a_k_that_the_index_has_not_is_refused(rag: RAG, k: int) -> None:
     with pytest.raises(InputError, match=f"cannot read {k} of 256 passages"):
         rag.answer(ASKED, num_docs=k)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"rows": np.zeros((5, 0), int)}, "rows of shape (5, 0) for 5 questions"),
+        ({"rows": np.zeros((4, 2), int)}, "rows of shape (4, 2) for 5 questions"),
+        ({"rows": np.full((5, 2), 256)}, "rows from 256 to 256, the index has 0 to 255"),
+        ({"prefixes": ["red"]}, "1 prefixes for 5 questions"),
+        ({"bad_words": ("",)}, "one is empty"),
+        ({"min_length": 5}, "min_length is 5, max_length 4"),
+        ({"sample": True, "top_p": 0.0}, "top_p is 0.0; give a probability above 0"),
+        ({"sample": True, "num_beams": 2}, "num_beams is 2, and samples are drawn without beams"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(rag: RAG, options: dict, what: str) -> None:
+    with pytest.raises(InputError, match=re.escape(what)):
+        rag.answer(ASKED, **options)
+
+
+def test_no_questions_have_no_answers(rag: RAG) -> None:
+    assert rag.answer([]) == []
+    assert rag.choose([], ["red", "blue"]) == []
 
 
 def test_an_answer_too_many_is_refused(rag: RAG) -> None:
