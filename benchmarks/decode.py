@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, show, and write."""
     with reported():
         remedy = "rag-jax benchmark decode --help lists all options"
-        known = parse(Options, sys.argv[1:] if arguments is None else arguments, remedy=remedy, prog="rag-jax benchmark decode")
+        known = parse(
+            Options, sys.argv[1:] if arguments is None else arguments, remedy=remedy, prog="rag-jax benchmark decode"
+        )
     sizes, console = replace(SIZES[known.size], dtype=known.dtype), Console()
     table = Table("decoder", "B", "K", "W", "T", *HEADINGS, box=None, pad_edge=False)
     results = []

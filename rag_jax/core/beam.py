@@ -72,7 +72,7 @@ def _select(ranking: Ranking, given: Int[Array, "B"], beams: Beams, following: N
     width, limits = ranking.num_beams, ranking.limits
     candidates, origin = _extensions(beams.running, following, 2 * width, ranking.rules)
     lengths = candidates.tokens.lengths
-    ended = (newest(candidates.tokens) == limits.eos) | (lengths == limits.max_length)
+    ended = (newest(candidates.tokens) == limits.eos) | (lengths >= limits.max_length)
 
     normalised = candidates.scores / _penalty(lengths - given[:, None], ranking)
     accepted = ended & beams.open[:, None] & (jnp.arange(2 * width) < width)[None, :]  # the rest are only substitutes

@@ -57,7 +57,7 @@ def _draw(keys: Key[Array, "B"], limits: Limits, rules: tuple[Rule, ...], sample
     chosen = jnp.take_along_axis(following.log_probs, token[:, :, None], axis=2)[:, :, 0]
     longer = append(samples.drawn, following, every, token, samples.drawn.scores + chosen)
     drawn = _where(samples.ended, samples.drawn, longer)
-    ended = (newest(drawn.tokens) == limits.eos) | (drawn.tokens.lengths == limits.max_length)
+    ended = (newest(drawn.tokens) == limits.eos) | (drawn.tokens.lengths >= limits.max_length)
     return Samples(drawn, samples.ended | ended, samples.step + 1, samples.state)
 
 
