@@ -38,6 +38,7 @@ class AnswerCommand:
     decoding: tyro.conf.OmitArgPrefixes[Decoding] = field(default_factory=Decoding)
 
     def run(self) -> None:
+        """Answer, then show or write. Raises `InputError` for what cannot be asked."""
         if bool(self.questions) == bool(self.file):
             raise InputError("ask QUESTIONS or name a --file of them, one of the two")
         asked = read_asked(self.file) if self.file else [(str(n), text) for n, text in enumerate(self.questions, 1)]
@@ -45,8 +46,9 @@ class AnswerCommand:
         if self.output:
             write_jsonl(self.output, (as_json(*each, answer) for each, answer in zip(asked, answers, strict=True)))
             return
+        console = Console()
         for (_, question), answer in zip(asked, answers, strict=True):
-            show(Console(), question, answer)
+            show(console, question, answer)
 
     def _answers(self, rag: RAG, questions: list[str]) -> list[Answer]:
         """In the order of the questions, with a progress bar on the standard error where it is a terminal."""

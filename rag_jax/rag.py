@@ -136,8 +136,8 @@ class RAG:
                 )
         program = _choosing(self.parts.networks, c.model, limits, self._check_num_docs(num_docs), c.generator.max_input)
         found: dict[int, Answer] = {}
+        padded = pad(targets, limits.max_length, limits.eos)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
-            padded = pad(targets, limits.max_length, limits.eos)
             answered = program(self.params, self.knowledge, batch.question, batch.prompt, padded)
             found |= zip(chosen.tolist(), self._answers(jax.device_get(answered), len(chosen)), strict=True)
         return [found[number] for number in range(len(questions))]

@@ -157,10 +157,7 @@ def by_token(
     mask = answers.mask & exist[:, :, None]
     log_prob = _per_answer(likelihood.rag_token)(doc_log_prior, target_log_probs, mask)
     per_token = _per_answer(likelihood.token_doc_posterior)(doc_log_prior, target_log_probs, mask)
-    length = jnp.maximum(jnp.sum(mask, axis=2), 1).astype(jnp.float32)
-    log_prob = jnp.where(exist, log_prob, -jnp.inf)
-    posterior = jnp.sum(per_token, axis=3) / length[:, :, None]
-    return Decoded(answers.ids, mask, exist, log_prob, log_prob / length, posterior, per_token)
+    return _decoded(answers, exist, mask, log_prob, per_token)
 
 
 def by_sequence(
@@ -172,12 +169,9 @@ def by_sequence(
     """Answers with their likelihood and posterior under RAG-Sequence, in the order given."""
     mask = answers.mask & exist[:, :, None]
     log_prob = _per_answer(likelihood.rag_sequence)(doc_log_prior, target_log_probs, mask)
-    log_prob = jnp.where(exist, log_prob, -jnp.inf)
     posterior = _per_answer(likelihood.sequence_doc_posterior)(doc_log_prior, target_log_probs, mask)
-    posterior = jnp.where(exist[:, :, None], posterior, 0.0)
     per_token = jnp.where(mask[:, :, None, :], posterior[:, :, :, None], 0.0)
-    length = jnp.maximum(jnp.sum(mask, axis=2), 1).astype(jnp.float32)
-    return Decoded(answers.ids, mask, exist, log_prob, log_prob / length, posterior, per_token)
+    return _decoded(answers, exist, mask, log_prob, per_token)
 
 
 def best(decoded: Decoded, count: int) -> Decoded:
@@ -188,3 +182,17 @@ def best(decoded: Decoded, count: int) -> Decoded:
 def _per_answer(function: Callable) -> Callable:
     """A likelihood of one answer per question, for C of them."""
     return jax.vmap(function, in_axes=(None, 1, 1), out_axes=1)
+
+
+def _decoded(
+    answers: Tokens,
+    exist: Bool[Array, "B C"],
+    mask: Bool[Array, "B C T"],
+    log_prob: Float[Array, "B C"],
+    per_token: Float[Array, "B C K T"],
+) -> Decoded:
+    """What both models tell of an answer, from its likelihood and its tokens' posteriors."""
+    length = jnp.maximum(jnp.sum(mask, axis=2), 1).astype(jnp.float32)
+    log_prob = jnp.where(exist, log_prob, -jnp.inf)
+    posterior = jnp.sum(per_token, axis=3) / length[:, :, None]
+    return Decoded(answers.ids, mask, exist, log_prob, log_prob / length, posterior, per_token)
