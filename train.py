@@ -23,10 +23,11 @@ from rag_jax.errors import InputError, reported
 from rag_jax.evaluation import evaluate
 from rag_jax.rag import RAG, restore_params
 from rag_jax.run import config as configs
-from rag_jax.run.assembly import Parts, assemble, learning_rates, read_corpus
+from rag_jax.run.assembly import assemble, read_corpus, required
 from rag_jax.run.checkpoints import Checkpoints
 from rag_jax.run.config import Config
 from rag_jax.run.journal import Journal, seconds_trained
+from rag_jax.run.parts import Parts, learning_rates
 from rag_jax.types import RagParams
 
 console = Console(stderr=False)
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
 def run(config: Config, workdir: Path) -> tuple[RAG, dict]:
     """Train as `config` says, evaluate, and write results.json: the model, and what that file holds."""
-    questions = read_questions(config.data.evaluation)
+    questions = read_questions(required(config.data.evaluation, "data.evaluation"))
     rag = fit(config, workdir)
     results = measure(rag, questions) | {"train_seconds": seconds_trained(workdir / "metrics.jsonl")}
     (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -54,7 +55,7 @@ def run(config: Config, workdir: Path) -> tuple[RAG, dict]:
 def fit(config: Config, workdir: Path) -> RAG:
     """Train, or go on from the newest checkpoint. Whatever cannot be used is found before anything is written."""
     check(config, workdir)
-    questions = read_questions(config.data.train)
+    questions = read_questions(required(config.data.train, "data.train"))
     parts = assemble(config, workdir, read_corpus(config), tell_encoded)
     examples = tokenize_pairs(parts, questions)
     first = first_params(parts)
@@ -122,12 +123,12 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
     results = scores | {
         "questions": len(questions),
         "model": config.model,
-        "decoder": "greedy",
+        "decoder": config.decoding.chosen() or "greedy",
         "num_docs": parts.num_docs,
-        "index": "exact" if config.data.passages else "none (closed book)",
+        "index": "none (closed book)" if config.data.is_closed_book else "exact",
         "passages": len(parts.store.passages),
     }
-    if config.data.passages:
+    if not config.data.is_closed_book:
         results |= evaluate.recall(rag, questions)
         frozen = evaluate.recall(RAG(parts, parts.first), questions)
         results |= {f"{name}_frozen": value for name, value in frozen.items()}
@@ -155,19 +156,20 @@ def tokenize_pairs(parts: Parts, questions: list[Question]) -> Examples:
     if len(kept) < len(pairs):
         left = f"{len(pairs) - len(kept)} of {len(pairs)} training pairs"
         console.print(f"left out {left}: answers of more than {limit} tokens (generator.max_target)", soft_wrap=True)
-    if config.retriever.mode == "gold" and config.data.passages:
+    if config.retriever.mode == "gold" and not config.data.is_closed_book:
         for question, _ in kept:
             if not any(i in parts.store.rows for i in question.positive_ids):
                 remedy = "retriever.mode gold needs one"
                 raise InputError(f"question {question.id!r} names no gold passage of the index; {remedy}")
     return tokenize(
         kept,
-        parts.encoder.tokenizer,
+        parts.towers.tokenizer,
         parts.vocabulary,
         parts.store.rows,
         max_question=config.retriever.max_question,
         max_target=limit,
         ladder=config.buckets,
+        from_tower=config.generator.question_from_tower,
     )
 
 

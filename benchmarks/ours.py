@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases import Case, Sizes, serve
-from rag_jax import decoding, likelihood, retrieval
+from rag_jax import decoding, hub, likelihood, retrieval
 from rag_jax.core import beam, sequence
 from rag_jax.core.search import Limits
 from rag_jax.core.tree import Reader
-from rag_jax.hub import checkpoints
 from rag_jax.models import bart, bert
 from rag_jax.types import Generator, RagParams, Tokens, Tower
 
@@ -42,10 +41,10 @@ def main(sizes: Sizes, folder: Path) -> None:
 
 def load(folder: Path, dtype) -> tuple[Tower, Generator, RagParams]:
     """The networks and their parameters, of which no second copy is kept."""
-    tower_config, tower_params = checkpoints.load_tower(folder / "question_encoder")
-    bart_config, bart_params = checkpoints.load_generator(folder / "generator")
-    params = jax.tree.map(lambda each: jnp.asarray(each, dtype), RagParams(tower_params, bart_params))
-    return bert.tower(_with_dtype(tower_config, dtype)), bart.generator(_with_dtype(bart_config, dtype)), params
+    tower, generator = hub.load_tower(folder / "question_encoder"), hub.load_generator(folder / "generator")
+    params = jax.tree.map(lambda each: jnp.asarray(each, dtype), RagParams(tower.params, generator.params))
+    sizes = _with_dtype(tower.config, dtype), _with_dtype(generator.config, dtype)
+    return bert.tower(sizes[0]), bart.generator(sizes[1]), params
 
 
 @lru_cache

@@ -15,7 +15,7 @@ reader = read(Path(__file__).with_name("cities_reader.py"))
 
 config = dataclasses.replace(
     reader,
-    data=dataclasses.replace(reader.data, evaluation=reader.data.train.with_name("test.jsonl"), index=None),
+    data=dataclasses.replace(reader.data, evaluation=Path("runs/demo/data/test.jsonl"), index=None),
     retriever=dataclasses.replace(reader.retriever, mode="trained", num_docs=2),
     optimizer=dataclasses.replace(
         reader.optimizer, learning_rate=0.008, adam_learning_rate=1e-3, tower_learning_rate=5e-5, warmup=20

@@ -44,7 +44,7 @@ def main(workdir: Path) -> None:
     _, closed = train.run(settings["cities_closed_book"], workdir / "closed_book")
 
     headline("5. What came of it")
-    test = read_questions(settings["cities"].data.evaluation)
+    test = read_questions(workdir / "data" / "test.jsonl")
     results = trained | {
         "closed_book_exact_match": closed["exact_match"],
         "train_seconds": trained["train_seconds"] + seconds_trained(workdir / "reader" / "metrics.jsonl"),

@@ -1,5 +1,6 @@
 """The `rag-jax` command."""
 
+import argparse
 import importlib
 import math
 import sys
@@ -18,6 +19,8 @@ from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import read_asked
 from rag_jax.errors import InputError, reported
 from rag_jax.rag import RAG, Answer
+from rag_jax.run import config, pretrained
+from rag_jax.run import convert as conversion
 from rag_jax.run.arguments import parse
 from rag_jax.run.decoders import Decoding
 
@@ -26,8 +29,10 @@ from rag_jax.run.decoders import Decoding
 class AnswerCommand:
     """Answer questions with a trained model, and show the passages that the answers rest on."""
 
-    workdir: Path  # where train.py left its checkpoints
     questions: tyro.conf.Positional[tuple[str, ...]] = ()
+    workdir: Path | None = None  # where train.py left its checkpoints
+    checkpoint: str | None = None  # or a RAG checkpoint: a folder, or a repository of the hub[@revision]
+    index: Path | None = None  # the knowledge: a store, or an index in another layout; None: the workdir's own
     file: Path | None = None  # or the questions of a file: JSON lines {"id": …, "question": …}
     output: Path | None = None  # write the answers here, as JSON lines, and do not show them
     num_docs: int | None = None  # K, the passages to read; None: as in training
@@ -42,7 +47,7 @@ class AnswerCommand:
         if bool(self.questions) == bool(self.file):
             raise InputError("ask QUESTIONS or name a --file of them, one of the two")
         asked = read_asked(self.file) if self.file else [(str(n), text) for n, text in enumerate(self.questions, 1)]
-        answers = self._answers(RAG.from_workdir(self.workdir), [text for _, text in asked])
+        answers = self._answers(self._model(), [text for _, text in asked])
         if self.output:
             write_jsonl(self.output, (as_json(*each, answer) for each, answer in zip(asked, answers, strict=True)))
             return
@@ -50,17 +55,32 @@ class AnswerCommand:
         for (_, question), answer in zip(asked, answers, strict=True):
             show(console, question, answer)
 
+    def _model(self) -> RAG:
+        if self.workdir is not None and self.checkpoint is None:
+            return RAG.from_workdir(self.workdir, self.index)
+        if self.checkpoint is not None and self.workdir is None:
+            return RAG.from_pretrained(self.checkpoint, self.index)
+        raise InputError("name a --workdir or a --checkpoint, one of the two")
+
     def _answers(self, rag: RAG, questions: list[str]) -> list[Answer]:
         """In the order of the questions, with a progress bar on the standard error where it is a terminal."""
         fixed = {"num_docs": self.num_docs, "batch_size": self.batch_size}
         if self.labels:
-            if self.decoding != Decoding() or self.prefix:
+            if self.decoding != usual_decoding(self.workdir, self.checkpoint) or self.prefix:
                 raise InputError("labels are ranked as they are; leave prefix and the options of decoding")
             return rag.choose(questions, self.labels, **fixed)
         found = rag.stream(questions, prefixes=self.prefix, seed=self.seed, **fixed, **asdict(self.decoding))
         console = Console(stderr=True)
         shown = track(found, "answering", len(questions), console=console, disable=not console.is_terminal)
         return [answer for _, answer in sorted(shown, key=lambda each: each[0])]
+
+
+@dataclass(frozen=True)
+class ConvertCommand:
+    """Make a checkpoint of transformers' RAG from a workdir, or a workdir from such a checkpoint."""
+
+    source: tyro.conf.Positional[str]  # a workdir, or a folder or a repository of the hub[@revision]
+    target: tyro.conf.Positional[Path]  # the folder to be made
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,9 +96,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def answer(arguments: Sequence[str]) -> None:
-    """`rag-jax answer`."""
+    """`rag-jax answer`; what is not given on the command line is as the model's own config says."""
+    sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--workdir", "--checkpoint"):
+        sources.add_argument(name, nargs="?")
+    named, _ = sources.parse_known_args(arguments)
+    usual = AnswerCommand(decoding=usual_decoding(named.workdir and Path(named.workdir), named.checkpoint))
     remedy = "rag-jax answer --help lists all options"
-    parse(AnswerCommand, arguments, remedy=remedy, prog="rag-jax answer").run()
+    parse(AnswerCommand, arguments, remedy=remedy, prog="rag-jax answer", default=usual).run()
+
+
+def usual_decoding(workdir: Path | None, checkpoint: str | None) -> Decoding:
+    """How a model is decoded, unless asked for otherwise."""
+    if workdir is not None:
+        return config.load(workdir / "config.json").decoding
+    return pretrained.describe(checkpoint).decoding if checkpoint is not None else Decoding()
+
+
+def convert(arguments: Sequence[str]) -> None:
+    """`rag-jax convert`: prints what was mapped, and what to do next."""
+    remedy = "rag-jax convert --help lists all options"
+    command = parse(ConvertCommand, arguments, remedy=remedy, prog="rag-jax convert")
+    console = Console()
+    table = Table("here", "there", "tensors", box=None, pad_edge=False)
+    found = conversion.convert(command.source, command.target)
+    for here, there, tensors in found:
+        table.add_row(escape(here), escape(there), f"{tensors}" if tensors else "")
+    console.print(table)
+    tensors = sum(each.tensors for each in found)
+    workdir = (command.target / "checkpoints").is_dir()
+    how = f"--workdir {command.target} --index INDEX" if workdir else f"--checkpoint {command.target} --index INDEX"
+    console.print(f"{command.target}: {tensors} tensors, a {'workdir' if workdir else 'checkpoint of transformers'}.")
+    console.print(f'Next: rag-jax answer "YOUR QUESTION" {how}', soft_wrap=True)
 
 
 def benchmark(arguments: Sequence[str]) -> None:
@@ -93,11 +142,12 @@ def benchmark(arguments: Sequence[str]) -> None:
     module.main(rest)
 
 
-COMMANDS = {"answer": answer, "benchmark": benchmark}
+COMMANDS = {"answer": answer, "convert": convert, "benchmark": benchmark}
 BENCHMARKS = ("decode",)
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
 
   answer            answer questions with a trained model, and show the passages
+  convert           a workdir to a checkpoint of transformers' RAG, or back
   benchmark decode  time decoding beside transformers, on the same weights and inputs
 
 rag-jax COMMAND --help lists the options."""

@@ -15,6 +15,7 @@ import transformers
 from transformers import BartForConditionalGeneration, BertModel, DPRContextEncoder, DPRQuestionEncoder
 
 from rag_jax.hub import names
+from rag_jax.hub.tensors import in_memory
 from rag_jax.models import bart, bert
 from rag_jax.types import Params, Tokens
 
@@ -119,14 +120,14 @@ def gradients(model: torch.nn.Module) -> dict[str, np.ndarray]:
 def tower_params(model: torch.nn.Module, config: bert.BertConfig, tensors: Mapping[str, np.ndarray]) -> Params:
     """The tensors of a tower (its state or its gradients) as a tree like our parameters."""
     table, prefix = LAYOUTS[type(model)]
-    loaded = names.from_stored(tensors, tower_shapes(config), table, where="oracle", prefix=prefix)
-    return jax.tree.map(jnp.asarray, loaded)
+    kept = names.modern(in_memory(tensors))
+    return names.from_stored(kept, tower_shapes(config), table, where="oracle", prefix=prefix)
 
 
 def generator_params(config: bart.BartConfig, tensors: Mapping[str, np.ndarray]) -> Params:
     """The tensors of BART (its state or its gradients) as a tree like our parameters."""
-    loaded = names.from_stored(tensors, generator_shapes(config), names.BART, where="oracle")
-    return jax.tree.map(jnp.asarray, loaded)
+    kept = in_memory({name: value for name, value in tensors.items() if name not in names.TIED})
+    return names.from_stored(kept, generator_shapes(config), names.BART, where="oracle")
 
 
 @cache

@@ -130,7 +130,7 @@ def spoil(towns: Config, folder: Path, **changed) -> Config:
         ({"passages": '{"id": "a", "text": "b"}\n{"id": '}, r"passages\.jsonl:2: malformed JSON.*; "),
         ({"train": '{"question": "what"}'}, r"train\.jsonl:1: no answers; "),
         ({"evaluation": Path("nowhere.jsonl")}, r"^nowhere\.jsonl: no such file; "),
-        ({"start_from": Path("nowhere")}, r"^nowhere/config\.json: no such file; "),
+        ({"start_from": Path("nowhere")}, r"^nowhere: no checkpoint there; "),
         ({"train": '{"question": "what", "answers": ["red"]}', "gold": True}, r"^question '1' names no gold passage"),
         ({"closed_book": Path("nowhere")}, r"^nowhere/results\.json: no results there; "),
         ({"batch_size": 0}, r"^batch_size is 0; "),

@@ -43,16 +43,17 @@ def tokenize(
     max_question: int,
     max_target: int,
     ladder: Ladder,
+    from_tower: bool = False,
 ) -> Examples:
     """Tokenise (question, answer) pairs; `rows` tells which row of the index a passage id has, `ladder` the
-    shapes that questions are padded to.
+    shapes that questions are padded to. The generator reads the question as it is, or decoded `from_tower`'s tokens.
 
     Questions must fit whole, in either vocabulary, as targets must. Raises `InputError` for one that does not.
     """
     texts = [question.question for question, _ in pairs]
-    prompts = vocabulary.prompts(texts)
-    targets = vocabulary.targets([answer for _, answer in pairs])
     questions = [encoding.ids for encoding in tower.encode_batch(texts)]
+    prompts = vocabulary.prompts(tower.decode_batch(questions) if from_tower else texts)
+    targets = vocabulary.targets([answer for _, answer in pairs])
     for (question, answer), asked, prompt, target in zip(pairs, questions, prompts, targets, strict=True):
         longest = max(len(asked), len(prompt))
         if longest > max_question:

@@ -11,22 +11,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from rag_jax.errors import InputError
 from rag_jax.types import Tokens, host
 
 BOS, PAD, EOS, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"  # BART's
-SEPARATOR = " //"  # between passage and question, as the paper's reference implementation joins them
 
 
 class Vocabulary(NamedTuple):
-    """A generator's tokenizer with the ids of its special tokens."""
+    """A generator's tokenizer with the ids of its special tokens, and how its input is worded.
+
+    The templates are those of the paper's reference implementation. As there, a title loses one pair of quotes, and
+    double spaces become single ones.
+    """
 
     tokenizer: Tokenizer
     bos: int
     pad: int
     eos: int
+    passage_template: str = "{title} / {text}"
+    question_template: str = " // {question}"
 
     @property
     def size(self) -> int:
@@ -34,12 +39,12 @@ class Vocabulary(NamedTuple):
 
     def passages(self, texts: Sequence[tuple[str, str]], max_length: int) -> list[list[int]]:
         """`<s> title / text` of (title, text) pairs, cut at its end; `<s> text` where there is no title."""
-        joined = [f"{title} / {text}" if title else text for title, text in texts]
+        joined = [self._passage(title, text) for title, text in texts]
         return [[self.bos, *ids][:max_length] for ids in self._encode(joined)]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """` // question </s>`, whole."""
-        return [[*ids, self.eos] for ids in self._encode([f"{SEPARATOR} {question}" for question in questions])]
+        return [[*ids, self.eos] for ids in self._encode([self._prompt(question) for question in questions])]
 
     def targets(self, answers: Sequence[str]) -> list[list[int]]:
         """` answer </s>`, whole; the leading space makes a word the same tokens here as inside a passage."""
@@ -52,6 +57,14 @@ class Vocabulary(NamedTuple):
     def text(self, ids: Iterable[int]) -> str:
         """The text of generated ids, special tokens left out."""
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True).strip()
+
+    def _passage(self, title: str, text: str) -> str:
+        unquoted = title.removeprefix('"').removesuffix('"')
+        joined = self.passage_template.format(title=unquoted, text=text) if title else text
+        return f"{joined} ".replace("  ", " ")[:-1]  # the question's separator begins with a space
+
+    def _prompt(self, question: str) -> str:
+        return self.question_template.format(question=question).replace("  ", " ")
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
@@ -99,6 +112,9 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    # Used here on pieces, without it; whoever takes the tokenizer elsewhere expects whole inputs as BART reads them.
+    ids = [(token, tokenizer.token_to_id(token)) for token in (BOS, EOS)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ids)
     return vocabulary(tokenizer, "the new vocabulary")
 
 

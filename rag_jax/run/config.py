@@ -17,25 +17,32 @@ from typing import Any, Literal
 
 from rag_jax.errors import InputError
 from rag_jax.run.arguments import parse
+from rag_jax.run.decoders import Decoding
 
 
 @dataclass(frozen=True)
 class Data:
     """The files of a run. See `rag_jax.knowledge.passages` and `rag_jax.data.questions` for the formats."""
 
-    passages: Path | None  # None: closed book, the generator reads the question alone
-    train: Path
-    evaluation: Path  # questions of the final evaluation
+    passages: Path | None = None  # None, and no index: closed book, the generator reads the question alone
+    train: Path | None = None
+    evaluation: Path | None = None  # questions of the final evaluation
     all_answers: bool = False  # one training pair per gold answer, as the paper trains NQ and WebQuestions
     passage_words: int = 100  # longer passages are cut into pieces of this many words
     index: Path | None = None  # where the knowledge store is, or is to be built; None: in the workdir
 
+    @property
+    def is_closed_book(self) -> bool:
+        """Whether there is nothing to retrieve from."""
+        return self.passages is None and self.index is None
+
 
 @dataclass(frozen=True)
 class Retriever:
-    """The bi-encoder. Both towers start from `tower`; the passage tower stays as it is."""
+    """The bi-encoder. Both towers start from `tower`, unless the passages have one of their own."""
 
-    tower: str  # a folder with config.json, model.safetensors, tokenizer.json; or "package:NAME/FOLDER"
+    tower: str  # a checkpoint: a folder, "package:NAME/FOLDER", or a repository of the hub
+    passage_tower: str | None = None  # of the passages, where it is another, as DPR's are; it stays as it is
     # trained: end to end; frozen: the paper's ablation; gold: none, the generator reads the gold passages
     mode: Literal["trained", "frozen", "gold"] = "trained"
     num_docs: int = 5  # K
@@ -49,7 +56,7 @@ class Retriever:
 class Generator:
     """BART: from a checkpoint folder, or from scratch in the sizes given here, with a vocabulary of its own."""
 
-    checkpoint: Path | None = None
+    checkpoint: str | None = None  # a folder, "package:NAME/FOLDER", or a repository of the hub
     tokenizer: Path | None = None  # its tokenizer.json; None: learnt from the texts of the run, kept in the workdir
     vocabulary: int = 2_000  # the size of a learnt one
     width: int = 128
@@ -62,6 +69,11 @@ class Generator:
     max_passage: int = 256  # tokens of a passage that the generator reads
     max_input: int = 300  # S: passage and question together; the passage is cut, never the question
     max_target: int = 32  # T, the end token included
+    passage_template: str = "{title} / {text}"  # what it reads of a passage
+    question_template: str = " // {question}"  # and of the question, behind it
+    # transformers' RAG has the question decoded from the tower's tokens: in lower case, where its vocabulary is
+    question_from_tower: bool = False
+    start: str = "<s>"  # the token that decoding starts from; training does from <s>
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,7 @@ class Config:
     retriever: Retriever
     generator: Generator = field(default_factory=Generator)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    decoding: Decoding = field(default_factory=Decoding)  # how answers are found, unless asked for otherwise
     model: Literal["token", "sequence"] = "token"
     start_from: Path | None = None  # a workdir whose parameters this run starts from
     closed_book: Path | None = None  # the workdir of a closed-book run, reported beside this one's scores
@@ -164,7 +177,7 @@ def load(path: Path) -> Config:
 
 def _revive(kind: Any, value: Any, where: str) -> Any:
     """JSON back to dataclasses and paths, by the fields' types."""
-    if kind in (Config, Data, Retriever, Generator, Optimizer):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         unknown = set(value) - set(hints)
         if unknown:
@@ -173,7 +186,7 @@ def _revive(kind: Any, value: Any, where: str) -> Any:
     if isinstance(kind, types.UnionType):
         kind = next(option for option in typing.get_args(kind) if option is not type(None))
     if typing.get_origin(kind) is tuple:
-        return tuple(tuple(each) for each in value)
+        return tuple(tuple(each) if isinstance(each, list) else each for each in value)
     return kind(value) if kind is Path and value is not None else value
 
 

@@ -1,9 +1,9 @@
 """How answers are found: the options a user has, checked, and the decoder that they make."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Array, Key
 
@@ -31,7 +31,15 @@ class Decoding:
     top_k: int | None = None
     top_p: float = 1.0
     min_p: float = 0.0
+    forced_start: str | None = None  # a token that every answer begins with, as bart-large's do
+    forced_end: bool = False  # the end token last, where an answer has no room for more
     chunk: int | None = None  # tokens of a long prefix that pass through the decoder at once
+
+    def chosen(self) -> dict[str, Any]:
+        """The options that are not the usual ones, by name."""
+        usual = Decoding()
+        named = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return {name: value for name, value in named if value != getattr(usual, name)}
 
     def limits(self, model: str, trained: Limits) -> Limits:
         """The model's limits with these in them. Raises `InputError` for what it or these options do not allow."""
@@ -76,11 +84,9 @@ class Decoding:
         if not 0 <= self.min_p <= 1:
             yield f"min_p is {self.min_p}; give a probability"
 
-    def decoder(
-        self, model: str, limits: Limits, bad_words: tuple[tuple[int, ...], ...], keys: Key[Array, "B"]
-    ) -> Decoder:
+    def decoder(self, model: str, limits: Limits, words: "Words", keys: Key[Array, "B"]) -> Decoder:
         """The decoder of RAG-"token" or RAG-"sequence"; `keys` are used by samples only, one for each question."""
-        obeyed = self._rules(limits, bad_words)
+        obeyed = self._rules(limits, words)
         if self.sample and model == "token":
             search = partial(sampling.sample, keys=keys, num_samples=self.n_best, rules=obeyed)
             return partial(decoding.rag_token, search=search, limits=limits, n_best=self.n_best)
@@ -97,18 +103,27 @@ class Decoding:
         found = DECODERS[model if model == "token" else self.method]
         return partial(found, search=search, limits=limits, n_best=self.n_best)
 
-    def _rules(self, limits: Limits, bad_words: tuple[tuple[int, ...], ...]) -> tuple[Rule, ...]:
-        """Constraints, then what shapes a distribution, each where it changes anything."""
+    def _rules(self, limits: Limits, words: "Words") -> tuple[Rule, ...]:
+        """Constraints, then what shapes a distribution, each where it changes anything; a forced token last."""
         possible = (
             (self.no_repeat_ngram > 0, rules.no_repeated_ngrams(max(1, self.no_repeat_ngram))),
-            (bool(bad_words), rules.bad_words(bad_words)),
+            (bool(words.bad), rules.bad_words(words.bad)),
             (self.min_length > 1, rules.min_length(self.min_length, limits.eos)),
             (self.temperature != 1, rules.temperature(self.temperature)),
             (self.top_k is not None, rules.top_k(self.top_k or 1)),
             (self.top_p < 1, rules.top_p(self.top_p)),
             (self.min_p > 0, rules.min_p(self.min_p)),
+            (words.forced_start is not None, rules.forced_start(words.forced_start or 0)),
+            (self.forced_end, rules.forced_end(limits.max_length, limits.eos)),
         )
         return tuple(rule for wanted, rule in possible if wanted)
+
+
+class Words(NamedTuple):
+    """The options that are words, as tokens."""
+
+    bad: tuple[tuple[int, ...], ...]
+    forced_start: int | None
 
 
 SHAPING = ("temperature", "top_k", "top_p", "min_p")

@@ -37,7 +37,9 @@ def test_passage_and_prompt_join_to_the_tokens_of_the_whole(
 ) -> None:
     text = text.strip() or "x"  # a passage that ends in white space would merge it with the separator's
     (passage,), (prompt,) = vocabulary.passages([(title, text)], 1_000), vocabulary.prompts([question])
-    whole = vocabulary.tokenizer.encode(f"{title} / {text} // {question}", add_special_tokens=False).ids
+    unquoted = title.removeprefix('"').removesuffix('"')
+    joined = f"{unquoted} / {text} // {question}".replace("  ", " ")  # as transformers' RagRetriever does
+    whole = vocabulary.tokenizer.encode(joined, add_special_tokens=False).ids
     assert passage + prompt == [vocabulary.bos, *whole, vocabulary.eos]
 
 

@@ -12,6 +12,7 @@ from transformers import BertModel, DPRContextEncoder, DPRQuestionEncoder
 import oracle
 from rag_jax.errors import InputError
 from rag_jax.hub import names
+from rag_jax.hub.tensors import in_memory
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
 
@@ -48,7 +49,7 @@ def test_the_generators_names_and_tensors_are_those_of_transformers():
     theirs = oracle.state(model)
     assert stored.keys() == theirs.keys() - TIED
     for name, value in stored.items():
-        np.testing.assert_array_equal(value, theirs[name][0] if name == "final_logits_bias" else theirs[name])
+        np.testing.assert_array_equal(value, theirs[name])
 
 
 @pytest.mark.parametrize("prefix", ["", "bert.", "a.b."])
@@ -56,7 +57,8 @@ def test_the_generators_names_and_tensors_are_those_of_transformers():
 def test_storing_and_reading_back_changes_nothing(which, prefix):
     table = {"bert": names.BERT, "dpr": names.DPR, "bart": names.BART}[which]
     params = oracle.generator(GENERATOR)[1] if which == "bart" else oracle.tower(DPRQuestionEncoder, PROJECTED)[1]
-    back = names.from_stored(names.to_stored(params, table, prefix), params, table, where="here", prefix=prefix)
+    stored = in_memory(names.to_stored(params, table, prefix))
+    back = names.from_stored(stored, params, table, where="here", prefix=prefix)
     assert jax.tree.structure(back) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
@@ -74,27 +76,43 @@ def test_every_missing_and_misshapen_tensor_is_named_in_one_line(tower):
     misshapen = {"embeddings.word_embeddings.weight": (41, 16), "encoder.layer.0.intermediate.dense.weight": (25, 16)}
     broken = {name: value for name, value in stored.items() if name not in missing}
     broken |= {name: np.zeros(shape, np.float32) for name, shape in misshapen.items()}
+    broken["surplus"] = np.zeros((2, 3), np.float32)
     with pytest.raises(InputError, match=r"^some/folder: ") as complaint:
-        names.from_stored(broken, tower, names.BERT, where="some/folder")
+        names.from_stored(in_memory(broken), tower, names.BERT, where="some/folder")
     message = str(complaint.value)
     assert "\n" not in message
-    assert set(re.findall(r"([\w.]+) is missing", message)) == missing
-    assert set(re.findall(r"([\w.]+) has shape", message)) == misshapen.keys()
+    assert set(re.findall(r"([\w.]+) \([\d, ]+\) is missing", message)) == missing
+    assert set(re.findall(r"([\w.]+) \([\d, ]+\) is unexpected", message)) == {"surplus"}
+    for name, shape in misshapen.items():
+        assert f"{name} has shape {shape}, the config says {stored[name].shape}" in message
 
 
 def test_a_table_of_the_right_size_and_the_wrong_shape_is_refused(tower):
     stored = names.to_stored(tower, names.BERT)
     stored["embeddings.word_embeddings.weight"] = stored["embeddings.word_embeddings.weight"].T
     with pytest.raises(InputError, match=r"word_embeddings\.weight has shape"):
-        names.from_stored(stored, tower, names.BERT, where="some/folder")
+        names.from_stored(in_memory(stored), tower, names.BERT, where="some/folder")
 
 
-def test_tensors_that_the_model_does_not_have_are_ignored(tower):
-    stored = names.to_stored(tower, names.BERT) | {"pooler.dense.weight": np.ones((16, 16), np.float32)}
-    jax.tree.map(np.testing.assert_array_equal, names.from_stored(stored, tower, names.BERT, where="here"), tower)
+@pytest.mark.parametrize(
+    "name", ["pooler.dense.weight", "bert_model.pooler.dense.bias", "embeddings.position_ids", "cls.predictions.bias"]
+)
+def test_what_no_network_here_reads_is_left_out(tower, name):
+    stored = in_memory(names.to_stored(tower, names.BERT) | {name: np.ones((16, 16), np.float32)})
+    assert stored.keys() - names.modern(stored).keys() == {name}
+
+
+def test_layer_norms_old_names_are_known(tower):
+    stored = in_memory(names.to_stored(tower, names.BERT))
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in stored.items()
+    }
+    assert old.keys() != stored.keys()
+    assert names.modern(old).keys() == stored.keys()
 
 
 def test_half_precision_tensors_become_the_models_dtype(tower):
     halved = {name: value.astype(np.float16) for name, value in names.to_stored(tower, names.BERT).items()}
-    loaded = names.from_stored(halved, tower, names.BERT, where="here")
+    loaded = names.from_stored(in_memory(halved), tower, names.BERT, where="here")
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype(np.float32)}

@@ -18,7 +18,7 @@ from transformers import AutoModel, BertModel, DPRContextEncoder, DPRQuestionEnc
 import oracle
 from oracle import jit, relative
 from rag_jax.errors import InputError
-from rag_jax.hub.checkpoints import load_generator, load_tower
+from rag_jax.hub import load_generator, load_tower
 from rag_jax.models import bart, bert
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
@@ -77,15 +77,16 @@ def test_a_saved_tower_is_read_back(tmp_path, kind, projection):
     config = replace(TOWER, projection=projection)
     model, params = oracle.tower(kind, config)
     model.save_pretrained(tmp_path)
-    found, loaded = load_tower(tmp_path)
-    assert found == config
-    assert_same(loaded, params)
+    found = load_tower(tmp_path)
+    assert found.config == config
+    assert_same(found.params, params)
+    assert found.side == {DPRQuestionEncoder: "question", DPRContextEncoder: "passage"}.get(kind)
 
 
 def test_a_saved_generator_is_read_back(generator_folder):
-    found, loaded = load_generator(generator_folder)
-    assert found == GENERATOR
-    assert_same(loaded, oracle.generator(GENERATOR)[1])
+    found = load_generator(generator_folder)
+    assert found.config == GENERATOR
+    assert_same(found.params, oracle.generator(GENERATOR)[1])
 
 
 def test_loaded_networks_compute_what_the_saved_ones_do(tmp_path):
@@ -95,13 +96,15 @@ def test_loaded_networks_compute_what_the_saved_ones_do(tmp_path):
     question_encoder.save_pretrained(tmp_path / "tower")
     generator.save_pretrained(tmp_path / "generator")
 
-    config, params = load_tower(tmp_path / "tower")
+    loaded = load_tower(tmp_path / "tower")
+    config, params = loaded.config, loaded.params
     tokens = oracle.tokens(rng, 3, 10, config.vocab_size, oracle.BERT_PAD)
     with torch.no_grad():
         theirs = question_encoder(**oracle.torch_inputs(tokens)).pooler_output
     assert relative(jit(bert.tower(config))(params, tokens), theirs) < 1e-5
 
-    config, params = load_generator(tmp_path / "generator")
+    loaded = load_generator(tmp_path / "generator")
+    config, params = loaded.config, loaded.params
     inputs = oracle.tokens(rng, 3, 10, config.vocab_size, oracle.BART_PAD)
     targets = jnp.asarray(rng.integers(4, config.vocab_size, (3, 5)), jnp.int32)
     with torch.no_grad():
@@ -118,8 +121,7 @@ def test_loaded_networks_compute_what_the_saved_ones_do(tmp_path):
 def test_a_generator_saved_without_its_head_has_no_final_bias(tmp_path):
     model, params = oracle.generator(GENERATOR)
     model.model.save_pretrained(tmp_path)
-    _, loaded = load_generator(tmp_path)
-    assert_same(loaded, {**params, "final_logits_bias": jnp.zeros(GENERATOR.vocab_size)})
+    assert_same(load_generator(tmp_path).params, {**params, "final_logits_bias": jnp.zeros(GENERATOR.vocab_size)})
 
 
 def test_a_tied_tensor_is_found_by_the_names_in_the_metadata(generator_folder):
@@ -129,21 +131,23 @@ def test_a_tied_tensor_is_found_by_the_names_in_the_metadata(generator_folder):
     tensors["model.decoder.embed_tokens.weight"] = tensors.pop("model.shared.weight")
     tied = {"format": "pt", "model.shared.weight": "model.decoder.embed_tokens.weight"}
     safetensors.numpy.save_file(tensors, path, tied)
-    assert_same(load_generator(generator_folder)[1], oracle.generator(GENERATOR)[1])
+    assert_same(load_generator(generator_folder).params, oracle.generator(GENERATOR)[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_weights_become_float32(generator_folder, dtype):
     model = oracle.generator(GENERATOR)[0].to(dtype)
     model.save_pretrained(generator_folder)
-    assert_same(load_generator(generator_folder)[1], oracle.generator_params(GENERATOR, oracle.state(model.float())))
+    assert_same(
+        load_generator(generator_folder).params, oracle.generator_params(GENERATOR, oracle.state(model.float()))
+    )
 
 
 @pytest.mark.parametrize(("mean", "pooling"), [(True, "mean"), (False, "cls")])
 @pytest.mark.parametrize(("normalise", "norm"), [(True, 1.0), (False, None)])
 def test_sentence_transformers_modules_say_how_to_pool(tower_folder, mean, pooling, normalise, norm):
     describe_pooling(tower_folder, {"cls_token": not mean, "mean_tokens": mean, "max_tokens": False}, normalise)
-    assert load_tower(tower_folder)[0] == replace(TOWER, pooling=pooling, vector_norm=norm)
+    assert load_tower(tower_folder).config == replace(TOWER, pooling=pooling, vector_norm=norm)
 
 
 def describe_pooling(folder: Path, modes: dict[str, bool], normalise: bool = False) -> None:
@@ -162,7 +166,7 @@ def test_an_unknown_pooling_is_refused(tower_folder):
 
 @pytest.mark.parametrize("load", [load_tower, load_generator])
 def test_a_missing_folder_is_refused(load, tmp_path):
-    assert "give a folder that holds a checkpoint" in refusal(load, tmp_path / "nowhere")
+    assert "no such folder; name one that holds a checkpoint" in refusal(load, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("load", [load_tower, load_generator])
@@ -170,7 +174,7 @@ def test_another_architecture_is_refused(load, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     message = refusal(load, tmp_path)
     assert "'t5'" in message
-    assert ("bert or dpr" if load is load_tower else "bart") in message
+    assert ("bert or dpr or rag" if load is load_tower else "bart or rag") in message
 
 
 def test_a_broken_config_is_refused_with_its_line(tmp_path):
@@ -228,7 +232,7 @@ def test_weights_that_do_not_fit_the_config_are_refused_with_all_their_names(gen
     message = refusal(load_generator, generator_folder)
     theirs = oracle.state(oracle.generator(replace(GENERATOR, encoder_layers=2))[0])
     missing = {name for name in theirs if name.startswith("model.encoder.layers.1.")}
-    assert set(re.findall(r"([\w.]+) is missing", message)) == missing
+    assert set(re.findall(r"([\w.]+) \([\d, ]+\) is missing", message)) == missing
     assert set(re.findall(r"([\w.]+) has shape", message)) == {"model.shared.weight", "final_logits_bias"}
 
 
@@ -273,7 +277,8 @@ def test_minilm_embeds_sentences_as_torch_does():
     theirs = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1)[:, None]
     theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
 
-    config, params = load_tower(folder)
+    loaded = load_tower(folder)
+    config, params = loaded.config, loaded.params
     assert (config.pooling, config.vector_norm) == ("mean", 1.0)
     ours = np.asarray(jit(bert.tower(config))(params, tokens))
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, rtol=1e-6)

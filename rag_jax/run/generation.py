@@ -1,0 +1,85 @@
+"""transformers' generation config as the options of decoding here, and back.
+
+Both count an answer's tokens from different places: `max_length` there includes the token that decoding starts from.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rag_jax.data.tokenizers import Vocabulary
+from rag_jax.errors import InputError
+from rag_jax.hub.configs import NEUTRAL
+from rag_jax.run.decoders import SHAPING, Decoding
+from rag_jax.run.parts import token_id
+
+OPTIONS = (  # here, and there
+    ("num_beams", "num_beams"),
+    ("n_best", "num_return_sequences"),
+    ("length_penalty", "length_penalty"),
+    ("early_stopping", "early_stopping"),
+    ("min_length", "min_length"),
+    ("no_repeat_ngram", "no_repeat_ngram_size"),
+    ("sample", "do_sample"),
+    ("temperature", "temperature"),
+    ("top_k", "top_k"),
+    ("top_p", "top_p"),
+    ("min_p", "min_p"),
+)
+THEIR_LENGTH, THEIR_TOP_K = 20, 50  # transformers' own, where a config says nothing
+
+
+def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str) -> tuple[str, Decoding]:
+    """The token that decoding starts from, and the options. Raises `InputError` for a setting not known here."""
+    for key, neutral in NEUTRAL.items():
+        if generation.get(key, neutral) not in (neutral, None):
+            remedy = f"set it to {neutral} in a copy, or leave it out"
+            raise InputError(f"{where}: generation is to use {key} = {generation[key]}, not known here; {remedy}")
+    if generation.get("eos_token_id", words.eos) not in (words.eos, [words.eos]):
+        what = f"answers end in token {generation['eos_token_id']}, {words.eos} is the tokenizer's"
+        raise InputError(f"{where}: {what}; take the tokenizer that was saved with the weights")
+    given = {ours: generation[theirs] for ours, theirs in OPTIONS if generation.get(theirs) is not None}
+    if given.get("sample"):
+        given = {"top_k": THEIR_TOP_K, **given}
+        given["top_k"] = given["top_k"] or None
+    else:
+        given = {name: value for name, value in given.items() if name not in SHAPING}
+    length = generation.get("max_new_tokens") or (generation.get("max_length") or THEIR_LENGTH) - 1
+    forced = generation.get("forced_bos_token_id")
+    decoding = Decoding(
+        **given,
+        max_length=length,
+        bad_words=tuple(_bad_word(ids, words, where) for ids in generation.get("bad_words_ids") or ()),
+        forced_start=None if forced is None else words.tokenizer.id_to_token(forced),
+        forced_end=generation.get("forced_eos_token_id") is not None,
+    )
+    start = generation.get("decoder_start_token_id", words.bos)
+    return words.tokenizer.id_to_token(start) or str(start), decoding
+
+
+def from_decoding(start: str, decoding: Decoding, words: Vocabulary, max_length: int) -> dict[str, Any]:
+    """What transformers is to be told, so that it decodes as is done here; `max_length` where the options name none."""
+    chosen = decoding.chosen()
+    told = {theirs: chosen[ours] for ours, theirs in OPTIONS if ours in chosen}
+    if decoding.sample:
+        told["top_k"] = decoding.top_k or 0
+    if decoding.bad_words:
+        told["bad_words_ids"] = words.prefixes(decoding.bad_words)
+    if decoding.forced_start is not None:
+        told["forced_bos_token_id"] = token_id(words, decoding.forced_start, "forced_start")
+    if decoding.forced_end:
+        told["forced_eos_token_id"] = words.eos
+    return told | {
+        "bos_token_id": words.bos,
+        "pad_token_id": words.pad,
+        "eos_token_id": words.eos,
+        "decoder_start_token_id": token_id(words, start, "generator.start"),
+        "max_length": (decoding.max_length or max_length) + 1,
+    }
+
+
+def _bad_word(ids: list[int], words: Vocabulary, where: str) -> str:
+    """The word that these tokens are, which must be these tokens again."""
+    word = words.tokenizer.decode(ids, skip_special_tokens=False).strip()
+    if words.prefixes([word]) != [ids]:
+        raise InputError(f"{where}: bad_words_ids {ids} are no word of the tokenizer; leave them out in a copy")
+    return word

@@ -1,0 +1,143 @@
+"""Between a RAG checkpoint of the Hugging Face ecosystem and the config and parts of a run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from rag_jax import hub
+from rag_jax.data.tokenizers import Vocabulary, vocabulary
+from rag_jax.errors import InputError
+from rag_jax.hub import configs, reading, tokenizers
+from rag_jax.knowledge.store import read_manifest
+from rag_jax.models.bart import BartConfig
+from rag_jax.models.bert import BertConfig
+from rag_jax.run.config import Config, Data, Generator, Retriever
+from rag_jax.run.decoders import Decoding
+from rag_jax.run.generation import from_decoding, to_decoding
+from rag_jax.run.parts import Parts
+from rag_jax.types import RagParams
+
+
+def describe(
+    source: str,
+    index: Path | None = None,
+    *,
+    passage_tower: str | None = None,
+    model: Literal["token", "sequence"] | None = None,
+) -> Config:
+    """The config of a RAG checkpoint's parts, used together as it says; no weights are read.
+
+    Raises `InputError` for a checkpoint that is none of RAG or that lacks what this needs.
+    """
+    folder = hub.resolve(source)
+    stored = configs.read_config(folder)
+    stored.expect("rag")
+    tower = configs.tower(stored.nested("question_encoder"), folder)
+    generator = configs.generator(stored.nested("generator"))
+    words = _words(folder / "generator_tokenizer")
+    told = to_decoding(reading.generation(folder, stored), words, str(folder))
+    towers = _towers(source, passage_tower, tower, index)
+    return _united(towers, source, reading.describe(stored, model), tower, generator, told, index)
+
+
+def unite(
+    question_tower: str,
+    generator: str,
+    index: Path | None = None,
+    *,
+    passage_tower: str | None = None,
+    model: Literal["token", "sequence"] = "token",
+    num_docs: int = 5,
+) -> Config:
+    """The config of towers and a generator that have not met yet, as the paper starts; no weights are read.
+
+    Answers are decoded as the generator's checkpoint says. Raises `InputError` for what is no such checkpoint.
+    """
+    tower_folder, folder = hub.resolve(question_tower), hub.resolve(generator)
+    stored = configs.read_config(folder)
+    tower, sizes = configs.tower(configs.read_config(tower_folder), tower_folder), configs.generator(stored)
+    told = to_decoding(reading.generation(folder, stored), _words(folder), str(folder))
+    worded = Generator.passage_template, Generator.question_template
+    use = hub.Reading(model, num_docs, Generator.max_input, *worded, question_from_tower=False)
+    towers = _towers(question_tower, passage_tower, tower, index)
+    return _united(towers, generator, use, tower, sizes, told, index)
+
+
+def _towers(source: str, passage_tower: str | None, tower: BertConfig, index: Path | None) -> Retriever:
+    """The retriever; what the passage tower reads is what it read for an index of this library."""
+    held = _manifest(index)
+    return Retriever(
+        tower=source,
+        passage_tower=passage_tower,
+        vector_norm=tower.vector_norm,
+        max_question=min(Retriever.max_question, tower.max_positions),
+        max_passage=held.get("tower_length", min(Retriever.max_passage, tower.max_positions)),
+        passage_template=held.get("tower_reads", Retriever.passage_template),
+    )
+
+
+def _united(
+    retriever: Retriever,
+    source: str,
+    use: hub.Reading,
+    tower: BertConfig,
+    generator: BartConfig,
+    told: tuple[str, Decoding],
+    index: Path | None,
+) -> Config:
+    start, decoding = told
+    inputs = min(use.max_input, generator.max_positions)
+    length = min(decoding.max_length or generator.max_positions, generator.max_positions)
+    return Config(
+        data=Data(index=index),
+        retriever=dataclasses.replace(retriever, num_docs=use.num_docs),
+        generator=Generator(
+            checkpoint=source,
+            max_passage=_manifest(index).get("passage_length", inputs),
+            max_input=inputs,
+            max_target=generator.max_positions,
+            passage_template=use.passage_template,
+            question_template=use.question_template,
+            question_from_tower=use.question_from_tower,
+            start=start,
+        ),
+        decoding=dataclasses.replace(decoding, max_length=length),
+        model=use.model,
+        buckets=_buckets(tower.max_positions, inputs),
+    )
+
+
+def _manifest(index: Path | None) -> dict:
+    """What an index of this library says of itself; nothing for any other."""
+    return read_manifest(index) if index is not None and (index / "manifest.json").exists() else {}
+
+
+def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
+    """A model as transformers' RAG is to hold it."""
+    c, words = parts.config, parts.vocabulary
+    generation = from_decoding(c.generator.start, c.decoding, words, c.generator.max_target)
+    return hub.RagCheckpoint(
+        tower=hub.TowerCheckpoint(parts.towers.config, params.question_tower, parts.towers.tokenizer, "question"),
+        generator=hub.GeneratorCheckpoint(parts.reader.config, params.generator, words.tokenizer, generation),
+        reading=hub.Reading(
+            c.model,
+            c.retriever.num_docs,
+            c.generator.max_input,
+            c.generator.passage_template,
+            c.generator.question_template,
+            c.generator.question_from_tower,
+        ),
+    )
+
+
+def _words(folder: Path) -> Vocabulary:
+    tokenizer = tokenizers.read(folder)
+    if tokenizer is None:
+        raise InputError(f"{folder}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
+    return vocabulary(tokenizer, str(folder))
+
+
+def _buckets(question: int, inputs: int) -> tuple[tuple[int, int], ...]:
+    """The usual shapes of questions, as far as they fit the networks."""
+    usual = tuple((q, prompt) for q, prompt in Config.buckets if q <= question and prompt < inputs)
+    return usual or ((question, inputs // 2),)
