@@ -41,6 +41,7 @@ class AnswerCommand:
     seed: int = 0  # of samples
     batch_size: int = 64
     decoding: tyro.conf.OmitArgPrefixes[Decoding] = field(default_factory=Decoding)
+    usual: tyro.conf.Suppress[Decoding] = field(default_factory=Decoding)  # the model's own, which `decoding` begins as
 
     def run(self) -> None:
         """Answer, then show or write. Raises `InputError` for what cannot be asked."""
@@ -66,7 +67,7 @@ class AnswerCommand:
         """In the order of the questions, with a progress bar on the standard error where it is a terminal."""
         fixed = {"num_docs": self.num_docs, "batch_size": self.batch_size}
         if self.labels:
-            if self.decoding != usual_decoding(self.workdir, self.checkpoint) or self.prefix:
+            if self.decoding != self.usual or self.prefix:
                 raise InputError("labels are ranked as they are; leave prefix and the options of decoding")
             return rag.choose(questions, self.labels, **fixed)
         found = rag.stream(questions, prefixes=self.prefix, seed=self.seed, **fixed, **asdict(self.decoding))
@@ -101,9 +102,10 @@ def answer(arguments: Sequence[str]) -> None:
     for name in ("--workdir", "--checkpoint"):
         sources.add_argument(name, nargs="?")
     named, _ = sources.parse_known_args(arguments)
-    usual = AnswerCommand(decoding=usual_decoding(named.workdir and Path(named.workdir), named.checkpoint))
+    usual = usual_decoding(named.workdir and Path(named.workdir), named.checkpoint)
     remedy = "rag-jax answer --help lists all options"
-    parse(AnswerCommand, arguments, remedy=remedy, prog="rag-jax answer", default=usual).run()
+    default = AnswerCommand(decoding=usual, usual=usual)
+    parse(AnswerCommand, arguments, remedy=remedy, prog="rag-jax answer", default=default).run()
 
 
 def usual_decoding(workdir: Path | None, checkpoint: str | None) -> Decoding:
@@ -126,7 +128,8 @@ def convert(arguments: Sequence[str]) -> None:
     tensors = sum(each.tensors for each in found)
     workdir = (command.target / "checkpoints").is_dir()
     how = f"--workdir {command.target} --index INDEX" if workdir else f"--checkpoint {command.target} --index INDEX"
-    console.print(f"{command.target}: {tensors} tensors, a {'workdir' if workdir else 'checkpoint of transformers'}.")
+    kind = "workdir" if workdir else "checkpoint of transformers"
+    console.print(f"{command.target}: {tensors} tensors, a {kind}.", soft_wrap=True)
     console.print(f'Next: rag-jax answer "YOUR QUESTION" {how}', soft_wrap=True)
 
 

@@ -50,9 +50,7 @@ class RAG:
         """
         workdir = Path(workdir)
         config = load(workdir / "config.json")
-        if index is not None:
-            config = replace(config, data=replace(config.data, index=Path(index)))
-        parts = assemble(config, workdir)
+        parts = assemble(pretrained.over(config, _path(index)), workdir)
         return cls(parts, restore_params(workdir, parts))
 
     @classmethod
@@ -218,9 +216,11 @@ class RAG:
         Raises `InputError` for one that is missing, damaged, of another width or made by another tower.
         """
         parts = self.parts
-        if not isinstance(index, Store):
-            index = open_index(Path(index), parts.config, parts.towers, parts.reader)
-        return replace(self, parts=replace(parts, store=index))
+        if isinstance(index, Store):
+            return replace(self, parts=replace(parts, store=index))
+        config = pretrained.over(parts.config, Path(index))
+        store = open_index(Path(index), config, parts.towers, parts.reader)
+        return replace(self, parts=replace(parts, config=config, store=store))
 
     def _words(self, options: Decoding) -> Words:
         bad = tuple(tuple(word) for word in self.parts.vocabulary.prefixes(options.bad_words))

@@ -43,6 +43,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give a folder that holds a checkpoint") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a folder that holds a checkpoint") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; copy or download it again") from None
     except json.JSONDecodeError as error:

@@ -134,7 +134,8 @@ def _with_model(name: str, prefix: str) -> str:
 
 def _ours(path: str, value: np.ndarray, like: Any) -> jax.Array:
     value = value.T if path.endswith("/kernel") else value.reshape(like.shape)
-    return jnp.asarray(value.astype(like.dtype, copy=False))
+    # Waited for: until it is copied both are in memory.
+    return jnp.asarray(value.astype(like.dtype, copy=False)).block_until_ready()
 
 
 def _theirs(path: str, value: np.ndarray) -> np.ndarray:

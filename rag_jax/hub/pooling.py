@@ -1,5 +1,6 @@
 """How a tower pools, as sentence-transformers writes it down: `modules.json` and the folders that it names."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,23 +8,35 @@ from rag_jax.errors import InputError
 from rag_jax.hub.described import read_json
 from rag_jax.models import bert
 
+Pooling = Literal["cls", "mean"]
 
-def read_pooling(folder: Path) -> tuple[Literal["cls", "mean"], float | None]:
+# The one mode of a pooling, as sentence-transformers writes it and as it did before 5.4.
+KNOWN: dict[tuple[str, ...], Pooling] = {
+    ("cls",): "cls",
+    ("mean",): "mean",
+    ("pooling_mode_cls_token",): "cls",
+    ("pooling_mode_mean_tokens",): "mean",
+}
+
+
+def read_pooling(folder: Path) -> tuple[Pooling, float | None]:
     """How a sentence-transformers folder pools, and whether it normalises; [CLS] without such a description."""
-    if not (folder / "modules.json").exists():
+    path = folder / "modules.json"
+    if not path.exists():
         return "cls", None
-    modules = {module["type"].rpartition(".")[2]: module["path"] for module in read_json(folder / "modules.json")}
-    pooling = read_json(folder / modules["Pooling"] / "config.json") if "Pooling" in modules else {}
-    if modules.keys() - {"Transformer", "Pooling", "Normalize"}:
-        surplus = ", ".join(sorted(modules.keys() - {"Transformer", "Pooling", "Normalize"}))
-        raise InputError(f"{folder / 'modules.json'}: {surplus} is not known here; use a tower without it")
-    unknown = {key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True}
-    unknown -= {"pooling_mode_cls_token", "pooling_mode_mean_tokens"}
-    both = pooling.get("pooling_mode_mean_tokens") and pooling.get("pooling_mode_cls_token")
-    if unknown or both:
-        unknown = unknown or {"cls and mean together"}
-        raise InputError(f"{folder}: pooling by {', '.join(sorted(unknown))} is not known; use cls or mean pooling")
-    return ("mean" if pooling.get("pooling_mode_mean_tokens") else "cls"), (1.0 if "Normalize" in modules else None)
+    listed = read_json(path)
+    try:
+        modules = {module["type"].rpartition(".")[2]: module["path"] for module in listed}
+        config = read_json(folder / modules["Pooling"] / "config.json") if "Pooling" in modules else None
+        modes = ("cls",) if config is None else _modes(config)
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: does not say how the tower pools; copy or download the folder again") from None
+    surplus = modules.keys() - {"Transformer", "Pooling", "Normalize"}
+    if surplus:
+        raise InputError(f"{path}: {', '.join(sorted(surplus))} is not known here; use a tower without it")
+    if modes not in KNOWN:
+        raise InputError(f"{folder}: pooling by {' and '.join(modes)} is not known; use cls or mean pooling")
+    return KNOWN[modes], (1.0 if "Normalize" in modules else None)
 
 
 def describe_pooling(config: bert.BertConfig) -> dict[str, Any]:
@@ -41,3 +54,10 @@ def describe_pooling(config: bert.BertConfig) -> dict[str, Any]:
             "pooling_mode_mean_tokens": config.pooling == "mean",
         },
     }
+
+
+def _modes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is pooled, side by side; the mean where nothing is said."""
+    older = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
+    modes = config.get("pooling_mode") or older or "mean"
+    return (modes,) if isinstance(modes, str) else tuple(modes)

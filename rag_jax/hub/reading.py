@@ -52,7 +52,7 @@ def load_generator(source: str | Path, revision: str | None = None) -> Generator
 
 def describe(config: Described, model: Literal["token", "sequence"] | None = None) -> Reading:
     """How a RAG checkpoint's parts are used together. Raises `InputError` where its config and `model` do not say."""
-    (architecture,) = config.get("architectures") or ["none"]
+    architecture, *_ = config.get("architectures") or ["none"]
     if model is None and architecture not in configs.MODELS:
         what = f"architecture is {architecture}, neither of {' and '.join(configs.MODELS)}"
         raise InputError(f"{config.where}: {what}; say which model it is: token or sequence")

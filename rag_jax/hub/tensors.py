@@ -66,7 +66,10 @@ def write_tensors(folder: Path, arrays: Mapping[str, np.ndarray], shard_bytes: i
         room -= array.nbytes
     files = [f"model-{n:05}-of-{len(plan):05}.safetensors" if plan[1:] else "model.safetensors" for n in _counted(plan)]
     for file, names in zip(files, plan, strict=True):
-        save_file({name: np.ascontiguousarray(arrays[name]) for name in names}, folder / file, {"format": "pt"})
+        try:
+            save_file({name: np.ascontiguousarray(arrays[name]) for name in names}, folder / file, {"format": "pt"})
+        except SafetensorError as error:  # a full disk, too
+            raise OSError(str(error)) from None
     if plan[1:]:
         where = {name: file for file, names in zip(files, plan, strict=True) for name in names}
         total = {"total_size": sum(array.nbytes for array in arrays.values())}
@@ -114,10 +117,10 @@ def _bin(path: Path) -> dict[str, Stored]:
     except FileNotFoundError:
         raise InputError(f"{path}: missing, the index names it; copy or download it again") from None
     except pickle.UnpicklingError:
-        remedy = "convert it to safetensors where you trust it"
-        raise InputError(f"{path}: holds more than tensors, and could run a program; {remedy}") from None
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        what = "holds more than tensors, and could run a program, or is damaged"
+        raise InputError(f"{path}: {what}; convert it to safetensors where you trust it, or copy it again") from None
+    except Exception as error:  # damaged pickles raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: not a readable .bin file ({reason[:200]}); copy or download it again") from None
     if not isinstance(found, Mapping) or not all(isinstance(each, torch.Tensor) for each in found.values()):
         raise InputError(f"{path}: is no table of tensors; give the weights of a model")
@@ -132,6 +135,6 @@ def _as_numpy(tensor: Any) -> np.ndarray:
 def _shards(index: Path) -> list[Path]:
     try:
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [index.parent / name for name in sorted(set(names))]
     except (ValueError, KeyError, AttributeError, TypeError):
         raise InputError(f"{index}: not an index of shards; copy or download it again") from None
-    return [index.parent / name for name in sorted(set(names))]

@@ -48,7 +48,7 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
                 tokenizers.write(side / place, tokenizer)
         os.replace(side, folder)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); choose another place") from None
     finally:
         shutil.rmtree(side, ignore_errors=True)
 

@@ -25,10 +25,11 @@ OPTIONS = (  # here, and there
     ("top_p", "top_p"),
     ("min_p", "min_p"),
 )
-THEIR_LENGTH, THEIR_TOP_K = 20, 50  # transformers' own, where a config says nothing
+# transformers' own, where a config says nothing; only RAG-Token counts the start token among the 20.
+THEIR_LENGTH, THEIR_TOP_K = {"token": 20, "sequence": 21}, 50
 
 
-def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str) -> tuple[str, Decoding]:
+def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str, model: str) -> tuple[str, Decoding]:
     """The token that decoding starts from, and the options. Raises `InputError` for a setting not known here."""
     for key, neutral in NEUTRAL.items():
         if generation.get(key, neutral) not in (neutral, None):
@@ -43,7 +44,7 @@ def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str) ->
         given["top_k"] = given["top_k"] or None
     else:
         given = {name: value for name, value in given.items() if name not in SHAPING}
-    length = generation.get("max_new_tokens") or (generation.get("max_length") or THEIR_LENGTH) - 1
+    length = generation.get("max_new_tokens") or (generation.get("max_length") or THEIR_LENGTH[model]) - 1
     forced = generation.get("forced_bos_token_id")
     decoding = Decoding(
         **given,

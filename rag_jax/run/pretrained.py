@@ -35,9 +35,10 @@ def describe(
     tower = configs.tower(stored.nested("question_encoder"), folder)
     generator = configs.generator(stored.nested("generator"))
     words = _words(folder / "generator_tokenizer")
-    told = to_decoding(reading.generation(folder, stored), words, str(folder))
-    towers = _towers(source, passage_tower, tower, index)
-    return _united(towers, source, reading.describe(stored, model), tower, generator, told, index)
+    use = reading.describe(stored, model)
+    told = to_decoding(reading.generation(folder, stored), words, str(folder), use.model)
+    towers = _towers(source, passage_tower, tower)
+    return over(_united(towers, source, use, tower, generator, told), index)
 
 
 def unite(
@@ -56,23 +57,38 @@ def unite(
     tower_folder, folder = hub.resolve(question_tower), hub.resolve(generator)
     stored = configs.read_config(folder)
     tower, sizes = configs.tower(configs.read_config(tower_folder), tower_folder), configs.generator(stored)
-    told = to_decoding(reading.generation(folder, stored), _words(folder), str(folder))
+    told = to_decoding(reading.generation(folder, stored), _words(folder), str(folder), model)
     worded = Generator.passage_template, Generator.question_template
     use = hub.Reading(model, num_docs, Generator.max_input, *worded, question_from_tower=False)
-    towers = _towers(question_tower, passage_tower, tower, index)
-    return _united(towers, generator, use, tower, sizes, told, index)
+    towers = _towers(question_tower, passage_tower, tower)
+    return over(_united(towers, generator, use, tower, sizes, told), index)
 
 
-def _towers(source: str, passage_tower: str | None, tower: BertConfig, index: Path | None) -> Retriever:
-    """The retriever; what the passage tower reads is what it read for an index of this library."""
-    held = _manifest(index)
+def over(config: Config, index: Path | None) -> Config:
+    """The config over an index; of one of this library, passages are as long as they are there."""
+    if index is None:
+        return config
+    held = read_manifest(index) if (index / "manifest.json").exists() else {}
+    retriever, generator = config.retriever, config.generator
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, index=index),
+        retriever=dataclasses.replace(
+            retriever,
+            max_passage=held.get("tower_length", retriever.max_passage),
+            passage_template=held.get("tower_reads", retriever.passage_template),
+        ),
+        generator=dataclasses.replace(generator, max_passage=held.get("passage_length", generator.max_passage)),
+    )
+
+
+def _towers(source: str, passage_tower: str | None, tower: BertConfig) -> Retriever:
+    """The retriever, before what `_united` knows of questions."""
     return Retriever(
         tower=source,
         passage_tower=passage_tower,
         vector_norm=tower.vector_norm,
-        max_question=min(Retriever.max_question, tower.max_positions),
-        max_passage=held.get("tower_length", min(Retriever.max_passage, tower.max_positions)),
-        passage_template=held.get("tower_reads", Retriever.passage_template),
+        max_passage=min(Retriever.max_passage, tower.max_positions),
     )
 
 
@@ -83,17 +99,17 @@ def _united(
     tower: BertConfig,
     generator: BartConfig,
     told: tuple[str, Decoding],
-    index: Path | None,
 ) -> Config:
     start, decoding = told
     inputs = min(use.max_input, generator.max_positions)
+    question = min(Retriever.max_question, tower.max_positions, inputs - 1)
     length = min(decoding.max_length or generator.max_positions, generator.max_positions)
     return Config(
-        data=Data(index=index),
-        retriever=dataclasses.replace(retriever, num_docs=use.num_docs),
+        data=Data(),
+        retriever=dataclasses.replace(retriever, num_docs=use.num_docs, max_question=question),
         generator=Generator(
             checkpoint=source,
-            max_passage=_manifest(index).get("passage_length", inputs),
+            max_passage=inputs,
             max_input=inputs,
             max_target=generator.max_positions,
             passage_template=use.passage_template,
@@ -103,13 +119,8 @@ def _united(
         ),
         decoding=dataclasses.replace(decoding, max_length=length),
         model=use.model,
-        buckets=_buckets(tower.max_positions, inputs),
+        buckets=_buckets(question, inputs),
     )
-
-
-def _manifest(index: Path | None) -> dict:
-    """What an index of this library says of itself; nothing for any other."""
-    return read_manifest(index) if index is not None and (index / "manifest.json").exists() else {}
 
 
 def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
@@ -138,6 +149,6 @@ def _words(folder: Path) -> Vocabulary:
 
 
 def _buckets(question: int, inputs: int) -> tuple[tuple[int, int], ...]:
-    """The usual shapes of questions, as far as they fit the networks."""
-    usual = tuple((q, prompt) for q, prompt in Config.buckets if q <= question and prompt < inputs)
-    return usual or ((question, inputs // 2),)
+    """The usual shapes of questions, as far as they fit the networks, and one for the longest question."""
+    usual = ((q, prompt) for q, prompt in Config.buckets if q < question and prompt < inputs)
+    return (*usual, (question, question))
