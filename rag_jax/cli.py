@@ -119,18 +119,13 @@ def convert(arguments: Sequence[str]) -> None:
     """`rag-jax convert`: prints what was mapped, and what to do next."""
     remedy = "rag-jax convert --help lists all options"
     command = parse(ConvertCommand, arguments, remedy=remedy, prog="rag-jax convert")
-    console = Console()
-    table = Table("here", "there", "tensors", box=None, pad_edge=False)
     found = conversion.convert(command.source, command.target)
+    to_workdir = (command.target / "checkpoints").is_dir()
     for here, there, tensors in found:
-        table.add_row(escape(here), escape(there), f"{tensors}" if tensors else "")
-    console.print(table)
-    tensors = sum(each.tensors for each in found)
-    workdir = (command.target / "checkpoints").is_dir()
-    how = f"--workdir {command.target} --index INDEX" if workdir else f"--checkpoint {command.target} --index INDEX"
-    kind = "workdir" if workdir else "checkpoint of transformers"
-    console.print(f"{command.target}: {tensors} tensors, a {kind}.", soft_wrap=True)
-    console.print(f'Next: rag-jax answer "YOUR QUESTION" {how}', soft_wrap=True)
+        print(here, "<-" if to_workdir else "->", there, f"({tensors})" if tensors else "")
+    kind, option = ("workdir", "--workdir") if to_workdir else ("checkpoint of transformers", "--checkpoint")
+    print(f"{command.target}: a {kind}, {sum(each.tensors for each in found)} tensors.")
+    print(f'Next: rag-jax answer "YOUR QUESTION" {option} {command.target} --index INDEX')
 
 
 def benchmark(arguments: Sequence[str]) -> None:

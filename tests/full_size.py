@@ -21,8 +21,14 @@ PAD, BOS, EOS, WORDS = 1, 0, 2, 1_000  # the ids of words begin there
 def theirs(folder: Path) -> dict:
     """Save, and compute with torch."""
     import torch
-    from transformers import BartConfig, DPRConfig, DPRContextEncoder, RagConfig
-    from transformers import RagSequenceForGeneration, RagTokenForGeneration
+    from transformers import (
+        BartConfig,
+        DPRConfig,
+        DPRContextEncoder,
+        RagConfig,
+        RagSequenceForGeneration,
+        RagTokenForGeneration,
+    )
 
     config = RagConfig.from_question_encoder_generator_configs(DPRConfig(), BartConfig(), n_docs=K)
     token, passage = randomised(RagTokenForGeneration(config), 0), randomised(DPRContextEncoder(DPRConfig()), 1)
@@ -132,10 +138,8 @@ def compare(rag, passage, expected) -> dict:
     prior = likelihood.doc_log_prior(scores)
     by_row = whole(data["inputs"].reshape(B, K, INPUT))
     logits = jax.jit(lambda params: reading.read(generator, params, by_row, data["labels"]))(rag.generator.params)
-    chosen, mask = (
-        likelihood.target_log_probs(logits[:, :, :-1], data["labels"][:, 1:]),
-        jnp.ones((B, TARGET - 1), bool),
-    )
+    chosen = likelihood.target_log_probs(logits[:, :, :-1], data["labels"][:, 1:])
+    mask = jnp.ones((B, TARGET - 1), bool)
     found = {
         "scores": (scores, expected["scores"]),
         "vectors": (vectors, expected["vectors"]),

@@ -1,6 +1,7 @@
 """Checkpoints as users of the Hugging Face ecosystem bring them: small, random, and saved by transformers."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -31,8 +32,9 @@ QUESTIONS = ["Who was the brother of Moses?", "What is the capital of AUSTRIA?",
 KINDS = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 
 
+@cache
 def tower_tokenizer() -> Tokenizer:
-    """A lower-casing WordPiece like BERT's, learnt from the passages."""
+    """A lower-casing WordPiece like BERT's, learnt from the passages; learnt twice it would number its tokens anew."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -44,21 +44,22 @@ def united(networks: Path, index: Path | None = None, **options) -> RAG:
     return RAG.from_networks(networks / "question", networks / "bart", index, **options)
 
 
-@pytest.mark.parametrize("k", [1, 5])
-def test_passages_scores_and_what_the_generator_reads_are_those_of_transformers(both: Both, k: int) -> None:
-    for ours, question in zip(retrieved.read(both.ours, QUESTIONS, k), QUESTIONS, strict=True):
-        theirs = both.theirs.found(question, k)
+def test_passages_scores_and_what_the_generator_reads_are_those_of_transformers(both: Both) -> None:
+    read = retrieved.read(both.ours, QUESTIONS, len(HELD))
+    for ours, question in zip(read, QUESTIONS, strict=True):
+        theirs = both.theirs.found(question, len(HELD))
         assert ours.rows == theirs.rows
         assert relative(ours.scores, theirs.scores) < 1e-5
         assert ours.inputs == theirs.inputs
-    assert both.ours.search(QUESTIONS, k).tolist() == [both.theirs.found(question, k).rows for question in QUESTIONS]
-
-
-def test_titles_lose_quotes_and_spaces_come_single_and_questions_in_lower_case(both: Both) -> None:
-    read = retrieved.read(both.ours, QUESTIONS, len(HELD))[1]
-    texts = {row: both.ours.parts.vocabulary.text(ids) for row, ids in zip(read.rows, read.inputs, strict=True)}
+    words = both.ours.parts.vocabulary
+    quoted = next(words.text(ids) for row, ids in zip(read[1].rows, read[1].inputs, strict=True) if row == 1)
     text = "Pokémon / Pokémon is a series of games about creatures that are caught. // what is the capital of austria?"
-    assert texts[1] == text
+    assert quoted == text
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_the_k_best_passages_are_those_of_transformers(both: Both, k: int) -> None:
+    assert both.ours.search(QUESTIONS, k).tolist() == [both.theirs.found(question, k).rows for question in QUESTIONS]
 
 
 def test_where_passages_are_too_long_the_question_stays(tmp_path: Path) -> None:
@@ -78,17 +79,16 @@ def test_where_passages_are_too_long_the_question_stays(tmp_path: Path) -> None:
 
     long = "river vienna the capital " * 3
     (prompt,) = words.prompts([long.strip()])
-    assert [read.inputs[0][1:] for read in retrieved.read(ours, [long], 1)] == [prompt]
-    with pytest.raises(InputError, match="question '0' has 40 tokens, more than max_question = 32; shorten it"):
+    assert retrieved.read(ours, [long], 1)[0].inputs[0][-len(prompt) :] == prompt
+    with pytest.raises(InputError, match="question '0' has 39 tokens, more than max_question = 32; shorten it"):
         ours.search(["river vienna the capital " * 4], 1)
 
 
-@pytest.mark.parametrize("k", [None, 3])
-def test_the_likelihood_of_an_answer_is_minus_the_loss_of_transformers(both: Both, k: int | None) -> None:
+def test_the_likelihood_of_an_answer_is_minus_the_loss_of_transformers(both: Both) -> None:
     words = both.ours.parts.vocabulary
     labels = [[words.bos, *target] for target in words.targets(ANSWERS)]
-    losses = both.theirs.losses(QUESTIONS, labels, k or 2)
-    assert relative(both.ours.log_likelihood(QUESTIONS, ANSWERS, num_docs=k), -losses) < 1e-5
+    losses = both.theirs.losses(QUESTIONS, labels, 3)
+    assert relative(both.ours.log_likelihood(QUESTIONS, ANSWERS, num_docs=3), -losses) < 1e-5
 
 
 def assert_answered(both: Both, k: int, ours: dict, theirs: dict) -> None:

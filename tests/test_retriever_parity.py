@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import log_softmax
 from transformers import RagConfig, RagRetriever
 from transformers.models.rag.retrieval_rag import CustomHFIndex
 
@@ -15,7 +14,7 @@ import oracle
 import retrieved
 from oracle import relative
 from pretrained import KINDS, QUESTIONS
-from rag_jax.core import decoding, reading, retrieval
+from rag_jax.core import decoding, retrieval
 from rag_jax.core.tree import Reader
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
@@ -23,7 +22,6 @@ from rag_jax.knowledge.existing import read_existing
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store, from_vectors
 from rag_jax.rag import RAG
-from rag_jax.run.decoders import Decoding, Words
 from rag_jax.types import Tokens
 from retrieved import WIDTH, Both, Theirs
 
@@ -46,7 +44,7 @@ def token(tmp_path_factory) -> Both:
 def retriever(token: Both, tmp_path_factory) -> RagRetriever:
     """transformers', over two passages whose vectors are ones and twos."""
     index = retrieved.save_index(tmp_path_factory.mktemp("two"), np.concatenate([ONES, 2 * ONES]), TWO)
-    config = RagConfig.from_pretrained(token.folder / "rag")
+    config = RagConfig.from_pretrained(token.folder / "rag", index_name="custom")
     places = {"dataset_path": str(index / "passages"), "index_path": str(index / "index.faiss")}
     tokenizers = token.theirs.retriever
     found = CustomHFIndex.load_from_disk(WIDTH, **places)
@@ -79,6 +77,7 @@ def test_the_largest_inner_product_is_found_here_and_there(retriever, token: Bot
     assert_found(two(tmp_path, token), queries)
     assert_found(two(retrieved.save_index(tmp_path / "here", np.concatenate([ONES, 2 * ONES]), TWO), token), queries)
     again = RagRetriever.from_pretrained(tmp_path)
+    again.init_retrieval()
     assert again.retrieve(queries, n_docs=1)[1].tolist() == rows.tolist()
 
 
@@ -93,9 +92,9 @@ def test_what_is_retrieved_or_given_or_encoded_before_gives_the_same_answers(tok
     """Retrieved here; passages and scores from transformers; its generator inputs, read to a memory of the encoder."""
     ours, parts, k = token.ours, token.ours.parts, 2
     networks, words = parts.networks, parts.vocabulary
-    options = Decoding(max_length=6)
-    limits = options.limits("token", parts.limits)
-    decoder = options.decoder("token", limits, Words((), None), jax.random.split(jax.random.key(0), len(QUESTIONS)))
+    labels = pad(words.targets(ANSWERS), 8, words.eos)
+    answers = jax.tree.map(lambda each: jnp.repeat(each[None], len(QUESTIONS), axis=0), labels)
+    decoder = partial(decoding.choose, answers=answers, judge=decoding.by_token, limits=parts.limits)
     found = [token.theirs.found(question, k) for question in QUESTIONS]
     nothing = Tokens(jnp.zeros((len(QUESTIONS), 0), jnp.int32), jnp.zeros(len(QUESTIONS), jnp.int32))
 

@@ -80,6 +80,7 @@ GENERATION = frozenset(NEUTRAL) | {
     "max_length",
     "max_new_tokens",
     "min_length",
+    "min_new_tokens",
     "num_beams",
     "num_return_sequences",
     "length_penalty",

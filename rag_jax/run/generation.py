@@ -39,6 +39,8 @@ def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str, mo
         what = f"answers end in token {generation['eos_token_id']}, {words.eos} is the tokenizer's"
         raise InputError(f"{where}: {what}; take the tokenizer that was saved with the weights")
     given = {ours: generation[theirs] for ours, theirs in OPTIONS if generation.get(theirs) is not None}
+    if generation.get("min_new_tokens"):  # which do not count the end token
+        given["min_length"] = max(given.get("min_length", 0), generation["min_new_tokens"] + 1)
     if given.get("sample"):
         given = {"top_k": THEIR_TOP_K, **given}
         given["top_k"] = given["top_k"] or None

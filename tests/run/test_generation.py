@@ -86,6 +86,14 @@ def test_lengths_there_count_one_token_more(told: dict, length: int) -> None:
     assert read(**told).max_length == length
 
 
+@pytest.mark.parametrize(
+    ("told", "length"),
+    [({"min_length": 9}, 9), ({"min_new_tokens": 3}, 4), ({"min_new_tokens": 3, "min_length": 9}, 9)],
+)
+def test_new_tokens_do_not_count_the_end(told: dict, length: int) -> None:
+    assert read(**told).min_length == length
+
+
 def test_without_a_length_there_is_transformers_own() -> None:
     """Of its models only RAG-Token counts the start token among the 20."""
     assert [read(model).max_length for model in ("token", "sequence")] == [19, 20]
