@@ -11,12 +11,13 @@ import jax
 import numpy as np
 import pytest
 
+import pretrained
 import train
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG
 from rag_jax.run import config as configs
-from rag_jax.run.config import Config
+from rag_jax.run.config import Config, Data, Generator, Optimizer, Retriever
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +52,30 @@ def test_a_generator_learns_to_read_before_anything_is_retrieved(towns: Config, 
     rag = train.fit(dataclasses.replace(towns, start_from=tmp_path / "reader", steps=1), tmp_path / "run")
     started = jax.tree.leaves(rag.params.generator)[0] - jax.tree.leaves(reader.params.generator)[0]
     assert np.abs(started).max() < 0.05  # one step away from where the reader stopped
+
+
+def test_it_starts_from_two_towers_and_a_generator_as_the_paper_does(tmp_path: Path) -> None:
+    pretrained.save_networks(tmp_path)
+    write_jsonl(tmp_path / "passages.jsonl", (passage._asdict() for passage in pretrained.PASSAGES))
+    write_jsonl(tmp_path / "train.jsonl", ({"question": each, "answers": ["Moses"]} for each in pretrained.QUESTIONS))
+    config = Config(
+        Data(tmp_path / "passages.jsonl", tmp_path / "train.jsonl"),
+        Retriever(str(tmp_path / "question"), str(tmp_path / "passages"), num_docs=2, max_question=32, max_passage=40),
+        Generator(str(tmp_path / "bart"), max_passage=40, max_input=64, max_target=16),
+        Optimizer(warmup=0, clip=1.0),
+        steps=2,
+        batch_size=2,
+        buckets=((32, 32),),
+    )
+    rag = train.fit(config, tmp_path / "run")
+    towers = rag.parts.towers
+    texts = [towers.encoder.read(passage) for passage in pretrained.PASSAGES]
+    np.testing.assert_array_equal(rag.parts.store.knowledge.vectors, towers.encoder(texts))
+    assert towers.encoder.params is not towers.params
+    moved = jax.tree.map(lambda new, old: float(np.abs(new - old).max()), rag.params, rag.parts.first)
+    assert 0 < max(jax.tree.leaves(moved.question_tower)) < 1e-3 > max(jax.tree.leaves(moved.generator)) > 0
+    asked = RAG.from_workdir(tmp_path / "run").log_likelihood(pretrained.QUESTIONS, ["Moses"] * 3)
+    np.testing.assert_allclose(asked, rag.log_likelihood(pretrained.QUESTIONS, ["Moses"] * 3), rtol=1e-6)
 
 
 def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None:
