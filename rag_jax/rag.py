@@ -27,7 +27,7 @@ from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store, from_vectors
 from rag_jax.run import pretrained, programs
 from rag_jax.run.answers import Answer, readable
-from rag_jax.run.assembly import assemble, compose, open_index
+from rag_jax.run.assembly import assemble, compose, fitting, open_index
 from rag_jax.run.checkpoints import Checkpoints
 from rag_jax.run.config import load
 from rag_jax.run.decoders import Decoding, Words
@@ -217,7 +217,7 @@ class RAG:
         """
         parts = self.parts
         if isinstance(index, Store):
-            return replace(self, parts=replace(parts, store=index))
+            return replace(self, parts=replace(parts, store=fitting(index, parts.towers, "the store")))
         config = pretrained.over(parts.config, Path(index))
         store = open_index(Path(index), config, parts.towers, parts.reader)
         return replace(self, parts=replace(parts, config=config, store=store))

@@ -151,6 +151,13 @@ def test_options_that_make_no_sense_are_named(rag: RAG, options: dict, what: str
         rag.answer(ASKED, **options)
 
 
+def test_a_store_of_another_width_is_refused(rag: RAG) -> None:
+    store = rag.parts.store
+    narrow = dataclasses.replace(store, knowledge=store.knowledge._replace(vectors=store.knowledge.vectors[:, :7]))
+    with pytest.raises(InputError, match=r"^the store: vectors of width 7, the question tower's have 32; take its own"):
+        rag.with_index(narrow)
+
+
 def test_no_questions_have_no_answers(rag: RAG) -> None:
     assert rag.answer([]) == []
     assert rag.choose([], ["red", "blue"]) == []

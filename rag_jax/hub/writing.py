@@ -37,7 +37,8 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder}: is there already; choose another place, nothing is overwritten")
     contents = _contents(checkpoint)
-    side = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    whole = folder.absolute()
+    side = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
     try:
         side.mkdir(parents=True)
         write_tensors(side, contents.tensors)

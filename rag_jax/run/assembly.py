@@ -178,14 +178,18 @@ def _store(
     return build(folder, corpus, towers.encoder, reader.vocabulary, length, tell)
 
 
+def fitting(store: Store, towers: Towers, where: str) -> Store:
+    """The store, if its vectors are as wide as the question tower's."""
+    width, wanted = store.knowledge.vectors.shape[1], towers.config.vector_width
+    if width != wanted:
+        raise InputError(f"{where}: vectors of width {width}, the question tower's have {wanted}; take its own index")
+    return store
+
+
 def open_index(path: Path, config: Config, towers: Towers, reader: Reader) -> Store:
     """An index that exists: a store of this library, or one in a layout that `rag_jax.knowledge.existing` reads."""
     length = config.generator.max_passage
     if (path / "manifest.json").exists() or not path.exists():
-        store = open_store(path, towers.passages, reader.vocabulary, length)
-        width = store.knowledge.vectors.shape[1]
-        if width != towers.config.vector_width:
-            raise InputError(f"{path}: vectors of width {width}, the tower's have {towers.config.vector_width}")
-        return store
+        return fitting(open_store(path, towers.passages, reader.vocabulary, length), towers, str(path))
     found = read_existing(path, towers.config.vector_width)
     return from_vectors(found.passages, found.vectors, reader.vocabulary, length)

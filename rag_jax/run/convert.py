@@ -44,7 +44,8 @@ def convert(source: str, target: Path) -> list[Mapped]:
 
 def _to_workdir(source: str, target: Path) -> list[Mapped]:
     parts = compose(pretrained.describe(source))
-    side = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    whole = target.absolute()
+    side = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
     try:
         side.mkdir(parents=True)
         checkpoints = Checkpoints(side)
