@@ -1,45 +1,33 @@
-"""Text files line by line, JSON lines row by row: whatever is wrong is named by its file and line.
+"""JSON lines, row by row: whatever is wrong is named by its file and line.
 
-Files are UTF-8 (a leading byte-order mark is dropped), lines end in a line feed, and a name that ends in `.gz` is gzip.
-JSON lines hold one object per line; blank lines are skipped, but counted. Every fault is an `InputError` of the form
-`FILE:LINE: what; remedy`.
+JSON lines hold one object per line, in a file as `rag_jax.data.lines` reads it; blank lines are skipped, but counted.
+Every fault is an `InputError` of the form `FILE:LINE: what; remedy`.
 """
 
-import gzip
 import json
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from rag_jax.data.faults import Bad, refuse
+from rag_jax.data.ids import UniqueIds as UniqueIds
+from rag_jax.data.lines import open_bytes
+from rag_jax.data.lines import read_lines as read_lines
 from rag_jax.errors import InputError
 
 
-def read_lines(path: str | Path) -> Iterator[str]:
-    """Yields the lines of a text file, line ends included, so the n-th item is line n.
-
-    Raises `InputError` for a path that is no readable file, a damaged `.gz`, bytes that are not UTF-8 and NUL bytes.
-    """
-    path = Path(path)
-    _require_file(path)
-    number = 0
-    try:
-        with _open(path, "rb", path.suffix) as file:
-            # Decoding line by line, not through a text file's buffer, is what makes the line of a bad byte known.
-            for number, raw in enumerate(file, start=1):
-                yield _decode(raw, f"{path}:{number}").removeprefix("\ufeff" if number == 1 else "")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}:{number + 1}: damaged gzip ({error}); copy or download the file again") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-
-
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) for every line that is not blank."""
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            yield number, _parse(line, f"{path}:{number}")
+def read_jsonl(path: str | Path, bad: Bad = refuse) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number from 1, object) for every line that is not blank; lines that hold no object go to `bad`."""
+    for number, line in enumerate(read_lines(path, bad), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = _parse(line, f"{path}:{number}")
+        except InputError as error:
+            bad(error)
+            continue
+        yield number, row
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -52,7 +40,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with _open(side, "wb", path.suffix) as file:
+            with open_bytes(side, "wb", path.suffix) as file:
                 file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
             os.replace(side, path)
         finally:
@@ -89,50 +77,6 @@ def checked_id(value: object, name: str, place: str) -> str:
     if isinstance(value, str):
         return checked_text(value, name, place)
     raise InputError(f'{place}: "{name}" is {_json_type(value)}; write an id as a string or a whole number')
-
-
-class UniqueIds:
-    """Refuses an id that came before, without remembering the 21 million of a Wikipedia that counts 1, 2, 3, …"""
-
-    def __init__(self) -> None:
-        self._counted = 0  # "1" … str(_counted) have all been seen
-        self._others: set[str] = set()
-
-    def add(self, new: str, place: str) -> None:
-        """Raises `InputError` if `new` was added before."""
-        if new in self._others or self._was_counted(new):
-            raise InputError(f'{place}: the id "{new}" occurs twice; give every line an id of its own')
-        if new == str(self._counted + 1):
-            self._counted += 1
-        else:
-            self._others.add(new)
-
-    def _was_counted(self, new: str) -> bool:
-        # No longer than the counter: int() of a very long run of digits is slow, then an error.
-        if not (new.isascii() and new.isdecimal() and len(new) <= len(str(self._counted))):
-            return False
-        return new[0] != "0" and int(new) <= self._counted
-
-
-def _require_file(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a file; name a file in it")
-    if not path.exists():
-        raise InputError(f"{path}: no such file; check the path")
-
-
-def _open(path: Path, mode: str, suffix: str) -> IO[bytes]:
-    # The suffix comes apart from the path because the file that is written beside the target has another name.
-    return gzip.open(path, mode) if suffix == ".gz" else open(path, mode)  # type: ignore[return-value]
-
-
-def _decode(raw: bytes, place: str) -> str:
-    if b"\0" in raw:
-        raise InputError(f"{place}: holds a NUL byte; remove it, or save the file as UTF-8 text")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{place}: byte {error.start + 1} is not UTF-8; save the file as UTF-8 text") from error
 
 
 def _parse(line: str, place: str) -> dict[str, Any]:

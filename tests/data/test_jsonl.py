@@ -1,4 +1,4 @@
-"""Lines and rows of text files: what is written is read back, and every fault is named by its file and line."""
+"""Rows of JSON lines: what is written is read back, and every fault is named by its file and line."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag_jax.data.jsonl import UniqueIds, read_jsonl, read_lines, write_jsonl
+from rag_jax.data.jsonl import read_jsonl, write_jsonl
 from rag_jax.errors import InputError
 
 characters = st.characters(exclude_categories=["Cs"])
@@ -76,12 +76,6 @@ def test_blank_lines_are_skipped_but_counted(tmp_path):
     assert list(read_jsonl(path)) == [(1, {"a": 1}), (4, {"a": 2})]
 
 
-def test_a_byte_order_mark_is_dropped_at_the_beginning_only(tmp_path):
-    path = tmp_path / "lines.txt"
-    path.write_bytes("\ufeffone\n\ufefftwo\n".encode())
-    assert list(read_lines(path)) == ["one\n", "\ufefftwo\n"]
-
-
 def test_lines_are_read_only_as_they_are_asked_for(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n\xff\n')
@@ -121,7 +115,7 @@ def test_a_file_that_the_system_refuses_is_an_input_error(tmp_path, monkeypatch)
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "rows.jsonl").write_text("{}")
-    monkeypatch.setattr("rag_jax.data.jsonl._open", refuse)
+    monkeypatch.setattr("rag_jax.data.lines.open_bytes", refuse)
     with pytest.raises(InputError, match=r"rows\.jsonl: cannot be read \(Permission denied\); check its permissions"):
         list(read_jsonl(tmp_path / "rows.jsonl"))
 
@@ -137,21 +131,8 @@ def test_damaged_gzip_is_an_input_error(tmp_path):
     assert "damaged gzip" in error_of(path, whole[:-20])
 
 
-@given(st.lists(st.integers(-2, 12).map(str) | st.sampled_from(["01", "a", "¹", "٣", "9" * 5000])))
-def test_ids_are_refused_exactly_when_they_were_there_before(new_ids):
-    ids = UniqueIds()
-    seen = set()
-    for new in new_ids:
-        if new in seen:
-            with pytest.raises(InputError, match=r'^f:1: the id ".*" occurs twice; give every line an id of its own$'):
-                ids.add(new, "f:1")
-        else:
-            ids.add(new, "f:1")
-        seen.add(new)
-
-
-def test_ids_that_count_are_not_remembered_one_by_one():
-    ids = UniqueIds()
-    for number in range(1, 1000):
-        ids.add(str(number), "f:1")
-    assert not ids._others
+def test_bad_lines_are_left_out_and_the_others_keep_their_numbers(tmp_path):
+    path, errors = tmp_path / "rows.jsonl", []
+    path.write_bytes(b'[1]\n{"a": 1}\n{"a"\n\n\xff\n{"a": 2}\n')
+    assert list(read_jsonl(path, errors.append)) == [(2, {"a": 1}), (6, {"a": 2})]
+    assert [str(error).split(": ")[0] for error in errors] == [f"{path}:{number}" for number in (1, 3, 5)]

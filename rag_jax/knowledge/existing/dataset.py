@@ -1,6 +1,5 @@
 """A dataset of passages that `datasets` saved, and the FAISS file beside it."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from rag_jax.data.jsonl import UniqueIds, checked_characters, checked_id, checked_text
 from rag_jax.errors import InputError
+from rag_jax.knowledge.corpus.tables import END, data_files
 from rag_jax.knowledge.existing.faiss_file import faiss_vectors, open_faiss
 from rag_jax.knowledge.existing.vectors import Existing, checked, imported, one_line, stacked
 from rag_jax.knowledge.passages import Passage
@@ -20,12 +20,11 @@ DATASETS = (  # the passages and the FAISS file beside them
     ("my_knowledge_dataset", "my_knowledge_dataset_hnsw_index.faiss"),  # by the RAG example of transformers
     (".", "index.faiss"),
 )
-END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 
 
 def read_dataset(folder: Path, index: Path, width: int | None) -> Existing:
     """A dataset's own vectors are exact; FAISS may have rounded those that it keeps."""
-    tables = [_read_arrow(file) for file in _data_files(folder)]
+    tables = [_read_arrow(file) for file in data_files(folder)]
     passages = list(_dataset_passages(folder, tables))
     if not passages:
         raise InputError(f"{folder}: holds no passages; save a dataset with a row for each")
@@ -40,18 +39,6 @@ def read_dataset(folder: Path, index: Path, width: int | None) -> Existing:
         remedy = f"add a column embeddings, or put {index.name} into {index.parent}"
         raise InputError(f"{folder}: holds passages, but no vectors; {remedy}")
     return checked(place, passages, vectors, width)
-
-
-def _data_files(folder: Path) -> list[Path]:
-    path = folder / "state.json"
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        files, indices = [folder / file["filename"] for file in state["_data_files"]], state.get("_indices_data_files")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{path}: damaged; save the dataset anew with save_to_disk") from None
-    if indices:
-        raise InputError(f"{path}: the rows are chosen by an indices mapping; call flatten_indices() and save it anew")
-    return files
 
 
 def _read_arrow(file: Path) -> Any:

@@ -1,0 +1,81 @@
+"""Text files line by line; whatever is wrong is named by its file and line.
+
+Files are UTF-8 (a leading byte-order mark is dropped), lines end in a line feed, and a name that ends in `.gz` is gzip.
+No line is held that is longer than `LONGEST`, so that any file can be read in bounded memory.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from rag_jax.data.faults import Bad, refuse
+from rag_jax.errors import InputError
+
+LONGEST = 32 * 2**20  # bytes of a line, its end included
+PIECE = 2**20  # bytes that are asked for at once
+
+
+def read_lines(path: str | Path, bad: Bad = refuse) -> Iterator[str]:
+    """Yields the lines of a text file, line ends included, so the n-th item is line n.
+
+    Lines that hold bytes that are not UTF-8, a NUL byte, or more than `LONGEST` bytes go to `bad`; one that it lets
+    pass becomes an empty string, which no other line is. Raises `InputError` for a path that is no readable file, and
+    for a damaged `.gz`.
+    """
+    for number, raw in enumerate(_raw_lines(Path(path)), start=1):
+        try:
+            line = _decode(raw, path, number)
+        except InputError as error:
+            bad(error)
+            line = ""
+        yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def open_bytes(path: Path, mode: str, suffix: str) -> IO[bytes]:
+    """Opens a file; `suffix`, which says whether it is compressed, is that of the name it has or is to have."""
+    return gzip.open(path, mode) if suffix == ".gz" else open(path, mode)  # type: ignore[return-value]
+
+
+def _raw_lines(path: Path) -> Iterator[bytes | None]:
+    """Yields every line, None for one that is too long."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a file; name a file in it")
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check the path")
+    number = 0
+    try:
+        with open_bytes(path, "rb", path.suffix) as file:
+            while raw := file.readline(PIECE):
+                number += 1
+                yield raw if len(raw) < PIECE else _long_line(raw, file)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}:{number + 1}: damaged gzip ({error}); copy or download the file again") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _long_line(raw: bytes, file: IO[bytes]) -> bytes | None:
+    """The line that begins with `raw`; None if it is too long, which is found without holding it."""
+    pieces, size = [raw], len(raw)
+    while not raw.endswith(b"\n") and (raw := file.readline(PIECE)):
+        size += len(raw)
+        pieces.append(raw)
+        if size > LONGEST:
+            pieces.clear()
+    return b"".join(pieces) if size <= LONGEST else None
+
+
+def _decode(raw: bytes | None, path: str | Path, number: int) -> str:
+    # Decoding line by line, not through a text file's buffer, is what makes the line of a bad byte known.
+    if raw is None:
+        what = f"longer than {LONGEST >> 20} MiB"
+        raise InputError(f"{path}:{number}: {what}; cut the text into several, or end the lines with line feeds")
+    if b"\0" in raw:
+        raise InputError(f"{path}:{number}: holds a NUL byte; remove it, or save the file as UTF-8 text")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        what = f"byte {error.start + 1} is not UTF-8"
+        raise InputError(f"{path}:{number}: {what}; save the file as UTF-8 text") from error

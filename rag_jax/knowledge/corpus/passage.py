@@ -1,0 +1,25 @@
+"""A passage, and what every kind of corpus demands of it."""
+
+from typing import NamedTuple
+
+from rag_jax.data.jsonl import checked_characters, checked_id, checked_text
+from rag_jax.errors import InputError
+
+
+class Passage(NamedTuple):
+    """A piece of text that is retrieved as a whole; the title, which may be empty, names the article it is from."""
+
+    id: str
+    title: str
+    text: str
+
+
+def checked_passage(new: object, title: object, text: object, place: str) -> Passage:
+    """The passage of a row's values; raises `InputError` for one that has no text, or is no text at all."""
+    if not isinstance(title, str):
+        raise InputError(f'{place}: "title" is not a string; write it in quotes, or leave it out')
+    return Passage(
+        id=checked_id(new, "id", place),
+        title=checked_characters(title, "title", place),
+        text=checked_text(text, "text", place),
+    )
