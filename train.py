@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from rag_jax import training
-from rag_jax.data.batches import Examples, batches, fitting, tokenize
+from rag_jax.data.batches import Examples, fitting, tokenize
 from rag_jax.data.questions import Question, read_questions, training_pairs
 from rag_jax.errors import InputError, reported
 from rag_jax.evaluation import evaluate
@@ -26,6 +26,7 @@ from rag_jax.run import config as configs
 from rag_jax.run.assembly import assemble, read_corpus, required
 from rag_jax.run.checkpoints import Checkpoints
 from rag_jax.run.config import Config
+from rag_jax.run.feed import feed
 from rag_jax.run.journal import Journal, seconds_trained
 from rag_jax.run.parts import Parts, learning_rates
 from rag_jax.types import RagParams
@@ -87,24 +88,23 @@ def check(config: Config, workdir: Path) -> None:
 def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path) -> RAG:
     """The loop: one compiled step from state to state, retrieval included."""
     config, recipe = parts.config, parts.recipe
-    knowledge = jax.device_put(parts.store.knowledge)
 
     def begin() -> training.TrainState:
         # Copies: the step donates its state, and the first parameters are still the frozen retriever's.
-        copies = jax.tree.map(lambda leaf: jnp.array(leaf), first)
+        copies = parts.placement.everywhere(jax.tree.map(lambda leaf: jnp.array(leaf), first))
         return training.init(recipe, copies, jax.random.key(config.seed))
 
     checkpoints = Checkpoints(workdir)
-    state = checkpoints.restore(begin) or begin()
+    state = parts.placement.everywhere(checkpoints.restore(begin) or begin())
     step = jax.jit(partial(training.train_step, recipe), donate_argnums=0)
     done = int(state.step)
-    seen = batches(examples, parts.vocabulary, config.batch_size, config.seed, skip=done)
+    given = feed(parts, examples, done, lambda: state.params)
     rates = learning_rates(config)
 
     with Journal(workdir / "metrics.jsonl", done, config.steps, console) as journal:
         waiting = []
         for number in range(done + 1, config.steps + 1):
-            state, metrics = step(state, knowledge, *next(seen))
+            state, metrics = step(state, *next(given))
             waiting.append(metrics)
             if number % config.log_every == 0 or number == config.steps:
                 values = summarise(waiting) | {"learning_rate": float(jnp.asarray(rates(number - 1)))}
@@ -125,14 +125,14 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
         "model": config.model,
         "decoder": config.decoding.chosen() or "greedy",
         "num_docs": parts.num_docs,
-        "index": "none (closed book)" if config.data.is_closed_book else "exact",
-        "passages": len(parts.store.passages),
+        "index": "none (closed book)" if config.data.is_closed_book else config.retriever.engine,
+        "passages": len(parts.store),
     }
     if not config.data.is_closed_book:
         results |= evaluate.recall(rag, questions)
         frozen = evaluate.recall(RAG(parts, parts.first), questions)
         results |= {f"{name}_frozen": value for name, value in frozen.items()}
-        bm25 = evaluate.bm25_recall(parts.store.passages, questions)
+        bm25 = evaluate.bm25_recall(parts.store, questions)
         results |= {f"{name}_bm25": value for name, value in bm25.items()}
     if config.closed_book:
         results["closed_book_exact_match"] = closed_book_score(config.closed_book)
@@ -156,16 +156,18 @@ def tokenize_pairs(parts: Parts, questions: list[Question]) -> Examples:
     if len(kept) < len(pairs):
         left = f"{len(pairs) - len(kept)} of {len(pairs)} training pairs"
         console.print(f"left out {left}: answers of more than {limit} tokens (generator.max_target)", soft_wrap=True)
+    gold = sorted({i for question, _ in kept for i in question.positive_ids})
+    rows = {i: row for i, row in zip(gold, parts.store.find(gold).tolist(), strict=True) if row >= 0}
     if config.retriever.mode == "gold" and not config.data.is_closed_book:
         for question, _ in kept:
-            if not any(i in parts.store.rows for i in question.positive_ids):
+            if not any(i in rows for i in question.positive_ids):
                 remedy = "retriever.mode gold needs one"
                 raise InputError(f"question {question.id!r} names no gold passage of the index; {remedy}")
     return tokenize(
         kept,
         parts.towers.tokenizer,
         parts.vocabulary,
-        parts.store.rows,
+        rows,
         max_question=config.retriever.max_question,
         max_target=limit,
         ladder=config.buckets,

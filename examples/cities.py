@@ -122,7 +122,7 @@ def draw(rag: RAG, test: list[Question], path: Path) -> None:
 
 def hot_swap(rag: RAG, question: Question) -> None:
     """Rewrite the population in the passage of the question's city, and ask again."""
-    row = rag.parts.store.rows[question.positive_ids[0]]
+    row = int(rag.parts.store.find(question.positive_ids[:1])[0])
     old, (before,) = rag.parts.store.passages[row], question.answers
     after = str(int(before[::-1]) + 10 ** (len(before) - 1))[: len(before)]
     began = time.perf_counter()

@@ -15,6 +15,9 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from rag_jax.commands.index import index
+from rag_jax.commands.plan import plan
+from rag_jax.commands.search import search
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import read_asked
 from rag_jax.errors import InputError, reported
@@ -140,13 +143,23 @@ def benchmark(arguments: Sequence[str]) -> None:
     module.main(rest)
 
 
-COMMANDS = {"answer": answer, "convert": convert, "benchmark": benchmark}
-BENCHMARKS = ("decode",)
+COMMANDS = {
+    "index": index,
+    "search": search,
+    "answer": answer,
+    "convert": convert,
+    "plan": plan,
+    "benchmark": benchmark,
+}
+BENCHMARKS = ("decode", "encode", "retrieval", "search", "store")
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
 
+  index             a corpus to a knowledge store; change one, look at one
+  search            search a knowledge store, by any engine
   answer            answer questions with a trained model, and show the passages
   convert           a workdir to a checkpoint of transformers' RAG, or back
-  benchmark decode  time decoding beside transformers, on the same weights and inputs
+  plan              what an index of any size takes on which devices
+  benchmark NAME    decode, encode, search: timed beside transformers and FAISS; retrieval, store: measured
 
 rag-jax COMMAND --help lists the options."""
 
@@ -181,3 +194,7 @@ def show(console: Console, question: str, found: Answer) -> None:
         prior = f"{math.exp(passage.log_prior):.3f}"
         table.add_row(prior, f"{passage.posterior:.3f}", escape(f"{passage.title} / {passage.text}"))
     console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,8 +31,9 @@ from rag_jax.run.assembly import assemble, compose, fitting, open_index
 from rag_jax.run.checkpoints import Checkpoints
 from rag_jax.run.config import load
 from rag_jax.run.decoders import Decoding, Words
+from rag_jax.run.lookup import Looked, little
 from rag_jax.run.parts import Parts, token_id
-from rag_jax.types import Batch, Knowledge, RagParams, Tokens
+from rag_jax.types import Batch, Found, Knowledge, RagParams, Tokens, host
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class RAG:
 
     @cached_property
     def knowledge(self) -> Knowledge:
-        """The index on the device."""
-        return jax.device_put(self.parts.store.knowledge)
+        """The index on the device, or spread over several."""
+        return self.parts.placement.knowledge(self.parts.store)
 
     def answer(self, questions: Sequence[str], **options: Any) -> list[Answer]:
         """Answers in the order of the questions; see `stream` for the options."""
@@ -143,13 +144,16 @@ class RAG:
         words = self._words(options)
         prefixes = [prefixes] * len(questions) if isinstance(prefixes, str) else prefixes
         given = self._given(prefixes, questions, limits, words)
-        program = programs.answering(self.parts.networks, c.model, options, limits, words, k, c.generator.max_input)
+        fixed = c.generator.max_input, self.parts.placement.index
+        program = programs.answering(self.parts.networks, c.model, options, limits, words, k, *fixed)
         key = jax.random.key(seed)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
             every = np.resize(chosen, len(batch.question.ids))  # the last batch is filled up with repetitions
             mine = jax.tree.map(lambda each, every=every: each[every], (given, rows))
-            answered = program(self.params, self.knowledge, batch.question, batch.prompt, *mine, key, every)
-            yield from self._readable(answered, chosen)
+            looked = self._look(batch, questions, chosen, k, mine[1])
+            asked = batch.question, batch.prompt, mine[0]
+            answered = program(self._placed, looked.knowledge, *asked, looked.found, key, every)
+            yield from self._readable(answered, chosen, looked)
 
     def choose(
         self, questions: Sequence[str], labels: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
@@ -170,12 +174,15 @@ class RAG:
                     f"label {label!r} has {len(target)} tokens, more than max_target = {limits.max_length}"
                 )
         k = self._check_num_docs(num_docs)
-        program = programs.choosing(self.parts.networks, c.model, limits, k, c.generator.max_input)
+        fixed = c.generator.max_input, self.parts.placement.index
+        program = programs.choosing(self.parts.networks, c.model, limits, k, *fixed)
         found: dict[int, Answer] = {}
         padded = pad(targets, max(map(len, targets)), limits.eos)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
-            answered = program(self.params, self.knowledge, batch.question, batch.prompt, padded)
-            found |= self._readable(answered, chosen)
+            looked = self._look(batch, questions, chosen, k)
+            asked = batch.question, batch.prompt, padded
+            answered = program(self._placed, looked.knowledge, *asked, looked.found)
+            found |= self._readable(answered, chosen, looked)
         return [found[number] for number in range(len(questions))]
 
     def log_likelihood(
@@ -185,30 +192,65 @@ class RAG:
         if len(questions) != len(answers):
             raise InputError(f"{len(questions)} questions and {len(answers)} answers; give one answer for each")
         c, k = self.parts.config, self._check_num_docs(num_docs)
-        program = programs.scoring(self.parts.networks, c.model, k, c.generator.max_input)
+        fixed = c.generator.max_input, self.parts.placement.index
+        program = programs.scoring(self.parts.networks, c.model, k, *fixed)
         found = np.zeros(len(questions), np.float32)
         for batch, chosen in self._batches(questions, answers, batch_size):
-            found[chosen] = np.asarray(program(self.params, self.knowledge, batch))[: len(chosen)]
+            looked = self._look(batch, questions, chosen, k)
+            scored = program(self._placed, looked.knowledge, batch, looked.found)
+            found[chosen] = np.asarray(scored)[: len(chosen)]
         return found
 
     def search(self, questions: Sequence[str], k: int, *, batch_size: int = 64) -> Int[np.ndarray, "B K"]:
-        """The rows of the k best passages for each question, best first."""
-        program = programs.searching(self.parts.networks, self._check_num_docs(k))
+        """The rows of the k best passages for each question, best first; -1 where there are fewer."""
+        fixed = self._check_num_docs(k), self.parts.placement.index
+        program = programs.searching(self.parts.networks, *fixed)
         rows = np.zeros((len(questions), k), np.int32)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
-            rows[chosen] = np.asarray(program(self.params, self.knowledge, batch.question))[: len(chosen)]
+            if self.parts.host_search is None:
+                found = program(self._placed, self.knowledge, batch.question).rows
+            else:
+                found = self._look(batch, questions, chosen, k).rows
+            rows[chosen] = np.asarray(found)[: len(chosen)]
         return rows
 
+    def encode(self, questions: Sequence[str], *, batch_size: int = 64) -> Float[np.ndarray, "B D"]:
+        """`q(x)`: the vectors that the questions are searched by."""
+        program, vectors = programs.encoding(self.parts.networks), np.zeros((len(questions), 0), np.float32)
+        for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
+            found = np.asarray(program(self._placed, batch.question), np.float32)[: len(chosen)]
+            if not vectors.shape[1]:
+                vectors = np.zeros((len(questions), found.shape[1]), np.float32)
+            vectors[chosen] = found
+        return vectors
+
     def with_passage(self, changed: Passage) -> "RAG":
-        """The same model with one passage of its index rewritten: no training, no new compilation."""
-        return self.with_index(self.parts.store.replace(changed, self.parts.towers.encoder, self.parts.vocabulary))
+        """The same model with one passage of its index rewritten, found by its id: no training, no new compilation."""
+        return self.without([changed.id]).and_passages([changed])
 
     def with_passages(self, passages: Iterable[Passage]) -> "RAG":
         """The same model over passages that the passage tower encodes now, in memory."""
-        held, encoder = list(passages), self.parts.towers.encoder
-        vectors = encoder([encoder.read(passage) for passage in held])
-        max_length = self.parts.config.generator.max_passage
-        return self.with_index(from_vectors(held, vectors, self.parts.vocabulary, max_length))
+        return self.with_index(self._encoded(list(passages)))
+
+    def and_passages(self, passages: Iterable[Passage]) -> "RAG":
+        """The same model with more passages, encoded now, in memory; see `rag_jax.knowledge.living` for stores on disk.
+
+        Raises `InputError` for an id that is there already.
+        """
+        more = list(passages)
+        there = self.parts.store.find([passage.id for passage in more])
+        if (there >= 0).any():
+            odd = more[int(np.argmax(there >= 0))].id
+            raise InputError(f"the index has a passage {odd!r} already; give the new one another id")
+        return self.with_index(self.parts.store.added(self._encoded(more)))
+
+    def without(self, ids: Sequence[str]) -> "RAG":
+        """The same model without some passages of its index, in memory. Raises `InputError` for an id not there."""
+        rows = self.parts.store.find(ids)
+        if (rows < 0).any():
+            odd = ids[int(np.argmax(rows < 0))]
+            raise InputError(f"no passage has the id {odd!r}; only passages of the index can be replaced or removed")
+        return self.with_index(self.parts.store.without(rows.tolist()))
 
     def with_index(self, index: str | Path | Store) -> "RAG":
         """The same model over another index (the paper's hot-swap): an opened store, or a path as `from_pretrained`'s.
@@ -231,13 +273,13 @@ class RAG:
 
     def _check_num_docs(self, num_docs: int | None) -> int:
         k = self.parts.num_docs if num_docs is None else num_docs
-        held = len(self.parts.store.passages)
+        held = len(self.parts.store)
         if not 1 <= k <= held:
             raise InputError(f"cannot read {k} of {held} passages; ask for 1 to {held}")
         return k
 
     def _check_rows(self, rows: Int[np.ndarray, "B K"], questions: Sequence[str]) -> Int[np.ndarray, "B K"]:
-        held = len(self.parts.store.passages)
+        held = self.parts.store.size
         if rows.ndim != 2 or len(rows) != len(questions) or not rows.size:
             raise InputError(f"rows of shape {rows.shape} for {len(questions)} questions; give K rows for each of them")
         if rows.min() < -1 or rows.max() >= held:
@@ -282,8 +324,38 @@ class RAG:
         )
         return in_order(examples, self.parts.vocabulary, min(batch_size, _power_of_two(len(questions))))
 
-    def _readable(self, answered: Answered, chosen: Int[np.ndarray, "b"]) -> Iterator[tuple[int, Answer]]:
-        found = readable(jax.device_get(answered), len(chosen), self.parts.store, self.parts.vocabulary)
+    @cached_property
+    def _placed(self) -> RagParams:
+        return self.parts.placement.everywhere(self.params)
+
+    def _look(
+        self,
+        batch: Batch,
+        questions: Sequence[str],
+        chosen: Int[np.ndarray, "b"],
+        k: int,
+        rows: Int[np.ndarray, "B K"] | None = None,
+    ) -> Looked:
+        """What a batch is to read: passages given by their `rows`, those that the host found, or the program's own."""
+        outside = self.parts.host_search
+        if outside is None:
+            return Looked(self.knowledge, None if rows is None else Found(host(rows), None), None)
+        if rows is not None:
+            return little(self.parts.store, rows, None)
+        vectors = programs.encoding(self.parts.networks)(self._placed, batch.question)
+        texts = [questions[int(number)] for number in np.resize(chosen, len(batch.question.ids))]
+        return outside(texts, np.asarray(vectors), k)
+
+    def _encoded(self, passages: list[Passage]) -> Store:
+        encoder = self.parts.towers.encoder
+        vectors = encoder.passages(passages)
+        return from_vectors(passages, vectors, self.parts.reads)
+
+    def _readable(
+        self, answered: Answered, chosen: Int[np.ndarray, "b"], looked: Looked
+    ) -> Iterator[tuple[int, Answer]]:
+        seen = looked.restored(jax.device_get(answered))
+        found = readable(seen, len(chosen), self.parts.store, self.parts.vocabulary)
         return zip(chosen.tolist(), found, strict=True)
 
 

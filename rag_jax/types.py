@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree
+from jaxtyping import Array, Bool, Float, Float32, Int, Int8, Integer, Key, PyTree
 
 Params = PyTree[Array]
 DropoutKey = Key[Array, ""] | None  # None: dropout is off
@@ -38,11 +38,29 @@ class Tokens(NamedTuple):
         return position < self.lengths[..., None]
 
 
+class Quantised(NamedTuple):
+    """Vectors in eight bits: `values * scales[:, None]`."""
+
+    values: Int8[Array, "N D"]
+    scales: Float32[Array, " N"]
+
+
+Vectors = Float[Array, "N D"] | Quantised
+
+
 class Knowledge(NamedTuple):
     """The passages as arrays on the device: what is searched, and what is read."""
 
-    vectors: Float[Array, "N D"]  # d(z), made by the frozen passage tower
+    vectors: Vectors  # d(z), made by the frozen passage tower
     passages: Tokens  # [N, P]: `<s> title / text`, in the generator's vocabulary
+    alive: Bool[Array, " N"] | None = None  # the rows that hold a passage; None: all of them
+
+
+class Found(NamedTuple):
+    """Which passages a search chose, best first."""
+
+    rows: Int[Array, "B K"]  # of the index; -1 where fewer than K exist
+    scores: Float[Array, "B K"] | None  # the search's own, the prior's logits; None: `q(x) . d(z)`, recomputed
 
 
 class Batch(NamedTuple):

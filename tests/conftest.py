@@ -8,6 +8,9 @@ import os
 # Two devices on any machine; without its newer code generator for fusions XLA compiles these programs in half the time.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_cpu_use_fusion_emitters=false")
 
+# FAISS's threads wait without working: two cores are shared by several test processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from pathlib import Path
 
 import jax

@@ -68,7 +68,7 @@ def computed(rag: RAG, question: str, answer: str, k: int) -> tuple[np.ndarray, 
     @jax.jit
     def scores(params, knowledge, question):
         queries = parts.networks.tower(params.question_tower, question)
-        return retrieval.gather(queries, knowledge, retrieval.nearest(queries, knowledge, k))[0].scores
+        return retrieval.gather(queries, knowledge, retrieval.nearest(queries, knowledge, k).rows)[0].scores
 
     log_likelihood = programs.scoring(parts.networks, parts.config.model, k, parts.config.generator.max_input)
     found = np.asarray(scores(rag.params, rag.knowledge, batch.question))[0]

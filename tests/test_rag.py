@@ -11,6 +11,7 @@ import pytest
 
 from rag_jax.errors import InputError
 from rag_jax.knowledge.passages import Passage
+from rag_jax.knowledge.pieces import Rows
 from rag_jax.rag import RAG
 from rag_jax.run import config as configs
 
@@ -57,7 +58,8 @@ def test_a_workdir_can_be_moved_and_needs_no_corpus(trained, tmp_path: Path) -> 
 def test_more_passages_can_be_read_than_in_training(rag: RAG) -> None:
     (answer,) = rag.answer(ASKED[:1], num_docs=5)
     assert len({passage.id for passage in answer.passages}) == 5
-    assert rag.search(ASKED[:1], 5)[0].tolist() == [rag.parts.store.rows[passage.id] for passage in answer.passages]
+    rows = rag.parts.store.find([passage.id for passage in answer.passages])
+    assert rag.search(ASKED[:1], 5)[0].tolist() == rows.tolist()
 
 
 def test_a_changed_fact_changes_the_answer_and_nothing_is_trained(rag: RAG) -> None:
@@ -153,7 +155,7 @@ def test_options_that_make_no_sense_are_named(rag: RAG, options: dict, what: str
 
 def test_a_store_of_another_width_is_refused(rag: RAG) -> None:
     store = rag.parts.store
-    narrow = dataclasses.replace(store, knowledge=store.knowledge._replace(vectors=store.knowledge.vectors[:, :7]))
+    narrow = dataclasses.replace(store, vectors=Rows([store.vectors.whole[:, :7]]))
     with pytest.raises(InputError, match=r"^the store: vectors of width 7, the question tower's have 32; take its own"):
         rag.with_index(narrow)
 

@@ -20,6 +20,7 @@ from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
 from rag_jax.knowledge.existing import read_existing
 from rag_jax.knowledge.passages import Passage
+from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store, from_vectors
 from rag_jax.rag import RAG
 from rag_jax.types import Tokens
@@ -53,12 +54,12 @@ def retriever(token: Both, tmp_path_factory) -> RagRetriever:
 
 def two(folder: Path, token: Both) -> Store:
     found = read_existing(folder, WIDTH)
-    return from_vectors(found.passages, found.vectors, token.ours.parts.vocabulary, 16)
+    return from_vectors(found.passages, found.vectors, Reads(token.ours.parts.vocabulary, 16))
 
 
 def assert_found(store: Store, queries: np.ndarray) -> None:
     knowledge = jax.device_put(store.knowledge)
-    rows = retrieval.nearest(jnp.asarray(queries), knowledge, 1)
+    rows = retrieval.nearest(jnp.asarray(queries), knowledge, 1).rows
     assert rows.tolist() == [[1], [0]]
     found, passages = retrieval.gather(jnp.asarray(queries), knowledge, rows)
     assert found.scores.tolist() == [[2 * WIDTH], [-WIDTH]]

@@ -91,7 +91,7 @@ def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, towns: Config, tmp_path: Path, monkeypatch) -> None:
     whole, results, _ = trained
-    real = train.batches
+    real = train.feed
 
     def stopping(*arguments, **options):
         for number, batch in enumerate(real(*arguments, **options)):
@@ -99,10 +99,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, towns: Config, tmp
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(train, "batches", stopping)
+    monkeypatch.setattr(train, "feed", stopping)
     with pytest.raises(KeyboardInterrupt):
         train.run(towns, tmp_path)
-    monkeypatch.setattr(train, "batches", real)
+    monkeypatch.setattr(train, "feed", real)
     continued, again = train.run(towns, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, continued.params, whole.params)
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -13,10 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core import likelihood, reading, retrieval, trie
 from rag_jax.core.language import mixture
+from rag_jax.core.retrieval import LOCAL, Index
 from rag_jax.core.search import Limits, Search, take
 from rag_jax.core.tree import Reader, spread
 from rag_jax.core.trie import BLOCKS, Blocks
-from rag_jax.types import Knowledge, Networks, RagParams, Retrieved, Tokens
+from rag_jax.types import Found, Knowledge, Networks, RagParams, Retrieved, Tokens
 
 
 class Decoded(NamedTuple):
@@ -62,20 +63,22 @@ def answer(
     question: Tokens,
     prompt: Tokens,
     given: Tokens,
-    rows: Int[Array, "B K"] | None = None,
+    found: Found | None = None,
     *,
     decoder: Decoder,
     num_docs: int,
     max_length: int,
+    index: Index = LOCAL,
 ) -> Answered:
     """Encode the questions, search, read the passages, decode: one program from question tokens to answer tokens.
 
-    `rows` of the index, where another search chose them (-1: none), are read instead of the K nearest.
+    What another search `found` is read instead of the K nearest.
     """
     queries = networks.tower(params.question_tower, question)
-    if rows is None:
-        rows = retrieval.nearest(queries, knowledge, num_docs)
-    retrieved, passages = retrieval.gather(queries, knowledge, rows)
+    if found is None:
+        retrieved, passages = index.gather(queries, knowledge, index.nearest(queries, knowledge, num_docs).rows)
+    else:
+        retrieved, passages = retrieval.gather_found(queries, knowledge, found, index)
     return answer_from(networks, params, retrieved, passages, prompt, given, decoder=decoder, max_length=max_length)
 
 

@@ -1,16 +1,24 @@
 """Exact maximum inner product search, and the scores that training differentiates (Lewis et al. 2020, section 2.2).
 
 The search is part of the compiled program: encode the question, search, gather the passages and read them is one jitted
-function without a round trip to the host.
+function without a round trip to the host. `Index` is how a program reaches its knowledge: all of it on one device
+(`LOCAL`), or spread over several (`rag_jax.core.sharding`).
 """
+
+from functools import partial
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.types import Knowledge, Retrieved, Tokens
+from rag_jax.core import vectors as stored
+from rag_jax.types import Found, Knowledge, Quantised, Retrieved, Tokens, Vectors
 
 GROUP = 64  # scores that share one maximum in the first stage of the search
+BLOCK = 262_144  # vectors looked through at once: enough work for each launch on an accelerator
+CPU_BLOCK = 8_192  # where the scores of a block should stay in a cache
+CPU_WHOLE = 2**24  # scores that a CPU takes in one block all the same: cutting a block out copies it
 
 
 def scores(queries: Float[Array, "B D"], vectors: Float[Array, "B K D"]) -> Float[Array, "B K"]:
@@ -24,49 +32,134 @@ def scores(queries: Float[Array, "B D"], vectors: Float[Array, "B K D"]) -> Floa
 
 
 def exact_top_k(
-    queries: Float[Array, "B D"], vectors: Float[Array, "N D"], k: int, *, block: int = 16_384
+    queries: Float[Array, "B D"],
+    vectors: Vectors,
+    k: int,
+    *,
+    alive: Bool[Array, " N"] | None = None,
+    excluded: Int[Array, "B E"] | None = None,
+    block: int | None = None,
 ) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
     """The k vectors of the largest inner product with each query: `(scores, ids)`, best first, exact.
 
-    The index is walked in blocks, so that memory is `[B, block]` and never `[B, N]`. Of each block the k best are
+    The index is walked in blocks, so that memory is `[B, block]` and never `[B, N]` (without a `block`, one
+    that suits the platform). Of each block the k best are
     found in two stages: the maxima of groups of scores, then the scores of the k groups with the largest maxima. This
     is exact, since each of the k best scores lies in one of those groups, and it sorts `k * GROUP` scores, not `block`.
-    Among equal scores the smallest id comes first. Where the index has fewer than k vectors, the rest have score -inf
-    and id -1.
+    Among equal scores the smallest id comes first. Where the index has fewer than k vectors that are `alive` and not
+    `excluded` (ids, -1 for none), the rest have score -inf and id -1.
     """
-    count, batch = vectors.shape[0], queries.shape[0]
+    more = 0 if excluded is None else excluded.shape[1]
+    walk = partial(_walk, k=k + more)
+    if block is None:
+        walks = {"cpu": partial(walk, block=_cpu_block(queries, vectors)), "default": partial(walk, block=BLOCK)}
+        found = jax.lax.platform_dependent(queries, vectors, alive, **walks)
+    else:
+        found = walk(queries, vectors, alive, block=block)
+    return found if excluded is None else _without(excluded, found, k)
+
+
+def _walk(
+    queries: Float[Array, "B D"], vectors: Vectors, alive: Bool[Array, " N"] | None, *, k: int, block: int
+) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
+    count, batch = stored.count(vectors), queries.shape[0]
     size = min(block, count)
     none = jnp.full((batch, k), -jnp.inf, jnp.float32), jnp.full((batch, k), -1, jnp.int32)
     if count == 0:
         return none
+    if size == count:
+        found = stored.products(queries, vectors)
+        found = found if alive is None else jnp.where(alive[None, :], found, -jnp.inf)
+        top, ids = _merge(none, _two_stage_top_k(found, min(k, count)), k)
+        return top, jnp.where(jnp.isneginf(top), -1, ids)
 
     def visit(best, number):
         # The last block starts early enough to be full; what it shares with the one before it counts only once.
         start = jnp.minimum(number * size, count - size)
         ids = start + jnp.arange(size, dtype=jnp.int32)
-        some = jax.lax.dynamic_slice_in_dim(vectors, start, size)
-        found = jnp.einsum("BD,ND->BN", queries, some, preferred_element_type=jnp.float32)
-        found = jnp.where((ids >= number * size)[None, :], found, -jnp.inf)
-        top, where = _two_stage_top_k(found, min(k, size))
+        fresh = ids >= number * size
+        if alive is not None:
+            fresh &= jax.lax.dynamic_slice_in_dim(alive, start, size)
+        found = stored.products(queries, stored.block(vectors, start, size))
+        top, where = _two_stage_top_k(jnp.where(fresh[None, :], found, -jnp.inf), min(k, size))
         return _merge(best, (top, start + where), k), None
 
     (top, ids), _ = jax.lax.scan(visit, none, jnp.arange(-(-count // size), dtype=jnp.int32))
     return top, jnp.where(jnp.isneginf(top), -1, ids)
 
 
-def nearest(queries: Float[Array, "B D"], knowledge: Knowledge, k: int) -> Int[Array, "B K"]:
-    """The rows of the k passages of the largest inner product, best first; -1 where the index has fewer."""
-    return exact_top_k(jax.lax.stop_gradient(queries), knowledge.vectors, k)[1]
+def nearest(
+    queries: Float[Array, "B D"], knowledge: Knowledge, k: int, excluded: Int[Array, "B E"] | None = None
+) -> Found:
+    """The k passages of the largest inner product, best first; row -1 where the index has fewer."""
+    queries = jax.lax.stop_gradient(queries)
+    top, rows = exact_top_k(queries, knowledge.vectors, k, alive=knowledge.alive, excluded=excluded)
+    return Found(rows, top)
 
 
-def gather(queries: Float[Array, "B D"], knowledge: Knowledge, ids: Int[Array, "B K"]) -> tuple[Retrieved, Tokens]:
-    """Take the passages `ids` out of the index, whoever chose them: what was found, and its tokens `[B, K, P]`.
+def gather(queries: Float[Array, "B D"], knowledge: Knowledge, rows: Int[Array, "B K"]) -> tuple[Retrieved, Tokens]:
+    """Take passages out of the index, whoever chose them: what was found, and its tokens `[B, K, P]`.
 
     -1 marks a missing one: it holds the index's first passage and is not `valid`.
     """
-    rows = jnp.maximum(ids, 0)
-    found = Retrieved(ids, scores(queries, knowledge.vectors[rows]), ids >= 0)
-    return found, jax.tree.map(lambda stored: stored[rows], knowledge.passages)
+    some = jnp.maximum(rows, 0)
+    found = Retrieved(rows, scores(queries, stored.take(knowledge.vectors, some)), rows >= 0)
+    return found, jax.tree.map(lambda array: array[some], knowledge.passages)
+
+
+@runtime_checkable
+class Nearest(Protocol):
+    """The rows and scores of the k best passages; rows of `excluded` (-1: none) are not among them."""
+
+    def __call__(
+        self, queries: Float[Array, "B D"], knowledge: Knowledge, k: int, excluded: Int[Array, "B E"] | None = None
+    ) -> Found: ...
+
+
+@runtime_checkable
+class Gather(Protocol):
+    """The scores and the tokens of chosen rows."""
+
+    def __call__(
+        self, queries: Float[Array, "B D"], knowledge: Knowledge, rows: Int[Array, "B K"]
+    ) -> tuple[Retrieved, Tokens]: ...
+
+
+class Index(NamedTuple):
+    """How a program reaches its knowledge."""
+
+    nearest: Nearest
+    gather: Gather
+
+
+LOCAL = Index(nearest, gather)
+
+
+def gather_found(
+    queries: Float[Array, "B D"], knowledge: Knowledge, found: Found, index: Index = LOCAL
+) -> tuple[Retrieved, Tokens]:
+    """Take out of the index what a search outside the program chose, with its own scores where it gives some.
+
+    A lexical search does (BM25's scores as the logits of `p(z|x)`: the paper's ablation, section 4.5); the question
+    tower then has no part in them, and no gradient.
+    """
+    retrieved, passages = index.gather(queries, knowledge, found.rows)
+    return (retrieved if found.scores is None else retrieved._replace(scores=found.scores)), passages
+
+
+def _cpu_block(queries: Float[Array, "B D"], vectors: Vectors) -> int:
+    """All at once where the scores are few; narrow vectors never, as all of them would be widened."""
+    count = stored.count(vectors)
+    wide = not isinstance(vectors, Quantised) and vectors.dtype == jnp.float32
+    return max(count, 1) if wide and queries.shape[0] * count <= CPU_WHOLE else CPU_BLOCK
+
+
+def _without(excluded: Int[Array, "B E"], found: tuple[Array, Array], k: int) -> tuple[Array, Array]:
+    """The k best of `k + E` that are not excluded: as many of them are at hand, whichever the E were."""
+    top, ids = found
+    barred = jnp.any(ids[:, :, None] == excluded[:, None, :], axis=2)
+    top, where = jax.lax.top_k(jnp.where(barred, -jnp.inf, top), k)
+    return top, jnp.where(jnp.isneginf(top), -1, jnp.take_along_axis(ids, where, axis=1))
 
 
 def _two_stage_top_k(found: Float[Array, "B N"], k: int) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from rag_jax.core import likelihood, reading, retrieval
 from rag_jax.core.dropout import split
 from rag_jax.core.losses import Objective
-from rag_jax.types import Batch, DropoutKey, Knowledge, Networks, Params, RagParams, Retrieved, Tokens, Tower
+from rag_jax.core.retrieval import LOCAL, Index
+from rag_jax.types import Batch, DropoutKey, Found, Knowledge, Networks, Params, RagParams, Retrieved, Tokens, Tower
 
 
 class TrainState(NamedTuple):
@@ -48,23 +49,36 @@ class Search(Protocol):
     """Which passages a question reads: rows of the index, -1 for none."""
 
     def __call__(
-        self, queries: Float[Array, "B D"], knowledge: Knowledge, num_docs: int, positives: Int[Array, "B G"] | None
+        self,
+        index: Index,
+        queries: Float[Array, "B D"],
+        knowledge: Knowledge,
+        num_docs: int,
+        positives: Int[Array, "B G"] | None,
     ) -> Int[Array, "B K"]: ...
 
 
 def nearest(
-    queries: Float[Array, "B D"], knowledge: Knowledge, num_docs: int, positives: Int[Array, "B G"] | None = None
+    index: Index,
+    queries: Float[Array, "B D"],
+    knowledge: Knowledge,
+    num_docs: int,
+    positives: Int[Array, "B G"] | None = None,
 ) -> Int[Array, "B K"]:
     """The K passages of the largest inner product: the paper's retrieval."""
     del positives
-    return retrieval.nearest(queries, knowledge, num_docs)
+    return index.nearest(queries, knowledge, num_docs).rows
 
 
 def gold(
-    queries: Float[Array, "B D"], knowledge: Knowledge, num_docs: int, positives: Int[Array, "B G"] | None
+    index: Index,
+    queries: Float[Array, "B D"],
+    knowledge: Knowledge,
+    num_docs: int,
+    positives: Int[Array, "B G"] | None,
 ) -> Int[Array, "B K"]:
     """The first K gold passages, for a generator that is to learn reading before retrieval is any good."""
-    del queries, knowledge
+    del index, queries, knowledge
     if positives is None:
         raise ValueError("gold passages are known in training only")
     missing = ((0, 0), (0, max(0, num_docs - positives.shape[1])))
@@ -80,6 +94,7 @@ class Recipe(NamedTuple):
     num_docs: int  # K
     max_length: int  # S at most
     search: Search = nearest
+    lookup: Index = LOCAL
 
 
 def init(recipe: Recipe, params: RagParams, key: Key[Array, ""]) -> TrainState:
@@ -94,24 +109,36 @@ def forward(
     batch: Batch,
     key: DropoutKey = None,
     positives: Int[Array, "B G"] | None = None,
+    found: Found | None = None,
 ) -> Forward:
-    """Retrieve K passages for each question and read the target under each of them."""
+    """Retrieve K passages for each question and read the target under each of them.
+
+    What a search outside the program `found` is read instead of what this one would retrieve.
+    """
     tower_key, generator_key = split(key)
     queries = recipe.networks.tower(params.question_tower, batch.question, tower_key)
-    ids = recipe.search(queries, knowledge, recipe.num_docs, positives)
-    retrieved, passages = retrieval.gather(queries, knowledge, ids)
+    if found is None:
+        rows = recipe.search(recipe.lookup, queries, knowledge, recipe.num_docs, positives)
+        retrieved, passages = recipe.lookup.gather(queries, knowledge, rows)
+    else:
+        retrieved, passages = retrieval.gather_found(queries, knowledge, found, recipe.lookup)
     inputs = reading.assemble(passages, batch.prompt, recipe.max_length)
     logits = reading.read(recipe.networks.generator, params.generator, inputs, batch.decoder_inputs, generator_key)
     return Forward(retrieved, likelihood.doc_log_prior(retrieved.scores, retrieved.valid), logits)
 
 
 def train_step(
-    recipe: Recipe, state: TrainState, knowledge: Knowledge, batch: Batch, positives: Int[Array, "B G"]
+    recipe: Recipe,
+    state: TrainState,
+    knowledge: Knowledge,
+    batch: Batch,
+    positives: Int[Array, "B G"],
+    found: Found | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Minimise the objective on one batch. `positives` are gold rows, padded with -1."""
+    """Minimise the objective on one batch. `positives` are gold rows, padded with -1; see `forward` for `found`."""
 
     def objective(params: RagParams) -> tuple[Float[Array, ""], Forward]:
-        seen = forward(recipe, params, knowledge, batch, jax.random.fold_in(state.key, state.step), positives)
+        seen = forward(recipe, params, knowledge, batch, jax.random.fold_in(state.key, state.step), positives, found)
         losses = recipe.objective(seen.doc_log_prior, seen.logits, batch.targets, batch.target_mask)
         return jnp.mean(losses), seen
 
@@ -128,9 +155,11 @@ def train_step(
     return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
 
-def eval_step(recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batch) -> Float[Array, "B"]:
+def eval_step(
+    recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batch, found: Found | None = None
+) -> Float[Array, "B"]:
     """`log p(y|x)` of each target, without dropout or smoothing where the objective has none."""
-    seen = forward(recipe, params, knowledge, batch)
+    seen = forward(recipe, params, knowledge, batch, found=found)
     return -recipe.objective(seen.doc_log_prior, seen.logits, batch.targets, batch.target_mask)
 
 

@@ -6,6 +6,7 @@ batches is a pure function of the seed: a run that is continued skips what it ha
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Int
@@ -24,6 +25,7 @@ Ladder = Sequence[tuple[int, int]]
 class Examples:
     """Tokenised questions with one target each."""
 
+    texts: list[str]  # the questions, as engines that search words read them
     questions: list[list[int]]  # in the tower's vocabulary
     prompts: list[list[int]]  # ` // question </s>` in the generator's
     targets: list[list[int]]  # ` answer </s>`
@@ -65,7 +67,8 @@ def tokenize(
     gold = [[rows[i] for i in question.positive_ids if i in rows] for question, _ in pairs]
     width = max(1, *map(len, gold), 1)
     buckets = [bucket(len(q), len(prompt), ladder) for q, prompt in zip(questions, prompts, strict=True)]
-    return Examples(questions, prompts, targets, np.asarray(pad(gold, width, -1).ids), np.asarray(buckets, np.int32))
+    positives = np.asarray(pad(gold, width, -1).ids)
+    return Examples(texts, questions, prompts, targets, positives, np.asarray(buckets, np.int32))
 
 
 def fitting(
@@ -76,15 +79,11 @@ def fitting(
     return [pair for pair, target in zip(pairs, targets, strict=True) if len(target) <= max_target]
 
 
-def batches(
-    examples: Examples, vocabulary: Vocabulary, batch_size: int, seed: int, skip: int = 0
-) -> Iterator[tuple[Batch, Int[np.ndarray, "B G"]]]:
-    """Shuffled batches without end, from number `skip` on: `(batch, gold rows)`."""
+def order(examples: Examples, batch_size: int, seed: int, skip: int = 0) -> Iterator[Int[np.ndarray, "B"]]:
+    """The numbers of each shuffled batch's examples, without end, from batch `skip` on: a pure function of the seed."""
     if len(examples) == 0:
         raise InputError("no examples to train on; give a question file that holds some")
-    for number, chosen in enumerate(_plan(examples, batch_size, seed)):
-        if number >= skip:
-            yield collate(examples, chosen, vocabulary), examples.positives[chosen]
+    return islice(_plan(examples, batch_size, seed), skip, None)
 
 
 def in_order(

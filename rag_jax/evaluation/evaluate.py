@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from rag_jax.data.questions import Question
 from rag_jax.evaluation.metrics import answer_recall_at_k, exact_match, f1, recall_at_k
-from rag_jax.knowledge.bm25 import BM25
+from rag_jax.knowledge.engines.hits import Asked
+from rag_jax.knowledge.engines.kept import open_bm25
 from rag_jax.knowledge.passages import Passage
+from rag_jax.knowledge.store import Store
 from rag_jax.rag import RAG, Answer
 
-DEPTHS = (1, 5, 20)  # k of the recalls
+DEPTHS = (1, 5, 20, 100)  # k of the recalls
 
 
 def answering(rag: RAG, questions: Sequence[Question], batch_size: int = 64) -> tuple[list[Answer], dict[str, float]]:
@@ -24,16 +26,16 @@ def answering(rag: RAG, questions: Sequence[Question], batch_size: int = 64) -> 
 def recall(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
     """The question tower's recall over the whole index."""
     passages = rag.parts.store.passages
-    depth = min(DEPTHS[-1], len(passages))
+    depth = min(DEPTHS[-1], len(rag.parts.store))
     rows = rag.search([question.question for question in questions], depth)
     return recalls([[passages[row] for row in ranked] for ranked in rows], questions)
 
 
-def bm25_recall(passages: Sequence[Passage], questions: Sequence[Question]) -> dict[str, float]:
+def bm25_recall(store: Store, questions: Sequence[Question]) -> dict[str, float]:
     """BM25's recall over the same passages: the lexical baseline."""
-    depth = min(DEPTHS[-1], len(passages))
-    _, rows = BM25(passages).search([question.question for question in questions], depth)
-    return recalls([[passages[row] for row in ranked] for ranked in rows], questions)
+    asked = Asked([question.question for question in questions], None)
+    hits = open_bm25(store).search(asked, min(DEPTHS[-1], len(store)))
+    return recalls([[store.passages[row] for row in ranked] for ranked in hits.rows], questions)
 
 
 def recalls(found: Sequence[Sequence[Passage]], questions: Sequence[Question]) -> dict[str, float]:
@@ -42,7 +44,7 @@ def recalls(found: Sequence[Sequence[Passage]], questions: Sequence[Question]) -
     judged = [(ranked, question) for ranked, question in zip(found, questions, strict=True) if question.positive_ids]
     ids = [[passage.id for passage in ranked] for ranked, _ in judged]
     texts = [[f"{passage.title} {passage.text}" for passage in ranked] for ranked in found]
-    depths = [k for k in DEPTHS if k <= len(found[0])]
+    depths = [k for k in DEPTHS if k <= max(map(len, found))]
     gold = {f"recall@{k}": recall_at_k(ids, [q.positive_ids for _, q in judged], k) for k in depths if judged}
     return gold | {f"answer_recall@{k}": answer_recall_at_k(texts, [q.answers for q in questions], k) for k in depths}
 

@@ -11,9 +11,13 @@ from rag_jax import hub
 from rag_jax.data.questions import read_questions
 from rag_jax.data.tokenizers import Vocabulary, read_vocabulary, train_vocabulary, vocabulary
 from rag_jax.errors import InputError
+from rag_jax.knowledge import manifest
+from rag_jax.knowledge.building import build
+from rag_jax.knowledge.encoder import Encoder
 from rag_jax.knowledge.existing import read_existing
 from rag_jax.knowledge.passages import Passage, read_passages, split_passages
-from rag_jax.knowledge.store import Encoder, Store, build, closed_book, from_vectors, open_store
+from rag_jax.knowledge.reads import Reads
+from rag_jax.knowledge.store import Store, closed_book, from_vectors, open_store
 from rag_jax.models import bart, bert
 from rag_jax.run.config import Config
 from rag_jax.run.parts import Parts, Reader, Towers
@@ -56,14 +60,14 @@ def read_towers(config: Config) -> Towers:
     found = hub.load_tower(c.tower)
     tower_config, tokenizer = _checked_tower(config, c.tower, found)
     if c.passage_tower is None:
-        encoder = None if found.side == "question" else _encoder(config, tower_config, found.params, tokenizer)
+        encoder = None if found.side == "question" else _encoder(config, c.tower, tower_config, found.params, tokenizer)
         return Towers(tower_config, found.params, tokenizer, c.tower, encoder)
     passages = hub.load_tower(c.passage_tower)
     passage_config, passage_tokenizer = _checked_tower(config, c.passage_tower, passages)
     if passage_config.vector_width != tower_config.vector_width:
         widths = f"vectors of width {passage_config.vector_width}, the questions' of {tower_config.vector_width}"
         raise InputError(f"{c.passage_tower}: makes {widths}; give two towers that were trained together")
-    encoder = _encoder(config, passage_config, passages.params, passage_tokenizer)
+    encoder = _encoder(config, c.passage_tower, passage_config, passages.params, passage_tokenizer)
     return Towers(tower_config, found.params, tokenizer, c.tower, encoder)
 
 
@@ -77,9 +81,9 @@ def _checked_tower(config: Config, source: str, found: hub.TowerCheckpoint) -> t
     return (found.config if norm is None else dataclasses.replace(found.config, vector_norm=norm)), found.tokenizer
 
 
-def _encoder(config: Config, tower: bert.BertConfig, params: Params, tokenizer: Tokenizer) -> Encoder:
-    c = config.retriever
-    return Encoder(bert.tower(tower), params, tokenizer, c.max_passage, c.passage_template)
+def _encoder(config: Config, source: str, tower: bert.BertConfig, params: Params, tokenizer: Tokenizer) -> Encoder:
+    c, network = config.retriever, bert.tower(tower)
+    return Encoder(network, params, tokenizer, c.max_passage, c.passage_template, tower.vector_norm, source)
 
 
 def read_reader(config: Config, kept: Path | None = None, corpus: list[Passage] | None = None) -> Reader:
@@ -161,8 +165,8 @@ def _store(
     """The run's knowledge store, built from the corpus where it is missing."""
     if config.data.is_closed_book:
         return closed_book(towers.config.vector_width, reader.vocabulary)
-    folder, length = config.data.index or workdir / "index", config.generator.max_passage
-    if not corpus or folder.exists():
+    folder, reads = config.data.index or workdir / "index", Reads(reader.vocabulary, config.generator.max_passage)
+    if not corpus or (folder / manifest.FILE).exists():
         store = open_index(folder, config, towers, reader)
         if corpus and store.passages != corpus:
             raise InputError(f"{folder}: holds other passages than {config.data.passages}; delete it to build it anew")
@@ -175,12 +179,12 @@ def _store(
         if 20 * (done - count) // len(corpus) != 20 * done // len(corpus):
             encoded(done, len(corpus))
 
-    return build(folder, corpus, towers.encoder, reader.vocabulary, length, tell)
+    return build(folder, corpus, towers.encoder, reads, tell)
 
 
 def fitting(store: Store, towers: Towers, where: str) -> Store:
     """The store, if its vectors are as wide as the question tower's."""
-    width, wanted = store.knowledge.vectors.shape[1], towers.config.vector_width
+    width, wanted = store.width, towers.config.vector_width
     if width != wanted:
         raise InputError(f"{where}: vectors of width {width}, the question tower's have {wanted}; take its own index")
     return store
@@ -188,8 +192,8 @@ def fitting(store: Store, towers: Towers, where: str) -> Store:
 
 def open_index(path: Path, config: Config, towers: Towers, reader: Reader) -> Store:
     """An index that exists: a store of this library, or one in a layout that `rag_jax.knowledge.existing` reads."""
-    length = config.generator.max_passage
-    if (path / "manifest.json").exists() or not path.exists():
-        return fitting(open_store(path, towers.passages, reader.vocabulary, length), towers, str(path))
+    reads = Reads(reader.vocabulary, config.generator.max_passage)
+    if (path / manifest.FILE).exists() or (path / manifest.BUILDING).exists() or not path.exists():
+        return fitting(open_store(path, towers.passages, reads), towers, str(path))
     found = read_existing(path, towers.config.vector_width)
-    return from_vectors(found.passages, found.vectors, reader.vocabulary, length)
+    return from_vectors(found.passages, found.vectors, reads)

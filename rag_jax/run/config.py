@@ -50,6 +50,11 @@ class Retriever:
     max_question: int = 128  # tokens, in either vocabulary
     max_passage: int = 256  # tokens of a passage that the tower reads
     passage_template: str = "{title}. {text}"  # what it reads of a passage
+    # device: exact, inside the program; on the host: faiss (as the index was built with), bm25, hybrid (dense and bm25)
+    engine: Literal["device", "faiss", "bm25", "hybrid"] = "device"
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"  # of the vectors on the device
+    shards: int = 1  # devices that the index is spread over
+    staleness: int = 0  # steps of training by which a search on the host may lag behind the question tower; 0: exact
 
 
 @dataclass(frozen=True)

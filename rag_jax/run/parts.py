@@ -1,7 +1,7 @@
 """What a run or an answer is composed of, and the training step that its config asks for."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import optax
 from tokenizers import Tokenizer
@@ -10,9 +10,13 @@ from rag_jax.core import losses, optimizers, training
 from rag_jax.core.search import Limits
 from rag_jax.data.tokenizers import Vocabulary
 from rag_jax.errors import InputError
-from rag_jax.knowledge.store import Encoder, Store
+from rag_jax.knowledge.encoder import Encoder
+from rag_jax.knowledge.loading import Placement
+from rag_jax.knowledge.reads import Reads
+from rag_jax.knowledge.store import Store
 from rag_jax.models import bart, bert
 from rag_jax.run.config import Config
+from rag_jax.run.lookup import HostSearch, host_search
 from rag_jax.types import Networks, Params, RagParams
 
 OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
@@ -80,6 +84,21 @@ class Parts:
         return 1 if self.store.is_closed_book else self.config.retriever.num_docs
 
     @property
+    def placement(self) -> Placement:
+        """Where the index is kept, and how the programs reach it."""
+        return Placement(self.config.retriever.shards, self.config.retriever.precision)
+
+    @cached_property
+    def host_search(self) -> HostSearch | None:
+        """The search outside the programs that the config asks for; None: theirs. Opened once."""
+        return host_search(self.config.retriever.engine, self.store, self.placement)
+
+    @property
+    def reads(self) -> Reads:
+        """What the generator reads of a passage."""
+        return Reads(self.vocabulary, self.config.generator.max_passage)
+
+    @property
     def limits(self) -> Limits:
         """How answers begin and end."""
         start = token_id(self.vocabulary, self.config.generator.start, "generator.start")
@@ -92,7 +111,8 @@ class Parts:
         objective = partial(OBJECTIVES[c.model], label_smoothing=c.optimizer.label_smoothing)
         change, search = TRAINING[c.retriever.mode if not c.data.is_closed_book else "closed book"]
         networks = self.networks._replace(tower=change(self.networks.tower))
-        return training.Recipe(networks, objective, _optimizer(c), self.num_docs, c.generator.max_input, search)
+        lookup = self.placement.index
+        return training.Recipe(networks, objective, _optimizer(c), self.num_docs, c.generator.max_input, search, lookup)
 
 
 def token_id(words: Vocabulary, token: str, name: str) -> int:

@@ -8,7 +8,7 @@ from rag_jax import hub
 from rag_jax.data.tokenizers import Vocabulary, vocabulary
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, reading, tokenizers
-from rag_jax.knowledge.store import read_manifest
+from rag_jax.knowledge import manifest
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
 from rag_jax.run.config import Config, Data, Generator, Retriever
@@ -34,7 +34,7 @@ def describe(
     stored.expect("rag")
     tower = configs.tower(stored.nested("question_encoder"), folder)
     generator = configs.generator(stored.nested("generator"))
-    words = _words(folder / "generator_tokenizer")
+    words = read_words(folder / "generator_tokenizer")
     use = reading.describe(stored, model)
     told = to_decoding(reading.generation(folder, stored), words, str(folder), use.model)
     towers = _towers(source, passage_tower, tower)
@@ -57,7 +57,7 @@ def unite(
     tower_folder, folder = hub.resolve(question_tower), hub.resolve(generator)
     stored = configs.read_config(folder)
     tower, sizes = configs.tower(configs.read_config(tower_folder), tower_folder), configs.generator(stored)
-    told = to_decoding(reading.generation(folder, stored), _words(folder), str(folder), model)
+    told = to_decoding(reading.generation(folder, stored), read_words(folder), str(folder), model)
     worded = Generator.passage_template, Generator.question_template
     use = hub.Reading(model, num_docs, Generator.max_input, *worded, question_from_tower=False)
     towers = _towers(question_tower, passage_tower, tower)
@@ -68,17 +68,20 @@ def over(config: Config, index: Path | None) -> Config:
     """The config over an index; of one of this library, passages are as long as they are there."""
     if index is None:
         return config
-    held = read_manifest(index) if (index / "manifest.json").exists() else {}
     retriever, generator = config.retriever, config.generator
+    tower, lengths = {}, set()
+    if (index / manifest.FILE).exists():
+        held = manifest.read(index)
+        tower, lengths = held.tower, {facts["max_length"] for facts in held.generators.values()}
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, index=index),
         retriever=dataclasses.replace(
             retriever,
-            max_passage=held.get("tower_length", retriever.max_passage),
-            passage_template=held.get("tower_reads", retriever.passage_template),
+            max_passage=tower.get("max_length", retriever.max_passage),
+            passage_template=tower.get("template", retriever.passage_template),
         ),
-        generator=dataclasses.replace(generator, max_passage=held.get("passage_length", generator.max_passage)),
+        generator=dataclasses.replace(generator, max_passage=lengths.pop()) if len(lengths) == 1 else generator,
     )
 
 
@@ -141,7 +144,8 @@ def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
     )
 
 
-def _words(folder: Path) -> Vocabulary:
+def read_words(folder: Path) -> Vocabulary:
+    """The vocabulary of a generator's folder. Raises `InputError` where there is none."""
     tokenizer = tokenizers.read(folder)
     if tokenizer is None:
         raise InputError(f"{folder}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")

@@ -12,7 +12,7 @@ import naive
 import readers
 from answering import assert_judged, close
 from rag_jax.core import beam, decoding
-from rag_jax.types import Knowledge, Networks, RagParams, Retrieved, Tokens
+from rag_jax.types import Found, Knowledge, Networks, RagParams, Retrieved, Tokens
 from readers import BARTS, CAT, CHAINS, COW, DOG, HISTORIES, SEEDS, B, K, Read, World, chain
 
 N, P, L, D = 7, 4, 3, 5
@@ -185,7 +185,7 @@ def test_passages_from_elsewhere_are_read_like_those_of_the_index(decoder):
 def test_rows_that_another_search_chose_are_read_instead_of_the_nearest():
     asked, (answer, answer_from) = told(HISTORIES, 0), compiled(HISTORIES, "token")
     rows = np.array([[6, 0, 3], [2, -1, 5], [4, -1, -1]], np.int32)
-    found = jax.device_get(answer(*asked, rows))
+    found = jax.device_get(answer(*asked, Found(rows, None)))
     queries = asked.params.question_tower[asked.question.ids[:, 0]]
     scores = np.einsum("BD,BKD->BK", queries, asked.knowledge.vectors[rows])
     np.testing.assert_array_equal(found.retrieved.ids, rows)
@@ -201,7 +201,7 @@ def test_rows_that_another_search_chose_are_read_instead_of_the_nearest():
 def test_the_nearest_rows_chosen_beforehand_give_the_same_answers():
     asked, (answer, _) = told(HISTORIES, 0), compiled(HISTORIES, "token")
     expected = jax.device_get(answer(*asked))
-    found = jax.device_get(answer(*asked, expected.retrieved.ids))
+    found = jax.device_get(answer(*asked, Found(expected.retrieved.ids, None)))
     np.testing.assert_array_equal(found.decoded.tokens, expected.decoded.tokens)
     jax.tree.map(close, found, expected)
 

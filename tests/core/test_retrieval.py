@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 import naive
 from rag_jax.core import retrieval
-from rag_jax.types import Knowledge, Tokens
+from rag_jax.types import Found, Knowledge, Tokens
 
 cases = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
 def _retrieve(queries, known, k):
-    return retrieval.gather(queries, known, retrieval.nearest(queries, known, k))
+    return retrieval.gather(queries, known, retrieval.nearest(queries, known, k).rows)
 
 
 retrieve = jax.jit(_retrieve, static_argnums=2)
@@ -212,3 +212,46 @@ def test_a_retrieved_score_teaches_the_question_its_passages_vector():
     known = jax.tree.map(jnp.asarray, known)
     gradient, ids = jax.jit(jax.grad(best, has_aux=True))(queries)
     np.testing.assert_array_equal(gradient, known.vectors[ids[:, 0]])
+
+
+def without(queries, vectors, k, gone):
+    """Sorting, with some rows left out for each query."""
+    found = [naive.top_k(queries[b : b + 1], vectors, len(vectors)) for b in range(len(queries))]
+    kept = [
+        [(s, i) for s, i in zip(scores[0], ids[0], strict=True) if i not in gone[b]][:k]
+        for b, (scores, ids) in enumerate(found)
+    ]
+    filled = [each + [(-np.inf, -1)] * (k - len(each)) for each in kept]
+    return [[s for s, _ in each] for each in filled], [[i for _, i in each] for each in filled]
+
+
+masked = jax.jit(retrieval.exact_top_k, static_argnums=2, static_argnames="block")
+
+
+@pytest.mark.parametrize(("count", "k", "block"), [(640, 3, 320), (301, 2, 300), (9, 7, 4)])
+@settings(max_examples=8, deadline=None)
+@given(seed=seeds)
+def test_dead_and_excluded_rows_are_as_if_they_were_not_there(count, k, block, seed):
+    draw = np.random.default_rng(seed)
+    queries, vectors = integers(draw, 2, 4), integers(draw, count, 4)
+    alive = draw.random(count) < 0.7
+    _, best = naive.top_k(queries, vectors, min(4, count))
+    excluded = np.concatenate([np.array(best, np.int32)[:, :3], np.full((2, 1), -1, np.int32)], axis=1)
+    gone = [{*np.flatnonzero(~alive).tolist(), *excluded[b].tolist()} for b in range(2)]
+    scores, ids = masked(queries, vectors, k, alive=alive, excluded=excluded, block=block)
+    expected = without(queries, vectors, k, gone)
+    np.testing.assert_array_equal(ids, expected[1])
+    np.testing.assert_array_equal(scores, np.array(expected[0], np.float32))
+
+
+def test_what_another_search_found_is_read_with_its_own_scores_or_with_the_inner_products():
+    draw = np.random.default_rng(3)
+    known, queries = knowledge(draw, 9), integers(draw, 2, 4)
+    rows, scores = np.array([[4, 2], [8, -1]], np.int32), np.array([[7.5, 7.0], [3.0, -np.inf]], np.float32)
+    take = jax.jit(retrieval.gather_found)
+    own, passages = take(queries, known, Found(rows, scores))
+    recomputed, same = take(queries, known, Found(rows, None))
+    np.testing.assert_array_equal(own.scores, scores)
+    np.testing.assert_array_equal(own.valid, recomputed.valid)
+    assert recomputed.scores[0, 1] == queries[0] @ known.vectors[2]
+    np.testing.assert_array_equal(passages.ids, same.ids)

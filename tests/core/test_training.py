@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import naive
 from rag_jax.core import losses, training
-from rag_jax.types import Batch, Generator, Knowledge, Networks, RagParams, Tokens
+from rag_jax.types import Batch, Found, Generator, Knowledge, Networks, RagParams, Tokens
 
 B, K, N, D, V, T = 3, 3, 12, 4, 11, 4
 OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
@@ -309,3 +309,27 @@ def test_every_bucket_is_compiled_once_whatever_the_knowledge():
     for seed in range(2):
         state, _ = train(state, knowledge(seed), batch(seed, question_length=6), NO_GOLD)
     assert compiled == [(B, 4), (B, 6)]
+
+
+def test_rows_that_were_found_elsewhere_give_the_same_step():
+    made_of = recipe()
+    before, after, metrics = one_step(made_of, positives=np.asarray(seen().retrieved.ids)[:, :2])
+    rows = np.asarray(seen().retrieved.ids)
+    little = jax.tree.map(lambda stored: stored[rows.reshape(-1)], knowledge())  # as a search on the host sends it
+    places = np.arange(B * K, dtype=np.int32).reshape(B, K)
+    state, told = step(made_of)(start(made_of), little, batch(), places[:, :2], Found(places, None))
+    jax.tree.map(close, jax.device_get(state.params), after)
+    jax.tree.map(close, jax.device_get(told), metrics)
+    assert norm(difference(before.question_tower, after.question_tower)) > 0
+
+
+def test_a_prior_of_another_search_teaches_the_question_tower_nothing():
+    rows = np.asarray(seen().retrieved.ids)
+    scores = np.linspace(3, 1, B * K, dtype=np.float32).reshape(B, K)
+    made_of = recipe()
+    state, _ = step(made_of)(start(made_of), knowledge(), batch(), NO_GOLD, Found(rows, scores))
+    before = rag_params()
+    np.testing.assert_array_equal(state.params.question_tower, before.question_tower)
+    assert norm(difference(before.generator, jax.device_get(state.params.generator))) > 0
+    found = jax.device_get(forward(made_of)(before, knowledge(), batch(), None, None, Found(rows, scores)))
+    close(np.exp(found.doc_log_prior), naive.doc_prior(scores, rows >= 0))

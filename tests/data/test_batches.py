@@ -1,5 +1,6 @@
 """Questions as arrays: every example once an epoch, few shapes, and an order that a seed decides."""
 
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_jax.data.batches import Examples, batches, bucket, fitting, in_order, tokenize
+from rag_jax.data.batches import Examples, bucket, collate, fitting, in_order, order, tokenize
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import Vocabulary, train_vocabulary
 from rag_jax.errors import InputError
+from rag_jax.types import Batch
 
 LADDER = ((16, 24), (32, 40), (64, 72))
 TEXTS = ["how many people live in the town of old", "what is it", "where"]
@@ -19,6 +21,11 @@ TEXTS = ["how many people live in the town of old", "what is it", "where"]
 @pytest.fixture(scope="module")
 def vocabulary() -> Vocabulary:
     return train_vocabulary(TEXTS * 3, 300)
+
+
+def batches(examples: Examples, vocabulary: Vocabulary, seed: int = 0, skip: int = 0) -> Iterator[Batch]:
+    """Shuffled batches of four, without end."""
+    return (collate(examples, chosen, vocabulary) for chosen in order(examples, 4, seed, skip))
 
 
 def make(vocabulary: Vocabulary, count: int, seed: int = 0) -> Examples:
@@ -59,9 +66,7 @@ def test_an_epoch_of_training_holds_every_example_once_but_for_what_waits(vocabu
     examples = make(vocabulary, 48)
     rungs = len(set(map(tuple, examples.buckets.tolist())))
     seen = [
-        row
-        for batch, _ in islice(batches(examples, vocabulary, 4, seed=1), 3 * 12)
-        for row in answers(batch, vocabulary)
+        row for batch in islice(batches(examples, vocabulary, seed=1), 3 * 12) for row in answers(batch, vocabulary)
     ]
     counts = np.bincount(np.asarray(seen), minlength=48)
     assert counts.min() >= 2  # at most one batch of each bucket still waits
@@ -77,7 +82,7 @@ def test_the_order_is_the_seed_s_and_skipping_is_going_on(vocabulary: Vocabulary
     examples = make(vocabulary, 30)
 
     def order(seed: int, skip: int, count: int) -> list[list[int]]:
-        return [answers(batch, vocabulary) for batch, _ in islice(batches(examples, vocabulary, 4, seed, skip), count)]
+        return [answers(batch, vocabulary) for batch in islice(batches(examples, vocabulary, seed, skip), count)]
 
     assert order(1, 0, 12) == order(1, 0, 12)
     assert order(1, 0, 12)[5:] == order(1, 5, 7)
@@ -86,7 +91,7 @@ def test_the_order_is_the_seed_s_and_skipping_is_going_on(vocabulary: Vocabulary
 
 def test_shapes_are_as_many_as_buckets(vocabulary: Vocabulary) -> None:
     examples = make(vocabulary, 60)
-    seen = [batch for batch, _ in islice(batches(examples, vocabulary, 4, 0), 60)]
+    seen = list(islice(batches(examples, vocabulary), 60))
     shapes = {(batch.question.ids.shape, batch.prompt.ids.shape) for batch in seen}
     assert shapes == {((4, q), (4, p)) for q, p in set(map(tuple, examples.buckets.tolist()))}
 
@@ -113,9 +118,9 @@ def test_what_is_too_long_is_named(vocabulary: Vocabulary, question: str, answer
 
 
 def test_no_examples_is_an_error(vocabulary: Vocabulary) -> None:
-    empty = Examples([], [], [], np.zeros((0, 1), np.int32), np.zeros((0, 2), np.int32))
+    empty = Examples([], [], [], [], np.zeros((0, 1), np.int32), np.zeros((0, 2), np.int32))
     with pytest.raises(InputError, match="no examples"):
-        next(batches(empty, vocabulary, 4, 0))
+        order(empty, 4, 0)
 
 
 def test_fitting_keeps_the_pairs_whose_target_is_short_enough(vocabulary: Vocabulary) -> None:

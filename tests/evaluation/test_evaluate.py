@@ -1,8 +1,12 @@
 """Evaluation: what is counted, against what."""
 
+import numpy as np
+
 from rag_jax.data.questions import Question
 from rag_jax.evaluation import evaluate
 from rag_jax.knowledge.passages import Passage
+from rag_jax.knowledge.store import from_vectors
+from stores import reads
 
 PASSAGES = [
     Passage("a", "Mumbai", "It has 12 people."),
@@ -22,7 +26,8 @@ def test_recall_counts_gold_passages_and_passages_with_an_answer() -> None:
 
 
 def test_bm25_finds_words() -> None:
-    scores = evaluate.bm25_recall(PASSAGES, [Question("1", "people of Paris", ("7",), ("b",))])
+    store = from_vectors(PASSAGES, np.zeros((3, 1), np.float32), reads())
+    scores = evaluate.bm25_recall(store, [Question("1", "people of Paris", ("7",), ("b",))])
     assert scores["recall@1"] == 1.0
 
 

@@ -2,113 +2,183 @@
 
 import dataclasses
 import json
+import os
+import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rag_jax.data.tokenizers import Vocabulary, train_vocabulary
+from rag_jax.data.tokenizers import train_vocabulary
 from rag_jax.errors import InputError
-from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.store import Encoder, build, open_store
-
-PASSAGES = [Passage(f"p{i}", f"Town {i}", "people " * (i % 7) + f"and {i} more") for i in range(50)]
-
-
-@pytest.fixture(scope="module")
-def vocabulary() -> Vocabulary:
-    return train_vocabulary([f"{p.title} / {p.text}" for p in PASSAGES], 300)
+from rag_jax.knowledge import disk, manifest
+from rag_jax.knowledge.building import build
+from rag_jax.knowledge.reads import Reads
+from rag_jax.knowledge.store import Store, from_vectors, open_store
+from stores import PASSAGES, encoder, reads
 
 
-@pytest.fixture(scope="module")
-def encoder(vocabulary: Vocabulary) -> Encoder:
-    def tower(params, tokens, key=None):
-        del key
-        weight = jnp.where(tokens.mask, 1.0, 0.0)
-        return jnp.einsum("BQ,BQD->BD", weight, params["word"][tokens.ids]) / tokens.lengths[:, None].astype(
-            jnp.float32
-        )
-
-    params = {"word": jax.random.normal(jax.random.key(0), (vocabulary.size, 8))}
-    return Encoder(tower, params, vocabulary.tokenizer, 32)
+def built(folder: Path) -> Store:
+    return build(folder, PASSAGES, encoder(), reads())
 
 
-def test_vectors_are_each_text_s_own_in_the_order_of_the_texts(encoder: Encoder) -> None:
-    texts = [encoder.read(passage) for passage in PASSAGES]
-    heard = []
-    together = encoder(texts, heard.append)
-    alone = np.concatenate([encoder([text]) for text in texts[:10]])
-    np.testing.assert_allclose(together[:10], alone, rtol=1e-6)
-    assert sum(heard) == len(PASSAGES)
+def test_what_is_built_is_what_is_opened(tmp_path: Path) -> None:
+    first, opened = built(tmp_path / "index"), open_store(tmp_path / "index", encoder(), reads())
+    assert list(opened.passages) == list(first.passages) == PASSAGES
+    expected = from_vectors(PASSAGES, encoder().passages(PASSAGES), reads())
+    for store in (first, opened):
+        jax.tree.map(np.testing.assert_array_equal, store.knowledge, expected.knowledge)
+    assert opened.ids.dtype == np.uint16
+    assert opened.find([passage.id for passage in PASSAGES]).tolist() == list(range(len(PASSAGES)))
+    assert opened.find(["p7", "nowhere"]).tolist() == [7, -1]
 
 
-def test_what_is_built_is_what_is_opened(encoder: Encoder, vocabulary: Vocabulary, tmp_path: Path) -> None:
-    built = build(tmp_path / "index", PASSAGES, encoder, vocabulary, 16)
-    opened = open_store(tmp_path / "index", encoder, vocabulary, 16)
-    assert opened.passages == built.passages == PASSAGES
-    jax.tree.map(np.testing.assert_array_equal, opened.knowledge, built.knowledge)
-    assert opened.knowledge.passages.ids.dtype == np.uint16
-    assert opened.rows == {passage.id: row for row, passage in enumerate(PASSAGES)}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["index"]
+def test_what_was_built_holds_nothing_but_its_parts(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    folders = {"passages", "vectors", reads().kind}
+    assert {path.name for path in (tmp_path / "index").iterdir()} - {".lock"} == {"manifest.json", *folders}
+    kinds = {path.suffix for path in (tmp_path / "index").rglob("*") if path.is_file()} - {""}
+    assert kinds == {".json", ".arrow", ".bin"}
 
 
-def test_a_store_can_be_moved(encoder: Encoder, vocabulary: Vocabulary, tmp_path: Path) -> None:
-    build(tmp_path / "index", PASSAGES, encoder, vocabulary, 16)
+def test_the_manifest_says_what_there_is(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    told = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    assert (told["version"], told["passages"], told["rows"], told["width"]) == (1, 50, 50, 8)
+    assert told["dtype"] == "float32"
+    assert told["tower"] == encoder().described | {"source": "here"}
+    assert told["generators"] == {reads().key: reads().facts}
+
+
+def test_a_store_can_be_moved(tmp_path: Path) -> None:
+    built(tmp_path / "index")
     (tmp_path / "index").rename(tmp_path / "moved")
-    assert open_store(tmp_path / "moved", encoder, vocabulary, 16).passages == PASSAGES
+    assert open_store(tmp_path / "moved", encoder(), reads()).passages == PASSAGES
 
 
-def test_replacing_changes_one_row(encoder: Encoder, vocabulary: Vocabulary, tmp_path: Path) -> None:
-    store = build(tmp_path / "index", PASSAGES, encoder, vocabulary, 16)
-    changed = PASSAGES[3]._replace(text="nobody lives here")
-    swapped = store.replace(changed, encoder, vocabulary)
-    expected = build(tmp_path / "other", [*PASSAGES[:3], changed, *PASSAGES[4:]], encoder, vocabulary, 16)
-    np.testing.assert_allclose(swapped.knowledge.vectors, expected.knowledge.vectors, rtol=1e-6)
-    for row, length in enumerate(swapped.knowledge.passages.lengths):
-        assert (
-            swapped.knowledge.passages.ids[row, :length].tolist()
-            == expected.knowledge.passages.ids[row, :length].tolist()
-        )
-    assert store.passages == PASSAGES  # the old store still is what it was
-    with pytest.raises(InputError, match="'elsewhere'"):
-        store.replace(Passage("elsewhere", "", "x"), encoder, vocabulary)
+def test_another_generator_reads_the_same_store_and_what_it_reads_is_kept(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    other = Reads(train_vocabulary(["something else"], 270), 12)
+    expected = from_vectors(PASSAGES, np.zeros((50, 8), np.float32), other).knowledge.passages
+    first, again = (open_store(tmp_path / "index", encoder(), other) for _ in range(2))
+    for store in (first, again):
+        jax.tree.map(np.testing.assert_array_equal, store.knowledge.passages, expected)
+    assert first.manifest is not None
+    assert again.manifest == first.manifest, "the second opening makes nothing"
+    assert set(first.manifest.generators) == {reads().key, other.key}
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        open_store(tmp_path / "index", encoder(), reads()).knowledge.passages,
+        from_vectors(PASSAGES, np.zeros((50, 8), np.float32), reads()).knowledge.passages,
+    )
 
 
-def test_a_store_of_another_tower_tokenizer_or_length_is_refused(
-    encoder: Encoder, vocabulary: Vocabulary, tmp_path: Path
-) -> None:
-    folder = tmp_path / "index"
-    build(folder, PASSAGES, encoder, vocabulary, 16)
-    other = dataclasses.replace(encoder, params=jax.tree.map(lambda leaf: leaf + 1, encoder.params))
-    with pytest.raises(InputError, match="built with tower"):
-        open_store(folder, other, vocabulary, 16)
-    with pytest.raises(InputError, match="built with vocabulary"):
-        open_store(folder, encoder, train_vocabulary(["something else"], 270), 16)
-    with pytest.raises(InputError, match="passage_length 16, the run has 24"):
-        open_store(folder, encoder, vocabulary, 24)
+def test_a_store_that_cannot_be_written_is_read_by_another_generator_all_the_same(tmp_path, monkeypatch) -> None:
+    built(tmp_path / "index")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    other = Reads(reads().vocabulary, 8)
+    store = open_store(tmp_path / "index", encoder(), other)
+    assert store.ids.shape == (50, 8)
+    assert store.manifest == manifest.read(tmp_path / "index")
+    assert store.manifest.version == 1
 
 
-def test_damage_is_named(encoder: Encoder, vocabulary: Vocabulary, tmp_path: Path) -> None:
-    folder = tmp_path / "index"
-    with pytest.raises(InputError, match=r"manifest\.json: no knowledge store there"):
-        open_store(folder, encoder, vocabulary, 16)
-    build(folder, PASSAGES, encoder, vocabulary, 16)
-    vectors = (folder / "vectors.npy").read_bytes()
-    (folder / "vectors.npy").write_bytes(vectors[:-100])
-    with pytest.raises(InputError, match=r"vectors\.npy: cannot be read"):
-        open_store(folder, encoder, vocabulary, 16)
-    np.save(folder / "vectors.npy", np.zeros((3, 8), np.float32))
-    with pytest.raises(InputError, match=r"vectors\.npy: not the array"):
-        open_store(folder, encoder, vocabulary, 16)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest)[:-5])
-    with pytest.raises(InputError, match=r"manifest\.json:1: damaged"):
-        open_store(folder, encoder, vocabulary, 16)
+def test_a_store_opens_without_a_generator_and_whichever_tower_made_it(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    store = open_store(tmp_path / "index", None, None)
+    assert len(store) == 50
+    assert store.ids.shape == (50, 0)
 
 
-def test_an_empty_corpus_is_refused(encoder: Encoder, vocabulary: Vocabulary, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="at least one passage"):
-        build(tmp_path / "index", [], encoder, vocabulary, 16)
-    assert not (tmp_path / "index").exists()
+def test_opening_takes_milliseconds(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    open_store(tmp_path / "index", None, reads())
+    began = time.perf_counter()
+    open_store(tmp_path / "index", None, reads())
+    assert time.perf_counter() - began < 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"params": {"word": np.zeros((300, 8), np.float32)}}, "fingerprint"),
+        ({"max_length": 24}, "max_length 32, the run's has 24"),
+        ({"template": "{text}"}, "template"),
+        ({"norm": 2.0}, "norm None, the run's has 2.0"),
+    ],
+)
+def test_a_store_of_another_tower_is_refused(change, told, tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    with pytest.raises(InputError, match=f"index: built by a tower with {told}"):
+        open_store(tmp_path / "index", dataclasses.replace(encoder(), **change), reads())
+
+
+FILES = ["manifest.json", "vectors/000000/vectors.bin", "passages/000000/table.arrow", "vectors/000000/part.json"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(file: str, tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    (tmp_path / "index" / file).unlink()
+    with pytest.raises(InputError, match=file):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_that_was_cut_is_named(file: str, tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    path = tmp_path / "index" / file
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match=file):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_a_changed_byte_is_found_by_its_checksum(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    path = tmp_path / "index" / "vectors/000000/vectors.bin"
+    disk.verify(path.parent)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    open_store(tmp_path / "index", encoder(), reads())
+    with pytest.raises(InputError, match=r"vectors\.bin: does not have the checksum"):
+        disk.verify(path.parent)
+
+
+def test_a_description_of_other_sizes_is_found(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    path = tmp_path / "index" / "vectors/000000/part.json"
+    path.write_text(path.read_text().replace("50", "49"))
+    with pytest.raises(InputError, match=r"part\.json: vectors does not have the bytes"):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_a_manifest_of_other_counts_is_found(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    path = tmp_path / "index" / "manifest.json"
+    path.write_text(path.read_text().replace('"passages": 50', '"passages": 51'))
+    with pytest.raises(InputError, match="50 rows of passages, the manifest counts 51"):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_a_store_of_an_older_format_is_refused(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    path = tmp_path / "index" / "manifest.json"
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(InputError, match="of another version of this library"):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_what_is_no_store_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"manifest\.json: no knowledge store there; build one"):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_chosen_rows_are_a_little_knowledge_of_their_own(tmp_path: Path) -> None:
+    store = built(tmp_path / "index")
+    rows = np.array([7, -1, 3, 7])
+    little = store.chosen(rows)
+    whole = store.knowledge
+    np.testing.assert_array_equal(little.vectors, whole.vectors[[7, 0, 3, 7]])
+    np.testing.assert_array_equal(little.passages.ids, whole.passages.ids[[7, 0, 3, 7]])
+    np.testing.assert_array_equal(little.passages.lengths, whole.passages.lengths[[7, 0, 3, 7]])

@@ -1,0 +1,1 @@
+"""The sub-commands of `rag-jax` that have a file of their own."""

@@ -1,0 +1,196 @@
+"""`rag-jax index`: from a corpus to a knowledge store, and what becomes of it later."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+
+from rag_jax import hub
+from rag_jax.commands.info import show
+from rag_jax.commands.progress import Progress
+from rag_jax.data.questions import read_asked
+from rag_jax.data.tokenizers import Vocabulary, read_vocabulary
+from rag_jax.errors import InputError
+from rag_jax.knowledge import building, living, manifest
+from rag_jax.knowledge.corpus import BadLines, Cut, read_corpus
+from rag_jax.knowledge.disk import checksum
+from rag_jax.knowledge.encoder import Encoder
+from rag_jax.knowledge.engines import kept
+from rag_jax.knowledge.engines.kept import Queries
+from rag_jax.knowledge.passages import Passage
+from rag_jax.knowledge.reads import Reads
+from rag_jax.knowledge.store import Store, open_store
+from rag_jax.knowledge.workers import encode_together
+from rag_jax.models import bert
+from rag_jax.run.arguments import parse
+from rag_jax.run.assembly import read_towers
+from rag_jax.run.config import Config, Data, Retriever
+from rag_jax.run.parts import Towers
+from rag_jax.run.pretrained import read_words
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How long texts become passages."""
+
+    words: int = 100  # in a passage, as DPR and the paper cut Wikipedia
+    tokens: int | None = None  # or so many of the tower's tokens
+    overlap: int = 0  # words or tokens that a passage shares with the one before it
+
+
+@dataclass(frozen=True)
+class IndexCommand:
+    """Build a knowledge store from a corpus; change one; look at one. Killed, the same command goes on."""
+
+    corpus: tyro.conf.Positional[Path | None] = None  # psgs_w100.tsv, JSON lines, KILT, text or Markdown, a dataset
+    out: Path | None = None  # the folder of the store
+    change: Literal["build", "swap", "add", "replace"] = "build"  # what becomes of a store that is there
+    remove: tuple[str, ...] = ()  # ids of passages to be taken out of it
+    info: Path | None = None  # show this store, and do nothing else
+    check: Path | None = None  # compare this store with its checksums, and do nothing else
+    tower: str | None = None  # of the passages: a folder, "package:NAME/FOLDER", or a repository of the hub
+    norm: float | None = None  # the length of its vectors, for towers that normalise; None: the tower's own
+    max_length: int = 256  # tokens of a passage that the tower reads
+    template: str = Retriever.passage_template  # what it reads of a passage
+    generator: str | None = None  # its tokens are made as well: a checkpoint, a workdir, or a tokenizer.json
+    max_passage: int = 256  # tokens of a passage that the generator reads
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the vectors on the disk
+    cut: tyro.conf.OmitArgPrefixes[Cutting] = field(default_factory=Cutting)
+    skip_bad: bool = False  # leave out what cannot be read of the corpus; count it, and log it
+    processes: int = 1  # that share the encoding
+    segment: int = building.SEGMENT  # passages that are encoded together: what a kill can cost, and what memory holds
+    faiss: str | None = None  # also an index of FAISS, by its factory string: Flat, HNSW32, "IVF1024,PQ64", SQ8
+    bm25: bool = False  # also an index of words
+    precisions: tuple[Literal["bfloat16", "int8"], ...] = ()  # also measure the search on the device with fewer bits
+    questions: Path | None = None  # to measure recall with; None: passages of the store are asked for one another
+    question_tower: str | None = None  # that reads them; None: that of the passages
+
+    def run(self) -> None:
+        """Raises `InputError` for whatever cannot be done; the store is then as it was."""
+        folder = self.info or self.check
+        if folder is not None:
+            show(folder, verify=self.check is not None)
+            return
+        if self.out is None:
+            raise InputError("name the folder of the store: --out DIR")
+        if self.remove:
+            living.remove(self.out, self.remove)
+        if self.corpus is not None:
+            (self._build if self.change in ("build", "swap") else self._change)(self.corpus, self.out)
+        elif not (self.remove or self.faiss or self.bm25 or self.precisions):
+            raise InputError("name a CORPUS to build from, or --info DIR to look at a store")
+        self._engines(self.out)
+        show(self.out)
+
+    def loaded(self) -> tuple[Encoder, Reads | None]:
+        """The tower and the generator's vocabulary, as each process that encodes loads them."""
+        if self.tower is None:
+            raise InputError("name the tower that reads the passages: --tower CHECKPOINT")
+        reads = None if self.generator is None else Reads(_vocabulary(self.generator), self.max_passage)
+        return load_encoder(self.tower, self.max_length, self.template, self.norm), reads
+
+    def _build(self, corpus: Path, out: Path) -> None:
+        encoder, reads = self.loaded()
+        made_of = building.describe(encoder, reads, self.dtype, self._facts(corpus))
+        old = manifest.read(out) if (out / manifest.FILE).exists() else None
+        if old is not None and old.made_of == made_of and building.unfinished(out) is None:
+            console.print(f"{out}: was built of just this; nothing to do", soft_wrap=True)
+            return
+        if old is not None and self.change == "build":
+            raise InputError(f"{out}: holds another store; add --change swap to put the new one in its place")
+        with manifest.locked(out, name=".building"):
+            with Progress("reading passages") as told:
+                plan = building.read(out, self._passages(corpus, out, encoder), made_of, self.segment, told.advance)
+            width = encoder([""]).shape[1]
+            building.check_room(out, plan, width, self.max_passage if reads else 0)
+            with Progress("encoding passages", plan.passages, plan.encoded(out)) as told:
+                encode_together(out, plan, self.loaded, (encoder, reads), self.processes, told.advance)
+            building.commit(out, plan, encoder, reads)
+
+    def _change(self, corpus: Path, out: Path) -> None:
+        """Add to a store, or replace in it, by the tower that it was built with."""
+        tower = manifest.read(out).tower
+        source = self.tower or tower["source"]
+        encoder = load_encoder(source, tower["max_length"], tower["template"], tower["norm"])
+        with Progress("reading passages") as told:
+            passages = list(told.counted(self._passages(corpus, out, encoder)))
+        with Progress("encoding passages", len(passages)) as told:
+            (living.add if self.change == "add" else living.replace)(out, passages, encoder, told.advance)
+
+    def _passages(self, corpus: Path, out: Path, encoder: Encoder) -> Iterator[Passage]:
+        size = self.cut.tokens or self.cut.words
+        cut = Cut(size, self.cut.overlap, encoder.tokenizer if self.cut.tokens else None)
+        if not self.skip_bad:
+            yield from read_corpus(corpus, cut)
+            return
+        log = out.with_name(f"{out.name}.bad.log")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w", encoding="utf-8") as file:
+            bad = BadLines(lambda line: file.write(f"{line}\n"))
+            yield from read_corpus(corpus, cut, bad)
+        console.print(f"{bad.count} bad lines left out; they are in {log}", soft_wrap=True)
+
+    def _facts(self, corpus: Path) -> dict[str, Any]:
+        return {"content": _content(corpus), "cut": asdict(self.cut), "skip_bad": self.skip_bad}
+
+    def _engines(self, out: Path) -> None:
+        """Build and measure the engines that were asked for."""
+        asked = (self.faiss, self.bm25, *self.precisions)
+        if not any(asked):
+            return
+        store = open_store(out, None, None)
+        queries = self._queries(store)
+        if self.faiss:
+            kept.keep_faiss(store, self.faiss, queries)
+        if self.bm25:
+            kept.keep_bm25(store)
+        for precision in self.precisions:
+            kept.measure_precision(store, precision, queries)
+
+    def _queries(self, store: Store) -> Queries:
+        if self.questions is None:
+            return kept.from_passages(store)
+        tower = manifest.read(store.folder).tower if store.folder else {}
+        encoder = question_encoder(self.question_tower or tower["source"], tower["max_length"], tower["norm"])
+        return Queries(encoder([text for _, text in read_asked(self.questions)]), None)
+
+
+def index(arguments: Sequence[str]) -> None:
+    """`rag-jax index`."""
+    parse(IndexCommand, arguments, remedy="rag-jax index --help lists all options", prog="rag-jax index").run()
+
+
+def load_encoder(source: str, max_length: int, template: str, norm: float | None) -> Encoder:
+    """A tower that reads passages with this template; raises `InputError` for one that reads questions only."""
+    return _towers(source, max_length, template, norm).encoder
+
+
+def question_encoder(source: str, max_length: int, norm: float | None) -> Encoder:
+    """A tower that reads questions as they are: one of them alone, or that of the passages."""
+    found = _towers(source, max_length, "{text}", norm)
+    return Encoder(bert.tower(found.config), found.params, found.tokenizer, max_length, "{text}", norm, source)
+
+
+def _towers(source: str, max_length: int, template: str, norm: float | None) -> Towers:
+    worded = Retriever(tower=source, vector_norm=norm, passage_template=template)
+    return read_towers(Config(Data(), replace(worded, max_question=max_length, max_passage=max_length)))
+
+
+def _vocabulary(source: str) -> Vocabulary:
+    path = Path(source)
+    return read_vocabulary(path) if path.suffix == ".json" else read_words(hub.resolve(source))
+
+
+def _content(corpus: Path) -> str:
+    """A digest of what is in a corpus, under whichever name it lies."""
+    if not corpus.exists():
+        raise InputError(f"{corpus}: no such file or folder; check the path")
+    files = sorted(file for file in corpus.rglob("*") if file.is_file()) if corpus.is_dir() else [corpus]
+    digests = [(str(file.relative_to(corpus)), checksum(file)) for file in files]
+    return hashlib.sha256(repr(digests).encode()).hexdigest()

@@ -1,0 +1,62 @@
+"""What a knowledge store says of itself, for people."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rag_jax.knowledge import disk, manifest
+from rag_jax.knowledge.manifest import Manifest
+from rag_jax.knowledge.store import open_store
+
+
+def show(folder: Path, verify: bool = False) -> None:
+    """Print a store's counts, origins, engines and sizes. Raises `InputError` for what is missing or damaged."""
+    found = manifest.read(folder)
+    open_store(folder, None, None)  # finds missing and cut files
+    if verify:
+        for segment in found.segments:
+            for part, expected in segment.parts.items():
+                manifest.verify(folder, part, expected)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for row in _rows(folder, found):
+        table.add_row(*(escape(str(cell)) for cell in row))
+    console = Console()
+    console.print(table)
+    if verify:
+        console.print("Every file has the checksum that was written with it.")
+    console.print(f'Next: rag-jax search "QUERY" --index {folder}', soft_wrap=True)
+
+
+def _rows(folder: Path, found: Manifest) -> list[tuple[str, str]]:
+    gone = found.rows - found.passages
+    rows = [
+        ("store", f"{folder}, version {found.version}"),
+        ("passages", f"{found.passages:,}" + (f" ({gone:,} removed)" if gone else "")),
+        ("vectors", f"{found.width} x {found.dtype}"),
+        ("tower", f"{found.tower['source']} ({found.tower['fingerprint']}), {found.tower['max_length']} tokens"),
+        *(("generator", f"{facts['tokenizer']}, {facts['max_length']} tokens") for facts in found.generators.values()),
+        *(("engine", _engine(name, facts)) for name, facts in found.engines.items()),
+        ("segments", str(len(found.segments))),
+        *((f"  {kind}", disk.gigabytes(size)) for kind, size in _sizes(folder, found).items()),
+    ]
+    return rows + [("change", f"{each['version']}: {each['change']}, {each['passages']:,}") for each in found.changes]
+
+
+def _engine(name: str, facts: dict) -> str:
+    recall = ", ".join(f"{at} {value:.3f}" for at, value in facts.get("recall", {}).items())
+    return f"{name} {facts.get('factory', '')}".strip() + (f": {recall}" if recall else "")
+
+
+def _sizes(folder: Path, found: Manifest) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for segment in found.segments:
+        for part in segment.parts:
+            held = sum(facts["bytes"] for facts in disk.described(folder / part).values())
+            sizes[Path(part).parent.name] = sizes.get(Path(part).parent.name, 0) + held
+    for facts in found.engines.values():
+        if "part" in facts:
+            held = sum(file.stat().st_size for file in (folder / facts["part"]).rglob("*") if file.is_file())
+            sizes[facts["part"]] = held
+    return sizes

@@ -1,0 +1,89 @@
+"""`rag-jax search`: what an engine finds in a knowledge store."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rag_jax.commands.index import question_encoder
+from rag_jax.errors import InputError
+from rag_jax.knowledge.engines.hits import Asked, Hits
+from rag_jax.knowledge.loading import Placement, Precision
+from rag_jax.knowledge.store import Store, open_store
+from rag_jax.rag import RAG
+from rag_jax.run.arguments import parse
+from rag_jax.run.lookup import open_engine
+
+
+@dataclass(frozen=True)
+class SearchCommand:
+    """Search a knowledge store for passages."""
+
+    queries: tyro.conf.Positional[tuple[str, ...]]
+    index: Path  # the store
+    engine: Literal["device", "faiss", "bm25", "hybrid"] = "device"
+    num_docs: int = 5  # K
+    tower: str | None = None  # of the questions; None: that of the passages
+    workdir: Path | None = None  # or the question tower that was trained there
+    precision: Precision = "float32"  # of the vectors on the device
+    exclude: tuple[str, ...] = ()  # ids that are not to be found
+
+    def run(self) -> None:
+        """Search and print."""
+        if not self.queries or not all(query.strip() for query in self.queries):
+            raise InputError('nothing to search for; write rag-jax search "QUERY" --index DIR')
+        store = open_store(self.index, None, None)
+        engine = open_engine(self.engine, store, Placement(precision=self.precision))
+        asked = Asked(self.queries, None if self.engine == "bm25" else self._vectors(store))
+        began = time.perf_counter()
+        hits = engine.search(asked, self.num_docs, self._excluded(store))
+        self._show(store, hits, time.perf_counter() - began)
+
+    def _vectors(self, store: Store) -> np.ndarray:
+        assert store.manifest is not None
+        tower = store.manifest.tower
+        if self.workdir is not None:
+            return RAG.from_workdir(self.workdir, self.index).encode(self.queries)
+        source = self.tower or tower["source"]
+        found = question_encoder(source, tower["max_length"], tower["norm"])(self.queries)
+        if found.shape[1] != store.width:
+            widths = f"makes vectors of width {found.shape[1]}, those of {self.index} have {store.width}"
+            raise InputError(f"{source}: {widths}; name the question tower that belongs to it")
+        return found
+
+    def _excluded(self, store: Store) -> np.ndarray | None:
+        if not self.exclude:
+            return None
+        rows = store.find(self.exclude)
+        if (rows < 0).any():
+            odd = self.exclude[int(np.argmax(rows < 0))]
+            raise InputError(f'{self.index}: no passage has the id "{odd}"; check the ids to exclude')
+        return np.repeat(rows[None, :].astype(np.int32), len(self.queries), axis=0)
+
+    def _show(self, store: Store, hits: Hits, seconds: float) -> None:
+        console = Console()
+        for query, rows, scores in zip(self.queries, hits.rows.tolist(), hits.scores.tolist(), strict=True):
+            console.print(f"\n[bold]{escape(query)}[/bold]", highlight=False)
+            table = Table("score", "id", "passage", box=None, pad_edge=False)
+            table.columns[2].overflow = "fold"
+            for row, score in zip(rows, scores, strict=True):
+                if row >= 0:
+                    passage = store.passages[row]
+                    told = f"{passage.title} / {passage.text}" if passage.title else passage.text
+                    table.add_row(f"{score:.4f}", escape(passage.id), escape(told))
+            console.print(table)
+        recall = "" if hits.recall is None else f", recall@{self.num_docs} {hits.recall:.3f} of the exact search's"
+        told = f"{self.engine}: {len(store):,} passages in {1e3 * seconds:.0f} ms, with what a first search compiles"
+        console.print(f"\n{told}{recall}", highlight=False, soft_wrap=True)
+
+
+def search(arguments: Sequence[str]) -> None:
+    """`rag-jax search`."""
+    parse(SearchCommand, arguments, remedy="rag-jax search --help lists all options", prog="rag-jax search").run()

@@ -1,0 +1,54 @@
+"""An index spread over a mesh of devices: each holds a share of the rows, and searches its own.
+
+What is exchanged are the k best of each device, and the passages that were chosen: `[B, K]` scores, rows, tokens and
+vectors, however many passages the index holds.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from rag_jax.core import retrieval
+from rag_jax.core import vectors as stored
+from rag_jax.types import Found, Knowledge, Retrieved, Tokens
+
+
+def sharded(mesh: Mesh, axis: str) -> retrieval.Index:
+    """`retrieval.LOCAL` for knowledge whose rows are spread evenly over an axis of the mesh; see `padded`.
+
+    Questions and answers are whole on every device. Ties go to the smallest row, as on one device.
+    """
+    everywhere, spread = PartitionSpec(), PartitionSpec(axis)
+
+    def nearest(
+        queries: Float[Array, "B D"], knowledge: Knowledge, k: int, excluded: Int[Array, "B E"] | None = None
+    ) -> Found:
+        def search(queries, vectors, alive, excluded):
+            share = stored.count(vectors)
+            mine = share * jax.lax.axis_index(axis)
+            within = None if excluded is None else jnp.where(excluded >= mine, excluded - mine, -1)
+            top, rows = retrieval.exact_top_k(queries, vectors, k, alive=alive, excluded=within)
+            best = jax.lax.all_gather((top, jnp.where(rows < 0, -1, rows + mine)), axis, axis=1, tiled=True)
+            top, where = jax.lax.top_k(best[0], k)
+            return Found(jnp.take_along_axis(best[1], where, axis=1), top)
+
+        held = (spread, spread, everywhere)
+        run = jax.shard_map(search, mesh=mesh, in_specs=(everywhere, *held), out_specs=everywhere, check_vma=False)
+        return run(jax.lax.stop_gradient(queries), knowledge.vectors, knowledge.alive, excluded)
+
+    def gather(queries: Float[Array, "B D"], knowledge: Knowledge, rows: Int[Array, "B K"]) -> tuple[Retrieved, Tokens]:
+        def fetch(vectors, passages, rows):
+            share = stored.count(vectors)
+            local = jnp.maximum(rows, 0) - share * jax.lax.axis_index(axis)
+            mine = (local >= 0) & (local < share)
+            some = jnp.where(mine, local, 0)
+            taken = stored.take(vectors, some), *(array[some].astype(jnp.int32) for array in passages)
+            kept = (jnp.where(mine.reshape(*mine.shape, *(1,) * (each.ndim - 2)), each, 0) for each in taken)
+            return jax.lax.psum(tuple(kept), axis)  # all but one of the terms are zero
+
+        run = jax.shard_map(fetch, mesh=mesh, in_specs=(spread, spread, everywhere), out_specs=everywhere)
+        vectors, ids, lengths = run(knowledge.vectors, knowledge.passages, rows)
+        return Retrieved(rows, retrieval.scores(queries, vectors), rows >= 0), Tokens(ids, lengths)
+
+    return retrieval.Index(nearest, gather)

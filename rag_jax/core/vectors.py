@@ -1,0 +1,76 @@
+"""An index's vectors as they are kept on the device: float32, bfloat16, or int8 with a scale for each row.
+
+Whatever the storage, products with a query are summed in float32, and the search is exact for the vectors as stored.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from rag_jax.types import Quantised, Vectors
+
+
+def quantise(vectors: Float[Array, "N D"]) -> Quantised:
+    """Each row as whole numbers of -127 to 127, times its greatest magnitude / 127: half of bfloat16's memory."""
+    vectors = vectors.astype(jnp.float32)
+    scales = jnp.max(jnp.abs(vectors), axis=1) / 127
+    steps = vectors / jnp.where(scales > 0, scales, 1.0)[:, None]
+    return Quantised(jnp.round(steps).astype(jnp.int8), scales)
+
+
+def count(vectors: Vectors) -> int:
+    """N."""
+    return vectors.scales.shape[0] if isinstance(vectors, Quantised) else vectors.shape[0]
+
+
+def take(vectors: Vectors, rows: Int[Array, "*rows"]) -> Float[Array, "*rows D"]:
+    """The vectors of some rows; float32 where they are stored in fewer bits."""
+    if isinstance(vectors, Quantised):
+        return vectors.values[rows].astype(jnp.float32) * vectors.scales[rows][..., None]
+    return vectors[rows].astype(jnp.float32) if vectors.dtype == jnp.bfloat16 else vectors[rows]
+
+
+def block(vectors: Vectors, start: Int[Array, ""], size: int) -> Any:
+    """The `size` rows that follow `start`, as they are stored."""
+    return jax.tree.map(lambda stored: jax.lax.dynamic_slice_in_dim(stored, start, size), vectors)
+
+
+def products(queries: Float[Array, "B D"], vectors: Vectors) -> Float[Array, "B N"]:
+    """`q . d` for every query and vector, in float32."""
+    if isinstance(vectors, Quantised):
+        return _mixed(queries, vectors.values) * vectors.scales[None, :]
+    if vectors.dtype == jnp.bfloat16:
+        return _mixed(queries, vectors)
+    # HIGHEST: a GPU would otherwise round float32 to TF32's ten bits, and the best passage need not come first.
+    return jnp.einsum(
+        "BD,ND->BN", queries, vectors, preferred_element_type=jnp.float32, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def _mixed(queries: Float[Array, "B D"], narrow: Array) -> Float[Array, "B N"]:
+    """Queries of 32 bits times vectors of 16 or 8: a CPU has float32 arithmetic only, an accelerator better."""
+    return jax.lax.platform_dependent(queries.astype(jnp.float32), narrow, cpu=widened, default=halved)
+
+
+def widened(queries: Float[Array, "B D"], narrow: Array) -> Float[Array, "B N"]:
+    """In float32. The barrier keeps the compiler from widening all of an int8 index at once, before the search's loop.
+
+    With bfloat16 a CPU's compiler does so nevertheless: there it saves no memory.
+    """
+    return jnp.einsum("BD,ND->BN", queries, jax.lax.optimization_barrier(narrow).astype(jnp.float32))
+
+
+def halved(queries: Float[Array, "B D"], narrow: Array) -> Float[Array, "B N"]:
+    """In bfloat16, which holds the vectors exactly; the query is the sum of two such numbers.
+
+    So it keeps 16 bits, and the vectors are still read once.
+    """
+    high = queries.astype(jnp.bfloat16)
+    low = (queries - high.astype(jnp.float32)).astype(jnp.bfloat16)
+    both = jnp.concatenate([high, low])
+    if narrow.dtype != jnp.bfloat16:
+        narrow = jax.lax.optimization_barrier(narrow).astype(jnp.bfloat16)
+    found = jnp.einsum("BD,ND->BN", both, narrow, preferred_element_type=jnp.float32)
+    return found[: high.shape[0]] + found[high.shape[0] :]

@@ -1,0 +1,172 @@
+"""A part of a knowledge store on disk: a folder of raw arrays and a table that describes itself, and never changes.
+
+`part.json` names every file with its bytes, its checksum, and of arrays dtype and shape. A part is written to the side
+and renamed into place: it is there whole, or not at all.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pyarrow as pa
+
+from rag_jax.errors import InputError
+
+DESCRIPTION = "part.json"
+
+
+def write_part(folder: Path, arrays: Mapping[str, np.ndarray] | None = None, table: pa.Table | None = None) -> None:
+    """Write a part; one that is there already, by an earlier start of the same work, is left as it is."""
+    if folder.exists():
+        return
+    with writing(folder), aside(folder) as side:
+        described = {name: _write_array(side / f"{name}.bin", array) for name, array in (arrays or {}).items()}
+        if table is not None:
+            described["table"] = _write_table(side / "table.arrow", table)
+        (side / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a part, mapped into memory. Raises `InputError` for one that is missing, cut or misdescribed."""
+    found = {}
+    for name, facts in described(folder).items():
+        if "shape" in facts:
+            path = _sized(folder / facts["file"], facts)
+            kind, shape = np.dtype(facts["dtype"]), tuple(facts["shape"])
+            if kind.itemsize * int(np.prod(shape)) != facts["bytes"]:
+                raise InputError(f"{folder / DESCRIPTION}: {name} does not have the bytes of its shape; {REMEDY}")
+            found[name] = np.memmap(path, kind, "r", shape=shape) if facts["bytes"] else np.zeros(shape, kind)
+    return found
+
+
+def read_table(folder: Path) -> pa.Table:
+    """The Arrow table of a part, mapped into memory. Raises as `read_arrays`."""
+    facts = described(folder).get("table")
+    if facts is None:
+        raise InputError(f"{folder / DESCRIPTION}: describes no table; {REMEDY}")
+    path = _sized(folder / facts["file"], facts)
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (OSError, pa.ArrowException):
+        raise InputError(f"{path}: cannot be read as Arrow; {REMEDY}") from None
+
+
+def described(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a part says of its files."""
+    path = folder / DESCRIPTION
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; {REMEDY}") from None
+    except (OSError, ValueError):
+        raise InputError(f"{path}: damaged; {REMEDY}") from None
+
+
+def verify(folder: Path) -> None:
+    """Compare every byte of a part with its checksums. Raises `InputError` for the first that differs."""
+    for facts in described(folder).values():
+        path = _sized(folder / facts["file"], facts)
+        if checksum(path) != facts["sha256"]:
+            raise InputError(f"{path}: does not have the checksum that was written with it; {REMEDY}")
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def aside(target: Path) -> Iterator[Path]:
+    """A folder beside the target, which takes its name and place when all in it is on the disk."""
+    side = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(side, ignore_errors=True)
+    side.mkdir(parents=True)
+    try:
+        yield side
+        for file in side.iterdir():
+            if file.is_file():
+                sync(file)
+        sync(side)
+        try:
+            os.replace(side, target)
+        except OSError:
+            if not target.exists():  # otherwise another process made the same, a moment ago
+                raise
+        sync(target.parent)
+    finally:
+        shutil.rmtree(side, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def writing(path: Path, needs: int = 0) -> Iterator[None]:
+    """Turns what the disk refuses into one line; `needs` are the bytes in all, where they are known."""
+    try:
+        yield
+    except OSError as error:
+        wanted = f", about {gigabytes(needs)} are needed in all" if needs else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = gigabytes(shutil.disk_usage(_existing(path)).free)
+            raise InputError(f"{path}: the disk is full, {free} are free{wanted}; make room and run it again") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+
+
+def gigabytes(count: int) -> str:
+    """Bytes for people to read."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+REMEDY = "copy it again, or delete the store and build it anew"
+
+
+def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
+    with path.open("wb") as file:
+        np.ascontiguousarray(array).tofile(file)
+    return _facts(path) | {"dtype": str(array.dtype), "shape": list(array.shape)}
+
+
+def _write_table(path: Path, table: pa.Table) -> dict[str, Any]:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return _facts(path) | {"rows": table.num_rows}
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": checksum(path)}
+
+
+def _sized(path: Path, facts: Mapping[str, Any]) -> Path:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; {REMEDY}") from None
+    if size != facts["bytes"]:
+        raise InputError(f"{path}: has {size} bytes, not the {facts['bytes']} that were written; {REMEDY}")
+    return path
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
+
+
+assert np.dtype("bfloat16") == ml_dtypes.bfloat16  # registered by name: stored vectors may be of that type

@@ -1,0 +1,117 @@
+"""Searches outside the compiled programs, and how their results get in.
+
+What a host engine found travels as a little knowledge of its own: the vectors and tokens of the B * K passages, and
+their rows in it. The programs are the same as with the index on the device, and so is the loss: scores are recomputed
+from the vectors, unless the engine's own are the prior (BM25's, the paper's ablation).
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from rag_jax.core.decoding import Answered
+from rag_jax.errors import InputError
+from rag_jax.knowledge.engines.bm25 import SharedWords
+from rag_jax.knowledge.engines.device import DeviceIndex
+from rag_jax.knowledge.engines.hits import Asked, Engine
+from rag_jax.knowledge.engines.hybrid import Hybrid
+from rag_jax.knowledge.engines.kept import open_bm25, open_faiss
+from rag_jax.knowledge.loading import Placement
+from rag_jax.knowledge.store import Store
+from rag_jax.types import Found, Knowledge, host
+
+T = TypeVar("T")
+
+
+class Looked(NamedTuple):
+    """What a program is to read: some knowledge, and what was found in it (None: the program searches)."""
+
+    knowledge: Knowledge
+    found: Found | None
+    rows: Int[np.ndarray, "B K"] | None  # of the store, where `knowledge` is a little one
+
+    def restored(self, answered: Answered) -> Answered:
+        """An answer on the host, its passages told by their rows of the store."""
+        if self.rows is None:
+            return answered
+        return answered._replace(retrieved=answered.retrieved._replace(ids=self.rows))
+
+
+@dataclass(frozen=True)
+class HostSearch:
+    """An engine outside the programs, over a store."""
+
+    engine: Engine
+    store: Store
+    is_prior: bool  # whether its scores are the logits of p(z|x)
+
+    def __call__(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> Looked:
+        """Search for questions: their texts, and their vectors where the engine compares those."""
+        hits = self.engine.search(Asked(texts, vectors), k)
+        return little(self.store, hits.rows, hits.scores if self.is_prior else None)
+
+
+def host_search(name: str, store: Store, placement: Placement) -> HostSearch | None:
+    """The engine of a config's name; None for the one inside the programs.
+
+    Raises `InputError` where the store was not built with what it needs.
+    """
+    if name == "device" or store.is_closed_book:
+        return None
+    return HostSearch(open_engine(name, store, placement), store, is_prior=name == "bm25")
+
+
+def open_engine(name: str, store: Store, placement: Placement) -> Engine:
+    """An engine over a store, by its name."""
+    if name == "device":
+        return DeviceIndex.of(store, placement)
+    if name == "faiss":
+        return open_faiss(store)
+    if name == "bm25":
+        return open_bm25(store)
+    if name == "hybrid":
+        return Hybrid([DeviceIndex.of(store, placement), SharedWords(open_bm25(store))])
+    raise InputError(f"no engine {name!r}; the engines are {', '.join(ENGINES)}")
+
+
+ENGINES = ("device", "faiss", "bm25", "hybrid")
+
+
+def little(store: Store, rows: Int[np.ndarray, "B K"], scores: Float[np.ndarray, "B K"] | None) -> Looked:
+    """Chosen rows of a store (-1: none) as a knowledge of `B * K` passages."""
+    places = np.where(rows < 0, -1, np.arange(rows.size, dtype=np.int32).reshape(rows.shape))
+    return Looked(store.chosen(rows.reshape(-1)), Found(host(places), None if scores is None else host(scores)), rows)
+
+
+def among(positives: Int[np.ndarray, "B G"], rows: Int[np.ndarray, "B K"]) -> Int[np.ndarray, "B G"]:
+    """Gold rows of the store as places in a little knowledge of `rows`; one that is not there is past its end."""
+    batch, k = rows.shape
+    same = rows[:, None, :] == positives[:, :, None]
+    places = same.argmax(axis=2) + k * np.arange(batch)[:, None]
+    return np.where(positives < 0, -1, np.where(same.any(axis=2), places, batch * k)).astype(np.int32)
+
+
+def ahead(
+    items: Iterable[T], search: Callable[[T], Callable[[], Looked]], staleness: int
+) -> Iterator[tuple[T, Looked]]:
+    """Items with what was found for them; the search for the one after `staleness` others runs in the meantime.
+
+    `search(item)` starts with what is known then, and returns what is to be waited for. With a staleness of 0 each
+    search is made when its item's turn has come: exact, one after the other. With 1 it is made when the item before
+    begins, by the question tower as it is then, one update too old, while the device trains on that item.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[tuple[T, Future[Looked]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(search(item))))
+            if len(waiting) > staleness:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()

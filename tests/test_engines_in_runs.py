@@ -1,0 +1,141 @@
+"""Training and answering with every engine: the same model, the same loss, another way to its passages."""
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import train
+from rag_jax.knowledge import living
+from rag_jax.knowledge.engines import kept
+from rag_jax.knowledge.passages import Passage
+from rag_jax.knowledge.store import open_store
+from rag_jax.rag import RAG
+from rag_jax.run.config import Config
+
+ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "Goldsee", "Neuort")]
+
+
+def over(rag: RAG, **changes) -> RAG:
+    """The model with another retriever."""
+    config = rag.parts.config
+    changed = dataclasses.replace(config, retriever=dataclasses.replace(config.retriever, **changes))
+    return RAG(dataclasses.replace(rag.parts, config=changed), rag.params)
+
+
+@pytest.fixture(scope="module")
+def rag(trained) -> RAG:
+    """The trained model over a store that has an exact index of FAISS."""
+    workdir = trained[2]
+    store = open_store(workdir / "index", None, None)
+    kept.keep_faiss(store, "Flat", kept.from_passages(store))
+    return RAG.from_workdir(workdir)
+
+
+@pytest.mark.parametrize("changes", [{"engine": "faiss"}, {"shards": 2}], ids=str)
+def test_an_exact_index_anywhere_gives_the_same_answers(rag: RAG, changes: dict) -> None:
+    other = over(rag, **changes)
+    np.testing.assert_array_equal(other.search(ASKED, 4), rag.search(ASKED, 4))
+    for here, there in zip(rag.answer(ASKED, num_docs=3), other.answer(ASKED, num_docs=3), strict=True):
+        assert there.text == here.text
+        assert [passage.id for passage in there.passages] == [passage.id for passage in here.passages]
+        np.testing.assert_allclose(there.log_prob, here.log_prob, rtol=1e-4, atol=1e-6)
+    likelihoods = (each.log_likelihood(ASKED, ["red"] * 5) for each in (rag, other))
+    np.testing.assert_allclose(*likelihoods, rtol=1e-4)
+    chosen = (each.choose(ASKED, ["red", "blue"])[0].text for each in (rag, other))
+    assert len(set(chosen)) == 1
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_vectors_in_fewer_bits_find_nearly_the_same(rag: RAG, precision: str) -> None:
+    found, exact = over(rag, precision=precision).search(ASKED, 4), rag.search(ASKED, 4)
+    assert np.mean([len(set(a) & set(b)) / 4 for a, b in zip(found, exact, strict=True)]) >= 0.7
+
+
+def test_bm25_s_scores_are_the_prior(rag: RAG) -> None:
+    lexical = over(rag, engine="bm25")
+    hits = kept.open_bm25(rag.parts.store).search(kept.Asked(ASKED, None), 2)
+    for answer, rows, scores in zip(lexical.answer(ASKED, num_docs=2), hits.rows, hits.scores, strict=True):
+        assert [each.id for each in answer.passages] == [rag.parts.store.passages[row].id for row in rows]
+        priors = [each.log_prior for each in answer.passages]
+        np.testing.assert_allclose(priors, jax.nn.log_softmax(scores), rtol=1e-4, atol=1e-6)
+
+
+def test_passages_that_were_chosen_elsewhere_are_read_with_a_host_engine_too(rag: RAG) -> None:
+    rows = rag.search(ASKED, 2)
+    here, there = rag.answer(ASKED, rows=rows), over(rag, engine="faiss").answer(ASKED, rows=rows)
+    assert [answer.text for answer in here] == [answer.text for answer in there]
+    assert [[p.id for p in answer.passages] for answer in here] == [[p.id for p in a.passages] for a in there]
+
+
+def test_training_searches_on_the_host_where_it_is_told_to(trained, rag, towns: Config, tmp_path: Path) -> None:
+    """That the step is the same for rows that were found elsewhere: tests/core/test_training.py."""
+    retriever = dataclasses.replace(towns.retriever, engine="faiss", staleness=1)
+    data = dataclasses.replace(towns.data, index=trained[2] / "index")
+    few = dataclasses.replace(towns, data=data, retriever=retriever, steps=6, log_every=1, save_every=6)
+    train.fit(dataclasses.replace(few, start_from=trained[2]), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    before = [json.loads(line) for line in (trained[2] / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 6
+    assert max(line["loss"] for line in lines) < before[0]["loss"] / 2, "it goes on from what was learnt"
+    assert np.mean([line["recall"] for line in lines]) > 0.8
+
+
+def test_another_store_of_about_the_size_compiles_nothing_anew(rag: RAG) -> None:
+    grown = rag.and_passages([Passage("new", "Neustadt", "Neustadt is painted red .")])
+    grown.answer(ASKED)
+    with compilations("jit(program)") as anew:
+        more = grown.and_passages([Passage("newer", "Neuerstadt", "Neuerstadt is painted blue .")])
+        more.answer(ASKED)
+        more.without(["new"]).answer(ASKED)
+    assert anew == []
+    with compilations("jit(program)") as anew:
+        grown.answer(ASKED, num_beams=3)
+    assert anew, "others are seen"
+
+
+def test_passages_come_and_go_in_memory(rag: RAG) -> None:
+    asked = "what colour is Norburg"
+    (before,) = rag.answer([asked], num_docs=1)
+    gone = rag.without([before.passages[0].id])
+    (without,) = gone.answer([asked], num_docs=1)
+    assert without.passages[0].id != before.passages[0].id
+    back = gone.and_passages([Passage(*before.passages[0][:3])])
+    (again,) = back.answer([asked], num_docs=1)
+    assert again.passages[0][:3] == before.passages[0][:3]
+    assert again.text == before.text
+
+
+def test_a_store_that_changes_on_disk_is_taken_over_when_it_is_asked_for(rag: RAG, trained, tmp_path) -> None:
+    folder = tmp_path / "index"
+    shutil.copytree(trained[2] / "index", folder)
+    first = rag.with_index(folder)
+    (answer,) = first.answer(ASKED[:1], num_docs=1)
+    living.remove(folder, [answer.passages[0].id])
+    assert first.answer(ASKED[:1], num_docs=1)[0].passages[0].id == answer.passages[0].id
+    assert rag.with_index(folder).answer(ASKED[:1], num_docs=1)[0].passages[0].id != answer.passages[0].id
+
+
+@contextmanager
+def compilations(name: str) -> Iterator[list[str]]:
+    """The programs of a name that are compiled inside of it."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(name) if f"Compiling {name}" in record.getMessage() else None
+    logger = logging.getLogger("jax._src.interpreters.pxla")
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before

@@ -1,0 +1,196 @@
+"""`rag-jax index`, `search` and `plan`, as they are typed."""
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rag_jax.cli import main
+from rag_jax.data.jsonl import write_jsonl
+from rag_jax.knowledge import manifest
+from rag_jax.knowledge.store import open_store
+from rag_jax.run.config import Config
+
+SMALL = ("--max-length", "16", "--template", "{title}", "--norm", "4")
+TOWNS = [
+    {"id": f"t{i}", "title": town, "text": f"{town} is painted red ."} for i, town in enumerate(("Norburg", "Sudhof"))
+]
+
+
+@pytest.fixture
+def tower(towns: Config) -> str:
+    return towns.retriever.tower
+
+
+def run(capsys, *arguments: object) -> str:
+    """What a command prints."""
+    main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    return said.out + said.err
+
+
+def refused(capsys, *arguments: object) -> str:
+    """The one line of a command that fails."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    return line
+
+
+@pytest.fixture
+def index(towns: Config, tower: str, tmp_path: Path, capsys) -> Path:
+    folder = tmp_path / "index"
+    run(capsys, "index", towns.data.passages, "--out", folder, "--tower", tower, *SMALL, "--segment", "100")
+    return folder
+
+
+def test_a_corpus_becomes_a_store_that_can_be_looked_at_and_searched(index, tower, capsys) -> None:
+    told = run(capsys, "index", "--info", index)
+    for line in (r"passages +256", r"vectors +32 x float32", r"segments +3", r"change +1: build, 256"):
+        assert re.search(line, told), line
+    assert f'Next: rag-jax search "QUERY" --index {index}' in told.replace("\n", "")
+    found = run(capsys, "search", "what colour is Norburg", "--index", index, "--num-docs", "2")
+    assert found.splitlines()[3].split()[1] == "Norburg"
+    assert "device: 256 passages" in found
+    assert "recall@2 1.000" in found
+
+
+def test_every_engine_is_built_measured_and_searched(index, capsys) -> None:
+    told = run(capsys, "index", "--out", index, "--faiss", "Flat", "--bm25", "--precisions", "int8", "bfloat16")
+    assert re.search(r"engine +faiss Flat: recall@1 1\.000, recall@5 1\.000", told)
+    assert re.search(r"engine +int8: recall@1 0\.\d+", told)
+    assert re.search(r"engine +bm25\n", re.sub(" +\n", "\n", told))
+    for engine in ("faiss", "bm25", "hybrid"):
+        found = run(capsys, "search", "Norburg", "--index", index, "--engine", engine, "--num-docs", "3")
+        assert found.splitlines()[3].split()[1] == "Norburg"
+    found = run(capsys, "search", "Norburg", "--index", index, "--engine", "bm25", "--exclude", "Norburg")
+    assert "Norburg /" not in found
+
+
+def test_recall_is_measured_with_real_questions_where_they_are_given(index, towns, capsys) -> None:
+    told = run(capsys, "index", "--out", index, "--faiss", "SQ8", "--questions", towns.data.evaluation)
+    assert re.search(r"engine +faiss SQ8: recall@1 [01]\.\d+", told)
+
+
+def test_the_same_command_again_does_nothing_and_another_does_not_overwrite(index, towns, tower, capsys) -> None:
+    before = manifest.read(index)
+    command = ("index", towns.data.passages, "--out", index, "--tower", tower, *SMALL)
+    assert "was built of just this; nothing to do" in run(capsys, *command, "--segment", "7")
+    assert "holds another store; add --change swap" in refused(capsys, *command, "--dtype", "float16")
+    assert manifest.read(index) == before
+    run(capsys, *command, "--dtype", "float16", "--change", "swap")
+    assert manifest.read(index).dtype == "float16"
+
+
+def test_passages_are_added_replaced_and_removed(index, tmp_path, capsys) -> None:
+    more = [{"id": "new", "title": "Neustadt", "text": "Neustadt is painted red ."}]
+    write_jsonl(tmp_path / "more.jsonl", more)
+    assert "257" in run(capsys, "index", tmp_path / "more.jsonl", "--out", index, "--change", "add")
+    write_jsonl(tmp_path / "more.jsonl", [more[0] | {"text": "Neustadt is painted blue ."}])
+    run(capsys, "index", tmp_path / "more.jsonl", "--out", index, "--change", "replace")
+    run(capsys, "index", "--out", index, "--remove", "Norburg", "Sudhof")
+    store = open_store(index, None, None)
+    assert len(store) == 255
+    assert store.passages[int(store.find(["new"])[0])].text == "Neustadt is painted blue ."
+    assert "already; replace it" in refused(capsys, "index", tmp_path / "more.jsonl", "--out", index, "--change", "add")
+
+
+def test_tokens_are_made_for_a_generator(trained, towns, tower, tmp_path, capsys) -> None:
+    folder = tmp_path / "index"
+    vocabulary = ("--generator", trained[2], "--max-passage", "16")
+    run(capsys, "index", towns.data.passages, "--out", folder, "--tower", tower, *SMALL, *vocabulary)
+    (facts,) = manifest.read(folder).generators.values()
+    assert facts["max_length"] == 16
+    assert manifest.read(folder).version == 1
+    found = run(capsys, "search", "Norburg", "--index", folder, "--workdir", trained[2])
+    assert "Norburg /" in found
+    assert manifest.read(folder).version == 1, "opened as it is"
+
+
+def test_checksums_are_compared(index, capsys) -> None:
+    assert "Every file has the checksum" in run(capsys, "index", "--check", index)
+    path = index / "vectors" / "000001" / "vectors.bin"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert "vectors.bin: does not have the checksum" in refused(capsys, "index", "--check", index)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"id": "x", "text": ""}', '"text" is empty'),
+        (b'{"id": "t0", "text": "twice"}', 'the id "t0" occurs twice'),
+        (b'{"id": "x", "text": "\xff"}', "is not UTF-8"),
+        (b'{"id": "x", "text": "a\x00"}', "NUL"),
+        (b'{"id": "x"', "malformed JSON"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_built_or_it_is_left_out(line, told, tower, tmp_path, capsys) -> None:
+    corpus, out = tmp_path / "corpus.jsonl.gz", tmp_path / "index"
+    good = b"".join(json.dumps(town).encode() + b"\n" for town in TOWNS)
+    corpus.write_bytes(gzip.compress(good + line + b"\n"))
+    command = ("index", corpus, "--out", out, "--tower", tower, *SMALL)
+    error = refused(capsys, *command)
+    assert error.startswith(f"error: {corpus}:3: ") or f"{corpus}:3: " in error
+    assert told in error
+    assert not (out / manifest.FILE).exists()
+    assert "1 bad lines left out" in run(capsys, *command, "--skip-bad")
+    assert told in (tmp_path / "index.bad.log").read_text()
+    assert manifest.read(out).passages == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("index", "corpus.jsonl"), "name the folder of the store: --out DIR"),
+        (("index", "--out", "x"), "name a CORPUS to build from"),
+        (("index", "corpus.jsonl", "--out", "x"), "name the tower that reads the passages"),
+        (("index", "--info", "nowhere"), "no knowledge store there"),
+        (("search", "--index", "nowhere"), "nothing to search for"),
+        (("search", "x", "--index", "nowhere"), "no knowledge store there"),
+        (("plan", "--passages", "0"), "no index has 0 passages"),
+        (("index", "--sgement", "3"), "segment"),
+    ],
+)
+def test_what_cannot_be_done_is_named(arguments, told, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert told in refused(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_corpus_that_is_not_there_is_named(tower, tmp_path, capsys) -> None:
+    command = ("index", tmp_path / "none.tsv", "--out", tmp_path / "index", "--tower", tower, *SMALL)
+    assert "none.tsv: no such file or folder" in refused(capsys, *command)
+
+
+def test_a_plan_tells_bytes_devices_and_times(capsys) -> None:
+    told = run(capsys, "plan")
+    assert "21,015,324 passages" in told
+    assert re.search(r"vectors +6\d\.\d GB +3\d\.\d GB +1\d\.\d GB", told)
+    assert re.search(r"H200 141 GB +1: 1\d\.\d +1: \d\.\d +1: \d\.\d", told)
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_go_on_to_the_bytes_of_one(towns, tower, tmp_path) -> None:
+    command = ("index", towns.data.passages, "--tower", tower, *SMALL, "--segment", "20", "--out")
+    out, typed = tmp_path / "index", [sys.executable, "-m", "rag_jax.cli", *map(str, command)]
+    subprocess.run([*typed, tmp_path / "expected"], check=True, capture_output=True)  # compiled as the others are
+    typed = [*typed, str(out), "--processes", "2"]
+    first = subprocess.Popen(typed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not (out / "vectors").exists() and first.poll() is None:
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    assert not (out / manifest.FILE).exists()
+    subprocess.run(typed, check=True, capture_output=True)
+    one, two = (
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+        for folder in (tmp_path / "expected", out)
+        if (folder / manifest.FILE).exists()
+    )
+    assert one == two
