@@ -69,6 +69,10 @@ def check(config: Config, workdir: Path) -> None:
     for name in ("steps", "batch_size", "log_every", "save_every"):
         if getattr(config, name) < 1:
             raise InputError(f"{name} is {getattr(config, name)}; give 1 or more")
+    retriever = config.retriever
+    if retriever.staleness < 0 or (retriever.staleness and retriever.engine == "device"):
+        told = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"
+        raise InputError(f"{told}; give 0, or more for a search on the host")
     for _, prompt in config.buckets:
         if prompt >= config.generator.max_input:
             raise InputError(f"buckets: {prompt} question tokens leave no room in generator.max_input; raise it")

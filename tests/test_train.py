@@ -176,6 +176,20 @@ def test_more_passages_than_there_are_is_refused(towns: Config, tmp_path: Path) 
         train.run(config, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"staleness": -1}, r"^retriever\.staleness is -1 with the engine device; give 0"),
+        ({"staleness": 1}, r"^retriever\.staleness is 1 with the engine device; give 0"),
+        ({"shards": 99}, r"^an index over 99 devices, there are 2; give 1 to 2"),
+    ],
+)
+def test_a_retriever_that_cannot_be_is_named(towns: Config, tmp_path: Path, changed: dict, told: str) -> None:
+    config = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, **changed))
+    with pytest.raises(InputError, match=told):
+        train.run(config, tmp_path / "run")
+
+
 def test_a_broken_checkpoint_is_named_and_the_one_before_serves(trained, towns: Config, tmp_path: Path) -> None:
     _, _, workdir = trained
     shutil.copytree(workdir, tmp_path / "run")
