@@ -36,13 +36,31 @@ def doc_log_prior(scores: Float[Array, "B K"], valid: Bool[Array, "B K"] | None 
     return jnp.where(jnp.isneginf(scores), -jnp.inf, scores - jnp.where(jnp.isneginf(total), 0.0, total))
 
 
+@jax.custom_vjp
 def target_log_probs(logits: Float[Array, "B K T V"], targets: Int[Array, "B T"]) -> Float[Array, "B K T"]:
     """The generator's log-probability of each target token under each passage, `log p(y_t | x, z, y_<t)`, in float32.
 
-    Gathers the target's logit and subtracts the normaliser, so that no float32 `[B, K, T, V]` outlives the reduction.
+    Gathers the target's logit and subtracts the normaliser. Neither that nor the gradient, which is made of the logits
+    and the normaliser again, keeps a float32 `[B, K, T, V]`: where logits are bfloat16, they are all that there is.
     """
+    return _target_log_probs(logits, targets)[0]
+
+
+def _target_log_probs(logits: Float[Array, "B K T V"], targets: Int[Array, "B T"]):
     chosen = jnp.take_along_axis(logits, targets[:, None, :, None], axis=3)[..., 0]
-    return chosen.astype(jnp.float32) - jax.nn.logsumexp(logits.astype(jnp.float32), axis=3)
+    normaliser = jax.nn.logsumexp(logits.astype(jnp.float32), axis=3)
+    return chosen.astype(jnp.float32) - normaliser, (logits, targets, normaliser)
+
+
+def _target_log_probs_gradient(kept, gradient: Float[Array, "B K T"]) -> tuple[Float[Array, "B K T V"], None]:
+    logits, targets, normaliser = kept
+    token = jax.lax.broadcasted_iota(targets.dtype, logits.shape, 3)
+    chosen = (token == targets[:, None, :, None]).astype(jnp.float32)
+    probabilities = jnp.exp(logits.astype(jnp.float32) - normaliser[..., None])
+    return (gradient[..., None] * (chosen - probabilities)).astype(logits.dtype), None
+
+
+target_log_probs.defvjp(_target_log_probs, _target_log_probs_gradient)
 
 
 def marginal(doc_log_prior: Float[Array, "B K"], log_probs: Float[Array, "B K *rest"]) -> Float[Array, "B *rest"]:

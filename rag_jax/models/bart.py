@@ -5,8 +5,8 @@ Reading returns a `Memory`: the cross-attention's keys and values, computed once
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache, reduce
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.models.attention import Attention
+from rag_jax.models.layers import Remat, through
+from rag_jax.models.norm import LayerNorm
 from rag_jax.types import DropoutKey, Generator, Params, Place, Tokens
 
 Read = tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]  # keys and values of the inputs
@@ -36,7 +38,15 @@ class BartConfig:
     activation_dropout: float = 0.0
     scale_embedding: bool = False
     init_std: float = 0.02
-    dtype: Any = jnp.float32
+    dtype: Any = jnp.float32  # of what is computed; the parameters are float32
+    remat: Remat = "none"  # see `rag_jax.models.layers`
+    scan: bool = False
+    attention: Literal["plain", "fused"] = "plain"
+
+    @property
+    def is_for_training(self) -> bool:
+        """Whether layers run in a way that leaves no cache to decode with."""
+        return self.scan or self.remat != "none"
 
 
 POSITION_OFFSET = 2  # BART's position tables begin with two rows that nothing reads
@@ -44,9 +54,12 @@ LAYER_NORM_EPS = 1e-5
 
 
 class Memory(NamedTuple):
-    """What the encoder leaves for the decoder: each decoder layer's cross-attention keys and values."""
+    """What the encoder leaves for the decoder: each decoder layer's cross-attention keys and values.
 
-    layers: tuple[Read, ...]
+    Where layers run for training alone: the states, that each of them is to make its own of.
+    """
+
+    layers: tuple[Read, ...] | Float[Array, "R S width"]
     mask: Bool[Array, "R S"]
 
 
@@ -107,7 +120,7 @@ class DecoderLayer(nn.Module):
         past: Past | None,
         offset: Int[Array, ""],
         visible: Bool[Array, "#R T slots"],
-        memory: Read,
+        memory: Read | Float[Array, "R S width"],
         memory_mask: Bool[Array, "R 1 S"],
         deterministic: bool,
     ) -> tuple[Float[Array, "R T width"], Past]:
@@ -115,7 +128,8 @@ class DecoderLayer(nn.Module):
         present = own if past is None else _write(past, own, offset)
         mixed = self.attention(states, *present, visible, deterministic)
         states = self.attention_norm(states + self.drop(mixed, deterministic=deterministic))
-        mixed = self.cross(states, *memory, memory_mask, deterministic)
+        read = memory if isinstance(memory, tuple) else self.cross.project(memory)
+        mixed = self.cross(states, *read, memory_mask, deterministic)
         states = self.cross_norm(states + self.drop(mixed, deterministic=deterministic))
         hidden = self.drop(self.ffn(states, deterministic), deterministic=deterministic)
         return self.ffn_norm(states + hidden), present
@@ -147,25 +161,57 @@ class Bart(nn.Module):
         """Read the inputs and project them for every decoder layer's cross-attention."""
         states = self._embed(ids, self.encoder_position, jnp.arange(ids.shape[1], dtype=jnp.int32)[None, :])
         states = self.drop(self.encoder_norm(states), deterministic=deterministic)
-        for layer in self.encoder_layers:
-            states = layer(states, mask[:, None, :], deterministic)
+
+        def call(layer: EncoderLayer, states: Float[Array, "R S width"]) -> Float[Array, "R S width"]:
+            return layer(states, mask[:, None, :], deterministic)
+
+        if self.config.is_for_training and not self.is_initializing():
+            return Memory(self._through(self.encoder_layers, call, states, deterministic), mask)
+        states = reduce(lambda states, layer: call(layer, states), self.encoder_layers, states)
         return Memory(tuple(layer.cross.project(states) for layer in self.decoder_layers), mask)
 
     def decode(
         self, ids: Int[Array, "R T"], memory: Memory, cache: Cache | None, place: Place | None, deterministic: bool
     ) -> tuple[Float[Array, "R T width"], Cache]:
-        """The states of `ids`, which follow what the cache holds (None: nothing) or stand where `place` says."""
+        """The states of `ids`, which follow what the cache holds (None: nothing) or stand where `place` says.
+
+        Raises `ValueError` for a cache where layers run for training alone; the one that is returned then is empty.
+        """
+        if cache is not None and self.config.is_for_training:
+            raise ValueError("with scan or remat there is no cache to decode with: take them out of the config")
         offset = jnp.int32(0) if cache is None else cache.length
         past = (None,) * len(self.decoder_layers) if cache is None else cache.layers
         slots = ids.shape[1] if cache is None else cache.layers[0][1].shape[2]
         position, visible = _in_line(offset, ids.shape[1], slots) if place is None else place
         states = self._embed(ids, self.decoder_position, position)
         states = self.drop(self.decoder_norm(states), deterministic=deterministic)
+        if not isinstance(memory.layers, tuple):
+            taught = self._taught(states, visible, memory.layers, memory.mask, deterministic)
+            return taught, Cache((), offset + ids.shape[1])
         present = []
         for layer, own, cross in zip(self.decoder_layers, past, memory.layers, strict=True):
             states, filled = layer(states, own, offset, visible, cross, memory.mask[:, None, :], deterministic)
             present.append(filled)
         return states, Cache(tuple(present), offset + ids.shape[1])
+
+    def _taught(
+        self,
+        states: Float[Array, "R T width"],
+        visible: Bool[Array, "#R T T"],
+        read: Float[Array, "R S width"],
+        mask: Bool[Array, "R S"],
+        deterministic: bool,
+    ) -> Float[Array, "R T width"]:
+        """All tokens at once, each layer with keys and values of its own making."""
+
+        def call(layer: DecoderLayer, states: Float[Array, "R T width"]) -> Float[Array, "R T width"]:
+            return layer(states, None, jnp.int32(0), visible, read, mask[:, None, :], deterministic)[0]
+
+        return self._through(self.decoder_layers, call, states, deterministic)
+
+    def _through(self, layers: Any, call: Any, states: Array, deterministic: bool) -> Array:
+        c, key = self.config, None if deterministic else self.make_rng("dropout")
+        return through(layers, call, states, scan=c.scan, remat=c.remat, key=key, dtype=c.dtype)
 
     def logits(self, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]:
         """The tied head: of the token that follows each state."""
@@ -230,8 +276,9 @@ def _write(past: Past, new: tuple[Array, Array], offset: Int[Array, ""]) -> Past
 
 
 def _attention(config: BartConfig, name: str | None) -> Attention:
-    return Attention(config.width, config.heads, config.attention_dropout, config.init_std, config.dtype, name=name)
+    c = config
+    return Attention(c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention == "fused", name=name)
 
 
-def _layer_norm(config: BartConfig, name: str | None) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=config.dtype, name=name)
+def _layer_norm(config: BartConfig, name: str | None) -> LayerNorm:
+    return LayerNorm(epsilon=LAYER_NORM_EPS, dtype=config.dtype, name=name)

@@ -4,7 +4,7 @@ The question tower and the passage tower are this one module with two parameter 
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.models.attention import Attention
+from rag_jax.models.layers import Remat, through
+from rag_jax.models.norm import LayerNorm
 from rag_jax.types import DropoutKey, Params, Tokens, Tower
 
 
@@ -34,7 +36,10 @@ class BertConfig:
     pooling: Literal["cls", "mean"] = "cls"
     projection: int | None = None  # D, where it is not the width: a linear layer on the pooled state
     vector_norm: float | None = None  # scale vectors to this length; scores are then its square times the cosine
-    dtype: Any = jnp.float32
+    dtype: Any = jnp.float32  # of what is computed; the parameters are float32
+    remat: Remat = "none"  # see `rag_jax.models.layers`
+    scan: bool = False
+    attention: Literal["plain", "fused"] = "plain"
 
     @property
     def vector_width(self) -> int:
@@ -54,7 +59,8 @@ class BertLayer(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.init_std)
         drop = nn.Dropout(c.dropout, deterministic=deterministic)
-        attention = Attention(c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, name="attention")
+        sizes = c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention == "fused"
+        attention = Attention(*sizes, name="attention")
         mixed = attention(states, *attention.project(states), mask, deterministic)
         states = _layer_norm(c, "attention_norm")(states + drop(mixed))
         hidden = nn.Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
@@ -73,11 +79,20 @@ class Bert(nn.Module):
     ) -> Float[Array, "R D"]:
         c = self.config
         states = self._embed(ids, deterministic)
-        for number in range(c.layers):
-            states = BertLayer(c, name=f"layer_{number}")(states, mask[:, None, :], deterministic)
+        layers = [BertLayer(c, name=f"layer_{number}") for number in range(c.layers)]
+
+        def call(layer: BertLayer, states: Float[Array, "R Q width"]) -> Float[Array, "R Q width"]:
+            return layer(states, mask[:, None, :], deterministic)
+
+        if self.is_initializing() or not (c.scan or c.remat != "none"):
+            states = reduce(lambda states, layer: call(layer, states), layers, states)
+        else:
+            key = None if deterministic else self.make_rng("dropout")
+            states = through(layers, call, states, scan=c.scan, remat=c.remat, key=key, dtype=c.dtype)
         pooled = states[:, 0] if c.pooling == "cls" else mean_pool(states, mask)
         if c.projection:
             pooled = nn.Dense(c.projection, dtype=c.dtype, name="projection")(pooled)
+        pooled = pooled.astype(jnp.float32)  # scores are wide sums, whose small differences are the prior
         return pooled if c.vector_norm is None else c.vector_norm * normalise(pooled)
 
     def _embed(self, ids: Int[Array, "R Q"], deterministic: bool) -> Float[Array, "R Q width"]:
@@ -124,5 +139,5 @@ def init(config: BertConfig, key: Array) -> Params:
     return Bert(config).init(key, ids, jnp.ones((1, 2), bool))["params"]
 
 
-def _layer_norm(config: BertConfig, name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=config.dtype, name=name)
+def _layer_norm(config: BertConfig, name: str) -> LayerNorm:
+    return LayerNorm(epsilon=config.layer_norm_eps, dtype=config.dtype, name=name)

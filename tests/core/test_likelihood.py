@@ -333,3 +333,40 @@ def test_the_documented_examples_are_true():
     result = doctest.testmod(likelihood)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@cases
+@given(seeds)
+def test_the_gradient_of_log_probabilities_is_that_of_their_formula(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    logits = jnp.asarray(3 * draw.standard_normal((2, 3, 4, 7)), jnp.float32)
+    targets, weights = (
+        jnp.asarray(draw.integers(0, 7, (2, 4))),
+        jnp.asarray(draw.standard_normal((2, 3, 4)), jnp.float32),
+    )
+
+    def formula(logits):
+        every = jax.nn.log_softmax(logits, axis=3)
+        return jnp.sum(weights * jnp.take_along_axis(every, targets[:, None, :, None], axis=3)[..., 0])
+
+    ours = jax.grad(lambda logits: jnp.sum(weights * likelihood.target_log_probs(logits, targets)))(logits)
+    close(ours, jax.grad(formula)(logits))
+
+
+def test_nothing_in_float32_over_the_vocabulary_is_kept_for_the_gradient() -> None:
+    like = jax.ShapeDtypeStruct((2, 3, 4, 7), jnp.bfloat16), jax.ShapeDtypeStruct((2, 4), jnp.int32)
+    _, backward = jax.eval_shape(lambda *given: jax.vjp(likelihood.target_log_probs, *given), *like)
+    assert [leaf.dtype for leaf in jax.tree.leaves(backward) if leaf.shape == (2, 3, 4, 7)] == [jnp.bfloat16]
+
+
+def test_a_loss_and_its_gradient_need_no_second_array_over_the_vocabulary() -> None:
+    shape = 2, 3, 4, 5_000
+    given = jax.ShapeDtypeStruct(shape[:2], jnp.float32), jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def loss(prior, logits):
+        chosen = likelihood.target_log_probs(logits, jnp.zeros((2, 4), jnp.int32))
+        return jnp.sum(likelihood.rag_token(prior, chosen, jnp.ones((2, 4), bool)))
+
+    program = jax.jit(jax.value_and_grad(loss, (0, 1)), compiler_options={"xla_backend_optimization_level": 2})
+    temporary = program.lower(*given).compile().memory_analysis().temp_size_in_bytes
+    assert temporary < 0.1 * 4 * np.prod(shape)

@@ -1,0 +1,26 @@
+"""Layer normalisation (Ba et al. 2016), in float32 whatever the networks compute in."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class LayerNorm(nn.Module):
+    """Each state less its mean, over its deviation, scaled and shifted; the parameters are those of flax's."""
+
+    epsilon: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, states: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
+        width = states.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (width,))
+        bias = self.param("bias", nn.initializers.zeros, (width,))
+        wide = states.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        deviation = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)
+        along = (*(1,) * (states.ndim - 1), width)
+        return (centred * deviation * scale.reshape(along) + bias.reshape(along)).astype(self.dtype)

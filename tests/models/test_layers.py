@@ -1,0 +1,99 @@
+"""Layers in training, whichever way they run: the same values and gradients, from the same parameters."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rag_jax.core import likelihood, reading
+from rag_jax.models import bart, bert
+from rag_jax.types import Networks, Tokens
+
+READER = bart.BartConfig(vocab_size=60, width=16, encoder_layers=3, decoder_layers=2, heads=2, ffn_width=24,
+                         max_positions=14, dropout=0.2)  # fmt: skip
+TOWER = bert.BertConfig(vocab_size=60, width=16, layers=3, heads=2, ffn_width=24, max_positions=14)
+IDS = np.random.default_rng(0).integers(3, 60, (2, 2, 9)).astype(np.int32)
+INPUTS = Tokens(jnp.asarray(IDS), jnp.asarray([[7, 9], [4, 6]], jnp.int32))
+TARGETS = jnp.asarray(IDS[:, 0, :5])
+WAYS = {
+    "scan": {"scan": True},
+    "dots": {"remat": "dots"},
+    "full": {"remat": "full"},
+    "scan and full": {"scan": True, "remat": "full"},
+    "fused": {"attention": "fused"},
+    "fused and scan": {"attention": "fused", "scan": True},
+}
+
+
+def networks(**how) -> Networks:
+    return Networks(bert.tower(replace(TOWER, **how)), bart.generator(replace(READER, **how)))
+
+
+def total(networks: Networks, params, key=None):
+    """Something that all parameters have a part in."""
+    logits = reading.read(networks.generator, params[1], INPUTS, TARGETS, key)
+    vectors = networks.tower(params[0], Tokens(INPUTS.ids[:, 0], INPUTS.lengths[:, 0]), key)
+    return jnp.mean(likelihood.target_log_probs(logits, TARGETS)) + jnp.mean(vectors[:, :3])
+
+
+@pytest.fixture(scope="module")
+def params():
+    return bert.init(TOWER, jax.random.key(1)), bart.init(READER, jax.random.key(0))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_values_and_gradients_are_the_same(params, way: str) -> None:
+    plain, other = (jax.jit(jax.value_and_grad(partial(total, networks(**how)))) for how in ({}, WAYS[way]))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other(params), plain(params))
+
+
+@pytest.mark.parametrize("way", ["scan", "dots"])
+def test_dropout_is_drawn_by_the_key(params, way: str) -> None:
+    run = jax.jit(partial(total, networks(**WAYS[way])))
+    one, again, other = (run(params, jax.random.key(seed)) for seed in (1, 1, 2))
+    assert one == again != other
+
+
+@pytest.mark.parametrize("how", [{}, {"scan": True, "remat": "dots"}], ids=str)
+def test_bfloat16_is_near_and_its_results_are_float32(params, how: dict) -> None:
+    exact = jax.jit(jax.value_and_grad(partial(total, networks())))(params)
+    near = jax.jit(jax.value_and_grad(partial(total, networks(dtype=jnp.bfloat16, **how))))(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(near)} == {jnp.dtype("float32")}
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=0.1, atol=0.02), near, exact)
+    assert not np.array_equal(near[0], exact[0])
+
+
+def test_parameters_are_the_same_whatever_the_way(params) -> None:
+    how = {"scan": True, "remat": "full", "attention": "fused", "dtype": jnp.bfloat16}
+    again = bert.init(replace(TOWER, **how), jax.random.key(1)), bart.init(replace(READER, **how), jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+def test_a_loop_holds_one_layer_however_many_there_are() -> None:
+    def size(layers: int, scan: bool) -> int:
+        config = replace(TOWER, layers=layers, scan=scan)
+        params = bert.init(config, jax.random.key(0))
+        tokens = Tokens(INPUTS.ids[:, 0], INPUTS.lengths[:, 0])
+        lowered = jax.jit(partial(bert.tower(config), tokens=tokens)).lower(params)
+        return lowered.as_text().count("dot_general")
+
+    assert size(6, True) == size(2, True)
+    assert size(6, False) == 3 * size(2, False)
+
+
+def test_the_more_is_computed_again_the_less_is_kept(params) -> None:
+    def kept(**how) -> int:
+        _, backward = jax.eval_shape(lambda params: jax.vjp(partial(total, networks(**how)), params), params)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    assert kept(remat="full") < kept(remat="dots") < kept()
+
+
+def test_a_network_for_training_refuses_a_cache(params) -> None:
+    generator = networks(scan=True).generator
+    memory = generator.encode(params[1], reading.rows(INPUTS))
+    with pytest.raises(ValueError, match="take them out of the config"):
+        generator.decode(params[1], TARGETS[:, :1], memory, generator.empty_cache(4, 5))
