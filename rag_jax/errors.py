@@ -14,6 +14,11 @@ class InputError(ValueError):
     """Something the user brought cannot be used; the message is one line: what, where, remedy."""
 
 
+def warn(text: str) -> None:
+    """Tell on the standard error what was got over, in one line."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
     """Around a command: an `InputError` becomes one line on the standard error, and exit code 2."""

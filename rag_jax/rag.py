@@ -25,7 +25,7 @@ from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store, from_vectors
-from rag_jax.run import pretrained, programs
+from rag_jax.run import devices, pretrained, programs
 from rag_jax.run.answers import Answer, readable
 from rag_jax.run.assembly import assemble, compose, fitting, open_index
 from rag_jax.run.checkpoints import Checkpoints
@@ -47,10 +47,11 @@ class RAG:
     def from_workdir(cls, workdir: str | Path, index: str | Path | None = None) -> "RAG":
         """The model that `train.py` left in a workdir, at its newest checkpoint, over its own `index` or another.
 
-        Raises `InputError` where there is none.
+        Where there are not as many devices as it was trained on, it is put on one. Raises `InputError` where there is
+        none.
         """
         workdir = Path(workdir)
-        config = load(workdir / "config.json")
+        config = devices.at_hand(load(workdir / "config.json"))
         parts = assemble(pretrained.over(config, _path(index)), workdir)
         return cls(parts, restore_params(workdir, parts))
 
@@ -106,10 +107,10 @@ class RAG:
         """
         hub.save(folder, pretrained.checkpoint(self.parts, self.params))
 
-    @cached_property
+    @property
     def knowledge(self) -> Knowledge:
         """The index on the device, or spread over several."""
-        return self.parts.placement.knowledge(self.parts.store)
+        return self.parts.knowledge
 
     def answer(self, questions: Sequence[str], **options: Any) -> list[Answer]:
         """Answers in the order of the questions; see `stream` for the options."""
@@ -144,7 +145,7 @@ class RAG:
         words = self._words(options)
         prefixes = [prefixes] * len(questions) if isinstance(prefixes, str) else prefixes
         given = self._given(prefixes, questions, limits, words)
-        fixed = c.generator.max_input, self.parts.placement.index
+        fixed = c.generator.max_input, self.parts.placement
         program = programs.answering(self.parts.networks, c.model, options, limits, words, k, *fixed)
         key = jax.random.key(seed)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
@@ -174,7 +175,7 @@ class RAG:
                     f"label {label!r} has {len(target)} tokens, more than max_target = {limits.max_length}"
                 )
         k = self._check_num_docs(num_docs)
-        fixed = c.generator.max_input, self.parts.placement.index
+        fixed = c.generator.max_input, self.parts.placement
         program = programs.choosing(self.parts.networks, c.model, limits, k, *fixed)
         found: dict[int, Answer] = {}
         padded = pad(targets, max(map(len, targets)), limits.eos)
@@ -192,7 +193,7 @@ class RAG:
         if len(questions) != len(answers):
             raise InputError(f"{len(questions)} questions and {len(answers)} answers; give one answer for each")
         c, k = self.parts.config, self._check_num_docs(num_docs)
-        fixed = c.generator.max_input, self.parts.placement.index
+        fixed = c.generator.max_input, self.parts.placement
         program = programs.scoring(self.parts.networks, c.model, k, *fixed)
         found = np.zeros(len(questions), np.float32)
         for batch, chosen in self._batches(questions, answers, batch_size):
@@ -203,7 +204,7 @@ class RAG:
 
     def search(self, questions: Sequence[str], k: int, *, batch_size: int = 64) -> Int[np.ndarray, "B K"]:
         """The rows of the k best passages for each question, best first; -1 where there are fewer."""
-        fixed = self._check_num_docs(k), self.parts.placement.index
+        fixed = self._check_num_docs(k), self.parts.placement
         program = programs.searching(self.parts.networks, *fixed)
         rows = np.zeros((len(questions), k), np.int32)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
@@ -216,7 +217,8 @@ class RAG:
 
     def encode(self, questions: Sequence[str], *, batch_size: int = 64) -> Float[np.ndarray, "B D"]:
         """`q(x)`: the vectors that the questions are searched by."""
-        program, vectors = programs.encoding(self.parts.networks), np.zeros((len(questions), 0), np.float32)
+        program = programs.encoding(self.parts.networks, self.parts.placement)
+        vectors = np.zeros((len(questions), 0), np.float32)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
             found = np.asarray(program(self._placed, batch.question), np.float32)[: len(chosen)]
             if not vectors.shape[1]:
@@ -326,6 +328,7 @@ class RAG:
 
     @cached_property
     def _placed(self) -> RagParams:
+        """Parameters that a mesh has already stay as they are spread."""
         return self.parts.placement.everywhere(self.params)
 
     def _look(
@@ -342,7 +345,7 @@ class RAG:
             return Looked(self.knowledge, None if rows is None else Found(host(rows), None), None)
         if rows is not None:
             return little(self.parts.store, rows, None)
-        vectors = programs.encoding(self.parts.networks)(self._placed, batch.question)
+        vectors = programs.encoding(self.parts.networks, self.parts.placement)(self._placed, batch.question)
         texts = [questions[int(number)] for number in np.resize(chosen, len(batch.question.ids))]
         return outside(texts, np.asarray(vectors), k)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from rag_jax.core import beam, decoding, losses, retrieval, training
 from rag_jax.core.search import Limits
@@ -88,7 +88,7 @@ def wikipedia(place: Placement, params: RagParams, batch: Batch) -> dict[str, in
 def main() -> None:
     jax.config.update("jax_disable_most_optimizations", True)  # nearly all of the time is compilation
     params, known, batch = world()
-    place = Placement(8)
+    place = Placement(jax.make_mesh((8,), ("index",), axis_types=(AxisType.Auto,)))
     spread = jax.device_put(known, NamedSharding(place.mesh, PartitionSpec("index")))
     everywhere = place.everywhere(params)
     one, eight = trained(retrieval.LOCAL, params, known, batch), trained(place.index, everywhere, spread, batch)

@@ -18,7 +18,7 @@ from rag_jax.knowledge.engines import kept
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import open_store
 from rag_jax.rag import RAG
-from rag_jax.run.config import Config
+from rag_jax.run.config import Config, Mesh
 
 ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "Goldsee", "Neuort")]
 
@@ -26,7 +26,8 @@ ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "G
 def over(rag: RAG, **changes) -> RAG:
     """The model with another retriever."""
     config = rag.parts.config
-    changed = dataclasses.replace(config, retriever=dataclasses.replace(config.retriever, **changes))
+    mesh = changes.pop("mesh", config.mesh)
+    changed = dataclasses.replace(config, mesh=mesh, retriever=dataclasses.replace(config.retriever, **changes))
     return RAG(dataclasses.replace(rag.parts, config=changed), rag.params)
 
 
@@ -39,7 +40,7 @@ def rag(trained) -> RAG:
     return RAG.from_workdir(workdir)
 
 
-@pytest.mark.parametrize("changes", [{"engine": "faiss"}, {"shards": 2}], ids=str)
+@pytest.mark.parametrize("changes", [{"engine": "faiss"}, {"mesh": Mesh(tensor=2)}], ids=str)
 def test_an_exact_index_anywhere_gives_the_same_answers(rag: RAG, changes: dict) -> None:
     other = over(rag, **changes)
     np.testing.assert_array_equal(other.search(ASKED, 4), rag.search(ASKED, 4))

@@ -6,7 +6,8 @@ vectors, however many passages the index holds.
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from rag_jax.core import retrieval
@@ -14,12 +15,16 @@ from rag_jax.core import vectors as stored
 from rag_jax.types import Found, Knowledge, Retrieved, Tokens
 
 
-def sharded(mesh: Mesh, axis: str) -> retrieval.Index:
-    """`retrieval.LOCAL` for knowledge whose rows are spread evenly over an axis of the mesh; see `padded`.
+def sharded(mesh: Mesh, axis: str | tuple[str, ...], batch: tuple[str, ...] = ()) -> retrieval.Index:
+    """`retrieval.LOCAL` for knowledge whose rows are spread evenly over an axis of the mesh, or several.
 
-    Questions and answers are whole on every device. Ties go to the smallest row, as on one device.
+    Every device searches its rows for all questions. The passages that are read are spread over the axes of `batch`,
+    where these divide the questions; otherwise they are whole on every device. Ties go to the smallest row, as on one
+    device.
     """
     everywhere, spread = PartitionSpec(), PartitionSpec(axis)
+    shares = int(np.prod([mesh.shape[name] for name in batch]))
+    by_question = NamedSharding(mesh, PartitionSpec(batch))
 
     def nearest(
         queries: Float[Array, "B D"], knowledge: Knowledge, k: int, excluded: Int[Array, "B E"] | None = None
@@ -48,7 +53,10 @@ def sharded(mesh: Mesh, axis: str) -> retrieval.Index:
             return jax.lax.psum(tuple(kept), axis)  # all but one of the terms are zero
 
         run = jax.shard_map(fetch, mesh=mesh, in_specs=(spread, spread, everywhere), out_specs=everywhere)
-        vectors, ids, lengths = run(knowledge.vectors, knowledge.passages, rows)
+        found = run(knowledge.vectors, knowledge.passages, rows)
+        if batch and rows.shape[0] % shares == 0:
+            found = jax.lax.with_sharding_constraint(found, by_question)
+        vectors, ids, lengths = found
         return Retrieved(rows, retrieval.scores(queries, vectors), rows >= 0), Tokens(ids, lengths)
 
     return retrieval.Index(nearest, gather)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from rag_jax.core import likelihood, reading, retrieval
+from rag_jax.core import collapse, likelihood, reading, retrieval
+from rag_jax.core.collapse import Collapse
 from rag_jax.core.dropout import split
 from rag_jax.core.losses import Objective
 from rag_jax.core.retrieval import LOCAL, Index
@@ -25,6 +26,8 @@ class TrainState(NamedTuple):
     params: RagParams
     opt_state: PyTree[Array]
     key: Key[Array, ""]
+    skipped: Int[Array, ""]  # steps whose loss or gradient was not finite: they changed nothing else
+    skipped_in_a_row: Int[Array, ""]
 
 
 class Metrics(NamedTuple):
@@ -33,7 +36,17 @@ class Metrics(NamedTuple):
     loss: Float[Array, ""]  # nats per target token
     grad_norm: Float[Array, ""]  # before clipping
     recall: Float[Array, ""]  # questions one of whose gold passages is among the K; NaN if none has any
-    prior_entropy: Float[Array, ""]  # nats; near zero: one passage takes all
+    collapse: Collapse  # whether retrieval still tells questions apart
+    skipped: Int[Array, ""]  # steps so far whose loss or gradient was not finite
+    skipped_in_a_row: Int[Array, ""]  # this one included
+
+
+class Seen(NamedTuple):
+    """What of a forward pass the metrics are made of."""
+
+    ids: Int[Array, "B K"]
+    doc_log_prior: Float[Array, "B K"]
+    posterior: Float[Array, "B K"]  # given the whole target
 
 
 class Forward(NamedTuple):
@@ -86,7 +99,11 @@ def gold(
 
 
 class Recipe(NamedTuple):
-    """The parts that a step is made of."""
+    """The parts that a step is made of.
+
+    With more than one of `parts` a batch is computed in as many, one after the other: in the memory of one of them, and
+    with the gradient of the whole. Only dropout is drawn otherwise.
+    """
 
     networks: Networks
     objective: Objective
@@ -95,11 +112,13 @@ class Recipe(NamedTuple):
     max_length: int  # S at most
     search: Search = nearest
     lookup: Index = LOCAL
+    parts: int = 1
 
 
 def init(recipe: Recipe, params: RagParams, key: Key[Array, ""]) -> TrainState:
     """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, recipe.optimizer.init(params), key)
+    step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))  # a state that is donated shares no buffer
+    return TrainState(step, params, recipe.optimizer.init(params), key, skipped, in_a_row)
 
 
 def forward(
@@ -135,24 +154,71 @@ def train_step(
     positives: Int[Array, "B G"],
     found: Found | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Minimise the objective on one batch. `positives` are gold rows, padded with -1; see `forward` for `found`."""
+    """Minimise the objective on one batch. `positives` are gold rows, padded with -1; see `forward` for `found`.
 
-    def objective(params: RagParams) -> tuple[Float[Array, ""], Forward]:
-        seen = forward(recipe, params, knowledge, batch, jax.random.fold_in(state.key, state.step), positives, found)
-        losses = recipe.objective(seen.doc_log_prior, seen.logits, batch.targets, batch.target_mask)
-        return jnp.mean(losses), seen
-
-    (loss, seen), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+    Where the loss or the gradient is not finite, parameters and moments stay as they are.
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    loss, seen, gradient = _gradient(recipe, state.params, knowledge, (batch, positives, found), key)
+    norm = optax.tree.norm(gradient)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax promotes implicitly
         updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
     params: Any = optax.apply_updates(state.params, updates)
+
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    after, before = (params, opt_state), (state.params, state.opt_state)
+    params, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+    skipped = state.skipped + jnp.where(finite, 0, 1)
+    in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
     metrics = Metrics(
         loss=loss / jnp.mean(jnp.sum(batch.target_mask, axis=1).astype(jnp.float32)),
-        grad_norm=optax.tree.norm(gradient),
-        recall=recall(seen.retrieved.ids, positives),
-        prior_entropy=jnp.mean(entropy(seen.doc_log_prior)),
+        grad_norm=norm,
+        recall=recall(seen.ids, positives),
+        collapse=collapse.collapse(seen.ids, seen.doc_log_prior, seen.posterior),
+        skipped=skipped,
+        skipped_in_a_row=in_a_row,
     )
-    return TrainState(state.step + 1, params, opt_state, state.key), metrics
+    return TrainState(state.step + 1, params, opt_state, state.key, skipped, in_a_row), metrics
+
+
+def _gradient(
+    recipe: Recipe, params: RagParams, knowledge: Knowledge, given: PyTree[Array], key: Key[Array, ""]
+) -> tuple[Float[Array, ""], Seen, RagParams]:
+    """The mean loss over a batch, what was seen, and the gradient, computed in `recipe.parts`."""
+
+    def objective(params: RagParams, given: PyTree[Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Seen]:
+        batch, positives, found = given
+        forth = forward(recipe, params, knowledge, batch, key, positives, found)
+        losses = recipe.objective(forth.doc_log_prior, forth.logits, batch.targets, batch.target_mask)
+        told = likelihood.target_log_probs(forth.logits, batch.targets)
+        posterior = likelihood.sequence_doc_posterior(forth.doc_log_prior, told, batch.target_mask)
+        seen = Seen(forth.retrieved.ids, forth.doc_log_prior, posterior)
+        return jnp.mean(losses), jax.lax.stop_gradient(seen)
+
+    differentiate = jax.value_and_grad(objective, has_aux=True)
+    if recipe.parts == 1:
+        (loss, seen), gradient = differentiate(params, given, key)
+        return loss, seen, gradient
+
+    def one(total: PyTree[Array], numbered: PyTree[Array]) -> tuple[PyTree[Array], Seen]:
+        number, part = numbered
+        (loss, seen), gradient = differentiate(params, part, jax.random.fold_in(key, number))
+        return jax.tree.map(jnp.add, total, (loss, gradient)), seen
+
+    none = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    numbered = jnp.arange(recipe.parts), jax.tree.map(lambda each: _dealt(each, recipe.parts), given)
+    (loss, gradient), seen = jax.lax.scan(one, none, numbered)
+    mean = jax.tree.map(lambda total: total / recipe.parts, (loss, gradient))
+    return mean[0], jax.tree.map(_gathered, seen), mean[1]
+
+
+def _dealt(each: Array, parts: int) -> Array:
+    """`[B, ...]` as `[parts, B / parts, ...]`, in turns: every device of a mesh has as much of each part."""
+    return jnp.swapaxes(each.reshape(-1, parts, *each.shape[1:]), 0, 1)
+
+
+def _gathered(dealt: Array) -> Array:
+    return jnp.swapaxes(dealt, 0, 1).reshape(-1, *dealt.shape[2:])
 
 
 def eval_step(
@@ -188,9 +254,3 @@ def recall(ids: Int[Array, "B K"], positives: Int[Array, "B G"]) -> Float[Array,
     same = (ids[:, :, None] == positives[:, None, :]) & (positives >= 0)[:, None, :]
     hits = jnp.sum(jnp.any(same, axis=(1, 2)).astype(jnp.float32))
     return hits / jnp.sum(has_gold.astype(jnp.float32))
-
-
-def entropy(log_probs: Float[Array, "B K"]) -> Float[Array, "B"]:
-    """In nats; passages of probability zero contribute nothing."""
-    terms = jnp.exp(log_probs) * jnp.where(jnp.isneginf(log_probs), 0.0, log_probs)
-    return -jnp.sum(terms, axis=1)

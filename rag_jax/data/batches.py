@@ -1,12 +1,10 @@
 """Questions as arrays: tokenised once, grouped by length, padded to a few shapes.
 
-Every batch is padded to its bucket, one step of a ladder of lengths, and each bucket is one compilation. The order of
-batches is a pure function of the seed: a run that is continued skips what it has seen.
+Every batch is padded to its bucket, one step of a ladder of lengths, and each bucket is one compilation.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from jaxtyping import Int
@@ -25,11 +23,13 @@ Ladder = Sequence[tuple[int, int]]
 class Examples:
     """Tokenised questions with one target each."""
 
+    ids: list[str]  # of the questions
     texts: list[str]  # the questions, as engines that search words read them
     questions: list[list[int]]  # in the tower's vocabulary
     prompts: list[list[int]]  # ` // question </s>` in the generator's
     targets: list[list[int]]  # ` answer </s>`
     positives: Int[np.ndarray, "examples G"]  # rows of the index that hold the answer, padded with -1
+    fixed: Int[np.ndarray, "examples K"]  # rows to be read, best first, found beforehand; -1 where there are fewer
     buckets: Int[np.ndarray, "examples 2"]  # Q and L that each question is padded to
 
     def __len__(self) -> int:
@@ -44,11 +44,13 @@ def tokenize(
     *,
     max_question: int,
     max_target: int,
+    num_docs: int = 0,
     ladder: Ladder,
     from_tower: bool = False,
 ) -> Examples:
-    """Tokenise (question, answer) pairs; `rows` tells which row of the index a passage id has, `ladder` the
-    shapes that questions are padded to. The generator reads the question as it is, or decoded `from_tower`'s tokens.
+    """Tokenise (question, answer) pairs; `rows` tells which row of the index a passage id has, `num_docs` how many of
+    the passages found beforehand are read, `ladder` the shapes that questions are padded to. The generator reads the
+    question as it is, or decoded `from_tower`'s tokens.
 
     Questions must fit whole, in either vocabulary, as targets must. Raises `InputError` for one that does not.
     """
@@ -64,11 +66,11 @@ def tokenize(
             raise _too_long(
                 f"answer {answer[:40]!r} of question {question.id!r}", len(target), "max_target", max_target
             )
-    gold = [[rows[i] for i in question.positive_ids if i in rows] for question, _ in pairs]
-    width = max(1, *map(len, gold), 1)
     buckets = [bucket(len(q), len(prompt), ladder) for q, prompt in zip(questions, prompts, strict=True)]
-    positives = np.asarray(pad(gold, width, -1).ids)
-    return Examples(texts, questions, prompts, targets, positives, np.asarray(buckets, np.int32))
+    positives = _rows([question.positive_ids for question, _ in pairs], rows)
+    fixed = _rows([question.passage_ids[:num_docs] for question, _ in pairs], rows, num_docs)
+    ids = [question.id for question, _ in pairs]
+    return Examples(ids, texts, questions, prompts, targets, positives, fixed, np.asarray(buckets, np.int32))
 
 
 def fitting(
@@ -77,13 +79,6 @@ def fitting(
     """The pairs whose target has `max_target` tokens at most."""
     targets = vocabulary.targets([answer for _, answer in pairs])
     return [pair for pair, target in zip(pairs, targets, strict=True) if len(target) <= max_target]
-
-
-def order(examples: Examples, batch_size: int, seed: int, skip: int = 0) -> Iterator[Int[np.ndarray, "B"]]:
-    """The numbers of each shuffled batch's examples, without end, from batch `skip` on: a pure function of the seed."""
-    if len(examples) == 0:
-        raise InputError("no examples to train on; give a question file that holds some")
-    return islice(_plan(examples, batch_size, seed), skip, None)
 
 
 def in_order(
@@ -120,18 +115,10 @@ def collate(examples: Examples, chosen: Int[np.ndarray, "B"], vocabulary: Vocabu
     )
 
 
-def _plan(examples: Examples, batch_size: int, seed: int) -> Iterator[Int[np.ndarray, "B"]]:
-    """Walk shuffled epochs; a bucket's batch is due when it is full, what is left over waits for the next epoch."""
-    waiting: dict[tuple[int, int], list[int]] = {}
-    epoch = 0
-    while True:
-        for example in np.random.default_rng([seed, epoch]).permutation(len(examples)):
-            queue = waiting.setdefault(tuple(examples.buckets[example].tolist()), [])
-            queue.append(example)
-            if len(queue) == batch_size:
-                yield np.asarray(queue)
-                queue.clear()
-        epoch += 1
+def _rows(named: Sequence[Sequence[str]], rows: Mapping[str, int], width: int = 1) -> Int[np.ndarray, "examples G"]:
+    """Rows of the index by passage ids, in `width` columns or as many as are needed, padded with -1."""
+    found = [[rows[i] for i in ids if i in rows] for ids in named]
+    return np.asarray(pad(found, max(width, *map(len, found), 0), -1).ids)
 
 
 def _too_long(what: str, tokens: int, key: str, limit: int) -> InputError:

@@ -3,8 +3,8 @@
     {"id": "nq-1", "question": "who wrote emma", "answers": ["Jane Austen", "Austen"], "positive_ids": [17, "18"]}
 
 `id` defaults to the line's number, counted from 1. `answers` may be one string, and may be called `answer`, as in the
-files of NQ-open. `positive_ids` names the passages that hold the answer, where they are known. Other fields are
-ignored.
+files of NQ-open. `positive_ids` names the passages that hold the answer, where they are known; `passage_ids`, best
+first, those that a search found beforehand and training is to read. Other fields are ignored.
 """
 
 from collections.abc import Iterable
@@ -16,12 +16,13 @@ from rag_jax.errors import InputError
 
 
 class Question(NamedTuple):
-    """A question, every answer that counts as right, and the ids of the passages known to hold one."""
+    """A question, every answer that counts as right, and ids of passages: known to hold one, found beforehand."""
 
     id: str
     question: str
     answers: tuple[str, ...]
     positive_ids: tuple[str, ...] = ()
+    passage_ids: tuple[str, ...] = ()
 
 
 def read_questions(path: str | Path) -> list[Question]:
@@ -58,13 +59,15 @@ def read_asked(path: str | Path) -> list[tuple[str, str]]:
     return asked
 
 
-def training_pairs(questions: Iterable[Question], all_answers: bool) -> list[tuple[Question, str]]:
+def training_pairs(questions: Iterable[Question], answers: str) -> list[tuple[Question, str]]:
     """The (question, target) pairs of a training set.
 
-    With `all_answers` one pair per question and answer, as the RAG paper trains on Natural Questions and WebQuestions
-    (Lewis et al. 2020); otherwise one pair per question, with its first answer.
+    `answers` "all": one pair per question and answer, as the RAG paper trains on Natural Questions and WebQuestions
+    (Lewis et al. 2020); "sampled": the same pairs, of which an epoch draws one per question; "first": one pair per
+    question, with its first answer.
     """
-    return [(question, answer) for question in questions for answer in question.answers[: None if all_answers else 1]]
+    count = 1 if answers == "first" else None
+    return [(question, answer) for question in questions for answer in question.answers[:count]]
 
 
 def _question(row: dict[str, Any], number: int, place: str) -> Question:
@@ -74,7 +77,8 @@ def _question(row: dict[str, Any], number: int, place: str) -> Question:
         id=checked_id(row.get("id", number), "id", place),
         question=checked_text(row.get("question"), "question", place),
         answers=_answers(row, place),
-        positive_ids=_positive_ids(row, place),
+        positive_ids=_ids(row, "positive_ids", place),
+        passage_ids=_ids(row, "passage_ids", place),
     )
 
 
@@ -88,8 +92,8 @@ def _answers(row: dict[str, Any], place: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(checked_text(answer, name, place) for answer in answers))
 
 
-def _positive_ids(row: dict[str, Any], place: str) -> tuple[str, ...]:
-    ids = row.get("positive_ids", [])
+def _ids(row: dict[str, Any], name: str, place: str) -> tuple[str, ...]:
+    ids = row.get(name, [])
     if not isinstance(ids, list):
-        raise InputError(f'{place}: "positive_ids" is not a list; write it as a list of passage ids')
-    return tuple(dict.fromkeys(checked_id(item, "positive_ids", place) for item in ids))
+        raise InputError(f'{place}: "{name}" is not a list; write it as a list of passage ids')
+    return tuple(dict.fromkeys(checked_id(item, name, place) for item in ids))

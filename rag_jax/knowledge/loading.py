@@ -19,7 +19,6 @@ from jaxtyping import PyTree
 from rag_jax.core import retrieval
 from rag_jax.core.sharding import sharded
 from rag_jax.core.vectors import quantise
-from rag_jax.errors import InputError
 from rag_jax.knowledge.pieces import Rows
 from rag_jax.knowledge.store import Store
 from rag_jax.types import Knowledge, Tokens
@@ -31,25 +30,26 @@ STEPS = 32  # sizes of an index between one power of two and the next
 
 @dataclass(frozen=True)
 class Placement:
-    """How many devices an index is spread over, and in which precision its vectors are kept."""
+    """The devices that an index is spread over, all axes of their mesh together, and the precision of its vectors."""
 
-    shards: int = 1
+    mesh: Mesh | None = None  # None: one device, the default
     precision: Precision = "float32"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.shards <= len(jax.devices()):
-            there = len(jax.devices())
-            raise InputError(f"an index over {self.shards} devices, there {_are(there)}; give 1 to {there}")
+    batch: tuple[str, ...] = ()  # the axes that split the questions of a batch, where they divide it
 
     @property
-    def mesh(self) -> Mesh:
-        """The devices."""
-        return Mesh(np.asarray(jax.devices()[: self.shards]), ("index",))
+    def shards(self) -> int:
+        """The number of devices."""
+        return 1 if self.mesh is None else self.mesh.size
 
     @property
     def index(self) -> retrieval.Index:
         """How a program reaches knowledge that was placed so."""
-        return retrieval.LOCAL if self.shards == 1 else _sharded(self.shards)
+        return retrieval.LOCAL if self.mesh is None else _sharded(self.mesh, self.batch)
+
+    @property
+    def whole(self) -> NamedSharding | None:
+        """Where the results of a program belong that every process is to read; None: wherever they are."""
+        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
 
     def knowledge(self, store: Store) -> Knowledge:
         """A store on the devices."""
@@ -65,17 +65,29 @@ class Placement:
         return Knowledge(vectors, Tokens(jnp.zeros((1, 0), jnp.int32), jnp.zeros(1, jnp.int32)), alive)
 
     def everywhere(self, tree: PyTree) -> PyTree:
-        """Whole on every device: parameters, beside an index that is spread."""
-        return tree if self.shards == 1 else jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        """Beside an index that is spread: what is on this process's device alone, whole on every device.
+
+        Arrays that are on the mesh already stay as they are.
+        """
+        if self.mesh is None:
+            return tree
+        devices, place = set(self.mesh.devices.flat), NamedSharding(self.mesh, PartitionSpec())
+
+        def whole(leaf: Any) -> jax.Array:
+            if isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices:
+                return leaf
+            held = np.asarray(leaf)
+            return jax.make_array_from_callback(held.shape, place, lambda index: held[index])
+
+        return jax.tree.map(whole, tree)
 
     def _load(self, rows: int, stored: Rows, convert: Callable) -> PyTree:
-        share = rows // self.shards
-        devices = list(self.mesh.devices.flat)
-        shares = [_filled(stored, n * share, share, convert, device) for n, device in enumerate(devices)]
-        if self.shards == 1:
-            return shares[0]
-        spread = NamedSharding(self.mesh, PartitionSpec("index"))
-        shares = [jax.device_put(share, device) for share, device in zip(shares, devices, strict=True)]
+        share, process = rows // self.shards, jax.process_index()
+        if self.mesh is None:
+            return _filled(stored, 0, share, convert, jax.local_devices()[0])
+        own = [(n, device) for n, device in enumerate(self.mesh.devices.flat) if device.process_index == process]
+        shares = [jax.device_put(_filled(stored, n * share, share, convert, device), device) for n, device in own]
+        spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
 
         def joined(*each: jax.Array) -> jax.Array:
             return jax.make_array_from_single_device_arrays((rows, *each[0].shape[1:]), spread, list(each))
@@ -107,8 +119,8 @@ def _put(held: Any, piece: Any, start: int) -> Any:
 
 
 @lru_cache
-def _sharded(shards: int) -> retrieval.Index:
-    return sharded(Placement(shards).mesh, "index")
+def _sharded(mesh: Mesh, batch: tuple[str, ...]) -> retrieval.Index:
+    return sharded(mesh, mesh.axis_names, batch)
 
 
 CONVERT = {
@@ -116,7 +128,3 @@ CONVERT = {
     "bfloat16": jax.jit(lambda vectors: vectors.astype(jnp.bfloat16)),
     "int8": jax.jit(quantise),
 }
-
-
-def _are(count: int) -> str:
-    return "is one" if count == 1 else f"are {count}"

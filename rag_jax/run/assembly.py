@@ -38,7 +38,7 @@ def assemble(
     """
     towers, reader = read_towers(config), read_reader(config, workdir / "tokenizer.json", corpus or [])
     kept = workdir / "tokenizer.json"
-    if not kept.exists():
+    if not kept.exists() and jax.process_index() == 0:
         reader.vocabulary.tokenizer.save(str(kept))
     return Parts(config, towers, reader, _store(config, workdir, corpus, towers, reader, encoded))
 

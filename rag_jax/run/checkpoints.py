@@ -1,84 +1,150 @@
-"""Training states on disk, through orbax: saved whole or not at all, and the newest one found again.
+"""Training states on disk, through orbax: saved whole or not at all, and the newest one that is whole found again.
 
-Each checkpoint has two items: the parameters, which are all that an answer needs, and the rest of the training state.
+Each checkpoint has three items: the parameters, which are all that an answer needs; the rest of the training state; and
+what the host must know to go on, as JSON.
 """
 
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from rag_jax.core.training import TrainState
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.types import RagParams
+
+Place = dict[str, Any]
+"""Where the host stood, as JSON: the input's position, metrics not yet written, the index's version."""
 
 
 class Checkpoints:
-    """The `checkpoints/` of a workdir; the last two are kept."""
+    """The `checkpoints/` of a workdir; the last two are kept. Of several processes each writes what it holds."""
 
     def __init__(self, workdir: Path):
         self.folder = (workdir / "checkpoints").absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=2)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def save(self, state: TrainState) -> None:
-        """Write a state under its step's number; returns before the disk is done."""
+    def save(self, state: TrainState, place: Place) -> None:
+        """Write a state under its step's number; returns before the disk is done.
+
+        Raises `InputError` where this one or the one before it could not be written: those before are whole.
+        """
         if int(state.step) not in self._manager.all_steps():
             rest = ocp.args.StandardSave(_rest(state))
-            self._save(int(state.step), params=ocp.args.StandardSave(state.params), rest=rest)
+            params = ocp.args.StandardSave(state.params)
+            self._save(int(state.step), params=params, rest=rest, place=ocp.args.JsonSave(place))
 
     def save_params(self, params: RagParams) -> None:
         """Write parameters that no training here led to, as step 0."""
         self._save(0, params=ocp.args.StandardSave(params))
 
-    def restore(self, first: Callable[[], TrainState]) -> TrainState | None:
-        """The newest state, shaped as `first()` would be (it is traced, not run); None where there is none.
+    def restore(
+        self, shapes: TrainState, shardings: TrainState | None = None, tell: Callable[[str], None] = warn
+    ) -> tuple[TrainState, Place] | None:
+        """The newest state that can be read, as spread as `shardings` say; None where there are parameters at most.
 
-        Raises `InputError` for a checkpoint that is damaged or of other shapes.
+        Newer ones that are damaged are put aside, and `tell` hears of them. Raises `InputError` where none is whole.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        shapes = jax.eval_shape(first)
-        if not (self.folder / str(step) / "rest").exists():  # parameters that came from elsewhere: training begins
-            params = self._restore(step, params=shapes.params)["params"]
-            return first()._replace(params=params)
-        stored = self._restore(step, params=shapes.params, rest=jax.eval_shape(lambda: _rest(first())))
-        rest = stored["rest"]
-        return TrainState(rest["step"], stored["params"], rest["opt_state"], jax.random.wrap_key_data(rest["key"]))
+        steps = [step for step in self._manager.all_steps() if (self.folder / str(step) / "rest").exists()]
+        return self._newest(steps, lambda step: self._restore_state(step, shapes, shardings), tell, aside=True)
 
-    def restore_params(self, like: RagParams) -> RagParams | None:
-        """The parameters of the newest checkpoint, shaped as `like`; None where there is none. Raises as `restore`."""
-        step = self._manager.latest_step()
-        return None if step is None else self._restore(step, params=jax.eval_shape(lambda: like))["params"]
+    def restore_params(self, like: RagParams, tell: Callable[[str], None] = warn) -> RagParams | None:
+        """The newest parameters that can be read, shaped as `like`; None where there are none. Raises as `restore`."""
+        shapes = jax.eval_shape(lambda: like)
+        steps = self._manager.all_steps()
+        return self._newest(steps, lambda step: self._restore(step, params=_wanted(shapes, None))["params"], tell)
+
+    def wait(self) -> None:
+        """Until what is being written is on the disk. Raises as `save`."""
+        with self._written():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait for what is being written."""
-        self._manager.wait_until_finished()
+        """Wait for what is being written. Raises as `save`."""
+        self.wait()
         self._manager.close()
 
     def _save(self, step: int, **items: Any) -> None:
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        with self._written():
+            self._manager.save(step, args=ocp.args.Composite(**items))
 
-    def _restore(self, step: int, **shapes: PyTree) -> Any:
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-        def wanted(like: PyTree) -> Any:
-            leaves = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
-            return ocp.args.StandardRestore(leaves)
-
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
         try:
-            items = {name: wanted(like) for name, like in shapes.items()}
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
-            folder, reason = self.folder / str(step), str(error).strip().partition("\n")[0]
-            remedy = "delete that folder to go on from the checkpoint before it"
-            raise InputError(f"{folder}: cannot be restored ({reason[:200]}); {remedy}") from error
+            yield
+        except Exception as error:  # a full disk reaches us through tensorstore and orbax, as many kinds
+            remedy = "make room, then run the same command again: it goes on from the last checkpoint that is whole"
+            raise InputError(f"{self.folder}: a checkpoint cannot be written ({_reason(error)}); {remedy}") from error
+
+    def _newest(
+        self, steps: Sequence[int], restore: Callable[[int], Any], tell: Callable[[str], None], aside: bool = False
+    ) -> Any:
+        """What `restore` makes of the newest step it can; damaged ones after it are put `aside` for training."""
+        failed: list[tuple[Path, str]] = []
+        for step in sorted(steps, reverse=True):
+            try:
+                found = restore(step)
+            except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
+                failed.append((self.folder / str(step), _reason(error)))
+                continue
+            for folder, reason in failed:
+                tell(f"{folder}: cannot be restored ({reason}); going on from step {step}")
+            if failed and aside:
+                self._put_aside([folder for folder, _ in failed])
+            return found
+        if failed:
+            folder, reason = failed[0]
+            raise InputError(f"{folder}: cannot be restored ({reason}); give the config it was made with, or delete it")
+        return None
+
+    def _put_aside(self, folders: list[Path]) -> None:
+        """Give damaged checkpoints names that are no steps: their numbers are free, and nothing is lost."""
+        if jax.process_index() == 0:
+            for folder in folders:
+                folder.rename(folder.with_name(f"{folder.name}.damaged-{time.time_ns()}"))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are put aside")
+        self._manager.reload()
+
+    def _restore_state(self, step: int, shapes: TrainState, shardings: TrainState | None) -> tuple[TrainState, Place]:
+        params = _wanted(shapes.params, None if shardings is None else shardings.params)
+        rest = _wanted(jax.eval_shape(_rest, shapes), None if shardings is None else _without_params(shardings))
+        stored = self._restore(step, params=params, rest=rest, place=ocp.args.JsonRestore())
+        return _state(stored["params"], stored["rest"]), stored["place"]
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+
+def _wanted(shapes: PyTree, shardings: PyTree | None) -> ocp.args.StandardRestore:
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    places = jax.tree.map(lambda _: here, shapes) if shardings is None else shardings
+
+    def leaf(like: Any, place: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=place)
+
+    return ocp.args.StandardRestore(jax.tree.map(leaf, shapes, places))
 
 
 def _rest(state: TrainState) -> dict[str, PyTree]:
     """All of a state but its parameters, with its key as the numbers that can be stored."""
-    return {"step": state.step, "opt_state": state.opt_state, "key": jax.random.key_data(state.key)}
+    return {**_without_params(state), "key": jax.random.key_data(state.key)}
+
+
+def _without_params(state: TrainState) -> dict[str, PyTree]:
+    return {name: each for name, each in state._asdict().items() if name != "params"}
+
+
+def _state(params: RagParams, rest: dict[str, PyTree]) -> TrainState:
+    return TrainState(**{**rest, "params": params, "key": jax.random.wrap_key_data(rest["key"])})
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().partition("\n")[0] or type(error).__name__)[:200]

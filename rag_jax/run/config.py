@@ -27,7 +27,9 @@ class Data:
     passages: Path | None = None  # None, and no index: closed book, the generator reads the question alone
     train: Path | None = None
     evaluation: Path | None = None  # questions of the final evaluation
-    all_answers: bool = False  # one training pair per gold answer, as the paper trains NQ and WebQuestions
+    # of several gold answers: the first; all, a pair for each, as the paper trains NQ and WebQuestions; or one of them,
+    # drawn anew in each epoch
+    answers: Literal["first", "all", "sampled"] = "first"
     passage_words: int = 100  # longer passages are cut into pieces of this many words
     index: Path | None = None  # where the knowledge store is, or is to be built; None: in the workdir
 
@@ -50,10 +52,10 @@ class Retriever:
     max_question: int = 128  # tokens, in either vocabulary
     max_passage: int = 256  # tokens of a passage that the tower reads
     passage_template: str = "{title}. {text}"  # what it reads of a passage
-    # device: exact, inside the program; on the host: faiss (as the index was built with), bm25, hybrid (dense and bm25)
-    engine: Literal["device", "faiss", "bm25", "hybrid"] = "device"
+    # device: exact, inside the program; on the host: faiss (as the index was built with), bm25, hybrid (dense and
+    # bm25); fixed: training reads the passages that the question file names, all else searches as device does
+    engine: Literal["device", "faiss", "bm25", "hybrid", "fixed"] = "device"
     precision: Literal["float32", "bfloat16", "int8"] = "float32"  # of the vectors on the device
-    shards: int = 1  # devices that the index is spread over
     staleness: int = 0  # steps of training by which a search on the host may lag behind the question tower; 0: exact
 
 
@@ -96,6 +98,41 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class Mesh:
+    """How devices share the work; the product is their number. The index is spread over all of them."""
+
+    data: int = 1  # copies of the parameters, each reading its share of the batch
+    fsdp: int = 1  # devices that share parameters and moments, and the batch as well
+    tensor: int = 1  # devices that share each matrix product
+
+    @property
+    def size(self) -> int:
+        """The devices of the mesh."""
+        return self.data * self.fsdp * self.tensor
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What a step costs in memory and time; the results are the same but for rounding."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the networks; parameters, moments, likelihood: float32
+    # what is computed again in the backward pass: nothing; all but the matrix products; each layer
+    remat: Literal["none", "dots", "full"] = "none"
+    scan: bool = False  # layers as one loop: compiles in a fraction of the time
+    attention: Literal["plain", "fused"] = "plain"
+    accumulate: int = 1  # parts that a batch is computed in, one after the other
+    cache: Path | None = None  # a folder where compiled programs are kept for the next run
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Where a run is watched, besides the terminal and its files."""
+
+    tensorboard: bool = False  # event files in the workdir
+    wandb: str | None = None  # a project of Weights & Biases; needs its package
+
+
+@dataclass(frozen=True)
 class Config:
     """One training run."""
 
@@ -104,6 +141,9 @@ class Config:
     generator: Generator = field(default_factory=Generator)
     optimizer: Optimizer = field(default_factory=Optimizer)
     decoding: Decoding = field(default_factory=Decoding)  # how answers are found, unless asked for otherwise
+    mesh: Mesh = field(default_factory=Mesh)
+    compute: Compute = field(default_factory=Compute)
+    watch: Watch = field(default_factory=Watch)
     model: Literal["token", "sequence"] = "token"
     start_from: Path | None = None  # a workdir whose parameters this run starts from
     closed_book: Path | None = None  # the workdir of a closed-book run, reported beside this one's scores
@@ -114,6 +154,8 @@ class Config:
     seed: int = 0
     log_every: int = 10  # steps
     save_every: int = 500  # steps
+    eval_every: int | None = None  # steps; None: at the end only
+    max_bad_steps: int = 10  # steps in a row without a finite loss and gradient, after which training stops
     eval_batch: int = 64
 
 
@@ -132,7 +174,7 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
 
     Raises `InputError` for an unknown name, with the nearest real one, and for a value of another type.
     """
-    known = {name.replace("_", "-") for name in keys(Config)}
+    known = {name.replace("_", "-") for name in names(Config)}
     for argument in arguments:
         name = argument.partition("=")[0].removeprefix("--").replace("_", "-")
         if argument.startswith("--") and name.removeprefix("no-") not in known and not _is_negation(name, known):
@@ -142,12 +184,12 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     return parse(Config, arguments, remedy=remedy, default=config)
 
 
-def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
+def names(kind: type = Config, prefix: str = "") -> Iterator[str]:
     """The dotted names of all fields."""
     hints = typing.get_type_hints(kind)
     for each in dataclasses.fields(kind):
         if dataclasses.is_dataclass(hints[each.name]):
-            yield from keys(hints[each.name], f"{prefix}{each.name}.")
+            yield from names(hints[each.name], f"{prefix}{each.name}.")
         else:
             yield prefix + each.name
 
@@ -196,6 +238,6 @@ def _revive(kind: Any, value: Any, where: str) -> Any:
 
 
 def _is_negation(name: str, known: set[str]) -> bool:
-    """tyro spells a boolean's negation `--data.no-all-answers`."""
+    """tyro spells a boolean's negation `--compute.no-scan`."""
     room, _, leaf = name.rpartition(".")
     return leaf.startswith("no-") and ".".join(filter(None, (room, leaf[3:]))) in known

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int
 
-from rag_jax.data.batches import Examples, collate, order
-from rag_jax.run import programs
+from rag_jax.data.batches import Examples, collate
+from rag_jax.data.stream import stream
+from rag_jax.run import devices, programs
 from rag_jax.run.lookup import HostSearch, Looked, ahead, among
 from rag_jax.run.parts import Parts
 from rag_jax.types import Batch, Found, Knowledge, RagParams, host
@@ -19,36 +20,64 @@ class Given(NamedTuple):
 
     knowledge: Knowledge
     batch: Batch
-    positives: Int[np.ndarray, "B G"]
+    positives: Int[Array, "B G"]
     found: Found | None
 
 
-def feed(parts: Parts, examples: Examples, skip: int, params: Callable[[], RagParams]) -> Iterator[Given]:
-    """Without end, from step `skip` on. `params` are those of the moment: a host engine encodes questions with them."""
-    config = parts.config
-    chosen = order(examples, config.batch_size, config.seed, skip)
-    outside = parts.host_search if config.retriever.mode != "gold" else None
+class Drawn(NamedTuple):
+    """One batch of the stream, and the stream's place behind it."""
+
+    examples: Int[np.ndarray, "B"]  # their numbers
+    batch: Batch
+    place: dict[str, Any]
+
+
+def feed(
+    parts: Parts, examples: Examples, place: dict[str, Any] | None, params: Callable[[], RagParams]
+) -> Iterator[tuple[Given, Drawn]]:
+    """Without end, from a `place` of the stream on (None: its beginning).
+
+    Of several processes each reads its own share of a batch. `params` are those of the moment: a host engine encodes
+    questions with them.
+    """
+    c = parts.config
+    drawn = _drawn(parts, examples, place)
+    outside = parts.host_search if c.retriever.mode != "gold" else None
     if outside is None:
-        knowledge = parts.placement.knowledge(parts.store)
-        for each in chosen:
-            yield Given(knowledge, collate(examples, each, parts.vocabulary), host(examples.positives[each]), None)
+        for each in drawn:
+            fixed = None if c.retriever.engine != "fixed" else Found(_share(parts, examples.fixed, each), None)
+            yield Given(parts.knowledge, each.batch, _share(parts, examples.positives, each), fixed), each
         return
-    batches = ((each, collate(examples, each, parts.vocabulary)) for each in chosen)
     look = partial(_look, parts, outside, examples, params)
-    for (each, batch), looked in ahead(batches, look, config.retriever.staleness):
+    for each, looked in ahead(drawn, look, c.retriever.staleness):
         assert looked.rows is not None
-        yield Given(looked.knowledge, batch, host(among(examples.positives[each], looked.rows)), looked.found)
+        gold = host(among(examples.positives[each.examples], looked.rows))
+        knowledge, gold, found = parts.placement.everywhere((looked.knowledge, gold, looked.found))
+        yield Given(knowledge, each.batch, gold, found), each
+
+
+def _drawn(parts: Parts, examples: Examples, place: dict[str, Any] | None) -> Iterator[Drawn]:
+    c = parts.config
+    numbers = stream(examples, c.batch_size, c.seed, c.data.answers == "sampled")
+    if place is not None:
+        numbers.set_state(place)
+    for each in numbers:
+        read = partial(_collated, parts, examples, each)
+        yield Drawn(each, devices.share(parts.mesh, c.batch_size, read), numbers.get_state())
+
+
+def _collated(parts: Parts, examples: Examples, chosen: Int[np.ndarray, "B"], own: slice) -> Batch:
+    return collate(examples, chosen[own], parts.vocabulary)
+
+
+def _share(parts: Parts, rows: Int[np.ndarray, "examples G"], drawn: Drawn) -> Any:
+    return devices.share(parts.mesh, len(drawn.examples), lambda own: host(rows[drawn.examples[own]]))
 
 
 def _look(
-    parts: Parts,
-    outside: HostSearch,
-    examples: Examples,
-    params: Callable[[], RagParams],
-    item: tuple[Int[np.ndarray, "B"], Batch],
+    parts: Parts, outside: HostSearch, examples: Examples, params: Callable[[], RagParams], drawn: Drawn
 ) -> Callable[[], Looked]:
     """Encode on the device now; what is returned waits for that, and searches."""
-    each, batch = item
-    vectors = programs.encoding(parts.networks)(params(), batch.question)
-    texts = [examples.texts[i] for i in each]
+    vectors = programs.encoding(parts.networks, parts.placement)(params(), drawn.batch.question)
+    texts = [examples.texts[i] for i in drawn.examples]
     return lambda: outside(texts, np.asarray(vectors), parts.num_docs)

@@ -1,12 +1,12 @@
-"""What a run or an answer is composed of, and the training step that its config asks for."""
+"""What a run or an answer is composed of."""
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
-import optax
+from jax.sharding import Mesh
 from tokenizers import Tokenizer
 
-from rag_jax.core import losses, optimizers, training
+from rag_jax.core import training
 from rag_jax.core.search import Limits
 from rag_jax.data.tokenizers import Vocabulary
 from rag_jax.errors import InputError
@@ -15,17 +15,10 @@ from rag_jax.knowledge.loading import Placement
 from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store
 from rag_jax.models import bart, bert
+from rag_jax.run import devices, recipes
 from rag_jax.run.config import Config
 from rag_jax.run.lookup import HostSearch, host_search
-from rag_jax.types import Networks, Params, RagParams
-
-OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
-TRAINING = {  # by the retriever's mode: what becomes of the question tower, and where the passages come from
-    "trained": (lambda tower: tower, training.nearest),
-    "frozen": (training.frozen, training.nearest),
-    "gold": (training.absent, training.gold),
-    "closed book": (training.absent, training.nearest),
-}
+from rag_jax.types import Knowledge, Networks, Params, RagParams
 
 
 @dataclass(frozen=True)
@@ -66,8 +59,8 @@ class Parts:
 
     @property
     def networks(self) -> Networks:
-        """The networks as pure functions."""
-        return Networks(bert.tower(self.towers.config), bart.generator(self.reader.config))
+        """The networks as pure functions, as answers are computed."""
+        return recipes.answering(self.config, self.towers.config, self.reader.config)
 
     @property
     def first(self) -> RagParams:
@@ -83,10 +76,20 @@ class Parts:
         """K; closed book there is one passage, an empty one."""
         return 1 if self.store.is_closed_book else self.config.retriever.num_docs
 
+    @cached_property
+    def mesh(self) -> Mesh | None:
+        """The devices that share the work; None: one alone."""
+        return devices.mesh(self.config)
+
     @property
     def placement(self) -> Placement:
         """Where the index is kept, and how the programs reach it."""
-        return Placement(self.config.retriever.shards, self.config.retriever.precision)
+        return Placement(self.mesh, self.config.retriever.precision, ("data", "fsdp"))
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        """The index on the device, or spread over several."""
+        return self.placement.knowledge(self.store)
 
     @cached_property
     def host_search(self) -> HostSearch | None:
@@ -107,12 +110,8 @@ class Parts:
     @property
     def recipe(self) -> training.Recipe:
         """The training step's parts."""
-        c = self.config
-        objective = partial(OBJECTIVES[c.model], label_smoothing=c.optimizer.label_smoothing)
-        change, search = TRAINING[c.retriever.mode if not c.data.is_closed_book else "closed book"]
-        networks = self.networks._replace(tower=change(self.networks.tower))
-        lookup = self.placement.index
-        return training.Recipe(networks, objective, _optimizer(c), self.num_docs, c.generator.max_input, search, lookup)
+        sizes = self.towers.config, self.reader.config
+        return recipes.recipe(self.config, *sizes, self.num_docs, self.placement)
 
 
 def token_id(words: Vocabulary, token: str, name: str) -> int:
@@ -121,21 +120,3 @@ def token_id(words: Vocabulary, token: str, name: str) -> int:
     if found is None:
         raise InputError(f"{name} is {token!r}, no token of the generator; give one of its vocabulary")
     return found
-
-
-def learning_rates(config: Config, peak: float | None = None) -> optax.Schedule:
-    """The schedule of the generator's learning rate, or the same schedule with another peak."""
-    c = config.optimizer
-    return optimizers.warmup_linear_decay(c.learning_rate if peak is None else peak, c.warmup, config.steps)
-
-
-def _optimizer(config: Config) -> optax.GradientTransformation:
-    c, rates = config.optimizer, partial(learning_rates, config)
-    if c.kind == "muon":
-        generator = optimizers.muon(rates(), rates(c.adam_learning_rate), c.weight_decay)
-    else:
-        generator = optimizers.adamw(rates(), c.weight_decay)
-    tower = optimizers.adamw(rates(c.tower_learning_rate), c.weight_decay)
-    if config.retriever.mode != "trained":
-        tower = optax.set_to_zero()
-    return optimizers.rag(tower, generator, c.clip)

@@ -1,4 +1,7 @@
-"""The facade's compiled programs, from token ids to answers: one for each composition, whatever the index holds."""
+"""The facade's compiled programs, from token ids to answers: one for each composition, whatever the index holds.
+
+On a mesh of several processes each of them runs the same program and has its results.
+"""
 
 from functools import lru_cache, partial
 
@@ -9,11 +12,13 @@ from jaxtyping import Array
 
 from rag_jax.core import decoding, training
 from rag_jax.core.decoding import Answered
-from rag_jax.core.retrieval import LOCAL, Index
 from rag_jax.core.search import Limits
+from rag_jax.knowledge.loading import Placement
 from rag_jax.run.decoders import Decoding, Words
-from rag_jax.run.parts import OBJECTIVES
+from rag_jax.run.recipes import OBJECTIVES
 from rag_jax.types import Found, Knowledge, Networks, RagParams, Tokens
+
+ONE = Placement()
 
 
 @lru_cache
@@ -25,7 +30,7 @@ def answering(
     words: Words,
     num_docs: int,
     max_length: int,
-    index: Index = LOCAL,
+    place: Placement = ONE,
 ):
     """The compiled program from question tokens to answers: one for each composition, whatever the index holds."""
 
@@ -43,14 +48,14 @@ def answering(
             decoder=decoder,
             num_docs=num_docs,
             max_length=max_length,
-            index=index,
+            index=place.index,
         )
 
-    return jax.jit(program)
+    return jax.jit(program, out_shardings=place.whole)
 
 
 @lru_cache
-def choosing(networks: Networks, model: str, limits: Limits, num_docs: int, max_length: int, index: Index = LOCAL):
+def choosing(networks: Networks, model: str, limits: Limits, num_docs: int, max_length: int, place: Placement = ONE):
     judge = decoding.by_token if model == "token" else decoding.by_sequence
 
     def program(params, knowledge, question, prompt, labels, found) -> Answered:
@@ -58,32 +63,32 @@ def choosing(networks: Networks, model: str, limits: Limits, num_docs: int, max_
         answers = jax.tree.map(lambda each: jnp.repeat(each[None], batch, axis=0), labels)
         nothing = Tokens(jnp.zeros((batch, 0), jnp.int32), jnp.zeros(batch, jnp.int32))
         decoder = partial(decoding.choose, answers=answers, judge=judge, limits=limits)
-        fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length, "index": index}
+        fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length, "index": place.index}
         return decoding.answer(networks, params, knowledge, question, prompt, nothing, found, **fixed)
 
-    return jax.jit(program)
+    return jax.jit(program, out_shardings=place.whole)
 
 
 @lru_cache
-def scoring(networks: Networks, model: str, num_docs: int, max_length: int, index: Index = LOCAL):
+def scoring(networks: Networks, model: str, num_docs: int, max_length: int, place: Placement = ONE):
     parts = networks, OBJECTIVES[model], optax.identity(), num_docs, max_length
-    recipe = training.Recipe(*parts, lookup=index)
-    return jax.jit(partial(training.eval_step, recipe))
+    recipe = training.Recipe(*parts, lookup=place.index)
+    return jax.jit(partial(training.eval_step, recipe), out_shardings=place.whole)
 
 
 @lru_cache
-def searching(networks: Networks, num_docs: int, index: Index = LOCAL):
+def searching(networks: Networks, num_docs: int, place: Placement = ONE):
     def search(params: RagParams, knowledge: Knowledge, question: Tokens, excluded: Array | None = None) -> Found:
-        return index.nearest(networks.tower(params.question_tower, question), knowledge, num_docs, excluded)
+        return place.index.nearest(networks.tower(params.question_tower, question), knowledge, num_docs, excluded)
 
-    return jax.jit(search)
+    return jax.jit(search, out_shardings=place.whole)
 
 
 @lru_cache
-def encoding(networks: Networks):
+def encoding(networks: Networks, place: Placement = ONE):
     """Questions to vectors, for searches outside the programs."""
 
     def encode(params: RagParams, question: Tokens) -> Array:
         return networks.tower(params.question_tower, question)
 
-    return jax.jit(encode)
+    return jax.jit(encode, out_shardings=place.whole)

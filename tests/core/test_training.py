@@ -183,7 +183,7 @@ def test_a_frozen_tower_has_no_dropout(key):
 def test_an_absent_tower_has_no_opinion_and_learns_nothing():
     before, after, metrics = one_step(recipe(tower=training.absent(bag_of_words)))
     np.testing.assert_array_equal(before.question_tower, after.question_tower)
-    close(metrics.prior_entropy, np.log(K))
+    close(metrics.collapse.prior_entropy, np.log(K))
 
 
 def test_gold_passages_are_read_in_their_order_and_missing_ones_are_masked():
@@ -246,13 +246,7 @@ def test_the_gradients_norm_is_told_before_clipping():
 
 def test_the_priors_entropy_is_told():
     prior, *_ = paper()
-    close(one_step(recipe())[2].prior_entropy, np.mean([-sum(p * np.log(p) for p in row) for row in prior]))
-
-
-def test_entropy_of_certainty_is_zero_and_of_a_uniform_prior_log_k():
-    with np.errstate(divide="ignore"):
-        log_probs = np.log(np.array([[1, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]], np.float32))
-    close(jax.jit(training.entropy)(log_probs), np.log([1, 4, 2]))
+    close(one_step(recipe())[2].collapse.prior_entropy, np.mean([-sum(p * np.log(p) for p in row) for row in prior]))
 
 
 _recall = jax.jit(training.recall)
@@ -315,8 +309,9 @@ def test_rows_that_were_found_elsewhere_give_the_same_step():
     made_of = recipe()
     before, after, metrics = one_step(made_of, positives=np.asarray(seen().retrieved.ids)[:, :2])
     rows = np.asarray(seen().retrieved.ids)
-    little = jax.tree.map(lambda stored: stored[rows.reshape(-1)], knowledge())  # as a search on the host sends it
-    places = np.arange(B * K, dtype=np.int32).reshape(B, K)
+    different, places = np.unique(rows, return_inverse=True)
+    little = jax.tree.map(lambda stored: stored[different], knowledge())  # as a search on the host sends it
+    places = places.reshape(B, K).astype(np.int32)
     state, told = step(made_of)(start(made_of), little, batch(), places[:, :2], Found(places, None))
     jax.tree.map(close, jax.device_get(state.params), after)
     jax.tree.map(close, jax.device_get(told), metrics)
@@ -333,3 +328,45 @@ def test_a_prior_of_another_search_teaches_the_question_tower_nothing():
     assert norm(difference(before.generator, jax.device_get(state.params.generator))) > 0
     found = jax.device_get(forward(made_of)(before, knowledge(), batch(), None, None, Found(rows, scores)))
     close(np.exp(found.doc_log_prior), naive.doc_prior(scores, rows >= 0))
+
+
+def counted(made_of: training.Recipe, parts: int) -> training.Recipe:
+    return made_of._replace(parts=parts)
+
+
+@models
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(model):
+    whole, apart = (one_step(counted(recipe(model), parts)) for parts in (1, B))
+    jax.tree.map(close, apart[1], whole[1])
+    jax.tree.map(close, apart[2], whole[2])
+
+
+def test_each_part_has_dropout_of_its_own():
+    noisy = recipe(tower=noisy_bag_of_words)
+    alike = jax.tree.map(lambda each: np.repeat(np.asarray(each)[:1], 2, axis=0), batch())
+    state, gold = start(noisy), np.full((2, 1), -1, np.int32)
+    after, _ = jax.jit(partial(training.train_step, counted(noisy, 2)))(state, knowledge(), alike, gold)
+    once, _ = jax.jit(partial(training.train_step, counted(noisy, 1)))(state, knowledge(), alike, gold)
+    assert np.any(np.asarray(after.params.question_tower) != np.asarray(once.params.question_tower))
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(where):
+    def broken(prior, logits, targets, mask):
+        loss = losses.rag_token_loss(prior, logits, targets, mask)
+        if where == "loss":
+            return loss + jnp.inf
+        return loss + jnp.sum(jnp.sqrt(jnp.maximum(logits - logits, 0.0)))  # zero, with an infinite slope
+
+    made_of = recipe(optimizer=optax.adam(0.1))._replace(objective=broken)
+    state = start(made_of)
+    for number in (1, 2):
+        state, metrics = step(made_of)(state, knowledge(), batch(), NO_GOLD)
+        assert (int(metrics.skipped), int(metrics.skipped_in_a_row)) == (number, number)
+    jax.tree.map(np.testing.assert_array_equal, state.params, start(made_of).params)
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, start(made_of).opt_state)
+    assert int(state.step) == 2
+    well = recipe(optimizer=optax.adam(0.1))
+    state, metrics = step(well)(state, knowledge(), batch(), NO_GOLD)
+    assert (int(metrics.skipped), int(metrics.skipped_in_a_row)) == (2, 0)
+    jax.tree.map(close, state.params, step(well)(start(well), knowledge(), batch(), NO_GOLD)[0].params)

@@ -10,7 +10,7 @@ from rag_jax.errors import InputError
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(str.strip)
 unique_texts = st.lists(texts, unique=True).map(tuple)
-questions = st.builds(Question, texts, texts, unique_texts.filter(bool), unique_texts)
+questions = st.builds(Question, texts, texts, unique_texts.filter(bool), unique_texts, unique_texts)
 
 
 def read(tmp_path, text: str) -> list[Question]:
@@ -81,5 +81,5 @@ def test_a_file_without_questions_is_an_input_error(tmp_path, text):
 
 def test_training_pairs_take_every_answer_or_the_first():
     one, two = Question("1", "who?", ("me", "myself")), Question("2", "where?", ("here",))
-    assert training_pairs([one, two], all_answers=True) == [(one, "me"), (one, "myself"), (two, "here")]
-    assert training_pairs([one, two], all_answers=False) == [(one, "me"), (two, "here")]
+    assert training_pairs([one, two], "all") == [(one, "me"), (one, "myself"), (two, "here")]
+    assert training_pairs([one, two], "first") == [(one, "me"), (two, "here")]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import AxisType
 
 from rag_jax.core.vectors import take
-from rag_jax.errors import InputError
 from rag_jax.knowledge.loading import PIECE, STEPS, Placement, rounded
 from rag_jax.knowledge.store import Store, from_vectors
 from stores import MORE, PASSAGES, encoder, reads
@@ -24,7 +24,8 @@ def store() -> Store:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_what_is_loaded_is_what_is_stored(shards: int, precision) -> None:
     held = store()
-    known = Placement(shards, precision).knowledge(held)
+    mesh = None if shards == 1 else jax.make_mesh((shards,), ("index",), axis_types=(AxisType.Auto,))
+    known = Placement(mesh, precision).knowledge(held)
     rows = np.arange(held.size)
     vectors = np.asarray(take(known.vectors, jnp.asarray(rows)), np.float32)
     tolerance = {"float32": 0.0, "bfloat16": 2.0**-8, "int8": 1 / 127}[precision]
@@ -58,9 +59,3 @@ def test_more_rows_than_travel_together_arrive() -> None:
     passages = [PASSAGES[0]._replace(id=str(row)) for row in range(len(vectors))]
     known = Placement().searched(from_vectors(passages, vectors, reads()))
     np.testing.assert_array_equal(np.asarray(known.vectors)[: len(vectors)], vectors)
-
-
-@pytest.mark.parametrize("shards", [0, 3])
-def test_more_devices_than_there_are_is_an_error(shards: int) -> None:
-    with pytest.raises(InputError, match=f"an index over {shards} devices, there are 2; give 1 to 2"):
-        Placement(shards)

@@ -1,5 +1,8 @@
 """Training states and bare parameters on disk: what was saved comes back, and what is damaged is named."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -19,7 +22,15 @@ def params(fill: float = 1.0) -> RagParams:
 
 def state(step: int = 0, fill: float = 1.0) -> TrainState:
     moments = {"mu": params(10 * fill), "count": jnp.asarray(step, jnp.int32)}
-    return TrainState(jnp.asarray(step, jnp.int32), params(fill), moments, jax.random.key(7 + step))
+    count, none = jnp.asarray(step, jnp.int32), jnp.zeros((), jnp.int32)
+    return TrainState(count, params(fill), moments, jax.random.key(7 + step), none, none)
+
+
+SHAPES = jax.eval_shape(state)
+
+
+def place(step: int) -> dict:
+    return {"input": {"examples": 4 * step}, "window": [{"loss": 0.1, "recall": None}]}
 
 
 def assert_same(one, other) -> None:
@@ -35,7 +46,7 @@ def _numbers(leaf: jax.Array) -> jax.Array:
 def saved(workdir: Path, *states: TrainState) -> Path:
     checkpoints = Checkpoints(workdir)
     for each in states:
-        checkpoints.save(each)
+        checkpoints.save(each, place(int(each.step)))
     checkpoints.close()
     return workdir
 
@@ -43,7 +54,10 @@ def saved(workdir: Path, *states: TrainState) -> Path:
 def test_the_newest_state_comes_back_and_two_are_kept(tmp_path: Path) -> None:
     saved(tmp_path, *(state(step, 0.5 * step) for step in (1, 2, 3)), state(3, 9.0))  # a step is saved once
     checkpoints = Checkpoints(tmp_path)
-    assert_same(checkpoints.restore(state), state(3, 1.5))
+    found = checkpoints.restore(SHAPES)
+    assert found is not None
+    assert_same(found[0], state(3, 1.5))
+    assert found[1] == place(3)
     assert_same(checkpoints.restore_params(params()), params(1.5))
     checkpoints.close()
     assert sorted(folder.name for folder in checkpoints.folder.iterdir()) == ["2", "3"]
@@ -55,47 +69,111 @@ def test_bare_parameters_are_where_a_training_begins(tmp_path: Path) -> None:
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path)
     assert_same(checkpoints.restore_params(params()), params(3.0))
-    assert_same(checkpoints.restore(state), state()._replace(params=params(3.0)))
-    checkpoints.save(state(1, 4.0))
+    assert checkpoints.restore(SHAPES) is None
+    checkpoints.save(state(1, 4.0), place(1))
     checkpoints.close()
-    checkpoints = Checkpoints(tmp_path)
-    assert_same(checkpoints.restore(state), state(1, 4.0))
-    checkpoints.close()
+    assert_same(restored(tmp_path), state(1, 4.0))
 
 
 def test_a_workdir_without_checkpoints_has_none(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "new")
-    assert checkpoints.restore(state) is None
+    assert checkpoints.restore(SHAPES) is None
     assert checkpoints.restore_params(params()) is None
     checkpoints.close()
 
 
-def assert_refused(workdir: Path, step: int, restore) -> None:
+def restored(workdir: Path, told: list[str] | None = None) -> TrainState:
     checkpoints = Checkpoints(workdir)
-    with pytest.raises(InputError) as said:
-        restore(checkpoints)
+    found = checkpoints.restore(SHAPES, tell=(told if told is not None else []).append)
     checkpoints.close()
-    assert str(said.value).startswith(f"{workdir}/checkpoints/{step}: cannot be restored (")
-    assert str(said.value).endswith("; delete that folder to go on from the checkpoint before it")
-    assert "\n" not in str(said.value)
+    assert found is not None
+    return found[0]
 
 
-@pytest.mark.parametrize("item", ["params", "rest"])
-def test_a_damaged_item_is_named_and_the_checkpoint_before_serves(tmp_path: Path, item: str) -> None:
-    saved(tmp_path, state(1, 1.0), state(2, 2.0))
-    for path in (tmp_path / "checkpoints" / "2" / item).rglob("*"):
+def spoil(folder: Path) -> None:
+    for path in folder.rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    assert_refused(tmp_path, 2, lambda checkpoints: checkpoints.restore(state))
-    if item == "params":
-        assert_refused(tmp_path, 2, lambda checkpoints: checkpoints.restore_params(params()))
-    else:
-        checkpoints = Checkpoints(tmp_path)
-        assert_same(checkpoints.restore_params(params()), params(2.0))  # an answer needs no more
-        checkpoints.close()
+
+
+@pytest.mark.parametrize("item", ["params", "rest", "place", ""])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_serves(tmp_path: Path, item: str) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, 2.0))
+    spoil(tmp_path / "checkpoints" / "2" / item)
+    told: list[str] = []
+    assert_same(restored(tmp_path, told), state(1, 1.0))
+    (line,) = told
+    assert line.startswith(f"{tmp_path}/checkpoints/2: cannot be restored (")
+    assert line.endswith("; going on from step 1")
+    assert "\n" not in line
+
+
+def test_what_is_damaged_is_put_aside_and_its_number_is_free(tmp_path: Path) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, 2.0))
+    spoil(tmp_path / "checkpoints" / "2" / "rest")
+    restored(tmp_path)
+    saved(tmp_path, state(2, 3.0))
+    assert_same(restored(tmp_path), state(2, 3.0))
+    assert len(list((tmp_path / "checkpoints").glob("2.damaged-*"))) == 1
+
+
+def test_an_answer_needs_the_parameters_only_and_moves_nothing(tmp_path: Path) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, 2.0))
+    checkpoints, told = Checkpoints(tmp_path), []
+    spoil(tmp_path / "checkpoints" / "2" / "rest")
+    assert_same(checkpoints.restore_params(params(), told.append), params(2.0))
+    spoil(tmp_path / "checkpoints" / "2" / "params")
+    assert_same(checkpoints.restore_params(params(), told.append), params(1.0))
+    assert len(told) == 1
+    assert sorted(folder.name for folder in checkpoints.folder.iterdir()) == ["1", "2"]
+    checkpoints.close()
+
+
+def test_where_none_is_whole_the_newest_is_named(tmp_path: Path) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, 2.0))
+    spoil(tmp_path / "checkpoints" / "1" / "rest")
+    spoil(tmp_path / "checkpoints" / "2" / "rest")
+    with pytest.raises(InputError, match=r"checkpoints/2: cannot be restored \(.*or delete it$"):
+        restored(tmp_path)
 
 
 def test_parameters_of_other_networks_are_refused(tmp_path: Path) -> None:
     saved(tmp_path, state(1))
     other = RagParams({"layer_0": {"kernel": jnp.zeros((5, 2))}}, {"bias": jnp.zeros(4)})
-    assert_refused(tmp_path, 1, lambda checkpoints: checkpoints.restore_params(other))
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(InputError, match=r"checkpoints/1: cannot be restored \(.*config it was made with"):
+        checkpoints.restore_params(other)
+    checkpoints.close()
+
+
+WRITES = """
+import resource, signal, sys
+from pathlib import Path
+import jax.numpy as jnp
+from rag_jax.errors import InputError
+from rag_jax.run.checkpoints import Checkpoints
+from rag_jax.types import RagParams
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+checkpoints = Checkpoints(Path(sys.argv[1]))
+import tests_state as test
+checkpoints.save(test.state(1), test.place(1))
+checkpoints.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+try:
+    checkpoints.save(test.state(2), test.place(2))
+    checkpoints.close()
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_told_and_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    paths = {"PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here)])}
+    script = WRITES.replace("tests_state", Path(__file__).stem)
+    ran = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], env=os.environ | paths, capture_output=True, text=True, check=False
+    )
+    assert ran.stdout.startswith(f"{tmp_path}/checkpoints: a checkpoint cannot be written ("), ran.stderr
+    assert_same(restored(tmp_path), state(1))

@@ -23,7 +23,8 @@ def test_dotted_overrides_reach_every_room() -> None:
             "0.5",
             "--retriever.mode",
             "frozen",
-            "--data.all-answers",
+            "--data.answers",
+            "all",
             "--model",
             "sequence",
         ],
@@ -34,7 +35,7 @@ def test_dotted_overrides_reach_every_room() -> None:
         model="sequence",
         optimizer=dataclasses.replace(PLAIN.optimizer, learning_rate=0.5),
         retriever=dataclasses.replace(PLAIN.retriever, mode="frozen"),
-        data=dataclasses.replace(PLAIN.data, all_answers=True),
+        data=dataclasses.replace(PLAIN.data, answers="all"),
     )
     assert changed == expected
 

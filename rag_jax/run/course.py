@@ -1,0 +1,91 @@
+"""Where a run begins or goes on, what a checkpoint keeps of it beside the state, and how it ends before its time."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rag_jax.core import training
+from rag_jax.core.training import TrainState
+from rag_jax.data.batches import Examples
+from rag_jax.errors import InputError
+from rag_jax.run import devices
+from rag_jax.run.checkpoints import Checkpoints, Place
+from rag_jax.run.collapse import Watchdog
+from rag_jax.run.feed import Drawn
+from rag_jax.run.parts import Parts
+from rag_jax.run.window import Window
+from rag_jax.types import RagParams
+
+IDS_TOLD = 16  # of the questions of a batch, in an error's one line
+
+
+def begin(parts: Parts, first: RagParams, checkpoints: Checkpoints) -> tuple[TrainState, Place]:
+    """The newest state that was saved, and where the host stood; or the first state, made of given parameters.
+
+    Raises `InputError` where the index is another than the one that the run was trained on so far.
+    """
+    init = partial(training.init, parts.recipe)
+    seed = parts.config.seed
+    shapes = jax.eval_shape(lambda params: init(params, jax.random.key(seed)), first)
+    shardings = devices.shardings(shapes, parts.mesh)
+    found = checkpoints.restore(shapes, shardings)
+    if found is not None:
+        _check_index(parts, found[1]["index"], checkpoints.folder)
+        return found
+    params = checkpoints.restore_params(first) or first
+    place = {"input": None, "window": [], "watchdog": None}
+    if shardings is None:  # copies: the step donates its state, and the first parameters are needed to the end
+        return init(jax.tree.map(lambda leaf: jnp.array(leaf), params), jax.random.key(seed)), place
+    make = jax.jit(lambda params: init(params, jax.random.key(seed)), out_shardings=shardings)
+    return make(devices.put(params, shardings.params)), place
+
+
+def kept(parts: Parts, drawn: Drawn, window: Window, watchdog: Watchdog) -> Place:
+    """What the host must know to go on behind the batch that was drawn last."""
+    return {
+        "input": drawn.place,
+        "window": window.state(),
+        "watchdog": watchdog.state(),
+        "index": _index(parts),
+    }
+
+
+def rate(rates: optax.Schedule, step: int, values: dict[str, float]) -> float:
+    """The learning rate of the last step: a schedule counts the steps that changed something."""
+    return float(np.asarray(rates(step - 1 - int(values["skipped"]))))
+
+
+def not_finite(examples: Examples, drawn: Drawn, step: int, in_a_row: int, workdir: Path) -> InputError:
+    """The error of a run that gets nowhere; the ids of its last batch, however many, are left in a file."""
+    ids = [examples.ids[i] for i in drawn.examples]
+    path = workdir / "not_finite.json"
+    if devices.is_first():
+        path.write_text(json.dumps({"step": step, "questions": ids}) + "\n", encoding="utf-8")
+    more = f" and {len(ids) - IDS_TOLD} more: {path}" if len(ids) > IDS_TOLD else ""
+    told = ", ".join(map(repr, ids[:IDS_TOLD])) + more
+    what = f"{workdir}: step {step}: no finite loss or gradient for {in_a_row} steps in a row (questions {told})"
+    remedy = "lower the learning rates or look at these questions; the last checkpoint is from before"
+    return InputError(f"{what}; {remedy}")
+
+
+def _index(parts: Parts) -> dict[str, Any]:
+    """Which version of which knowledge store the run reads."""
+    manifest = parts.store.manifest
+    if manifest is None:
+        return {"passages": len(parts.store)}
+    return {"passages": len(parts.store), "version": manifest.version, "tower": manifest.tower.get("fingerprint")}
+
+
+def _check_index(parts: Parts, was: dict[str, Any], folder: Path) -> None:
+    now = json.loads(json.dumps(_index(parts)))
+    if now != was:
+        changed = ((name, was.get(name), value) for name, value in now.items() if was.get(name) != value)
+        told = ", ".join(f"{name} {then} then, {value} now" for name, then, value in changed)
+        remedy = "give the index of then, or begin another --workdir with start_from"
+        raise InputError(f"{folder}: trained with another index ({told}); {remedy}")

@@ -1,0 +1,101 @@
+"""How fast a run is, and where its time goes."""
+
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+from rag_jax.models.bart import BartConfig
+from rag_jax.models.bert import BertConfig
+
+PEAK = {  # bfloat16 FLOP/s of the matrix units, dense, as the makers state them; by a part of the device's name
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "V100": 125e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6": 918e12,
+}
+
+
+class Clock:
+    """Sections of a window of steps: `with clock("input"): ...`; `close` tells them and begins the next window."""
+
+    def __init__(self) -> None:
+        self._since, self._spent = time.perf_counter(), defaultdict(float)
+        self.examples = self.tokens = 0
+        self.flops = 0.0
+
+    @contextmanager
+    def __call__(self, section: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._spent[section] += time.perf_counter() - began
+
+    def saw(self, examples: int, tokens: int, flops: float) -> None:
+        """One step's work: questions, tokens that the generator read and was taught, model FLOPs."""
+        self.examples += examples
+        self.tokens += tokens
+        self.flops += flops
+
+    def close(self) -> dict[str, float]:
+        """Rates over the window and the share of time in each section; `mfu` where the devices' peak is known."""
+        seconds = time.perf_counter() - self._since
+        told = {
+            "seconds": seconds,
+            "examples/s": self.examples / seconds,
+            "tokens/s": self.tokens / seconds,
+            "model_flops/s": self.flops / seconds,
+            "memory": float(memory()),
+            **{f"time/{name}": spent / seconds for name, spent in self._spent.items()},
+        }
+        peaks = peak()
+        if peaks is not None:
+            told["mfu"] = told["model_flops/s"] / peaks
+        self.__init__()
+        return told
+
+
+def flops(
+    tower: BertConfig, reader: BartConfig, batch: int, k: int, lengths: tuple[int, int, int], trains_tower: bool
+) -> float:
+    """Model FLOPs of one step, by the matrix products: two per weight and token, and attention's own.
+
+    `lengths` are Q, S and T. What is trained costs three times its forward pass; recomputation is not counted.
+    """
+    q, s, t = lengths
+    rows = batch * k
+    width, wide = reader.width, reader.ffn_width
+    encoder = reader.encoder_layers * s * (8 * width**2 + 4 * width * wide + 4 * s * width)
+    own = 8 * width**2 + 4 * t * width
+    cross = 4 * width**2 + 4 * s * width
+    decoder = reader.decoder_layers * (t * (own + cross + 4 * width * wide) + 4 * s * width**2)
+    head = 2 * t * width * reader.vocab_size
+    d = tower.width
+    asked = tower.layers * q * (8 * d**2 + 4 * d * tower.ffn_width + 4 * q * d)
+    return 3.0 * rows * (encoder + decoder + head) + (3.0 if trains_tower else 1.0) * batch * asked
+
+
+def peak() -> float | None:
+    """The FLOP/s that all devices together are stated to reach; None where nobody states it."""
+    kind = jax.devices()[0].device_kind
+    found = next((rate for name, rate in PEAK.items() if name in kind), None)
+    return None if found is None else found * len(jax.devices())
+
+
+def memory() -> int:
+    """The most bytes that this process's first device has had in use; without such an account, the process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
