@@ -23,10 +23,10 @@ def write(config: Config, folder: Path) -> Path:
     return path
 
 
-def start(*arguments: object, devices: int = 1) -> subprocess.Popen[str]:
-    """`python train.py`, under way."""
+def start(*arguments: object, devices: int = 1, optimised: bool = False) -> subprocess.Popen[str]:
+    """`python train.py`, under way; what is compiled once and runs for seconds is not worth optimising."""
     flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(not optimised))}
     command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -44,6 +44,6 @@ def together(arguments: Sequence[object], processes: int, devices: int) -> list[
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> str:
     """What the process said on its standard error, having ended as expected."""
-    said, complained = process.communicate(timeout=300)
+    said, complained = process.communicate(timeout=900)
     assert process.returncode == code, f"{process.returncode}\n{said}\n{complained}"
     return complained

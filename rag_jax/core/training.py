@@ -4,6 +4,7 @@ The whole step is one pure function from state to state. Question tower and gene
 likelihood; the passage tower is frozen in the index's vectors (Lewis et al. 2020, section 2.4).
 """
 
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -102,7 +103,9 @@ class Recipe(NamedTuple):
     """The parts that a step is made of.
 
     With more than one of `parts` a batch is computed in as many, one after the other: in the memory of one of them, and
-    with the gradient of the whole. Only dropout is drawn otherwise.
+    with the gradient of the whole. Inputs are padded to the first of `lengths` that holds the longest of a part: which
+    passages are read is known inside the program only, so that each length is compiled, and one of them runs. Dropout
+    is drawn otherwise; nothing else is different.
     """
 
     networks: Networks
@@ -113,6 +116,7 @@ class Recipe(NamedTuple):
     search: Search = nearest
     lookup: Index = LOCAL
     parts: int = 1
+    lengths: tuple[int, ...] = ()  # ascending, below `max_length`
 
 
 def init(recipe: Recipe, params: RagParams, key: Key[Array, ""]) -> TrainState:
@@ -135,15 +139,37 @@ def forward(
     What a search outside the program `found` is read instead of what this one would retrieve.
     """
     tower_key, generator_key = split(key)
-    queries = recipe.networks.tower(params.question_tower, batch.question, tower_key)
+    given = knowledge, batch, positives, found
+    prior, (retrieved, passages) = _ask(recipe, params.question_tower, *given, tower_key)
+    logits = _read(recipe, params.generator, passages, batch, recipe.max_length, generator_key)
+    return Forward(retrieved, prior, logits)
+
+
+def _ask(
+    recipe: Recipe,
+    tower: Params,
+    knowledge: Knowledge,
+    batch: Batch,
+    positives: Int[Array, "B G"] | None,
+    found: Found | None,
+    key: DropoutKey,
+) -> tuple[Float[Array, "B K"], tuple[Retrieved, Tokens]]:
+    """From questions to `log p(z|x)`, and the passages that it is of."""
+    queries = recipe.networks.tower(tower, batch.question, key)
     if found is None:
         rows = recipe.search(recipe.lookup, queries, knowledge, recipe.num_docs, positives)
         retrieved, passages = recipe.lookup.gather(queries, knowledge, rows)
     else:
         retrieved, passages = retrieval.gather_found(queries, knowledge, found, recipe.lookup)
-    inputs = reading.assemble(passages, batch.prompt, recipe.max_length)
-    logits = reading.read(recipe.networks.generator, params.generator, inputs, batch.decoder_inputs, generator_key)
-    return Forward(retrieved, likelihood.doc_log_prior(retrieved.scores, retrieved.valid), logits)
+    return likelihood.doc_log_prior(retrieved.scores, retrieved.valid), (retrieved, passages)
+
+
+def _read(
+    recipe: Recipe, generator: Params, passages: Tokens, batch: Batch, length: int, key: DropoutKey
+) -> Float[Array, "B K T V"]:
+    """The generator's logits for the targets under each passage, inputs padded to `length` at most."""
+    inputs = reading.assemble(passages, batch.prompt, length)
+    return reading.read(recipe.networks.generator, generator, inputs, batch.decoder_inputs, key)
 
 
 def train_step(
@@ -185,24 +211,13 @@ def _gradient(
     recipe: Recipe, params: RagParams, knowledge: Knowledge, given: PyTree[Array], key: Key[Array, ""]
 ) -> tuple[Float[Array, ""], Seen, RagParams]:
     """The mean loss over a batch, what was seen, and the gradient, computed in `recipe.parts`."""
-
-    def objective(params: RagParams, given: PyTree[Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Seen]:
-        batch, positives, found = given
-        forth = forward(recipe, params, knowledge, batch, key, positives, found)
-        losses = recipe.objective(forth.doc_log_prior, forth.logits, batch.targets, batch.target_mask)
-        told = likelihood.target_log_probs(forth.logits, batch.targets)
-        posterior = likelihood.sequence_doc_posterior(forth.doc_log_prior, told, batch.target_mask)
-        seen = Seen(forth.retrieved.ids, forth.doc_log_prior, posterior)
-        return jnp.mean(losses), jax.lax.stop_gradient(seen)
-
-    differentiate = jax.value_and_grad(objective, has_aux=True)
+    differentiate = partial(_part_gradient, recipe, params, knowledge)
     if recipe.parts == 1:
-        (loss, seen), gradient = differentiate(params, given, key)
-        return loss, seen, gradient
+        return differentiate(given, key)
 
     def one(total: PyTree[Array], numbered: PyTree[Array]) -> tuple[PyTree[Array], Seen]:
         number, part = numbered
-        (loss, seen), gradient = differentiate(params, part, jax.random.fold_in(key, number))
+        loss, seen, gradient = differentiate(part, jax.random.fold_in(key, number))
         return jax.tree.map(jnp.add, total, (loss, gradient)), seen
 
     none = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
@@ -210,6 +225,47 @@ def _gradient(
     (loss, gradient), seen = jax.lax.scan(one, none, numbered)
     mean = jax.tree.map(lambda total: total / recipe.parts, (loss, gradient))
     return mean[0], jax.tree.map(_gathered, seen), mean[1]
+
+
+def _part_gradient(
+    recipe: Recipe, params: RagParams, knowledge: Knowledge, given: PyTree[Array], key: Key[Array, ""]
+) -> tuple[Float[Array, ""], Seen, RagParams]:
+    """Of one part, in two stages: what is read, and so how long it is, is known when the tower has asked.
+
+    A choice of lengths stands around the reader's gradient, not in it: what a backward pass keeps is that of one.
+    """
+    batch, positives, found = given
+    tower_key, generator_key = split(key)
+
+    def ask(tower: Params):
+        return _ask(recipe, tower, knowledge, batch, positives, found, tower_key)
+
+    prior, tower_gradient, (retrieved, passages) = jax.vjp(ask, params.question_tower, has_aux=True)
+
+    def objective(
+        generator: Params, prior: Float[Array, "B K"], length: int
+    ) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
+        logits = _read(recipe, generator, passages, batch, length, generator_key)
+        losses = recipe.objective(prior, logits, batch.targets, batch.target_mask)
+        told = likelihood.target_log_probs(logits, batch.targets)
+        return jnp.mean(losses), likelihood.sequence_doc_posterior(prior, told, batch.target_mask)
+
+    def read(length: int):
+        return jax.value_and_grad(partial(objective, length=length), (0, 1), has_aux=True)
+
+    lengths = _lengths(recipe, passages, batch.prompt)
+    longest = jnp.max(passages.lengths + batch.prompt.lengths[:, None])
+    chosen = jnp.sum(longest > jnp.asarray(lengths[:-1], longest.dtype))
+    told = jax.lax.switch(chosen, [read(length) for length in lengths], params.generator, prior)
+    (loss, posterior), (generator_gradient, prior_gradient) = told
+    gradient = RagParams(tower_gradient(prior_gradient)[0], generator_gradient)
+    return loss, Seen(retrieved.ids, prior, posterior), gradient
+
+
+def _lengths(recipe: Recipe, passages: Tokens, prompts: Tokens) -> list[int]:
+    """The lengths that inputs may be padded to, the longest that there can be the last."""
+    longest = min(passages.ids.shape[2] + prompts.ids.shape[1], recipe.max_length)
+    return [length for length in recipe.lengths if prompts.ids.shape[1] < length < longest] + [longest]
 
 
 def _dealt(each: Array, parts: int) -> Array:

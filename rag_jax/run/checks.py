@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ def check_numbers(config: Config) -> None:
     if retriever.staleness < 0 or (retriever.staleness and inside):
         told = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"
         raise InputError(f"{told}; give 0, or more for a search on the host")
+    lengths = config.generator.lengths
+    if any(a >= b for a, b in pairwise((0, *lengths, config.generator.max_input))):
+        told = f"generator.lengths are {lengths}, max_input {config.generator.max_input}"
+        raise InputError(f"{told}; give ascending numbers below max_input")
     for _, prompt in config.buckets:
         if prompt >= config.generator.max_input:
             raise InputError(f"buckets: {prompt} question tokens leave no room in generator.max_input; raise it")

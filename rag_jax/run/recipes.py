@@ -47,6 +47,7 @@ def recipe(
         search,
         placement.index,
         config.compute.accumulate,
+        config.generator.lengths,
     )
 
 

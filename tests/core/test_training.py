@@ -196,7 +196,7 @@ def test_gold_passages_are_read_in_their_order_and_missing_ones_are_masked():
 
 def test_gold_passages_are_for_training_only():
     with pytest.raises(ValueError, match="known in training only"):
-        training.eval_step(recipe()._replace(search=training.gold), rag_params(), knowledge(), batch())
+        log_likelihood(recipe()._replace(search=training.gold))(rag_params(), knowledge(), batch())
 
 
 def test_the_index_is_a_constant():
@@ -370,3 +370,39 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(where):
     state, metrics = step(well)(state, knowledge(), batch(), NO_GOLD)
     assert (int(metrics.skipped), int(metrics.skipped_in_a_row)) == (2, 0)
     jax.tree.map(close, state.params, step(well)(start(well), knowledge(), batch(), NO_GOLD)[0].params)
+
+
+@models
+@pytest.mark.parametrize("lengths", [(4,), (5, 6), (4, 5, 6, 7)])
+def test_inputs_padded_to_what_they_need_have_the_gradient_of_the_longest(model, lengths):
+    for seed in range(4):
+        given = start(recipe(model)), knowledge(seed), batch(seed), NO_GOLD
+        whole, (state, metrics) = step(recipe(model))(*given), step(recipe(model)._replace(lengths=lengths))(*given)
+        jax.tree.map(close, state.params, whole[0].params)
+        close(metrics.loss, whole[1].loss)
+
+
+def test_the_shortest_length_that_holds_the_longest_input_is_computed():
+    """Told by a generator that says how wide its inputs are."""
+
+    def read_width(params, inputs, key=None):
+        return bag_of_words(params["word"], inputs) * 0.0 + inputs.ids.shape[1]
+
+    def follow(params, decoder_inputs, memory, cache=None, place=None, key=None):
+        return jnp.repeat(memory[:, None, :], decoder_inputs.shape[1], axis=1), None
+
+    def say(params, states):
+        return jnp.repeat(states[:, :, :1], V, axis=2)
+
+    widths = Generator(read_width, follow, say, lambda rows, slots: None)
+    made_of = recipe()._replace(
+        networks=Networks(bag_of_words, widths),
+        objective=lambda prior, logits, targets, mask: logits[:, 0, 0, 0],
+        lengths=(4, 6),
+    )
+    known, asked = knowledge(), batch()._replace(target_mask=np.arange(T)[None, :] < np.ones((B, 1)))
+    for passage, prompt, width in [(1, 1, 4), (2, 2, 4), (3, 2, 6), (4, 2, 6), (4, 3, 8)]:
+        long = known._replace(passages=known.passages._replace(lengths=np.full(N, passage, np.int32)))
+        given = asked._replace(prompt=asked.prompt._replace(lengths=np.full(B, prompt, np.int32)))
+        _, metrics = step(made_of)(start(made_of), long, given, NO_GOLD)
+        close(metrics.loss, width)

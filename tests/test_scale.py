@@ -1,0 +1,72 @@
+"""One device, eight, and two processes of four: the same run, but for the order of its sums."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import launch
+from rag_jax.run.config import Compute, Config, Optimizer
+
+
+@pytest.fixture(scope="module")
+def config(towns: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty steps with dropout and accumulation, over a knowledge store and a vocabulary that exist."""
+    folder = tmp_path_factory.mktemp("scale")
+    changed = dataclasses.replace(
+        towns,
+        data=dataclasses.replace(towns.data, index=folder / "index"),
+        generator=dataclasses.replace(towns.generator, dropout=0.1),
+        optimizer=Optimizer(learning_rate=1e-3, tower_learning_rate=1e-4, warmup=5, clip=1.0),
+        compute=Compute(accumulate=2),
+        steps=20,
+        log_every=1,
+        save_every=20,
+        eval_every=10,
+    )
+    launch.ended(launch.start(launch.write(changed, folder), "--workdir", folder / "made", "--steps", 1))
+    words = dataclasses.replace(changed.generator, tokenizer=folder / "made" / "tokenizer.json")
+    return launch.write(dataclasses.replace(changed, generator=words), folder)
+
+
+@pytest.fixture(scope="module")
+def alone(config: Path) -> list[dict]:
+    launch.ended(launch.start(config, "--workdir", config.parent / "alone"))
+    return told(config.parent / "alone")
+
+
+def told(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same(found: list[dict], expected: list[dict]) -> None:
+    losses, others = ([line["loss"] for line in lines if "loss" in line] for lines in (found, expected))
+    assert len(losses) == 20
+    np.testing.assert_allclose(losses, others, rtol=1e-5, atol=1e-5)
+    judged, others = ([line["evaluation"] for line in lines if "loss" not in line] for lines in (found, expected))
+    assert judged == others
+    assert len(judged) == 2
+
+
+MESHES = {
+    "data": ("--mesh.data", 8),
+    "fsdp": ("--mesh.fsdp", 8),
+    "all": ("--mesh.data", 2, "--mesh.fsdp", 2, "--mesh.tensor", 2),
+}
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_eight_devices_compute_what_one_does(config: Path, alone: list[dict], mesh: str) -> None:
+    workdir = config.parent / mesh
+    launch.ended(launch.start(config, "--workdir", workdir, *MESHES[mesh], devices=8))
+    assert_same(told(workdir), alone)
+
+
+def test_two_processes_of_four_devices_compute_what_one_does(config: Path, alone: list[dict]) -> None:
+    workdir = config.parent / "processes"
+    for process in launch.together((config, "--workdir", workdir, *MESHES["all"]), 2, 4):
+        launch.ended(process)
+    assert_same(told(workdir), alone)
+    assert (workdir / "results.json").exists()
