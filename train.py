@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import jax
 from rich.console import Console
 
 from rag_jax import training
@@ -25,7 +24,7 @@ from rag_jax.errors import InputError, reported
 from rag_jax.evaluation import evaluate
 from rag_jax.rag import RAG, restore_params
 from rag_jax.run import config as configs
-from rag_jax.run import devices, dryrun, speed
+from rag_jax.run import devices, dryrun, host, speed
 from rag_jax.run.assembly import assemble, read_corpus, required
 from rag_jax.run.checkpoints import Checkpoints
 from rag_jax.run.checks import check
@@ -46,6 +45,7 @@ console = Console(stderr=False)
 
 
 def main(arguments: list[str]) -> None:
+    host.keep_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--workdir", type=Path, required=True)
@@ -97,7 +97,7 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, jud
     """The loop: one compiled step from state to state, retrieval included."""
     config, checkpoints = parts.config, Checkpoints(workdir)
     state, place = begin(parts, first, checkpoints)
-    step = jax.jit(partial(training.train_step, parts.recipe), donate_argnums=0, **devices.results(parts.mesh, state))
+    step = devices.jitted(partial(training.train_step, parts.recipe), parts.mesh, state)
     done, rates = int(state.step), learning_rates(config)
     batches = feed(parts, examples, place["input"], lambda: state.params)
     window, watchdog, clock = Window(place["window"]), Watchdog(place["watchdog"]), speed.Clock()

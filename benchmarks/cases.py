@@ -1,11 +1,13 @@
-"""What is decoded, and the conversation between the benchmark and the two processes that decode."""
+"""What is decoded, and the conversation between a benchmark and the two processes that it compares."""
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,20 +75,48 @@ class Case:
         return 2.0 * (reading + writing + tower)
 
 
-def serve(decode: Callable[[Case, dict], list[list[int]]], probe: Callable[[], float] | None = None) -> None:
-    """Answer requests, one JSON object per line: decode a case and tell seconds, peak memory and tokens."""
+class Side:
+    """A process that answers requests: a module of benchmarks/ with its arguments."""
+
+    def __init__(self, name: str, *arguments: object):
+        command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
+        root = Path(__file__).parents[1]
+        self._name = name
+        self._process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._answer()
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """What the other process's `serve` makes of a request."""
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def end(self) -> None:
+        """Let the process go, and its memory."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._name} ended with {self._process.wait()}")
+        return json.loads(line)
+
+
+def serve(work: Callable[[dict, dict[str, np.ndarray]], Any], probe: Callable[[], float] | None = None) -> None:
+    """Answer requests, one JSON object per line: seconds, peak memory and what became of the request's `inputs`."""
     say, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps({"ready": True}), file=say, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        case = Case(**request["case"])
         inputs = dict(np.load(request["inputs"]))
         rate = probe() if probe else None
         _forget_peak()
         began = time.perf_counter()
-        tokens = decode(case, inputs)
+        result = work(request, inputs)
         seconds = time.perf_counter() - began
-        told = {"seconds": seconds, "peak": _peak(), "tokens": tokens, "flops/s": rate}
+        told = {"seconds": seconds, "peak": _peak(), "result": result, "flops/s": rate}
         print(json.dumps(told), file=say, flush=True)
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import SIZES, Case, Sizes
+from benchmarks.cases import SIZES, Case, Side, Sizes
 from rag_jax.errors import reported
 from rag_jax.run.arguments import parse
 
@@ -36,29 +35,6 @@ class Options:
     table: bool = False  # also vary the questions, passages, beams and target tokens, one at a time
     rounds: int = 3  # warm repetitions
     dtype: str = "float32"  # of this library
-
-
-class Side:
-    """A process that decodes."""
-
-    def __init__(self, name: str, sizes: Sizes, folder: Path):
-        command = [sys.executable, "-m", f"benchmarks.{name}", str(sizes), str(folder)]
-        root = Path(__file__).parents[1]
-        self._name = name
-        self._process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._answer()
-
-    def decode(self, case: Case, inputs: Path) -> dict[str, Any]:
-        request = json.dumps({"case": asdict(case), "inputs": str(inputs)})
-        print(request, file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self._name} ended with {self._process.wait()}")
-        return json.loads(line)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,10 +76,10 @@ def measure(case: Case, sizes: Sizes, sides: dict[str, Side], folder: Path, roun
     arrays: Any = case.arrays(sizes)
     np.savez(inputs, **arrays)
     names = SIDES if case.decoder != "fast" else ("ours",)
-    runs = {name: [sides[name].decode(case, inputs)] for name in names}
+    runs = {name: [sides[name].ask(case=asdict(case), inputs=str(inputs))] for name in names}
     for _ in range(rounds):
         for name in names:
-            runs[name].append(sides[name].decode(case, inputs))
+            runs[name].append(sides[name].ask(case=asdict(case), inputs=str(inputs)))
     result: dict[str, Any] = {"case": asdict(case)}
     for name, (cold, *warm) in runs.items():
         seconds = [each["seconds"] for each in warm]
@@ -114,7 +90,7 @@ def measure(case: Case, sizes: Sizes, sides: dict[str, Side], folder: Path, roun
     result["floor"] = case.flops(sizes) / rate
     if "theirs" in runs:
         result["speedup"] = result["theirs"]["median"] / result["ours"]["median"]
-        result["same tokens"] = runs["ours"][-1]["tokens"] == runs["theirs"][-1]["tokens"]
+        result["same tokens"] = runs["ours"][-1]["result"] == runs["theirs"][-1]["result"]
     return result
 
 

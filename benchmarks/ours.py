@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def main(sizes: Sizes, folder: Path) -> None:
     dtype = jnp.dtype(sizes.dtype)
     tower, generator, params = load(folder, dtype)
 
-    def decode(case: Case, inputs: dict[str, np.ndarray]) -> list[list[int]]:
+    def decode(request: dict, inputs: dict[str, np.ndarray]) -> list[list[int]]:
+        case = Case(**request["case"])
         kinds = {"question": jnp.int32, "passages": jnp.int32, "vectors": dtype}
         given = {name: jnp.asarray(array, kinds[name]) for name, array in inputs.items()}
         tokens, mask = jax.device_get(program(tower, generator, case)(params, **given))
@@ -40,10 +42,10 @@ def main(sizes: Sizes, folder: Path) -> None:
 
 
 def load(folder: Path, dtype) -> tuple[Tower, Generator, RagParams]:
-    """The networks and their parameters, of which no second copy is kept."""
+    """The networks without dropout, and their parameters, of which no second copy is kept."""
     tower, generator = hub.load_tower(folder / "question_encoder"), hub.load_generator(folder / "generator")
     params = jax.tree.map(lambda each: jnp.asarray(each, dtype), RagParams(tower.params, generator.params))
-    sizes = _with_dtype(tower.config, dtype), _with_dtype(generator.config, dtype)
+    sizes = _plain(tower.config, dtype), _plain(generator.config, dtype)
     return bert.tower(sizes[0]), bart.generator(sizes[1]), params
 
 
@@ -79,8 +81,9 @@ def _full(ids) -> Tokens:
     return Tokens(ids, jnp.full(ids.shape[0], ids.shape[1], jnp.int32))
 
 
-def _with_dtype(config, dtype):
-    return type(config)(**{**vars(config), "dtype": dtype})
+def _plain(config, dtype):
+    rates = {name: 0.0 for name in vars(config) if name.endswith("dropout")}
+    return replace(config, dtype=dtype, **rates)
 
 
 if __name__ == "__main__":

@@ -24,17 +24,11 @@ END, START, PAD = 2, 2, 1  # BART's; decoding starts from the end token
 
 def main(sizes: Sizes, folder: Path) -> None:
     """Make the random weights that both sides use, then decode what is asked for."""
-    set_verbosity_error()
-    torch.manual_seed(0)
-    disable_progress_bar()
-    tower, generator = DPRQuestionEncoder(_tower(sizes)), BartForConditionalGeneration(_generator(sizes))
-    tower.save_pretrained(folder / "question_encoder")
-    generator.save_pretrained(folder / "generator")
-    config = RagConfig(question_encoder=tower.config.to_dict(), generator=generator.config.to_dict())
-    parts: Any = {"config": config, "question_encoder": tower.eval(), "generator": generator.eval()}
-    models: Any = {"token": RagTokenForGeneration(**parts), "thorough": RagSequenceForGeneration(**parts)}
+    made = parts(sizes, folder)
+    models: Any = {"token": RagTokenForGeneration(**made), "thorough": RagSequenceForGeneration(**made)}
 
-    def decode(case: Case, inputs: dict[str, np.ndarray]) -> list[list[int]]:
+    def decode(request: dict, inputs: dict[str, np.ndarray]) -> list[list[int]]:
+        case = Case(**request["case"])
         given = {name: torch.from_numpy(array) for name, array in inputs.items()}
         with torch.inference_mode():
             queries = tower(given["question"]).pooler_output
@@ -54,6 +48,18 @@ def main(sizes: Sizes, folder: Path) -> None:
         return [_until_end(row) for row in tokens[:, 1:].tolist()]
 
     serve(decode)
+
+
+def parts(sizes: Sizes, folder: Path) -> dict[str, Any]:
+    """The arguments of transformers' RAG, in evaluation mode; the same weights for the other side in a folder."""
+    set_verbosity_error()
+    torch.manual_seed(0)
+    disable_progress_bar()
+    tower, generator = DPRQuestionEncoder(_tower(sizes)), BartForConditionalGeneration(_generator(sizes))
+    tower.save_pretrained(folder / "question_encoder")
+    generator.save_pretrained(folder / "generator")
+    config = RagConfig(question_encoder=tower.config.to_dict(), generator=generator.config.to_dict())
+    return {"config": config, "question_encoder": tower.eval(), "generator": generator.eval()}
 
 
 def _tower(sizes: Sizes) -> DPRConfig:

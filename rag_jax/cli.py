@@ -151,7 +151,7 @@ COMMANDS = {
     "plan": plan,
     "benchmark": benchmark,
 }
-BENCHMARKS = ("decode", "encode", "retrieval", "search", "store")
+BENCHMARKS = ("decode", "encode", "train", "retrieval", "search", "store")
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
 
   index             a corpus to a knowledge store; change one, look at one
@@ -159,7 +159,7 @@ USAGE = """usage: rag-jax COMMAND [OPTIONS]
   answer            answer questions with a trained model, and show the passages
   convert           a workdir to a checkpoint of transformers' RAG, or back
   plan              what an index of any size takes on which devices
-  benchmark NAME    decode, encode, search: timed beside transformers and FAISS; retrieval, store: measured
+  benchmark NAME    decode, encode, train, search: timed beside transformers and FAISS; retrieval, store: measured
 
 rag-jax COMMAND --help lists the options."""
 

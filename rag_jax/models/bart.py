@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.models.attention import Attention
+from rag_jax.models.gelu import gelu
 from rag_jax.models.layers import Remat, through
 from rag_jax.models.norm import LayerNorm
 from rag_jax.types import DropoutKey, Generator, Params, Place, Tokens
@@ -80,7 +81,7 @@ class FeedForward(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.init_std)
         hidden = nn.Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
-        hidden = jax.nn.gelu(hidden, approximate=False)
+        hidden = gelu(hidden)
         hidden = nn.Dropout(c.activation_dropout, deterministic=deterministic)(hidden)
         return nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(hidden)
 

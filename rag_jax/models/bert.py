@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.models.attention import Attention
+from rag_jax.models.gelu import gelu
 from rag_jax.models.layers import Remat, through
 from rag_jax.models.norm import LayerNorm
 from rag_jax.types import DropoutKey, Params, Tokens, Tower
@@ -64,7 +65,7 @@ class BertLayer(nn.Module):
         mixed = attention(states, *attention.project(states), mask, deterministic)
         states = _layer_norm(c, "attention_norm")(states + drop(mixed))
         hidden = nn.Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
-        hidden = nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(jax.nn.gelu(hidden, approximate=False))
+        hidden = nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(gelu(hidden))
         return _layer_norm(c, "ffn_norm")(states + drop(hidden))
 
 

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from rag_jax.errors import InputError
 from rag_jax.run import config as configs
-from rag_jax.run import partitioning
+from rag_jax.run import host, partitioning
 from rag_jax.run.config import Config
 
 AXES = ("data", "fsdp", "tensor")
@@ -83,11 +83,13 @@ def shardings(like: PyTree, mesh: Mesh | None) -> PyTree[NamedSharding] | None:
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), partitioning.specs(like, mesh))
 
 
-def results(mesh: Mesh | None, state: PyTree) -> dict[str, Any]:
-    """For `jax.jit` of a training step: its state stays where it is, its metrics are told to every process."""
+def jitted(step: Callable, mesh: Mesh | None, state: PyTree) -> Any:
+    """A training step: its state is donated and stays where it is, its metrics are told to every process."""
+    options = host.product_options()
     if mesh is None:
-        return {}
-    return {"out_shardings": (jax.tree.map(lambda leaf: leaf.sharding, state), NamedSharding(mesh, WHOLE))}
+        return jax.jit(step, donate_argnums=0, compiler_options=options)
+    told = jax.tree.map(lambda leaf: leaf.sharding, state), NamedSharding(mesh, WHOLE)
+    return jax.jit(step, donate_argnums=0, out_shardings=told, compiler_options=options)
 
 
 def put(tree: PyTree, wanted: PyTree[NamedSharding]) -> PyTree[jax.Array]:

@@ -92,7 +92,7 @@ def compiled(
     mesh = devices.mesh(config)
     placement = Placement(mesh, config.retriever.precision, ("data", "fsdp"))
     recipe = recipes.recipe(config, tower, reader, _num_docs(config), placement)
-    step = jax.jit(partial(training.train_step, recipe), donate_argnums=0, **devices.results(mesh, state))
+    step = devices.jitted(partial(training.train_step, recipe), mesh, state)
     gold = jax.ShapeDtypeStruct((config.batch_size, 1), jnp.int32)
     began = time.perf_counter()
     program = step.lower(state, known, batch, gold, _found(config)).compile()

@@ -1,0 +1,58 @@
+"""A training step of this library, as a process of its own that answers requests on its standard input."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.cases import Sizes, serve
+from benchmarks.ours import load, matrix_product
+from benchmarks.train_cases import CLIP, DECAY, LENGTHS, RATE, REFERENCE_LENGTH, Arrays
+from rag_jax.core import optimizers, training
+from rag_jax.run import devices, host
+from rag_jax.run.recipes import OBJECTIVES
+from rag_jax.types import Batch, Found, Knowledge, Networks, Tokens
+
+
+def main(sizes: Sizes, folder: Path, model: str, docs: int) -> None:
+    """Load the weights that the other process made, then take the steps that are asked for."""
+    tower, generator, params = load(folder, jnp.float32)
+    rate = optax.constant_schedule(RATE)
+    optimizer = optimizers.rag(optimizers.adamw(rate, DECAY), optimizers.adamw(rate, DECAY), CLIP)
+    networks, objective = Networks(tower, generator), OBJECTIVES[model]
+    recipe = training.Recipe(networks, objective, optimizer, docs, REFERENCE_LENGTH, lengths=LENGTHS)
+    state = training.init(recipe, params, jax.random.key(0))
+    step = devices.jitted(partial(training.train_step, recipe), None, state)
+
+    def take(request: dict, inputs: Arrays) -> float:
+        nonlocal state
+        batch = inputs["question"].shape[0]
+        rows = np.arange(batch * docs, dtype=np.int32).reshape(batch, docs)
+        state, metrics = step(state, *given(inputs), rows[:, :1], Found(jnp.asarray(rows), None))
+        return float(metrics.loss) * float(np.mean(inputs["label_lengths"] - 1))
+
+    serve(take, matrix_product)
+
+
+def given(inputs: Arrays) -> tuple[Knowledge, Batch]:
+    """The passages that were found, and the questions."""
+
+    def tokens(name: str, lengths: str) -> Tokens:
+        return Tokens(jnp.asarray(inputs[name]), jnp.asarray(inputs[lengths]))
+
+    labels, size = inputs["labels"], inputs["labels"].shape[1]
+    targets = np.roll(labels, -1, axis=1)
+    mask = np.arange(size)[None, :] < inputs["label_lengths"][:, None] - 1
+    taught = (jnp.asarray(each) for each in (labels, targets, mask))
+    questions = tokens("question", "question_lengths"), tokens("prompt", "prompt_lengths")
+    return Knowledge(jnp.asarray(inputs["vectors"]), tokens("passages", "passage_lengths")), Batch(*questions, *taught)
+
+
+if __name__ == "__main__":
+    host.keep_memory()
+    with jax.numpy_dtype_promotion("standard"):
+        main(Sizes.parse(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

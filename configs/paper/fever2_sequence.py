@@ -1,0 +1,15 @@
+"""RAG-Sequence on FEVER (Thorne et al. 2018), two classes: whether passages support or refute a claim (Thorne &
+Vlachos 2020).
+
+    python train.py configs/paper/fever2_sequence.py --workdir runs/fever2_sequence
+
+96,966 claims for training, 6,666 for development; `question` is the claim, `answers` its class in one word:
+"supported" or "refuted". Classify with `rag-jax answer --labels supported refuted`. The rest is told in
+configs/paper/recipe.py.
+
+Not yet measured.
+"""
+
+from configs.paper.recipe import recipe
+
+config = recipe("fever2", "sequence", questions=96_966, max_target=8)

@@ -1,0 +1,63 @@
+"""What is refused before anything is compiled or written, in one line each."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rag_jax.errors import InputError
+from rag_jax.run import checks, config
+from rag_jax.run.config import Config, Data, Generator, Retriever
+
+USUAL = Config(Data(), Retriever("tower"))
+
+
+def changed(**fields) -> Config:
+    return dataclasses.replace(USUAL, **fields)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (changed(batch_size=0), r"^batch_size is 0; give 1 or more$"),
+        (changed(steps=0), r"^steps is 0; give 1 or more$"),
+        (changed(max_bad_steps=-1), r"^max_bad_steps is -1; give 1 or more$"),
+        (changed(eval_every=0), r"^eval_every is 0; give 1 or more, or None$"),
+        (changed(retriever=Retriever("tower", staleness=1)), r"^retriever\.staleness is 1 with the engine device; "),
+        (changed(generator=Generator(lengths=(200, 100))), r"^generator\.lengths are \(200, 100\), max_input 300; "),
+        (changed(generator=Generator(lengths=(300,))), r"^generator\.lengths are \(300,\), max_input 300; "),
+        (changed(generator=Generator(max_input=64)), r"^buckets: 68 question tokens leave no room in generator\.max_"),
+    ],
+)
+def test_numbers_that_make_no_run(wrong: Config, told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        checks.check_numbers(wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_workdir_of_another_config_is_refused_key_by_key(tmp_path: Path) -> None:
+    config.write(changed(seed=1), path := tmp_path / "config.json")
+    other = changed(seed=2, generator=Generator(width=64), save_every=7)
+    with pytest.raises(InputError) as caught:
+        checks.check_course(other, path)
+    said = str(caught.value)
+    assert "generator.width was 128, is 64" in said
+    assert "seed was 1, is 2" in said
+    assert "save_every" not in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", checks.FREE)
+def test_every_key_that_may_change_exists(name: str) -> None:
+    assert any(f"{each}.".startswith(f"{name}.") for each in config.names())
+
+
+def test_what_costs_only_time_may_change(tmp_path: Path) -> None:
+    config.write(USUAL, path := tmp_path / "config.json")
+    checks.check_course(changed(mesh=config.Mesh(2), eval_every=5, watch=config.Watch(tensorboard=True)), path)
+
+
+def test_a_workdir_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/run: cannot be made \(Not a directory\); choose another --workdir"):
+        checks.check(USUAL, tmp_path / "file" / "run")
