@@ -55,10 +55,10 @@ MESHES = {
     "data": ("--mesh.data", 8),
     "fsdp": ("--mesh.fsdp", 8),
 }
-USUAL, *REST = MESHES
 
 
-@pytest.mark.parametrize("mesh", [USUAL, *(pytest.param(each, marks=pytest.mark.slow) for each in REST)])
+@pytest.mark.slow  # the two processes below compute on as many devices
+@pytest.mark.parametrize("mesh", MESHES)
 def test_eight_devices_compute_what_one_does(config: Path, alone: list[dict], mesh: str) -> None:
     workdir = config.parent / mesh
     launch.ended(launch.start(config, "--workdir", workdir, *MESHES[mesh], devices=8))
@@ -67,7 +67,7 @@ def test_eight_devices_compute_what_one_does(config: Path, alone: list[dict], me
 
 def test_two_processes_of_four_devices_compute_what_one_does(config: Path, alone: list[dict]) -> None:
     workdir = config.parent / "processes"
-    for process in launch.together((config, "--workdir", workdir, *MESHES[USUAL]), 2, 4):
+    for process in launch.together((config, "--workdir", workdir, *MESHES["all"]), 2, 4):
         launch.ended(process)
     assert_same(told(workdir), alone)
     assert (workdir / "results.json").exists()

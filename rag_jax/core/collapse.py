@@ -26,14 +26,15 @@ def collapse(ids: Int[Array, "B K"], doc_log_prior: Float[Array, "B K"], posteri
     found = ids.reshape(-1)
     exists = found >= 0
     same = (found[:, None] == found[None, :]) & exists[:, None] & exists[None, :]
-    times = jnp.sum(same, axis=1).astype(jnp.float32)  # a question has no passage twice: questions that got it
+    times = jnp.sum(same, axis=1).astype(jnp.float32)
+    got = jnp.any(same.reshape(*same.shape[:1], *ids.shape), axis=2)  # [BK, B]: which questions got a passage
     different = jnp.sum(jnp.where(exists, 1 / jnp.maximum(times, 1), 0.0))
     prior = jnp.exp(doc_log_prior)
     log_prior = jnp.where(jnp.isneginf(doc_log_prior), 0.0, doc_log_prior)
     gain = jnp.log(jnp.where(posterior > 0, posterior, 1.0)) - log_prior
     return Collapse(
         distinct=different / jnp.maximum(jnp.sum(exists).astype(jnp.float32), 1),
-        most_frequent=jnp.max(times, initial=0.0) / ids.shape[0],
+        most_frequent=jnp.max(jnp.sum(got, axis=1).astype(jnp.float32), initial=0.0) / ids.shape[0],
         prior_entropy=-jnp.mean(jnp.sum(prior * log_prior, axis=1)),
         kl=jnp.mean(jnp.sum(posterior * gain, axis=1)),
     )

@@ -12,7 +12,7 @@ monitor = jax.jit(collapse)
 
 
 def batch(seed: int, questions: int = 4, k: int = 3, passages: int = 6):
-    """Passages without repetition in a question, some missing; a prior and a posterior over those that are there."""
+    """Passages, some missing, a few twice in a question; a prior and a posterior over those that are there."""
     draw = np.random.default_rng(seed)
     ids = np.stack([draw.permutation(passages)[:k] for _ in range(questions)]).astype(np.int32)
     ids[draw.random(ids.shape) < 0.2] = -1
