@@ -24,7 +24,7 @@ from rag_jax.errors import InputError, reported
 from rag_jax.evaluation import evaluate
 from rag_jax.rag import RAG, restore_params
 from rag_jax.run import config as configs
-from rag_jax.run import devices, dryrun, host, speed
+from rag_jax.run import devices, dryrun, speed
 from rag_jax.run.assembly import assemble, read_corpus, required
 from rag_jax.run.checkpoints import Checkpoints
 from rag_jax.run.checks import check
@@ -45,7 +45,6 @@ console = Console(stderr=False)
 
 
 def main(arguments: list[str]) -> None:
-    host.keep_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--workdir", type=Path, required=True)
@@ -97,7 +96,7 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, jud
     """The loop: one compiled step from state to state, retrieval included."""
     config, checkpoints = parts.config, Checkpoints(workdir)
     state, place = begin(parts, first, checkpoints)
-    step = devices.jitted(partial(training.train_step, parts.recipe), parts.mesh, state)
+    step = devices.compiled_first(devices.jitted(partial(training.train_step, parts.recipe), parts.mesh, state))
     done, rates = int(state.step), learning_rates(config)
     batches = feed(parts, examples, place["input"], lambda: state.params)
     window, watchdog, clock = Window(place["window"]), Watchdog(place["watchdog"]), speed.Clock()
@@ -109,11 +108,8 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, jud
                 given, drawn = next(batches)
             with clock("step"):
                 state, metrics = step(state, *given)
-                window.add(metrics)
+                window.add(number, drawn, metrics)
             clock.saw(config.batch_size, *work(parts, given))
-            if window.skipped_in_a_row >= config.max_bad_steps:
-                checkpoints.close()
-                raise not_finite(examples, drawn, number, window.skipped_in_a_row, workdir)
             if number % config.log_every == 0 or last:
                 values = window.close()
                 values["learning_rate"] = rate(rates, number, values)
@@ -121,6 +117,9 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, jud
                 warned = watchdog.judge(values)
                 if warned:
                     journal.warn(warned)
+            if window.last and window.last.skipped_in_a_row >= config.max_bad_steps:
+                checkpoints.close()
+                raise not_finite(examples, window.last, workdir)
             if config.eval_every and number % config.eval_every == 0:
                 journal.evaluated(number, measured(RAG(parts, state.params), judged))
             stop = stopping.after(number)

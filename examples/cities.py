@@ -25,7 +25,6 @@ from rag_jax.knowledge.city_questions import write_corpus
 from rag_jax.knowledge.passages import Passage, read_passages
 from rag_jax.rag import RAG
 from rag_jax.run import config as configs
-from rag_jax.run import host
 from rag_jax.run.journal import seconds_trained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,7 +141,6 @@ def tell(text: str) -> None:
 
 
 if __name__ == "__main__":
-    host.keep_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=Path("runs/demo"))
     began = time.perf_counter()

@@ -20,6 +20,7 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # the suite compiles far longer than it computes
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
 
 with install_import_hook(["rag_jax.core", "rag_jax.models", "rag_jax.types"], "beartype.beartype"):
     import rag_jax

@@ -19,7 +19,7 @@ from rag_jax.run.checkpoints import Checkpoints, Place
 from rag_jax.run.collapse import Watchdog
 from rag_jax.run.feed import Drawn
 from rag_jax.run.parts import Parts
-from rag_jax.run.window import Window
+from rag_jax.run.window import Fetched, Window
 from rag_jax.types import RagParams
 
 IDS_TOLD = 16  # of the questions of a batch, in an error's one line
@@ -61,8 +61,9 @@ def rate(rates: optax.Schedule, step: int, values: dict[str, float]) -> float:
     return float(np.asarray(rates(step - 1 - int(values["skipped"]))))
 
 
-def not_finite(examples: Examples, drawn: Drawn, step: int, in_a_row: int, workdir: Path) -> InputError:
+def not_finite(examples: Examples, bad: Fetched, workdir: Path) -> InputError:
     """The error of a run that gets nowhere; the ids of its last batch, however many, are left in a file."""
+    step, drawn, in_a_row = bad
     ids = [examples.ids[i] for i in drawn.examples]
     path = workdir / "not_finite.json"
     if devices.is_first():

@@ -92,6 +92,20 @@ def jitted(step: Callable, mesh: Mesh | None, state: PyTree) -> Any:
     return jax.jit(step, donate_argnums=0, out_shardings=told, compiler_options=options)
 
 
+def compiled_first(step: Any) -> Callable:
+    """A jitted step that gives back the compiler's memory before it runs, for each length of its inputs anew."""
+    programs = {}
+
+    def call(state: PyTree, *inputs: PyTree) -> Any:
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(inputs))
+        if shapes not in programs:
+            programs[shapes] = step.lower(state, *inputs).compile()
+            host.give_back()
+        return programs[shapes](state, *inputs)
+
+    return call
+
+
 def put(tree: PyTree, wanted: PyTree[NamedSharding]) -> PyTree[jax.Array]:
     """Arrays that every process has whole, spread over the mesh."""
 

@@ -1,6 +1,6 @@
-"""What makes training fast where the device is a CPU: one library for matrix products, and memory that is kept.
+"""What training needs of a host whose CPU is the device: one library for matrix products, and its memory.
 
-Neither changes a result by more than rounding. docs/performance.md has what each of them saves.
+None of it changes a result by more than rounding. docs/training.md says how to train with all of it.
 """
 
 import ctypes
@@ -8,8 +8,9 @@ import platform
 
 import jax
 
-TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # glibc's malloc.h
-NEVER = -1
+# For a process that is about to start. XLA asks for a step's gigabytes anew each time, and the system fills them with
+# zeros page by page: of 2 MB with this, of 4 KB without. Linux with glibc 2.35 or newer; others do not know it.
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def product_options() -> dict[str, str]:
@@ -28,15 +29,10 @@ def product_options() -> dict[str, str]:
     return options
 
 
-def keep_memory() -> None:
-    """Let this process keep what a step has used for the next one.
+def give_back() -> None:
+    """Give the system the memory that was freed in this process: after compiling, more than half a gigabyte.
 
-    XLA asks for a step's gigabytes anew each time, and glibc gives each back to the system, which fills it with zeros
-    page by page when it is asked again. Call it before anything else touches JAX, whose threads otherwise have arenas
-    of their own.
+    glibc keeps what lies between blocks in use for the next who asks, but a step's blocks are too large for it.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    for option, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, NEVER)):
-        libc.mallopt(option, value)
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -4,12 +4,21 @@ A step's are fetched once the next one is under way, so that the device never wa
 yet is saved with a checkpoint: a run that goes on in the middle of a window writes the same line.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from rag_jax.core.training import Metrics
+from rag_jax.run.feed import Drawn
+
+
+class Fetched(NamedTuple):
+    """The last step whose metrics have arrived."""
+
+    step: int
+    drawn: Drawn
+    skipped_in_a_row: int
 
 
 class Window:
@@ -17,23 +26,21 @@ class Window:
 
     def __init__(self, held: list[dict[str, float | None]] | None = None):
         self._held = list(held or [])
-        self._coming: Metrics | None = None
+        self._coming: tuple[int, Drawn, Metrics] | None = None
+        self.last: Fetched | None = None
 
-    def add(self, metrics: Metrics) -> None:
+    def add(self, step: int, drawn: Drawn, metrics: Metrics) -> None:
         """Of the step that was started last; those of the step before are fetched."""
         self.fetch()
-        self._coming = metrics
+        self._coming = step, drawn, metrics
 
     def fetch(self) -> None:
         """Wait for the last step."""
         if self._coming is not None:
-            self._held.append(_plain(jax.device_get(self._coming)))
-            self._coming = None
-
-    @property
-    def skipped_in_a_row(self) -> int:
-        """As far as it is fetched."""
-        return int(self._held[-1]["skipped_in_a_row"] or 0) if self._held else 0
+            (step, drawn, metrics), self._coming = self._coming, None
+            told = _plain(jax.device_get(metrics))
+            self._held.append(told)
+            self.last = Fetched(step, drawn, int(told["skipped_in_a_row"] or 0))
 
     def state(self) -> list[dict[str, float | None]]:
         """All of it, as JSON."""

@@ -1,5 +1,6 @@
 """The mesh of a run: what is refused, and where arrays come to lie on two devices."""
 
+import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
@@ -56,6 +57,20 @@ def test_a_batch_is_spread_by_questions() -> None:
     assert spread.sharding.spec == devices.BATCH
     assert [shard.data.shape for shard in spread.addressable_shards] == [(2, 3), (2, 3)]
     assert devices.share(None, 4, lambda own: rows[own]) is not None
+
+
+def test_a_step_is_compiled_once_for_each_length_of_its_inputs(caplog: pytest.LogCaptureFixture) -> None:
+    def add(state, rows):
+        return state + rows.sum(), rows.shape[0]
+
+    step = devices.compiled_first(devices.jitted(add, None, np.zeros(())))
+    state = jax.numpy.zeros(())
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        for size in (2, 3, 2, 3):
+            state, told = step(state, np.ones(size, np.float32))
+            assert told == size
+    assert state == 10
+    assert sum(record.getMessage().startswith("Compiling jit(add)") for record in caplog.records) == 2
 
 
 def test_parameters_lie_where_the_table_says() -> None:
