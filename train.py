@@ -109,11 +109,11 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, jud
             with clock("step"):
                 state, metrics = step(state, *given)
                 window.add(number, drawn, metrics)
-            clock.saw(config.batch_size, *work(parts, given))
+            clock.saw(config.batch_size)
             if number % config.log_every == 0 or last:
                 values = window.close()
                 values["learning_rate"] = rate(rates, number, values)
-                journal.log(number, values, clock.close())
+                journal.log(number, values, clock.close(*work(parts, given, values["input_tokens"])))
                 warned = watchdog.judge(values)
                 if warned:
                     journal.warn(warned)
@@ -144,16 +144,16 @@ def open_journal(config: Config, workdir: Path, first_step: int) -> Journal | Si
     return Journal(workdir, first_step, config.steps, console, watchers)
 
 
-def work(parts: Parts, given: Given) -> tuple[int, float]:
-    """The tokens that the generator reads and is taught in a step, padding included, and the step's model FLOPs."""
-    c, batch, passages = parts.config, given.batch, given.knowledge.passages
-    question, prompt, target = batch.question.ids, batch.prompt.ids, batch.targets
-    read = min(passages.ids.shape[1] + prompt.shape[1], c.generator.max_input)
-    lengths = question.shape[1], read, target.shape[1]
+def work(parts: Parts, given: Given, read: float) -> tuple[float, float]:
+    """The tokens that the generator reads and is taught for one question, and its model FLOPs.
+
+    `read` is the mean length of an input; questions and targets count with the padding of this batch.
+    """
+    c, question, target = parts.config, given.batch.question.ids.shape[1], given.batch.targets.shape[1]
     trains = c.retriever.mode == "trained" and not c.data.is_closed_book
     sizes = parts.towers.config, parts.reader.config
-    flops = speed.flops(*sizes, c.batch_size, parts.num_docs, lengths, trains)
-    return c.batch_size * parts.num_docs * (read + target.shape[1]), flops
+    flops = speed.flops(*sizes, 1, parts.num_docs, (question, read, target), trains)
+    return parts.num_docs * (read + target), flops
 
 
 def measured(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:

@@ -70,14 +70,14 @@ def made(known: Options) -> list[Arrays]:
         return fixed(Shapes(), width, known.steps)
     if known.passages is None or known.questions is None:
         raise InputError("passages and questions: one is missing; give both, or none for fixed shapes")
-    shapes = replace(Shapes(), passage=192, target=20)
+    shapes = replace(Shapes(), passage=192)
     return real(known.passages, known.questions, known.tower, shapes, width, known.steps)
 
 
 def measure(
     model: str, sizes: Sizes, batches: list[Arrays], lengths: tuple[int, ...], console: Console
 ) -> dict[str, Any]:
-    """Every batch once on each side, some of them in turn; `lengths` are what this library may pad inputs to."""
+    """Every batch once on each side, some of them in turn; `lengths` are what this library may pack inputs to."""
     docs = len(batches[0]["passages"]) // len(batches[0]["question"])
     with tempfile.TemporaryDirectory() as folder:
         theirs = Side("train_theirs", sizes, folder, model, docs, **LARGE_PAGES)  # makes the weights
@@ -116,7 +116,7 @@ def compared(told: dict[str, list[dict[str, Any]]], sizes: Sizes, batches: list[
 
 
 def needed(sizes: Sizes, batch: Arrays) -> float:
-    """The model FLOPs of a step, padding only where the longest input and the longest target ask for it."""
+    """The model FLOPs of a step that computes no padding but that of questions and targets to the longest."""
     tower = BertConfig(layers=sizes.tower_layers, width=sizes.tower_width, ffn_width=4 * sizes.tower_width)
     reader = BartConfig(
         width=sizes.width,
@@ -126,8 +126,7 @@ def needed(sizes: Sizes, batch: Arrays) -> float:
         decoder_layers=sizes.layers,
     )
     questions = len(batch["question"])
-    longest = int(batch["context_lengths"].max()), int(batch["longest_label"])
-    lengths = int(batch["question_lengths"].max()), *longest
+    lengths = int(batch["question_lengths"].max()), float(batch["context_lengths"].mean()), int(batch["longest_label"])
     return flops(tower, reader, questions, len(batch["passages"]) // questions, lengths, True)
 
 

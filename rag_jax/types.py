@@ -45,6 +45,15 @@ class Quantised(NamedTuple):
     scales: Float32[Array, " N"]
 
 
+class Packed(NamedTuple):
+    """Rows of tokens laid one after the other into `G` lines, without their padding; see `rag_jax.core.packing`."""
+
+    inputs: Tokens  # [R, S]
+    token: Int[Array, "G N"]  # at each place of a line the token's number among those of the line's R / G rows
+    place: Int[Array, "R S"]  # of each token in its line
+    held: Int[Array, " G"]  # tokens in each line
+
+
 Vectors = Float[Array, "N D"] | Quantised
 
 
@@ -90,9 +99,12 @@ class Tower(Protocol):
 
 @runtime_checkable
 class Encode(Protocol):
-    """Read the inputs once: everything of them that decoding needs, rows leading."""
+    """Read the inputs once: everything of them that decoding needs, rows leading.
 
-    def __call__(self, params: Params, inputs: Tokens, key: DropoutKey = None) -> PyTree[Array]: ...
+    Training with `lengths` packs them; a network that makes nothing of it reads `inputs.inputs`.
+    """
+
+    def __call__(self, params: Params, inputs: Tokens | Packed, key: DropoutKey = None) -> PyTree[Array]: ...
 
 
 class Place(NamedTuple):

@@ -83,7 +83,8 @@ def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None
     assert configs.load(workdir / "config.json") == towns
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(10, 201, 10))
-    assert {"loss", "learning_rate", "recall", "grad_norm", "distinct", "kl", "skipped"} <= lines[0].keys()
+    told = {"loss", "learning_rate", "recall", "grad_norm", "input_tokens", "distinct", "kl", "skipped"}
+    assert told <= lines[0].keys()
     timed = [json.loads(line) for line in (workdir / "timings.jsonl").read_text().splitlines()]
     assert [line["step"] for line in timed] == [line["step"] for line in lines]
     assert {"seconds", "examples/s", "tokens/s", "model_flops/s", "memory", "time/input"} <= timed[0].keys()

@@ -61,7 +61,7 @@ def recipe(
         generator=Generator(
             checkpoint="facebook/bart-large",
             max_target=max_target,
-            lengths=(160, 192, 224, 256),
+            lengths=(128, 144, 160, 192),
         ),
         optimizer=Optimizer(warmup=min(500, steps // 10), label_smoothing=0.1),  # the rest is the default
         decoding=decoding or Decoding(),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rag_jax.core.dropout import split
-from rag_jax.types import DropoutKey, Generator, Params, Tokens
+from rag_jax.types import DropoutKey, Generator, Packed, Params, Tokens
 
 
 def assemble(passages: Tokens, prompts: Tokens, max_length: int) -> Tokens:
@@ -32,17 +32,19 @@ def assemble(passages: Tokens, prompts: Tokens, max_length: int) -> Tokens:
 def read(
     generator: Generator,
     params: Params,
-    inputs: Tokens,
+    inputs: Tokens | Packed,
     decoder_inputs: Int[Array, "B T"],
     key: DropoutKey = None,
 ) -> Float[Array, "B K T V"]:
-    """The generator's logits for one target under each of K inputs `[B, K, S]` (teacher forcing)."""
-    batch, k, _ = inputs.ids.shape
+    """The generator's logits for one target under each of K inputs `[B, K, S]` or packed rows (teacher forcing)."""
+    given = inputs if isinstance(inputs, Packed) else rows(inputs)
+    count = given.inputs.lengths.shape[0] if isinstance(given, Packed) else given.lengths.shape[0]
+    batch = decoder_inputs.shape[0]
     encode_key, decode_key = split(key)
-    memory = generator.encode(params, rows(inputs), encode_key)
-    states, _ = generator.decode(params, jnp.repeat(decoder_inputs, k, axis=0), memory, key=decode_key)
+    memory = generator.encode(params, given, encode_key)
+    states, _ = generator.decode(params, jnp.repeat(decoder_inputs, count // batch, axis=0), memory, key=decode_key)
     logits = generator.logits(params, states)
-    return logits.reshape(batch, k, *logits.shape[1:])
+    return logits.reshape(batch, count // batch, *logits.shape[1:])
 
 
 def rows(inputs: Tokens) -> Tokens:

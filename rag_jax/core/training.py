@@ -12,12 +12,24 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from rag_jax.core import collapse, likelihood, reading, retrieval
+from rag_jax.core import collapse, likelihood, packing, reading, retrieval
 from rag_jax.core.collapse import Collapse
 from rag_jax.core.dropout import split
 from rag_jax.core.losses import Objective
 from rag_jax.core.retrieval import LOCAL, Index
-from rag_jax.types import Batch, DropoutKey, Found, Knowledge, Networks, Params, RagParams, Retrieved, Tokens, Tower
+from rag_jax.types import (
+    Batch,
+    DropoutKey,
+    Found,
+    Knowledge,
+    Networks,
+    Packed,
+    Params,
+    RagParams,
+    Retrieved,
+    Tokens,
+    Tower,
+)
 
 
 class TrainState(NamedTuple):
@@ -37,6 +49,7 @@ class Metrics(NamedTuple):
     loss: Float[Array, ""]  # nats per target token
     grad_norm: Float[Array, ""]  # before clipping
     recall: Float[Array, ""]  # questions one of whose gold passages is among the K; NaN if none has any
+    input_tokens: Float[Array, ""]  # of an input that the generator read, mean, without padding
     collapse: Collapse  # whether retrieval still tells questions apart
     skipped: Int[Array, ""]  # steps so far whose loss or gradient was not finite
     skipped_in_a_row: Int[Array, ""]  # this one included
@@ -48,6 +61,7 @@ class Seen(NamedTuple):
     ids: Int[Array, "B K"]
     doc_log_prior: Float[Array, "B K"]
     posterior: Float[Array, "B K"]  # given the whole target
+    lengths: Int[Array, "B K"]  # of the inputs
 
 
 class Forward(NamedTuple):
@@ -103,9 +117,9 @@ class Recipe(NamedTuple):
     """The parts that a step is made of.
 
     With more than one of `parts` a batch is computed in as many, one after the other: in the memory of one of them, and
-    with the gradient of the whole. Inputs are padded to the first of `lengths` that holds the longest of a part: which
-    passages are read is known inside the program only, so that each length is compiled, and one of them runs. Dropout
-    is drawn otherwise; nothing else is different.
+    with the gradient of the whole. Inputs are packed into `lines` that hold the first of `lengths` for each input, on
+    average, which is enough: which passages are read is known inside the program only, so that each length is compiled,
+    and one of them runs. Dropout is drawn otherwise; nothing else is different.
     """
 
     networks: Networks
@@ -116,7 +130,8 @@ class Recipe(NamedTuple):
     search: Search = nearest
     lookup: Index = LOCAL
     parts: int = 1
-    lengths: tuple[int, ...] = ()  # ascending, below `max_length`
+    lengths: tuple[int, ...] = ()  # tokens, ascending, below `max_length`
+    lines: int = 1  # the devices that a batch is spread over
 
 
 def init(recipe: Recipe, params: RagParams, key: Key[Array, ""]) -> TrainState:
@@ -141,7 +156,8 @@ def forward(
     tower_key, generator_key = split(key)
     given = knowledge, batch, positives, found
     prior, (retrieved, passages) = _ask(recipe, params.question_tower, *given, tower_key)
-    logits = _read(recipe, params.generator, passages, batch, recipe.max_length, generator_key)
+    inputs = reading.assemble(passages, batch.prompt, recipe.max_length)
+    logits = reading.read(recipe.networks.generator, params.generator, inputs, batch.decoder_inputs, generator_key)
     return Forward(retrieved, prior, logits)
 
 
@@ -162,14 +178,6 @@ def _ask(
     else:
         retrieved, passages = retrieval.gather_found(queries, knowledge, found, recipe.lookup)
     return likelihood.doc_log_prior(retrieved.scores, retrieved.valid), (retrieved, passages)
-
-
-def _read(
-    recipe: Recipe, generator: Params, passages: Tokens, batch: Batch, length: int, key: DropoutKey
-) -> Float[Array, "B K T V"]:
-    """The generator's logits for the targets under each passage, inputs padded to `length` at most."""
-    inputs = reading.assemble(passages, batch.prompt, length)
-    return reading.read(recipe.networks.generator, generator, inputs, batch.decoder_inputs, key)
 
 
 def train_step(
@@ -200,6 +208,7 @@ def train_step(
         loss=loss / jnp.mean(jnp.sum(batch.target_mask, axis=1).astype(jnp.float32)),
         grad_norm=norm,
         recall=recall(seen.ids, positives),
+        input_tokens=jnp.mean(seen.lengths.astype(jnp.float32), where=seen.ids >= 0),
         collapse=collapse.collapse(seen.ids, seen.doc_log_prior, seen.posterior),
         skipped=skipped,
         skipped_in_a_row=in_a_row,
@@ -232,7 +241,7 @@ def _part_gradient(
 ) -> tuple[Float[Array, ""], Seen, RagParams]:
     """Of one part, in two stages: what is read, and so how long it is, is known when the tower has asked.
 
-    A choice of lengths stands around the reader's gradient, not in it: what a backward pass keeps is that of one.
+    The choice of a length stands around the reader's gradient, not in it: what a backward pass keeps is that of one.
     """
     batch, positives, found = given
     tower_key, generator_key = split(key)
@@ -243,29 +252,30 @@ def _part_gradient(
     prior, tower_gradient, (retrieved, passages) = jax.vjp(ask, params.question_tower, has_aux=True)
 
     def objective(
-        generator: Params, prior: Float[Array, "B K"], length: int
+        generator: Params, prior: Float[Array, "B K"], inputs: Tokens | Packed
     ) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
-        logits = _read(recipe, generator, passages, batch, length, generator_key)
+        logits = reading.read(recipe.networks.generator, generator, inputs, batch.decoder_inputs, generator_key)
         losses = recipe.objective(prior, logits, batch.targets, batch.target_mask)
         told = likelihood.target_log_probs(logits, batch.targets)
         return jnp.mean(losses), likelihood.sequence_doc_posterior(prior, told, batch.target_mask)
 
-    def read(length: int):
-        return jax.value_and_grad(partial(objective, length=length), (0, 1), has_aux=True)
-
-    lengths = _lengths(recipe, passages, batch.prompt)
-    longest = jnp.max(passages.lengths + batch.prompt.lengths[:, None])
-    chosen = jnp.sum(longest > jnp.asarray(lengths[:-1], longest.dtype))
-    told = jax.lax.switch(chosen, [read(length) for length in lengths], params.generator, prior)
+    inputs = reading.assemble(passages, batch.prompt, recipe.max_length)
+    forms, chosen = _forms(recipe, inputs)
+    read = [partial(jax.value_and_grad(objective, (0, 1), has_aux=True), inputs=form) for form in forms]
+    told = jax.lax.switch(chosen, read, params.generator, prior)
     (loss, posterior), (generator_gradient, prior_gradient) = told
     gradient = RagParams(tower_gradient(prior_gradient)[0], generator_gradient)
-    return loss, Seen(retrieved.ids, prior, posterior), gradient
+    return loss, Seen(retrieved.ids, prior, posterior, inputs.lengths), gradient
 
 
-def _lengths(recipe: Recipe, passages: Tokens, prompts: Tokens) -> list[int]:
-    """The lengths that inputs may be padded to, the longest that there can be the last."""
-    longest = min(passages.ids.shape[2] + prompts.ids.shape[1], recipe.max_length)
-    return [length for length in recipe.lengths if prompts.ids.shape[1] < length < longest] + [longest]
+def _forms(recipe: Recipe, inputs: Tokens) -> tuple[list[Tokens | Packed], Int[Array, ""]]:
+    """The forms that inputs `[B, K, S]` may be read in, shortest first, padded the last, and which one to choose."""
+    by_row = reading.rows(inputs)
+    held = by_row.lengths.shape[0] // recipe.lines
+    sizes = [held * length for length in recipe.lengths if length < inputs.ids.shape[2]]
+    most = jnp.max(jnp.sum(by_row.lengths.reshape(recipe.lines, held), axis=1))
+    chosen = jnp.sum(most > jnp.asarray(sizes, most.dtype))
+    return [*(packing.pack(by_row, recipe.lines, size) for size in sizes), inputs], chosen
 
 
 def _dealt(each: Array, parts: int) -> Array:

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from rag_jax.core.packing import to_lines, to_rows
+from rag_jax.types import Packed
+
 
 class Attention(nn.Module):
     """Scaled dot-product attention with `H` heads; four projections with biases, as in BERT and BART.
@@ -32,28 +35,33 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = dense(), dense(), dense(), dense()
         self.drop = nn.Dropout(self.dropout)
 
-    def project(self, states: Float[Array, "R S width"]) -> tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]:
-        """Keys and values of the attended states."""
-        return jnp.swapaxes(self._split(self.key(states)), 2, 3), self._split(self.value(states))
+    def project(
+        self, states: Float[Array, "G N width"], packed: Packed | None = None
+    ) -> tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]:
+        """Keys and values of the attended states, which are in lines where they are `packed`."""
+        keys, values = (self._split(to_rows(packed, dense(states))) for dense in (self.key, self.value))
+        return jnp.swapaxes(keys, 2, 3), values
 
     def __call__(
         self,
-        states: Float[Array, "R T width"],
+        states: Float[Array, "G N width"],
         keys: Float[Array, "R H d S"],
         values: Float[Array, "R H S d"],
         mask: Bool[Array, "#R #T S"],
         deterministic: bool,
-    ) -> Float[Array, "R T width"]:
+        packed: Packed | None = None,
+    ) -> Float[Array, "G N width"]:
         """Attend from `states` to the positions where `mask` is True; the softmax is float32 whatever the dtype."""
-        queries = self._split(self.query(states))
+        queries = self._split(to_rows(packed, self.query(states)))
+        rows = queries.shape[0], queries.shape[2], self.width
         if self.fused and (deterministic or not self.dropout):
-            return self.out(_fused(queries, keys, values, mask).reshape(*states.shape[:2], self.width))
+            return self.out(to_lines(packed, _fused(queries, keys, values, mask).reshape(rows)))
         queries *= (self.width // self.heads) ** -0.5
         scores = jnp.einsum("RHTd,RHdS->RHTS", queries, keys, preferred_element_type=jnp.float32)
         scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(scores.dtype).min)
         weights = self.drop(jax.nn.softmax(scores, axis=3).astype(self.dtype), deterministic=deterministic)
         mixed = jnp.einsum("RHTS,RHSd->RHTd", weights, values)
-        return self.out(jnp.swapaxes(mixed, 1, 2).reshape(*states.shape[:2], self.width))
+        return self.out(to_lines(packed, jnp.swapaxes(mixed, 1, 2).reshape(rows)))
 
     def _split(self, projected: Float[Array, "R T width"]) -> Float[Array, "R H T d"]:
         heads = projected.reshape(*projected.shape[:2], self.heads, self.width // self.heads)

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from rag_jax.core.packing import positions, to_lines, to_rows
 from rag_jax.models.attention import Attention
+from rag_jax.models.dropout import Dropout
 from rag_jax.models.gelu import gelu
 from rag_jax.models.layers import Remat, through
 from rag_jax.models.norm import LayerNorm
-from rag_jax.types import DropoutKey, Generator, Params, Place, Tokens
+from rag_jax.types import DropoutKey, Generator, Packed, Params, Place, Tokens
 
 Read = tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]  # keys and values of the inputs
 Past = tuple[Float[Array, "R H d slots"], Float[Array, "R H slots d"]]  # keys and values of the answers so far
@@ -77,12 +79,14 @@ class FeedForward(nn.Module):
     config: BartConfig
 
     @nn.compact
-    def __call__(self, states: Float[Array, "R T width"], deterministic: bool) -> Float[Array, "R T width"]:
+    def __call__(
+        self, states: Float[Array, "R T width"], deterministic: bool, packed: Packed | None = None
+    ) -> Float[Array, "R T width"]:
         c = self.config
         init = nn.initializers.normal(c.init_std)
         hidden = nn.Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
         hidden = gelu(hidden)
-        hidden = nn.Dropout(c.activation_dropout, deterministic=deterministic)(hidden)
+        hidden = Dropout(c.activation_dropout)(hidden, deterministic, packed)
         return nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(hidden)
 
 
@@ -93,14 +97,14 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, states: Float[Array, "R S width"], mask: Bool[Array, "R 1 S"], deterministic: bool
-    ) -> Float[Array, "R S width"]:
+        self, states: Float[Array, "G N width"], mask: Bool[Array, "R 1 S"], deterministic: bool, packed: Packed | None
+    ) -> Float[Array, "G N width"]:
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=deterministic)
-        attention = _attention(c, "attention")
-        mixed = attention(states, *attention.project(states), mask, deterministic)
-        states = _layer_norm(c, "attention_norm")(states + drop(mixed))
-        return _layer_norm(c, "ffn_norm")(states + drop(FeedForward(c, name="ffn")(states, deterministic)))
+        drop, attention = Dropout(c.dropout), _attention(c, "attention")
+        mixed = attention(states, *attention.project(states, packed), mask, deterministic, packed)
+        states = _layer_norm(c, "attention_norm")(states + drop(mixed, deterministic, packed))
+        hidden = FeedForward(c, name="ffn")(states, deterministic, packed)
+        return _layer_norm(c, "ffn_norm")(states + drop(hidden, deterministic, packed))
 
 
 class DecoderLayer(nn.Module):
@@ -113,7 +117,7 @@ class DecoderLayer(nn.Module):
         self.attention, self.cross = _attention(c, None), _attention(c, None)
         self.ffn = FeedForward(c)
         self.attention_norm, self.cross_norm, self.ffn_norm = (_layer_norm(c, None) for _ in range(3))
-        self.drop = nn.Dropout(c.dropout)
+        self.drop = Dropout(c.dropout)
 
     def __call__(
         self,
@@ -128,11 +132,11 @@ class DecoderLayer(nn.Module):
         own = self.attention.project(states)
         present = own if past is None else _write(past, own, offset)
         mixed = self.attention(states, *present, visible, deterministic)
-        states = self.attention_norm(states + self.drop(mixed, deterministic=deterministic))
+        states = self.attention_norm(states + self.drop(mixed, deterministic))
         read = memory if isinstance(memory, tuple) else self.cross.project(memory)
         mixed = self.cross(states, *read, memory_mask, deterministic)
-        states = self.cross_norm(states + self.drop(mixed, deterministic=deterministic))
-        hidden = self.drop(self.ffn(states, deterministic), deterministic=deterministic)
+        states = self.cross_norm(states + self.drop(mixed, deterministic))
+        hidden = self.drop(self.ffn(states, deterministic), deterministic)
         return self.ffn_norm(states + hidden), present
 
 
@@ -151,25 +155,29 @@ class Bart(nn.Module):
         self.encoder_norm, self.decoder_norm = _layer_norm(c, None), _layer_norm(c, None)
         self.encoder_layers = [EncoderLayer(c) for _ in range(c.encoder_layers)]
         self.decoder_layers = [DecoderLayer(c) for _ in range(c.decoder_layers)]
-        self.drop = nn.Dropout(c.dropout)
+        self.drop = Dropout(c.dropout)
         self.final_logits_bias = self.param("final_logits_bias", nn.initializers.zeros, (c.vocab_size,))
 
-    def __call__(self, ids: Int[Array, "R S"], mask: Bool[Array, "R S"], decoder_ids: Int[Array, "R T"]):
+    def __call__(self, inputs: Tokens, decoder_ids: Int[Array, "R T"]):
         """Both halves at once: only to make parameters of the right shapes."""
-        return self.logits(self.decode(decoder_ids, self.encode(ids, mask, True), None, None, True)[0])
+        return self.logits(self.decode(decoder_ids, self.encode(inputs, True), None, None, True)[0])
 
-    def encode(self, ids: Int[Array, "R S"], mask: Bool[Array, "R S"], deterministic: bool) -> Memory:
+    def encode(self, inputs: Tokens | Packed, deterministic: bool) -> Memory:
         """Read the inputs and project them for every decoder layer's cross-attention."""
-        states = self._embed(ids, self.encoder_position, jnp.arange(ids.shape[1], dtype=jnp.int32)[None, :])
-        states = self.drop(self.encoder_norm(states), deterministic=deterministic)
+        packed = inputs if isinstance(inputs, Packed) else None
+        rows = inputs.inputs if isinstance(inputs, Packed) else inputs
+        position = jnp.arange(rows.ids.shape[1], dtype=jnp.int32)[None, :] if packed is None else positions(packed)
+        states = self._embed(to_lines(packed, rows.ids), self.encoder_position, position)
+        states = self.drop(self.encoder_norm(states), deterministic, packed)
 
-        def call(layer: EncoderLayer, states: Float[Array, "R S width"]) -> Float[Array, "R S width"]:
-            return layer(states, mask[:, None, :], deterministic)
+        def call(layer: EncoderLayer, states: Float[Array, "G N width"]) -> Float[Array, "G N width"]:
+            return layer(states, rows.mask[:, None, :], deterministic, packed)
 
         if self.config.is_for_training and not self.is_initializing():
-            return Memory(self._through(self.encoder_layers, call, states, deterministic), mask)
+            states = self._through(self.encoder_layers, call, states, deterministic)
+            return Memory(to_rows(packed, states), rows.mask)
         states = reduce(lambda states, layer: call(layer, states), self.encoder_layers, states)
-        return Memory(tuple(layer.cross.project(states) for layer in self.decoder_layers), mask)
+        return Memory(tuple(layer.cross.project(states, packed) for layer in self.decoder_layers), rows.mask)
 
     def decode(
         self, ids: Int[Array, "R T"], memory: Memory, cache: Cache | None, place: Place | None, deterministic: bool
@@ -185,7 +193,7 @@ class Bart(nn.Module):
         slots = ids.shape[1] if cache is None else cache.layers[0][1].shape[2]
         position, visible = _in_line(offset, ids.shape[1], slots) if place is None else place
         states = self._embed(ids, self.decoder_position, position)
-        states = self.drop(self.decoder_norm(states), deterministic=deterministic)
+        states = self.drop(self.decoder_norm(states), deterministic)
         if not isinstance(memory.layers, tuple):
             taught = self._taught(states, visible, memory.layers, memory.mask, deterministic)
             return taught, Cache((), offset + ids.shape[1])
@@ -231,10 +239,8 @@ def generator(config: BartConfig) -> Generator:
     """BART as pure functions of its parameters; the same ones per config, so that they compile once."""
     module = Bart(config)
 
-    def encode(params: Params, inputs: Tokens, key: DropoutKey = None) -> Any:
-        return module.apply(
-            {"params": params}, inputs.ids, inputs.mask, key is None, rngs=_rngs(key), method=Bart.encode
-        )
+    def encode(params: Params, inputs: Tokens | Packed, key: DropoutKey = None) -> Any:
+        return module.apply({"params": params}, inputs, key is None, rngs=_rngs(key), method=Bart.encode)
 
     def decode(params, decoder_inputs, memory, cache=None, place=None, key: DropoutKey = None):
         return module.apply(
@@ -254,7 +260,7 @@ def generator(config: BartConfig) -> Generator:
 def init(config: BartConfig, key: Array) -> Params:
     """Random parameters."""
     ids = jnp.zeros((1, 2), jnp.int32)
-    return Bart(config).init(key, ids, jnp.ones((1, 2), bool), ids)["params"]
+    return Bart(config).init(key, Tokens(ids, jnp.full(1, 2, jnp.int32)), ids)["params"]
 
 
 def _rngs(key: DropoutKey) -> dict[str, Array]:

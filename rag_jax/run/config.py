@@ -75,7 +75,7 @@ class Generator:
     init_std: float = 0.02
     max_passage: int = 256  # tokens of a passage that the generator reads
     max_input: int = 300  # S: passage and question together; the passage is cut, never the question
-    lengths: tuple[int, ...] = ()  # shorter S, ascending, for batches in training whose passages need no more
+    lengths: tuple[int, ...] = ()  # tokens an input on average, ascending: what training may pack a batch's inputs to
     max_target: int = 32  # T, the end token included
     passage_template: str = "{title} / {text}"  # what it reads of a passage
     question_template: str = " // {question}"  # and of the question, behind it

@@ -48,6 +48,7 @@ def recipe(
         placement.index,
         config.compute.accumulate,
         config.generator.lengths,
+        config.mesh.data * config.mesh.fsdp,
     )
 
 

@@ -32,8 +32,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._since, self._spent = time.perf_counter(), defaultdict(float)
-        self.examples = self.tokens = 0
-        self.flops = 0.0
+        self._examples = 0
 
     @contextmanager
     def __call__(self, section: str) -> Iterator[None]:
@@ -41,20 +40,22 @@ class Clock:
         yield
         self._spent[section] += time.perf_counter() - began
 
-    def saw(self, examples: int, tokens: int, flops: float) -> None:
-        """One step's work: questions, tokens that the generator read and was taught, model FLOPs."""
-        self.examples += examples
-        self.tokens += tokens
-        self.flops += flops
+    def saw(self, examples: int) -> None:
+        """One step's questions."""
+        self._examples += examples
 
-    def close(self) -> dict[str, float]:
-        """Rates over the window and the share of time in each section; `mfu` where the devices' peak is known."""
+    def close(self, tokens: float, flops: float) -> dict[str, float]:
+        """Rates over the window and the share of time in each section; `mfu` where the devices' peak is known.
+
+        `tokens` and `flops` are those of one question, see `work`.
+        """
         seconds = time.perf_counter() - self._since
+        rate = self._examples / seconds
         told = {
             "seconds": seconds,
-            "examples/s": self.examples / seconds,
-            "tokens/s": self.tokens / seconds,
-            "model_flops/s": self.flops / seconds,
+            "examples/s": rate,
+            "tokens/s": rate * tokens,
+            "model_flops/s": rate * flops,
             "memory": float(memory()),
             **{f"time/{name}": spent / seconds for name, spent in self._spent.items()},
         }
@@ -66,7 +67,7 @@ class Clock:
 
 
 def flops(
-    tower: BertConfig, reader: BartConfig, batch: int, k: int, lengths: tuple[int, int, int], trains_tower: bool
+    tower: BertConfig, reader: BartConfig, batch: int, k: int, lengths: tuple[float, float, float], trains_tower: bool
 ) -> float:
     """Model FLOPs of one step, by the matrix products: two per weight and token, and attention's own.
 

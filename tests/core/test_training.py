@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import naive
-from rag_jax.core import losses, training
-from rag_jax.types import Batch, Found, Generator, Knowledge, Networks, RagParams, Tokens
+from rag_jax.core import losses, packing, training
+from rag_jax.types import Batch, Found, Generator, Knowledge, Networks, Packed, RagParams, Tokens
 
 B, K, N, D, V, T = 3, 3, 12, 4, 11, 4
 OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
@@ -33,6 +33,10 @@ def noisy_bag_of_words(embedding, tokens, key=None):
 
 
 def read_words(params, inputs, key=None):
+    """The same, looked up token by token where inputs are packed."""
+    if isinstance(inputs, Packed):
+        words = packing.to_rows(inputs, params["word"][packing.to_lines(inputs, inputs.inputs.ids)])
+        return jnp.sum(words, axis=1) / inputs.inputs.lengths[:, None].astype(jnp.float32)
     return bag_of_words(params["word"], inputs)
 
 
@@ -270,6 +274,13 @@ def test_the_step_tells_the_recall_of_what_it_retrieved():
     assert one_step(recipe(), positives=positives)[2].recall == 1 / 2
 
 
+@pytest.mark.parametrize("parts", [1, B])
+def test_the_step_tells_how_long_inputs_are_without_padding(parts):
+    passages = knowledge().passages.lengths[np.asarray(seen().retrieved.ids)]
+    expected = np.mean(np.minimum(passages + batch().prompt.lengths[:, None], 8))
+    close(one_step(counted(recipe(), parts)._replace(lengths=(5,)))[2].input_tokens, expected)
+
+
 def test_each_step_draws_its_own_dropout_and_nothing_else_is_random():
     made_of = recipe(tower=noisy_bag_of_words, optimizer=CLIPPED)
 
@@ -373,20 +384,24 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(where):
 
 
 @models
-@pytest.mark.parametrize("lengths", [(4,), (5, 6), (4, 5, 6, 7)])
-def test_inputs_padded_to_what_they_need_have_the_gradient_of_the_longest(model, lengths):
+@pytest.mark.parametrize(("lengths", "lines"), [((4,), 1), ((5, 6), 1), ((4, 5, 6, 7), 1), ((4, 5, 6, 7), B)])
+def test_packed_inputs_have_the_gradient_of_padded_ones(model, lengths, lines):
+    packed = recipe(model)._replace(lengths=lengths, lines=lines)
     for seed in range(4):
         given = start(recipe(model)), knowledge(seed), batch(seed), NO_GOLD
-        whole, (state, metrics) = step(recipe(model))(*given), step(recipe(model)._replace(lengths=lengths))(*given)
+        whole, (state, metrics) = step(recipe(model))(*given), step(packed)(*given)
         jax.tree.map(close, state.params, whole[0].params)
         close(metrics.loss, whole[1].loss)
 
 
-def test_the_shortest_length_that_holds_the_longest_input_is_computed():
-    """Told by a generator that says how wide its inputs are."""
+@pytest.mark.parametrize("lines", [1, B])
+def test_the_shortest_length_that_holds_all_inputs_of_a_line_is_computed(lines):
+    """Told by a generator that says how many tokens it has room for."""
 
     def read_width(params, inputs, key=None):
-        return bag_of_words(params["word"], inputs) * 0.0 + inputs.ids.shape[1]
+        rows = inputs.inputs if isinstance(inputs, Packed) else inputs
+        size = inputs.token.size if isinstance(inputs, Packed) else rows.ids.size
+        return bag_of_words(params["word"], rows) * 0.0 + size / (B * K)
 
     def follow(params, decoder_inputs, memory, cache=None, place=None, key=None):
         return jnp.repeat(memory[:, None, :], decoder_inputs.shape[1], axis=1), None
@@ -399,6 +414,7 @@ def test_the_shortest_length_that_holds_the_longest_input_is_computed():
         networks=Networks(bag_of_words, widths),
         objective=lambda prior, logits, targets, mask: logits[:, 0, 0, 0],
         lengths=(4, 6),
+        lines=lines,
     )
     known, asked = knowledge(), batch()._replace(target_mask=np.arange(T)[None, :] < np.ones((B, 1)))
     for passage, prompt, width in [(1, 1, 4), (2, 2, 4), (3, 2, 6), (4, 2, 6), (4, 3, 8)]:
@@ -406,3 +422,6 @@ def test_the_shortest_length_that_holds_the_longest_input_is_computed():
         given = asked._replace(prompt=asked.prompt._replace(lengths=np.full(B, prompt, np.int32)))
         _, metrics = step(made_of)(start(made_of), long, given, NO_GOLD)
         close(metrics.loss, width)
+    mixed = known._replace(passages=known.passages._replace(lengths=np.full(N, 3, np.int32)))
+    given = asked._replace(prompt=asked.prompt._replace(lengths=np.asarray([1, 1, 3], np.int32)))  # 4, 4 and 6
+    close(step(made_of)(start(made_of), mixed, given, NO_GOLD)[1].loss, 6)

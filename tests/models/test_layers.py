@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rag_jax.core import likelihood, reading
+from rag_jax.core import likelihood, packing, reading
 from rag_jax.models import bart, bert
-from rag_jax.types import Networks, Tokens
+from rag_jax.models.dropout import Dropout
+from rag_jax.types import Networks, Packed, Tokens
 
 READER = bart.BartConfig(vocab_size=60, width=16, encoder_layers=3, decoder_layers=2, heads=2, ffn_width=24,
                          max_positions=14, dropout=0.2)  # fmt: skip
@@ -32,9 +33,9 @@ def networks(**how) -> Networks:
     return Networks(bert.tower(replace(TOWER, **how)), bart.generator(replace(READER, **how)))
 
 
-def total(networks: Networks, params, key=None):
+def total(networks: Networks, params, key=None, inputs: Tokens | Packed = INPUTS):
     """Something that all parameters have a part in."""
-    logits = reading.read(networks.generator, params[1], INPUTS, TARGETS, key)
+    logits = reading.read(networks.generator, params[1], inputs, TARGETS, key)
     vectors = networks.tower(params[0], Tokens(INPUTS.ids[:, 0], INPUTS.lengths[:, 0]), key)
     return jnp.mean(likelihood.target_log_probs(logits, TARGETS)) + jnp.mean(vectors[:, :3])
 
@@ -48,6 +49,37 @@ def params():
 def test_values_and_gradients_are_the_same(params, way: str) -> None:
     plain, other = (jax.jit(jax.value_and_grad(partial(total, networks(**how)))) for how in ({}, WAYS[way]))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other(params), plain(params))
+
+
+@pytest.mark.parametrize("way", ["plain", "scan and full", "fused"])
+@pytest.mark.parametrize(("lines", "size"), [(1, 26), (1, 36), (2, 16)])
+def test_packed_inputs_have_the_values_and_gradients_of_padded_ones(params, way: str, lines: int, size: int) -> None:
+    packed = packing.pack(reading.rows(INPUTS), lines, size)
+    plain = jax.jit(jax.value_and_grad(partial(total, networks())))(params)
+    other = jax.jit(jax.value_and_grad(partial(total, networks(**WAYS.get(way, {})), inputs=packed)))(params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other, plain)
+
+
+@pytest.mark.parametrize("way", ["plain", "scan and full"])
+def test_dropout_does_not_depend_on_how_many_lines_inputs_are_packed_into(params, way: str) -> None:
+    config = {**WAYS.get(way, {}), "activation_dropout": 0.1}
+    reader = Networks(networks().tower, bart.generator(replace(READER, **config)))
+
+    def told(lines: int, size: int, seed: int) -> float:
+        packed = packing.pack(reading.rows(INPUTS), lines, size)
+        return float(jax.jit(partial(total, reader, inputs=packed))(params, jax.random.key(seed)))
+
+    assert told(1, 26, 0) == pytest.approx(told(2, 16, 0), rel=1e-6)
+    assert told(1, 26, 0) != pytest.approx(told(1, 26, 1), rel=1e-4)
+
+
+def test_packed_dropout_drops_its_rate_and_keeps_the_mean() -> None:
+    packed = packing.pack(Tokens(jnp.zeros((40, 50), jnp.int32), jnp.full(40, 45, jnp.int32)), 2, 900)
+    module = Dropout(0.3)
+    found = module.apply({}, jnp.ones((2, 900, 64)), False, packed, rngs={"dropout": jax.random.key(0)})
+    assert float(jnp.mean(found == 0)) == pytest.approx(0.3, abs=0.01)
+    np.testing.assert_allclose(found[found != 0], 1 / 0.7, rtol=1e-6)
+    assert len(np.unique(np.asarray(found).reshape(1800, 64), axis=0)) == 1800  # each token has its own
 
 
 @pytest.mark.parametrize("way", ["scan", "dots"])

@@ -71,15 +71,15 @@ def test_rates_are_by_the_seconds_of_the_window(monkeypatch: pytest.MonkeyPatch)
             now[0] += 0.5
         with clock("step"):
             now[0] += 1.5
-        clock.saw(8, 100, 1e9)
-    told = clock.close()
+        clock.saw(8)
+    told = clock.close(12.5, 1e9)
     assert told["seconds"] == 4.0
-    assert (told["examples/s"], told["tokens/s"], told["model_flops/s"]) == (4.0, 50.0, 0.5e9)
+    assert (told["examples/s"], told["tokens/s"], told["model_flops/s"]) == (4.0, 50.0, 4e9)
     assert (told["time/input"], told["time/step"]) == (0.25, 0.75)
     assert told["memory"] > 0
     now[0] += 2.0
-    clock.saw(1, 1, 1.0)
-    assert clock.close()["examples/s"] == 0.5
+    clock.saw(1)
+    assert clock.close(1.0, 1.0)["examples/s"] == 0.5
 
 
 @pytest.mark.parametrize(

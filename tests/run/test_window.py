@@ -15,7 +15,7 @@ from rag_jax.run.window import Window
 def metrics(loss: float, recall: float = np.nan, skipped: int = 0, in_a_row: int = 0) -> Any:
     one = np.float32(1)
     collapse = Collapse(*(one for _ in Collapse._fields))
-    return Metrics(np.float32(loss), one, np.float32(recall), collapse, np.int32(skipped), np.int32(in_a_row))
+    return Metrics(np.float32(loss), one, np.float32(recall), one, collapse, np.int32(skipped), np.int32(in_a_row))
 
 
 def drawn() -> Iterator[Drawn]:
