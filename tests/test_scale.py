@@ -18,7 +18,7 @@ def config(towns: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     changed = dataclasses.replace(
         towns,
         data=dataclasses.replace(towns.data, index=folder / "index"),
-        generator=dataclasses.replace(towns.generator, dropout=0.1, lengths=(14, 18)),
+        generator=dataclasses.replace(towns.generator, dropout=0.1, lengths=(16,)),
         optimizer=Optimizer(learning_rate=1e-3, tower_learning_rate=1e-4, warmup=5, clip=1.0),
         compute=Compute(accumulate=2),
         steps=20,

@@ -66,7 +66,7 @@ def recipe(
         optimizer=Optimizer(warmup=min(500, steps // 10), label_smoothing=0.1),  # the rest is the default
         decoding=decoding or Decoding(),
         mesh=Mesh(fsdp=8),
-        compute=Compute(dtype="bfloat16", remat="full", scan=True, attention="fused"),
+        compute=Compute(dtype="bfloat16", remat="dots", scan=True, attention="fused"),
         model=model,
         start_from=None if start_from is None else Path(start_from),
         steps=steps,

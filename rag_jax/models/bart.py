@@ -11,13 +11,14 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core.packing import positions, to_lines, to_rows
 from rag_jax.models.attention import Attention
 from rag_jax.models.dropout import Dropout
 from rag_jax.models.gelu import gelu
-from rag_jax.models.layers import Remat, through
+from rag_jax.models.layers import Remat, spread, through
 from rag_jax.models.norm import LayerNorm
 from rag_jax.types import DropoutKey, Generator, Packed, Params, Place, Tokens
 
@@ -45,6 +46,7 @@ class BartConfig:
     remat: Remat = "none"  # see `rag_jax.models.layers`
     scan: bool = False
     attention: Literal["plain", "fused"] = "plain"
+    sharding: NamedSharding | None = None  # of states, see `rag_jax.models.layers.spread`
 
     @property
     def is_for_training(self) -> bool:
@@ -101,8 +103,9 @@ class EncoderLayer(nn.Module):
     ) -> Float[Array, "G N width"]:
         c = self.config
         drop, attention = Dropout(c.dropout), _attention(c, "attention")
+        states = spread(states, c.sharding)
         mixed = attention(states, *attention.project(states, packed), mask, deterministic, packed)
-        states = _layer_norm(c, "attention_norm")(states + drop(mixed, deterministic, packed))
+        states = spread(_layer_norm(c, "attention_norm")(states + drop(mixed, deterministic, packed)), c.sharding)
         hidden = FeedForward(c, name="ffn")(states, deterministic, packed)
         return _layer_norm(c, "ffn_norm")(states + drop(hidden, deterministic, packed))
 
@@ -129,13 +132,14 @@ class DecoderLayer(nn.Module):
         memory_mask: Bool[Array, "R 1 S"],
         deterministic: bool,
     ) -> tuple[Float[Array, "R T width"], Past]:
+        states = spread(states, self.config.sharding)
         own = self.attention.project(states)
         present = own if past is None else _write(past, own, offset)
         mixed = self.attention(states, *present, visible, deterministic)
-        states = self.attention_norm(states + self.drop(mixed, deterministic))
+        states = spread(self.attention_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
         read = memory if isinstance(memory, tuple) else self.cross.project(memory)
         mixed = self.cross(states, *read, memory_mask, deterministic)
-        states = self.cross_norm(states + self.drop(mixed, deterministic))
+        states = spread(self.cross_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
         hidden = self.drop(self.ffn(states, deterministic), deterministic)
         return self.ffn_norm(states + hidden), present
 
@@ -225,7 +229,7 @@ class Bart(nn.Module):
     def logits(self, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]:
         """The tied head: of the token that follows each state."""
         bias = jax.lax.stop_gradient(self.final_logits_bias).astype(states.dtype)
-        return self.word.attend(states) + bias[None, None, :]
+        return self.word.attend(spread(states, self.config.sharding)) + bias[None, None, :]
 
     def _embed(
         self, ids: Int[Array, "R T"], positions: nn.Embed, position: Int[Array, "#R T"]

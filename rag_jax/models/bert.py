@@ -10,11 +10,12 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.models.attention import Attention
 from rag_jax.models.gelu import gelu
-from rag_jax.models.layers import Remat, through
+from rag_jax.models.layers import Remat, spread, through
 from rag_jax.models.norm import LayerNorm
 from rag_jax.types import DropoutKey, Params, Tokens, Tower
 
@@ -41,6 +42,7 @@ class BertConfig:
     remat: Remat = "none"  # see `rag_jax.models.layers`
     scan: bool = False
     attention: Literal["plain", "fused"] = "plain"
+    sharding: NamedSharding | None = None  # of states, see `rag_jax.models.layers.spread`
 
     @property
     def vector_width(self) -> int:
@@ -62,8 +64,9 @@ class BertLayer(nn.Module):
         drop = nn.Dropout(c.dropout, deterministic=deterministic)
         sizes = c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention == "fused"
         attention = Attention(*sizes, name="attention")
+        states = spread(states, c.sharding)
         mixed = attention(states, *attention.project(states), mask, deterministic)
-        states = _layer_norm(c, "attention_norm")(states + drop(mixed))
+        states = spread(_layer_norm(c, "attention_norm")(states + drop(mixed)), c.sharding)
         hidden = nn.Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
         hidden = nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(gelu(hidden))
         return _layer_norm(c, "ffn_norm")(states + drop(hidden))
@@ -90,6 +93,7 @@ class Bert(nn.Module):
         else:
             key = None if deterministic else self.make_rng("dropout")
             states = through(layers, call, states, scan=c.scan, remat=c.remat, key=key, dtype=c.dtype)
+        states = spread(states, c.sharding)
         pooled = states[:, 0] if c.pooling == "cls" else mean_pool(states, mask)
         if c.projection:
             pooled = nn.Dense(c.projection, dtype=c.dtype, name="projection")(pooled)

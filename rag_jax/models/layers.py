@@ -10,6 +10,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from rag_jax.types import Params
@@ -23,6 +24,15 @@ POLICIES = {
 }
 
 States = Float[Array, "R T width"]
+
+
+def spread(states: States, over: NamedSharding | None) -> States:
+    """States where a mesh is to have them, by rows; None: where the compiler puts them.
+
+    A compiler that may choose splits the products of parameters that are split themselves, and sends the states of the
+    whole batch around instead of one layer's parameters.
+    """
+    return states if over is None else jax.lax.with_sharding_constraint(states, over)
 
 
 def through(

@@ -2,9 +2,11 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rag_jax.core import losses, optimizers, training
 from rag_jax.knowledge.loading import Placement
@@ -21,22 +23,22 @@ TRAINING = {  # by the retriever's mode: what becomes of the question tower, and
 }
 
 
-def trained(config: Config, tower: bert.BertConfig, reader: bart.BartConfig) -> Networks:
-    """The networks as a training step computes them."""
-    c = config.compute
-    return _networks(config, tower, reader, c.scan, c.remat)
+def trained(config: Config, tower: bert.BertConfig, reader: bart.BartConfig, mesh: Mesh | None = None) -> Networks:
+    """The networks as a training step computes them, on a mesh each question's part on one of its devices."""
+    c, by_row = config.compute, None if mesh is None else NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return _networks(config, tower, reader, scan=c.scan, remat=c.remat, sharding=by_row)
 
 
 def answering(config: Config, tower: bert.BertConfig, reader: bart.BartConfig) -> Networks:
     """The networks as answers are computed: layer by layer, which decodes faster, and nothing twice."""
-    return _networks(config, tower, reader, False, "none")
+    return _networks(config, tower, reader, scan=False, remat="none", sharding=None)
 
 
 def recipe(
     config: Config, tower: bert.BertConfig, reader: bart.BartConfig, num_docs: int, placement: Placement
 ) -> training.Recipe:
     """The training step's parts."""
-    networks = trained(config, tower, reader)
+    networks = trained(config, tower, reader, placement.mesh)
     change, search = TRAINING["closed book" if config.data.is_closed_book else config.retriever.mode]
     return training.Recipe(
         networks._replace(tower=change(networks.tower)),
@@ -58,9 +60,8 @@ def learning_rates(config: Config, peak: float | None = None) -> optax.Schedule:
     return optimizers.warmup_linear_decay(c.learning_rate if peak is None else peak, c.warmup, config.steps)
 
 
-def _networks(config: Config, tower: bert.BertConfig, reader: bart.BartConfig, scan: bool, remat: str) -> Networks:
-    how = {"dtype": jnp.dtype(config.compute.dtype), "attention": config.compute.attention}
-    how |= {"scan": scan, "remat": remat}
+def _networks(config: Config, tower: bert.BertConfig, reader: bart.BartConfig, **how: Any) -> Networks:
+    how |= {"dtype": jnp.dtype(config.compute.dtype), "attention": config.compute.attention}
     return Networks(
         bert.tower(dataclasses.replace(tower, **how)),
         bart.generator(dataclasses.replace(reader, **how)),

@@ -29,7 +29,7 @@ def test_a_signal_is_heard_behind_the_step() -> None:
 
 
 def test_a_stopped_run_goes_on(towns: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    config, stopped = dataclasses.replace(towns, steps=12, log_every=5), tmp_path / "stopped"
+    config, stopped = dataclasses.replace(towns, steps=8, log_every=3), tmp_path / "stopped"
     whole = train.fit(config, tmp_path / "whole")
     real, asked = train.feed, iter([(signal.SIGTERM, 4), (signal.SIGINT, 3)])
 
