@@ -5,7 +5,7 @@ likelihood; the passage tower is frozen in the index's vectors (Lewis et al. 202
 """
 
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from rag_jax.core import collapse, likelihood, packing, reading, retrieval
 from rag_jax.core.collapse import Collapse
 from rag_jax.core.dropout import split
 from rag_jax.core.losses import Objective
+from rag_jax.core.modes import Search, nearest
 from rag_jax.core.retrieval import LOCAL, Index
 from rag_jax.types import (
     Batch,
@@ -28,7 +29,6 @@ from rag_jax.types import (
     RagParams,
     Retrieved,
     Tokens,
-    Tower,
 )
 
 
@@ -70,47 +70,6 @@ class Forward(NamedTuple):
     retrieved: Retrieved
     doc_log_prior: Float[Array, "B K"]
     logits: Float[Array, "B K T V"]
-
-
-@runtime_checkable
-class Search(Protocol):
-    """Which passages a question reads: rows of the index, -1 for none."""
-
-    def __call__(
-        self,
-        index: Index,
-        queries: Float[Array, "B D"],
-        knowledge: Knowledge,
-        num_docs: int,
-        positives: Int[Array, "B G"] | None,
-    ) -> Int[Array, "B K"]: ...
-
-
-def nearest(
-    index: Index,
-    queries: Float[Array, "B D"],
-    knowledge: Knowledge,
-    num_docs: int,
-    positives: Int[Array, "B G"] | None = None,
-) -> Int[Array, "B K"]:
-    """The K passages of the largest inner product: the paper's retrieval."""
-    del positives
-    return index.nearest(queries, knowledge, num_docs).rows
-
-
-def gold(
-    index: Index,
-    queries: Float[Array, "B D"],
-    knowledge: Knowledge,
-    num_docs: int,
-    positives: Int[Array, "B G"] | None,
-) -> Int[Array, "B K"]:
-    """The first K gold passages, for a generator that is to learn reading before retrieval is any good."""
-    del index, queries, knowledge
-    if positives is None:
-        raise ValueError("gold passages are known in training only")
-    missing = ((0, 0), (0, max(0, num_docs - positives.shape[1])))
-    return jnp.pad(positives, missing, constant_values=-1)[:, :num_docs]
 
 
 class Recipe(NamedTuple):
@@ -293,25 +252,6 @@ def eval_step(
     """`log p(y|x)` of each target, without dropout or smoothing where the objective has none."""
     seen = forward(recipe, params, knowledge, batch, found=found)
     return -recipe.objective(seen.doc_log_prior, seen.logits, batch.targets, batch.target_mask)
-
-
-def frozen(tower: Tower) -> Tower:
-    """The tower as a constant: no dropout, no gradient, no backward pass (the paper's frozen-retriever ablation)."""
-
-    def constant(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "B D"]:
-        del key
-        return tower(jax.lax.stop_gradient(params), tokens, None)
-
-    return constant
-
-
-def absent(tower: Tower) -> Tower:
-    """No opinion on the passages: zero vectors, a uniform prior, and no work for the tower."""
-
-    def zeros(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "B D"]:
-        return jnp.zeros_like(tower(params, tokens, key))  # the compiler drops what only gave the shape
-
-    return zeros
 
 
 def recall(ids: Int[Array, "B K"], positives: Int[Array, "B G"]) -> Float[Array, ""]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rag_jax.core import losses, optimizers, training
+from rag_jax.core import losses, modes, optimizers, training
 from rag_jax.knowledge.loading import Placement
 from rag_jax.models import bart, bert
 from rag_jax.run.config import Config
@@ -16,10 +16,10 @@ from rag_jax.types import Networks
 
 OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
 TRAINING = {  # by the retriever's mode: what becomes of the question tower, and where the passages come from
-    "trained": (lambda tower: tower, training.nearest),
-    "frozen": (training.frozen, training.nearest),
-    "gold": (training.absent, training.gold),
-    "closed book": (training.absent, training.nearest),
+    "trained": (lambda tower: tower, modes.nearest),
+    "frozen": (modes.frozen, modes.nearest),
+    "gold": (modes.absent, modes.gold),
+    "closed book": (modes.absent, modes.nearest),
 }
 
 
