@@ -1,0 +1,55 @@
+"""What training may do without, in steps of networks small enough to know their gradients."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from handmade import (
+    K,
+    bag_of_words,
+    batch,
+    close,
+    knowledge,
+    log_likelihood,
+    noisy_bag_of_words,
+    one_step,
+    rag_params,
+    recipe,
+)
+from rag_jax.core import modes, training
+
+
+def test_a_frozen_tower_stays_while_the_generator_learns():
+    before, after, _ = one_step(recipe(tower=modes.frozen(bag_of_words)))
+    np.testing.assert_array_equal(after.question_tower, before.question_tower)
+    assert np.any(after.generator["word"] != before.generator["word"])
+
+
+def test_a_frozen_tower_has_no_dropout(key):
+    def vectors(tower, key=None):
+        return jax.device_get(jax.jit(tower)(rag_params().question_tower, batch().question, key))
+
+    still = vectors(modes.frozen(noisy_bag_of_words), key)
+    np.testing.assert_array_equal(still, vectors(bag_of_words))
+    assert np.any(vectors(noisy_bag_of_words, key) != still)
+
+
+def test_an_absent_tower_has_no_opinion_and_learns_nothing():
+    before, after, metrics = one_step(recipe(tower=modes.absent(bag_of_words)))
+    np.testing.assert_array_equal(before.question_tower, after.question_tower)
+    close(metrics.collapse.prior_entropy, np.log(K))
+
+
+def test_gold_passages_are_read_in_their_order_and_missing_ones_are_masked():
+    positives = np.asarray([[4, 7], [2, -1], [0, 1]], np.int32)
+    made_of = recipe()._replace(search=modes.gold)
+    seen = jax.jit(partial(training.forward, made_of))(rag_params(), knowledge(), batch(), positives=positives)
+    np.testing.assert_array_equal(seen.retrieved.ids, [[4, 7, -1], [2, -1, -1], [0, 1, -1]])
+    np.testing.assert_array_equal(np.isfinite(seen.doc_log_prior), seen.retrieved.ids >= 0)
+
+
+def test_gold_passages_are_for_training_only():
+    with pytest.raises(ValueError, match="known in training only"):
+        log_likelihood(recipe()._replace(search=modes.gold))(rag_params(), knowledge(), batch())
