@@ -98,8 +98,8 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, jud
     state, place = begin(parts, first, checkpoints)
     step = devices.compiled_first(devices.jitted(partial(training.train_step, parts.recipe), parts.mesh, state))
     done, rates = int(state.step), learning_rates(config)
-    batches = feed(parts, examples, place["input"], lambda: state.params)
-    window, watchdog, clock = Window(place["window"]), Watchdog(place["watchdog"]), speed.Clock()
+    window, watchdog, clock = Window(place["window"]), Watchdog(place["watchdog"]), speed.Clock(speed.searching(parts))
+    batches = feed(parts, examples, place["input"], lambda: state.params, clock)
 
     with Stopping() as stopping, open_journal(config, workdir, done) as journal:
         for number in range(done + 1, config.steps + 1):
@@ -111,7 +111,8 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, jud
                 window.add(number, drawn, metrics)
             clock.saw(config.batch_size)
             if number % config.log_every == 0 or last:
-                values = window.close()
+                with clock("step"):
+                    values = window.close()
                 values["learning_rate"] = rate(rates, number, values)
                 journal.log(number, values, clock.close(*work(parts, given, values["input_tokens"])))
                 warned = watchdog.judge(values)
@@ -121,10 +122,12 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, jud
                 checkpoints.close()
                 raise not_finite(examples, window.last, workdir)
             if config.eval_every and number % config.eval_every == 0:
-                journal.evaluated(number, measured(RAG(parts, state.params), judged))
+                with clock("evaluation"):
+                    journal.evaluated(number, measured(RAG(parts, state.params), judged))
             stop = stopping.after(number)
             if number % config.save_every == 0 or last or stop:
-                checkpoints.save(state, kept(parts, drawn, window, watchdog))
+                with clock("save"):
+                    checkpoints.save(state, kept(parts, drawn, window, watchdog))
             if stop and not last:
                 checkpoints.close()
                 raise stopping.stopped(number, workdir)

@@ -92,6 +92,8 @@ def test_training_searches_on_the_host_where_it_is_told_to(trained, rag, towns: 
     assert len(lines) == 6
     assert max(line["loss"] for line in lines) < before[0]["loss"] / 2, "it goes on from what was learnt"
     assert np.mean([line["recall"] for line in lines]) > 0.8
+    timed = [json.loads(line) for line in (tmp_path / "timings.jsonl").read_text().splitlines()]
+    assert all(0 < line["time/retrieval"] < 1 for line in timed)
 
 
 def test_another_store_of_about_the_size_compiles_nothing_anew(rag: RAG) -> None:

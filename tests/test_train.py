@@ -87,7 +87,10 @@ def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None
     assert told <= lines[0].keys()
     timed = [json.loads(line) for line in (workdir / "timings.jsonl").read_text().splitlines()]
     assert [line["step"] for line in timed] == [line["step"] for line in lines]
-    assert {"seconds", "examples/s", "tokens/s", "model_flops/s", "memory", "time/input"} <= timed[0].keys()
+    assert {"seconds", "examples/s", "tokens/s", "model_flops/s", "memory"} <= timed[0].keys()
+    shares = ("input", "step", "retrieval")
+    assert all(0 < line[f"time/{name}"] < 1 for line in timed for name in shares)
+    assert all(0.5 < line["time/input"] + line["time/step"] <= 1 for line in timed)
     assert lines[-1]["loss"] < lines[0]["loss"] / 5
     assert json.loads((workdir / "results.json").read_text()) == results
     assert {"num_docs", "decoder", "index", "recall@1_bm25", "train_seconds"} <= results.keys()

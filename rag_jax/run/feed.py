@@ -12,6 +12,7 @@ from rag_jax.data.stream import stream
 from rag_jax.run import devices, programs
 from rag_jax.run.lookup import HostSearch, Looked, ahead, among
 from rag_jax.run.parts import Parts
+from rag_jax.run.speed import Clock
 from rag_jax.types import Batch, Found, Knowledge, RagParams, host
 
 
@@ -33,12 +34,12 @@ class Drawn(NamedTuple):
 
 
 def feed(
-    parts: Parts, examples: Examples, place: dict[str, Any] | None, params: Callable[[], RagParams]
+    parts: Parts, examples: Examples, place: dict[str, Any] | None, params: Callable[[], RagParams], clock: Clock
 ) -> Iterator[tuple[Given, Drawn]]:
     """Without end, from a `place` of the stream on (None: its beginning).
 
     Of several processes each reads its own share of a batch. `params` are those of the moment: a host engine encodes
-    questions with them.
+    questions with them. The `clock` is told how long that engine is waited for.
     """
     c = parts.config
     drawn = _drawn(parts, examples, place)
@@ -49,11 +50,13 @@ def feed(
             yield Given(parts.knowledge, each.batch, _share(parts, examples.positives, each), fixed), each
         return
     look = partial(_look, parts, outside, examples, params)
-    for each, looked in ahead(drawn, look, c.retriever.staleness):
+    for each, found in ahead(drawn, look, c.retriever.staleness):
+        with clock("retrieval"):
+            looked = found()
         assert looked.rows is not None
         gold = host(among(examples.positives[each.examples], looked.rows))
-        knowledge, gold, found = parts.placement.everywhere((looked.knowledge, gold, looked.found))
-        yield Given(knowledge, each.batch, gold, found), each
+        sent = parts.placement.everywhere((looked.knowledge, gold, looked.found))
+        yield Given(sent[0], each.batch, *sent[1:]), each
 
 
 def _drawn(parts: Parts, examples: Examples, place: dict[str, Any] | None) -> Iterator[Drawn]:

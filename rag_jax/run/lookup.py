@@ -100,10 +100,10 @@ def among(positives: Int[np.ndarray, "B G"], rows: Int[np.ndarray, "B K"]) -> In
 
 def ahead(
     items: Iterable[T], search: Callable[[T], Callable[[], Looked]], staleness: int
-) -> Iterator[tuple[T, Looked]]:
-    """Items with what was found for them; the search for the one after `staleness` others runs in the meantime.
+) -> Iterator[tuple[T, Callable[[], Looked]]]:
+    """Items, each with a wait for what is found for it; the search for one `staleness` later runs in the meantime.
 
-    `search(item)` starts with what is known then, and returns what is to be waited for. With a staleness of 0 each
+    `search(item)` starts with what is known then, and returns what is to be computed. With a staleness of 0 each
     search is made when its item's turn has come: exact, one after the other. With 1 it is made when the item before
     begins, by the question tower as it is then, one update too old, while the device trains on that item.
     """
@@ -113,7 +113,7 @@ def ahead(
             waiting.append((item, pool.submit(search(item))))
             if len(waiting) > staleness:
                 first, future = waiting.popleft()
-                yield first, future.result()
+                yield first, future.result
         while waiting:
             first, future = waiting.popleft()
-            yield first, future.result()
+            yield first, future.result

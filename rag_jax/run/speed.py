@@ -1,6 +1,7 @@
 """How fast a run is, and where its time goes."""
 
 import resource
+import statistics
 import sys
 import time
 from collections import defaultdict
@@ -11,6 +12,8 @@ import jax
 
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
+from rag_jax.run.parts import Parts
+from rag_jax.types import Knowledge, Retrieved, Tokens
 
 PEAK = {  # bfloat16 FLOP/s of the matrix units, dense, as the makers state them; by a part of the device's name
     "B200": 2250e12,
@@ -28,21 +31,31 @@ PEAK = {  # bfloat16 FLOP/s of the matrix units, dense, as the makers state them
 
 
 class Clock:
-    """Sections of a window of steps: `with clock("input"): ...`; `close` tells them and begins the next window."""
+    """Sections of a window of steps: `with clock("input"): ...`; `close` tells them and begins the next window.
 
-    def __init__(self) -> None:
+    `searching` are the seconds of every step that its own search takes, which no clock outside of the program can tell.
+    """
+
+    def __init__(self, searching: float = 0.0) -> None:
+        self._searching = searching
+        self._begin()
+
+    def _begin(self) -> None:
         self._since, self._spent = time.perf_counter(), defaultdict(float)
-        self._examples = 0
+        self._examples = self._steps = 0
 
     @contextmanager
     def __call__(self, section: str) -> Iterator[None]:
-        began = time.perf_counter()
+        """What is spent in a section inside this one counts there alone."""
+        began, before = time.perf_counter(), sum(self._spent.values())
         yield
-        self._spent[section] += time.perf_counter() - began
+        inside = sum(self._spent.values()) - before
+        self._spent[section] += time.perf_counter() - began - inside
 
     def saw(self, examples: int) -> None:
         """One step's questions."""
         self._examples += examples
+        self._steps += 1
 
     def close(self, tokens: float, flops: float) -> dict[str, float]:
         """Rates over the window and the share of time in each section; `mfu` where the devices' peak is known.
@@ -51,6 +64,8 @@ class Clock:
         """
         seconds = time.perf_counter() - self._since
         rate = self._examples / seconds
+        if self._searching:
+            self._spent["retrieval"] = self._searching * self._steps
         told = {
             "seconds": seconds,
             "examples/s": rate,
@@ -62,8 +77,28 @@ class Clock:
         peaks = peak()
         if peaks is not None:
             told["mfu"] = told["model_flops/s"] / peaks
-        self.__init__()
+        self._begin()
         return told
+
+
+def searching(parts: Parts) -> float:
+    """The seconds that a training step's own search takes: the same alone, the median of three; 0 where it has none."""
+    c, recipe = parts.config, parts.recipe
+    if c.data.is_closed_book or c.retriever.mode == "gold" or c.retriever.engine != "device":
+        return 0.0
+    asked = c.batch_size // recipe.parts, parts.towers.config.vector_width
+
+    def search(knowledge: Knowledge) -> tuple[Retrieved, Tokens]:
+        queries = jax.random.normal(jax.random.key(0), asked)
+        rows = recipe.search(recipe.lookup, queries, knowledge, recipe.num_docs, None)
+        return recipe.lookup.gather(queries, knowledge, rows)
+
+    run, times = jax.jit(search, out_shardings=parts.placement.whole), []
+    for _ in range(4):
+        began = time.perf_counter()
+        jax.block_until_ready(run(parts.knowledge))
+        times.append(time.perf_counter() - began)
+    return recipe.parts * statistics.median(times[1:])  # the first one compiles
 
 
 def flops(

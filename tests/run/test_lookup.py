@@ -80,8 +80,8 @@ def test_a_search_lags_behind_by_just_as_much_as_is_said(staleness: int) -> None
         known = updates
         return lambda: known
 
-    for item, known in ahead(range(8), look, staleness):
-        seen.append((item, known))
+    for item, found in ahead(range(8), look, staleness):
+        seen.append((item, found()))
         updates += 1
     assert seen == [(item, max(0, item - staleness)) for item in range(8)]
 
@@ -97,7 +97,7 @@ def test_the_next_search_runs_while_this_item_is_worked_on() -> None:
 
         return search
 
-    results = ahead(range(3), look, 1)
+    results = ((item, found()) for item, found in ahead(range(3), look, 1))
     assert next(results) == (0, 0)
     assert began[1].wait(10), "it began before it was asked for"
     may_end.set()

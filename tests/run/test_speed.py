@@ -79,7 +79,35 @@ def test_rates_are_by_the_seconds_of_the_window(monkeypatch: pytest.MonkeyPatch)
     assert told["memory"] > 0
     now[0] += 2.0
     clock.saw(1)
-    assert clock.close(1.0, 1.0)["examples/s"] == 0.5
+    again = clock.close(1.0, 1.0)
+    assert again["examples/s"] == 0.5
+    assert "time/input" not in again
+
+
+def test_a_section_inside_another_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = speed.Clock()
+    with clock("input"):
+        now[0] += 1.0
+        for _ in range(2):
+            with clock("retrieval"):
+                now[0] += 1.5
+    told = clock.close(1.0, 1.0)
+    assert (told["time/input"], told["time/retrieval"]) == (0.25, 0.75)
+
+
+def test_the_search_inside_a_step_is_a_share_of_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = speed.Clock(searching=0.5)
+    for _ in range(2):
+        for _ in range(3):
+            with clock("step"):
+                now[0] += 2.0
+            clock.saw(1)
+        told = clock.close(1.0, 1.0)
+        assert (told["time/step"], told["time/retrieval"]) == (1.0, 0.25)
 
 
 @pytest.mark.parametrize(
