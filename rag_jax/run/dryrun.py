@@ -6,6 +6,7 @@ for a pod is made on a laptop; their compiler is the CPU's, so that what it need
 
 import math
 import time
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -182,19 +183,19 @@ def _sharding(params: RagParams, config: Config) -> Table:
         box=None,
         pad_edge=False,
     )
-    seen: dict[tuple, list[str]] = {}
+    seen: Counter[tuple] = Counter()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         spec = leaf.sharding.spec if isinstance(leaf.sharding, NamedSharding) else "whole"
-        name = "/".join(str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path[-2:])
-        seen.setdefault((name, leaf.shape, str(spec)), []).append(name)
-    for (name, shape, spec), each in seen.items():
+        network, *inside = (str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path)
+        seen[(f"{network} {'/'.join(inside[-2:])}", leaf.shape, str(spec))] += 1
+    for (name, shape, spec), count in seen.items():
         if math.prod(shape) >= 1e5:
-            table.add_row(f"{name} ({len(each)})", str(shape), spec)
+            table.add_row(f"{name} ({count})", str(shape), spec)
     return table
 
 
 def _memory(config: Config, state: training.TrainState, known: Knowledge, batch: Batch, analysis) -> Table:
-    table = Table("on each device", "GB", box=None, pad_edge=False)
+    table = Table("on each device", "memory", box=None, pad_edge=False)
     parts: dict[str, PyTree] = {
         "parameters": state.params,
         "moments": state.opt_state,
@@ -202,9 +203,10 @@ def _memory(config: Config, state: training.TrainState, known: Knowledge, batch:
         "index: tokens": known.passages,
         "batch": batch,
     }
-    for name, tree in parts.items():
-        table.add_row(name, gigabytes(sum(map(_share, jax.tree.leaves(tree)))))
-    table.add_row("gradients, activations (an estimate: the CPU's compiler)", gigabytes(analysis.temp_size_in_bytes))
+    held = {name: sum(map(_share, jax.tree.leaves(tree))) for name, tree in parts.items()}
+    held["gradients, activations (an estimate: the CPU's compiler)"] = analysis.temp_size_in_bytes
+    for name, size in (held | {"in all": sum(held.values())}).items():
+        table.add_row(name, gigabytes(size))
     return table
 
 

@@ -57,6 +57,7 @@ def test_the_command_tells_shapes_memory_and_sharding_and_leaves_nothing(towns: 
         assert told in ran.stdout
     assert "the step compiles" in ran.stdout
     assert "4 virtual devices" in ran.stdout
+    assert "in all" in ran.stdout
     assert not (tmp_path / "run").exists()
 
 
