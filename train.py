@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     if known.coordinator:
         devices.join(None if known.coordinator == "auto" else known.coordinator, known.processes, known.process)
     if known.dry_run:
-        console.print(dryrun.report(config))
+        console.print(dryrun.report(config, known.workdir))
         return
     _, results = run(config, known.workdir)
     if devices.is_first():

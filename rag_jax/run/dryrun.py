@@ -8,6 +8,7 @@ import math
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from rag_jax.core import training
 from rag_jax.core.vectors import quantise
 from rag_jax.errors import InputError
 from rag_jax.hub.published import generator_sizes, tower_sizes
+from rag_jax.knowledge import manifest
 from rag_jax.knowledge.disk import gigabytes
 from rag_jax.knowledge.loading import Placement, rounded
 from rag_jax.models import bart, bert
@@ -31,7 +33,7 @@ from rag_jax.types import Batch, Found, Knowledge, RagParams, Tokens
 WIKIPEDIA = 21_015_324  # the paper's passages
 
 
-def report(config: Config, passages: int = WIKIPEDIA) -> Group:
+def report(config: Config, workdir: Path) -> Group:
     """Tables for the terminal. Raises `InputError` for a config that cannot be run.
 
     It must come before JAX has touched a device: those that it plans with are made here.
@@ -40,16 +42,28 @@ def report(config: Config, passages: int = WIKIPEDIA) -> Group:
     _imagine(config.mesh.size)
     devices.check(config)
     tower, reader = sizes(config)
+    passages, told = known_passages(config, workdir)
     state, known, batch = arguments(config, tower, reader, passages)
     seconds, memory = compiled(config, tower, reader, state, known, batch)
     return Group(
-        _shapes(config, tower, reader, passages),
+        _shapes(config, tower, reader, told),
         "",
         _sharding(state.params, config),
         "",
         _memory(config, state, known, batch, memory),
         f"\n[green]the step compiles[/green] ({seconds:.0f} s here, for {_devices(config.mesh.size)} of a CPU).",
     )
+
+
+def known_passages(config: Config, workdir: Path) -> tuple[int, str]:
+    """N, and in words: of the run's index where that is built, of the paper's where it is not."""
+    index = config.data.index or workdir / "index"
+    if config.data.is_closed_book:
+        return 0, "none"
+    if not (index / manifest.FILE).exists():
+        return WIKIPEDIA, f"{WIKIPEDIA:,}, as Wikipedia has (no index yet: {index})"
+    rows = manifest.read(index).rows
+    return rows, f"{rows:,} ({index})"
 
 
 def sizes(config: Config) -> tuple[bert.BertConfig, bart.BartConfig]:
@@ -154,16 +168,16 @@ def _num_docs(config: Config) -> int:
     return 1 if config.data.is_closed_book else config.retriever.num_docs
 
 
-def _shapes(config: Config, tower: bert.BertConfig, reader: bart.BartConfig, passages: int) -> Table:
+def _shapes(config: Config, tower: bert.BertConfig, reader: bart.BartConfig, passages: str) -> Table:
     table = Table("a step", "", box=None, pad_edge=False)
     question, prompt = config.buckets[-1]
     length = min(config.generator.max_passage + prompt, config.generator.max_input)
-    rows = "none" if config.data.is_closed_book else f"{passages:,}"
     size, k, target = config.batch_size, _num_docs(config), config.generator.max_target
     layers = f"{reader.encoder_layers} + {reader.decoder_layers}"
     told = {
         "questions B": f"{size} of {question} tokens at most",
-        "passages": f"K = {k} of {rows}, vectors of {tower.vector_width} ({config.retriever.precision})",
+        "passages": f"K = {k} of {passages}",
+        "vectors": f"of {tower.vector_width} ({config.retriever.precision})",
         "generator": f"{size * k} rows of S = {length} tokens, T = {target}",
         "logits": f"{(size, k, target, reader.vocab_size)} {config.compute.dtype}",
         "networks": f"BERT {tower.layers} x {tower.width}, BART {layers} x {reader.width}",

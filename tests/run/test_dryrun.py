@@ -35,6 +35,14 @@ def test_a_mesh_splits_what_it_plans_with(towns: Config) -> None:
     assert batch.question.ids.sharding.shard_shape(batch.question.ids.shape)[0] * 2 == split.batch_size
 
 
+def test_it_plans_for_the_index_that_is_there(trained, towns: Config, tmp_path: Path) -> None:
+    rag, _, workdir = trained
+    passages, told = dryrun.known_passages(towns, workdir)
+    assert passages == len(rag.parts.store)
+    assert told == f"{passages} ({workdir / 'index'})"
+    assert dryrun.known_passages(towns, tmp_path)[0] == dryrun.WIKIPEDIA
+
+
 def dry(config: Config, folder: Path, *more: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "train.py", launch.write(config, folder), "--workdir", folder / "run", "--dry-run"]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -53,7 +61,13 @@ def test_the_command_tells_shapes_memory_and_sharding_and_leaves_nothing(towns: 
     absent = dataclasses.replace(towns.data, passages=Path("nowhere.jsonl"), train=Path("nowhere.jsonl"))
     ran = dry(dataclasses.replace(towns, data=absent), tmp_path, "--mesh.fsdp", 2, "--mesh.tensor", 2)
     assert ran.returncode == 0, ran.stderr
-    for told in ("questions B", "K = 2 of 21,015,324", "1 x 2 x 2 (data, fsdp, tensor)", "moments", "activations"):
+    for told in (
+        "questions B",
+        "K = 2 of 21,015,324, as Wikipedia has",
+        "1 x 2 x 2 (data, fsdp, tensor)",
+        "moments",
+        "activations",
+    ):
         assert told in ran.stdout
     assert "the step compiles" in ran.stdout
     assert "4 virtual devices" in ran.stdout
