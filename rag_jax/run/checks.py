@@ -1,7 +1,7 @@
 """What is refused before anything is read at length, compiled or written: numbers that make no run, a wrong workdir."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,22 @@ FREE = (
     "max_bad_steps",
 )
 
+COUNTS = (
+    *("steps", "batch_size", "log_every", "save_every", "eval_every", "eval_batch", "max_bad_steps"),
+    *("data.passage_words", "retriever.num_docs", "retriever.max_question", "retriever.max_passage"),
+    *("generator.width", "generator.encoder_layers", "generator.decoder_layers", "generator.heads"),
+    *("generator.ffn_width", "generator.max_passage", "generator.max_target"),
+)
+RATES = ("optimizer.learning_rate", "optimizer.tower_learning_rate", "optimizer.adam_learning_rate")
+BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    # keys, what they must be where they are given at all, and the remedy where they are not
+    (COUNTS, lambda value: value >= 1, "give 1 or more"),
+    ((*RATES, "optimizer.warmup", "optimizer.weight_decay"), lambda value: value >= 0, "give 0 or more"),
+    (("generator.dropout", "optimizer.label_smoothing"), lambda value: 0 <= value < 1, "give 0 or more, below 1"),
+    (("retriever.vector_norm",), lambda value: value > 0, "give more than 0"),
+    (("optimizer.clip",), lambda value: value > 0, "give more than 0; inf clips nothing"),
+)
+
 
 def check(config: Config, workdir: Path) -> None:
     """Refuse what cannot be run. Raises `InputError`."""
@@ -45,21 +61,26 @@ def check(config: Config, workdir: Path) -> None:
 
 def check_numbers(config: Config) -> None:
     """Refuse numbers that make no run."""
-    for name in ("steps", "batch_size", "log_every", "save_every", "eval_batch", "max_bad_steps"):
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} is {getattr(config, name)}; give 1 or more")
-    if config.eval_every is not None and config.eval_every < 1:
-        raise InputError(f"eval_every is {config.eval_every}; give 1 or more, or None")
+    values = dict(_values(config))
+    for names, fits, remedy in BOUNDS:
+        for name in names:
+            if values[name] is not None and not fits(values[name]):
+                raise InputError(f"{name} is {values[name]}; {remedy}")
+    generator = config.generator
+    if generator.checkpoint is None and generator.width % generator.heads:
+        told = f"generator.width is {generator.width}, generator.heads {generator.heads}"
+        raise InputError(f"{told}; give a width that the heads divide")
     retriever, inside = config.retriever, config.retriever.engine in ("device", "fixed")
     if retriever.staleness < 0 or (retriever.staleness and inside):
         told = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"
         raise InputError(f"{told}; give 0, or more for a search on the host")
-    lengths = config.generator.lengths
-    if any(a >= b for a, b in pairwise((0, *lengths, config.generator.max_input))):
-        told = f"generator.lengths are {lengths}, max_input {config.generator.max_input}"
+    if any(a >= b for a, b in pairwise((0, *generator.lengths, generator.max_input))):
+        told = f"generator.lengths are {generator.lengths}, max_input {generator.max_input}"
         raise InputError(f"{told}; give ascending numbers below max_input")
+    if not config.buckets:
+        raise InputError("buckets are none; give pairs of question tokens, as ((32, 36), (64, 68))")
     for _, prompt in config.buckets:
-        if prompt >= config.generator.max_input:
+        if prompt >= generator.max_input:
             raise InputError(f"buckets: {prompt} question tokens leave no room in generator.max_input; raise it")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from rag_jax.errors import InputError
 from rag_jax.run import checks, config
-from rag_jax.run.config import Config, Data, Generator, Retriever
+from rag_jax.run.config import Config, Data, Generator, Optimizer, Retriever
 
 USUAL = Config(Data(), Retriever("tower"))
 
@@ -22,7 +22,22 @@ def changed(**fields) -> Config:
         (changed(batch_size=0), r"^batch_size is 0; give 1 or more$"),
         (changed(steps=0), r"^steps is 0; give 1 or more$"),
         (changed(max_bad_steps=-1), r"^max_bad_steps is -1; give 1 or more$"),
-        (changed(eval_every=0), r"^eval_every is 0; give 1 or more, or None$"),
+        (changed(eval_every=0), r"^eval_every is 0; give 1 or more$"),
+        (changed(retriever=Retriever("tower", num_docs=0)), r"^retriever\.num_docs is 0; give 1 or more$"),
+        (
+            changed(retriever=Retriever("tower", vector_norm=-1.0)),
+            r"^retriever\.vector_norm is -1\.0; give more than 0$",
+        ),
+        (changed(optimizer=Optimizer(learning_rate=-1e-4)), r"^optimizer\.learning_rate is -0\.0001; give 0 or more$"),
+        (
+            changed(optimizer=Optimizer(learning_rate=float("nan"))),
+            r"^optimizer\.learning_rate is nan; give 0 or more$",
+        ),
+        (changed(optimizer=Optimizer(warmup=-5)), r"^optimizer\.warmup is -5; give 0 or more$"),
+        (changed(optimizer=Optimizer(clip=0.0)), r"^optimizer\.clip is 0\.0; give more than 0; inf clips nothing$"),
+        (changed(generator=Generator(dropout=1.5)), r"^generator\.dropout is 1\.5; give 0 or more, below 1$"),
+        (changed(generator=Generator(heads=3)), r"^generator\.width is 128, generator\.heads 3; give a width that"),
+        (changed(buckets=()), r"^buckets are none; "),
         (changed(retriever=Retriever("tower", staleness=1)), r"^retriever\.staleness is 1 with the engine device; "),
         (changed(generator=Generator(lengths=(200, 100))), r"^generator\.lengths are \(200, 100\), max_input 300; "),
         (changed(generator=Generator(lengths=(300,))), r"^generator\.lengths are \(300,\), max_input 300; "),
@@ -45,6 +60,11 @@ def test_a_workdir_of_another_config_is_refused_key_by_key(tmp_path: Path) -> No
     assert "seed was 1, is 2" in said
     assert "save_every" not in said
     assert "\n" not in said
+
+
+def test_every_key_with_bounds_exists_and_its_default_is_within() -> None:
+    assert {name for names, _, _ in checks.BOUNDS for name in names} <= set(config.names())
+    checks.check_numbers(USUAL)
 
 
 @pytest.mark.parametrize("name", checks.FREE)
