@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from rag_jax.run.config import Config
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -13,6 +15,16 @@ def test_the_example_of_the_readme_runs(capsys) -> None:
     example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[0]
     exec(compile(example, "README.md", "exec"), {})
     assert capsys.readouterr().out == "(4, 64)\n"
+
+
+def test_the_step_of_ones_own_trains(trained, towns: Config, capsys) -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    here = example.replace("runs/demo/data/train.jsonl", str(towns.data.train)).replace("runs/demo", str(trained[2]))
+    exec(compile(here, "training.md", "exec"), {})
+    told = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()]
+    assert len(told) == 10
+    assert all(0 < loss < 0.5 for loss in told), "it goes on from what was learnt"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
