@@ -54,6 +54,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--process", type=int)
     known, overrides = parser.parse_known_args(arguments)
     config = configs.override(configs.read(known.config), overrides)
+    if not known.coordinator and (known.processes, known.process) != (None, None):
+        raise InputError("--processes and --process need --coordinator; give HOST:PORT of the first, or auto")
     if known.coordinator:
         devices.join(None if known.coordinator == "auto" else known.coordinator, known.processes, known.process)
     if known.dry_run:
@@ -125,7 +127,8 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, jud
                 with clock("evaluation"):
                     journal.evaluated(number, measured(RAG(parts, state.params), judged))
             stop = stopping.after(number)
-            if number % config.save_every == 0 or last or stop:
+            due = number % config.save_every == 0 and not window.skips()  # lest bad steps push good ones out
+            if due or last or stop:
                 with clock("save"):
                     checkpoints.save(state, kept(parts, drawn, window, watchdog))
             if stop and not last:

@@ -10,4 +10,4 @@ Not yet measured.
 
 from configs.paper.recipe import BEAMS, recipe
 
-config = recipe("jeopardy", "token", questions=97_392, num_docs=10, max_target=64, decoding=BEAMS)
+config = recipe("jeopardy", "token", questions=97_392, num_docs=10, max_target=64, decoding=BEAMS["token"])

@@ -11,4 +11,4 @@ Not yet measured.
 
 from configs.paper.recipe import BEAMS, recipe
 
-config = recipe("msmarco", "token", questions=153_726, num_docs=10, max_target=64, decoding=BEAMS)
+config = recipe("msmarco", "token", questions=153_726, num_docs=10, max_target=64, decoding=BEAMS["token"])

@@ -28,7 +28,10 @@ from rag_jax.run.decoders import Decoding
 
 DATA = Path("data")
 QUESTIONS_A_STEP, EPOCHS = 64, 10
-BEAMS = Decoding(num_beams=4, method="fast")  # of the tasks whose answers are sentences
+BEAMS = {  # of the tasks whose answers are sentences
+    "token": Decoding(num_beams=4),
+    "sequence": Decoding(num_beams=4, method="fast"),
+}
 
 
 def recipe(

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from rag_jax.core.search import Limits
 from rag_jax.errors import InputError
 from rag_jax.knowledge import manifest
 from rag_jax.run import config as configs
@@ -70,6 +71,10 @@ def check_numbers(config: Config) -> None:
     if generator.checkpoint is None and generator.width % generator.heads:
         told = f"generator.width is {generator.width}, generator.heads {generator.heads}"
         raise InputError(f"{told}; give a width that the heads divide")
+    try:
+        config.decoding.limits(config.model, Limits((0,), 0, generator.max_target))
+    except InputError as error:
+        raise InputError(f"decoding: {error}") from None
     retriever, inside = config.retriever, config.retriever.engine in ("device", "fixed")
     if retriever.staleness < 0 or (retriever.staleness and inside):
         told = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"

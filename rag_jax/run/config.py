@@ -210,7 +210,9 @@ def relocate(config: Config, old: Path, new: Path) -> Config:
 
 def write(config: Config, path: Path) -> None:
     """Write the resolved config as JSON."""
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n", encoding="utf-8")
+    side = path.with_name(f".{path.name}.tmp")  # whoever kills this process finds the old one or the new one
+    side.write_text(json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n", encoding="utf-8")
+    side.replace(path)
 
 
 def load(path: Path) -> Config:

@@ -42,6 +42,11 @@ class Window:
             self._held.append(told)
             self.last = Fetched(step, drawn, int(told["skipped_in_a_row"] or 0))
 
+    def skips(self) -> bool:
+        """Whether the last step had no finite loss or gradient."""
+        self.fetch()
+        return self.last is not None and self.last.skipped_in_a_row > 0
+
     def state(self) -> list[dict[str, float | None]]:
         """All of it, as JSON."""
         self.fetch()

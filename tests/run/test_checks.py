@@ -7,7 +7,7 @@ import pytest
 
 from rag_jax.errors import InputError
 from rag_jax.run import checks, config
-from rag_jax.run.config import Config, Data, Generator, Optimizer, Retriever
+from rag_jax.run.config import Config, Data, Decoding, Generator, Optimizer, Retriever
 
 USUAL = Config(Data(), Retriever("tower"))
 
@@ -37,6 +37,7 @@ def changed(**fields) -> Config:
         (changed(optimizer=Optimizer(clip=0.0)), r"^optimizer\.clip is 0\.0; give more than 0; inf clips nothing$"),
         (changed(generator=Generator(dropout=1.5)), r"^generator\.dropout is 1\.5; give 0 or more, below 1$"),
         (changed(generator=Generator(heads=3)), r"^generator\.width is 128, generator\.heads 3; give a width that"),
+        (changed(decoding=Decoding(method="fast")), r"^decoding: method fast is a search of RAG-Sequence; "),
         (changed(buckets=()), r"^buckets are none; "),
         (changed(retriever=Retriever("tower", staleness=1)), r"^retriever\.staleness is 1 with the engine device; "),
         (changed(generator=Generator(lengths=(200, 100))), r"^generator\.lengths are \(200, 100\), max_input 300; "),

@@ -70,5 +70,6 @@ def test_a_run_that_gets_nowhere_names_the_questions_that_it_stopped_at(
     fourth = [next(numbers) for _ in range(4)][-1]
     assert told == {"step": 4, "questions": [seen[0].ids[i] for i in fourth]}
     assert all(repr(each) in str(caught.value) for each in told["questions"])
+    assert [each.name for each in (tmp_path / "checkpoints").iterdir() if each.name.isdigit()] == ["1"]
     kept = RAG.from_workdir(tmp_path).params
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept))
