@@ -31,7 +31,7 @@ def main(sizes: Sizes, folder: Path) -> None:
         case = Case(**request["case"])
         given = {name: torch.from_numpy(array) for name, array in inputs.items()}
         with torch.inference_mode():
-            queries = tower(given["question"]).pooler_output
+            queries = made["question_encoder"](given["question"]).pooler_output
             tokens = models[case.decoder].generate(
                 context_input_ids=given["passages"],
                 context_attention_mask=torch.ones_like(given["passages"]),

@@ -188,7 +188,7 @@ class RAG:
 
     def log_likelihood(
         self, questions: Sequence[str], answers: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
-    ) -> Float[np.ndarray, "B"]:
+    ) -> Float[np.ndarray, " B"]:
         """`log p(y|x)` in nats of one given answer for each question, marginalised over the K passages."""
         if len(questions) != len(answers):
             raise InputError(f"{len(questions)} questions and {len(answers)} answers; give one answer for each")
@@ -303,7 +303,7 @@ class RAG:
 
     def _batches(
         self, questions: Sequence[str], answers: Sequence[str], batch_size: int
-    ) -> Iterator[tuple[Batch, Int[np.ndarray, "b"]]]:
+    ) -> Iterator[tuple[Batch, Int[np.ndarray, " b"]]]:
         if not questions:
             return iter(())
         for number, question in enumerate(questions):
@@ -335,7 +335,7 @@ class RAG:
         self,
         batch: Batch,
         questions: Sequence[str],
-        chosen: Int[np.ndarray, "b"],
+        chosen: Int[np.ndarray, " b"],
         k: int,
         rows: Int[np.ndarray, "B K"] | None = None,
     ) -> Looked:
@@ -355,7 +355,7 @@ class RAG:
         return from_vectors(passages, vectors, self.parts.reads)
 
     def _readable(
-        self, answered: Answered, chosen: Int[np.ndarray, "b"], looked: Looked
+        self, answered: Answered, chosen: Int[np.ndarray, " b"], looked: Looked
     ) -> Iterator[tuple[int, Answer]]:
         seen = looked.restored(jax.device_get(answered))
         found = readable(seen, len(chosen), self.parts.store, self.parts.vocabulary)

@@ -25,7 +25,7 @@ class Beams(NamedTuple):
     running: Hypotheses  # best first, by log-probability
     origin: Int[Array, "B W"]  # which running hypothesis of the step before each of them continues
     finished: Hypotheses  # best first, by length-normalised log-probability
-    open: Bool[Array, "B"]  # whether the question may still gain
+    open: Bool[Array, " B"]  # whether the question may still gain
     state: Any  # the model's
 
 
@@ -67,7 +67,7 @@ def search(
     return jax.lax.while_loop(lambda beams: jnp.any(beams.open), extend, beams).finished
 
 
-def _select(ranking: Ranking, given: Int[Array, "B"], beams: Beams, following: Next) -> Beams:
+def _select(ranking: Ranking, given: Int[Array, " B"], beams: Beams, following: Next) -> Beams:
     """Extend the running hypotheses by one token, and part those that run on from those that end."""
     width, limits = ranking.num_beams, ranking.limits
     candidates, origin = _extensions(beams.running, following, 2 * width, ranking.rules)
@@ -104,7 +104,9 @@ def _best(hypotheses: Hypotheses, count: int) -> tuple[Hypotheses, Int[Array, "B
     return take(hypotheses, where), where
 
 
-def _may_gain(ranking: Ranking, given: Int[Array, "B"], running: Hypotheses, finished: Hypotheses) -> Bool[Array, "B"]:
+def _may_gain(
+    ranking: Ranking, given: Int[Array, " B"], running: Hypotheses, finished: Hypotheses
+) -> Bool[Array, " B"]:
     """Whether a running hypothesis might still come to be among the W finished ones."""
     lengths = running.tokens.lengths[:, 0]
     if ranking.early_stopping == "never" and ranking.length_penalty > 0:

@@ -63,7 +63,7 @@ def _target_log_probs_gradient(kept, gradient: Float[Array, "B K T"]) -> tuple[F
 target_log_probs.defvjp(_target_log_probs, _target_log_probs_gradient)
 
 
-def marginal(doc_log_prior: Float[Array, "B K"], log_probs: Float[Array, "B K *rest"]) -> Float[Array, "B *rest"]:
+def marginal(doc_log_prior: Float[Array, "B K"], log_probs: Float[Array, "B K *rest"]) -> Float[Array, " B *rest"]:
     """RAG-Token's mixture of the passages, for whatever tokens `rest` ranges over.
 
     log sum_z p(z|x) p(v | x, z, ...)
@@ -74,7 +74,7 @@ def marginal(doc_log_prior: Float[Array, "B K"], log_probs: Float[Array, "B K *r
 
 def rag_token(
     doc_log_prior: Float[Array, "B K"], target_log_probs: Float[Array, "B K T"], mask: Bool[Array, "B T"]
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """`log p(y|x)` of RAG-Token: every token may come from another passage.
 
     p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)
@@ -85,7 +85,7 @@ def rag_token(
 
 def rag_sequence(
     doc_log_prior: Float[Array, "B K"], target_log_probs: Float[Array, "B K T"], mask: Bool[Array, "B T"]
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """`log p(y|x)` of RAG-Sequence: one passage answers for the whole target.
 
     p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)
@@ -127,7 +127,7 @@ def _normalise(joint: Float[Array, "B K *T"]) -> Float[Array, "B K *T"]:
     return jnp.exp(joint - jnp.expand_dims(jnp.where(jnp.isneginf(total), 0.0, total), 1))
 
 
-def _log_sum_exp(joint: Float[Array, "B K *rest"]) -> Float[Array, "B *rest"]:
+def _log_sum_exp(joint: Float[Array, "B K *rest"]) -> Float[Array, " B *rest"]:
     """`log sum_z exp` whose value is -inf and whose gradient is zero, not NaN, where every passage has -inf.
 
     One term per passage: XLA fuses them into one pass over a vocabulary, where a reduction over a middle axis takes

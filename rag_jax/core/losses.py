@@ -23,7 +23,7 @@ class Objective(Protocol):
         logits: Float[Array, "B K T V"],
         targets: Int[Array, "B T"],
         mask: Bool[Array, "B T"],
-    ) -> Float[Array, "B"]: ...
+    ) -> Float[Array, " B"]: ...
 
 
 def rag_token_loss(
@@ -33,7 +33,7 @@ def rag_token_loss(
     mask: Bool[Array, "B T"],
     *,
     label_smoothing: float = 0.0,
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """`-log p(y|x)` of RAG-Token, its target distributions mixed with the uniform one by `label_smoothing`, eps:
 
         (1 - eps) (-log p(y|x)) + eps / V sum_t sum_v -log sum_z p(z|x) p(v | x, z, y_<t)
@@ -57,7 +57,7 @@ def rag_sequence_loss(
     mask: Bool[Array, "B T"],
     *,
     label_smoothing: float = 0.0,
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """`-log p(y|x)` of RAG-Sequence, with label smoothing eps:
 
         (1 - eps) (-log p(y|x)) + eps / V (-log sum_z p(z|x) exp(sum_t sum_v log p(v | x, z, y_<t)))

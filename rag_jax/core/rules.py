@@ -130,7 +130,7 @@ def _token_before(back: int, written: Tokens) -> Int[Array, "B W"]:
     return jnp.take_along_axis(written.ids, jnp.maximum(written.lengths - back, 0)[:, :, None], axis=2)[:, :, 0]
 
 
-def _same_as_the_last(count: int, written: Tokens, starts: Int[Array, "starts"]) -> Bool[Array, "B W starts"]:
+def _same_as_the_last(count: int, written: Tokens, starts: Int[Array, " starts"]) -> Bool[Array, "B W starts"]:
     """Whether the `count` tokens from each start on are the last `count` ones."""
     same = jnp.ones((*written.lengths.shape, starts.shape[0]), bool)
     for i in range(count):

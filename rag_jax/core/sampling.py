@@ -23,7 +23,7 @@ def sample(
     model: LanguageModel,
     limits: Limits,
     *,
-    keys: Key[Array, "B"],
+    keys: Key[Array, " B"],
     num_samples: int,
     rules: tuple[Rule, ...] = (),
 ) -> Hypotheses:
@@ -48,7 +48,9 @@ def sample(
     return drawn._replace(scores=drawn.scores / found.astype(jnp.float32))
 
 
-def _draw(keys: Key[Array, "B"], limits: Limits, rules: tuple[Rule, ...], samples: Samples, following: Next) -> Samples:
+def _draw(
+    keys: Key[Array, " B"], limits: Limits, rules: tuple[Rule, ...], samples: Samples, following: Next
+) -> Samples:
     """One token more for every answer that has not ended."""
     shaped = apply(rules, samples.drawn.tokens, following.log_probs)
     now = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, samples.step)

@@ -71,7 +71,7 @@ def rag_sequence_sample(
     doc_log_prior: Float[Array, "B K"],
     given: Tokens,
     *,
-    keys: Key[Array, "B"],
+    keys: Key[Array, " B"],
     num_samples: int,
     limits: Limits,
     rules: tuple[Rule, ...] = (),

@@ -248,7 +248,7 @@ def _gathered(dealt: Array) -> Array:
 
 def eval_step(
     recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batch, found: Found | None = None
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """`log p(y|x)` of each target, without dropout or smoothing where the objective has none."""
     seen = forward(recipe, params, knowledge, batch, found=found)
     return -recipe.objective(seen.doc_log_prior, seen.logits, batch.targets, batch.target_mask)

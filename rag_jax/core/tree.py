@@ -32,7 +32,7 @@ class Tree(NamedTuple):
     cache: PyTree[Array]
     filled: Int[Array, ""]  # slots
     visible: Bool[Array, "R W slots"]  # those of each hypothesis
-    position: Int[Array, "R"]  # of the next token
+    position: Int[Array, " R"]  # of the next token
 
 
 class Opened(NamedTuple):

@@ -33,7 +33,7 @@ class Trie(NamedTuple):
     rank: Int[Array, "R C T"]  # each beginning's place among the distinct ones, parents first; -1 where none follows
     answer: Int[Array, "R nodes"]  # the distinct ones: c,
     last: Int[Array, "R nodes"]  # and t
-    size: Int[Array, "R"]
+    size: Int[Array, " R"]
 
 
 def score(
@@ -60,7 +60,7 @@ def score(
     return jax.lax.map(visit, parts).reshape(answers.ids.shape)
 
 
-def build(answers: Tokens, given: Int[Array, "R"]) -> Trie:
+def build(answers: Tokens, given: Int[Array, " R"]) -> Trie:
     """The trie of the tokens that follow the given ones, in the order of their depth; an answer's last is no node."""
     ids, lengths = answers
     rows, count, length = ids.shape
@@ -103,7 +103,7 @@ def _score_rows(
 
 
 def _score_block(
-    reader: Reader, opened: Opened, given: Int[Array, "R"], answers: Tokens, size: int
+    reader: Reader, opened: Opened, given: Int[Array, " R"], answers: Tokens, size: int
 ) -> Float[Array, "R C T"]:
     """All answers of a block, whose trie fits into the opened tree's slots, `size` nodes at a time."""
     trie = build(answers, given)
@@ -129,7 +129,7 @@ def _score_block(
 
 def _nodes(
     opened: Opened,
-    given: Int[Array, "R"],
+    given: Int[Array, " R"],
     answers: Tokens,
     trie: Trie,
     answer: Int[Array, "R nodes"],
@@ -157,7 +157,7 @@ def _children(
     return (chosen - total).reshape(ids.shape)
 
 
-def _from_the_start(opened: Opened, given: Int[Array, "R"], ids: Int[Array, "R C T"]) -> Float[Array, "R C T"]:
+def _from_the_start(opened: Opened, given: Int[Array, " R"], ids: Int[Array, "R C T"]) -> Float[Array, "R C T"]:
     """What reading the start told: of the tokens given, and of the first one after them; zero for the rest."""
     rows, _, length = ids.shape
     first = jnp.take_along_axis(opened.log_probs, ids.reshape(rows, -1), axis=1).reshape(ids.shape)

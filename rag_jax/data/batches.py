@@ -83,7 +83,7 @@ def fitting(
 
 def in_order(
     examples: Examples, vocabulary: Vocabulary, batch_size: int
-) -> Iterator[tuple[Batch, Int[np.ndarray, "b"]]]:
+) -> Iterator[tuple[Batch, Int[np.ndarray, " b"]]]:
     """Every example once, by bucket: `(batch, examples' numbers)`; the last batch of a bucket is filled up with
     repetitions, so that it has as many numbers as it has new examples."""
     for shape in np.unique(examples.buckets, axis=0):
@@ -100,7 +100,7 @@ def bucket(question: int, prompt: int, ladder: Ladder) -> tuple[int, int]:
     return next(((a, b) for a, b in ladder if question <= a and prompt <= b), (q * times, p * times))
 
 
-def collate(examples: Examples, chosen: Int[np.ndarray, "B"], vocabulary: Vocabulary) -> Batch:
+def collate(examples: Examples, chosen: Int[np.ndarray, " B"], vocabulary: Vocabulary) -> Batch:
     """The chosen examples of one bucket as a batch; targets are padded to what the longest of all examples needs."""
     question_length, prompt_length = (int(length) for length in examples.buckets[chosen[0]])
     targets = [examples.targets[i] for i in chosen]

@@ -56,7 +56,7 @@ class _Waiting(grain.DatasetIterator):
         self._buckets, self._batch_size = buckets, batch_size
         self._queues: dict[str, list[int]] = {}
 
-    def __next__(self) -> Int[np.ndarray, "B"]:
+    def __next__(self) -> Int[np.ndarray, " B"]:
         while True:
             example = int(next(self._parent))
             queue = self._queues.setdefault(str(self._buckets[example].tolist()), [])

@@ -84,7 +84,7 @@ class Decoding:
         if not 0 <= self.min_p <= 1:
             yield f"min_p is {self.min_p}; give a probability"
 
-    def decoder(self, model: str, limits: Limits, words: "Words", keys: Key[Array, "B"]) -> Decoder:
+    def decoder(self, model: str, limits: Limits, words: "Words", keys: Key[Array, " B"]) -> Decoder:
         """The decoder of RAG-"token" or RAG-"sequence"; `keys` are used by samples only, one for each question."""
         obeyed = self._rules(limits, words)
         if self.sample and model == "token":

@@ -28,7 +28,7 @@ class Given(NamedTuple):
 class Drawn(NamedTuple):
     """One batch of the stream, and the stream's place behind it."""
 
-    examples: Int[np.ndarray, "B"]  # their numbers
+    examples: Int[np.ndarray, " B"]  # their numbers
     batch: Batch
     place: dict[str, Any]
 
@@ -69,7 +69,7 @@ def _drawn(parts: Parts, examples: Examples, place: dict[str, Any] | None) -> It
         yield Drawn(each, devices.share(parts.mesh, c.batch_size, read), numbers.get_state())
 
 
-def _collated(parts: Parts, examples: Examples, chosen: Int[np.ndarray, "B"], own: slice) -> Batch:
+def _collated(parts: Parts, examples: Examples, chosen: Int[np.ndarray, " B"], own: slice) -> Batch:
     return collate(examples, chosen[own], parts.vocabulary)
 
 
