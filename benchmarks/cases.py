@@ -1,5 +1,6 @@
 """What is decoded, and the conversation between a benchmark and the two processes that it compares."""
 
+import atexit
 import json
 import os
 import subprocess
@@ -85,7 +86,9 @@ class Side:
         self._name = name
         environment = {**os.environ, **variables}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(command, cwd=root, env=environment, **pipes)
+        # Ctrl-C of a terminal is for the benchmark alone, which ends its sides with itself.
+        self._process = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True, **pipes)
+        atexit.register(self._process.kill)
         self._answer()
 
     def ask(self, **request: Any) -> dict[str, Any]:

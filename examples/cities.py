@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import train
-from rag_jax.cli import show
+from rag_jax.commands.answer import show
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.data.tokenizers import train_vocabulary
 from rag_jax.errors import reported

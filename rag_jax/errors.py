@@ -21,9 +21,18 @@ def warn(text: str) -> None:
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Around a command: an `InputError` becomes one line on the standard error, and exit code 2."""
+    """Around a command: an `InputError` becomes one line on the standard error, and exit code 2; Ctrl-C one, and 130.
+
+    Whoever raises `KeyboardInterrupt` with a text has it printed: what was kept, and how to resume.
+    """
     try:
         yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt as error:
+        print(str(error) or "interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+INTERRUPTED = 130  # as shells count: 128 and the number of SIGINT

@@ -117,6 +117,27 @@ def test_help_lists_the_commands_and_their_options(capsys) -> None:
     assert "--num-beams" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_the_benchmarks(capsys, option: str) -> None:
+    cli.main(["benchmark", option])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for name in ("decode", "encode", "train", "search", "retrieval", "store"):
+        assert f"\n  {name} " in printed.out
+        assert (Path(cli.__file__).parents[1] / "benchmarks" / f"{name}.py").is_file()
+
+
+def test_ctrl_c_of_a_command_is_one_line(monkeypatch, capsys) -> None:
+    def interrupted(*_, **__) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rag_jax.commands.plan.parse", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["plan"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
 def test_a_folder_that_is_no_workdir_is_named(tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["answer", "what", "--workdir", str(tmp_path)])

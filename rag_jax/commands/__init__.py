@@ -1,1 +1,1 @@
-"""The sub-commands of `rag-jax` that have a file of their own."""
+"""The sub-commands of `rag-jax`, a module each."""

@@ -1,8 +1,11 @@
 """Several processes encode one build: each takes its share of the segments, and whoever dies is named."""
 
+import contextlib
 import multiprocessing
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -30,14 +33,28 @@ def encode_together(
         for rank in range(1, processes)
     }
     before = {name for name, _ in plan.segments if (folder / "vectors" / name).exists()}
-    for other in others.values():
-        other.start()
+    with _deaf_to_interrupts():
+        for other in others.values():
+            other.start()
     try:
         building.encode(folder, plan, *loaded, done, (0, processes))
         _wait(folder, plan, others, before, processes, done)
     finally:
         for other in others.values():
             other.terminate()
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started within ignore Ctrl-C, which the terminal sends to all: this one hears it and ends them."""
+    if threading.current_thread() is not threading.main_thread():  # who alone may change what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _share(folder: Path, plan: Plan, load: Load, share: tuple[int, int]) -> None:

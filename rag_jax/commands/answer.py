@@ -1,0 +1,124 @@
+"""`rag-jax answer`: questions to a trained model, its answers and the passages that they rest on."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from rag_jax.data.jsonl import write_jsonl
+from rag_jax.data.questions import read_asked
+from rag_jax.errors import InputError
+from rag_jax.rag import RAG, Answer
+from rag_jax.run import config, pretrained
+from rag_jax.run.arguments import parse
+from rag_jax.run.decoders import Decoding
+
+
+@dataclass(frozen=True)
+class AnswerCommand:
+    """Answer questions with a trained model, and show the passages that the answers rest on."""
+
+    questions: tyro.conf.Positional[tuple[str, ...]] = ()
+    workdir: Path | None = None  # where train.py left its checkpoints
+    checkpoint: str | None = None  # or a RAG checkpoint: a folder, or a repository of the hub[@revision]
+    index: Path | None = None  # the knowledge: a store, or an index in another layout; None: the workdir's own
+    file: Path | None = None  # or the questions of a file: JSON lines {"id": …, "question": …}
+    output: Path | None = None  # write the answers here, as JSON lines, and do not show them
+    num_docs: int | None = None  # K, the passages to read; None: as in training
+    prefix: str = ""  # how every answer begins
+    labels: tuple[str, ...] = ()  # choose the likeliest of these instead of writing an answer
+    seed: int = 0  # of samples
+    batch_size: int = 64
+    decoding: tyro.conf.OmitArgPrefixes[Decoding] = field(default_factory=Decoding)
+    usual: tyro.conf.Suppress[Decoding] = field(default_factory=Decoding)  # the model's own, which `decoding` begins as
+
+    def run(self) -> None:
+        """Answer, then show or write. Raises `InputError` for what cannot be asked."""
+        if bool(self.questions) == bool(self.file):
+            raise InputError("ask QUESTIONS or name a --file of them, one of the two")
+        asked = read_asked(self.file) if self.file else [(str(n), text) for n, text in enumerate(self.questions, 1)]
+        answers = self._answers(self._model(), [text for _, text in asked])
+        if self.output:
+            write_jsonl(self.output, (as_json(*each, answer) for each, answer in zip(asked, answers, strict=True)))
+            return
+        console = Console()
+        for (_, question), answer in zip(asked, answers, strict=True):
+            show(console, question, answer)
+
+    def _model(self) -> RAG:
+        if self.workdir is not None and self.checkpoint is None:
+            return RAG.from_workdir(self.workdir, self.index)
+        if self.checkpoint is not None and self.workdir is None:
+            return RAG.from_pretrained(self.checkpoint, self.index)
+        raise InputError("name a --workdir or a --checkpoint, one of the two")
+
+    def _answers(self, rag: RAG, questions: list[str]) -> list[Answer]:
+        """In the order of the questions, with a progress bar on the standard error where it is a terminal."""
+        fixed = {"num_docs": self.num_docs, "batch_size": self.batch_size}
+        if self.labels:
+            if self.decoding != self.usual or self.prefix:
+                raise InputError("labels are ranked as they are; leave prefix and the options of decoding")
+            return rag.choose(questions, self.labels, **fixed)
+        found = rag.stream(questions, prefixes=self.prefix, seed=self.seed, **fixed, **asdict(self.decoding))
+        console = Console(stderr=True)
+        shown = track(found, "answering", len(questions), console=console, disable=not console.is_terminal)
+        return [answer for _, answer in sorted(shown, key=lambda each: each[0])]
+
+
+def answer(arguments: Sequence[str]) -> None:
+    """`rag-jax answer`; what is not given on the command line is as the model's own config says."""
+    sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--workdir", "--checkpoint"):
+        sources.add_argument(name, nargs="?")
+    named, _ = sources.parse_known_args(arguments)
+    usual = usual_decoding(named.workdir and Path(named.workdir), named.checkpoint)
+    remedy = "rag-jax answer --help lists all options"
+    default = AnswerCommand(decoding=usual, usual=usual)
+    parse(AnswerCommand, arguments, remedy=remedy, prog="rag-jax answer", default=default).run()
+
+
+def usual_decoding(workdir: Path | None, checkpoint: str | None) -> Decoding:
+    """How a model is decoded, unless asked for otherwise."""
+    if workdir is not None:
+        return config.load(workdir / "config.json").decoding
+    return pretrained.describe(checkpoint).decoding if checkpoint is not None else Decoding()
+
+
+def as_json(number: str, question: str, answer: Answer) -> dict[str, Any]:
+    """An answer as a line of an output file."""
+    return {"id": number, "question": question, **_fields(answer), "alternatives": [*map(_fields, answer.alternatives)]}
+
+
+def _fields(answer: Answer) -> dict[str, Any]:
+    return {
+        "answer": answer.text,
+        "log_prob": answer.log_prob,
+        "score": answer.score,
+        "tokens": answer.tokens,
+        "passages": [passage._asdict() for passage in answer.passages],
+        "token_posteriors": answer.token_posteriors.tolist(),
+    }
+
+
+def show(console: Console, question: str, found: Answer) -> None:
+    """Print one answered question."""
+    console.print(f"\n[bold]{escape(question)}[/bold]", highlight=False)
+    for answer in (found, *found.alternatives):
+        told = f"log p(y|x) = {answer.log_prob:.4f}"
+        console.print(f"[bold green]{escape(answer.text)}[/bold green]   {told}", highlight=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("prior", justify="right")
+    table.add_column("posterior", justify="right")
+    table.add_column("passage", overflow="fold")
+    for passage in found.passages:
+        prior = f"{math.exp(passage.log_prior):.3f}"
+        table.add_row(prior, f"{passage.posterior:.3f}", escape(f"{passage.title} / {passage.text}"))
+    console.print(table)
