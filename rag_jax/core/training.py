@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
     params: RagParams
     opt_state: PyTree[Array]
     key: Key[Array, ""]
-    skipped: Int[Array, ""]  # steps whose loss or gradient was not finite: they changed nothing else
+    skipped: Int[Array, ""]  # steps whose loss, gradient or update was not finite: they changed nothing else
     skipped_in_a_row: Int[Array, ""]
 
 
@@ -51,7 +51,7 @@ class Metrics(NamedTuple):
     recall: Float[Array, ""]  # questions one of whose gold passages is among the K; NaN if none has any
     input_tokens: Float[Array, ""]  # of an input that the generator read, mean, without padding
     collapse: Collapse  # whether retrieval still tells questions apart
-    skipped: Int[Array, ""]  # steps so far whose loss or gradient was not finite
+    skipped: Int[Array, ""]  # steps so far whose loss, gradient or update was not finite
     skipped_in_a_row: Int[Array, ""]  # this one included
 
 
@@ -149,7 +149,8 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Minimise the objective on one batch. `positives` are gold rows, padded with -1; see `forward` for `found`.
 
-    Where the loss or the gradient is not finite, parameters and moments stay as they are.
+    Where the loss, the gradient, the update or what it makes of the parameters is not finite, or too large for its norm
+    to be, parameters and moments stay as they are.
     """
     key = jax.random.fold_in(state.key, state.step)
     loss, seen, gradient = _gradient(recipe, state.params, knowledge, (batch, positives, found), key)
@@ -158,7 +159,8 @@ def train_step(
         updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
     params: Any = optax.apply_updates(state.params, updates)
 
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    sizes = jnp.stack([loss, norm, optax.tree.norm(updates), optax.tree.norm(params)])
+    finite = jnp.all(jnp.isfinite(sizes))
     after, before = (params, opt_state), (state.params, state.opt_state)
     params, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
     skipped = state.skipped + jnp.where(finite, 0, 1)

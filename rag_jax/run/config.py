@@ -156,7 +156,7 @@ class Config:
     log_every: int = 10  # steps
     save_every: int = 500  # steps
     eval_every: int | None = None  # steps; None: at the end only
-    max_bad_steps: int = 10  # steps in a row without a finite loss and gradient, after which training stops
+    max_bad_steps: int = 10  # steps in a row without a finite loss, gradient and update, after which training stops
     eval_batch: int = 64
 
 

@@ -70,8 +70,12 @@ def not_finite(examples: Examples, bad: Fetched, workdir: Path) -> InputError:
         path.write_text(json.dumps({"step": step, "questions": ids}) + "\n", encoding="utf-8")
     more = f" and {len(ids) - IDS_TOLD} more: {path}" if len(ids) > IDS_TOLD else ""
     told = ", ".join(map(repr, ids[:IDS_TOLD])) + more
-    what = f"{workdir}: step {step}: no finite loss or gradient for {in_a_row} steps in a row (questions {told})"
-    remedy = "lower the learning rates or look at these questions; the last checkpoint is from before"
+    what = (
+        f"{workdir}: step {step}: no finite loss, gradient or update for {in_a_row} steps in a row (questions {told})"
+    )
+    remedy = (
+        "look at these questions, or begin another --workdir with lower learning rates; no checkpoint is made of them"
+    )
     return InputError(f"{what}; {remedy}")
 
 

@@ -43,7 +43,7 @@ class Window:
             self.last = Fetched(step, drawn, int(told["skipped_in_a_row"] or 0))
 
     def skips(self) -> bool:
-        """Whether the last step had no finite loss or gradient."""
+        """Whether the last step changed nothing, its loss, gradient or update not being finite."""
         self.fetch()
         return self.last is not None and self.last.skipped_in_a_row > 0
 

@@ -251,6 +251,24 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(where):
     jax.tree.map(close, state.params, step(well)(start(well), knowledge(), batch(), NO_GOLD)[0].params)
 
 
+LARGE = {  # from finite losses and gradients, updates or parameters that are not finite, or whose squares are not
+    "update of 1e37": optax.sgd(1e38),
+    "update of 1e38": optax.chain(optax.scale_by_sign(), optax.scale(-1e38)),
+    "infinite update": optax.chain(optax.scale_by_sign(), optax.scale(1e38), optax.scale(-1e38)),
+}
+
+
+@pytest.mark.parametrize("optimizer", LARGE)
+@pytest.mark.parametrize("parts", [1, B])
+def test_an_update_that_is_not_finite_does_not_enter_the_parameters(optimizer, parts):
+    made_of = counted(recipe(optimizer=LARGE[optimizer]), parts)
+    state, metrics = step(made_of)(start(made_of), knowledge(), batch(), NO_GOLD)
+    assert np.isfinite([metrics.loss, metrics.grad_norm]).all()
+    assert (int(metrics.skipped), int(metrics.skipped_in_a_row), int(state.step)) == (1, 1, 1)
+    jax.tree.map(np.testing.assert_array_equal, state.params, start(made_of).params)
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, start(made_of).opt_state)
+
+
 @models
 @pytest.mark.parametrize(("lengths", "lines"), [((4,), 1), ((5, 6), 1), ((4, 5, 6, 7), 1), ((4, 5, 6, 7), B)])
 def test_packed_inputs_have_the_gradient_of_padded_ones(model, lengths, lines):
