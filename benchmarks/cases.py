@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from rag_jax.errors import InputError
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -77,6 +80,9 @@ class Case:
         return 2.0 * (reading + writing + tower)
 
 
+TINY = Case(questions=2, beams=2, target=4, inputs=16)  # for tiny networks: whether it runs at all
+
+
 class Side:
     """A process that answers requests: a module of benchmarks/ with its arguments, and variables of its environment."""
 
@@ -100,12 +106,24 @@ class Side:
         """Let the process go, and its memory."""
         self._process.communicate()
 
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self._name} ended with {self._process.wait()}")
         return json.loads(line)
+
+
+def opponent(module: str) -> None:
+    """Raise `InputError` where what is compared with is not installed."""
+    if find_spec(module) is None:
+        raise InputError(f"{module}: the opponent is not installed; run pip install {module}")
 
 
 def serve(work: Callable[[dict, dict[str, np.ndarray]], Any], probe: Callable[[], float] | None = None) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import SIZES, Case, Side, Sizes
-from rag_jax.errors import reported
+from benchmarks.cases import SIZES, TINY, Case, Side, Sizes, opponent
+from rag_jax.errors import InputError, reported
 from rag_jax.run.arguments import parse
 
 SIDES = ("ours", "theirs")
@@ -31,7 +31,7 @@ class Options:
     """Time decoding beside transformers, in one run on the same random weights and inputs."""
 
     json: Path | None = None  # write the figures here
-    size: Literal["tiny", "base", "large"] = "base"  # of the networks
+    size: Literal["tiny", "base", "large"] = "base"  # of the networks; tiny: of the case too
     table: bool = False  # also vary the questions, passages, beams and target tokens, one at a time
     rounds: int = 3  # warm repetitions
     dtype: str = "float32"  # of this library
@@ -44,13 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         known = parse(
             Options, sys.argv[1:] if arguments is None else arguments, remedy=remedy, prog="rag-jax benchmark decode"
         )
+        if known.rounds < 1:
+            raise InputError(f"rounds is {known.rounds}; give 1 or more, the cold one is not counted")
+        opponent("torch")
     sizes, console = replace(SIZES[known.size], dtype=known.dtype), Console()
     table = Table("decoder", "B", "K", "W", "T", *HEADINGS, box=None, pad_edge=False)
     results = []
-    with tempfile.TemporaryDirectory() as folder:
-        theirs = Side("theirs", sizes, Path(folder))
-        sides = {"ours": Side("ours", sizes, Path(folder)), "theirs": theirs}
-        for case in cases(known.table):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Side("theirs", sizes, Path(folder)) as theirs,  # makes the weights
+        Side("ours", sizes, Path(folder)) as ours,
+    ):
+        sides = {"ours": ours, "theirs": theirs}
+        for case in cases(known.table, TINY if known.size == "tiny" else Case()):
             console.print(f"measuring {case} …", highlight=False, soft_wrap=True)
             results.append(measure(case, sizes, sides, Path(folder), known.rounds))
             table.add_row(*row(case, results[-1]))
@@ -60,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(table)
 
 
-def cases(vary: bool) -> list[Case]:
-    """The case of docs/performance.md for both decoders, and variations of it."""
-    token, thorough, fast = (Case(decoder) for decoder in ("token", "thorough", "fast"))
+def cases(vary: bool, usual: Case) -> list[Case]:
+    """The case of docs/performance.md for each decoder, and variations of it."""
+    token, thorough, fast = (replace(usual, decoder=decoder) for decoder in ("token", "thorough", "fast"))
     if not vary:
         return [token, thorough, fast]
     changes = [{"questions": 1}, {"questions": 8}, {"docs": 1}, {"docs": 10}, {"beams": 1}, {"beams": 8}]

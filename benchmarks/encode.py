@@ -20,6 +20,7 @@ from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cases import opponent
 from benchmarks.decode import machine
 from rag_jax import hub
 from rag_jax.data.tokenizers import encode_texts
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         remedy = "rag-jax benchmark encode --help lists all options"
         given = sys.argv[1:] if arguments is None else arguments
         known = parse(Options, given, remedy=remedy, prog="rag-jax benchmark encode")
+        opponent("torch")
         found = hub.load_tower(known.tower)
         if found.tokenizer is None:
             raise InputError(f"{known.tower}: holds no tokenizer; save one with it (tokenizer.json)")

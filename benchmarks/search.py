@@ -18,6 +18,7 @@ from rich.table import Table
 
 from rag_jax.core import retrieval
 from rag_jax.core.vectors import quantise
+from rag_jax.errors import InputError
 from rag_jax.run.arguments import parse
 
 K = 10
@@ -36,7 +37,14 @@ class SearchBenchmark:
 
 def main(arguments: Sequence[str]) -> None:
     """Print a table."""
-    case = parse(SearchBenchmark, arguments, remedy="see benchmarks/search.py", prog="rag-jax benchmark search")
+    case = parse(
+        SearchBenchmark,
+        arguments,
+        remedy="rag-jax benchmark search --help lists all options",
+        prog="rag-jax benchmark search",
+    )
+    if min(case.passages, case.width, case.rounds, *case.queries) < 1:
+        raise InputError("passages, width, queries and rounds: one is below 1; give numbers above 0")
     import faiss
 
     vectors = unit(case.passages, case.width, case.seed)

@@ -47,7 +47,14 @@ class StoreBenchmark:
 
 def main(arguments: Sequence[str]) -> None:
     """Print each step's time and peak memory."""
-    case = parse(StoreBenchmark, arguments, remedy="see benchmarks/store.py", prog="rag-jax benchmark store")
+    case = parse(
+        StoreBenchmark,
+        arguments,
+        remedy="rag-jax benchmark store --help lists all options",
+        prog="rag-jax benchmark store",
+    )
+    if min(case.passages, case.width) < 1:
+        raise InputError("passages and width: one is below 1; give numbers above 0")
     if case.step in STEPS:
         {"build": build, "open": opened, "search": search}[case.step](case)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import SIZES, Side, Sizes
+from benchmarks.cases import SIZES, Side, Sizes, opponent
 from benchmarks.decode import machine
 from benchmarks.train_cases import LENGTHS, Arrays, Shapes, fixed, real
 from rag_jax.errors import InputError, reported
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         known = parse(Options, given, remedy=remedy, prog="rag-jax benchmark train")
         if known.steps < 2:
             raise InputError(f"steps is {known.steps}; give 2 or more, the first one is not timed")
+        opponent("torch")
         batches = made(known)
     console, results = Console(), []
     for model in known.models:
@@ -79,9 +80,11 @@ def measure(
 ) -> dict[str, Any]:
     """Every batch once on each side, some of them in turn; `lengths` are what this library may pack inputs to."""
     docs = len(batches[0]["passages"]) // len(batches[0]["question"])
-    with tempfile.TemporaryDirectory() as folder:
-        theirs = Side("train_theirs", sizes, folder, model, docs, **LARGE_PAGES)  # makes the weights
-        ours = Side("train_ours", sizes, folder, model, docs, *lengths, **LARGE_PAGES)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Side("train_theirs", sizes, folder, model, docs, **LARGE_PAGES) as theirs,  # makes the weights
+        Side("train_ours", sizes, folder, model, docs, *lengths, **LARGE_PAGES) as ours,
+    ):
         sides = {"ours": ours, "theirs": theirs}
         told: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         inputs = [Path(folder) / f"{number}.npz" for number in range(len(batches))]
@@ -91,8 +94,6 @@ def measure(
             for name, side in sides.items():
                 told[name] += [side.ask(inputs=str(path)) for path in inputs[first : first + TURN]]
             console.print(f"{model}: {len(told['ours'])} of {len(batches)} steps", highlight=False)
-        for side in sides.values():
-            side.end()
     return compared(told, sizes, batches)
 
 
