@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks.decode import SIDES
-from rag_jax.cli import BENCHMARKS, main
+from rag_jax.cli import main
+from rag_jax.commands.benchmark import BENCHMARKS
 from rag_jax.run.config import Config
 
 SMALL = ("--max-length", "16", "--template", "{title}", "--norm", "4")
