@@ -1,6 +1,5 @@
 """What is decoded, and the conversation between a benchmark and the two processes that it compares."""
 
-import atexit
 import json
 import os
 import subprocess
@@ -94,7 +93,6 @@ class Side:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         # Ctrl-C of a terminal is for the benchmark alone, which ends its sides with itself.
         self._process = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True, **pipes)
-        atexit.register(self._process.kill)
         self._answer()
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -109,7 +107,9 @@ class Side:
     def __enter__(self) -> "Side":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # it would finish what it is asked first
+            self._process.kill()
         self.end()
 
     def _answer(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Two processes hold the same random weights and get the same inputs in turn, so t
 happens to both. Each decodes a case once cold, with what compilation costs, and then warm; the tokens must agree.
 """
 
-import json
 import os
 import platform
 import statistics
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import SIZES, TINY, Case, Side, Sizes, opponent
+from rag_jax.data.outputs import new_json
 from rag_jax.errors import InputError, reported
 from rag_jax.run.arguments import parse
 
@@ -47,22 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if known.rounds < 1:
             raise InputError(f"rounds is {known.rounds}; give 1 or more, the cold one is not counted")
         opponent("torch")
-    sizes, console = replace(SIZES[known.size], dtype=known.dtype), Console()
-    table = Table("decoder", "B", "K", "W", "T", *HEADINGS, box=None, pad_edge=False)
-    results = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Side("theirs", sizes, Path(folder)) as theirs,  # makes the weights
-        Side("ours", sizes, Path(folder)) as ours,
-    ):
-        sides = {"ours": ours, "theirs": theirs}
-        for case in cases(known.table, TINY if known.size == "tiny" else Case()):
-            console.print(f"measuring {case} …", highlight=False, soft_wrap=True)
-            results.append(measure(case, sizes, sides, Path(folder), known.rounds))
-            table.add_row(*row(case, results[-1]))
-            if known.json:
-                told = {"machine": machine(), "sizes": asdict(sizes), "results": results}
-                known.json.write_text(json.dumps(told, indent=2) + "\n")
+        sizes, console, results = replace(SIZES[known.size], dtype=known.dtype), Console(), []
+        table = Table("decoder", "B", "K", "W", "T", *HEADINGS, box=None, pad_edge=False)
+        with (
+            new_json(known.json) as write,
+            tempfile.TemporaryDirectory() as folder,
+            Side("theirs", sizes, Path(folder)) as theirs,  # makes the weights
+            Side("ours", sizes, Path(folder)) as ours,
+        ):
+            sides = {"ours": ours, "theirs": theirs}
+            for case in cases(known.table, TINY if known.size == "tiny" else Case()):
+                console.print(f"measuring {case} …", highlight=False, soft_wrap=True)
+                results.append(measure(case, sizes, sides, Path(folder), known.rounds))
+                table.add_row(*row(case, results[-1]))
+                write({"machine": machine(), "sizes": asdict(sizes), "results": results})
     console.print(table)
 
 

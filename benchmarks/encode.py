@@ -5,7 +5,6 @@ machine happens to both. torch is measured twice: with batches in the order of t
 sorted by length, as this library does it.
 """
 
-import json
 import statistics
 import sys
 import time
@@ -23,6 +22,7 @@ from rich.table import Table
 from benchmarks.cases import opponent
 from benchmarks.decode import machine
 from rag_jax import hub
+from rag_jax.data.outputs import new_json
 from rag_jax.data.tokenizers import encode_texts
 from rag_jax.errors import InputError, reported
 from rag_jax.hub.source import resolve
@@ -63,11 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"{known.tower}: has a projection, which transformers' BERT lacks; name another tower")
         encoder = Encoder(bert.tower(found.config), found.params, found.tokenizer, known.max_length)
         texts = sample(encoder, known)
-    results = measure(sides(encoder, found.config, known), texts, known.rounds)
+        with new_json(known.json) as write:
+            results = measure(sides(encoder, found.config, known), texts, known.rounds)
+            write({"machine": machine(), "tower": known.tower, "texts": len(texts), "results": results})
     show(Console(), results, len(texts))
-    if known.json:
-        told = {"machine": machine(), "tower": known.tower, "texts": len(texts), "results": results}
-        known.json.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def sample(encoder: Encoder, known: Options) -> list[str]:

@@ -5,7 +5,6 @@ so that what else happens on the machine happens to both. Their losses must be t
 have large pages. The first step of a turn is not timed: it compiles, or pays for memory that the other has given back.
 """
 
-import json
 import statistics
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from rich.table import Table
 from benchmarks.cases import SIZES, Side, Sizes, opponent
 from benchmarks.decode import machine
 from benchmarks.train_cases import LENGTHS, Arrays, Shapes, fixed, real
+from rag_jax.data.outputs import new_json
 from rag_jax.errors import InputError, reported
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
@@ -54,13 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"steps is {known.steps}; give 2 or more, the first one is not timed")
         opponent("torch")
         batches = made(known)
-    console, results = Console(), []
-    for model in known.models:
-        results.append({"model": model, "lengths": "real" if known.passages else "fixed"})
-        results[-1] |= measure(model, SIZES[known.size], batches, LENGTHS if known.passages else (), console)
-        if known.json:
-            told = {"machine": machine(), "sizes": asdict(SIZES[known.size]), "results": results}
-            known.json.write_text(json.dumps(told, indent=2) + "\n")
+        console, results = Console(), []
+        with new_json(known.json) as write:
+            for model in known.models:
+                results.append({"model": model, "lengths": "real" if known.passages else "fixed"})
+                results[-1] |= measure(model, SIZES[known.size], batches, LENGTHS if known.passages else (), console)
+                write({"machine": machine(), "sizes": asdict(SIZES[known.size]), "results": results})
     console.print(shown(results), highlight=False)
 
 

@@ -6,7 +6,7 @@ rag = RAG.from_networks("facebook/dpr-question_encoder-single-nq-base", "faceboo
 rag.answer(["What is the population of Bombay?"])
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +126,7 @@ class RAG:
         rows: Int[np.ndarray, "B K"] | None = None,
         seed: int = 0,
         batch_size: int = 64,
+        skip: Collection[int] = (),
         **decoding: Any,
     ) -> Iterator[tuple[int, Answer]]:
         """(number, answer) of every question, a batch at a time: questions of like length come together.
@@ -133,7 +134,7 @@ class RAG:
         `decoding` are the fields of `Decoding`; those not given are as in the model's config. `num_docs` is K, as in
         training unless given. `prefixes` are beginnings that the answers must have, one for all or one for each
         question. `rows` are passages that another search chose, as rows of the index, -1 for none: they are read
-        instead of the nearest. `seed` is for samples.
+        instead of the nearest. `seed` is for samples. Numbers to `skip` are not answered: they have been before.
 
         Raises `InputError` for an empty or too long question or prefix, for more passages than the index has, and for
         options that contradict each other.
@@ -148,7 +149,7 @@ class RAG:
         fixed = c.generator.max_input, self.parts.placement
         program = programs.answering(self.parts.networks, c.model, options, limits, words, k, *fixed)
         key = jax.random.key(seed)
-        for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
+        for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size, skip):
             every = np.resize(chosen, len(batch.question.ids))  # the last batch is filled up with repetitions
             mine = jax.tree.map(lambda each, every=every: each[every], (given, rows))
             looked = self._look(batch, questions, chosen, k, mine[1])
@@ -156,13 +157,26 @@ class RAG:
             answered = program(self._placed, looked.knowledge, *asked, looked.found, key, every)
             yield from self._readable(answered, chosen, looked)
 
-    def choose(
-        self, questions: Sequence[str], labels: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
-    ) -> list[Answer]:
+    def choose(self, questions: Sequence[str], labels: Sequence[str], **options: Any) -> list[Answer]:
         """Of some labels the likeliest for each question, marginalised over the passages; the rest are `alternatives`.
 
-        This classifies (FEVER's labels) and answers multiple choice. Raises `InputError` as `answer` does, and where
-        there are fewer than two labels or one is too long.
+        This classifies (FEVER's labels) and answers multiple choice; see `stream_choices` for the options.
+        """
+        found = dict(self.stream_choices(questions, labels, **options))
+        return [found[number] for number in range(len(questions))]
+
+    def stream_choices(
+        self,
+        questions: Sequence[str],
+        labels: Sequence[str],
+        *,
+        num_docs: int | None = None,
+        batch_size: int = 64,
+        skip: Collection[int] = (),
+    ) -> Iterator[tuple[int, Answer]]:
+        """(number, chosen label) of every question, a batch at a time, as `stream`.
+
+        Raises `InputError` as `stream` does, and where there are fewer than two labels or one is too long.
         """
         vocabulary, c = self.parts.vocabulary, self.parts.config
         limits = self.parts.limits._replace(start=(vocabulary.bos,))  # as in training, wherever decoding starts from
@@ -177,14 +191,12 @@ class RAG:
         k = self._check_num_docs(num_docs)
         fixed = c.generator.max_input, self.parts.placement
         program = programs.choosing(self.parts.networks, c.model, limits, k, *fixed)
-        found: dict[int, Answer] = {}
         padded = pad(targets, max(map(len, targets)), limits.eos)
-        for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
+        for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size, skip):
             looked = self._look(batch, questions, chosen, k)
             asked = batch.question, batch.prompt, padded
             answered = program(self._placed, looked.knowledge, *asked, looked.found)
-            found |= self._readable(answered, chosen, looked)
-        return [found[number] for number in range(len(questions))]
+            yield from self._readable(answered, chosen, looked)
 
     def log_likelihood(
         self, questions: Sequence[str], answers: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
@@ -302,7 +314,7 @@ class RAG:
         return pad(given, width, limits.eos)
 
     def _batches(
-        self, questions: Sequence[str], answers: Sequence[str], batch_size: int
+        self, questions: Sequence[str], answers: Sequence[str], batch_size: int, skip: Collection[int] = ()
     ) -> Iterator[tuple[Batch, Int[np.ndarray, " b"]]]:
         if not questions:
             return iter(())
@@ -324,7 +336,7 @@ class RAG:
             ladder=c.buckets,
             from_tower=c.generator.question_from_tower,
         )
-        return in_order(examples, self.parts.vocabulary, min(batch_size, _power_of_two(len(questions))))
+        return in_order(examples, self.parts.vocabulary, min(batch_size, _power_of_two(len(questions))), skip)
 
     @cached_property
     def _placed(self) -> RagParams:

@@ -8,6 +8,7 @@ import pytest
 
 from rag_jax import cli
 from rag_jax.data.jsonl import write_jsonl
+from rag_jax.rag import RAG
 
 
 def test_answer_prints_answer_probability_and_passages(trained, capsys) -> None:
@@ -58,6 +59,80 @@ def test_labels_are_ranked(trained, tmp_path: Path) -> None:
     (line,) = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert line["answer"] == rag.choose(["what colour is Norburg"], ["red", "blue"])[0].text
     assert {line["answer"], line["alternatives"][0]["answer"]} == {"red", "blue"}
+
+
+def asked_and_answered(workdir: Path, folder: Path, count: int = 40) -> list[str]:
+    """A command that answers a file of questions, of two lengths, so that they do not come in the order of the file."""
+    towns = ("Norburg", "Sudhof", "Westal")
+    texts = [f"what colour is {' old' * (number % 3)} {towns[number % 3]}" for number in range(count)]
+    write_jsonl(folder / "asked.jsonl", ({"id": f"q{n}", "question": text} for n, text in enumerate(texts)))
+    files = ["--file", str(folder / "asked.jsonl"), "--output", str(folder / "answers.jsonl")]
+    return ["answer", "--workdir", str(workdir), *files, "--sample", "--temperature", "9", "--batch-size", "4"]
+
+
+def ends(arguments: list[str], capsys) -> tuple[int, str]:
+    """How a command ends: the exit code, and what it says last."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    return int(stopped.value.code or 0), capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_interrupted_command_keeps_its_answers_and_resumes_to_the_same_ones(
+    trained, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    command, output = asked_and_answered(trained[2], tmp_path), tmp_path / "answers.jsonl"
+    cli.main(command)
+    whole = output.read_text()
+    output.unlink()
+    stream = RAG.stream
+
+    def interrupted(self, *arguments, **options):
+        for number, found in enumerate(stream(self, *arguments, **options)):
+            if number == 10:
+                raise KeyboardInterrupt
+            yield found
+
+    for kept in (10, 20):
+        with monkeypatch.context() as patched:
+            patched.setattr(RAG, "stream", interrupted)
+            code, said = ends(command, capsys)
+        assert code == 130
+        assert said == f"interrupted: {kept} of 40 answers are in {output}; run the same command to resume"
+        lines = [json.loads(line) for line in output.read_text().splitlines()]
+        assert len(lines) == kept
+    code, said = ends([*command, "--seed", "1"], capsys)
+    assert (code, said.partition("; ")[0]) == (
+        2,
+        f"error: {output}:1: is there already, and not from this command with these questions, options and model",
+    )
+    output.write_text(output.read_text() + output.read_text().splitlines()[0][:50])  # killed while it wrote a line
+    cli.main(command)
+    again, straight = ([json.loads(line) for line in text.splitlines()] for text in (output.read_text(), whole))
+    assert [line["id"] for line in again] == [f"q{number}" for number in range(40)]
+    assert [line["answer"] for line in again] == [line["answer"] for line in straight], "samples too"
+    assert len({line["answer"] for line in straight}) > 1
+    monkeypatch.setattr(RAG, "_look", None)  # nothing is left to be answered
+    before = output.read_bytes()
+    cli.main(command)
+    assert output.read_bytes() == before
+
+
+def test_answers_overwrite_nothing(trained, tmp_path: Path, capsys) -> None:
+    _, _, workdir = trained
+    command = asked_and_answered(workdir, tmp_path, 1)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "link").symlink_to(tmp_path / "thesis.txt")
+    places = [tmp_path / "thesis.txt", tmp_path / "link", tmp_path / "asked.jsonl", workdir / "config.json"]
+    places += [workdir / "new.jsonl", workdir / "index" / "new.jsonl", Path("/dev/stdout"), tmp_path]
+    before = [(tmp_path / name).read_bytes() for name in ("thesis.txt", "asked.jsonl")]
+    config = (workdir / "config.json").read_bytes()
+    for place in places:
+        code, said = ends([*command, "--output", str(place)], capsys)
+        assert code == 2
+        assert said.startswith(f"error: {place}")
+    assert [(tmp_path / name).read_bytes() for name in ("thesis.txt", "asked.jsonl")] == before
+    assert (workdir / "config.json").read_bytes() == config
+    assert not (workdir / "new.jsonl").exists()
 
 
 ASKED = "what colour is Norburg"

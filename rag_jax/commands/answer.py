@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from typing import Any
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
-from rag_jax.data.jsonl import write_jsonl
+from rag_jax.commands.progress import Progress
+from rag_jax.data import outputs
 from rag_jax.data.questions import read_asked
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG, Answer
-from rag_jax.run import config, pretrained
+from rag_jax.run import config, identity, pretrained
 from rag_jax.run.arguments import parse
 from rag_jax.run.decoders import Decoding
 
@@ -31,7 +31,7 @@ class AnswerCommand:
     checkpoint: str | None = None  # or a RAG checkpoint: a folder, or a repository of the hub[@revision]
     index: Path | None = None  # the knowledge: a store, or an index in another layout; None: the workdir's own
     file: Path | None = None  # or the questions of a file: JSON lines {"id": …, "question": …}
-    output: Path | None = None  # write the answers here, as JSON lines, and do not show them
+    output: Path | None = None  # write the answers here as they come, as JSON lines; the same command resumes
     num_docs: int | None = None  # K, the passages to read; None: as in training
     prefix: str = ""  # how every answer begins
     labels: tuple[str, ...] = ()  # choose the likeliest of these instead of writing an answer
@@ -45,13 +45,34 @@ class AnswerCommand:
         if bool(self.questions) == bool(self.file):
             raise InputError("ask QUESTIONS or name a --file of them, one of the two")
         asked = read_asked(self.file) if self.file else [(str(n), text) for n, text in enumerate(self.questions, 1)]
-        answers = self._answers(self._model(), [text for _, text in asked])
         if self.output:
-            write_jsonl(self.output, (as_json(*each, answer) for each, answer in zip(asked, answers, strict=True)))
-            return
-        console = Console()
-        for (_, question), answer in zip(asked, answers, strict=True):
-            show(console, question, answer)
+            outputs.check_place(self.output)
+        rag = self._model()
+        if self.output:
+            self._write(self.output, rag, asked)
+        else:
+            self._show(rag, [question for _, question in asked])
+
+    def _show(self, rag: RAG, questions: list[str]) -> None:
+        """Print answers: a file's as they come, others in the order of the questions."""
+        found, console = self._answers(rag, questions), Console()
+        for number, answer in found if self.file else sorted(found, key=lambda each: each[0]):
+            show(console, questions[number], answer)
+
+    def _write(self, output: Path, rag: RAG, asked: list[tuple[str, str]]) -> None:
+        """Append answers to a file as they come, after those that it has; when all are there, put them in order."""
+        ids, questions = [id for id, _ in asked], [question for _, question in asked]
+        told = [asked, self.num_docs, self.prefix, self.labels, self.seed, asdict(self.decoding)]
+        with outputs.resumable_lines(output, identity.of_answers(rag.parts, rag.params, told)) as lines:
+            done = {number for number, id in enumerate(ids) if id in lines}
+            try:
+                with Progress("answering", len(asked), len(done), of="questions") as progress:
+                    for number, answer in progress.counted(self._answers(rag, questions, done)):
+                        lines.append(ids[number], as_json(questions[number], answer))
+                lines.arrange(ids)
+            except KeyboardInterrupt:
+                kept = f"{len(lines):,} of {len(asked):,} answers are in {output}"
+                raise KeyboardInterrupt(f"interrupted: {kept}; run the same command to resume") from None
 
     def _model(self) -> RAG:
         if self.workdir is not None and self.checkpoint is None:
@@ -60,17 +81,14 @@ class AnswerCommand:
             return RAG.from_pretrained(self.checkpoint, self.index)
         raise InputError("name a --workdir or a --checkpoint, one of the two")
 
-    def _answers(self, rag: RAG, questions: list[str]) -> list[Answer]:
-        """In the order of the questions, with a progress bar on the standard error where it is a terminal."""
-        fixed = {"num_docs": self.num_docs, "batch_size": self.batch_size}
-        if self.labels:
-            if self.decoding != self.usual or self.prefix:
-                raise InputError("labels are ranked as they are; leave prefix and the options of decoding")
-            return rag.choose(questions, self.labels, **fixed)
-        found = rag.stream(questions, prefixes=self.prefix, seed=self.seed, **fixed, **asdict(self.decoding))
-        console = Console(stderr=True)
-        shown = track(found, "answering", len(questions), console=console, disable=not console.is_terminal)
-        return [answer for _, answer in sorted(shown, key=lambda each: each[0])]
+    def _answers(self, rag: RAG, questions: list[str], skip: Collection[int] = ()) -> Iterator[tuple[int, Answer]]:
+        """(number, answer) of each question that is not to `skip`, as they come."""
+        fixed = {"num_docs": self.num_docs, "batch_size": self.batch_size, "skip": skip}
+        if not self.labels:
+            return rag.stream(questions, prefixes=self.prefix, seed=self.seed, **fixed, **asdict(self.decoding))
+        if self.decoding != self.usual or self.prefix:
+            raise InputError("labels are ranked as they are; leave prefix and the options of decoding")
+        return rag.stream_choices(questions, self.labels, **fixed)
 
 
 def answer(arguments: Sequence[str]) -> None:
@@ -92,9 +110,9 @@ def usual_decoding(workdir: Path | None, checkpoint: str | None) -> Decoding:
     return pretrained.describe(checkpoint).decoding if checkpoint is not None else Decoding()
 
 
-def as_json(number: str, question: str, answer: Answer) -> dict[str, Any]:
-    """An answer as a line of an output file."""
-    return {"id": number, "question": question, **_fields(answer), "alternatives": [*map(_fields, answer.alternatives)]}
+def as_json(question: str, answer: Answer) -> dict[str, Any]:
+    """An answer as a line of an output file, but for its id."""
+    return {"question": question, **_fields(answer), "alternatives": [*map(_fields, answer.alternatives)]}
 
 
 def _fields(answer: Answer) -> dict[str, Any]:

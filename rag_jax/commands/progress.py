@@ -13,10 +13,10 @@ EVERY = 10.0  # seconds between lines
 
 
 class Progress:
-    """Counts passages up to `total`, if that is known; some of them may have been done `before`."""
+    """Counts things up to `total`, if that is known; some of them may have been done `before`."""
 
-    def __init__(self, what: str, total: int | None = None, before: int = 0) -> None:
-        self.what, self.total, self.count, self.before = what, total, before, before
+    def __init__(self, what: str, total: int | None = None, before: int = 0, of: str = "passages") -> None:
+        self.what, self.total, self.count, self.before, self.of = what, total, before, before, of
         self.console = Console(stderr=True)
         self._began = self._told = time.perf_counter()
         columns = (
@@ -59,4 +59,4 @@ class Progress:
 
     def _line(self) -> str:
         of = f" of {self.total:,}" if self.total else ""
-        return f"{self.count:,}{of}, {self._rate:,.0f} passages/s"
+        return f"{self.count:,}{of}, {self._rate:,.{0 if self._rate > 10 else 1}f} {self.of}/s"

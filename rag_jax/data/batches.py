@@ -3,7 +3,7 @@
 Every batch is padded to its bucket, one step of a ladder of lengths, and each bucket is one compilation.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,12 +82,14 @@ def fitting(
 
 
 def in_order(
-    examples: Examples, vocabulary: Vocabulary, batch_size: int
+    examples: Examples, vocabulary: Vocabulary, batch_size: int, skip: Collection[int] = ()
 ) -> Iterator[tuple[Batch, Int[np.ndarray, " b"]]]:
-    """Every example once, by bucket: `(batch, examples' numbers)`; the last batch of a bucket is filled up with
-    repetitions, so that it has as many numbers as it has new examples."""
-    for shape in np.unique(examples.buckets, axis=0):
-        members = np.flatnonzero((examples.buckets == shape).all(axis=1))
+    """Every example once, but for the numbers to `skip`, by bucket: `(batch, examples' numbers)`; the last batch of a
+    bucket is filled up with repetitions, so that it has as many numbers as it has new examples."""
+    wanted = np.ones(len(examples), bool)
+    wanted[list(skip)] = False
+    for shape in np.unique(examples.buckets[wanted], axis=0):
+        members = np.flatnonzero((examples.buckets == shape).all(axis=1) & wanted)
         for start in range(0, len(members), batch_size):
             chosen = members[start : start + batch_size]
             yield collate(examples, np.resize(chosen, batch_size), vocabulary), chosen
