@@ -28,7 +28,9 @@ def scores(queries: Float[Array, "B D"], vectors: Float[Array, "B K D"]) -> Floa
     the same function for every index: an approximate one returns distances that are quantised and carry no gradient.
     """
     vectors = jax.lax.stop_gradient(vectors)
-    return jnp.einsum("BD,BKD->BK", queries, vectors, preferred_element_type=jnp.float32)
+    return jnp.einsum(
+        "BD,BKD->BK", queries, vectors, preferred_element_type=jnp.float32, precision=stored.FULL_PRECISION
+    )
 
 
 def exact_top_k(
