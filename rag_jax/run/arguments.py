@@ -5,13 +5,13 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import tyro
-
 from rag_jax.errors import InputError
 
 
 def parse(kind: Any, arguments: Sequence[str], *, remedy: str, **options: Any) -> Any:
     """`tyro.cli`, raising `InputError` for arguments that it does not take; `remedy` says where to read more."""
+    import tyro  # by commands only
+
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from rag_jax.data.batches import Examples, collate
-from rag_jax.data.stream import stream
 from rag_jax.run import devices, programs
 from rag_jax.run.lookup import HostSearch, Looked, ahead, among
 from rag_jax.run.parts import Parts
@@ -60,6 +59,8 @@ def feed(
 
 
 def _drawn(parts: Parts, examples: Examples, place: dict[str, Any] | None) -> Iterator[Drawn]:
+    from rag_jax.data.stream import stream  # made of grain, which nothing else needs
+
     c = parts.config
     numbers = stream(examples, c.batch_size, c.seed, c.data.answers == "sampled")
     if place is not None:
