@@ -23,6 +23,7 @@ from rag_jax.data.batches import in_order, tokenize
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
+from rag_jax.knowledge import documents
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store, from_vectors
 from rag_jax.run import devices, pretrained, programs
@@ -239,8 +240,13 @@ class RAG:
         return vectors
 
     def with_passage(self, changed: Passage) -> "RAG":
-        """The same model with one passage of its index rewritten, found by its id: no training, no new compilation."""
-        return self.without([changed.id]).and_passages([changed])
+        """The same model with one document of its index rewritten, found by its id: no training, no new compilation.
+
+        All pieces that it was cut into make way; a piece that is given by its own id takes the place of that piece.
+        """
+        store = self.parts.store
+        rows, new = documents.replaced(store.passages, store.alive, [changed], "the index")
+        return self.with_index(store.without(rows.tolist()).added(self._encoded(new)))
 
     def with_passages(self, passages: Iterable[Passage]) -> "RAG":
         """The same model over passages that the passage tower encodes now, in memory."""
@@ -251,20 +257,18 @@ class RAG:
 
         Raises `InputError` for an id that is there already.
         """
-        more = list(passages)
-        there = self.parts.store.find([passage.id for passage in more])
-        if (there >= 0).any():
-            odd = more[int(np.argmax(there >= 0))].id
-            raise InputError(f"the index has a passage {odd!r} already; give the new one another id")
-        return self.with_index(self.parts.store.added(self._encoded(more)))
+        store, more = self.parts.store, list(passages)
+        documents.check_new(store.passages, store.alive, more, "the index")
+        return self.with_index(store.added(self._encoded(more)))
 
     def without(self, ids: Sequence[str]) -> "RAG":
-        """The same model without some passages of its index, in memory. Raises `InputError` for an id not there."""
-        rows = self.parts.store.find(ids)
-        if (rows < 0).any():
-            odd = ids[int(np.argmax(rows < 0))]
-            raise InputError(f"no passage has the id {odd!r}; only passages of the index can be replaced or removed")
-        return self.with_index(self.parts.store.without(rows.tolist()))
+        """The same model without some documents of its index, all their pieces, or single pieces, in memory.
+
+        Raises `InputError` for an id not there.
+        """
+        store = self.parts.store
+        rows = documents.named(store.passages, store.alive, ids, "the index")
+        return self.with_index(store.without(rows.tolist()))
 
     def with_index(self, index: str | Path | Store) -> "RAG":
         """The same model over another index (the paper's hot-swap): an opened store, or a path as `from_pretrained`'s.

@@ -16,7 +16,7 @@ any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="
 awkward = st.lists(st.sampled_from(['"', '""', "\t", "\n", "\r\n", "é", "\ufeff", "a b"])).map("".join)
 texts = any_text | awkward
 corpora = st.lists(
-    st.builds(Passage, texts.filter(str.strip), texts, texts.filter(str.strip)),
+    st.builds(Passage, texts.filter(str.strip), texts, texts.filter(str.strip), st.just("")),
     min_size=1,
     max_size=4,
     unique_by=lambda passage: passage.id,

@@ -117,5 +117,5 @@ class Texts(Sequence[Passage]):
 
 def as_table(passages: Sequence[Passage]) -> pa.Table:
     """Passages as an Arrow table."""
-    columns = zip(*passages, strict=True) if passages else ((), (), ())
+    columns = zip(*passages, strict=True) if passages else ((),) * len(SCHEMA)
     return pa.table([pa.array(column, pa.string()) for column in columns], schema=SCHEMA)

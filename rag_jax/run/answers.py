@@ -49,7 +49,7 @@ def _ranked(found: Answered, rank: int, store: Store, words: Vocabulary) -> Answ
     ids = decoded.tokens[decoded.mask]
     per_passage = zip(found.retrieved.ids, found.doc_log_prior, decoded.doc_posterior, strict=True)
     read = [
-        ReadPassage(*store.passages[row], log_prior=float(prior), posterior=float(posterior))
+        ReadPassage(*store.passages[row][:3], log_prior=float(prior), posterior=float(posterior))
         for row, prior, posterior in per_passage
         if row >= 0
     ]

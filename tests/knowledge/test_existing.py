@@ -33,7 +33,7 @@ datasets.disable_progress_bars()
 
 
 def save_dataset(folder: Path, vectors=VECTORS, kind=F32, shards: int = 1, **columns) -> Path:
-    rows = {name: [getattr(passage, name) for passage in PASSAGES] for name in Passage._fields} | columns
+    rows = {name: [getattr(passage, name) for passage in PASSAGES] for name in Passage._fields[:3]} | columns
     if isinstance(vectors, np.ndarray):
         vectors = list(vectors.astype(kind.value_type.to_pandas_dtype()))
     rows |= {} if vectors is None else {"embeddings": pa.array(vectors, kind)}

@@ -37,6 +37,7 @@ def test_split_passages_cuts_only_the_long_ones_and_only_once(passages, size):
     pieces = list(split_passages(passages, size))
     assert all(len(piece.text.split()) <= size for piece in pieces)
     assert {p for p in passages if len(p.text.split()) <= size} <= set(pieces)
+    assert {p.document or p.id for p in pieces} == {p.id for p in passages}
     assert list(split_passages(pieces, size)) == pieces
 
 
@@ -44,7 +45,7 @@ def test_the_pieces_of_a_passage_are_numbered_from_its_id():
     passages = [Passage("a", "A", "one  two"), Passage("b", "B", "one two\nthree four five")]
     assert list(split_passages(passages, 2)) == [
         Passage("a", "A", "one  two"),
-        Passage("b", "B", "one two"),
-        Passage("b#2", "B", "three four"),
-        Passage("b#3", "B", "five"),
+        Passage("b", "B", "one two", "b"),
+        Passage("b#2", "B", "three four", "b"),
+        Passage("b#3", "B", "five", "b"),
     ]

@@ -38,7 +38,7 @@ class Cut:
             object.__setattr__(self, "tokenizer", _unbounded(self.tokenizer))
 
     def pieces(self, passage: Passage) -> Iterator[Passage]:
-        """The pieces of passage `a` are called `a`, `a#2`, `a#3`, … and keep its title.
+        """The pieces of passage `a` are called `a`, `a#2`, `a#3`, … and keep its title, and `a` as their document.
 
         Cutting by words without overlap twice is cutting once. A corpus that has an `a` to be cut must not have an
         `a#2` already.
@@ -47,8 +47,11 @@ class Cut:
             texts = _by_words(passage.text, self)
         else:
             texts = _by_tokens(passage.text, self, self.tokenizer)
+        texts = list(texts)
+        document = passage.document or (passage.id if len(texts) > 1 else "")
         for number, text in enumerate(texts, start=1):
-            yield passage._replace(id=passage.id if number == 1 else f"{passage.id}#{number}", text=text)
+            new = passage.id if number == 1 else f"{passage.id}#{number}"
+            yield passage._replace(id=new, text=text, document=document)
 
 
 def _by_words(text: str, cut: Cut) -> Iterator[str]:

@@ -12,6 +12,7 @@ class Passage(NamedTuple):
     id: str
     title: str
     text: str
+    document: str = ""  # the id of the document that it was cut from; none for one that was not cut
 
 
 def checked_passage(new: object, title: object, text: object, place: str) -> Passage:

@@ -32,7 +32,7 @@ def read_tsv(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
                 raise InputError(f"{place}: {what}; put one tab between columns, and fields with tabs in quotes")
             passage = Passage(row[new], row[title], row[text])
             if not (passage.id.strip() and passage.text.strip()):  # all that the lines may still have wrong
-                checked_passage(*passage, place)
+                checked_passage(passage.id, passage.title, passage.text, place)
         except InputError as error:
             bad(error)
             continue

@@ -56,8 +56,8 @@ def test_the_suffix_may_be_capital_and_the_path_a_string(tmp_path):
 def test_a_tsv_is_cut_while_its_rows_count(tmp_path):
     (tmp_path / "corpus.tsv").write_text("id\ttext\ttitle\n1\ta b c\tA\n2\td\tD\n")
     assert list(read_corpus(tmp_path / "corpus.tsv", Cut(2, 1))) == [
-        Passage("1", "A", "a b"),
-        Passage("1#2", "A", "b c"),
+        Passage("1", "A", "a b", "1"),
+        Passage("1#2", "A", "b c", "1"),
         Passage("2", "D", "d"),
     ]
 

@@ -71,10 +71,16 @@ def test_pieces_without_overlap_are_cut_once(text, size):
 
 def test_pieces_are_numbered_from_the_id_of_their_passage():
     assert list(Cut(2, 1).pieces(Passage("b", "B", "one two\nthree four"))) == [
-        Passage("b", "B", "one two"),
-        Passage("b#2", "B", "two three"),
-        Passage("b#3", "B", "three four"),
+        Passage("b", "B", "one two", "b"),
+        Passage("b#2", "B", "two three", "b"),
+        Passage("b#3", "B", "three four", "b"),
     ]
+
+
+def test_what_is_not_cut_is_its_own_document_and_what_is_cut_again_keeps_its_own():
+    whole, piece = Passage("b", "B", "one two"), Passage("b#2", "B", "one two three", "b")
+    assert list(Cut(2).pieces(whole)) == [whole]
+    assert [cut.document for cut in Cut(2).pieces(piece)] == ["b", "b"]
 
 
 @pytest.mark.parametrize("tokenizer", [None, letters()], ids=["words", "tokens"])

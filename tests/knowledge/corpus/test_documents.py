@@ -95,10 +95,10 @@ def test_front_matter_is_left_out_of_markdown(tmp_path, text, left):
 def test_documents_are_cut(tmp_path):
     write(tmp_path, a_1txt="one two\nthree", b_1md="# B\nfour")
     assert list(read_corpus(tmp_path, Cut(2))) == [
-        Passage("a.txt", "a", "one two"),
-        Passage("a.txt#2", "a", "three"),
-        Passage("b.md", "B", "# B"),
-        Passage("b.md#2", "B", "four"),
+        Passage("a.txt", "a", "one two", "a.txt"),
+        Passage("a.txt#2", "a", "three", "a.txt"),
+        Passage("b.md", "B", "# B", "b.md"),
+        Passage("b.md#2", "B", "four", "b.md"),
     ]
 
 

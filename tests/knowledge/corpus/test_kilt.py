@@ -43,7 +43,7 @@ def test_an_article_is_cut_into_passages_with_its_title(tmp_path):
     path = write(tmp_path / "kilt.jsonl", ARTICLE)
     words = PASSAGE.text.split()
     assert list(read_corpus(path, Cut(5))) == [
-        Passage("290" if i == 0 else f"290#{i + 1}", "A", " ".join(words[5 * i : 5 * i + 5])) for i in range(3)
+        Passage("290" if i == 0 else f"290#{i + 1}", "A", " ".join(words[5 * i : 5 * i + 5]), "290") for i in range(3)
     ]
 
 

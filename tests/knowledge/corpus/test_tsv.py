@@ -23,14 +23,16 @@ def write(tmp_path, content: str, name: str = "corpus.tsv"):
 def as_tsv(passages, columns=("id", "text", "title")) -> str:
     file = io.StringIO()
     # Every field quoted: csv's minimal quoting leaves a lone "\r" bare, which no csv reader takes back.
-    writer = csv.DictWriter(file, columns, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer = csv.DictWriter(
+        file, columns, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n", extrasaction="ignore"
+    )
     writer.writeheader()
     writer.writerows(passage._asdict() for passage in passages)
     return file.getvalue()
 
 
 @one_folder
-@given(passages=corpora.filter(lambda passages: passages[0].id != "1"), columns=st.permutations(Passage._fields))
+@given(passages=corpora.filter(lambda passages: passages[0].id != "1"), columns=st.permutations(Passage._fields[:3]))
 def test_a_tsv_is_read_back_in_any_order_of_columns(tmp_path, passages, columns):
     content = as_tsv(passages, columns).encode()
     (tmp_path / "corpus.tsv").write_bytes(content)
