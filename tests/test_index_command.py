@@ -140,7 +140,7 @@ def test_a_bad_line_is_named_and_nothing_is_built_or_it_is_left_out(line, told, 
     assert told in error
     assert not (out / manifest.FILE).exists()
     assert "1 bad lines left out" in run(capsys, *command, "--skip-bad")
-    assert told in (tmp_path / "index.bad.log").read_text()
+    assert told in (out / "bad.log").read_text()
     assert manifest.read(out).passages == 2
 
 

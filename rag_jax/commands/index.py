@@ -1,6 +1,7 @@
 """`rag-jax index`: from a corpus to a knowledge store, and what becomes of it later."""
 
 import hashlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,16 +16,15 @@ from rag_jax.commands.progress import Progress
 from rag_jax.data.questions import read_asked
 from rag_jax.data.tokenizers import Vocabulary, read_vocabulary
 from rag_jax.errors import InputError
-from rag_jax.knowledge import building, living, manifest
+from rag_jax.knowledge import building, disk, living, manifest, ownership
 from rag_jax.knowledge.corpus import BadLines, Cut, read_corpus
-from rag_jax.knowledge.disk import checksum
 from rag_jax.knowledge.encoder import Encoder
 from rag_jax.knowledge.engines import kept
 from rag_jax.knowledge.engines.kept import Queries
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store, open_store
-from rag_jax.knowledge.workers import encode_together
+from rag_jax.knowledge.workers import Lock, encode_together
 from rag_jax.models import bert
 from rag_jax.run.arguments import parse
 from rag_jax.run.assembly import read_towers
@@ -33,6 +33,7 @@ from rag_jax.run.parts import Towers
 from rag_jax.run.pretrained import read_words
 
 console = Console(stderr=True)
+BAD = "bad.log"  # in the store: what --skip-bad left out
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class IndexCommand:
     corpus: tyro.conf.Positional[Path | None] = None  # psgs_w100.tsv, JSON lines, KILT, text or Markdown, a dataset
     out: Path | None = None  # the folder of the store
     change: Literal["build", "swap", "add", "replace"] = "build"  # what becomes of a store that is there
-    remove: tuple[str, ...] = ()  # ids of passages to be taken out of it
+    remove: tuple[str, ...] = ()  # ids of documents, or of single passages, to be taken out of it
     info: Path | None = None  # show this store, and do nothing else
     check: Path | None = None  # compare this store with its checksums, and do nothing else
     tower: str | None = None  # of the passages: a folder, "package:NAME/FOLDER", or a repository of the hub
@@ -79,6 +80,8 @@ class IndexCommand:
             return
         if self.out is None:
             raise InputError("name the folder of the store: --out DIR")
+        if self.remove and self.corpus is not None:
+            raise InputError("--remove and a CORPUS are two changes; run one command for each")
         if self.remove:
             living.remove(self.out, self.remove)
         if self.corpus is not None:
@@ -96,22 +99,34 @@ class IndexCommand:
         return load_encoder(self.tower, self.max_length, self.template, self.norm), reads
 
     def _build(self, corpus: Path, out: Path) -> None:
+        ownership.check_place(out)
         encoder, reads = self.loaded()
         made_of = building.describe(encoder, reads, self.dtype, self._facts(corpus))
-        old = manifest.read(out) if (out / manifest.FILE).exists() else None
-        if old is not None and old.made_of == made_of and building.unfinished(out) is None:
+        if self._is_built(out, made_of):
             console.print(f"{out}: was built of just this; nothing to do", soft_wrap=True)
             return
-        if old is not None and self.change == "build":
-            raise InputError(f"{out}: holds another store; add --change swap to put the new one in its place")
-        with manifest.locked(out, name=".building"):
+        with ownership.claimed(out) as lock:
+            if self._is_built(out, made_of):  # by another process, a moment ago
+                return
             with Progress("reading passages") as told:
                 plan = building.read(out, self._passages(corpus, out, encoder), made_of, self.segment, told.advance)
             width = encoder([""]).shape[1]
             building.check_room(out, plan, width, self.max_passage if reads else 0)
             with Progress("encoding passages", plan.passages, plan.encoded(out)) as told:
-                encode_together(out, plan, self.loaded, (encoder, reads), self.processes, told.advance)
+                loaded = encoder, reads
+                encode_together(out, plan, self.loaded, loaded, self.processes, told.advance, Lock(lock))
             building.commit(out, plan, encoder, reads)
+
+    def _is_built(self, out: Path, made_of: dict[str, Any]) -> bool:
+        """Whether the store is there; raises `InputError` for another one, unless it is to be replaced."""
+        old = manifest.read(out) if (out / manifest.FILE).exists() else None
+        if old is None:
+            return False
+        if old.made_of == made_of and manifest.pending(out, old) is None:
+            return True
+        if self.change == "build":
+            raise InputError(f"{out}: holds another store; add --change swap to put the new one in its place")
+        return False
 
     def _change(self, corpus: Path, out: Path) -> None:
         """Add to a store, or replace in it, by the tower that it was built with."""
@@ -129,11 +144,14 @@ class IndexCommand:
         if not self.skip_bad:
             yield from read_corpus(corpus, cut)
             return
-        log = out.with_name(f"{out.name}.bad.log")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w", encoding="utf-8") as file:
-            bad = BadLines(lambda line: file.write(f"{line}\n"))
-            yield from read_corpus(corpus, cut, bad)
+        log = out / BAD
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+            bad = BadLines(file.write)
+            try:
+                yield from read_corpus(corpus, cut, bad)
+            finally:
+                file.seek(0)
+                disk.write_lines(log, file)
         console.print(f"{bad.count} bad lines left out; they are in {log}", soft_wrap=True)
 
     def _facts(self, corpus: Path) -> dict[str, Any]:
@@ -192,5 +210,5 @@ def _content(corpus: Path) -> str:
     if not corpus.exists():
         raise InputError(f"{corpus}: no such file or folder; check the path")
     files = sorted(file for file in corpus.rglob("*") if file.is_file()) if corpus.is_dir() else [corpus]
-    digests = [(str(file.relative_to(corpus)), checksum(file)) for file in files]
+    digests = [(str(file.relative_to(corpus)), disk.checksum(file)) for file in files]
     return hashlib.sha256(repr(digests).encode()).hexdigest()

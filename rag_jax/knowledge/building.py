@@ -5,14 +5,13 @@
    share the segments. A segment is done whole or not at all, and done by anyone it is the same bytes.
 3. Commit: the manifest names all segments, and the store is there (or, over an old one, the new instead of the old).
 
-Memory holds one segment, whatever the corpus.
+Memory holds one segment, whatever the corpus. All steps are made under the store's lock (`ownership.claimed`).
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,32 +19,17 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rag_jax.errors import InputError
-from rag_jax.knowledge import disk, manifest
+from rag_jax.knowledge import disk, manifest, ownership, unfinished
 from rag_jax.knowledge.encoder import Encoder, Heard, unheard
 from rag_jax.knowledge.manifest import Manifest
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.pieces import Texts, as_table
 from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store, open_store, write_tokens
+from rag_jax.knowledge.unfinished import Plan
 
 SEGMENT = 65_536  # passages in a segment: what a kill can cost, and what memory holds
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An unfinished build: what is made of which corpus, and the segments that it was read into."""
-
-    made_of: dict[str, Any]
-    segments: tuple[tuple[str, int], ...]
-
-    @property
-    def passages(self) -> int:
-        return sum(count for _, count in self.segments)
-
-    def encoded(self, folder: Path) -> int:
-        """The passages that have their vectors already."""
-        return sum(count for name, count in self.segments if (folder / "vectors" / name).exists())
 
 
 def build(
@@ -55,10 +39,14 @@ def build(
     reads: Reads | None,
     done: Heard = unheard,
 ) -> Store:
-    """All three steps in this process, in float32; `done` hears how many passages have their vectors."""
-    plan = read(folder, passages, describe(encoder, reads))
-    encode(folder, plan, encoder, reads, done)
-    commit(folder, plan, encoder, reads)
+    """All three steps in this process, in float32; `done` hears how many passages have their vectors.
+
+    Raises `InputError` for a folder that holds anything but a store.
+    """
+    with ownership.claimed(folder):
+        plan = read(folder, passages, describe(encoder, reads))
+        encode(folder, plan, encoder, reads, done)
+        commit(folder, plan, encoder, reads)
     return open_store(folder, encoder, reads)
 
 
@@ -70,18 +58,6 @@ def describe(
     return json.loads(json.dumps(told))
 
 
-def unfinished(folder: Path) -> Plan | None:
-    """The build that was begun in a folder, as far as its corpus is read; None where there is none."""
-    path = folder / manifest.BUILDING
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return Plan(stored["made_of"], tuple((name, count) for name, count in stored["segments"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: damaged; delete it to begin that build again") from None
-
-
 def read(
     folder: Path,
     passages: Iterable[Passage],
@@ -91,31 +67,23 @@ def read(
 ) -> Plan:
     """Step 1. A corpus that was read to its end before is not read again.
 
-    Raises `InputError` for a folder with an unfinished build of something else, and for a corpus without passages.
+    Raises `InputError` for a folder that holds anything but a store, or an unfinished build of something else, and for
+    a corpus without passages.
     """
-    found = unfinished(folder)
+    ownership.claim(folder)
+    old = _there(folder)
+    found = manifest.pending(folder, old)
+    manifest.clear(folder, old)
     if found is not None:
-        differing = sorted(key for key in made_of if found.made_of.get(key) != made_of[key])
-        if differing:
-            told = f"a build with another {' and '.join(differing)} was begun there"
-            raise InputError(f"{folder}: {told}; finish it, delete {manifest.BUILDING} there, or name another folder")
-        return found
-    segments: list[tuple[str, int]] = []
+        return _checked(folder, found, made_of, old)
+    begun = Plan(dict(made_of), over=old.content if old else ())
+    unfinished.write(folder, begun)
     try:
-        for number, chunk in enumerate(chunked(passages, segment), start=_first_segment(folder)):
-            segments.append((f"{number:06d}", len(chunk)))
-            part = folder / "passages" / segments[-1][0]
-            shutil.rmtree(part, ignore_errors=True)  # of a reading that did not come to its end
-            disk.write_part(part, table=as_table(chunk))
-            done(len(chunk))
+        plan = replace(begun, segments=tuple(_read(folder, old, passages, segment, done)))
     except InputError:
-        for name, _ in segments:
-            shutil.rmtree(folder / "passages" / name, ignore_errors=True)
+        manifest.clear(folder, old)
         raise
-    if not segments:
-        raise InputError(f"{folder}: a knowledge store needs at least one passage; give a corpus that is not empty")
-    plan = Plan(dict(made_of), tuple(segments))
-    _begin(folder, plan)
+    unfinished.write(folder, plan)
     return plan
 
 
@@ -132,7 +100,7 @@ def encode(
     `done` hears how many passages have got their vectors now; those that had them before are not told.
     """
     for name, _ in plan.segments[share[0] :: share[1]]:
-        if not (folder / "vectors" / name).exists():
+        if not disk.is_part(folder / "vectors" / name):
             passages = list(Texts([disk.read_table(folder / "passages" / name)]))
             vectors = checked(encoder.passages(passages, done), passages)
             disk.write_part(folder / "vectors" / name, {"vectors": vectors.astype(plan.made_of["dtype"])})
@@ -141,14 +109,15 @@ def encode(
 
 
 def commit(folder: Path, plan: Plan, encoder: Encoder, reads: Reads | None) -> Manifest:
-    """Step 3: what was built is the store; what was there before is cleared away."""
-    with manifest.locked(folder):
-        old = manifest.read(folder) if (folder / manifest.FILE).exists() else None
-        new = _described(folder, plan, encoder, reads, old)
-        manifest.commit(folder, new)
-        (folder / manifest.BUILDING).unlink(missing_ok=True)
-        manifest.clear(folder, new)
-    return new
+    """Step 3: what was built is the store; what was there before is cleared away.
+
+    Raises `InputError` where the build was given up, or the store that it replaces changed, since it began.
+    """
+    old = _there(folder)
+    if manifest.pending(folder, old) != plan:
+        raise InputError(f"{folder}: {unfinished.FILE} is not this build's any more; run it again")
+    _checked(folder, plan, plan.made_of, old)
+    return manifest.commit(folder, old, _described(folder, plan, encoder, reads, old))
 
 
 def needed(plan: Plan, width: int, max_length: int) -> int:
@@ -199,14 +168,31 @@ def _described(folder: Path, plan: Plan, encoder: Encoder, reads: Reads | None, 
     return blank.changed("build")
 
 
-def _first_segment(folder: Path) -> int:
-    return manifest.read(folder).next_segment if (folder / manifest.FILE).exists() else 0
+def _there(folder: Path) -> Manifest | None:
+    return manifest.read(folder) if (folder / manifest.FILE).exists() else None
 
 
-def _begin(folder: Path, plan: Plan) -> None:
-    side, path = folder / f".{manifest.BUILDING}.{os.getpid()}.tmp", folder / manifest.BUILDING
-    with disk.writing(path):
-        side.write_text(json.dumps({"made_of": plan.made_of, "segments": plan.segments}) + "\n", encoding="utf-8")
-        disk.sync(side)
-        os.replace(side, path)
-        disk.sync(folder)
+def _checked(folder: Path, found: Plan, made_of: Mapping[str, Any], old: Manifest | None) -> Plan:
+    """An unfinished build, if it is one of just this that takes the place of just that."""
+    give_up = f"delete {unfinished.FILE} there to give it up"
+    differing = sorted(key for key in made_of if found.made_of.get(key) != made_of[key])
+    if differing:
+        told = f"a build with another {' and '.join(differing)} was begun there"
+        raise InputError(f"{folder}: {told}; finish it, {give_up}, or name another folder")
+    if found.over != (old.content if old else ()):
+        raise InputError(f"{folder}: the store was changed after a build that replaces it was begun; {give_up}")
+    return found
+
+
+def _read(
+    folder: Path, old: Manifest | None, passages: Iterable[Passage], segment: int, done: Heard
+) -> Iterator[tuple[str, int]]:
+    """Write a corpus as segments of passages; their names and sizes."""
+    empty = True
+    for number, chunk in enumerate(chunked(passages, segment), start=manifest.free_segment(folder, old)):
+        disk.write_part(folder / "passages" / f"{number:06d}", table=as_table(chunk))
+        done(len(chunk))
+        empty = False
+        yield f"{number:06d}", len(chunk)
+    if empty:
+        raise InputError(f"{folder}: a knowledge store needs at least one passage; give a corpus that is not empty")

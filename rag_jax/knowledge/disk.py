@@ -8,9 +8,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,16 @@ import pyarrow as pa
 from rag_jax.errors import InputError
 
 DESCRIPTION = "part.json"
+FILES = re.compile(r"part\.json|table\.arrow|[a-z_]+\.bin|index\.faiss|\.index\.faiss\.\d+\.tmp")  # of parts
+
+
+def is_part(folder: Path) -> bool:
+    """Whether a part is there: all of it, since it was renamed into place, and its description goes first."""
+    return (folder / DESCRIPTION).is_file()
 
 
 def write_part(folder: Path, arrays: Mapping[str, np.ndarray] | None = None, table: pa.Table | None = None) -> None:
-    """Write a part; one that is there already, by an earlier start of the same work, is left as it is."""
-    if folder.exists():
-        return
+    """Write a part where there is none."""
     with writing(folder), aside(folder) as side:
         described = {name: _write_array(side / f"{name}.bin", array) for name, array in (arrays or {}).items()}
         if table is not None:
@@ -78,6 +83,29 @@ def verify(folder: Path) -> None:
             raise InputError(f"{path}: does not have the checksum that was written with it; {REMEDY}")
 
 
+def delete_part(folder: Path) -> None:
+    """Delete the files of a part, and its folder unless it holds others; what becomes of a part that crashed, too."""
+    for name in (DESCRIPTION, *sorted(os.listdir(folder))):
+        if FILES.fullmatch(name) and os.path.isfile(folder / name) and not os.path.islink(folder / name):
+            (folder / name).unlink()
+    with suppress(OSError):  # not empty
+        folder.rmdir()
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Replace a file as a whole: whoever reads it finds the old or the new one. Links are replaced, not followed."""
+    side = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path), side.open("x", encoding="utf-8") as file:
+        try:
+            file.writelines(lines)
+            file.flush()
+            sync(side)
+            os.replace(side, path)
+            sync(path.parent)
+        finally:
+            side.unlink(missing_ok=True)
+
+
 def checksum(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
@@ -88,19 +116,13 @@ def checksum(path: Path) -> str:
 def aside(target: Path) -> Iterator[Path]:
     """A folder beside the target, which takes its name and place when all in it is on the disk."""
     side = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(side, ignore_errors=True)
     side.mkdir(parents=True)
     try:
         yield side
         for file in side.iterdir():
-            if file.is_file():
-                sync(file)
+            sync(file)
         sync(side)
-        try:
-            os.replace(side, target)
-        except OSError:
-            if not target.exists():  # otherwise another process made the same, a moment ago
-                raise
+        os.replace(side, target)
         sync(target.parent)
     finally:
         shutil.rmtree(side, ignore_errors=True)
@@ -136,7 +158,7 @@ def gigabytes(count: int) -> str:
     return f"{count} bytes"
 
 
-REMEDY = "copy it again, or delete the store and build it anew"
+REMEDY = "copy it again, or build it anew in another folder"
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:

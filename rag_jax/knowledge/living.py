@@ -2,20 +2,20 @@
 
 Each change writes its parts beside the old ones and then replaces the manifest: before that moment the store is the old
 version, after it the new one, and a crash in between leaves parts that nobody reads. Whoever has an older version open
-goes on reading it.
+goes on reading it. What is removed or replaced are whole documents, with all pieces that they were cut into.
 """
 
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from rag_jax.errors import InputError
-from rag_jax.knowledge import building, disk, manifest
+from rag_jax.knowledge import building, disk, documents, manifest, unfinished
 from rag_jax.knowledge.encoder import Encoder, Heard, unheard
 from rag_jax.knowledge.manifest import Manifest, Segment
 from rag_jax.knowledge.passages import Passage
@@ -30,57 +30,48 @@ def add(folder: Path, passages: Iterable[Passage], encoder: Encoder, done: Heard
 
     Raises `InputError` for an id that is there already, and for another tower than the store's.
     """
-    with manifest.locked(folder):
-        old = _of(folder, encoder)
+    with _changing(folder, encoder) as old:
         more = list(passages)
-        there = _find(folder, old, [passage.id for passage in more])
-        if (there >= 0).any():
-            odd = more[int(np.argmax(there >= 0))].id
-            raise InputError(f'{folder}: has a passage "{odd}" already; replace it, or give the new one another id')
+        documents.check_new(opened_texts(folder, old), _alive(folder, old), more, str(folder))
         return _commit(folder, old, "add", removing=(), more=more, encode=partial(encoder.passages, done=done))
 
 
 def remove(folder: Path, ids: Sequence[str]) -> Manifest:
-    """Take passages out of a store. Raises `InputError` for an id that is not there, and if none would be left."""
-    with manifest.locked(folder):
-        old = _of(folder, None)
-        return _commit(folder, old, "remove", removing=_rows(folder, old, ids))
+    """Take documents, with all their pieces, or single pieces out of a store.
+
+    Raises `InputError` for an id that is not there, and if no passage would be left.
+    """
+    with _changing(folder, None) as old:
+        rows = documents.named(opened_texts(folder, old), _alive(folder, old), ids, str(folder))
+        return _commit(folder, old, "remove", removing=rows.tolist())
 
 
 def replace(folder: Path, passages: Iterable[Passage], encoder: Encoder, done: Heard = unheard) -> Manifest:
-    """Rewrite passages, found by their ids. Raises `InputError` for an id that is not there, and as `add`."""
-    with manifest.locked(folder):
-        old = _of(folder, encoder)
-        changed = list(passages)
-        removing = _rows(folder, old, [passage.id for passage in changed])
-        return _commit(folder, old, "replace", removing, changed, partial(encoder.passages, done=done))
+    """Rewrite documents, found by their ids: all their old pieces make way for all the new ones.
+
+    A piece that is given alone takes the place of that piece. Raises `InputError` for an id that is not there, and as
+    `add`.
+    """
+    with _changing(folder, encoder) as old:
+        texts, alive = opened_texts(folder, old), _alive(folder, old)
+        rows, new = documents.replaced(texts, alive, list(passages), str(folder))
+        return _commit(folder, old, "replace", rows.tolist(), new, partial(encoder.passages, done=done))
 
 
 def swap(folder: Path, other: Path) -> Manifest:
     """Put the contents of another store, which stays as it is, in the place of this one's."""
-    with manifest.locked(folder):
-        old, new = _of(folder, None), manifest.read(other)
-        first = old.next_segment
-        segments = [
-            _copied(folder, other, each, f"{number:06d}") for number, each in enumerate(new.segments, start=first)
-        ]
-        removed = None
-        if new.removed:
-            removed = f"removed/{old.version + 1:06d}"
-            _copy(other / new.removed, folder / removed)
-        swapped = old.changed(
-            "swap",
-            tower=new.tower,
-            width=new.width,
-            dtype=new.dtype,
-            passages=new.passages,
-            segments=tuple(segments),
-            generators=new.generators,
-            removed=removed,
-            engines={},
-            made_of=new.made_of,
-        )
-        return _done(folder, swapped)
+    with _changing(folder, None) as old:
+        while True:
+            new = manifest.read(other)
+            try:
+                swapped = _copied(folder, old, other, new)
+            except (InputError, OSError):
+                if manifest.read(other) == new:
+                    raise
+            else:
+                if manifest.read(other) == new:
+                    return manifest.commit(folder, old, swapped)
+            manifest.clear(folder, old)  # the other was changed meanwhile
 
 
 def _commit(
@@ -94,75 +85,77 @@ def _commit(
     """Write what changes, then the manifest that says so; called under the store's lock."""
     kept = old.passages - len(removing) + len(more)
     if not kept:
-        raise InputError(f"{folder}: would hold no passage any more; leave one, or delete the folder")
+        raise InputError(f"{folder}: would hold no passage any more; leave one, or build another store")
     segments, removed = old.segments, old.removed
     if encode is not None and more:
         segments = (*segments, _written(folder, old, more, encode))
     if removing:
         gone = set(disk.read_arrays(folder / removed)["rows"].tolist()) if removed else set()
         removed = f"removed/{old.version + 1:06d}"
-        shutil.rmtree(folder / removed, ignore_errors=True)  # of a change that was not finished
         disk.write_part(folder / removed, {"rows": np.asarray(sorted(gone | set(removing)), np.int64)})
-    return _done(folder, old.changed(change, segments=segments, removed=removed, passages=kept, made_of=None))
-
-
-def _done(folder: Path, new: Manifest) -> Manifest:
-    manifest.commit(folder, new)
-    manifest.clear(folder, new)
-    return new
+    new = old.changed(change, segments=segments, removed=removed, passages=kept, made_of=None)
+    return manifest.commit(folder, old, new)
 
 
 def _written(folder: Path, old: Manifest, more: Sequence[Passage], encode: Encode) -> Segment:
     """The new passages as a segment; what generators read of it is made when they open the store."""
-    name = f"{old.next_segment:06d}"
-    for kind in ("passages", "vectors", *(f"tokens-{key}" for key in old.generators)):
-        shutil.rmtree(folder / kind / name, ignore_errors=True)  # of a change that was not finished
+    name = f"{manifest.free_segment(folder, old):06d}"
     vectors = building.checked(encode(more), more)
     disk.write_part(folder / "passages" / name, table=as_table(more))
     disk.write_part(folder / "vectors" / name, {"vectors": vectors.astype(old.dtype)})
     return manifest.segment(folder, name, len(more), ("passages", "vectors"))
 
 
-def _copied(folder: Path, other: Path, segment: Segment, name: str) -> Segment:
-    for kind in segment.kinds:
-        _copy(other / kind / segment.name, folder / kind / name)
-    return manifest.segment(folder, name, segment.passages, segment.kinds)
+def _copied(folder: Path, old: Manifest, other: Path, new: Manifest) -> Manifest:
+    """The version that holds another store's contents, copied beside the old ones."""
+    segments = []
+    for number, each in enumerate(new.segments, start=manifest.free_segment(folder, old)):
+        name = f"{number:06d}"
+        for part in each.parts:
+            _copy(other / part, folder / Path(part).parent / name)
+        segments.append(manifest.segment(folder, name, each.passages, each.kinds))
+    removed = None
+    if new.removed:
+        removed = f"removed/{old.version + 1:06d}"
+        _copy(other / new.removed, folder / removed)
+    return old.changed(
+        "swap",
+        tower=new.tower,
+        width=new.width,
+        dtype=new.dtype,
+        passages=new.passages,
+        segments=tuple(segments),
+        generators=new.generators,
+        removed=removed,
+        engines={},
+        made_of=new.made_of,
+    )
 
 
 def _copy(source: Path, target: Path) -> None:
     """A part under another name: by hard links where the file system has them, as parts never change."""
-    shutil.rmtree(target, ignore_errors=True)  # of a change that was not finished
+    names = [facts["file"] for facts in disk.described(source).values()]
     with disk.writing(target), disk.aside(target) as side:
-        for file in source.iterdir():
+        for name in (*names, disk.DESCRIPTION):
             try:
-                os.link(file, side / file.name)
+                os.link(source / name, side / name)
             except OSError:
-                shutil.copyfile(file, side / file.name)
+                shutil.copyfile(source / name, side / name)
 
 
-def _of(folder: Path, encoder: Encoder | None) -> Manifest:
-    """The version that is to be changed."""
-    found = manifest.read(folder)
-    if (folder / manifest.BUILDING).exists():
-        raise InputError(f"{folder}: a build is unfinished there; run it again, or delete {manifest.BUILDING}")
-    check_tower(folder, found, encoder)
-    return found
+@contextmanager
+def _changing(folder: Path, encoder: Encoder | None) -> Iterator[Manifest]:
+    """The version that is to be changed, under the store's lock."""
+    with manifest.changing(folder) as found:
+        if manifest.pending(folder, found) is not None:
+            how = f"finish it with the command that began it, or give it up: delete {folder / unfinished.FILE}"
+            raise InputError(f"{folder}: a build is unfinished there; {how}")
+        check_tower(folder, found, encoder)
+        yield found
 
 
-def _rows(folder: Path, old: Manifest, ids: Sequence[str]) -> list[int]:
-    rows = _find(folder, old, ids)
-    if (rows < 0).any():
-        odd = ids[int(np.argmax(rows < 0))]
-        raise InputError(f'{folder}: no passage has the id "{odd}"; rag-jax search shows the ids that there are')
-    return rows.tolist()
-
-
-def _find(folder: Path, old: Manifest, ids: Sequence[str]) -> np.ndarray:
-    twice = [each for each, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise InputError(f'{folder}: the id "{twice[0]}" is given twice; give each passage once')
-    texts, alive = opened_texts(folder, old), None
-    if old.removed:
-        alive = np.ones(len(texts), bool)
-        alive[disk.read_arrays(folder / old.removed)["rows"]] = False
-    return texts.find(ids, alive)
+def _alive(folder: Path, found: Manifest) -> np.ndarray:
+    alive = np.ones(found.rows, bool)
+    if found.removed:
+        alive[disk.read_arrays(folder / found.removed)["rows"]] = False
+    return alive

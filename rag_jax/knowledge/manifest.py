@@ -5,26 +5,26 @@
     DIR/tokens-FINGERPRINT/000000/             what a generator reads of them, for each generator that was used
     DIR/removed/000003/                        the rows that hold no passage any more, as of version 3
     DIR/engines/…                              FAISS's and BM25's own files
+    DIR/rag-jax.store                          the mark of a store's own folder, and its lock: see `ownership`
 
-Parts are never changed, only added. Whatever the manifest does not name does not exist: a crash leaves such parts
-behind, and the next change clears them away. An opened version keeps its memory maps, whatever becomes of the names.
+Parts are never changed, only added. Whatever neither the manifest nor an unfinished build names does not exist: a crash
+leaves such parts behind, and the next change clears them away. An opened version keeps its memory maps, whatever
+becomes of the names.
 """
 
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rag_jax.errors import InputError
-from rag_jax.knowledge import disk
+from rag_jax.knowledge import disk, ownership, unfinished
+from rag_jax.knowledge.unfinished import Plan
 
 FILE = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,18 @@ class Manifest:
         return len(self.changes)
 
     @property
+    def content(self) -> tuple[str, ...]:
+        """The names of what decides which passages there are: versions of a store that share it hold the same."""
+        return (*(segment.name for segment in self.segments), *([self.removed] if self.removed else ()))
+
+    @property
+    def parts(self) -> set[str]:
+        """The paths of all its parts, in the store's folder."""
+        engines = {engine["part"] for engine in self.engines.values() if "part" in engine}
+        removed = {self.removed} if self.removed else set()
+        return {part for segment in self.segments for part in segment.parts} | engines | removed
+
+    @property
     def rows(self) -> int:
         """N, removed ones included: a row number means the same passage in every version."""
         return sum(segment.passages for segment in self.segments)
@@ -91,70 +103,87 @@ def read(folder: Path) -> Manifest:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        remedy = "the build was not finished: run it again" if (folder / BUILDING).exists() else OTHERWISE
+        remedy = "the build was not finished: run it again" if (folder / unfinished.FILE).exists() else OTHERWISE
         raise InputError(f"{path}: no knowledge store there; {remedy}") from None
     except (OSError, ValueError):
-        raise InputError(f"{path}: damaged; delete {folder} and build it anew") from None
-    if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
-        raise InputError(f"{path}: of another version of this library; delete {folder} and build it anew")
+        raise InputError(f"{path}: damaged; {disk.REMEDY}") from None
+    if not isinstance(stored, dict) or "segments" not in stored:
+        raise InputError(f"{path}: no knowledge store's; {OTHERWISE}")
+    if stored.pop("format", None) != FORMAT:
+        raise InputError(f"{path}: of another version of this library; build the store anew in another folder")
     try:
         segments = tuple(Segment(**segment) for segment in stored.pop("segments"))
         changes = tuple(stored.pop("changes"))
         del stored["version"], stored["rows"]
         return Manifest(segments=segments, changes=changes, **stored)
     except (TypeError, KeyError):
-        raise InputError(f"{path}: damaged; delete {folder} and build it anew") from None
-
-
-def commit(folder: Path, manifest: Manifest) -> None:
-    """Make a manifest the store's, at once and for good; the parts it names must be there."""
-    path, stored = folder / FILE, asdict(manifest)
-    side = folder / f".{FILE}.{os.getpid()}.tmp"
-    with disk.writing(path):
-        told = {"format": FORMAT, "version": manifest.version, "rows": manifest.rows, **stored}
-        side.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        disk.sync(side)
-        os.replace(side, path)
-        disk.sync(folder)
-
-
-def clear(folder: Path, manifest: Manifest) -> None:
-    """Delete what a manifest does not name. Whoever has an older version open keeps its maps."""
-    kept = {Path(part) for segment in manifest.segments for part in segment.parts}
-    kept |= {Path(engine["part"]) for engine in manifest.engines.values() if "part" in engine}
-    kept |= {Path(manifest.removed)} if manifest.removed else set()
-    for side in folder.glob(".*.tmp"):
-        side.unlink(missing_ok=True)
-    for kind in folder.iterdir():
-        if kind.is_dir():
-            for part in kind.iterdir():
-                if part.relative_to(folder) not in kept:
-                    shutil.rmtree(part, ignore_errors=True)
-            if not any(kind.iterdir()):
-                kind.rmdir()
+        raise InputError(f"{path}: damaged; {disk.REMEDY}") from None
 
 
 @contextmanager
-def locked(folder: Path, wait: bool = False, name: str = ".lock") -> Iterator[None]:
-    """The one writer of a store. Raises `InputError` where another is at work, unless its end is waited for."""
-    with disk.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        os.close(handle)
-        raise InputError(f"{folder}: another process is changing it; wait until it is done") from None
-    try:
-        yield
-    finally:
-        os.close(handle)
+def changing(folder: Path, patient: Callable[[], bool] = lambda: False) -> Iterator[Manifest]:
+    """The one writer of a store that is there; gives the version to be changed. What crashes left is cleared away.
+
+    Raises `InputError` as `read` and `ownership.locked`; `patient` is the latter's.
+    """
+    read(folder)  # where there is no store, nothing is written
+    with ownership.locked(folder, patient):
+        found = read(folder)
+        clear(folder, found)
+        try:
+            yield found
+        except InputError:
+            clear(folder, read(folder))
+            raise
+
+
+def commit(folder: Path, old: Manifest | None, new: Manifest) -> Manifest:
+    """Make a version the store's in the place of another (None: of none), and clear away what that alone had.
+
+    Called under the lock. Raises `InputError`, and changes nothing, where the store is not of the version `old` any
+    more, and where the new one's counts and parts do not agree with what is there.
+    """
+    if (read(folder) if (folder / FILE).exists() else None) != old:
+        raise InputError(f"{folder}: was changed by another process meanwhile; run it again")
+    _check_counts(folder, new)
+    told = {"format": FORMAT, "version": new.version, "rows": new.rows, **asdict(new)}
+    disk.write_lines(folder / FILE, [json.dumps(told, indent=2) + "\n"])
+    clear(folder, new)
+    return new
+
+
+def clear(folder: Path, found: Manifest | None) -> None:
+    """Delete the store's parts that belong neither to a version (None: there is none) nor to an unfinished build.
+
+    Tokens of their segments stay, named or not: whoever was making them goes on from there.
+    """
+    plan = pending(folder, found)
+    if plan is None:
+        unfinished.forget(folder)
+    parts = set() if found is None else found.parts
+    names = {segment.name for segment in (found.segments if found else ())} | {*(plan.names if plan else ())}
+
+    def kept(part: str) -> bool:
+        kind, _, name = part.partition("/")
+        return part in parts or (ownership.SEGMENTS.fullmatch(kind) is not None and name in names)
+
+    ownership.clear(folder, kept)
+
+
+def pending(folder: Path, found: Manifest | None) -> Plan | None:
+    """The unfinished build that is to take a version's place; see `unfinished.find`."""
+    return unfinished.find(folder, () if found is None else found.content)
+
+
+def free_segment(folder: Path, found: Manifest | None) -> int:
+    """The number of the next segment: no version had it, and no part bears it."""
+    return max(0 if found is None else found.next_segment, ownership.free_number(folder))
 
 
 def verify(folder: Path, part: str, expected: str) -> None:
     """Compare a part with its checksums, and its description with the manifest's; raises `InputError`."""
     path = folder / part / disk.DESCRIPTION
-    if not path.exists() or disk.checksum(path) != expected:
+    if not path.is_file() or disk.checksum(path) != expected:
         raise InputError(f"{path}: not what the manifest names; {disk.REMEDY}")
     disk.verify(folder / part)
 
@@ -165,5 +194,13 @@ def segment(folder: Path, name: str, passages: int, kinds: Iterable[str]) -> Seg
     return Segment(name, passages, parts)
 
 
-BUILDING = "building.json"  # there while a build is under way
+def _check_counts(folder: Path, new: Manifest) -> None:
+    gone = len(disk.read_arrays(folder / new.removed)["rows"]) if new.removed else 0
+    if new.passages != new.rows - gone:
+        raise InputError(f"{folder}: {new.passages} passages, but {new.rows} rows without {gone}; build it anew")
+    missing = [part for part in sorted(new.parts) if not (folder / part).is_dir()]
+    if missing:
+        raise InputError(f"{folder / missing[0]}: was taken away meanwhile; run it again")
+
+
 OTHERWISE = "build one with rag-jax index CORPUS --out DIR, or name another folder"

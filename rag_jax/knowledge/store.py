@@ -4,7 +4,6 @@ Row i is the same passage in every version of a store; a removed one leaves its 
 a store lies on the disk: `rag_jax.knowledge.manifest`. How it is made and changed: `building` and `living`.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from rag_jax.data.tokenizers import Vocabulary, pad
 from rag_jax.errors import InputError
-from rag_jax.knowledge import disk, manifest
+from rag_jax.knowledge import disk, manifest, ownership, unfinished
 from rag_jax.knowledge.encoder import Encoder
 from rag_jax.knowledge.manifest import Manifest
 from rag_jax.knowledge.passages import Passage
@@ -126,7 +125,8 @@ def open_store(folder: Path, encoder: Encoder | None, reads: Reads | None) -> St
         try:
             if reads is None or all(f"{reads.kind}/{each.name}" in each.parts for each in found.segments):
                 return _opened(folder, found, reads)
-            return _tokenised(folder, found, reads)
+            if not _kept_tokens(folder, reads):
+                return _tokenised(folder, found, reads)
         except InputError:
             if manifest.read(folder).version == found.version:
                 raise  # otherwise it was changed meanwhile, and the parts of the old version cleared away
@@ -140,7 +140,7 @@ def opened_texts(folder: Path, found: Manifest) -> Texts:
 def write_tokens(folder: Path, name: str, reads: Reads) -> None:
     """Tokenise a segment's passages for a generator, unless that has been done."""
     part = folder / reads.kind / name
-    if not part.exists():
+    if not disk.is_part(part):
         ids, lengths = reads.tokens(list(Texts([disk.read_table(folder / "passages" / name)])))
         disk.write_part(part, {"ids": ids, "lengths": lengths})
 
@@ -175,23 +175,30 @@ def _composed(texts: Texts, vectors: list, tokens: list, reads: Reads | None) ->
     return Store(texts, Rows(vectors), Rows([ids for ids, _ in tokens], fill), Rows([n for _, n in tokens]))
 
 
+def _kept_tokens(folder: Path, reads: Reads) -> bool:
+    """Keep with a store what a generator reads of it; False where it cannot be written, or is just being built."""
+    if not ownership.writable(folder):
+        return False
+    try:
+        with manifest.changing(folder, patient=lambda: not (folder / unfinished.FILE).exists()) as now:
+            for segment in now.segments:
+                write_tokens(folder, segment.name, reads)
+            segments = [
+                manifest.segment(folder, each.name, each.passages, dict.fromkeys((*each.kinds, reads.kind)))
+                for each in now.segments
+            ]
+            generators = now.generators | {reads.key: reads.facts}
+            new = now.changed("tokenise", segments=tuple(segments), generators=generators)
+            manifest.commit(folder, now, new)
+    except ownership.BusyError:
+        return False
+    return True
+
+
 def _tokenised(folder: Path, found: Manifest, reads: Reads) -> Store:
-    """Open a store for a generator that has not read all of it yet."""
-    if not os.access(folder, os.W_OK):
-        bare = _opened(folder, found, None)
-        tables = [disk.read_table(folder / "passages" / segment.name) for segment in found.segments]
-        tokens = [reads.tokens(list(Texts([table]))) for table in tables]
-        told = _composed(bare.passages, list(bare.vectors.pieces), tokens, reads)
-        return replace(told, removed=bare.removed, folder=folder, manifest=found)
-    with manifest.locked(folder, wait=True):
-        now = manifest.read(folder)
-        for segment in now.segments:
-            write_tokens(folder, segment.name, reads)
-        segments = [
-            manifest.segment(folder, each.name, each.passages, dict.fromkeys((*each.kinds, reads.kind)))
-            for each in now.segments
-        ]
-        generators = now.generators | {reads.key: reads.facts}
-        new = now.changed("tokenise", segments=tuple(segments), generators=generators)
-        manifest.commit(folder, new)
-    return _opened(folder, new, reads)
+    """Open a store for a generator that has not read all of it yet, with its tokens in memory."""
+    bare = _opened(folder, found, None)
+    tables = [disk.read_table(folder / "passages" / segment.name) for segment in found.segments]
+    tokens = [reads.tokens(list(Texts([table]))) for table in tables]
+    told = _composed(bare.passages, list(bare.vectors.pieces), tokens, reads)
+    return replace(told, removed=bare.removed, folder=folder, manifest=found)

@@ -11,7 +11,7 @@ from rag_jax import hub
 from rag_jax.data.questions import read_questions
 from rag_jax.data.tokenizers import Vocabulary, read_vocabulary, train_vocabulary, vocabulary
 from rag_jax.errors import InputError
-from rag_jax.knowledge import manifest
+from rag_jax.knowledge import manifest, unfinished
 from rag_jax.knowledge.building import build
 from rag_jax.knowledge.encoder import Encoder
 from rag_jax.knowledge.existing import read_existing
@@ -169,7 +169,7 @@ def _store(
     if not corpus or (folder / manifest.FILE).exists():
         store = open_index(folder, config, towers, reader)
         if corpus and store.passages != corpus:
-            raise InputError(f"{folder}: holds other passages than {config.data.passages}; delete it to build it anew")
+            raise InputError(f"{folder}: holds other passages than {config.data.passages}; name another data.index")
         return store
     done = 0
 
@@ -193,7 +193,7 @@ def fitting(store: Store, towers: Towers, where: str) -> Store:
 def open_index(path: Path, config: Config, towers: Towers, reader: Reader) -> Store:
     """An index that exists: a store of this library, or one in a layout that `rag_jax.knowledge.existing` reads."""
     reads = Reads(reader.vocabulary, config.generator.max_passage)
-    if (path / manifest.FILE).exists() or (path / manifest.BUILDING).exists() or not path.exists():
+    if (path / manifest.FILE).exists() or (path / unfinished.FILE).exists() or not path.exists():
         return fitting(open_store(path, towers.passages, reads), towers, str(path))
     found = read_existing(path, towers.config.vector_width)
     return from_vectors(found.passages, found.vectors, reads)

@@ -10,7 +10,7 @@ import jax
 
 from rag_jax.core.search import Limits
 from rag_jax.errors import InputError
-from rag_jax.knowledge import manifest
+from rag_jax.knowledge import manifest, ownership
 from rag_jax.run import config as configs
 from rag_jax.run import devices
 from rag_jax.run.config import Config
@@ -52,6 +52,8 @@ def check(config: Config, workdir: Path) -> None:
     devices.check(config)
     check_course(config, workdir / "config.json")
     check_together(config, workdir)
+    if config.data.passages is not None and not config.data.is_closed_book:
+        check_index(config.data.index or workdir / "index")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -114,6 +116,12 @@ def check_together(config: Config, workdir: Path) -> None:
         raise InputError(f"{index}: no knowledge store there, and several processes do not build one; {remedy}")
     if not (config.generator.checkpoint or config.generator.tokenizer or words.exists()):
         raise InputError(f"{words}: no vocabulary there, and several processes do not learn one; {remedy}")
+
+
+def check_index(folder: Path) -> None:
+    """Refuse to build an index where one is missing, in a folder that holds something else."""
+    if not (folder / manifest.FILE).exists():
+        ownership.check_place(folder)
 
 
 def _values(config: Config) -> Iterator[tuple[str, Any]]:

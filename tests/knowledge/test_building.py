@@ -11,11 +11,10 @@ import pytest
 
 from crashes import crashes
 from rag_jax.errors import InputError
-from rag_jax.knowledge import building, disk, manifest
-from rag_jax.knowledge.building import Plan
+from rag_jax.knowledge import building, disk, manifest, ownership
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store, open_store
-from rag_jax.knowledge.workers import encode_together
+from rag_jax.knowledge.workers import Lock, encode_together
 from stores import PASSAGES, encoder, reads
 
 MADE_OF = building.describe(encoder(), reads())
@@ -23,15 +22,16 @@ MADE_OF = building.describe(encoder(), reads())
 
 def build(folder: Path, passages=PASSAGES, segment: int = 20) -> Store:
     """The three steps, with small segments."""
-    plan = building.read(folder, passages, MADE_OF, segment)
-    building.encode(folder, plan, encoder(), reads())
-    building.commit(folder, plan, encoder(), reads())
+    with ownership.claimed(folder):
+        plan = building.read(folder, passages, MADE_OF, segment)
+        building.encode(folder, plan, encoder(), reads())
+        building.commit(folder, plan, encoder(), reads())
     return open_store(folder, encoder(), reads())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a store, but for its lock."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    """Every file of a store."""
+    files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -98,7 +98,8 @@ def test_processes_share_a_build_to_the_same_bytes(tmp_path: Path) -> None:
     for rank in (1, 0):
         building.encode(folder, plan, encoder(), reads(), heard.append, (rank, 2))
     assert sum(heard) == 50
-    encode_together(folder, plan, load, load(), 1, heard.append)
+    with ownership.locked(folder) as lock:
+        encode_together(folder, plan, load, load(), 1, heard.append, Lock(lock))
     assert plan.encoded(folder) == sum(heard) == 50, "nothing was left to be encoded"
     building.commit(folder, plan, encoder(), reads())
     assert contents(folder) == contents(tmp_path / "expected")
@@ -157,7 +158,7 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_encoded(tmp_path: 
 def test_a_disk_that_gets_full_leaves_the_old_store(tmp_path: Path, monkeypatch) -> None:
     building.build(tmp_path, PASSAGES, encoder(), reads())
     before = contents(tmp_path)
-    plan = Plan(MADE_OF, building.read(tmp_path, PASSAGES[:7], MADE_OF, 5).segments)
+    plan = building.read(tmp_path, PASSAGES[:7], MADE_OF, 5)
 
     def full(path, array):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -9,7 +9,7 @@ import pytest
 
 from crashes import crashes
 from rag_jax.errors import InputError
-from rag_jax.knowledge import building, living, manifest
+from rag_jax.knowledge import building, living, manifest, ownership
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store, open_store
 from stores import MORE, PASSAGES, encoder, reads
@@ -164,7 +164,7 @@ def test_a_change_that_cannot_be_made_leaves_the_store(change, told, folder: Pat
 
 
 def test_two_writers_do_not_meet(folder: Path) -> None:
-    with manifest.locked(folder), pytest.raises(InputError, match="another process is changing it"):
+    with ownership.locked(folder), pytest.raises(InputError, match="another process is writing to it"):
         living.remove(folder, ["p3"])
 
 

@@ -38,9 +38,9 @@ def test_what_was_built_holds_nothing_but_its_parts(tmp_path: Path) -> None:
     built(tmp_path / "index")
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
     folders = {"passages", "vectors", reads().kind}
-    assert {path.name for path in (tmp_path / "index").iterdir()} - {".lock"} == {"manifest.json", *folders}
-    kinds = {path.suffix for path in (tmp_path / "index").rglob("*") if path.is_file()} - {""}
-    assert kinds == {".json", ".arrow", ".bin"}
+    assert {path.name for path in (tmp_path / "index").iterdir()} == {"manifest.json", "rag-jax.store", *folders}
+    kinds = {path.suffix for path in (tmp_path / "index").rglob("*") if path.is_file()}
+    assert kinds == {".json", ".arrow", ".bin", ".store"}
 
 
 def test_the_manifest_says_what_there_is(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_manifest_of_other_counts_is_found(tmp_path: Path) -> None:
 def test_a_store_of_an_older_format_is_refused(tmp_path: Path) -> None:
     built(tmp_path / "index")
     path = tmp_path / "index" / "manifest.json"
-    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    path.write_text(path.read_text().replace('"format": 3', '"format": 2'))
     with pytest.raises(InputError, match="of another version of this library"):
         open_store(tmp_path / "index", encoder(), reads())
 

@@ -4,6 +4,7 @@ What was measured stands in the manifest, and comes back with everything that th
 rows that there were: those added later are added to FAISS's when it is opened, and words are counted again.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,28 +50,22 @@ def keep_faiss(store: Store, factory: str, queries: Queries) -> Manifest:
     sample, _ = sample_queries(store.vectors, TRAINING, 1)
     built = FaissIndex.build(store.vectors.blocks(BLOCK), factory, sample)
     found = measured(replace(built, alive=store.alive), store, queries)
-    with manifest.locked(_folder(store)):
-        now = _unchanged(store)
-        part = f"engines/faiss-{now.version + 1:06d}"
-        built.save(_folder(store) / part / FAISS)
-        return _keep(store, now, "faiss", {"factory": factory, "rows": store.size, "part": part, "recall": found})
+
+    def save(part: Path) -> None:
+        built.save(part / FAISS)
+
+    return _keep(store, "faiss", {"factory": factory, "rows": store.size, "recall": found}, save)
 
 
 def keep_bm25(store: Store) -> Manifest:
     """Count a store's words, and keep that."""
-    built = BM25.build(store.passages)
-    with manifest.locked(_folder(store)):
-        now = _unchanged(store)
-        part = f"engines/bm25-{now.version + 1:06d}"
-        built.save(_folder(store) / part)
-        return _keep(store, now, "bm25", {"rows": store.size, "part": part})
+    return _keep(store, "bm25", {"rows": store.size}, BM25.build(store.passages).save)
 
 
 def measure_precision(store: Store, precision: Precision, queries: Queries) -> Manifest:
     """Measure the search on the device with vectors in fewer bits; nothing is built."""
     found = measured(DeviceIndex.of(store, Placement(precision=precision)), store, queries)
-    with manifest.locked(_folder(store)):
-        return _keep(store, _unchanged(store), precision, {"rows": store.size, "recall": found})
+    return _keep(store, precision, {"rows": store.size, "recall": found})
 
 
 def measured(engine: Engine, store: Store, queries: Queries) -> dict[str, float]:
@@ -114,16 +109,19 @@ def _folder(store: Store) -> Path:
     return store.folder
 
 
-def _unchanged(store: Store) -> Manifest:
-    """The store's manifest, if its rows are still those that the engine was built of."""
-    now = manifest.read(_folder(store))
-    if store.manifest is None or (now.segments, now.removed) != (store.manifest.segments, store.manifest.removed):
-        raise InputError(f"{store.folder}: was changed while an engine was built; build the engine again")
-    return now
+def _keep(store: Store, name: str, facts: dict[str, Any], save: Callable[[Path], None] | None = None) -> Manifest:
+    """Keep what was measured, and saved, of an engine; other writers are waited for.
 
-
-def _keep(store: Store, now: Manifest, name: str, facts: dict[str, Any]) -> Manifest:
-    new = now.changed(f"engine {name}", engines=now.engines | {name: facts}, made_of=now.made_of)
-    manifest.commit(_folder(store), new)
-    manifest.clear(_folder(store), new)
-    return new
+    Raises `InputError` where the store's rows are not those any more that the engine was built of.
+    """
+    folder = _folder(store)
+    with manifest.changing(folder, patient=lambda: True) as now:
+        if store.manifest is None or now.content != store.manifest.content:
+            raise InputError(f"{folder}: was changed while an engine was built; build the engine again")
+        if save is not None:
+            part = f"engines/{name}-{now.version + 1:06d}"
+            save(folder / part)
+            facts = facts | {"part": part}
+        return manifest.commit(
+            folder, now, now.changed(f"engine {name}", engines=now.engines | {name: facts}, made_of=now.made_of)
+        )
