@@ -337,7 +337,7 @@ class RAG:
             {},
             max_question=c.retriever.max_question,
             max_target=c.generator.max_target,
-            ladder=c.buckets,
+            ladder=self.parts.ladder,
             from_tower=c.generator.question_from_tower,
         )
         return in_order(examples, self.parts.vocabulary, min(batch_size, _power_of_two(len(questions))), skip)

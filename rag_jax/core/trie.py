@@ -73,8 +73,10 @@ def build(answers: Tokens, given: Int[Array, " R"]) -> Trie:
     by_depth = jnp.swapaxes(distinct, 1, 2).reshape(rows, -1)
     rank = jnp.cumsum(by_depth.astype(jnp.int32), axis=1) - 1
     rank = jnp.take_along_axis(rank, (t * count + leader).reshape(rows, -1), axis=1).reshape(ids.shape)
-    order = jnp.argsort(~by_depth, axis=1, stable=True)
-    return Trie(jnp.where(inner, rank, -1), order % count, order // count, jnp.sum(by_depth, axis=1))
+    order, size = jnp.argsort(~by_depth, axis=1, stable=True), jnp.sum(by_depth, axis=1)
+    # Behind the last node the first one again: no token that the decoder may have no position for.
+    order = jnp.where(jnp.arange(order.shape[1])[None, :] < size[:, None], order, order[:, :1])
+    return Trie(jnp.where(inner, rank, -1), order % count, order // count, size)
 
 
 def _score_rows(

@@ -31,6 +31,7 @@ class Examples:
     positives: Int[np.ndarray, "examples G"]  # rows of the index that hold the answer, padded with -1
     fixed: Int[np.ndarray, "examples K"]  # rows to be read, best first, found beforehand; -1 where there are fewer
     buckets: Int[np.ndarray, "examples 2"]  # Q and L that each question is padded to
+    max_target: int  # T at most
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -70,7 +71,9 @@ def tokenize(
     positives = _rows([question.positive_ids for question, _ in pairs], rows)
     fixed = _rows([question.passage_ids[:num_docs] for question, _ in pairs], rows, num_docs)
     ids = [question.id for question, _ in pairs]
-    return Examples(ids, texts, questions, prompts, targets, positives, fixed, np.asarray(buckets, np.int32))
+    return Examples(
+        ids, texts, questions, prompts, targets, positives, fixed, np.asarray(buckets, np.int32), max_target
+    )
 
 
 def fitting(
@@ -106,7 +109,7 @@ def collate(examples: Examples, chosen: Int[np.ndarray, " B"], vocabulary: Vocab
     """The chosen examples of one bucket as a batch; targets are padded to what the longest of all examples needs."""
     question_length, prompt_length = (int(length) for length in examples.buckets[chosen[0]])
     targets = [examples.targets[i] for i in chosen]
-    size = -(-max(map(len, examples.targets)) // 4) * 4
+    size = min(-(-max(map(len, examples.targets)) // 4) * 4, examples.max_target)
     padded = pad(targets, size, vocabulary.pad)
     return Batch(
         question=pad([examples.questions[i] for i in chosen], question_length, 0),

@@ -1,7 +1,7 @@
 """From a config to the parts of a run: networks and their first parameters, tokenizers, the knowledge store."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -19,6 +19,7 @@ from rag_jax.knowledge.passages import Passage, read_passages, split_passages
 from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store, closed_book, from_vectors, open_store
 from rag_jax.models import bart, bert
+from rag_jax.run import lengths
 from rag_jax.run.config import Config
 from rag_jax.run.parts import Parts, Reader, Towers
 from rag_jax.types import Params
@@ -58,12 +59,14 @@ def read_towers(config: Config) -> Towers:
     """The bi-encoder's checkpoints."""
     c = config.retriever
     found = hub.load_tower(c.tower)
-    tower_config, tokenizer = _checked_tower(config, c.tower, found)
+    reads_both = c.passage_tower is None and found.side != "question"
+    asked = lengths.question(config) | (lengths.passage(config) if reads_both else {})
+    tower_config, tokenizer = _checked_tower(config, c.tower, found, asked)
     if c.passage_tower is None:
         encoder = None if found.side == "question" else _encoder(config, c.tower, tower_config, found.params, tokenizer)
         return Towers(tower_config, found.params, tokenizer, c.tower, encoder)
     passages = hub.load_tower(c.passage_tower)
-    passage_config, passage_tokenizer = _checked_tower(config, c.passage_tower, passages)
+    passage_config, passage_tokenizer = _checked_tower(config, c.passage_tower, passages, lengths.passage(config))
     if passage_config.vector_width != tower_config.vector_width:
         widths = f"vectors of width {passage_config.vector_width}, the questions' of {tower_config.vector_width}"
         raise InputError(f"{c.passage_tower}: makes {widths}; give two towers that were trained together")
@@ -71,12 +74,12 @@ def read_towers(config: Config) -> Towers:
     return Towers(tower_config, found.params, tokenizer, c.tower, encoder)
 
 
-def _checked_tower(config: Config, source: str, found: hub.TowerCheckpoint) -> tuple[bert.BertConfig, Tokenizer]:
+def _checked_tower(
+    config: Config, source: str, found: hub.TowerCheckpoint, asked: Mapping[str, int]
+) -> tuple[bert.BertConfig, Tokenizer]:
     if found.tokenizer is None:
         raise InputError(f"{source}: holds no tokenizer; save one with it (tokenizer.json)")
-    wanted = max(config.retriever.max_question, config.retriever.max_passage)
-    if wanted > found.config.max_positions:
-        raise InputError(f"{source}: reads {found.config.max_positions} tokens at most, the config asks for {wanted}")
+    lengths.check_positions(source, found.config.max_positions, asked)
     norm = config.retriever.vector_norm
     return (found.config if norm is None else dataclasses.replace(found.config, vector_norm=norm)), found.tokenizer
 
@@ -95,6 +98,7 @@ def read_reader(config: Config, kept: Path | None = None, corpus: list[Passage] 
     wanted, found = config.generator, None
     if wanted.checkpoint:
         found = hub.load_generator(wanted.checkpoint)
+        lengths.check_positions(wanted.checkpoint, found.config.max_positions, lengths.inputs(config))
     words = _worded(config, _vocabulary(config, found, kept, corpus or []))
     if found is not None:
         return Reader(found.config, found.params, words)

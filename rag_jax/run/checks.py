@@ -86,9 +86,14 @@ def check_numbers(config: Config) -> None:
         raise InputError(f"{told}; give ascending numbers below max_input")
     if not config.buckets:
         raise InputError("buckets are none; give pairs of question tokens, as ((32, 36), (64, 68))")
+    if min(map(min, config.buckets)) < 1:
+        raise InputError(f"buckets are {config.buckets}; give pairs of 1 token or more")
     for _, prompt in config.buckets:
         if prompt >= generator.max_input:
             raise InputError(f"buckets: {prompt} question tokens leave no room in generator.max_input; raise it")
+    if retriever.max_question >= generator.max_input:
+        told = f"retriever.max_question is {retriever.max_question}, generator.max_input {generator.max_input}"
+        raise InputError(f"{told}; give a question fewer tokens than the whole input")
 
 
 def check_course(config: Config, path: Path) -> None:

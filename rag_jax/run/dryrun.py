@@ -26,7 +26,7 @@ from rag_jax.knowledge import manifest
 from rag_jax.knowledge.disk import gigabytes
 from rag_jax.knowledge.loading import Placement, rounded
 from rag_jax.models import bart, bert
-from rag_jax.run import checks, devices, recipes
+from rag_jax.run import checks, devices, lengths, recipes
 from rag_jax.run.config import Config
 from rag_jax.types import Batch, Found, Knowledge, RagParams, Tokens
 
@@ -42,6 +42,7 @@ def report(config: Config, workdir: Path) -> Group:
     _imagine(config.mesh.size)
     devices.check(config)
     tower, reader = sizes(config)
+    lengths.check_networks(config, tower, reader)
     passages, told = known_passages(config, workdir)
     state, known, batch = arguments(config, tower, reader, passages)
     seconds, memory = compiled(config, tower, reader, state, known, batch)
@@ -84,7 +85,7 @@ def arguments(
     params = jax.eval_shape(lambda key: RagParams(bert.init(tower, key), bart.init(reader, key)), jax.random.key(0))
     recipe = recipes.recipe(config, tower, reader, config.retriever.num_docs, Placement())
     state = jax.eval_shape(lambda params: training.init(recipe, params, jax.random.key(0)), params)
-    known, batch = _knowledge(config, tower, passages), _batch(config)
+    known, batch = _knowledge(config, tower, passages), _batch(config, tower)
     if mesh is None:
         return state, known, batch
     by_row = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
@@ -136,8 +137,9 @@ def _knowledge(config: Config, tower: bert.BertConfig, passages: int) -> Knowled
     return Knowledge(vectors, Tokens(ids, _int32(rows)), _like((rows,), jnp.bool_))
 
 
-def _batch(config: Config) -> Batch:
-    size, (question, prompt), target = config.batch_size, config.buckets[-1], config.generator.max_target
+def _batch(config: Config, tower: bert.BertConfig) -> Batch:
+    size, target = config.batch_size, config.generator.max_target
+    question, prompt = lengths.ladder(config, tower.max_positions)[-1]
     mask = _like((size, target), jnp.bool_)
     asked, prompted = (Tokens(_int32(size, length), _int32(size)) for length in (question, prompt))
     return Batch(asked, prompted, _int32(size, target), _int32(size, target), mask)
@@ -170,7 +172,7 @@ def _num_docs(config: Config) -> int:
 
 def _shapes(config: Config, tower: bert.BertConfig, reader: bart.BartConfig, passages: str) -> Table:
     table = Table("a step", "", box=None, pad_edge=False)
-    question, prompt = config.buckets[-1]
+    question, prompt = lengths.ladder(config, tower.max_positions)[-1]
     length = min(config.generator.max_passage + prompt, config.generator.max_input)
     size, k, target = config.batch_size, _num_docs(config), config.generator.max_target
     layers = f"{reader.encoder_layers} + {reader.decoder_layers}"

@@ -32,7 +32,7 @@ def tokenize_pairs(parts: Parts, questions: Sequence[Question], console: Console
         max_question=config.retriever.max_question,
         max_target=limit,
         num_docs=parts.num_docs,
-        ladder=config.buckets,
+        ladder=parts.ladder,
         from_tower=config.generator.question_from_tower,
     )
 

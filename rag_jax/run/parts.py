@@ -15,7 +15,7 @@ from rag_jax.knowledge.loading import Placement
 from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store
 from rag_jax.models import bart, bert
-from rag_jax.run import devices, recipes
+from rag_jax.run import devices, lengths, recipes
 from rag_jax.run.config import Config
 from rag_jax.run.lookup import HostSearch, host_search
 from rag_jax.types import Knowledge, Networks, Params, RagParams
@@ -106,6 +106,11 @@ class Parts:
         """How answers begin and end."""
         start = token_id(self.vocabulary, self.config.generator.start, "generator.start")
         return Limits((start,), self.vocabulary.eos, self.config.generator.max_target)
+
+    @property
+    def ladder(self) -> tuple[tuple[int, int], ...]:
+        """The shapes that questions are padded to."""
+        return lengths.ladder(self.config, self.towers.config.max_positions)
 
     @property
     def recipe(self) -> training.Recipe:

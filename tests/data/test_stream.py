@@ -20,7 +20,7 @@ def examples(count: int, rungs: int = 3, per_question: int = 1) -> Examples:
     buckets = np.asarray([[8 * (1 + n % rungs), 9 * (1 + n % rungs)] for n in range(count)], np.int32).reshape(-1, 2)
     rows, empty = np.zeros((count, 1), np.int32), [[]] * count
     ids = [str(n // per_question) for n in range(count)]
-    return Examples(ids, [""] * count, empty, empty, empty, rows, rows, buckets)
+    return Examples(ids, [""] * count, empty, empty, empty, rows, rows, buckets, 8)
 
 
 def drawn(held: Examples, count: int, seed: int = 0, size: int = 4, **options) -> list[list[int]]:

@@ -1,0 +1,50 @@
+"""Lengths that a config asks for, against what its networks read: a token without a position is NaN, and no error."""
+
+from collections.abc import Mapping
+
+from rag_jax.errors import InputError
+from rag_jax.models.bart import BartConfig
+from rag_jax.models.bert import BertConfig
+from rag_jax.run.config import Config
+
+
+def check_networks(config: Config, tower: BertConfig, generator: BartConfig) -> None:
+    """Refuse a config that asks its question tower or its generator for more tokens than they have positions for."""
+    check_positions(config.retriever.tower, tower.max_positions, question(config))
+    check_positions(config.generator.checkpoint or "generator", generator.max_positions, inputs(config))
+
+
+def question(config: Config) -> dict[str, int]:
+    """Tokens that the question tower may be given, by the key that says so."""
+    return {"retriever.max_question": config.retriever.max_question}
+
+
+def passage(config: Config) -> dict[str, int]:
+    """Tokens that the passage tower may be given."""
+    return {"retriever.max_passage": config.retriever.max_passage}
+
+
+def inputs(config: Config) -> dict[str, int]:
+    """Tokens that the generator may read, and write: what an answer starts from counts instead of its last token."""
+    c = config.generator
+    return {"generator.max_input": c.max_input, "generator.max_target": c.max_target}
+
+
+def check_positions(source: str, positions: int, asked: Mapping[str, int]) -> None:
+    """Refuse lengths, named by the keys that ask for them, for which a network of `source` has no positions."""
+    for key, tokens in asked.items():
+        if tokens > positions:
+            raise InputError(
+                f"{source}: has positions for {positions} tokens, {key} is {tokens}; give {positions} at most"
+            )
+
+
+def ladder(config: Config, positions: int) -> tuple[tuple[int, int], ...]:
+    """The shapes that questions are padded to: the config's buckets, and multiples of the last up to max_question.
+
+    None is longer than the question tower's `positions`, or leaves a passage no room in the generator's input.
+    """
+    last = config.buckets[-1]
+    times = range(2, -(-config.retriever.max_question // min(last)) + 1)
+    shapes = (*config.buckets, *((last[0] * n, last[1] * n) for n in times))
+    return tuple((min(q, positions), min(p, config.generator.max_input - 1)) for q, p in shapes)
