@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from rag_jax import hub
 from rag_jax.core.decoding import Answered
@@ -24,6 +24,7 @@ from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
 from rag_jax.knowledge import documents
+from rag_jax.knowledge.building import checked
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store, from_vectors
 from rag_jax.run import devices, pretrained, programs
@@ -149,7 +150,7 @@ class RAG:
         given = self._given(prefixes, questions, limits, words)
         fixed = c.generator.max_input, self.parts.placement
         program = programs.answering(self.parts.networks, c.model, options, limits, words, k, *fixed)
-        key = jax.random.key(seed)
+        key = _key(seed)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size, skip):
             every = np.resize(chosen, len(batch.question.ids))  # the last batch is filled up with repetitions
             mine = jax.tree.map(lambda each, every=every: each[every], (given, rows))
@@ -211,8 +212,8 @@ class RAG:
         found = np.zeros(len(questions), np.float32)
         for batch, chosen in self._batches(questions, answers, batch_size):
             looked = self._look(batch, questions, chosen, k)
-            scored = program(self._placed, looked.knowledge, batch, looked.found)
-            found[chosen] = np.asarray(scored)[: len(chosen)]
+            scored = np.asarray(program(self._placed, looked.knowledge, batch, looked.found))[: len(chosen)]
+            found[chosen] = _numbers(chosen, scored)
         return found
 
     def search(self, questions: Sequence[str], k: int, *, batch_size: int = 64) -> Int[np.ndarray, "B K"]:
@@ -367,13 +368,15 @@ class RAG:
 
     def _encoded(self, passages: list[Passage]) -> Store:
         encoder = self.parts.towers.encoder
-        vectors = encoder.passages(passages)
+        vectors = checked(encoder.passages(passages), passages)
         return from_vectors(passages, vectors, self.parts.reads)
 
     def _readable(
         self, answered: Answered, chosen: Int[np.ndarray, " b"], looked: Looked
     ) -> Iterator[tuple[int, Answer]]:
         seen = looked.restored(jax.device_get(answered))
+        _numbers(chosen, seen.doc_log_prior)
+        _numbers(chosen, seen.decoded.log_prob)
         found = readable(seen, len(chosen), self.parts.store, self.parts.vocabulary)
         return zip(chosen.tolist(), found, strict=True)
 
@@ -391,6 +394,21 @@ def restore_params(workdir: Path, parts: Parts) -> RagParams:
     if params is None:
         raise InputError(f"{workdir}: no checkpoint there; train first: python train.py CONFIG --workdir {workdir}")
     return params
+
+
+def _key(seed: int) -> Key[Array, ""]:
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}; give 0 to 2**32 - 1")
+    return jax.random.key(seed)
+
+
+def _numbers(chosen: Int[np.ndarray, " b"], values: np.ndarray) -> np.ndarray:
+    """Log-probabilities of the `chosen` questions, if none is NaN."""
+    odd = np.isnan(values[: len(chosen)].reshape(len(chosen), -1)).any(axis=1)
+    if odd.any():
+        remedy = "look for NaN or infinity in the model's weights and the index's vectors"
+        raise InputError(f"question {chosen[int(np.argmax(odd))] + 1}: its log-probabilities are NaN; {remedy}")
+    return values
 
 
 def _path(index: str | Path | None) -> Path | None:

@@ -194,3 +194,22 @@ def test_two_processes_that_were_killed_go_on_to_the_bytes_of_one(towns, tower, 
         if (folder / manifest.FILE).exists()
     )
     assert one == two
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (["--norm", "nan"], "--norm is nan; give a finite number above 0"),
+        (["--norm", "inf"], "--norm is inf; give a finite number above 0"),
+        (["--max-length", "0"], "--max-length is 0; give 1 or more"),
+        (["--max-passage", "-3"], "--max-passage is -3; give 1 or more"),
+        (["--segment", "0"], "--segment is 0; give 1 or more"),
+        (["--processes", "0"], "--processes is 0; give 1 or more"),
+        (["--words", "0"], "passages of 0 words cannot be cut"),
+        (["--overlap", "-1"], "passages of 100 words that share -1 cannot be cut"),
+    ],
+)
+def test_numbers_that_make_no_store_are_named(towns, tower, tmp_path, capsys, option: list[str], told: str) -> None:
+    command = ["index", towns.data.passages, "--out", tmp_path / "store", "--tower", tower]
+    assert told in refused(capsys, *command, *option)
+    assert not (tmp_path / "store").exists()

@@ -6,6 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -145,6 +147,10 @@ def test_a_k_that_the_index_has_not_is_refused(rag: RAG, k: int) -> None:
         ({"bad_words": ("",)}, "one is empty"),
         ({"min_length": 5}, "min_length is 5, max_length 4"),
         ({"sample": True, "top_p": 0.0}, "top_p is 0.0; give a probability above 0"),
+        ({"length_penalty": float("nan")}, "length_penalty is nan; give a finite number"),
+        ({"sample": True, "temperature": float("inf")}, "temperature is inf; give a finite number above 0"),
+        ({"seed": -1}, "seed is -1; give 0 to 2**32 - 1"),
+        ({"seed": 2**64}, "seed is 18446744073709551616; give 0 to 2**32 - 1"),
         ({"sample": True, "num_beams": 2}, "num_beams is 2, and samples are drawn without beams"),
     ],
 )
@@ -168,3 +174,15 @@ def test_no_questions_have_no_answers(rag: RAG) -> None:
 def test_an_answer_too_many_is_refused(rag: RAG) -> None:
     with pytest.raises(InputError, match="5 questions and 1 answers"):
         rag.log_likelihood(ASKED, ["red"])
+
+
+def test_a_model_of_nan_does_not_answer(rag: RAG) -> None:
+    """Whatever part of it: not an empty answer, and not a number."""
+    for half in ("question_tower", "generator"):
+        odd = jax.tree.map(lambda leaf: leaf + jnp.nan, getattr(rag.params, half))
+        broken = RAG(rag.parts, rag.params._replace(**{half: odd}))
+        for ask in (broken.answer, lambda asked: broken.choose(asked, ["red", "blue"])):
+            with pytest.raises(InputError, match=r"^question [1-5]: its log-probabilities are NaN; look for NaN"):
+                ask(ASKED)
+        with pytest.raises(InputError, match=r"^question [1-5]: its log-probabilities are NaN; look for NaN"):
+            broken.log_likelihood(ASKED, ["red"] * 5)

@@ -1,6 +1,7 @@
 """`rag-jax index`: from a corpus to a knowledge store, and what becomes of it later."""
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +27,7 @@ from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store, open_store
 from rag_jax.knowledge.workers import Lock, encode_together
 from rag_jax.models import bert
-from rag_jax.run.arguments import parse
+from rag_jax.run.arguments import check_counts, parse
 from rag_jax.run.assembly import read_towers
 from rag_jax.run.config import Config, Data, Retriever
 from rag_jax.run.parts import Towers
@@ -82,6 +83,7 @@ class IndexCommand:
             raise InputError("name the folder of the store: --out DIR")
         if self.remove and self.corpus is not None:
             raise InputError("--remove and a CORPUS are two changes; run one command for each")
+        self._check_numbers()
         if self.remove:
             living.remove(self.out, self.remove)
         if self.corpus is not None:
@@ -90,6 +92,13 @@ class IndexCommand:
             raise InputError("name a CORPUS to build from, or --info DIR to look at a store")
         self._engines(self.out)
         show(self.out)
+
+    def _check_numbers(self) -> None:
+        lengths = {"max_length": self.max_length, "max_passage": self.max_passage}
+        check_counts(**lengths, segment=self.segment, processes=self.processes)
+        Cut(self.cut.tokens or self.cut.words, self.cut.overlap)
+        if self.norm is not None and not 0 < self.norm < math.inf:
+            raise InputError(f"--norm is {self.norm}; give a finite number above 0")
 
     def loaded(self) -> tuple[Encoder, Reads | None]:
         """The tower and the generator's vocabulary, as each process that encodes loads them."""

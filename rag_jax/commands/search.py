@@ -18,7 +18,7 @@ from rag_jax.knowledge.engines.hits import Asked, Hits
 from rag_jax.knowledge.loading import Placement, Precision
 from rag_jax.knowledge.store import Store, open_store
 from rag_jax.rag import RAG
-from rag_jax.run.arguments import parse
+from rag_jax.run.arguments import check_counts, parse
 from rag_jax.run.lookup import open_engine
 
 
@@ -39,6 +39,7 @@ class SearchCommand:
         """Search and print."""
         if not self.queries or not all(query.strip() for query in self.queries):
             raise InputError('nothing to search for; write rag-jax search "QUERY" --index DIR')
+        check_counts(num_docs=self.num_docs)
         store = open_store(self.index, None, None)
         engine = open_engine(self.engine, store, Placement(precision=self.precision))
         asked = Asked(self.queries, None if self.engine == "bm25" else self._vectors(store))

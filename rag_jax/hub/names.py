@@ -103,7 +103,8 @@ def untied(tensors: Tensors, vocab_size: int, prefix: str, where: str) -> dict[s
 def from_stored(tensors: Tensors, like: Params, table: Table, *, where: str, prefix: str = "") -> Params:
     """Parameters shaped as `like` (arrays or shapes) from stored tensors whose names begin with `prefix`.
 
-    Raises `InputError` with every missing, misshapen and unexpected tensor, before any is read.
+    Raises `InputError` with every missing, misshapen and unexpected tensor, before any is read, and for one that holds
+    NaN or infinity.
     """
     shapes: dict[str, Any] = flatten_dict(like, sep="/")
     wanted = {prefix + stored_name(path, table): path for path in shapes}
@@ -118,7 +119,10 @@ def from_stored(tensors: Tensors, like: Params, table: Table, *, where: str, pre
         raise InputError(f"{where}: the weights do not fit the config: {'; '.join(complaints)}")
     # The largest first: a tensor is copied on its way, and then least else is in memory.
     order = sorted(wanted, key=lambda name: -math.prod(needed[name]))
-    read = {wanted[name]: _ours(wanted[name], tensors[name].read(), shapes[wanted[name]]) for name in order}
+    read = {}
+    for name in order:
+        value = _checked(tensors[name].read(), shapes[wanted[name]].dtype, f"{where}: {name}")
+        read[wanted[name]] = _ours(wanted[name], value, shapes[wanted[name]])
     return unflatten_dict(read, sep="/")
 
 
@@ -132,10 +136,19 @@ def _with_model(name: str, prefix: str) -> str:
     return f"{prefix}model.{name.removeprefix(prefix)}"
 
 
+def _checked(value: np.ndarray, dtype: Any, where: str) -> np.ndarray:
+    """A tensor in the precision of the parameters. Raises `InputError` where it is not finite there."""
+    with np.errstate(over="ignore"):  # of float64
+        value = value.astype(dtype, copy=False)
+    if value.size and not (np.isfinite(value.min()) and np.isfinite(value.max())):  # NaN wins both; nothing is copied
+        raise InputError(f"{where} holds NaN or infinity; copy or download the weights again, or give others")
+    return value
+
+
 def _ours(path: str, value: np.ndarray, like: Any) -> jax.Array:
     value = value.T if path.endswith("/kernel") else value.reshape(like.shape)
     # Waited for: until it is copied both are in memory.
-    return jnp.asarray(value.astype(like.dtype, copy=False)).block_until_ready()
+    return jnp.asarray(value).block_until_ready()
 
 
 def _theirs(path: str, value: np.ndarray) -> np.ndarray:

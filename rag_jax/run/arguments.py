@@ -24,4 +24,11 @@ def parse(kind: Any, arguments: Sequence[str], *, remedy: str, **options: Any) -
         raise InputError(f"{what}; {remedy}") from None
 
 
+def check_counts(**options: int | None) -> None:
+    """Refuse counts below 1; those that are not given are None."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
+
+
 _BOX = str.maketrans(dict.fromkeys("─│╭╮╰╯┌┐└┘", " "))

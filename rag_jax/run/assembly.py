@@ -80,6 +80,7 @@ def _checked_tower(
     if found.tokenizer is None:
         raise InputError(f"{source}: holds no tokenizer; save one with it (tokenizer.json)")
     lengths.check_positions(source, found.config.max_positions, asked)
+    lengths.check_tokens(source, found.tokenizer, found.config.vocab_size)
     norm = config.retriever.vector_norm
     return (found.config if norm is None else dataclasses.replace(found.config, vector_norm=norm)), found.tokenizer
 
@@ -101,6 +102,7 @@ def read_reader(config: Config, kept: Path | None = None, corpus: list[Passage] 
         lengths.check_positions(wanted.checkpoint, found.config.max_positions, lengths.inputs(config))
     words = _worded(config, _vocabulary(config, found, kept, corpus or []))
     if found is not None:
+        lengths.check_tokens(str(wanted.checkpoint), words.tokenizer, found.config.vocab_size)
         return Reader(found.config, found.params, words)
     sizes = bart.BartConfig(
         vocab_size=words.size,

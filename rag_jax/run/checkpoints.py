@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
@@ -59,7 +60,8 @@ class Checkpoints:
         """The newest parameters that can be read, shaped as `like`; None where there are none. Raises as `restore`."""
         shapes = jax.eval_shape(lambda: like)
         steps = self._manager.all_steps()
-        return self._newest(steps, lambda step: self._restore(step, params=_wanted(shapes, None))["params"], tell)
+        wanted = _wanted(shapes, None)
+        return self._newest(steps, lambda step: _finite(self._restore(step, params=wanted)["params"]), tell)
 
     def wait(self) -> None:
         """Until what is being written is on the disk. Raises as `save`."""
@@ -117,7 +119,7 @@ class Checkpoints:
         params = _wanted(shapes.params, None if shardings is None else shardings.params)
         rest = _wanted(jax.eval_shape(_rest, shapes), None if shardings is None else _without_params(shardings))
         stored = self._restore(step, params=params, rest=rest, place=ocp.args.JsonRestore())
-        return _state(stored["params"], stored["rest"]), stored["place"]
+        return _state(_finite(stored["params"]), stored["rest"]), stored["place"]
 
     def _restore(self, step: int, **items: Any) -> Any:
         return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -144,6 +146,13 @@ def _without_params(state: TrainState) -> dict[str, PyTree]:
 
 def _state(params: RagParams, rest: dict[str, PyTree]) -> TrainState:
     return TrainState(**{**rest, "params": params, "key": jax.random.wrap_key_data(rest["key"])})
+
+
+def _finite(params: RagParams) -> RagParams:
+    """Parameters that are numbers; others are as good as damaged."""
+    if not jax.jit(lambda tree: jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)])))(params):
+        raise ValueError("its parameters hold NaN or infinity")
+    return params
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,17 @@ COUNTS = (
     *("steps", "batch_size", "log_every", "save_every", "eval_every", "eval_batch", "max_bad_steps"),
     *("data.passage_words", "retriever.num_docs", "retriever.max_question", "retriever.max_passage"),
     *("generator.width", "generator.encoder_layers", "generator.decoder_layers", "generator.heads"),
-    *("generator.ffn_width", "generator.max_passage", "generator.max_target"),
+    *("generator.ffn_width", "generator.max_passage", "generator.max_target", "generator.vocabulary"),
 )
 RATES = ("optimizer.learning_rate", "optimizer.tower_learning_rate", "optimizer.adam_learning_rate")
 BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     # keys, what they must be where they are given at all, and the remedy where they are not
     (COUNTS, lambda value: value >= 1, "give 1 or more"),
-    ((*RATES, "optimizer.warmup", "optimizer.weight_decay"), lambda value: value >= 0, "give 0 or more"),
+    ((*RATES, "optimizer.weight_decay", "generator.init_std"), lambda value: 0 <= value < inf, "give 0 or more"),
+    (("optimizer.warmup",), lambda value: value >= 0, "give 0 or more"),
     (("generator.dropout", "optimizer.label_smoothing"), lambda value: 0 <= value < 1, "give 0 or more, below 1"),
-    (("retriever.vector_norm",), lambda value: value > 0, "give more than 0"),
+    (("retriever.vector_norm",), lambda value: 0 < value < inf, "give more than 0"),
+    (("seed",), lambda value: 0 <= value < 2**32, "give 0 to 2**32 - 1"),
     (("optimizer.clip",), lambda value: value > 0, "give more than 0; inf clips nothing"),
 )
 

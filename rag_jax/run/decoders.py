@@ -1,5 +1,6 @@
 """How answers are found: the options a user has, checked, and the decoder that they make."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
@@ -66,6 +67,8 @@ class Decoding:
             yield f"n_best is {self.n_best}; ask for 1 answer or more"
         if self.n_best > self.num_beams and not self.sample:
             yield f"n_best is {self.n_best}, more than num_beams = {self.num_beams}; ask for 1 to {self.num_beams}"
+        if not math.isfinite(self.length_penalty):
+            yield f"length_penalty is {self.length_penalty}; give a finite number"
         if self.method == "fast" and (model == "token" or self.sample):
             yield "method fast is a search of RAG-Sequence; leave it for RAG-Token and for samples"
 
@@ -75,8 +78,8 @@ class Decoding:
             yield f"{changed[0]} shapes samples, and sample is off; turn it on or leave {changed[0]}"
         if self.sample and self.num_beams != 1:
             yield f"num_beams is {self.num_beams}, and samples are drawn without beams; leave it or turn sample off"
-        if not self.temperature > 0:
-            yield f"temperature is {self.temperature}; give a number above 0"
+        if not 0 < self.temperature < math.inf:
+            yield f"temperature is {self.temperature}; give a finite number above 0"
         if self.top_k is not None and self.top_k < 1:
             yield f"top_k is {self.top_k}; keep 1 token or more"
         if not 0 < self.top_p <= 1:

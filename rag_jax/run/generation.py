@@ -52,11 +52,11 @@ def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str, mo
         **given,
         max_length=length,
         bad_words=tuple(_bad_word(ids, words, where) for ids in generation.get("bad_words_ids") or ()),
-        forced_start=None if forced is None else words.tokenizer.id_to_token(forced),
+        forced_start=None if forced is None else _token(forced, words),
         forced_end=generation.get("forced_eos_token_id") is not None,
     )
     start = generation.get("decoder_start_token_id", words.bos)
-    return words.tokenizer.id_to_token(start) or str(start), decoding
+    return _token(start, words), decoding
 
 
 def from_decoding(start: str, decoding: Decoding, words: Vocabulary, max_length: int) -> dict[str, Any]:
@@ -78,6 +78,11 @@ def from_decoding(start: str, decoding: Decoding, words: Vocabulary, max_length:
         "decoder_start_token_id": token_id(words, start, "generator.start"),
         "max_length": (decoding.max_length or max_length) + 1,
     }
+
+
+def _token(number: int, words: Vocabulary) -> str:
+    """A token by its id; where there is none the id, which `token_id` will not find."""
+    return words.tokenizer.id_to_token(number) or str(number)
 
 
 def _bad_word(ids: list[int], words: Vocabulary, where: str) -> str:

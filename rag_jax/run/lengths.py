@@ -1,6 +1,8 @@
-"""Lengths that a config asks for, against what its networks read: a token without a position is NaN, and no error."""
+"""What is asked of networks, against what they have: a position or a token beyond their tables is NaN, and no error."""
 
 from collections.abc import Mapping
+
+from tokenizers import Tokenizer
 
 from rag_jax.errors import InputError
 from rag_jax.models.bart import BartConfig
@@ -37,6 +39,14 @@ def check_positions(source: str, positions: int, asked: Mapping[str, int]) -> No
             raise InputError(
                 f"{source}: has positions for {positions} tokens, {key} is {tokens}; give {positions} at most"
             )
+
+
+def check_tokens(source: str, tokenizer: Tokenizer, size: int) -> None:
+    """Refuse a tokenizer with an id beyond the `size` of a network's vocabulary."""
+    most = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    if most >= size:
+        what = f"the tokenizer's ids go up to {most}, the network's vocabulary has {size} tokens"
+        raise InputError(f"{source}: {what}; take the tokenizer that was saved with the weights")
 
 
 def ladder(config: Config, positions: int) -> tuple[tuple[int, int], ...]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel, BertModel, DPRContextEncoder, DPRQuestionEncoder
@@ -24,6 +25,7 @@ from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
 from rag_jax.types import Tokens
 
+MODEL = "model.safetensors"
 TOWER = BertConfig(
     vocab_size=40, width=16, layers=2, heads=2, ffn_width=24, max_positions=10, token_types=3, layer_norm_eps=1e-6
 )
@@ -284,3 +286,20 @@ def test_minilm_embeds_sentences_as_torch_does():
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, rtol=1e-6)
     assert np.sum(ours * theirs, axis=1).min() >= 0.99999
     assert relative(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_weights_that_are_no_numbers_are_named(tower_folder, odd: float, dtype: torch.dtype) -> None:
+    name = "encoder.layer.1.output.dense.weight"
+    tensors = {key: each.to(dtype) for key, each in safetensors.torch.load_file(tower_folder / MODEL).items()}
+    tensors[name][3, 5] = odd
+    safetensors.torch.save_file(tensors, tower_folder / MODEL)
+    assert f"{name} holds NaN or infinity; copy or download the weights again" in refusal(load_tower, tower_folder)
+
+
+def test_weights_that_float32_cannot_hold_are_named(generator_folder) -> None:
+    tensors = safetensors.torch.load_file(generator_folder / MODEL)
+    tensors["final_logits_bias"] = torch.full((1, 50), 1e39, dtype=torch.float64)
+    safetensors.torch.save_file(tensors, generator_folder / MODEL)
+    assert "final_logits_bias holds NaN or infinity" in refusal(load_generator, generator_folder)

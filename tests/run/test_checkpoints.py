@@ -96,6 +96,18 @@ def spoil(folder: Path) -> None:
             path.write_bytes(b"")
 
 
+@pytest.mark.parametrize("odd", [jnp.nan, jnp.inf, -jnp.inf])
+def test_parameters_that_are_no_numbers_are_as_good_as_damaged(tmp_path: Path, odd: float) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, odd))
+    told: list[str] = []
+    checkpoints = Checkpoints(tmp_path)
+    assert_same(checkpoints.restore_params(params(), told.append), params(1.0))
+    checkpoints.close()
+    assert_same(restored(tmp_path, told), state(1, 1.0))
+    why = "cannot be restored (its parameters hold NaN or infinity); going on from step 1"
+    assert told == [f"{tmp_path}/checkpoints/2: {why}"] * 2
+
+
 @pytest.mark.parametrize("item", ["params", "rest", "place", ""])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_serves(tmp_path: Path, item: str) -> None:
     saved(tmp_path, state(1, 1.0), state(2, 2.0))

@@ -153,3 +153,12 @@ def test_another_end_token_than_the_tokenizer_s_is_refused(ends: int | list[int]
 def test_a_start_that_is_no_token_is_refused() -> None:
     with pytest.raises(InputError, match=r"generator\.start is 'beginning', no token of the generator"):
         from_decoding("beginning", Decoding(), WORDS, 60)
+
+
+def test_tokens_that_the_vocabulary_has_not_are_kept_to_be_refused() -> None:
+    start, decoding = to_decoding(
+        {"decoder_start_token_id": 9_999, "forced_bos_token_id": 9_998}, WORDS, "there", "token"
+    )
+    assert (start, decoding.forced_start) == ("9999", "9998")
+    with pytest.raises(InputError, match=r"forced_start is '9998', no token of the generator"):
+        from_decoding("<s>", decoding, WORDS, 60)

@@ -1,6 +1,7 @@
 """Every length against what the networks can read: beyond its positions a network gives NaN, and no error."""
 
 import dataclasses
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 import pretrained
 import train
 from rag_jax.data.batches import bucket
 from rag_jax.data.jsonl import write_jsonl
+from rag_jax.data.tokenizers import train_vocabulary
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG
 from rag_jax.run import lengths
@@ -106,3 +109,32 @@ def test_answers_and_targets_as_long_as_the_positions_are_numbers(networks: Path
     long = " ".join("a" * 36)
     assert len(rag.parts.vocabulary.targets([long])[0]) == 37
     assert np.isfinite(rag.log_likelihood(pretrained.QUESTIONS, [long] * 3)).all()
+
+
+@pytest.mark.parametrize(("place", "kind"), [("question", "question_encoder"), ("bart", "generator")])
+def test_a_token_without_an_embedding_is_refused(networks: Path, tmp_path: Path, place: str, kind: str) -> None:
+    """A tokenizer that learnt a word more than the network has rows."""
+    shutil.copytree(networks, tmp_path, dirs_exist_ok=True)
+    tokenizer = Tokenizer.from_file(str(tmp_path / place / "tokenizer.json"))
+    size = tokenizer.get_vocab_size()
+    tokenizer.add_tokens(["Aaron's"])
+    tokenizer.save(str(tmp_path / place / "tokenizer.json"))
+    with pytest.raises(InputError, match=f"{kind.split('_')[0]}|tokenizer") as said:
+        RAG.from_networks(tmp_path / "question", tmp_path / "bart", passage_tower=tmp_path / "passages")
+    assert str(tmp_path / place) in str(said.value)
+    assert "take the tokenizer that was saved with the weights" in str(said.value)
+    assert size in (TOWER.vocab_size, GENERATOR.vocab_size)
+
+
+def test_a_workdir_s_tokenizer_must_fit_its_checkpoint(networks: Path, tmp_path: Path) -> None:
+    """Where it was put there by hand, before a run begins."""
+    many = generator_words(GENERATOR.vocab_size + 20)
+    many.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(
+        InputError, match=r"bart: the tokenizer's ids go up to \d+, the network's vocabulary has \d+ tokens"
+    ):
+        train.fit(config(networks), tmp_path)
+
+
+def generator_words(size: int) -> Tokenizer:
+    return train_vocabulary([f"{p.title} / {p.text} {p.text[::-1]}" for p in pretrained.PASSAGES] * 9, size).tokenizer
