@@ -19,7 +19,7 @@ from rich.console import Console
 
 from rag_jax import training
 from rag_jax.data.batches import Examples
-from rag_jax.data.questions import Question, read_questions
+from rag_jax.data.questions import Question, fingerprint, read_questions
 from rag_jax.errors import InputError, reported
 from rag_jax.evaluation import evaluate
 from rag_jax.rag import RAG, restore_params
@@ -74,24 +74,52 @@ def run(config: Config, workdir: Path) -> tuple[RAG, dict]:
     results = measure(rag, questions)
     if devices.is_first():
         results |= {"train_seconds": seconds_trained(workdir)}
-        (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        (workdir / evaluate.RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return rag, results
 
 
 def fit(config: Config, workdir: Path) -> RAG:
-    """Train, or go on from the newest checkpoint. Whatever cannot be used is found before anything is written."""
+    """Train, or go on from the newest checkpoint. Whatever cannot be used is found before anything is written.
+
+    Nothing that it was trained on is needed, nor looked at, where the training has come to its end before.
+    """
     check(config, workdir)
-    if config.closed_book:
-        closed_book_score(config.closed_book)
+    judged = questions_to_judge(config)
     devices.keep_programs(config)
+    rag = finished(config, workdir)
+    if rag is not None:
+        rag.check(judged)
+        if devices.is_first():
+            configs.write(config, workdir / "config.json")
+        return rag
     questions = read_questions(required(config.data.train, "data.train"))
-    judged = read_questions(required(config.data.evaluation, "data.evaluation")) if config.eval_every else []
     parts = assemble(config, workdir, read_corpus(config), tell_encoded)
     examples = tokenize_pairs(parts, questions, console)
     first = first_params(parts)
+    RAG(parts, first).check(judged)
     if devices.is_first():
         configs.write(config, workdir / "config.json")
     return train(parts, first, examples, workdir, judged)
+
+
+def questions_to_judge(config: Config) -> list[Question]:
+    """The questions of evaluations, if any; and whether the baseline that they are to be compared with is theirs."""
+    if config.data.evaluation is None and not (config.eval_every or config.closed_book):
+        return []
+    questions = read_questions(required(config.data.evaluation, "data.evaluation"))
+    if config.closed_book:
+        evaluate.closed_book_score(config.closed_book, questions)
+    return questions
+
+
+def finished(config: Config, workdir: Path) -> RAG | None:
+    """The model of a workdir whose training has come to its end; None where there are steps to be done."""
+    if not (workdir / "checkpoints" / str(config.steps)).is_dir():
+        return None
+    parts, checkpoints = assemble(config, workdir), Checkpoints(workdir)
+    params = checkpoints.params_at(config.steps, parts.first)
+    checkpoints.close()
+    return None if params is None else RAG(parts, params)
 
 
 def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, judged: Sequence[Question] = ()) -> RAG:
@@ -174,10 +202,12 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
     scores = measured(rag, questions)
     results = scores | {
         "questions": len(questions),
+        "questions_cut": rag.check(questions),
+        "evaluated_on": fingerprint(questions),
         "model": config.model,
         "decoder": config.decoding.chosen() or "greedy",
         "num_docs": parts.num_docs,
-        "index": "none (closed book)" if config.data.is_closed_book else config.retriever.engine,
+        "index": evaluate.CLOSED_BOOK if config.data.is_closed_book else config.retriever.engine,
         "passages": len(parts.store),
     }
     if not config.data.is_closed_book:
@@ -186,17 +216,8 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
         bm25 = evaluate.bm25_recall(parts.store, questions)
         results |= {f"{name}_bm25": value for name, value in bm25.items()}
     if config.closed_book:
-        results["closed_book_exact_match"] = closed_book_score(config.closed_book)
+        results["closed_book_exact_match"] = evaluate.closed_book_score(config.closed_book, questions)
     return results
-
-
-def closed_book_score(workdir: Path) -> float:
-    """The exact match that a finished closed-book run reached."""
-    path = workdir / "results.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["exact_match"]
-    except (OSError, ValueError, KeyError):
-        raise InputError(f"{path}: no results there; finish that run first, or leave closed_book out") from None
 
 
 def first_params(parts: Parts) -> RagParams:

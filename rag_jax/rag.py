@@ -14,15 +14,15 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from rag_jax import hub
 from rag_jax.core.decoding import Answered
 from rag_jax.core.search import Limits
-from rag_jax.data.batches import in_order, tokenize
+from rag_jax.data.batches import Examples, in_order, tokenize
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import pad
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.knowledge import documents
 from rag_jax.knowledge.building import checked
 from rag_jax.knowledge.passages import Passage
@@ -142,10 +142,8 @@ class RAG:
         options that contradict each other.
         """
         c = self.parts.config
-        options = replace(c.decoding, **decoding)
-        limits = options.limits(c.model, self.parts.limits)
+        options, limits, words = self._options(decoding)
         k = self._check_num_docs(num_docs) if rows is None else self._check_rows(rows, questions).shape[1]
-        words = self._words(options)
         prefixes = [prefixes] * len(questions) if isinstance(prefixes, str) else prefixes
         given = self._given(prefixes, questions, limits, words)
         fixed = c.generator.max_input, self.parts.placement
@@ -213,7 +211,8 @@ class RAG:
         for batch, chosen in self._batches(questions, answers, batch_size):
             looked = self._look(batch, questions, chosen, k)
             scored = np.asarray(program(self._placed, looked.knowledge, batch, looked.found))[: len(chosen)]
-            found[chosen] = _numbers(chosen, scored)
+            _check_numbers(chosen, np.isnan(scored))
+            found[chosen] = scored
         return found
 
     def search(self, questions: Sequence[str], k: int, *, batch_size: int = 64) -> Int[np.ndarray, "B K"]:
@@ -239,6 +238,21 @@ class RAG:
                 vectors = np.zeros((len(questions), found.shape[1]), np.float32)
             vectors[chosen] = found
         return vectors
+
+    def check(self, questions: Sequence[Question], *, num_docs: int | None = None, **decoding: Any) -> int:
+        """Whether `answer` can answer these, before anything is compiled: how many of them would be cut.
+
+        Raises `InputError` for options that are none, and for a question that is too long, which its id names.
+        """
+        self._options(decoding)
+        self._check_num_docs(num_docs)
+        return self._tokenized([(question, "-") for question in questions]).cut
+
+    def with_long_questions(self, what: Literal["refuse", "cut"]) -> "RAG":
+        """The same model, which refuses questions of more tokens than max_question, or cuts them and warns."""
+        config = self.parts.config
+        changed = replace(config, data=replace(config.data, long_questions=what))
+        return replace(self, parts=replace(self.parts, config=changed))
 
     def with_passage(self, changed: Passage) -> "RAG":
         """The same model with one document of its index rewritten, found by its id: no training, no new compilation.
@@ -283,6 +297,12 @@ class RAG:
         store = open_index(Path(index), config, parts.towers, parts.reader)
         return replace(self, parts=replace(parts, config=config, store=store))
 
+    def _options(self, decoding: dict[str, Any]) -> tuple[Decoding, Limits, Words]:
+        """The config's way of decoding with some options changed, and what it comes to with this generator."""
+        options = replace(self.parts.config.decoding, **decoding)
+        limits = options.limits(self.parts.config.model, self.parts.limits)
+        return options, limits, self._words(options)
+
     def _words(self, options: Decoding) -> Words:
         bad = tuple(tuple(word) for word in self.parts.vocabulary.prefixes(options.bad_words))
         if not all(bad):
@@ -323,15 +343,19 @@ class RAG:
     ) -> Iterator[tuple[Batch, Int[np.ndarray, " b"]]]:
         if not questions:
             return iter(())
-        for number, question in enumerate(questions):
+        for number, question in enumerate(questions, 1):
             if not question.strip():
-                raise InputError(f"question {number + 1} is empty; write one")
-        asked = zip(questions, answers, strict=True)
-        pairs = [
-            (Question(str(number), question, (answer,)), answer) for number, (question, answer) in enumerate(asked)
-        ]
+                raise InputError(f"question {number} is empty; write one")
+        asked = [Question(str(number), question, ()) for number, question in enumerate(questions, 1)]
+        examples = self._tokenized(list(zip(asked, answers, strict=True)))
+        if examples.cut:
+            longest = self.parts.config.retriever.max_question
+            warn(f"{examples.cut} of {len(questions)} questions are cut to {longest} tokens")
+        return in_order(examples, self.parts.vocabulary, min(batch_size, _power_of_two(len(questions))), skip)
+
+    def _tokenized(self, pairs: Sequence[tuple[Question, str]]) -> Examples:
         c = self.parts.config
-        examples = tokenize(
+        return tokenize(
             pairs,
             self.parts.towers.tokenizer,
             self.parts.vocabulary,
@@ -340,8 +364,8 @@ class RAG:
             max_target=c.generator.max_target,
             ladder=self.parts.ladder,
             from_tower=c.generator.question_from_tower,
+            cut=c.data.long_questions == "cut",
         )
-        return in_order(examples, self.parts.vocabulary, min(batch_size, _power_of_two(len(questions))), skip)
 
     @cached_property
     def _placed(self) -> RagParams:
@@ -375,8 +399,9 @@ class RAG:
         self, answered: Answered, chosen: Int[np.ndarray, " b"], looked: Looked
     ) -> Iterator[tuple[int, Answer]]:
         seen = looked.restored(jax.device_get(answered))
-        _numbers(chosen, seen.doc_log_prior)
-        _numbers(chosen, seen.decoded.log_prob)
+        prior, exists = np.asarray(seen.doc_log_prior), np.asarray(seen.decoded.exists)
+        none = ~exists.any(axis=1) & np.isfinite(prior).any(axis=1)  # though there is something to read
+        _check_numbers(chosen, none | np.isnan(prior).any(axis=1) | np.isnan(seen.decoded.log_prob).any(axis=1))
         found = readable(seen, len(chosen), self.parts.store, self.parts.vocabulary)
         return zip(chosen.tolist(), found, strict=True)
 
@@ -402,13 +427,11 @@ def _key(seed: int) -> Key[Array, ""]:
     return jax.random.key(seed)
 
 
-def _numbers(chosen: Int[np.ndarray, " b"], values: np.ndarray) -> np.ndarray:
-    """Log-probabilities of the `chosen` questions, if none is NaN."""
-    odd = np.isnan(values[: len(chosen)].reshape(len(chosen), -1)).any(axis=1)
-    if odd.any():
+def _check_numbers(chosen: Int[np.ndarray, " b"], odd: Bool[np.ndarray, " B"]) -> None:
+    """Refuse to go on where one of the `chosen` questions is `odd`: it has no log-probability."""
+    if odd[: len(chosen)].any():
         remedy = "look for NaN or infinity in the model's weights and the index's vectors"
-        raise InputError(f"question {chosen[int(np.argmax(odd))] + 1}: its log-probabilities are NaN; {remedy}")
-    return values
+        raise InputError(f"question {chosen[int(np.argmax(odd))] + 1}: no answer has a log-probability; {remedy}")
 
 
 def _path(index: str | Path | None) -> Path | None:

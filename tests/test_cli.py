@@ -30,6 +30,15 @@ def test_n_best_answers_are_printed_one_below_the_other(trained, capsys) -> None
     (expected,) = rag.answer(["what colour is Norburg"], num_beams=3, n_best=3)
     places = [printed.index(f"{each.log_prob:.4f}") for each in (expected, *expected.alternatives)]
     assert places == sorted(places)
+    assert f"{ASKED}   best first, by score" in printed
+    scores = [f"score = {each.score:.4f}" for each in (expected, *expected.alternatives)]
+    assert [printed.index(score) for score in scores] == sorted(printed.index(score) for score in scores)
+    for options, order in (
+        (["--labels", "red", "blue"], "best first, by log p(y|x)"),
+        (["--sample", "--n-best", "2"], "in the order drawn"),
+    ):
+        cli.main(["answer", ASKED, "--workdir", str(workdir), *options])
+        assert f"{ASKED}   {order}" in capsys.readouterr().out
 
 
 def test_a_file_of_questions_becomes_a_file_of_answers(trained, tmp_path: Path, capsys) -> None:
@@ -133,6 +142,26 @@ def test_answers_overwrite_nothing(trained, tmp_path: Path, capsys) -> None:
     assert [(tmp_path / name).read_bytes() for name in ("thesis.txt", "asked.jsonl")] == before
     assert (workdir / "config.json").read_bytes() == config
     assert not (workdir / "new.jsonl").exists()
+
+
+def test_a_long_question_of_a_file_is_named_by_its_id_or_cut(trained, tmp_path: Path, capsys) -> None:
+    write_jsonl(tmp_path / "asked.jsonl", [{"id": "a", "question": ASKED}, {"id": "b", "question": f"{ASKED} old" * 9}])
+    command = ["answer", "--workdir", str(trained[2]), "--file", str(tmp_path / "asked.jsonl")]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(command)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said.startswith(f"error: question 'b' ({ASKED} old")
+    assert said.count("\n") == 1
+    cli.main([*command, "--output", str(tmp_path / "answers.jsonl"), "--long-questions", "cut"])
+    assert "warning: 1 of 2 questions are cut to 16 tokens" in capsys.readouterr().err
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_model_with_an_index_is_not_asked_closed_book(trained, capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["answer", ASKED, "--workdir", str(trained[2]), "--closed-book"])
+    assert capsys.readouterr().err == f"error: {trained[2]}: has an index; leave --closed-book out\n"
 
 
 ASKED = "what colour is Norburg"

@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -14,12 +14,12 @@ from rich.table import Table
 
 from rag_jax.commands.progress import Progress
 from rag_jax.data import outputs
-from rag_jax.data.questions import read_asked
+from rag_jax.data.questions import Question, read_asked
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG, Answer
 from rag_jax.run import config, identity, pretrained
 from rag_jax.run.arguments import parse
-from rag_jax.run.decoders import Decoding
+from rag_jax.run.decoders import BY_LOG_PROB, Decoding
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class AnswerCommand:
     workdir: Path | None = None  # where train.py left its checkpoints
     checkpoint: str | None = None  # or a RAG checkpoint: a folder, or a repository of the hub[@revision]
     index: Path | None = None  # the knowledge: a store, or an index in another layout; None: the workdir's own
+    closed_book: bool = False  # ask a model that came without knowledge all the same
+    long_questions: Literal["refuse", "cut"] | None = None  # those that are too long; None: as the model's config says
     file: Path | None = None  # or the questions of a file: JSON lines {"id": …, "question": …}
     output: Path | None = None  # write the answers here as they come, as JSON lines; the same command resumes
     num_docs: int | None = None  # K, the passages to read; None: as in training
@@ -48,6 +50,8 @@ class AnswerCommand:
         if self.output:
             outputs.check_place(self.output)
         rag = self._model()
+        named = [Question(id, question, ()) for id, question in asked]
+        rag.check(named, num_docs=self.num_docs, **asdict(self.decoding))
         if self.output:
             self._write(self.output, rag, asked)
         else:
@@ -56,8 +60,9 @@ class AnswerCommand:
     def _show(self, rag: RAG, questions: list[str]) -> None:
         """Print answers: a file's as they come, others in the order of the questions."""
         found, console = self._answers(rag, questions), Console()
+        order = BY_LOG_PROB if self.labels else self.decoding.order(rag.parts.config.model)
         for number, answer in found if self.file else sorted(found, key=lambda each: each[0]):
-            show(console, questions[number], answer)
+            show(console, questions[number], answer, order)
 
     def _write(self, output: Path, rag: RAG, asked: list[tuple[str, str]]) -> None:
         """Append answers to a file as they come, after those that it has; when all are there, put them in order."""
@@ -75,11 +80,19 @@ class AnswerCommand:
                 raise KeyboardInterrupt(f"interrupted: {kept}; run the same command to resume") from None
 
     def _model(self) -> RAG:
-        if self.workdir is not None and self.checkpoint is None:
-            return RAG.from_workdir(self.workdir, self.index)
-        if self.checkpoint is not None and self.workdir is None:
-            return RAG.from_pretrained(self.checkpoint, self.index)
-        raise InputError("name a --workdir or a --checkpoint, one of the two")
+        if (self.workdir is None) == (self.checkpoint is None):
+            raise InputError("name a --workdir or a --checkpoint, one of the two")
+        if self.workdir is not None:
+            rag = RAG.from_workdir(self.workdir, self.index)
+        else:
+            rag = RAG.from_pretrained(str(self.checkpoint), self.index)
+        config, source = rag.parts.config, self.workdir or self.checkpoint
+        if self.closed_book and not config.data.is_closed_book:
+            raise InputError(f"{source}: has an index; leave --closed-book out")
+        if config.data.is_closed_book and config.data.train is None and not self.closed_book:
+            remedy = "name one, --index DIR, or ask without passages, --closed-book"
+            raise InputError(f"{source}: came without the index that it was trained with; {remedy}")
+        return rag if self.long_questions is None else rag.with_long_questions(self.long_questions)
 
     def _answers(self, rag: RAG, questions: list[str], skip: Collection[int] = ()) -> Iterator[tuple[int, Answer]]:
         """(number, answer) of each question that is not to `skip`, as they come."""
@@ -126,11 +139,12 @@ def _fields(answer: Answer) -> dict[str, Any]:
     }
 
 
-def show(console: Console, question: str, found: Answer) -> None:
-    """Print one answered question."""
-    console.print(f"\n[bold]{escape(question)}[/bold]", highlight=False)
+def show(console: Console, question: str, found: Answer, order: str = "") -> None:
+    """Print one answered question; several answers with the `order` that they come in."""
+    several = bool(found.alternatives)
+    console.print(f"\n[bold]{escape(question)}[/bold]{f'   {order}' if several else ''}", highlight=False)
     for answer in (found, *found.alternatives):
-        told = f"log p(y|x) = {answer.log_prob:.4f}"
+        told = f"log p(y|x) = {answer.log_prob:.4f}" + (f"   score = {answer.score:.4f}" if several else "")
         console.print(f"[bold green]{escape(answer.text)}[/bold green]   {told}", highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("prior", justify="right")

@@ -3,6 +3,7 @@
 Every batch is padded to its bucket, one step of a ladder of lengths, and each bucket is one compilation.
 """
 
+import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class Examples:
     fixed: Int[np.ndarray, "examples K"]  # rows to be read, best first, found beforehand; -1 where there are fewer
     buckets: Int[np.ndarray, "examples 2"]  # Q and L that each question is padded to
     max_target: int  # T at most
+    cut: int = 0  # questions that are not read to their end
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -48,32 +50,42 @@ def tokenize(
     num_docs: int = 0,
     ladder: Ladder,
     from_tower: bool = False,
+    cut: bool = False,
 ) -> Examples:
     """Tokenise (question, answer) pairs; `rows` tells which row of the index a passage id has, `num_docs` how many of
     the passages found beforehand are read, `ladder` the shapes that questions are padded to. The generator reads the
     question as it is, or decoded `from_tower`'s tokens.
 
-    Questions must fit whole, in either vocabulary, as targets must. Raises `InputError` for one that does not.
+    Questions must fit whole, in either vocabulary, unless long ones are to be `cut` at their end; targets must fit.
+    Raises `InputError` for one that does not.
     """
     texts = [question.question for question, _ in pairs]
     questions = [encoding.ids for encoding in tower.encode_batch(texts)]
     prompts = vocabulary.prompts(tower.decode_batch(questions) if from_tower else texts)
+    long = [max(map(len, each)) > max_question for each in zip(questions, prompts, strict=True)]
+    if cut:
+        questions, prompts = ([shortened(ids, max_question) for ids in rows] for rows in (questions, prompts))
     targets = vocabulary.targets([answer for _, answer in pairs])
     for (question, answer), asked, prompt, target in zip(pairs, questions, prompts, targets, strict=True):
         longest = max(len(asked), len(prompt))
         if longest > max_question:
-            raise _too_long(f"question {question.id!r}", longest, "max_question", max_question)
+            what = f"question {question.id!r} ({textwrap.shorten(question.question, 60, placeholder=' …')})"
+            told = f"{what} has {longest} tokens, more than max_question = {max_question}"
+            raise InputError(f"{told}; shorten it, or let long_questions be cut")
         if len(target) > max_target:
-            raise _too_long(
-                f"answer {answer[:40]!r} of question {question.id!r}", len(target), "max_target", max_target
-            )
+            told = f"answer {answer[:40]!r} of question {question.id!r} has {len(target)} tokens"
+            raise InputError(f"{told}, more than max_target = {max_target}; shorten it or raise max_target")
     buckets = [bucket(len(q), len(prompt), ladder) for q, prompt in zip(questions, prompts, strict=True)]
     positives = _rows([question.positive_ids for question, _ in pairs], rows)
     fixed = _rows([question.passage_ids[:num_docs] for question, _ in pairs], rows, num_docs)
     ids = [question.id for question, _ in pairs]
-    return Examples(
-        ids, texts, questions, prompts, targets, positives, fixed, np.asarray(buckets, np.int32), max_target
-    )
+    shapes = np.asarray(buckets, np.int32)
+    return Examples(ids, texts, questions, prompts, targets, positives, fixed, shapes, max_target, sum(long))
+
+
+def shortened(ids: list[int], longest: int) -> list[int]:
+    """Token ids cut before their last one, which ends a text, to `longest` of them."""
+    return ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
 
 
 def fitting(
@@ -124,7 +136,3 @@ def _rows(named: Sequence[Sequence[str]], rows: Mapping[str, int], width: int = 
     """Rows of the index by passage ids, in `width` columns or as many as are needed, padded with -1."""
     found = [[rows[i] for i in ids if i in rows] for ids in named]
     return np.asarray(pad(found, max(width, *map(len, found), 0), -1).ids)
-
-
-def _too_long(what: str, tokens: int, key: str, limit: int) -> InputError:
-    return InputError(f"{what} has {tokens} tokens, more than {key} = {limit}; shorten it or raise {key}")

@@ -7,6 +7,8 @@ files of NQ-open. `positive_ids` names the passages that hold the answer, where 
 first, those that a search found beforehand and training is to read. Other fields are ignored.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +70,12 @@ def training_pairs(questions: Iterable[Question], answers: str) -> list[tuple[Qu
     """
     count = 1 if answers == "first" else None
     return [(question, answer) for question in questions for answer in question.answers[:count]]
+
+
+def fingerprint(questions: Iterable[Question]) -> str:
+    """A short digest of what a score depends on: the questions and their answers. Ids and order do not count."""
+    told = sorted(json.dumps([question.question, sorted(question.answers)]) for question in questions)
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def _question(row: dict[str, Any], number: int, place: str) -> Question:

@@ -1,8 +1,11 @@
 """Scores of a model on questions with known answers, with everything beside them that they depend on."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
-from rag_jax.data.questions import Question
+from rag_jax.data.questions import Question, fingerprint
+from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics import answer_recall_at_k, exact_match, f1, recall_at_k
 from rag_jax.knowledge.engines.hits import Asked
 from rag_jax.knowledge.engines.kept import open_bm25
@@ -10,6 +13,7 @@ from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store
 from rag_jax.rag import RAG, Answer
 
+RESULTS, CLOSED_BOOK = "results.json", "none (closed book)"
 DEPTHS = (1, 5, 20, 100)  # k of the recalls
 
 
@@ -47,6 +51,25 @@ def recalls(found: Sequence[Sequence[Passage]], questions: Sequence[Question]) -
     depths = [k for k in DEPTHS if k <= max(map(len, found))]
     gold = {f"recall@{k}": recall_at_k(ids, [q.positive_ids for _, q in judged], k) for k in depths if judged}
     return gold | {f"answer_recall@{k}": answer_recall_at_k(texts, [q.answers for q in questions], k) for k in depths}
+
+
+def closed_book_score(workdir: Path, questions: Sequence[Question]) -> float:
+    """The exact match that a closed-book run reached on just these questions, to be compared with.
+
+    Raises `InputError` for a run that is not finished, reads passages, or was evaluated on other questions.
+    """
+    path = workdir / RESULTS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        score, index, asked = float(found["exact_match"]), found["index"], found["evaluated_on"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: no results there; finish that run first, or leave closed_book out") from None
+    if index != CLOSED_BOOK:
+        raise InputError(f"{path}: of a run that reads passages; name a closed-book run, or leave closed_book out")
+    if asked != fingerprint(questions):
+        remedy = f"evaluate it on these (its own command with this --data.evaluation and --workdir {workdir})"
+        raise InputError(f"{path}: evaluated on other questions; {remedy}, or leave closed_book out")
+    return score
 
 
 def mean(values: Sequence[float]) -> float:

@@ -58,10 +58,14 @@ class Checkpoints:
 
     def restore_params(self, like: RagParams, tell: Callable[[str], None] = warn) -> RagParams | None:
         """The newest parameters that can be read, shaped as `like`; None where there are none. Raises as `restore`."""
-        shapes = jax.eval_shape(lambda: like)
-        steps = self._manager.all_steps()
-        wanted = _wanted(shapes, None)
-        return self._newest(steps, lambda step: _finite(self._restore(step, params=wanted)["params"]), tell)
+        return self._newest(self._manager.all_steps(), lambda step: self._restore_params(step, like), tell)
+
+    def params_at(self, step: int, like: RagParams) -> RagParams | None:
+        """The parameters after just so many steps, shaped as `like`; None where they are not there or not whole."""
+        try:
+            return self._restore_params(step, like)
+        except Exception:  # of as many kinds as in `_newest`, where a training that goes on tells of it
+            return None
 
     def wait(self) -> None:
         """Until what is being written is on the disk. Raises as `save`."""
@@ -120,6 +124,9 @@ class Checkpoints:
         rest = _wanted(jax.eval_shape(_rest, shapes), None if shardings is None else _without_params(shardings))
         stored = self._restore(step, params=params, rest=rest, place=ocp.args.JsonRestore())
         return _state(_finite(stored["params"]), stored["rest"]), stored["place"]
+
+    def _restore_params(self, step: int, like: RagParams) -> RagParams:
+        return _finite(self._restore(step, params=_wanted(jax.eval_shape(lambda: like), None))["params"])
 
     def _restore(self, step: int, **items: Any) -> Any:
         return self._manager.restore(step, args=ocp.args.Composite(**items))

@@ -23,6 +23,7 @@ FREE = (
     "decoding",
     "compute.cache",
     "data.evaluation",
+    "data.long_questions",  # training that refused them has none; without them it refuses what it had cut
     "closed_book",
     "save_every",
     "eval_every",

@@ -30,6 +30,9 @@ class Data:
     # of several gold answers: the first; all, a pair for each, as the paper trains NQ and WebQuestions; or one of them,
     # drawn anew in each epoch
     answers: Literal["first", "all", "sampled"] = "first"
+    # questions of more than retriever.max_question tokens, wherever they are asked: refused, or cut at their end and
+    # counted
+    long_questions: Literal["refuse", "cut"] = "refuse"
     passage_words: int = 100  # longer passages are cut into pieces of this many words
     index: Path | None = None  # where the knowledge store is, or is to be built; None: in the workdir
 

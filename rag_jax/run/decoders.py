@@ -87,6 +87,12 @@ class Decoding:
         if not 0 <= self.min_p <= 1:
             yield f"min_p is {self.min_p}; give a probability"
 
+    def order(self, model: str) -> str:
+        """What several answers to a question are ranked by, in words."""
+        if self.sample:
+            return "in the order drawn"
+        return "best first, by score" if model == "token" else BY_LOG_PROB
+
     def decoder(self, model: str, limits: Limits, words: "Words", keys: Key[Array, " B"]) -> Decoder:
         """The decoder of RAG-"token" or RAG-"sequence"; `keys` are used by samples only, one for each question."""
         obeyed = self._rules(limits, words)
@@ -129,6 +135,7 @@ class Words(NamedTuple):
     forced_start: int | None
 
 
+BY_LOG_PROB = "best first, by log p(y|x)"  # RAG-Sequence's and labels'
 SHAPING = ("temperature", "top_k", "top_p", "min_p")
 DECODERS = {
     "token": decoding.rag_token,

@@ -24,7 +24,7 @@ def tokenize_pairs(parts: Parts, questions: Sequence[Question], console: Console
     named = sorted({i for question, _ in kept for i in (*question.positive_ids, *question.passage_ids)})
     rows = {i: row for i, row in zip(named, parts.store.find(named).tolist(), strict=True) if row >= 0}
     _check_passages(parts, [question for question, _ in kept], rows)
-    return tokenize(
+    examples = tokenize(
         kept,
         parts.towers.tokenizer,
         parts.vocabulary,
@@ -34,7 +34,14 @@ def tokenize_pairs(parts: Parts, questions: Sequence[Question], console: Console
         num_docs=parts.num_docs,
         ladder=parts.ladder,
         from_tower=config.generator.question_from_tower,
+        cut=config.data.long_questions == "cut",
     )
+    if examples.cut:
+        cut = f"cut {examples.cut} of {len(kept)} training questions"
+        console.print(
+            f"{cut}: more than {config.retriever.max_question} tokens (retriever.max_question)", soft_wrap=True
+        )
+    return examples
 
 
 def _check_passages(parts: Parts, questions: Sequence[Question], rows: dict[str, int]) -> None:

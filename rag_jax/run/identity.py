@@ -24,6 +24,7 @@ def of_answers(parts: Parts, params: RagParams, asked: object) -> str:
         "asked": asked,
         "model": c.model,
         "start": c.generator.start,
+        "long_questions": c.data.long_questions,
         "retriever": {name: getattr(c.retriever, name) for name in RETRIEVER},
         "generator": {name: getattr(c.generator, name) for name in GENERATOR},
         "networks": [repr(parts.towers.config), repr(parts.reader.config)],

@@ -72,8 +72,8 @@ def test_passages_found_beforehand_become_rows_best_first(vocabulary: Vocabulary
 @pytest.mark.parametrize(
     ("question", "answer", "what"),
     [
-        ("old " * 40, "1", "question 'q' has .* max_question = 16"),
-        ("old", "9" * 30, "question 'q' has 32 .* max_target = 8"),
+        ("old " * 40, "1", r"question 'q' \(old old .*\) has \d+ tokens, more than max_question = 16"),
+        ("old", "9" * 30, "question 'q' has 32 tokens, more than max_target = 8"),
     ],
 )
 def test_what_is_too_long_is_named(vocabulary: Vocabulary, question: str, answer: str, what: str) -> None:
@@ -86,3 +86,20 @@ def test_fitting_keeps_the_pairs_whose_target_is_short_enough(vocabulary: Vocabu
     pairs = [(Question(str(n), "what", ("9" * n,)), "9" * n) for n in range(1, 9)]
     kept = fitting(pairs, vocabulary, 6)
     assert [answer for _, answer in kept] == ["9", "99", "999", "9999"]  # a space and an end stand around the digits
+
+
+@given(st.integers(1, 40), st.integers(2, 20))
+def test_long_questions_are_cut_before_their_last_token_and_counted(
+    vocabulary: Vocabulary, words: int, most: int
+) -> None:
+    texts = ["old " * words, "old"]
+    pairs = [(Question(str(n), text, ("1",)), "1") for n, text in enumerate(texts)]
+    fixed = {"max_target": 8, "ladder": LADDER}
+    whole = tokenize(pairs, vocabulary.tokenizer, vocabulary, {}, max_question=1_000, **fixed)
+    cut = tokenize(pairs, vocabulary.tokenizer, vocabulary, {}, max_question=most, cut=True, **fixed)
+    for read, all_of_it in ((cut.questions, whole.questions), (cut.prompts, whole.prompts)):
+        for some, every in zip(read, all_of_it, strict=True):
+            assert some == (every if len(every) <= most else [*every[: most - 1], every[-1]])
+    longest = [max(map(len, each)) for each in zip(whole.questions, whole.prompts, strict=True)]
+    assert cut.cut == sum(length > most for length in longest)
+    assert whole.cut == 0

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag_jax.data.jsonl import write_jsonl
-from rag_jax.data.questions import Question, read_questions, training_pairs
+from rag_jax.data.questions import Question, fingerprint, read_questions, training_pairs
 from rag_jax.errors import InputError
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(str.strip)
@@ -83,3 +83,11 @@ def test_training_pairs_take_every_answer_or_the_first():
     one, two = Question("1", "who?", ("me", "myself")), Question("2", "where?", ("here",))
     assert training_pairs([one, two], "all") == [(one, "me"), (one, "myself"), (two, "here")]
     assert training_pairs([one, two], "first") == [(one, "me"), (two, "here")]
+
+
+def test_a_fingerprint_is_of_what_a_score_depends_on() -> None:
+    one, two = Question("1", "who", ("a", "b")), Question("2", "what", ("c",))
+    same = [two._replace(id="x", positive_ids=("p",)), one._replace(answers=("b", "a"))]
+    assert fingerprint([one, two]) == fingerprint(same)
+    others = [[one], [one, two, two], [one, two._replace(question="What")], [one, two._replace(answers=("d",))]]
+    assert len({fingerprint(each) for each in [[one, two], *others]}) == 5

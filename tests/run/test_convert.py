@@ -115,6 +115,7 @@ def test_convert_prints_what_stands_for_what_and_what_to_do_next(places: Places,
 def written(capsys, tmp_path: Path, *arguments: str | Path) -> list[dict]:
     """What `rag-jax answer` writes."""
     output = tmp_path / "answers.jsonl"
+    output.unlink(missing_ok=True)  # of another command
     cli.main(["answer", *ASKED, "--output", str(output), *map(str, arguments)])
     assert capsys.readouterr().out == ""
     return [json.loads(line) for line in output.read_text().splitlines()]
@@ -163,6 +164,15 @@ def test_answer_wants_one_model(places: Places, capsys) -> None:
         assert (
             refused(capsys, "answer", ASKED[0], *named) == "error: name a --workdir or a --checkpoint, one of the two\n"
         )
+
+
+def test_without_its_index_a_model_is_asked_only_if_that_is_meant(places: Places, capsys) -> None:
+    for source in (["--workdir", places.workdir], ["--checkpoint", places.folder]):
+        told = refused(capsys, "answer", ASKED[0], *source)
+        why = "came without the index that it was trained with; name one, --index DIR, or ask without passages"
+        assert told == f"error: {source[1]}: {why}, --closed-book\n"
+        cli.main(["answer", ASKED[0], *map(str, source), "--closed-book"])
+        assert "log p(y|x) = " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("holds", ["a file", "a folder that holds something"])
