@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import train
+from rag_jax.errors import InputError
 from rag_jax.knowledge import living
+from rag_jax.knowledge.corpus import Cut
 from rag_jax.knowledge.engines import kept
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import open_store
@@ -119,6 +121,23 @@ def test_passages_come_and_go_in_memory(rag: RAG) -> None:
     (again,) = back.answer([asked], num_docs=1)
     assert again.passages[0][:3] == before.passages[0][:3]
     assert again.text == before.text
+
+
+def test_documents_come_and_go_in_memory_with_all_their_pieces(rag: RAG) -> None:
+    pieces = [*Cut(4).pieces(Passage("doc", "Neustadt", "Neustadt is painted red . Neustadt is painted red ."))]
+    assert len(pieces) == 3
+    grown = rag.and_passages(pieces)
+    assert len(grown.parts.store) == len(rag.parts.store) + 3
+    assert list(grown.without(["doc"]).parts.store.living()) == list(rag.parts.store.living())
+    assert len(grown.without(["doc#2"]).parts.store) == len(rag.parts.store) + 2
+    shorter = Passage("doc", "Neustadt", "Neustadt is painted blue .")
+    held = list(grown.with_passage(shorter).parts.store.living())
+    assert held == [*rag.parts.store.living(), shorter]
+    piece = grown.with_passage(Passage("doc#2", "Neustadt", "Neustadt is black ."))
+    assert len(piece.parts.store) == len(grown.parts.store)
+    assert list(piece.with_passage(shorter).parts.store.living()) == held
+    with pytest.raises(InputError, match='has a passage "doc#2" already'):
+        grown.and_passages(pieces[1:2])
 
 
 def test_a_store_that_changes_on_disk_is_taken_over_when_it_is_asked_for(rag: RAG, trained, tmp_path) -> None:

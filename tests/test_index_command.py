@@ -101,6 +101,63 @@ def test_passages_are_added_replaced_and_removed(index, tmp_path, capsys) -> Non
     assert "already; replace it" in refused(capsys, "index", tmp_path / "more.jsonl", "--out", index, "--change", "add")
 
 
+def test_documents_are_replaced_and_removed_with_all_their_pieces(tower, tmp_path, capsys) -> None:
+    docs, out = tmp_path / "docs", tmp_path / "index"
+    docs.mkdir()
+    (docs / "doc.md").write_text("# Norburg\n" + "Norburg is painted red . " * 4)
+    (docs / "other.md").write_text("# Sudhof\nSudhof is painted blue . Sudhof is painted blue .")
+    run(capsys, "index", docs, "--out", out, "--tower", tower, *SMALL, "--words", "6")
+    ids = ["doc.md", "doc.md#2", "doc.md#3", "doc.md#4", "other.md", "other.md#2"]
+    assert [passage.id for passage in open_store(out, None, None).living()] == ids
+    (tmp_path / "doc.md").write_text("# Norburg\nNorburg is painted black .")
+    run(capsys, "index", tmp_path / "doc.md", "--out", out, "--change", "replace", "--words", "6")
+    store = open_store(out, None, None)
+    assert [(passage.id, "red" in passage.text) for passage in store.living()] == [
+        ("other.md", False),
+        ("other.md#2", False),
+        ("doc.md", False),
+        ("doc.md#2", False),
+    ]
+    run(capsys, "index", "--out", out, "--remove", "other.md")
+    assert [passage.id for passage in open_store(out, None, None).living()] == ["doc.md", "doc.md#2"]
+    assert 'no passage has the id "other.md"' in refused(capsys, "index", "--out", out, "--remove", "other.md")
+    assert "two changes" in refused(capsys, "index", docs, "--out", out, "--remove", "doc.md", "--change", "add")
+    assert len(open_store(out, None, None)) == 2
+
+
+@pytest.mark.parametrize("out", [".", "project", "link", "project/thesis/chapters/one.tex", "nothing"])
+def test_a_folder_that_holds_anything_else_is_refused_before_anything_is_read(
+    out, towns, tmp_path, capsys, monkeypatch
+) -> None:
+    chapter = tmp_path / "project" / "thesis" / "chapters" / "one.tex"
+    chapter.parent.mkdir(parents=True)
+    chapter.write_text("mine")
+    (tmp_path / "link").symlink_to("project")
+    (tmp_path / "nothing").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path / "project" if out == "." else tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for change in ((), ("--change", "swap"), ("--skip-bad",)):
+        told = refused(capsys, "index", towns.data.passages, "--out", out, "--tower", "is-not-loaded", *change)
+        assert re.fullmatch(rf"error: {re.escape(out)}: .+; (name|make) .+", told)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert chapter.read_text() == "mine"
+
+
+def test_bad_lines_are_listed_in_the_store_and_nowhere_else(tower, tmp_path, capsys) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "index.bad.log").symlink_to("mine.txt")
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(town) + "\n" for town in TOWNS) + "no JSON\n")
+    command = ("index", tmp_path / "corpus.jsonl", "--out", tmp_path / "index", "--tower", tower, *SMALL, "--skip-bad")
+    assert "1 bad lines left out" in run(capsys, *command)
+    (line,) = (tmp_path / "index" / "bad.log").read_text().splitlines()
+    assert line.startswith(f"{tmp_path / 'corpus.jsonl'}:3: malformed JSON")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    (tmp_path / "index" / "bad.log").unlink()
+    (tmp_path / "index" / "bad.log").symlink_to(tmp_path / "mine.txt")
+    run(capsys, *command, "--change", "swap", "--dtype", "float16")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
 def test_tokens_are_made_for_a_generator(trained, towns, tower, tmp_path, capsys) -> None:
     folder = tmp_path / "index"
     vocabulary = ("--generator", trained[2], "--max-passage", "16")

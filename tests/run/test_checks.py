@@ -106,3 +106,14 @@ def test_a_workdir_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/run: cannot be made \(Not a directory\); choose another --workdir"):
         checks.check(USUAL, tmp_path / "file" / "run")
+
+
+def test_an_index_is_not_built_among_other_things_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "first" / "checkpoints").mkdir(parents=True)
+    wrong = changed(data=Data(tmp_path / "passages.jsonl", index=tmp_path / "runs"))
+    with pytest.raises(
+        InputError, match=r"runs: holds first, which is no store's; name a new folder, or an empty one$"
+    ):
+        checks.check(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    checks.check(changed(data=Data(tmp_path / "passages.jsonl", index=tmp_path / "index")), tmp_path / "run")
