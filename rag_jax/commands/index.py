@@ -15,7 +15,7 @@ from rag_jax import hub
 from rag_jax.commands.info import show
 from rag_jax.commands.progress import Progress
 from rag_jax.data.questions import read_asked
-from rag_jax.data.tokenizers import Vocabulary, read_vocabulary
+from rag_jax.data.tokenizers import Vocabulary
 from rag_jax.errors import InputError
 from rag_jax.knowledge import building, disk, living, manifest, ownership
 from rag_jax.knowledge.corpus import BadLines, Cut, read_corpus
@@ -211,7 +211,7 @@ def _towers(source: str, max_length: int, template: str, norm: float | None) -> 
 
 def _vocabulary(source: str) -> Vocabulary:
     path = Path(source)
-    return read_vocabulary(path) if path.suffix == ".json" else read_words(hub.resolve(source))
+    return read_words(path if path.suffix == ".json" else hub.resolve(source))
 
 
 def _content(corpus: Path) -> str:

@@ -1,18 +1,20 @@
 """Text to token ids, for the tower and for the generator.
 
-Both are `tokenizers.Tokenizer`s read from a tokenizer.json, so that a checkpoint's own tokenizer is used as it is. The
-tower's adds its special tokens itself; the generator's pieces get theirs here, because passage and question are
-tokenised apart and joined inside the compiled program.
+Both are `tokenizers.Tokenizer`s, which hold everything that encodes and decodes. The tower's adds its special tokens
+itself; the generator's pieces get theirs here, because passage and question are tokenised apart and joined inside the
+compiled program. Special tokens come from there and from templates only: what a user writes is text (`reading_text`).
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from rag_jax.data import templates
 from rag_jax.errors import InputError
 from rag_jax.types import Tokens, host
 
@@ -39,12 +41,19 @@ class Vocabulary(NamedTuple):
 
     def passages(self, texts: Sequence[tuple[str, str]], max_length: int) -> list[list[int]]:
         """`<s> title / text` of (title, text) pairs, cut at its end; `<s> text` where there is no title."""
-        joined = [self._passage(title, text) for title, text in texts]
-        return [[self.bos, *ids][:max_length] for ids in self._encode(joined)]
+        titled, untitled = templates.cut(self.passage_template, self.tokenizer), templates.PLAIN
+        rows = [
+            # The question's separator begins with a space.
+            templates.filled(titled if title else untitled, before=" ", title=_unquoted(title), text=text)
+            for title, text in texts
+        ]
+        return [[self.bos, *ids][:max_length] for ids in templates.encode(self.tokenizer, rows)]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """` // question </s>`, whole."""
-        return [[*ids, self.eos] for ids in self._encode([self._prompt(question) for question in questions])]
+        template = templates.cut(self.question_template, self.tokenizer)
+        rows = [templates.filled(template, question=question) for question in questions]
+        return [[*ids, self.eos] for ids in templates.encode(self.tokenizer, rows)]
 
     def targets(self, answers: Sequence[str]) -> list[list[int]]:
         """` answer </s>`, whole; the leading space makes a word the same tokens here as inside a passage."""
@@ -58,16 +67,8 @@ class Vocabulary(NamedTuple):
         """The text of generated ids, special tokens left out."""
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True).strip()
 
-    def _passage(self, title: str, text: str) -> str:
-        unquoted = title.removeprefix('"').removesuffix('"')
-        joined = self.passage_template.format(title=unquoted, text=text) if title else text
-        return f"{joined} ".replace("  ", " ")[:-1]  # the question's separator begins with a space
-
-    def _prompt(self, question: str) -> str:
-        return self.question_template.format(question=question).replace("  ", " ")
-
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+        return templates.encode(self.tokenizer, [[text] for text in texts])
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
@@ -76,26 +77,50 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
 
 def vocabulary(tokenizer: Tokenizer, where: str) -> Vocabulary:
-    """Find BART's special tokens in a tokenizer, which `where` names in errors."""
+    """Find BART's special tokens in a tokenizer, which `where` names in errors, and set it to read text."""
     ids = [tokenizer.token_to_id(token) for token in (BOS, PAD, EOS)]
     missing = [token for token, i in zip((BOS, PAD, EOS), ids, strict=True) if i is None]
     if missing:
         raise InputError(f"{where}: no token {missing[0]}; give a tokenizer with BART's tokens")
     bos, pad_id, eos = (i for i in ids if i is not None)
-    return Vocabulary(tokenizer, bos, pad_id, eos)
+    return Vocabulary(reading_text(tokenizer), bos, pad_id, eos)
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer from its tokenizer.json, without the padding and truncation stored in it."""
+    """A tokenizer from its tokenizer.json, set to read text."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a folder that holds a tokenizer.json")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        return reading_text(Tokenizer.from_file(str(path)))
     except Exception as error:  # the Rust side raises plain Exception
         raise InputError(f"{path}: not a readable tokenizer ({error}); copy or download it again") from None
+
+
+def reading_text(tokenizer: Tokenizer) -> Tokenizer:
+    """Set a tokenizer to read whole texts: no stored padding or truncation, and special tokens in them are text.
+
+    A document that spells `</s>`, or a question that spells `[SEP]`, does not end a sequence or begin another. Tokens
+    that were added as ordinary words stay tokens.
+    """
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # that is: as other text. It is no part of tokenizer.json
+    # A model that has them among its words (Unigram, whole words) would find them still: it gets to see them in halves.
+    if whole := [token for token in _found_as_words(tokenizer) if len(token) > 1]:
+        middle = "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in whole)
+        halves = pre_tokenizers.Split(Regex(middle), "isolated")
+        before = [] if tokenizer.pre_tokenizer is None else [tokenizer.pre_tokenizer]
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*before, halves])
     return tokenizer
+
+
+def _found_as_words(tokenizer: Tokenizer) -> list[str]:
+    """The special tokens that a text which spells them would have."""
+    special = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    texts = [text for token in special for text in (token, f"{token} a{token}")]
+    encoded = zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True)
+    found = {(i, text[slice(*span)]) for text, each in encoded for i, span in zip(each.ids, each.offsets, strict=True)}
+    return [token for token, i in special.items() if (i, token) in found]
 
 
 def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
@@ -118,6 +143,10 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
     return vocabulary(tokenizer, "the new vocabulary")
 
 
+def _unquoted(title: str) -> str:
+    return title.removeprefix('"').removesuffix('"')
+
+
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:
     """Token ids with the tokenizer's own special tokens; a long text is cut before its last special token."""
     encodings = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
@@ -133,5 +162,5 @@ def pad(rows: Sequence[Sequence[int]], length: int, fill: int, dtype: type = np.
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """A short digest of everything that a tokenizer does."""
+    """A short digest of everything that a tokenizer does, encoding and decoding."""
     return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16]

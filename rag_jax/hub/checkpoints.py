@@ -1,7 +1,7 @@
 """Checkpoints of the Hugging Face ecosystem as values: networks' sizes, parameters, tokenizers, and their use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
@@ -20,6 +20,7 @@ class TowerCheckpoint:
     params: Params
     tokenizer: Tokenizer | None = None
     side: Side | None = None
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # `hub.tokenizers.Stored`
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class GeneratorCheckpoint:
     params: Params
     tokenizer: Tokenizer | None
     generation: Mapping[str, Any]
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

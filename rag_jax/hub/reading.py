@@ -68,27 +68,28 @@ def describe(config: Described, model: Literal["token", "sequence"] | None = Non
 
 
 def _tower(folder: Path, config: Described) -> TowerCheckpoint:
-    tokenizer = tokenizers.read(folder)
+    tokenizer = tokenizers.read(folder, config)
     sizes = configs.tower(config, folder)
     return _tower_of(sizes, names.modern(read_tensors(folder)), "", tokenizer, str(folder))
 
 
 def _rag_tower(folder: Path, config: Described) -> TowerCheckpoint:
-    sizes = configs.tower(config.nested("question_encoder"), folder / "question_encoder_tokenizer")
-    tokenizer = tokenizers.read(folder / "question_encoder_tokenizer")
+    nested = config.nested("question_encoder")
+    sizes = configs.tower(nested, folder / "question_encoder_tokenizer")
+    tokenizer = tokenizers.read(folder / "question_encoder_tokenizer", nested)
     tensors, prefix = _rag_part(folder, "question_encoder.")
     # Whatever its layout says, it is a question tower: the passage tower is not here.
     return replace(_tower_of(sizes, tensors, prefix, tokenizer, str(folder)), side="question")
 
 
 def _generator(folder: Path, config: Described) -> GeneratorCheckpoint:
-    tokenizer, told = tokenizers.read(folder), generation(folder, config)
+    tokenizer, told = tokenizers.read(folder, config), generation(folder, config)
     return _generator_of(config, names.modern(read_tensors(folder)), "", tokenizer, told, str(folder))
 
 
 def _rag_generator(folder: Path, config: Described) -> GeneratorCheckpoint:
     nested = config.nested("generator")
-    tokenizer, told = tokenizers.read(folder / "generator_tokenizer"), generation(folder, config)
+    tokenizer, told = tokenizers.read(folder / "generator_tokenizer", nested), generation(folder, config)
     tensors, prefix = _rag_part(folder, "generator.")
     return _generator_of(nested, tensors, prefix, tokenizer, told, str(folder))
 
@@ -102,7 +103,7 @@ def _rag_part(folder: Path, part: str) -> tuple[Tensors, str]:
 
 
 def _tower_of(
-    sizes: bert.BertConfig, tensors: Tensors, prefix: str, tokenizer: tokenizers.Tokenizer | None, where: str
+    sizes: bert.BertConfig, tensors: Tensors, prefix: str, stored: tokenizers.Stored | None, where: str
 ) -> TowerCheckpoint:
     """DPR's encoders, or a BERT under any of the names that it is stored under."""
     words = ((inner, inner + names.stored_name("word/embedding", table)) for inner, (table, _) in LAYOUTS.items())
@@ -110,7 +111,8 @@ def _tower_of(
     table, side = LAYOUTS[inner]
     shapes = jax.eval_shape(partial(bert.init, sizes), jax.random.key(0))
     params = names.from_stored(tensors, shapes, table, where=where, prefix=prefix + inner)
-    return TowerCheckpoint(sizes, params, tokenizer, side)
+    tokenizer, settings = stored or (None, {})
+    return TowerCheckpoint(sizes, params, tokenizer, side, settings)
 
 
 LAYOUTS: dict[str, tuple[names.Table, Side | None]] = {
@@ -125,17 +127,18 @@ def _generator_of(
     config: Described,
     tensors: Tensors,
     prefix: str,
-    tokenizer: tokenizers.Tokenizer | None,
+    stored: tokenizers.Stored | None,
     told: Mapping[str, Any],
     where: str,
 ) -> GeneratorCheckpoint:
     sizes = configs.generator(config)
+    tokenizer, settings = stored or (None, {})
     if tokenizer is not None:
         tokenizer = tokenizers.fitted(tokenizer, sizes.vocab_size, where)
     tensors = names.untied(tensors, sizes.vocab_size, prefix, where)
     shapes = jax.eval_shape(partial(bart.init, sizes), jax.random.key(0))
     params = names.from_stored(tensors, shapes, names.BART, where=where, prefix=prefix)
-    return GeneratorCheckpoint(sizes, params, tokenizer, told)
+    return GeneratorCheckpoint(sizes, params, tokenizer, told, settings)
 
 
 def generation(folder: Path, config: Described) -> dict[str, Any]:

@@ -1,15 +1,21 @@
-"""The tokenizers that checkpoints carry: today's tokenizer.json, and the older files, through transformers."""
+"""The tokenizers that checkpoints carry, as transformers' AutoTokenizer reads a folder's files.
+
+What it settles (lower case, added tokens, how decoded texts are cleaned up …) is all in the `tokenizers.Tokenizer` that
+comes back, so that one tokenizer.json keeps it. No network is asked, no code of the folder runs, nothing is unpickled.
+"""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, decoders
 
-from rag_jax.data.tokenizers import read_tokenizer
+from rag_jax.data.tokenizers import read_tokenizer, reading_text
 from rag_jax.errors import InputError
-from rag_jax.hub.described import write_json
+from rag_jax.hub.described import read_json, write_json
 
-OLDER = {"vocab.txt": "BertTokenizer", "vocab.json": "BartTokenizer"}  # file -> transformers' class that reads it
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 SPECIAL = {
     "bos_token": "<s>",
     "eos_token": "</s>",
@@ -20,28 +26,50 @@ SPECIAL = {
     "mask_token": "<mask> [MASK]",
 }
 """Roles, and the tokens that play them in BART's and in BERT's vocabulary."""
+CLEANED = [(f" {mark}", mark) for mark in ".?!,"] + [(" ' ", "'")]
+CLEANED += [(f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re")]
+"""transformers' clean-up of decoded texts, in its order."""
 
 
-def read(folder: Path) -> Tokenizer | None:
-    """The folder's tokenizer, without padding and truncation; None where it holds none.
+class Stored(NamedTuple):
+    """A tokenizer, and what transformers' tokenizer_config.json says of it beyond encoding and decoding."""
 
-    Raises `InputError` for one that cannot be read.
+    tokenizer: Tokenizer
+    settings: Mapping[str, Any]  # roles of special tokens, lengths, sides, names of inputs
+
+
+def read(folder: Path, model: Mapping[str, Any]) -> Stored | None:
+    """The folder's tokenizer, for the network that config.json describes as `model`; None where it holds none.
+
+    Raises `InputError` for one that cannot be read, and for one that would need more than the `tokenizers` library.
     """
-    if (folder / "tokenizer.json").exists():
-        return read_tokenizer(folder / "tokenizer.json")
-    for file, kind in OLDER.items():
-        if (folder / file).exists():
-            return _older(folder, kind)
-    return None
+    if not any((folder / file).exists() for file in VOCABULARIES):
+        return None
+    described = (folder / "tokenizer_config.json").exists() or "model_type" in model
+    if (folder / "tokenizer.json").exists() and not described:
+        return Stored(read_tokenizer(folder / "tokenizer.json"), {})
+    try:
+        _check_kind(folder, model)
+        loaded = _loaded(folder, model)
+        tokenizer = reading_text(loaded.backend_tokenizer)
+    except InputError:
+        raise
+    except Exception as error:  # the Rust side raises plain Exception
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{folder}: the tokenizer cannot be read ({reason}); copy or download it again") from None
+    if _cleans_up(loaded):
+        tokenizer.decoder = _cleaning(tokenizer.decoder)
+    return Stored(tokenizer, _settings(loaded))
 
 
-def write(folder: Path, tokenizer: Tokenizer) -> None:
+def write(folder: Path, stored: Stored) -> None:
     """Write tokenizer.json, as it is, and what transformers' AutoTokenizer asks for beside it."""
+    tokenizer, settings = stored
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    roles = {role: next((t for t in tokens.split() if t in vocabulary), None) for role, tokens in SPECIAL.items()}
-    special = {role: token for role, token in roles.items() if token}
-    # Nothing is cleaned up in decoded texts: what transformers decodes from it is what is decoded here.
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **special}
+    told = settings if any(map(_role, settings)) else {**_usual(vocabulary), **settings}
+    known = {key: value for key, value in told.items() if not _role(key) or value in vocabulary}
+    # The class that takes tokenizer.json as it is. Where decoded texts are cleaned up, the decoder in there does it.
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **known}
     write_json(folder / "tokenizer_config.json", config)
     # Not by its own `save`: the Rust side raises plain Exception where a disk is full.
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
@@ -63,17 +91,72 @@ def fitted(tokenizer: Tokenizer, vocab_size: int, where: str) -> Tokenizer:
         what = f"a tokenizer of {tokenizer.get_vocab_size()} tokens, a generator of {vocab_size}"
         raise InputError(f"{where}: {what}; take the tokenizer that was saved with the weights")
     stored["model"]["vocab"] = {token: i for token, i in vocabulary.items() if i < vocab_size}
-    return Tokenizer.from_str(json.dumps(stored))
+    return reading_text(Tokenizer.from_str(json.dumps(stored)))
 
 
-def _older(folder: Path, kind: str) -> Tokenizer:
-    import transformers
+def _check_kind(folder: Path, model: Mapping[str, Any]) -> None:
+    """Refuse a class that is no tokenizer of the `tokenizers` library, before anything of it runs."""
+    from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
-    try:
-        tokenizer = getattr(transformers, kind).from_pretrained(folder).backend_tokenizer
-    except Exception as error:  # the Rust side raises plain Exception
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{folder}: the tokenizer cannot be read ({reason}); copy or download it again") from None
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+    config = folder / "tokenizer_config.json"
+    name = (read_json(config) if config.exists() else {}).get("tokenizer_class") or model.get("tokenizer_class")
+    kind = tokenizer_class_from_name(name) if name else None
+    if kind is None or kind is PreTrainedTokenizer:  # AutoTokenizer takes PreTrainedTokenizerFast instead
+        return
+    own = ("_decode", "_encode_plus", "clean_up_tokenization")
+    if not (isinstance(kind, type) and issubclass(kind, PreTrainedTokenizerFast)) or any(
+        getattr(kind, each) is not getattr(PreTrainedTokenizerFast, each) for each in own
+    ):
+        remedy = "save it with transformers as a PreTrainedTokenizerFast"
+        raise InputError(f"{folder}: {name} is no plain tokenizer of the tokenizers library; {remedy}")
+
+
+def _loaded(folder: Path, model: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+
+    told = {key: model[key] for key in ("model_type", "tokenizer_class") if model.get(key)}
+    config = AutoConfig.for_model(**told) if "model_type" in told else PreTrainedConfig()
+    loaded = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
+    files = {name: file for name, file in loaded.vocab_files_names.items() if name != "tokenizer_file"}
+    missing = [file for file in files.values() if not (folder / file).exists()]
+    if missing and not (folder / "tokenizer.json").exists():  # transformers would make up a vocabulary
+        raise InputError(f"{folder}: the tokenizer cannot be read (no {missing[0]}); copy or download it again")
+    return loaded
+
+
+def _cleans_up(loaded: Any) -> bool:
+    """Whether transformers cleans up what it decodes; byte-level texts only by force."""
+    forced = loaded.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
+    return loaded.clean_up_tokenization_spaces and (type(loaded.backend_tokenizer.model).__name__ != "BPE" or forced)
+
+
+def _cleaning(decoder: decoders.Decoder | None) -> decoders.Decoder:
+    """A decoder that cleans up; without one of its own a tokenizer sets spaces between its tokens."""
+    spaced = [decoders.Replace(Regex("^"), " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    first = spaced if decoder is None else [decoder, decoders.Fuse()]
+    return decoders.Sequence([*first, *(decoders.Replace(*each) for each in CLEANED)])
+
+
+def _settings(loaded: Any) -> dict[str, Any]:
+    extra = [str(token) for token in loaded.extra_special_tokens]
+    return {
+        **loaded.special_tokens_map,
+        **({"extra_special_tokens": extra} if extra else {}),
+        **({"model_max_length": loaded.model_max_length} if loaded.model_max_length < 2**31 else {}),
+        **({"split_special_tokens": True} if loaded.split_special_tokens else {}),
+        **({"chat_template": loaded.chat_template} if loaded.chat_template else {}),
+        "padding_side": loaded.padding_side,
+        "truncation_side": loaded.truncation_side,
+        "model_input_names": loaded.model_input_names,
+    }
+
+
+def _usual(vocabulary: Mapping[str, int]) -> dict[str, str]:
+    """The roles of special tokens, by their names."""
+    roles = {role: next((t for t in tokens.split() if t in vocabulary), "") for role, tokens in SPECIAL.items()}
+    return {role: token for role, token in roles.items() if token}
+
+
+def _role(key: str) -> bool:
+    return key.endswith("_token")

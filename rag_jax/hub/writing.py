@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, names, tokenizers
@@ -22,7 +21,7 @@ class Contents(NamedTuple):
 
     files: dict[str, Any]  # JSON, by place
     tensors: dict[str, np.ndarray]
-    tokenizers: dict[str, Tokenizer | None]  # by place
+    tokenizers: dict[str, tokenizers.Stored | None]  # by place
 
 
 def save(folder: str | Path, checkpoint: Checkpoint) -> None:
@@ -44,9 +43,9 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
         write_tensors(side, contents.tensors)
         for place, values in contents.files.items():
             write_json(side / place, values)
-        for place, tokenizer in contents.tokenizers.items():
-            if tokenizer is not None:
-                tokenizers.write(side / place, tokenizer)
+        for place, stored in contents.tokenizers.items():
+            if stored is not None:
+                tokenizers.write(side / place, stored)
         os.replace(side, folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error}); choose another place") from None
@@ -65,16 +64,16 @@ def _contents(checkpoint: Checkpoint) -> Contents:
 
 
 def _tower(checkpoint: TowerCheckpoint) -> Contents:
-    config = checkpoint.config
+    config, stored = checkpoint.config, _stored(checkpoint, "input_ids", "token_type_ids", "attention_mask")
     if configs.is_dpr(config):
         passage = checkpoint.side == "passage"
         kind, prefix = ("DPRContextEncoder", "ctx_encoder.") if passage else ("DPRQuestionEncoder", "question_encoder.")
         tensors = names.to_stored(checkpoint.params, names.DPR, prefix)
-        return Contents({"config.json": configs.describe_tower(config, kind)}, tensors, {"": checkpoint.tokenizer})
+        return Contents({"config.json": configs.describe_tower(config, kind)}, tensors, {"": stored})
     if config.projection:
         raise InputError("a tower that projects and does not pool as DPR has no layout there; nothing is written")
     files = {"config.json": configs.describe_tower(config, "BertModel"), **describe_pooling(config)}
-    return Contents(files, names.to_stored(checkpoint.params, names.BERT), {"": checkpoint.tokenizer})
+    return Contents(files, names.to_stored(checkpoint.params, names.BERT), {"": stored})
 
 
 def _generator(checkpoint: GeneratorCheckpoint) -> Contents:
@@ -82,7 +81,9 @@ def _generator(checkpoint: GeneratorCheckpoint) -> Contents:
         "config.json": configs.describe_generator(checkpoint.config, checkpoint.generation),
         "generation_config.json": dict(checkpoint.generation),
     }
-    return Contents(files, names.to_stored(checkpoint.params, names.BART), {"": checkpoint.tokenizer})
+    return Contents(
+        files, names.to_stored(checkpoint.params, names.BART), {"": _stored(checkpoint, "input_ids", "attention_mask")}
+    )
 
 
 def _rag(checkpoint: RagCheckpoint) -> Contents:
@@ -96,6 +97,14 @@ def _rag(checkpoint: RagCheckpoint) -> Contents:
     tensors = _below("rag.question_encoder.", tower.tensors) | _below("rag.generator.", generator.tensors)
     kept = {"question_encoder_tokenizer": tower.tokenizers[""], "generator_tokenizer": generator.tokenizers[""]}
     return Contents(files, tensors, kept)
+
+
+def _stored(checkpoint: TowerCheckpoint | GeneratorCheckpoint, *inputs: str) -> tokenizers.Stored | None:
+    """The tokenizer; one that came without settings gets those of its network."""
+    if checkpoint.tokenizer is None:
+        return None
+    network = {"model_max_length": checkpoint.config.max_positions, "model_input_names": inputs}
+    return tokenizers.Stored(checkpoint.tokenizer, checkpoint.tokenizer_settings or network)
 
 
 def _below(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from rag_jax.models import bart, bert
 from rag_jax.run import lengths
 from rag_jax.run.config import Config
 from rag_jax.run.parts import Parts, Reader, Towers
+from rag_jax.run.pretrained import read_words
 from rag_jax.types import Params
 
 
@@ -64,14 +65,14 @@ def read_towers(config: Config) -> Towers:
     tower_config, tokenizer = _checked_tower(config, c.tower, found, asked)
     if c.passage_tower is None:
         encoder = None if found.side == "question" else _encoder(config, c.tower, tower_config, found.params, tokenizer)
-        return Towers(tower_config, found.params, tokenizer, c.tower, encoder)
+        return Towers(tower_config, found.params, tokenizer, c.tower, encoder, found.tokenizer_settings)
     passages = hub.load_tower(c.passage_tower)
     passage_config, passage_tokenizer = _checked_tower(config, c.passage_tower, passages, lengths.passage(config))
     if passage_config.vector_width != tower_config.vector_width:
         widths = f"vectors of width {passage_config.vector_width}, the questions' of {tower_config.vector_width}"
         raise InputError(f"{c.passage_tower}: makes {widths}; give two towers that were trained together")
     encoder = _encoder(config, c.passage_tower, passage_config, passages.params, passage_tokenizer)
-    return Towers(tower_config, found.params, tokenizer, c.tower, encoder)
+    return Towers(tower_config, found.params, tokenizer, c.tower, encoder, found.tokenizer_settings)
 
 
 def _checked_tower(
@@ -103,7 +104,7 @@ def read_reader(config: Config, kept: Path | None = None, corpus: list[Passage] 
     words = _worded(config, _vocabulary(config, found, kept, corpus or []))
     if found is not None:
         lengths.check_tokens(str(wanted.checkpoint), words.tokenizer, found.config.vocab_size)
-        return Reader(found.config, found.params, words)
+        return Reader(found.config, found.params, words, found.tokenizer_settings)
     sizes = bart.BartConfig(
         vocab_size=words.size,
         width=wanted.width,
@@ -127,7 +128,7 @@ def _vocabulary(
         if found.tokenizer is None:
             raise InputError(f"{config.generator.checkpoint}: holds no tokenizer; save one with it (tokenizer.json)")
         return vocabulary(found.tokenizer, str(config.generator.checkpoint))
-    return read_vocabulary(config.generator.tokenizer) if config.generator.tokenizer else _learn(config, corpus)
+    return read_words(config.generator.tokenizer) if config.generator.tokenizer else _learn(config, corpus)
 
 
 def _worded(config: Config, words: Vocabulary) -> Vocabulary:

@@ -1,7 +1,9 @@
 """What a run or an answer is composed of."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from jax.sharding import Mesh
 from tokenizers import Tokenizer
@@ -30,6 +32,7 @@ class Towers:
     tokenizer: Tokenizer
     source: str  # where it is from, for errors
     passages: Encoder | None
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, for saving it again
 
     @property
     def encoder(self) -> Encoder:
@@ -46,6 +49,7 @@ class Reader:
     config: bart.BartConfig
     params: Params
     vocabulary: Vocabulary
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

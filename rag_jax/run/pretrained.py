@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from rag_jax import hub
-from rag_jax.data.tokenizers import Vocabulary, vocabulary
+from rag_jax.data.tokenizers import Vocabulary, read_vocabulary, vocabulary
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, reading, tokenizers
+from rag_jax.hub.described import Described
 from rag_jax.knowledge import manifest
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
@@ -34,7 +35,7 @@ def describe(
     stored.expect("rag")
     tower = configs.tower(stored.nested("question_encoder"), folder)
     generator = configs.generator(stored.nested("generator"))
-    words = read_words(folder / "generator_tokenizer")
+    words = read_words(folder)
     use = reading.describe(stored, model)
     told = to_decoding(reading.generation(folder, stored), words, str(folder), use.model)
     towers = _towers(source, passage_tower, tower)
@@ -128,11 +129,15 @@ def _united(
 
 def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
     """A model as transformers' RAG is to hold it."""
-    c, words = parts.config, parts.vocabulary
+    c, words, towers, reader = parts.config, parts.vocabulary, parts.towers, parts.reader
     generation = from_decoding(c.generator.start, c.decoding, words, c.generator.max_target)
     return hub.RagCheckpoint(
-        tower=hub.TowerCheckpoint(parts.towers.config, params.question_tower, parts.towers.tokenizer, "question"),
-        generator=hub.GeneratorCheckpoint(parts.reader.config, params.generator, words.tokenizer, generation),
+        tower=hub.TowerCheckpoint(
+            towers.config, params.question_tower, towers.tokenizer, "question", towers.tokenizer_settings
+        ),
+        generator=hub.GeneratorCheckpoint(
+            reader.config, params.generator, words.tokenizer, generation, reader.tokenizer_settings
+        ),
         reading=hub.Reading(
             c.model,
             c.retriever.num_docs,
@@ -144,12 +149,22 @@ def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
     )
 
 
-def read_words(folder: Path) -> Vocabulary:
-    """The vocabulary of a generator's folder. Raises `InputError` where there is none."""
-    tokenizer = tokenizers.read(folder)
-    if tokenizer is None:
+def read_words(source: Path) -> Vocabulary:
+    """The vocabulary of a generator: a checkpoint's or a workdir's folder, or a tokenizer.json with what is beside it.
+
+    Raises `InputError` where there is none.
+    """
+    if source.suffix == ".json" and (source.name != "tokenizer.json" or not source.exists()):
+        return read_vocabulary(source)
+    folder = source.parent if source.suffix == ".json" else source
+    path = folder / "config.json"
+    model = configs.read_config(folder) if path.exists() else Described(str(path), {})
+    if model.get("model_type") == "rag":
+        folder, model = folder / "generator_tokenizer", model.nested("generator")
+    stored = tokenizers.read(folder, model)
+    if stored is None:
         raise InputError(f"{folder}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
-    return vocabulary(tokenizer, str(folder))
+    return vocabulary(stored.tokenizer, str(folder))
 
 
 def _buckets(question: int, inputs: int) -> tuple[tuple[int, int], ...]:

@@ -1,11 +1,14 @@
-"""The generator's vocabulary: digits apart, pieces that join to what the whole would be, BART's special tokens."""
+"""The generator's vocabulary: digits apart, pieces that join to what the whole would be, BART's special tokens.
+
+What users write holds no special token, whatever it spells.
+"""
 
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from rag_jax.data.tokenizers import (
     Vocabulary,
@@ -14,6 +17,7 @@ from rag_jax.data.tokenizers import (
     pad,
     read_tokenizer,
     read_vocabulary,
+    reading_text,
     train_vocabulary,
 )
 from rag_jax.errors import InputError
@@ -69,8 +73,6 @@ def test_a_passage_without_title_has_no_slash(vocabulary: Vocabulary) -> None:
 
 def test_long_texts_keep_their_last_special_token() -> None:
     tokenizer = Tokenizer(models.WordLevel({str(i): i for i in range(10)} | {"[SEP]": 10}, unk_token="0"))
-    from tokenizers import pre_tokenizers, processors
-
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 10)])
     assert encode_texts(tokenizer, ["1 2 3 4", "5"], 3) == [[1, 2, 10], [5, 10]]
@@ -99,3 +101,72 @@ def test_bad_tokenizers_are_named(tmp_path: Path) -> None:
     Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(path))
     with pytest.raises(InputError, match=r"tokenizer\.json: no token <s>"):
         read_vocabulary(path)
+
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<mask>", "[SEP]", "[CLS]", "sep", "<extra one>"]
+SPELT = st.lists(st.sampled_from([*SPECIAL, " ", "a", "<", ">", "/", "\u2581", "  ", "{", "}", "word", "SEP"])).map(
+    "".join
+)
+
+
+def spelling(kind: str) -> Tokenizer:
+    """A tokenizer of every kind of model, whose special tokens are among its words or beside them."""
+    letters = sorted(set("abdeklmoprstwxSEPCLKM<>/[]{} \u2581"))
+    words = {token: i for i, token in enumerate(["<unk>", *SPECIAL, *letters, *(f"##{letter}" for letter in letters)])}
+    if kind == "Unigram":
+        scores = [(token, 0.0 if token in SPECIAL else -2.0) for token in words]
+        tokenizer = Tokenizer(models.Unigram(scores, 0, False))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    elif kind == "BPE":
+        tokenizer = Tokenizer(models.BPE(words, [], ignore_merges=True))
+    elif kind == "WordPiece":
+        tokenizer = Tokenizer(models.WordPiece(words, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    else:
+        tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit() if kind == "words" else None
+    tokenizer.add_special_tokens(["<unk>", *SPECIAL])
+    tokenizer.add_tokens([AddedToken("word", normalized=False)])
+    ends = [(token, words[token]) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return reading_text(tokenizer)
+
+
+KINDS = {kind: spelling(kind) for kind in ("Unigram", "BPE", "WordPiece", "words", "lines")}
+
+
+@settings(max_examples=300, deadline=None)
+@given(kind=st.sampled_from(sorted(KINDS)), text=SPELT)
+def test_no_text_has_a_special_token(kind: str, text: str) -> None:
+    tokenizer = KINDS[kind]
+    special = {tokenizer.token_to_id(token) for token in SPECIAL}
+    assert not special & set(tokenizer.encode(text, add_special_tokens=False).ids)
+    whole = tokenizer.encode(text)
+    assert [i for i in whole.ids if i in special] == [tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]")]
+    assert [whole.ids[0], whole.ids[-1]] == [tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]")]
+
+
+@settings(max_examples=200, deadline=None)
+@given(title=SPELT, text=SPELT)
+def test_no_text_of_a_user_controls_the_generator(vocabulary: Vocabulary, title: str, text: str) -> None:
+    special = {vocabulary.tokenizer.token_to_id(token) for token in SPECIAL[:4]}
+    (passage,), (prompt,) = vocabulary.passages([(title, text)], 1_000), vocabulary.prompts([text])
+    (target,), (prefix,) = vocabulary.targets([text]), vocabulary.prefixes([text])
+    assert [i for i in passage if i in special] == [passage[0]] == [vocabulary.bos]
+    for row in (prompt, target):
+        assert [i for i in row if i in special] == [row[-1]] == [vocabulary.eos]
+    assert not special & set(prefix)
+    assert vocabulary.text(target) == text.strip()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ordinary_words_that_were_added_stay_tokens(kind: str) -> None:
+    tokenizer = KINDS[kind]
+    assert tokenizer.token_to_id("word") in tokenizer.encode("a word<s>").ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reading_text_is_settled_once(kind: str) -> None:
+    tokenizer = KINDS[kind]
+    again = reading_text(Tokenizer.from_str(tokenizer.to_str()))
+    assert fingerprint(again) == fingerprint(reading_text(again)) == fingerprint(tokenizer)

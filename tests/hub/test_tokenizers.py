@@ -1,42 +1,25 @@
-"""A checkpoint's tokenizer gives the ids that transformers' own gives, whichever files it is in."""
-
-import json
-from pathlib import Path
+"""Which of a folder's files are a tokenizer, which are refused; see test_tokenizer_folders for what is made of them."""
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, BartTokenizer, BertTokenizer
+from transformers import AutoTokenizer
 
 from rag_jax.errors import InputError
 from rag_jax.hub import tokenizers
+from rag_jax.hub.tokenizers import Stored
+from tokenizer_folders import PIECES, changed, new_bert, old_bart, old_bert
 
 TEXTS = ["The cat sat.", "the CATS", "Café, cafe", " two  spaces ", "", "a <mask> [MASK] b", "東京 🙂", "</s><s>"]
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the The ##s cat café cafe sat . , a b two"
-BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
-PIECES = ["<s>", "<pad>", "</s>", "<unk>", *BYTES, "Ġt", "he", "Ġthe", "at"]
-MERGES = "#version: 0.2\nĠ t\nh e\nĠt he\na t\n"
-
-
-def old_bert(folder: Path, **settings) -> None:
-    """BERT's tokenizer as it was saved before there was a tokenizer.json."""
-    (folder / "vocab.txt").write_text(WORDS.replace(" ", "\n") + "\n")
-    if settings:
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-
-
-def old_bart(folder: Path) -> None:
-    """BART's tokenizer as it was saved before there was a tokenizer.json."""
-    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate([*PIECES, "<mask>"])}))
-    (folder / "merges.txt").write_text(MERGES)
+BERT, BART = {"model_type": "bert"}, {"model_type": "bart"}
 
 
 def ids(tokenizer: Tokenizer) -> list[list[int]]:
     return [tokenizer.encode(text).ids for text in TEXTS]
 
 
-def refusal(folder: Path) -> str:
+def refusal(folder, model=BERT) -> str:
     with pytest.raises(InputError) as complaint:
-        tokenizers.read(folder)
+        tokenizers.read(folder, model)
     message = str(complaint.value)
     assert "\n" not in message
     assert message.startswith(str(folder))
@@ -44,59 +27,52 @@ def refusal(folder: Path) -> str:
 
 
 def test_a_folder_without_a_tokenizer_has_none(tmp_path):
-    assert tokenizers.read(tmp_path) is None
-    assert tokenizers.read(tmp_path / "nowhere") is None
+    assert tokenizers.read(tmp_path, BART) is None  # AutoTokenizer makes one up
+    assert tokenizers.read(tmp_path / "nowhere", {}) is None
 
 
-@pytest.mark.parametrize("settings", [{}, {"do_lower_case": True}, {"do_lower_case": False}])
-def test_berts_older_files_give_the_ids_of_transformers(tmp_path, settings):
-    old_bert(tmp_path, **settings)
-    found = tokenizers.read(tmp_path)
-    assert ids(found) == BertTokenizer.from_pretrained(tmp_path)(TEXTS)["input_ids"]
-    lower = settings.get("do_lower_case", True)
-    words = "[CLS] the cat sat . [SEP]" if lower else "[CLS] The cat sat . [SEP]"
-    assert found.encode("The cat sat.").tokens == words.split()
-
-
-def test_barts_older_files_give_the_ids_of_transformers(tmp_path):
-    old_bart(tmp_path)
-    found = tokenizers.read(tmp_path)
-    assert ids(found) == BartTokenizer.from_pretrained(tmp_path)(TEXTS)["input_ids"]
-    assert found.encode(" the cat<mask>").tokens == ["<s>", "Ġthe", "Ġ", "c", "at", "<mask>", "</s>"]
-
-
-@pytest.mark.parametrize("older", [old_bert, old_bart])
-def test_what_is_written_of_an_older_tokenizer_is_read_by_transformers(tmp_path, older):
+@pytest.mark.parametrize(("older", "model"), [(old_bert, BERT), (old_bart, BART)])
+def test_roles_are_kept(tmp_path, older, model):
     older(tmp_path)
-    found = tokenizers.read(tmp_path)
-    tokenizers.write(tmp_path / "new", found)
+    tokenizers.write(tmp_path / "new", tokenizers.read(tmp_path, model))
     again = AutoTokenizer.from_pretrained(tmp_path / "new")
-    assert again(TEXTS)["input_ids"] == ids(found) == ids(tokenizers.read(tmp_path / "new"))
-    bert = older is old_bert
+    bert = model is BERT
     assert (again.pad_token, again.mask_token) == (("[PAD]", "[MASK]") if bert else ("<pad>", "<mask>"))
     assert (again.bos_token, again.eos_token) == ((None, None) if bert else ("<s>", "</s>"))
+    assert ("token_type_ids" in again(TEXTS)) == bert
+
+
+def test_a_tokenizer_that_was_learnt_here_gets_its_roles_by_name(tmp_path):
+    tokenizers.write(tmp_path, Stored(bart(PIECES), {"model_input_names": ["input_ids"], "model_max_length": 9}))
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert (again.pad_token, again.eos_token, again.cls_token, again.model_max_length) == ("<pad>", "</s>", "<s>", 9)
+    assert list(again("the")) == ["input_ids"]
 
 
 def test_todays_file_is_read_before_the_older_ones(tmp_path):
     old_bert(tmp_path)
+    (tmp_path / "config.json").unlink()
     tokenizer = bart(PIECES)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert ids(tokenizers.read(tmp_path)) == ids(tokenizer)
+    tokenizer.encode_special_tokens = True
+    assert ids(tokenizers.read(tmp_path, {}).tokenizer) == ids(tokenizer)
 
 
 def test_stored_padding_and_truncation_are_dropped(tmp_path):
     tokenizer = bart(PIECES)
+    tokenizer.encode_special_tokens = True
     before = ids(tokenizer)
     tokenizer.enable_padding(length=30)
     tokenizer.enable_truncation(3)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert ids(tokenizers.read(tmp_path)) == before != ids(tokenizer)
+    assert ids(tokenizers.read(tmp_path, {}).tokenizer) == before != ids(tokenizer)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": "1.0"}'])
 def test_a_tokenizer_that_cannot_be_read_is_refused(tmp_path, text):
     (tmp_path / "tokenizer.json").write_text(text)
-    assert "tokenizer.json: not a readable tokenizer" in refusal(tmp_path)
+    assert "tokenizer.json: not a readable tokenizer" in refusal(tmp_path, {})
+    assert "the tokenizer cannot be read (" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +92,32 @@ def test_older_files_that_are_damaged_or_missing_are_refused(tmp_path, older, fi
     (tmp_path / file).unlink(missing_ok=True)
     if content is not None:
         (tmp_path / file).write_bytes(content)
-    assert "the tokenizer cannot be read (" in refusal(tmp_path)
+    refusal(tmp_path, BERT if older is old_bert else BART)
+
+
+def test_the_file_that_is_missing_is_named(tmp_path):
+    old_bart(tmp_path)
+    assert "cannot be read (no vocab.txt); copy or download it again" in refusal(tmp_path, BERT)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tokenizer_class": "RagRetriever"},  # AutoTokenizer calls any class of transformers that is named
+        {"tokenizer_class": "AutoModel"},
+        {"tokenizer_class": "BertJapaneseTokenizer"},  # not of the tokenizers library
+        {"tokenizer_class": "WhisperTokenizer"},  # decodes in a way of its own
+        {"tokenizer_class": 5},
+        {"tokenizer_class": "Foreign", "auto_map": {"AutoTokenizer": ["foreign.Foreign", "foreign.Foreign"]}},
+    ],
+)
+def test_nothing_but_a_plain_tokenizer_is_run(tmp_path, settings):
+    new_bert(tmp_path / "bert")
+    changed(tmp_path / "bert", "tokenizer_config.json", **settings)
+    (tmp_path / "bert" / "foreign.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Foreign: pass\n")
+    (tmp_path / "bert" / "pytorch_model.bin").write_bytes(b"no weights")
+    refusal(tmp_path / "bert", {"model_type": "bert"} if "auto_map" not in settings else {})
+    assert not (tmp_path / "ran").exists()
 
 
 def bart(vocabulary: list[str], mask: bool = True) -> Tokenizer:
@@ -142,9 +143,9 @@ def test_a_mask_without_a_row_is_dropped_and_its_text_is_a_text():
     fitted = tokenizers.fitted(tokenizer, len(PIECES), "here")
     assert fitted.get_vocab_size() == len(PIECES)
     assert fitted.encode("<mask>").tokens == list("<mask>")
+    tokenizer.encode_special_tokens = True
     plain = [text for text in TEXTS if "<mask>" not in text]
     assert [fitted.encode(text).ids for text in plain] == [tokenizer.encode(text).ids for text in plain]
-    assert tokenizer.encode("<mask>").ids == [len(PIECES)]
 
 
 def test_special_tokens_beside_the_vocabulary_are_dropped_too():

@@ -1,0 +1,64 @@
+"""A template's special tokens are special, what fills it in is text, as if `tokenizers` had cut the whole."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
+
+from rag_jax.data import templates
+from rag_jax.data.tokenizers import Vocabulary, train_vocabulary
+
+WORDS = st.text("ab </s>{}.", max_size=12)
+
+
+@pytest.fixture(scope="module")
+def words() -> Vocabulary:
+    found = train_vocabulary(["a b ab ba . / the cat sat"] * 3, 300)
+    return found._replace(passage_template="{title}</s>{text}", question_template=" <mask> {question}<s>")
+
+
+def plain(words: Vocabulary) -> Tokenizer:
+    """The same tokenizer as transformers would use it: special tokens are found wherever they are spelt."""
+    return Tokenizer.from_str(words.tokenizer.to_str())
+
+
+def test_a_template_is_cut_at_its_special_tokens(words):
+    assert templates.cut("a</s><s> b", words.tokenizer) == ["a", words.eos, "", words.bos, " b"]
+    assert templates.cut("{title} / {text}", words.tokenizer) == ["{title} / {text}"]
+    assert templates.cut("", words.tokenizer) == [""]
+
+
+def test_the_longest_special_token_is_found(words):
+    tokenizer = plain(words)
+    tokenizer.add_special_tokens(["</s></s>"])
+    assert templates.cut("a</s></s>", tokenizer) == ["a", tokenizer.token_to_id("</s></s>"), ""]
+
+
+@pytest.mark.parametrize(("left", "right"), [(True, False), (False, True), (True, True)])
+def test_a_special_token_takes_the_spaces_that_it_takes_in_a_text(words, left, right):
+    tokenizer = plain(words)
+    tokenizer.add_special_tokens([AddedToken("<gap>", lstrip=left, rstrip=right, special=True)])
+    template = "a  <gap> b<gap>"
+    row = templates.filled(templates.cut(template, tokenizer))
+    whole = tokenizer.encode(template.replace("  ", " "), add_special_tokens=False).ids
+    assert templates.encode(tokenizer, [row]) == [whole]
+
+
+@settings(max_examples=200, deadline=None)
+@given(title=WORDS, text=WORDS, question=WORDS)
+def test_only_the_templates_tokens_are_special(words, title, text, question):
+    (passage,), (prompt,) = words.passages([(title, text)], 100), words.prompts([question])
+    special = [words.tokenizer.token_to_id(token) for token in ("<s>", "</s>", "<mask>", "<pad>")]
+    bos, eos, mask, _ = special
+    assert [i for i in passage if i in special] == [bos, *[eos] * bool(title)]
+    assert [i for i in prompt if i in special] == [mask, bos, eos]
+
+
+@settings(max_examples=200, deadline=None)
+@given(fields=st.lists(st.text("ab .{}", max_size=6), min_size=3, max_size=3))
+def test_where_nothing_spells_a_special_token_it_is_the_text_as_a_whole(words, fields):
+    title, text, question = fields[0] or "a", fields[1], fields[2]
+    (passage,), (prompt,) = words.passages([(title, text)], 100), words.prompts([question])
+    whole = f"{title}</s>{text} <mask> {question}<s>".replace("  ", " ")
+    ids = plain(words).encode(whole, add_special_tokens=False).ids
+    assert passage + prompt == [words.bos, *ids, words.eos]
