@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.hub import names
+from rag_jax.hub.tokenizers import Stored
+from rag_jax.hub.tokenizers import write as write_tokenizer
 from rag_jax.models import bert
 from rag_jax.run.config import Config, Data, Generator, Optimizer, Retriever
 
@@ -113,7 +115,7 @@ def write_tower(folder: Path) -> None:
     )
     config = bert.BertConfig(vocab_size=len(words), width=32, layers=1, heads=2, ffn_width=64, max_positions=16)
     folder.mkdir(parents=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_tokenizer(folder, Stored(tokenizer, {}))  # alone, transformers would read it as BERT's
     tensors = names.to_stored(bert.init(config, jax.random.key(1)), names.BERT)
     tensors["embeddings.word_embeddings.weight"] = 8 * tensors["embeddings.word_embeddings.weight"]  # words over places
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors")
