@@ -80,19 +80,19 @@ def locked(folder: Path, patient: Callable[[], bool] = lambda: False) -> Iterato
     Another writer is waited for as long as somebody is `patient`. Raises `BusyError` after that, and `InputError` for a
     folder that is no store's own.
     """
-    try:
-        handle = os.open(folder / MARKER, os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        told = f"has no {MARKER}, so it is not known to be a store's own"
-        raise InputError(f"{folder}: {told}; copy that too if it is a copy, or build one in another folder") from None
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+    handle = _open_marker(folder)
     try:
         _lock(handle, folder, patient)
         _check_links(folder)
         yield handle
     finally:
         os.close(handle)
+
+
+def check_own(folder: Path) -> None:
+    """Raises `InputError` for a folder that `locked` would refuse whoever else writes: before much is done in vain."""
+    os.close(_open_marker(folder))
+    _check_links(folder)
 
 
 def writable(folder: Path) -> bool:
@@ -114,7 +114,8 @@ def clear(folder: Path, kept: Callable[[str], bool]) -> None:
         for part in _entries(entry.path):
             own = re.fullmatch(rf"{shape}|\.{shape}\.\d+\.tmp", part.name) and part.is_dir(follow_symlinks=False)
             if own and not kept(f"{entry.name}/{part.name}"):
-                disk.delete_part(Path(part.path))
+                with suppress(OSError):  # what cannot be deleted is in nobody's way
+                    disk.delete_part(Path(part.path))
         with suppress(OSError):  # not empty
             os.rmdir(entry.path)
 
@@ -133,6 +134,16 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 def _shape(kind: str) -> str | None:
     """The names of the parts in a folder of a store; None for a folder that is none of its own."""
     return next((shape for kinds, shape in KINDS if kinds.fullmatch(kind)), None)
+
+
+def _open_marker(folder: Path) -> int:
+    try:
+        return os.open(folder / MARKER, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        told = f"has no {MARKER}, so it is not known to be a store's own"
+        raise InputError(f"{folder}: {told}; copy that too if it is a copy, or build one in another folder") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
 
 
 def _lock(handle: int, folder: Path, patient: Callable[[], bool]) -> None:

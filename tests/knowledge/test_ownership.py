@@ -6,13 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag_jax.errors import InputError
-from rag_jax.knowledge import building, living, manifest, ownership
+from rag_jax.knowledge import building, disk, living, manifest, ownership
+from rag_jax.knowledge.engines import kept
 from rag_jax.knowledge.store import open_store
 from stores import MORE, PASSAGES, encoder, reads
 
@@ -174,7 +176,27 @@ def test_a_copy_without_its_mark_is_read_but_not_changed(tmp_path: Path) -> None
         living.add(tmp_path / "index", MORE, encoder())
     store = open_store(tmp_path / "index", encoder(), reads())
     assert store.ids.shape[0] == len(PASSAGES)
+    with mock.patch.object(kept.BM25, "build") as built, pytest.raises(InputError, match=r"has no rag-jax\.store"):
+        kept.keep_bm25(store)
+    assert not built.called, "nothing is done in vain"
     assert tree(tmp_path) == before
+
+
+def test_what_cannot_be_deleted_hinders_nobody(tmp_path: Path, monkeypatch) -> None:
+    def denied(part: Path) -> None:
+        raise PermissionError(part)
+
+    folder = tmp_path / "index"
+    building.build(folder, PASSAGES, encoder(), reads())
+    building.build(tmp_path / "other", PASSAGES[:9], encoder(), reads())
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "delete_part", denied)
+        living.swap(folder, tmp_path / "other")
+        living.add(folder, MORE, encoder())
+    assert (folder / "vectors" / "000000").is_dir()
+    assert list(open_store(folder, encoder(), reads()).living()) == PASSAGES[:9] + MORE
+    living.remove(folder, ["p1"])
+    assert not (folder / "vectors" / "000000").exists()
 
 
 def test_a_refused_build_leaves_nothing_and_a_crash_leaves_a_place_to_build_in(tmp_path: Path) -> None:
@@ -225,8 +247,6 @@ HOLD += "with ownership.locked(Path(sys.argv[1])): print('held', flush=True); sy
 
 
 def test_every_writer_is_refused_in_a_line_while_another_process_writes(tmp_path: Path, monkeypatch) -> None:
-    from rag_jax.knowledge.engines import kept
-
     folder = tmp_path / "index"
     building.build(folder, PASSAGES, encoder(), None)
     monkeypatch.setattr(ownership, "PATIENCE", 0.05)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rag_jax.errors import InputError
-from rag_jax.knowledge import manifest
+from rag_jax.knowledge import manifest, ownership
 from rag_jax.knowledge.engines.bm25 import BM25
 from rag_jax.knowledge.engines.device import DeviceIndex
 from rag_jax.knowledge.engines.faiss_index import FaissIndex
@@ -46,7 +46,11 @@ def from_passages(store: Store) -> Queries:
 
 
 def keep_faiss(store: Store, factory: str, queries: Queries) -> Manifest:
-    """Build an index of FAISS over a store's vectors, measure it, and keep it."""
+    """Build an index of FAISS over a store's vectors, measure it, and keep it.
+
+    Raises `InputError` for a store that cannot be written, before anything is built, and for one that has changed.
+    """
+    ownership.check_own(_folder(store))
     sample, _ = sample_queries(store.vectors, TRAINING, 1)
     built = FaissIndex.build(store.vectors.blocks(BLOCK), factory, sample)
     found = measured(replace(built, alive=store.alive), store, queries)
@@ -58,12 +62,14 @@ def keep_faiss(store: Store, factory: str, queries: Queries) -> Manifest:
 
 
 def keep_bm25(store: Store) -> Manifest:
-    """Count a store's words, and keep that."""
+    """Count a store's words, and keep that. Raises as `keep_faiss`."""
+    ownership.check_own(_folder(store))
     return _keep(store, "bm25", {"rows": store.size}, BM25.build(store.passages).save)
 
 
 def measure_precision(store: Store, precision: Precision, queries: Queries) -> Manifest:
-    """Measure the search on the device with vectors in fewer bits; nothing is built."""
+    """Measure the search on the device with vectors in fewer bits; nothing is built. Raises as `keep_faiss`."""
+    ownership.check_own(_folder(store))
     found = measured(DeviceIndex.of(store, Placement(precision=precision)), store, queries)
     return _keep(store, precision, {"rows": store.size, "recall": found})
 
