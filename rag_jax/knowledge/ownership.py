@@ -43,7 +43,7 @@ def check_place(folder: Path) -> None:
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); name another place for the store") from None
     if names and MARKER not in names:
-        raise InputError(f"{folder}: holds {names[0]}, which is no store's; name a new folder, or an empty one")
+        raise InputError(f"{folder}: not a knowledge store, and holds {names[0]}; name a new folder or an empty one")
 
 
 def claim(folder: Path) -> None:
@@ -140,7 +140,7 @@ def _open_marker(folder: Path) -> int:
     try:
         return os.open(folder / MARKER, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
-        told = f"has no {MARKER}, so it is not known to be a store's own"
+        told = f"has no {MARKER}, so nobody can tell that it is a store's own"
         raise InputError(f"{folder}: {told}; copy that too if it is a copy, or build one in another folder") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
@@ -159,14 +159,14 @@ def _lock(handle: int, folder: Path, patient: Callable[[], bool]) -> None:
     with suppress(OSError):
         if os.path.samestat(os.fstat(handle), os.stat(folder / MARKER)):
             return
-    raise InputError(f"{folder}: was given back by another process meanwhile; run it again")
+    raise InputError(f"{folder}: another process gave it up just now; run it again")
 
 
 def _check_links(folder: Path) -> None:
     for entry in _entries(folder):
         if entry.is_symlink() and _shape(entry.name):
-            told = "a link, and a store writes into no folder but its own"
-            raise InputError(f"{entry.path}: {told}; put what it names in its place, or link the whole store")
+            told = "a link, and a store writes only into folders of its own"
+            raise InputError(f"{entry.path}: {told}; move what it names into its place, or link the whole store")
 
 
 def _give_back(folder: Path, missing: list[Path]) -> None:

@@ -153,7 +153,9 @@ def test_a_folder_of_parts_that_is_a_link_is_not_written_to_and_can_be_read(kind
         lambda: living.add(folder, MORE, encoder()),
         lambda: building.build(folder, PASSAGES, encoder(), reads()),
     ):
-        with pytest.raises(InputError, match=f"{kind}: a link, .*; put what it names in its place, or link the whole"):
+        with pytest.raises(
+            InputError, match=f"{kind}: a link, .*; move what it names into its place, or link the whole"
+        ):
             act()
     assert tree(tmp_path) == before
     assert len(open_store(folder, encoder(), reads())) == 49
@@ -197,6 +199,22 @@ def test_what_cannot_be_deleted_hinders_nobody(tmp_path: Path, monkeypatch) -> N
     assert list(open_store(folder, encoder(), reads()).living()) == PASSAGES[:9] + MORE
     living.remove(folder, ["p1"])
     assert not (folder / "vectors" / "000000").exists()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "building.json"])
+def test_a_file_that_is_replaced_is_not_written_through_a_link(name: str, tmp_path: Path) -> None:
+    folder, mine = tmp_path / "index", tmp_path / "mine.txt"
+    write(mine)
+    building.build(folder, PASSAGES, encoder(), None)
+    (folder / f".{name}.{os.getpid()}.tmp").symlink_to(mine)
+    (folder / "building.json").symlink_to(mine)
+    with pytest.raises(InputError, match=r"cannot be written \(File exists\)|building\.json: damaged"):
+        building.build(folder, MORE, encoder(), None)
+    (folder / "building.json").unlink()
+    with pytest.raises(InputError, match=r"cannot be written \(File exists\)"):
+        building.build(folder, MORE, encoder(), None)
+    assert mine.read_text() == "mine"
+    assert list(open_store(folder, encoder(), None).living()) == PASSAGES
 
 
 def test_a_refused_build_leaves_nothing_and_a_crash_leaves_a_place_to_build_in(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_an_index_is_not_built_among_other_things_and_nothing_is_written(tmp_pat
     (tmp_path / "runs" / "first" / "checkpoints").mkdir(parents=True)
     wrong = changed(data=Data(tmp_path / "passages.jsonl", index=tmp_path / "runs"))
     with pytest.raises(
-        InputError, match=r"runs: holds first, which is no store's; name a new folder, or an empty one$"
+        InputError, match=r"runs: not a knowledge store, and holds first; name a new folder or an empty one$"
     ):
         checks.check(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
