@@ -12,6 +12,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -25,19 +26,22 @@ from rag_jax.evaluation import evaluate
 from rag_jax.rag import RAG, restore_params
 from rag_jax.run import config as configs
 from rag_jax.run import devices, dryrun, speed
-from rag_jax.run.assembly import assemble, read_corpus, required
-from rag_jax.run.checkpoints import Checkpoints
+from rag_jax.run.assembly import assemble, keep_vocabulary, opened, prepare, read_corpus, required
+from rag_jax.run.checkpoints import Checkpoints, saved_place
 from rag_jax.run.checks import check
 from rag_jax.run.collapse import Watchdog
 from rag_jax.run.config import Config
 from rag_jax.run.course import begin, kept, not_finite, rate
 from rag_jax.run.examples import tokenize_pairs
 from rag_jax.run.feed import Given, feed
+from rag_jax.run.files import write_whole
 from rag_jax.run.journal import Journal, Silent, seconds_trained
+from rag_jax.run.made_of import MadeOf, check_same, index, made_of
 from rag_jax.run.parts import Parts
 from rag_jax.run.recipes import learning_rates
 from rag_jax.run.stopping import Stopping
 from rag_jax.run.window import Window
+from rag_jax.run.workdir import CONFIG, locked
 from rag_jax.run.writers import TensorBoard, Wandb, Writer
 from rag_jax.types import RagParams
 
@@ -70,11 +74,12 @@ def main(arguments: list[str]) -> None:
 def run(config: Config, workdir: Path) -> tuple[RAG, dict]:
     """Train as `config` says, evaluate, and write results.json: the model, and what that file holds."""
     questions = read_questions(required(config.data.evaluation, "data.evaluation"))
-    rag = fit(config, workdir)
-    results = measure(rag, questions)
-    if devices.is_first():
-        results |= {"train_seconds": seconds_trained(workdir)}
-        (workdir / evaluate.RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    with alone(config, workdir):
+        rag = fit_alone(config, workdir)
+        results = measure(rag, questions)
+        if devices.is_first():
+            results |= {"train_seconds": seconds_trained(workdir)}
+            write_whole(workdir / evaluate.RESULTS, json.dumps(results, indent=2) + "\n")
     return rag, results
 
 
@@ -83,23 +88,42 @@ def fit(config: Config, workdir: Path) -> RAG:
 
     Nothing that it was trained on is needed, nor looked at, where the training has come to its end before.
     """
+    with alone(config, workdir):
+        return fit_alone(config, workdir)
+
+
+def alone(config: Config, workdir: Path) -> AbstractContextManager[None]:
+    """The workdir for this run alone, of several processes by the first. Refuses what is no workdir of this config."""
     check(config, workdir)
+    return locked(workdir) if devices.is_first() else nullcontext()
+
+
+def fit_alone(config: Config, workdir: Path) -> RAG:
+    """`fit`, in a workdir where nobody else trains."""
+    changed = check(config, workdir)  # again: another run may have been there until now
     judged = questions_to_judge(config)
     devices.keep_programs(config)
     rag = finished(config, workdir)
     if rag is not None:
         rag.check(judged)
         if devices.is_first():
-            configs.write(config, workdir / "config.json")
+            tell(changed)
+            configs.write(config, workdir / CONFIG)
         return rag
     questions = read_questions(required(config.data.train, "data.train"))
-    parts = assemble(config, workdir, read_corpus(config), tell_encoded)
-    examples = tokenize_pairs(parts, questions, console)
-    first = first_params(parts)
-    RAG(parts, first).check(judged)
+    prepared, place = prepare(config, workdir, read_corpus(config)), saved_place(workdir)
+    examples = tokenize_pairs(prepared, questions, console)
+    RAG(prepared, prepared.first).check(judged)
+    start = start_params(prepared, begun=place is not None)
+    depends = check_same(place, made_of(prepared, questions, start), config, workdir)
+    parts = opened(prepared, workdir, tell_encoded)
+    if parts.store is not prepared.store:
+        depends = check_same(place, depends | index(parts), config, workdir)
     if devices.is_first():
-        configs.write(config, workdir / "config.json")
-    return train(parts, first, examples, workdir, judged)
+        tell(changed)
+        keep_vocabulary(parts, workdir)
+        configs.write(config, workdir / CONFIG)
+    return train(parts, start or parts.first, examples, workdir, depends, judged)
 
 
 def questions_to_judge(config: Config) -> list[Question]:
@@ -119,11 +143,19 @@ def finished(config: Config, workdir: Path) -> RAG | None:
     parts, checkpoints = assemble(config, workdir), Checkpoints(workdir)
     params = checkpoints.params_at(config.steps, parts.first)
     checkpoints.close()
+    check_same(saved_place(workdir), index(parts), config, workdir)
     return None if params is None else RAG(parts, params)
 
 
-def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, judged: Sequence[Question] = ()) -> RAG:
-    """The loop: one compiled step from state to state, retrieval included."""
+def train(
+    parts: Parts,
+    first: RagParams,
+    examples: Examples,
+    workdir: Path,
+    depends: MadeOf,
+    judged: Sequence[Question] = (),
+) -> RAG:
+    """The loop: one compiled step from state to state, retrieval included; checkpoints say what it `depends` on."""
     config, checkpoints = parts.config, Checkpoints(workdir)
     state, place = begin(parts, first, checkpoints)
     step = devices.compiled_first(devices.jitted(partial(training.train_step, parts.recipe), parts.mesh, state))
@@ -158,7 +190,7 @@ def train(parts: Parts, first: RagParams, examples: Examples, workdir: Path, jud
             due = number % config.save_every == 0 and not window.skips()  # lest bad steps push good ones out
             if due or last or stop:
                 with clock("save"):
-                    checkpoints.save(state, kept(parts, drawn, window, watchdog))
+                    checkpoints.save(state, kept(depends, drawn, window, watchdog))
             if stop and not last:
                 checkpoints.close()
                 raise stopping.stopped(number, workdir)
@@ -204,6 +236,7 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
         "questions": len(questions),
         "questions_cut": rag.check(questions),
         "evaluated_on": fingerprint(questions),
+        "steps": config.steps,
         "model": config.model,
         "decoder": config.decoding.chosen() or "greedy",
         "num_docs": parts.num_docs,
@@ -220,10 +253,18 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
     return results
 
 
-def first_params(parts: Parts) -> RagParams:
-    """Where training starts: the towers and the generator as given, or what another run ended with."""
-    start = parts.config.start_from
-    return parts.first if start is None else restore_params(start, parts)
+def start_params(parts: Parts, begun: bool) -> RagParams | None:
+    """What another run ended with, where this one starts from it; one that has begun does not need it any more."""
+    source = parts.config.start_from
+    if source is None or (begun and not (source / "checkpoints").is_dir()):
+        return None
+    return restore_params(source, parts)
+
+
+def tell(lines: Sequence[str]) -> None:
+    """What has changed since the run was begun."""
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def tell_encoded(done: int, of: int) -> None:

@@ -173,6 +173,7 @@ def test_what_cannot_be_used_is_one_line(towns: Config, tmp_path: Path, changed:
     with pytest.raises(InputError, match=what) as caught:
         train.run(spoil(towns, tmp_path, **changed), tmp_path / "run")
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_passages_than_there_are_is_refused(towns: Config, tmp_path: Path) -> None:

@@ -54,6 +54,11 @@ class Store:
         """Whether there is no knowledge in it; see `closed_book`."""
         return self.size == 1 and self.passages[0] == NOTHING
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether there is nothing in it for a generator to read."""
+        return self.ids.shape[1] == 0
+
     @cached_property
     def alive(self) -> Bool[np.ndarray, " N"]:
         """The rows that hold a passage."""
@@ -100,6 +105,12 @@ def from_vectors(passages: Sequence[Passage], vectors: Float[np.ndarray, "N D"],
     """A store, in memory, of passages that have their vectors already."""
     ids, lengths = reads.tokens(passages)
     return Store(Texts([as_table(passages)]), Rows([vectors]), Rows([ids], reads.vocabulary.pad), Rows([lengths]))
+
+
+def bare(passages: Sequence[Passage]) -> Store:
+    """Passages without vectors and tokens: a store that is still to be built, its rows known by their ids."""
+    nothing, lengths = np.zeros((len(passages), 0), np.float32), np.zeros(len(passages), np.int32)
+    return Store(Texts([as_table(passages)]), Rows([nothing]), Rows([nothing.astype(np.uint16)]), Rows([lengths]))
 
 
 def closed_book(width: int, vocabulary: Vocabulary) -> Store:

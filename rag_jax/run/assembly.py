@@ -1,7 +1,7 @@
 """From a config to the parts of a run: networks and their first parameters, tokenizers, the knowledge store."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -17,32 +17,59 @@ from rag_jax.knowledge.encoder import Encoder
 from rag_jax.knowledge.existing import read_existing
 from rag_jax.knowledge.passages import Passage, read_passages, split_passages
 from rag_jax.knowledge.reads import Reads
-from rag_jax.knowledge.store import Store, closed_book, from_vectors, open_store
+from rag_jax.knowledge.store import Store, bare, closed_book, from_vectors, open_store
 from rag_jax.models import bart, bert
 from rag_jax.run import lengths
 from rag_jax.run.config import Config
+from rag_jax.run.files import write_whole
 from rag_jax.run.parts import Parts, Reader, Towers
 from rag_jax.run.pretrained import read_words
 from rag_jax.types import Params
 
+TOKENIZER = "tokenizer.json"  # in the workdir
 
-def assemble(
-    config: Config,
-    workdir: Path,
-    corpus: list[Passage] | None = None,
-    encoded: Callable[[int, int], None] = lambda done, of: None,
-) -> Parts:
-    """Everything that a run's `config` names, opened, checked and put together.
 
-    With a corpus (`read_corpus`), the generator's vocabulary and the knowledge store are made on first use, and
-    `encoded` hears how many passages have their vectors after each twentieth of them. Without one they must be there.
+def assemble(config: Config, workdir: Path) -> Parts:
+    """Everything that a run's `config` names and its workdir keeps, opened, checked and put together.
+
     Raises `InputError` for whatever is missing or does not fit.
     """
-    towers, reader = read_towers(config), read_reader(config, workdir / "tokenizer.json", corpus or [])
-    kept = workdir / "tokenizer.json"
-    if not kept.exists() and jax.process_index() == 0:
-        reader.vocabulary.tokenizer.save(str(kept))
-    return Parts(config, towers, reader, _store(config, workdir, corpus, towers, reader, encoded))
+    return opened(prepare(config, workdir, []), workdir)
+
+
+def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Parts:
+    """The parts of a run as far as nothing has to be written for them: what cannot be used is found here.
+
+    The generator's vocabulary is learnt where there is none yet. A store that is there holds no tokens; one that is
+    still to be built of a corpus (`read_corpus`) holds its passages only. `opened` completes it. Raises `InputError`
+    for whatever is missing or does not fit.
+    """
+    towers, reader = read_towers(config), read_reader(config, workdir / TOKENIZER, corpus)
+    return Parts(config, towers, reader, _found(config, workdir, corpus, towers, reader))
+
+
+def opened(parts: Parts, workdir: Path, encoded: Callable[[int, int], None] = lambda done, of: None) -> Parts:
+    """The parts of a run with their store as training reads it, built or tokenised on first use.
+
+    `encoded` hears how many passages have their vectors after each twentieth of them. Raises `InputError` for what
+    cannot be written.
+    """
+    if not parts.store.is_bare:
+        return parts
+    folder = _folder(parts.config, workdir)
+    if parts.store.manifest is not None:
+        store = open_index(folder, parts.config, parts.towers, parts.reader)
+    else:
+        corpus = list(parts.store.passages)
+        store = build(folder, corpus, parts.towers.encoder, parts.reads, _by_twentieths(len(corpus), encoded))
+        store = _holding(corpus, store, folder, parts.config)  # unless it was begun before, of another corpus
+    return dataclasses.replace(parts, store=store)
+
+
+def keep_vocabulary(parts: Parts, workdir: Path) -> None:
+    """Write the generator's vocabulary into the workdir, where none is yet: whoever answers from there reads it."""
+    if not (workdir / TOKENIZER).exists():
+        write_whole(workdir / TOKENIZER, parts.vocabulary.tokenizer.to_str(pretty=True))
 
 
 def compose(config: Config) -> Parts:
@@ -161,32 +188,39 @@ def read_corpus(config: Config) -> list[Passage]:
     return passages
 
 
-def _store(
-    config: Config,
-    workdir: Path,
-    corpus: list[Passage] | None,
-    towers: Towers,
-    reader: Reader,
-    encoded: Callable[[int, int], None],
-) -> Store:
-    """The run's knowledge store, built from the corpus where it is missing."""
+def _found(config: Config, workdir: Path, corpus: list[Passage], towers: Towers, reader: Reader) -> Store:
+    """The run's knowledge store as it is, without tokens, or the corpus that it is to be built of."""
     if config.data.is_closed_book:
         return closed_book(towers.config.vector_width, reader.vocabulary)
-    folder, reads = config.data.index or workdir / "index", Reads(reader.vocabulary, config.generator.max_passage)
-    if not corpus or (folder / manifest.FILE).exists():
-        store = open_index(folder, config, towers, reader)
-        if corpus and store.passages != corpus:
-            raise InputError(f"{folder}: holds other passages than {config.data.passages}; name another data.index")
-        return store
+    folder = _folder(config, workdir)
+    if corpus and not (folder / manifest.FILE).exists():
+        return bare(corpus)
+    store = open_index(folder, config, towers, reader, tokens=False)
+    return _holding(corpus, store, folder, config) if corpus else store
+
+
+def _holding(corpus: Sequence[Passage], store: Store, folder: Path, config: Config) -> Store:
+    """The store, if it holds the corpus and nothing else."""
+    if len(corpus) != len(store) or any(a != b for a, b in zip(store.living(), corpus, strict=True)):
+        raise InputError(f"{folder}: holds other passages than {config.data.passages}; name another data.index")
+    return store
+
+
+def _folder(config: Config, workdir: Path) -> Path:
+    return config.data.index or workdir / "index"
+
+
+def _by_twentieths(count: int, encoded: Callable[[int, int], None]) -> Callable[[int], None]:
+    """Tells how many of `count` are done, after each twentieth of them."""
     done = 0
 
-    def tell(count: int) -> None:
+    def tell(more: int) -> None:
         nonlocal done
-        done += count
-        if 20 * (done - count) // len(corpus) != 20 * done // len(corpus):
-            encoded(done, len(corpus))
+        done += more
+        if 20 * (done - more) // count != 20 * done // count:
+            encoded(done, count)
 
-    return build(folder, corpus, towers.encoder, reads, tell)
+    return tell
 
 
 def fitting(store: Store, towers: Towers, where: str) -> Store:
@@ -197,10 +231,13 @@ def fitting(store: Store, towers: Towers, where: str) -> Store:
     return store
 
 
-def open_index(path: Path, config: Config, towers: Towers, reader: Reader) -> Store:
-    """An index that exists: a store of this library, or one in a layout that `rag_jax.knowledge.existing` reads."""
+def open_index(path: Path, config: Config, towers: Towers, reader: Reader, tokens: bool = True) -> Store:
+    """An index that exists: a store of this library, or one in a layout that `rag_jax.knowledge.existing` reads.
+
+    Without `tokens` nothing is written into a store whose passages this generator has not read yet.
+    """
     reads = Reads(reader.vocabulary, config.generator.max_passage)
     if (path / manifest.FILE).exists() or (path / unfinished.FILE).exists() or not path.exists():
-        return fitting(open_store(path, towers.passages, reads), towers, str(path))
+        return fitting(open_store(path, towers.passages, reads if tokens else None), towers, str(path))
     found = read_existing(path, towers.config.vector_width)
     return from_vectors(found.passages, found.vectors, reads)

@@ -5,6 +5,7 @@ what the host must know to go on, as JSON.
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from rag_jax.errors import InputError, warn
 from rag_jax.types import RagParams
 
 Place = dict[str, Any]
-"""Where the host stood, as JSON: the input's position, metrics not yet written, the index's version."""
+"""Where the host stood, as JSON: the input's position, metrics not yet written, and what the run depends on."""
 
 
 class Checkpoints:
@@ -130,6 +131,18 @@ class Checkpoints:
 
     def _restore(self, step: int, **items: Any) -> Any:
         return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+
+def saved_place(workdir: Path) -> Place | None:
+    """Where the run in a workdir stood at its newest checkpoint that says so; None where none does.
+
+    Each process reads it for itself: orbax's manager would make the folder, and wait for the other processes.
+    """
+    saved = (each for each in (workdir / "checkpoints").glob("*") if each.name.isdigit())
+    for folder in sorted(saved, key=lambda each: int(each.name), reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((folder / "place" / "metadata").read_text(encoding="utf-8"))
+    return None
 
 
 def _wanted(shapes: PyTree, shardings: PyTree | None) -> ocp.args.StandardRestore:

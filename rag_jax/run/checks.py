@@ -1,7 +1,6 @@
 """What is refused before anything is read at length, compiled or written: numbers that make no run, a wrong workdir."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -15,9 +14,11 @@ from rag_jax.knowledge import manifest, ownership
 from rag_jax.run import config as configs
 from rag_jax.run import devices
 from rag_jax.run.config import Config
+from rag_jax.run.made_of import MOVED
+from rag_jax.run.workdir import CONFIG, check_ownership
 
 FREE = (
-    # these may change when a run goes on: they change what it costs, what is told and how it is judged, not its course
+    # these may change when a run is resumed: what it costs, what is told and how it is judged, not what is learnt
     "mesh",
     "watch",
     "decoding",
@@ -25,6 +26,7 @@ FREE = (
     "data.evaluation",
     "data.long_questions",  # training that refused them has none; without them it refuses what it had cut
     "closed_book",
+    "log_every",
     "save_every",
     "eval_every",
     "eval_batch",
@@ -50,20 +52,15 @@ BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
 )
 
 
-def check(config: Config, workdir: Path) -> None:
-    """Refuse what cannot be run. Raises `InputError`."""
+def check(config: Config, workdir: Path) -> list[str]:
+    """Refuse what cannot be run. What has changed since the run was begun, a line each. Raises `InputError`."""
     check_numbers(config)
     devices.check(config)
-    check_course(config, workdir / "config.json")
+    check_ownership(workdir)
     check_together(config, workdir)
     if config.data.passages is not None and not config.data.is_closed_book:
         check_index(config.data.index or workdir / "index")
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{workdir}: cannot be made ({error.strerror}); choose another --workdir") from None
-    if not os.access(workdir, os.W_OK):
-        raise InputError(f"{workdir}: cannot be written; choose another --workdir")
+    return check_course(config, workdir / CONFIG)
 
 
 def check_numbers(config: Config) -> None:
@@ -100,19 +97,24 @@ def check_numbers(config: Config) -> None:
         raise InputError(f"{told}; give a question fewer tokens than the whole input")
 
 
-def check_course(config: Config, path: Path) -> None:
-    """Refuse to go on with a run whose config said otherwise, key by key, unless the key may change."""
+def check_course(config: Config, path: Path) -> list[str]:
+    """Refuse to resume a run whose config said otherwise, key by key, unless the key may change: those are told."""
     if not path.exists():
-        return
-    was = dict(_values(configs.load(path)))
-    changed = [
-        f"{name} was {was[name]!r}, is {value!r}"
-        for name, value in _values(config)
-        if was[name] != value and not any(f"{name}.".startswith(f"{each}.") for each in FREE)
-    ]
-    if changed:
+        return []
+    was, refused, told = dict(_values(configs.load(path))), [], []
+    for name, value in _values(config):
+        if was[name] == value:
+            continue
+        if name == "steps" and value > was[name]:
+            told.append(f"steps: {was[name]} before, {value} now{RATES_TO_COME}")
+        elif _among(name, (*FREE, *MOVED)):
+            told.append(f"{name}: {was[name]} before, {value} now")
+        else:
+            refused.append(f"{name} was {was[name]!r}, is {value!r}")
+    if refused:
         remedy = "set it back, or choose another --workdir"
-        raise InputError(f"{path}: belongs to a run with another config ({'; '.join(changed)}); {remedy}")
+        raise InputError(f"{path}: belongs to a run with another config ({'; '.join(refused)}); {remedy}")
+    return told
 
 
 def check_together(config: Config, workdir: Path) -> None:
@@ -136,7 +138,13 @@ def check_index(folder: Path) -> None:
 def _values(config: Config) -> Iterator[tuple[str, Any]]:
     """Every dotted name with its value."""
     for name in configs.names():
-        value: Any = config
-        for each in name.split("."):
-            value = getattr(value, each)
+        value = configs.value(config, name)
         yield name, str(value) if isinstance(value, Path) else value
+
+
+def _among(name: str, keys: Iterable[str]) -> bool:
+    """Whether a key is one of some, or below one of them."""
+    return any(f"{name}.".startswith(f"{each}.") for each in keys)
+
+
+RATES_TO_COME = "; the learning rate decays towards the new end from here on, as it did towards the old one before"

@@ -6,6 +6,7 @@ A config file is Python and ends with `config = Config(...)`. Every field can be
 
 import dataclasses
 import difflib
+import functools
 import json
 import runpy
 import types
@@ -18,6 +19,7 @@ from typing import Any, Literal
 from rag_jax.errors import InputError
 from rag_jax.run.arguments import parse
 from rag_jax.run.decoders import Decoding
+from rag_jax.run.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,11 @@ def names(kind: type = Config, prefix: str = "") -> Iterator[str]:
             yield prefix + each.name
 
 
+def value(config: Config, name: str) -> Any:
+    """What a config has under a dotted name."""
+    return functools.reduce(getattr, name.split("."), config)
+
+
 def relocate(config: Config, old: Path, new: Path) -> Config:
     """The config with every path below `old` put below `new`."""
 
@@ -213,9 +220,7 @@ def relocate(config: Config, old: Path, new: Path) -> Config:
 
 def write(config: Config, path: Path) -> None:
     """Write the resolved config as JSON."""
-    side = path.with_name(f".{path.name}.tmp")  # whoever kills this process finds the old one or the new one
-    side.write_text(json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n", encoding="utf-8")
-    side.replace(path)
+    write_whole(path, json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
 
 
 def load(path: Path) -> Config:

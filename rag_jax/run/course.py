@@ -3,7 +3,6 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,8 @@ from rag_jax.run import devices
 from rag_jax.run.checkpoints import Checkpoints, Place
 from rag_jax.run.collapse import Watchdog
 from rag_jax.run.feed import Drawn
+from rag_jax.run.files import write_whole
+from rag_jax.run.made_of import MadeOf
 from rag_jax.run.parts import Parts
 from rag_jax.run.window import Fetched, Window
 from rag_jax.types import RagParams
@@ -26,17 +27,13 @@ IDS_TOLD = 16  # of the questions of a batch, in an error's one line
 
 
 def begin(parts: Parts, first: RagParams, checkpoints: Checkpoints) -> tuple[TrainState, Place]:
-    """The newest state that was saved, and where the host stood; or the first state, made of given parameters.
-
-    Raises `InputError` where the index is another than the one that the run was trained on so far.
-    """
+    """The newest state that was saved, and where the host stood; or the first state, made of given parameters."""
     init = partial(training.init, parts.recipe)
     seed = parts.config.seed
     shapes = jax.eval_shape(lambda params: init(params, jax.random.key(seed)), first)
     shardings = devices.shardings(shapes, parts.mesh)
     found = checkpoints.restore(shapes, shardings)
     if found is not None:
-        _check_index(parts, found[1]["index"], checkpoints.folder)
         return found
     params = checkpoints.restore_params(first) or first
     place = {"input": None, "window": [], "watchdog": None}
@@ -46,13 +43,13 @@ def begin(parts: Parts, first: RagParams, checkpoints: Checkpoints) -> tuple[Tra
     return make(devices.put(params, shardings.params)), place
 
 
-def kept(parts: Parts, drawn: Drawn, window: Window, watchdog: Watchdog) -> Place:
+def kept(made_of: MadeOf, drawn: Drawn, window: Window, watchdog: Watchdog) -> Place:
     """What the host must know to go on behind the batch that was drawn last."""
     return {
         "input": drawn.place,
         "window": window.state(),
         "watchdog": watchdog.state(),
-        "index": _index(parts),
+        "made_of": made_of,
     }
 
 
@@ -67,7 +64,7 @@ def not_finite(examples: Examples, bad: Fetched, workdir: Path) -> InputError:
     ids = [examples.ids[i] for i in drawn.examples]
     path = workdir / "not_finite.json"
     if devices.is_first():
-        path.write_text(json.dumps({"step": step, "questions": ids}) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps({"step": step, "questions": ids}) + "\n")
     more = f" and {len(ids) - IDS_TOLD} more: {path}" if len(ids) > IDS_TOLD else ""
     told = ", ".join(map(repr, ids[:IDS_TOLD])) + more
     what = (
@@ -77,20 +74,3 @@ def not_finite(examples: Examples, bad: Fetched, workdir: Path) -> InputError:
         "look at these questions, or begin another --workdir with lower learning rates; no checkpoint is made of them"
     )
     return InputError(f"{what}; {remedy}")
-
-
-def _index(parts: Parts) -> dict[str, Any]:
-    """Which version of which knowledge store the run reads."""
-    manifest = parts.store.manifest
-    if manifest is None:
-        return {"passages": len(parts.store)}
-    return {"passages": len(parts.store), "version": manifest.version, "tower": manifest.tower.get("fingerprint")}
-
-
-def _check_index(parts: Parts, was: dict[str, Any], folder: Path) -> None:
-    now = json.loads(json.dumps(_index(parts)))
-    if now != was:
-        changed = ((name, was.get(name), value) for name, value in now.items() if was.get(name) != value)
-        told = ", ".join(f"{name} {then} then, {value} now" for name, then, value in changed)
-        remedy = "give the index of then, or begin another --workdir with start_from"
-        raise InputError(f"{folder}: trained with another index ({told}); {remedy}")

@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rag_jax.knowledge import disk
+from rag_jax.run.files import write_whole
 from rag_jax.run.writers import Writer
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
@@ -100,7 +102,7 @@ def seconds_trained(workdir: Path) -> float:
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
     """Onto the disk before a checkpoint of the same step can be there."""
-    with path.open("a", encoding="utf-8") as file:
+    with disk.writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(_finite(line)) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -117,9 +119,7 @@ def _forget_after(path: Path, step: int) -> None:
     """Drop the lines that a continued run is going to write again, having started from an older checkpoint."""
     if path.exists():
         kept = [json.dumps(line) for line in _lines(path) if line["step"] <= step]
-        side = path.with_name(f".{path.name}.tmp")
-        side.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        side.replace(path)
+        write_whole(path, "".join(f"{line}\n" for line in kept))
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

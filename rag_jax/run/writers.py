@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rag_jax.errors import InputError
+from rag_jax.run.files import write_whole
 
 
 class Writer(Protocol):
@@ -45,7 +46,7 @@ class Wandb:
         kept = workdir / "wandb.txt"
         name = kept.read_text(encoding="utf-8").strip() if kept.exists() else None
         self._run = wandb.init(project=project, id=name, resume="allow", config=dict(config), dir=str(workdir))
-        kept.write_text(f"{self._run.id}\n", encoding="utf-8")
+        write_whole(kept, f"{self._run.id}\n")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)

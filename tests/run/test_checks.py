@@ -92,20 +92,23 @@ def test_every_key_with_bounds_exists_and_its_default_is_within() -> None:
     checks.check_numbers(USUAL)
 
 
-@pytest.mark.parametrize("name", checks.FREE)
+@pytest.mark.parametrize("name", [*checks.FREE, *checks.MOVED])
 def test_every_key_that_may_change_exists(name: str) -> None:
     assert any(f"{each}.".startswith(f"{name}.") for each in config.names())
 
 
-def test_what_costs_only_time_may_change(tmp_path: Path) -> None:
+def test_what_costs_only_time_may_change_and_is_told(tmp_path: Path) -> None:
     config.write(USUAL, path := tmp_path / "config.json")
-    checks.check_course(changed(mesh=config.Mesh(2), eval_every=5, watch=config.Watch(tensorboard=True)), path)
-
-
-def test_a_workdir_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file/run: cannot be made \(Not a directory\); choose another --workdir"):
-        checks.check(USUAL, tmp_path / "file" / "run")
+    assert checks.check_course(USUAL, path) == []
+    other = changed(mesh=config.Mesh(2), eval_every=5, log_every=7, watch=config.Watch(tensorboard=True), steps=1_500)
+    assert checks.check_course(other, path) == [
+        "mesh.data: 1 before, 2 now",
+        "watch.tensorboard: False before, True now",
+        "steps: 1000 before, 1500 now; "
+        "the learning rate decays towards the new end from here on, as it did towards the old one before",
+        "log_every: 10 before, 7 now",
+        "eval_every: None before, 5 now",
+    ]
 
 
 def test_an_index_is_not_built_among_other_things_and_nothing_is_written(tmp_path: Path) -> None:
@@ -117,3 +120,14 @@ def test_an_index_is_not_built_among_other_things_and_nothing_is_written(tmp_pat
         checks.check(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     checks.check(changed(data=Data(tmp_path / "passages.jsonl", index=tmp_path / "index")), tmp_path / "run")
+
+
+def test_fewer_steps_are_another_config(tmp_path: Path) -> None:
+    config.write(USUAL, path := tmp_path / "config.json")
+    with pytest.raises(InputError, match=r"\(steps was 1000, is 900\); set it back, or choose another --workdir"):
+        checks.check_course(changed(steps=900), path)
+
+
+def test_nothing_is_made_where_a_config_is_checked(tmp_path: Path) -> None:
+    assert checks.check(USUAL, tmp_path / "run") == []
+    assert not (tmp_path / "run").exists()

@@ -10,12 +10,12 @@ import jax
 
 import launch
 from rag_jax.run import dryrun
-from rag_jax.run.assembly import assemble, read_corpus
+from rag_jax.run.assembly import opened, prepare, read_corpus
 from rag_jax.run.config import Config, Mesh
 
 
 def test_it_plans_with_the_shapes_of_a_run(towns: Config, tmp_path: Path) -> None:
-    parts = assemble(towns, tmp_path, read_corpus(towns))
+    parts = opened(prepare(towns, tmp_path, read_corpus(towns)), tmp_path)
     state, known, _ = dryrun.arguments(towns, *dryrun.sizes(towns), len(parts.store))
 
     def told(tree) -> list:

@@ -1,0 +1,162 @@
+"""What a run depends on, by content: a resumed run must go on with all of it, wherever it lies now.
+
+Whatever changes nothing of what is read does not count: a file touched or moved, an index built again to the same
+bytes, engines and other generators' tokens in it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from rag_jax.data.questions import Question
+from rag_jax.data.tokenizers import fingerprint
+from rag_jax.errors import InputError
+from rag_jax.knowledge.store import Store
+from rag_jax.run import config as configs
+from rag_jax.run.checkpoints import Place
+from rag_jax.run.config import Config
+from rag_jax.run.parts import Parts
+from rag_jax.types import RagParams
+
+MadeOf = dict[str, str]
+"""Digests by what they are of, in words."""
+
+QUESTIONS, PASSAGES, VECTORS, ENGINE = "training questions", "passages", "passage vectors", "FAISS index"
+TOWER_TOKENIZER, GENERATOR_TOKENIZER = "question tower's tokenizer", "generator's tokenizer"
+NETWORKS, START = "pretrained networks", "parameters to start from"
+
+KEYS = {
+    # where the config says where it is
+    QUESTIONS: ("data.train",),
+    PASSAGES: ("data.index", "data.passages"),
+    VECTORS: ("data.index",),
+    ENGINE: ("data.index",),
+    TOWER_TOKENIZER: ("retriever.tower",),
+    GENERATOR_TOKENIZER: ("generator.tokenizer", "generator.checkpoint"),
+    NETWORKS: ("retriever.tower", "generator.checkpoint"),
+    START: ("start_from",),
+}
+MOVED = ("retriever.passage_tower", *dict.fromkeys(key for keys in KEYS.values() for key in keys))
+"""Keys of the config whose places do not count."""
+
+ROWS = 65_536  # of an index that are digested together
+
+
+def made_of(parts: Parts, questions: Sequence[Question], first: RagParams | None) -> MadeOf:
+    """What training depends on, an index that is still to be built aside; `first` where it starts from another run."""
+    c = parts.config
+    told = {
+        QUESTIONS: _digest(_read(questions, c)),
+        TOWER_TOKENIZER: fingerprint(parts.towers.tokenizer),
+        GENERATOR_TOKENIZER: fingerprint(parts.vocabulary.tokenizer),
+        NETWORKS: _digest(_networks(parts)),
+    }
+    return told | index(parts) | ({} if first is None else {START: _digest(_leaves(first))})
+
+
+def index(parts: Parts) -> MadeOf:
+    """What training depends on of a knowledge store: the rows, and an engine that is not exact where it searches."""
+    store = parts.store
+    if store.manifest is None and store.is_bare:
+        return {}
+    told = {PASSAGES: _digest(_passages(store)), VECTORS: _digest(_vectors(store))}
+    if parts.config.retriever.engine == "faiss" and store.manifest is not None:
+        facts = store.manifest.engines.get("faiss", {})
+        told[ENGINE] = _digest([_json({name: facts.get(name) for name in ("factory", "rows")})])
+    return told
+
+
+def check_same(place: Place | None, now: MadeOf, config: Config, workdir: Path) -> MadeOf:
+    """What a run depends on, with what only its checkpoint knows. Raises `InputError` where that is not the same."""
+    if place is None:
+        return now
+    was = place.get("made_of")
+    if was is None:
+        raise InputError(f"{workdir}: checkpoints of an earlier version of this library; begin another --workdir")
+    changed = [name for name in now if was.get(name) != now[name]]
+    if changed:
+        told = ", ".join(_placed(name, config) for name in changed)
+        remedy = "give those of then, or begin another --workdir, which may start_from this one"
+        raise InputError(f"{workdir}: trained with other {told}; {remedy}")
+    return was | now
+
+
+def _placed(name: str, config: Config) -> str:
+    """The words, and where the config says that it is."""
+    found = (configs.value(config, key) for key in KEYS[name])
+    place = next((each for each in found if each is not None), None)
+    return name if place is None else f"{name} ({place})"
+
+
+def _read(questions: Iterable[Question], config: Config) -> Iterator[bytes]:
+    """Of each question what training reads: passages found beforehand only where they are."""
+    fixed = config.retriever.engine == "fixed"
+    for each in questions:
+        yield _json(each if fixed else each._replace(passage_ids=()))
+
+
+def _networks(parts: Parts) -> Iterator[bytes]:
+    """The checkpoints' sizes and weights. Random weights follow from the config, but for rounding on other devices."""
+    yield _json(_unusual(parts.towers.config))
+    yield from _leaves(parts.towers.params)
+    if parts.config.generator.checkpoint is not None:
+        yield _json(_unusual(parts.reader.config))
+        yield from _leaves(parts.reader.params)
+
+
+def _unusual(config: Any) -> Mapping[str, str]:
+    """The fields of a dataclass that are not what they are by default: fields to come do not count."""
+    fields = dataclasses.fields(config)
+    return {
+        each.name: repr(getattr(config, each.name)) for each in fields if getattr(config, each.name) != each.default
+    }
+
+
+def _leaves(params: PyTree) -> Iterator[bytes]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        yield jax.tree_util.keystr(path).encode()
+        yield np.asarray(leaf).tobytes()
+
+
+def _passages(store: Store) -> Iterator[bytes]:
+    """Passages by their rows. A store on the disk has checksums of its parts; another is read."""
+    if store.manifest is not None:
+        yield from _parts(store, "passages")
+    else:
+        table = store.passages.table
+        for start in range(0, len(store.passages), ROWS):
+            yield _json(table.slice(start, ROWS).to_pydict())
+    yield _json(sorted(store.removed))
+
+
+def _vectors(store: Store) -> Iterator[bytes]:
+    if store.manifest is not None:
+        yield from _parts(store, "vectors")
+    else:
+        yield str(store.vectors.dtype).encode()
+        yield from (np.ascontiguousarray(block).tobytes() for block in store.vectors.blocks(ROWS))
+
+
+def _parts(store: Store, kind: str) -> Iterator[bytes]:
+    """The checksums of a store's parts of one kind, in the order of its rows, whatever they are called."""
+    assert store.manifest is not None
+    for segment in store.manifest.segments:
+        yield segment.parts[f"{kind}/{segment.name}"].encode()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _digest(pieces: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(len(piece).to_bytes(8, "little") + piece)
+    return digest.hexdigest()[:16]
