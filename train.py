@@ -36,7 +36,7 @@ from rag_jax.run.examples import tokenize_pairs
 from rag_jax.run.feed import Given, feed
 from rag_jax.run.files import write_whole
 from rag_jax.run.journal import Journal, Silent, seconds_trained
-from rag_jax.run.made_of import MadeOf, check_same, index, made_of
+from rag_jax.run.made_of import MadeOf, check_same, index, made_of, read
 from rag_jax.run.parts import Parts
 from rag_jax.run.recipes import learning_rates
 from rag_jax.run.stopping import Stopping
@@ -143,7 +143,7 @@ def finished(config: Config, workdir: Path) -> RAG | None:
     parts, checkpoints = assemble(config, workdir), Checkpoints(workdir)
     params = checkpoints.params_at(config.steps, parts.first)
     checkpoints.close()
-    check_same(saved_place(workdir), index(parts), config, workdir)
+    check_same(saved_place(workdir), read(parts), config, workdir)
     return None if params is None else RAG(parts, params)
 
 

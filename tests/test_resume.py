@@ -151,6 +151,18 @@ CHANGES = {
 }
 
 
+@pytest.mark.parametrize("what", ["passages", "vocabulary"])
+def test_a_finished_run_is_evaluated_with_what_it_was_trained_with(
+    whole: tuple[Config, RAG, Path], half: tuple[Config, Path], what: str
+) -> None:
+    config, moved = half
+    shutil.copytree(whole[2] / "run" / "checkpoints" / "8", moved / "run" / "checkpoints" / "8")
+    change, told = CHANGES[what]
+    change(whole[1], moved)
+    with pytest.raises(InputError, match=f"run: trained with other {told}; give those of then"):
+        train.run(config, moved / "run")
+
+
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_it_was_trained_on_must_be_the_same(
     whole: tuple[Config, RAG, Path], half: tuple[Config, Path], what: str

@@ -53,12 +53,19 @@ def made_of(parts: Parts, questions: Sequence[Question], first: RagParams | None
     """What training depends on, an index that is still to be built aside; `first` where it starts from another run."""
     c = parts.config
     told = {
-        QUESTIONS: _digest(_read(questions, c)),
-        TOWER_TOKENIZER: fingerprint(parts.towers.tokenizer),
-        GENERATOR_TOKENIZER: fingerprint(parts.vocabulary.tokenizer),
+        QUESTIONS: _digest(_asked(questions, c)),
         NETWORKS: _digest(_networks(parts)),
     }
-    return told | index(parts) | ({} if first is None else {START: _digest(_leaves(first))})
+    return told | read(parts) | ({} if first is None else {START: _digest(_leaves(first))})
+
+
+def read(parts: Parts) -> MadeOf:
+    """What an evaluation depends on as well: both tokenizers, and the index."""
+    words = {
+        TOWER_TOKENIZER: fingerprint(parts.towers.tokenizer),
+        GENERATOR_TOKENIZER: fingerprint(parts.vocabulary.tokenizer),
+    }
+    return words | index(parts)
 
 
 def index(parts: Parts) -> MadeOf:
@@ -95,7 +102,7 @@ def _placed(name: str, config: Config) -> str:
     return name if place is None else f"{name} ({place})"
 
 
-def _read(questions: Iterable[Question], config: Config) -> Iterator[bytes]:
+def _asked(questions: Iterable[Question], config: Config) -> Iterator[bytes]:
     """Of each question what training reads: passages found beforehand only where they are."""
     fixed = config.retriever.engine == "fixed"
     for each in questions:
