@@ -42,8 +42,13 @@ def check_positions(source: str, positions: int, asked: Mapping[str, int]) -> No
 
 
 def check_tokens(source: str, tokenizer: Tokenizer, size: int) -> None:
-    """Refuse a tokenizer with an id beyond the `size` of a network's vocabulary."""
-    most = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    """Refuse a tokenizer that gives an id beyond the `size` of a network's vocabulary.
+
+    Special tokens that it does not set around a text do not count: transformers adds roles that were never trained.
+    """
+    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    given = set(tokenizer.get_vocab(with_added_tokens=True).values()) - special
+    most = max(given | set(tokenizer.encode("").ids))
     if most >= size:
         what = f"the tokenizer's ids go up to {most}, the network's vocabulary has {size} tokens"
         raise InputError(f"{source}: {what}; take the tokenizer that was saved with the weights")

@@ -136,5 +136,15 @@ def test_a_workdir_s_tokenizer_must_fit_its_checkpoint(networks: Path, tmp_path:
         train.fit(config(networks), tmp_path)
 
 
+def test_special_tokens_that_no_text_has_may_be_beyond_the_vocabulary() -> None:
+    tokenizer = generator_words(300)
+    size = tokenizer.get_vocab_size()
+    tokenizer.add_special_tokens(["[NEW]"])
+    lengths.check_tokens("bart", tokenizer, size)
+    tokenizer.add_tokens(["word"])
+    with pytest.raises(InputError, match=rf"bart: the tokenizer's ids go up to {size + 1}, the network's vocabulary"):
+        lengths.check_tokens("bart", tokenizer, size)
+
+
 def generator_words(size: int) -> Tokenizer:
     return train_vocabulary([f"{p.title} / {p.text} {p.text[::-1]}" for p in pretrained.PASSAGES] * 9, size).tokenizer
