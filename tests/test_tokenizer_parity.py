@@ -12,8 +12,10 @@ import pretrained
 import retrieved
 from oracle import relative
 from pretrained import QUESTIONS
+from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG
+from rag_jax.run.pretrained import read_words
 from retrieved import Theirs
 from tokenizer_folders import changed
 
@@ -80,6 +82,18 @@ def test_what_is_saved_here_scores_the_same_here_and_there(tmp_path, index):
     again = RAG.from_pretrained(tmp_path / "ours", index)
     found = assert_same(again, Theirs(tmp_path / "ours", "token", index))
     assert ours.log_likelihood(ASKED, ANSWERS, num_docs=3).tolist() == found
+
+
+def test_a_generator_s_words_are_found_wherever_it_is_named(tmp_path):
+    folder = older_files(tmp_path / "rag", {}, {"add_prefix_space": True})
+    rag = read_words(folder).tokenizer
+    assert fingerprint(rag) == fingerprint(read_words(folder / "generator_tokenizer").tokenizer)
+    bart = tmp_path / "bart"
+    AutoTokenizer.from_pretrained(folder / "generator_tokenizer").save_pretrained(bart)
+    for named in (bart, bart / "tokenizer.json"):  # what is beside the file counts
+        assert fingerprint(read_words(named).tokenizer) == fingerprint(rag)
+    rag.save(str(tmp_path / "tokenizer.json"))
+    assert fingerprint(read_words(tmp_path / "tokenizer.json").tokenizer) == fingerprint(rag)
 
 
 def test_the_clean_up_of_decoded_questions_matters(tmp_path, index):

@@ -7,6 +7,7 @@ from itertools import accumulate
 
 from tokenizers import Tokenizer
 
+from rag_jax.data.tokenizers import reading_text
 from rag_jax.errors import InputError
 from rag_jax.knowledge.corpus.passage import Passage
 
@@ -88,10 +89,7 @@ def _unbounded(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer, or a copy without truncation and padding, which would lose the end of a text or prolong it."""
     if tokenizer.truncation is None and tokenizer.padding is None:
         return tokenizer
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    return copy
+    return reading_text(Tokenizer.from_str(tokenizer.to_str()))
 
 
 def _token_starts(text: str, tokenizer: Tokenizer) -> list[int]:
