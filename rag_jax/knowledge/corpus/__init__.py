@@ -36,29 +36,39 @@ def read_corpus(path: str | Path, cut: Cut | None = None, bad: Bad = refuse) -> 
     """Yields the passages of a corpus in order, cut to length if `cut` says so; faults are found as reading gets there.
 
     A fault of a row goes to `bad`, and the row is left out if that returns (see `rag_jax.data.faults`): a text that is
-    missing, empty or no string, an id that occurs twice or, in a .tsv that counts, out of sequence, too few or too many
-    columns, unbalanced quotes, malformed JSON, bytes that are not UTF-8, NUL, half a surrogate, too long a line. It is
-    `FILE:LINE: what; remedy`, with the line where the row begins, or `FILE: row N: …` of a table.
+    missing, empty or no string, an id that occurs twice, those of pieces included, or, in a .tsv that counts, out of
+    sequence, too few or too many columns, unbalanced quotes, malformed JSON, bytes that are not UTF-8, NUL, half a
+    surrogate, too long a line. It is `FILE:LINE: what; remedy`, with the line where the row begins, or
+    `FILE: row N: …` of a table.
 
     Raises `InputError` for what is not there or cannot be read, an unknown kind of corpus, a wrong header, a damaged
     file, and a corpus without passages.
     """
     path = Path(path)
-    reader, heard = _reader(path), Heard(bad)
-    rows = _unique(reader(path, heard), heard)
+    reader, heard, ids = _reader(path), Heard(bad), UniqueIds()
+    rows = _unique(reader(path, heard), ids, heard)
     empty = True
-    for _, passage in in_sequence(rows, heard) if reader is read_tsv else rows:
-        empty = False
-        if cut is None:
-            yield passage
-        else:
-            yield from cut.pieces(passage)
+    for place, passage in in_sequence(rows, heard) if reader is read_tsv else rows:
+        pieces = [passage] if cut is None else _pieces(passage, cut, place, ids, bad)
+        empty = empty and not pieces
+        yield from pieces
     if empty:
         raise InputError(f"{path}: holds no passages; give a corpus with one at least")
 
 
-def _unique(rows: Iterator[tuple[str, Passage]], bad: Bad) -> Iterator[tuple[str, Passage]]:
-    ids = UniqueIds()
+def _pieces(passage: Passage, cut: Cut, place: str, ids: UniqueIds, bad: Bad) -> list[Passage]:
+    """What a passage is cut into; nothing if an id of its pieces is that of another passage, which goes to `bad`."""
+    pieces = list(cut.pieces(passage))
+    try:
+        for piece in pieces[1:]:
+            ids.add(piece.id, place)
+    except InputError as error:
+        bad(error)
+        return []
+    return pieces
+
+
+def _unique(rows: Iterator[tuple[str, Passage]], ids: UniqueIds, bad: Bad) -> Iterator[tuple[str, Passage]]:
     for place, passage in rows:
         try:
             ids.add(passage.id, place)

@@ -1,6 +1,7 @@
 """What a corpus is told apart by, how it is streamed, and what is refused of all kinds alike."""
 
 import gzip
+import json
 import tracemalloc
 
 import pytest
@@ -60,6 +61,22 @@ def test_a_tsv_is_cut_while_its_rows_count(tmp_path):
         Passage("1#2", "A", "b c", "1"),
         Passage("2", "D", "d"),
     ]
+
+
+@pytest.mark.parametrize(("first", "second"), [("a", "a#2"), ("a#2", "a")])
+def test_a_piece_does_not_get_the_id_of_another_passage(tmp_path, first, second):
+    path = tmp_path / "corpus.jsonl"
+    texts = {"a": "one two three", "a#2": "four"}
+    path.write_text("".join(json.dumps({"id": each, "text": texts[each]}) + "\n" for each in (first, second)))
+    assert [passage.id for passage in read_corpus(path)] == [first, second], "uncut they are two"
+    with pytest.raises(
+        InputError, match=r'corpus\.jsonl:2: the id "a#2" occurs twice; give every line an id of its own'
+    ):
+        list(read_corpus(path, Cut(2)))
+    faults = []
+    left = list(read_corpus(path, Cut(2), faults.append))
+    assert len(faults) == 1
+    assert len({passage.id for passage in left}) == len(left) == (2 if first == "a" else 1)
 
 
 @pytest.mark.parametrize("name", ["corpus.tsv.gz", "corpus.jsonl.gz"])
