@@ -15,7 +15,7 @@ from rag_jax.knowledge import manifest, unfinished
 from rag_jax.knowledge.building import build
 from rag_jax.knowledge.encoder import Encoder
 from rag_jax.knowledge.existing import read_existing
-from rag_jax.knowledge.passages import Passage, read_passages, split_passages
+from rag_jax.knowledge.passages import Passage, read_passages
 from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store, bare, closed_book, from_vectors, open_store
 from rag_jax.models import bart, bert
@@ -181,7 +181,7 @@ def read_corpus(config: Config) -> list[Passage]:
     """The passages that the run is about, cut to length; none for a closed book."""
     if config.data.passages is None:
         return []
-    passages = list(split_passages(read_passages(config.data.passages), config.data.passage_words))
+    passages = list(read_passages(config.data.passages, config.data.passage_words))
     if not 1 <= config.retriever.num_docs <= len(passages):
         wanted = f"retriever.num_docs is {config.retriever.num_docs}"
         raise InputError(f"{wanted}, the index has {len(passages)} passages; give 1 to {len(passages)}")

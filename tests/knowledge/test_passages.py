@@ -7,8 +7,12 @@ from hypothesis import strategies as st
 from corpora import corpora, one_folder
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.errors import InputError
-from rag_jax.knowledge.corpus import read_corpus
-from rag_jax.knowledge.passages import Passage, read_passages, split_passages
+from rag_jax.knowledge.corpus import Cut, read_corpus
+from rag_jax.knowledge.passages import Passage, read_passages
+
+
+def split(passages, size):
+    return [piece for passage in passages for piece in Cut(size).pieces(passage)]
 
 
 @one_folder
@@ -27,23 +31,24 @@ def test_the_first_bad_row_is_refused(tmp_path):
         next(reading)
 
 
-def test_passages_without_words_are_refused():
+def test_passages_without_words_are_refused(tmp_path):
     with pytest.raises(InputError, match="passages of 0 words cannot be cut; ask for 1 word at least"):
-        list(split_passages([], 0))
+        list(read_passages(tmp_path / "corpus.jsonl", 0))
 
 
 @given(passages=corpora, size=st.integers(1, 3))
-def test_split_passages_cuts_only_the_long_ones_and_only_once(passages, size):
-    pieces = list(split_passages(passages, size))
+def test_only_the_long_ones_are_cut_and_only_once(passages, size):
+    pieces = list(split(passages, size))
     assert all(len(piece.text.split()) <= size for piece in pieces)
     assert {p for p in passages if len(p.text.split()) <= size} <= set(pieces)
     assert {p.document or p.id for p in pieces} == {p.id for p in passages}
-    assert list(split_passages(pieces, size)) == pieces
+    assert list(split(pieces, size)) == pieces
 
 
-def test_the_pieces_of_a_passage_are_numbered_from_its_id():
+def test_the_pieces_of_a_passage_are_numbered_from_its_id(tmp_path):
     passages = [Passage("a", "A", "one  two"), Passage("b", "B", "one two\nthree four five")]
-    assert list(split_passages(passages, 2)) == [
+    write_jsonl(tmp_path / "corpus.jsonl", (passage._asdict() for passage in passages))
+    assert list(read_passages(tmp_path / "corpus.jsonl", 2)) == [
         Passage("a", "A", "one  two"),
         Passage("b", "B", "one two", "b"),
         Passage("b#2", "B", "three four", "b"),
