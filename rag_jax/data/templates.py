@@ -7,6 +7,7 @@ They are tokenised piece by piece, as the `tokenizers` library does between spec
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 from tokenizers import Tokenizer
 
@@ -41,4 +42,5 @@ def encode(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> list[list[int]]:
     """Token ids of filled templates; the tokenizer adds nothing at their ends."""
     texts = [piece for row in rows for piece in row if isinstance(piece, str)]
     encoded = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
-    return [[i for piece in row for i in ([piece] if isinstance(piece, int) else next(encoded).ids)] for row in rows]
+    ids = ([[piece] if isinstance(piece, int) else next(encoded).ids for piece in row] for row in rows)
+    return [list(chain.from_iterable(each)) for each in ids]

@@ -126,8 +126,9 @@ def _loaded(folder: Path, model: Mapping[str, Any]) -> Any:
 
 
 def _cleans_up(loaded: Any) -> bool:
-    """Whether transformers cleans up what it decodes; byte-level texts only by force."""
-    forced = loaded.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
+    """Whether transformers cleans up what it decodes; byte-level texts only where they are forced to be."""
+    # Versions that do not know the flag clean them up like others.
+    forced = getattr(loaded, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", True)
     return loaded.clean_up_tokenization_spaces and (type(loaded.backend_tokenizer.model).__name__ != "BPE" or forced)
 
 
