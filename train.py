@@ -25,8 +25,8 @@ from rag_jax.errors import InputError, reported
 from rag_jax.evaluation import evaluate
 from rag_jax.rag import RAG, restore_params
 from rag_jax.run import config as configs
-from rag_jax.run import devices, dryrun, speed
-from rag_jax.run.assembly import assemble, keep_vocabulary, opened, prepare, read_corpus, required
+from rag_jax.run import devices, dryrun, speed, vocabularies
+from rag_jax.run.assembly import assemble, opened, prepare, read_corpus, required
 from rag_jax.run.checkpoints import Checkpoints, saved_place
 from rag_jax.run.checks import check
 from rag_jax.run.collapse import Watchdog
@@ -121,7 +121,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
         depends = check_same(place, depends | index(parts), config, workdir)
     if devices.is_first():
         tell(changed)
-        keep_vocabulary(parts, workdir)
+        vocabularies.keep(parts, workdir)
         configs.write(config, workdir / CONFIG)
     return train(parts, start or parts.first, examples, workdir, depends, judged)
 

@@ -27,7 +27,7 @@ from rag_jax.knowledge import documents
 from rag_jax.knowledge.building import checked
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store, from_vectors
-from rag_jax.run import devices, pretrained, programs
+from rag_jax.run import devices, pretrained, programs, vocabularies
 from rag_jax.run.answers import Answer, readable
 from rag_jax.run.assembly import assemble, compose, fitting, open_index
 from rag_jax.run.checkpoints import Checkpoints
@@ -401,18 +401,20 @@ class RAG:
         seen = looked.restored(jax.device_get(answered))
         prior, exists = np.asarray(seen.doc_log_prior), np.asarray(seen.decoded.exists)
         none = ~exists.any(axis=1) & np.isfinite(prior).any(axis=1)  # though there is something to read
-        _check_numbers(chosen, none | np.isnan(prior).any(axis=1) | np.isnan(seen.decoded.log_prob).any(axis=1))
+        odd = none | np.isnan(prior).any(axis=1) | np.isnan(seen.decoded.log_prob).any(axis=1)
+        _check_numbers(chosen, np.asarray(odd))
         found = readable(seen, len(chosen), self.parts.store, self.parts.vocabulary)
         return zip(chosen.tolist(), found, strict=True)
 
 
 def restore_params(workdir: Path, parts: Parts) -> RagParams:
-    """The parameters of a workdir's newest checkpoint, for the networks of `parts`.
+    """The parameters of a workdir's newest checkpoint, for the networks and the tokenizers of `parts`.
 
-    Raises `InputError` where there is none, and where it is of other networks.
+    Raises `InputError` where there is none, and where it is of others.
     """
     params = None
-    if workdir.is_dir():  # looking for checkpoints would make it
+    if (workdir / "checkpoints").is_dir():  # looking for checkpoints would make it
+        vocabularies.check(parts.towers, parts.vocabulary, workdir)
         checkpoints = Checkpoints(workdir)
         params = checkpoints.restore_params(parts.first)
         checkpoints.close()

@@ -27,6 +27,7 @@ from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store, open_store
 from rag_jax.knowledge.workers import Lock, encode_together
 from rag_jax.models import bert
+from rag_jax.run import vocabularies
 from rag_jax.run.arguments import check_counts, parse
 from rag_jax.run.assembly import read_towers
 from rag_jax.run.config import Config, Data, Retriever
@@ -211,6 +212,8 @@ def _towers(source: str, max_length: int, template: str, norm: float | None) -> 
 
 def _vocabulary(source: str) -> Vocabulary:
     path = Path(source)
+    if (path / vocabularies.FINGERPRINTS).exists():
+        return vocabularies.kept(path)
     return read_words(path if path.suffix == ".json" else hub.resolve(source))
 
 

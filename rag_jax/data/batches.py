@@ -71,7 +71,7 @@ def tokenize(
         if longest > max_question:
             what = f"question {question.id!r} ({textwrap.shorten(question.question, 60, placeholder=' …')})"
             told = f"{what} has {longest} tokens, more than max_question = {max_question}"
-            raise InputError(f"{told}; shorten it, or let long_questions be cut")
+            raise InputError(f"{told}; shorten it, or set long_questions to cut")
         if len(target) > max_target:
             told = f"answer {answer[:40]!r} of question {question.id!r} has {len(target)} tokens"
             raise InputError(f"{told}, more than max_target = {max_target}; shorten it or raise max_target")

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from rag_jax import hub
 from rag_jax.data.questions import read_questions
-from rag_jax.data.tokenizers import Vocabulary, read_vocabulary, train_vocabulary, vocabulary
+from rag_jax.data.tokenizers import Vocabulary, train_vocabulary, vocabulary
 from rag_jax.errors import InputError
 from rag_jax.knowledge import manifest, unfinished
 from rag_jax.knowledge.building import build
@@ -19,14 +19,11 @@ from rag_jax.knowledge.passages import Passage, read_passages
 from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store, bare, closed_book, from_vectors, open_store
 from rag_jax.models import bart, bert
-from rag_jax.run import lengths
+from rag_jax.run import lengths, vocabularies
 from rag_jax.run.config import Config
-from rag_jax.run.files import write_whole
 from rag_jax.run.parts import Parts, Reader, Towers
 from rag_jax.run.pretrained import read_words
 from rag_jax.types import Params
-
-TOKENIZER = "tokenizer.json"  # in the workdir
 
 
 def assemble(config: Config, workdir: Path) -> Parts:
@@ -34,7 +31,9 @@ def assemble(config: Config, workdir: Path) -> Parts:
 
     Raises `InputError` for whatever is missing or does not fit.
     """
-    return opened(prepare(config, workdir, []), workdir)
+    words, parts = vocabularies.kept(workdir), prepare(config, workdir, [])
+    vocabularies.check(parts.towers, words, workdir)
+    return opened(parts, workdir)
 
 
 def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Parts:
@@ -44,7 +43,7 @@ def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Parts:
     still to be built of a corpus (`read_corpus`) holds its passages only. `opened` completes it. Raises `InputError`
     for whatever is missing or does not fit.
     """
-    towers, reader = read_towers(config), read_reader(config, workdir / TOKENIZER, corpus)
+    towers, reader = read_towers(config), read_reader(config, vocabularies.read(workdir), corpus)
     return Parts(config, towers, reader, _found(config, workdir, corpus, towers, reader))
 
 
@@ -64,12 +63,6 @@ def opened(parts: Parts, workdir: Path, encoded: Callable[[int, int], None] = la
         store = build(folder, corpus, parts.towers.encoder, parts.reads, _by_twentieths(len(corpus), encoded))
         store = _holding(corpus, store, folder, parts.config)  # unless it was begun before, of another corpus
     return dataclasses.replace(parts, store=store)
-
-
-def keep_vocabulary(parts: Parts, workdir: Path) -> None:
-    """Write the generator's vocabulary into the workdir, where none is yet: whoever answers from there reads it."""
-    if not (workdir / TOKENIZER).exists():
-        write_whole(workdir / TOKENIZER, parts.vocabulary.tokenizer.to_str(pretty=True))
 
 
 def compose(config: Config) -> Parts:
@@ -118,11 +111,11 @@ def _encoder(config: Config, source: str, tower: bert.BertConfig, params: Params
     return Encoder(network, params, tokenizer, c.max_passage, c.passage_template, tower.vector_norm, source)
 
 
-def read_reader(config: Config, kept: Path | None = None, corpus: list[Passage] | None = None) -> Reader:
+def read_reader(config: Config, kept: Vocabulary | None = None, corpus: list[Passage] | None = None) -> Reader:
     """The generator: a checkpoint, or random weights of the config's sizes.
 
-    Its tokenizer is the one `kept` by the run; at first the checkpoint's, or the given one, or one learnt from the
-    run's own texts.
+    Its tokenizer is the one `kept` by the run; at first the checkpoint's, or the given one, or that of the run that
+    this one starts from, or one learnt from the run's own texts.
     """
     wanted, found = config.generator, None
     if wanted.checkpoint:
@@ -147,15 +140,18 @@ def read_reader(config: Config, kept: Path | None = None, corpus: list[Passage] 
 
 
 def _vocabulary(
-    config: Config, found: hub.GeneratorCheckpoint | None, kept: Path | None, corpus: list[Passage]
+    config: Config, found: hub.GeneratorCheckpoint | None, kept: Vocabulary | None, corpus: list[Passage]
 ) -> Vocabulary:
-    if kept is not None and kept.exists():
-        return read_vocabulary(kept)
+    if kept is not None:
+        return kept
     if found is not None:
         if found.tokenizer is None:
             raise InputError(f"{config.generator.checkpoint}: holds no tokenizer; save one with it (tokenizer.json)")
         return vocabulary(found.tokenizer, str(config.generator.checkpoint))
-    return read_words(config.generator.tokenizer) if config.generator.tokenizer else _learn(config, corpus)
+    if config.generator.tokenizer:
+        return read_words(config.generator.tokenizer)
+    started = None if config.start_from is None else vocabularies.read(config.start_from)
+    return started or _learn(config, corpus)
 
 
 def _worded(config: Config, words: Vocabulary) -> Vocabulary:

@@ -11,7 +11,7 @@ from rag_jax import hub
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, names
 from rag_jax.rag import RAG
-from rag_jax.run import config, pretrained
+from rag_jax.run import config, pretrained, vocabularies
 from rag_jax.run.assembly import compose
 from rag_jax.run.checkpoints import Checkpoints
 from rag_jax.run.parts import Parts
@@ -51,7 +51,7 @@ def _to_workdir(source: str, target: Path) -> list[Mapped]:
         checkpoints = Checkpoints(side)
         checkpoints.save_params(parts.first)
         checkpoints.close()
-        parts.vocabulary.tokenizer.save(str(side / "tokenizer.json"))
+        vocabularies.keep(parts, side)
         config.write(parts.config, side / "config.json")
         os.replace(side, target)
     except OSError as error:

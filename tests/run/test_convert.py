@@ -90,7 +90,8 @@ def test_training_starts_from_what_was_converted(places: Places, towns, tmp_path
 def test_the_new_workdir_names_where_its_networks_are_from(places: Places) -> None:
     config = configs.load(places.workdir / "config.json")
     assert config.retriever.tower == config.generator.checkpoint == str(places.folder)
-    assert sorted(path.name for path in places.workdir.iterdir()) == ["checkpoints", "config.json", "tokenizer.json"]
+    held = ["checkpoints", "config.json", "fingerprints.json", "tokenizer.json"]
+    assert sorted(path.name for path in places.workdir.iterdir()) == held
     assert [path.name for path in (places.workdir / "checkpoints").iterdir()] == ["0"]
 
 
