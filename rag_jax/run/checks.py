@@ -51,6 +51,8 @@ BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("optimizer.clip",), lambda value: value > 0, "give more than 0; inf clips nothing"),
 )
 
+LONGEST, CUT = "retriever.max_question", "data.long_questions"  # where none is cut, the first only says what is refused
+
 
 def check(config: Config, workdir: Path) -> list[str]:
     """Refuse what cannot be run. What has changed since the run was begun, a line each. Raises `InputError`."""
@@ -107,7 +109,7 @@ def check_course(config: Config, path: Path) -> list[str]:
             continue
         if name == "steps" and value > was[name]:
             told.append(f"steps: {was[name]} before, {value} now{RATES_TO_COME}")
-        elif _among(name, (*FREE, *MOVED)):
+        elif _among(name, (*FREE, *MOVED)) or (name == LONGEST and "cut" not in (was[CUT], config.data.long_questions)):
             told.append(f"{name}: {was[name]} before, {value} now")
         else:
             refused.append(f"{name} was {was[name]!r}, is {value!r}")

@@ -65,4 +65,4 @@ def _told(workdir: Path) -> dict[str, Any]:
     return told
 
 
-REMEDY = "copy it back from where the workdir is from; it cannot be learnt anew"
+REMEDY = "copy it back from where the workdir is from"

@@ -131,3 +131,15 @@ def test_fewer_steps_are_another_config(tmp_path: Path) -> None:
 def test_nothing_is_made_where_a_config_is_checked(tmp_path: Path) -> None:
     assert checks.check(USUAL, tmp_path / "run") == []
     assert not (tmp_path / "run").exists()
+
+
+def test_longer_questions_may_come_where_none_is_cut(tmp_path: Path) -> None:
+    longer = changed(retriever=Retriever("tower", max_question=200))
+    config.write(USUAL, path := tmp_path / "config.json")
+    assert checks.check_course(longer, path) == ["retriever.max_question: 128 before, 200 now"]
+    cut = dataclasses.replace(longer, data=Data(long_questions="cut"))
+    with pytest.raises(InputError, match=r"retriever\.max_question was 128, is 200"):
+        checks.check_course(cut, path)
+    config.write(dataclasses.replace(USUAL, data=Data(long_questions="cut")), path)
+    with pytest.raises(InputError, match=r"retriever\.max_question was 128, is 200"):
+        checks.check_course(longer, path)
