@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         known = parse(Options, given, remedy=remedy, prog="rag-jax benchmark train")
         if known.steps < 2:
             raise InputError(f"steps is {known.steps}; give 2 or more, the first one is not timed")
-        opponent("torch")
         batches = made(known)
+        opponent("torch")
         console, results = Console(), []
         with new_json(known.json) as write:
             for model in known.models:

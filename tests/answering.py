@@ -34,7 +34,7 @@ DECODERS = {
 }
 
 
-@partial(readers.jit, static_argnums=(0, 1, 2, 3, 4))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _decode(decoder: str, generator: Generator, beams: Beam, n_best: int, limits: Limits, seen: Read, given: Tokens):
     reader = Reader(generator, seen.params, seen.memory)
     search = partial(beam.search, **beams._asdict())

@@ -5,8 +5,10 @@ The annotations are checked by beartype here only; in use they cost nothing.
 
 import os
 
-# Two devices on any machine; without its newer code generator for fusions XLA compiles these programs in half the time.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_cpu_use_fusion_emitters=false")
+import xla_flags
+
+if "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = xla_flags.flags(devices=2)
 
 # FAISS's threads wait without working: two cores are shared by several test processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -3,7 +3,9 @@
 import json
 import os
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
+import xla_flags
+
+os.environ["XLA_FLAGS"] = xla_flags.flags(devices=8)
 
 from functools import partial
 

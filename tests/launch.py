@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rag_jax.run import config as configs
 from rag_jax.run.config import Config
+from xla_flags import flags
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,8 +26,7 @@ def write(config: Config, folder: Path) -> Path:
 
 def start(*arguments: object, devices: int = 1, optimised: bool = False) -> subprocess.Popen[str]:
     """`python train.py`, under way; what is compiled once and runs for seconds is not worth optimising."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(not optimised))}
+    environment = os.environ | {"XLA_FLAGS": flags(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(not optimised))}
     command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

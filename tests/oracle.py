@@ -10,7 +10,7 @@ from math import sqrt
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
+import pytest
 import transformers
 from transformers import BartForConditionalGeneration, BertModel, DPRContextEncoder, DPRQuestionEncoder
 
@@ -19,6 +19,7 @@ from rag_jax.hub.tensors import in_memory
 from rag_jax.models import bart, bert
 from rag_jax.types import Params, Tokens
 
+torch = pytest.importorskip("torch", reason="torch, the oracle, is not installed (CONTRIBUTING.md)")
 torch.set_num_threads(1)
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.decoders import WordPiece
 from transformers import (
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 import oracle
+from oracle import torch
 from rag_jax.data.tokenizers import train_vocabulary
 from rag_jax.knowledge.passages import Passage
 from rag_jax.models.bart import BartConfig

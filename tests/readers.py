@@ -19,7 +19,6 @@ from rag_jax.models import bart
 from rag_jax.types import Generator, Params, Tokens
 
 B, K = 3, 3
-jit = partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False})  # these programs compile twice as fast
 
 
 class Read(NamedTuple):
@@ -68,9 +67,9 @@ def bart_world(words: int, limits: Limits) -> World:
         vocab_size=words, width=16, encoder_layers=1, decoder_layers=1, heads=2, ffn_width=16, max_positions=24
     )
     network = bart.generator(config)
-    encode = jit(network.encode)
+    encode = jax.jit(network.encode)
 
-    @jit
+    @jax.jit
     def from_scratch(params, tokens, memory):
         return network.logits(params, network.decode(params, tokens, memory)[0])[0]
 

@@ -13,12 +13,12 @@ import datasets
 import faiss
 import jax
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, RagRetriever
 
 import oracle
 import pretrained
+from oracle import torch
 from pretrained import KINDS, PASSAGES, QUESTIONS
 from rag_jax.core import reading, retrieval
 from rag_jax.knowledge.passages import Passage

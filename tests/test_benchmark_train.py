@@ -12,6 +12,7 @@ from rag_jax.data.jsonl import write_jsonl
 
 
 def test_both_sides_have_the_same_losses_and_all_figures_are_told(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("torch", reason="the opponent")
     path = tmp_path / "told.json"
     train.main(["--size", "tiny", "--models", "token", "--steps", "2", "--json", str(path)])
     (told,) = json.loads(path.read_text())["results"]

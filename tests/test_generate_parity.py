@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -25,6 +24,7 @@ from transformers import (
 
 import naive
 import oracle
+from oracle import torch
 from rag_jax.core import beam, rules
 from rag_jax.core.decoding import rag_token
 from rag_jax.core.language import passages
@@ -41,9 +41,6 @@ CONFIG = bart.BartConfig(
 )
 GENERATOR = bart.generator(CONFIG)
 TINY_DPR = DPRConfig(vocab_size=4, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
-
-# Without XLA's newer code generator for fusions these programs compile in less than half the time.
-jit = partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False})
 
 
 class Setting(NamedTuple):
@@ -227,10 +224,10 @@ def program(name: str) -> Callable:
         found = decoder(reader, prior, given, search=search, limits=limits, n_best=told["num_return_sequences"])
         return found.tokens, found.mask, found.exists, found.score if decoder is rag_token else found.log_prob
 
-    return jit(decode)
+    return jax.jit(decode)
 
 
-encode = jit(GENERATOR.encode)
+encode = jax.jit(GENERATOR.encode)
 
 
 def our_answers(name: str, seed: int) -> Answers:

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from flax.traverse_util import flatten_dict
 from transformers import BartConfig as TheirBartConfig
 from transformers import (
@@ -25,7 +24,7 @@ from transformers import (
 )
 
 import oracle
-from oracle import jit, relative
+from oracle import jit, relative, torch
 from rag_jax.core import likelihood, training
 from rag_jax.core.losses import rag_sequence_loss, rag_token_loss
 from rag_jax.models import bart, bert

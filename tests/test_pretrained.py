@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scipy.special import log_softmax
 from transformers import DPRContextEncoder, PreTrainedTokenizerFast, RagTokenForGeneration
 
 import oracle
 import pretrained
 import retrieved
-from oracle import relative
+from oracle import relative, torch
 from pretrained import KINDS, QUESTIONS
 from rag_jax.data.tokenizers import train_vocabulary
 from rag_jax.errors import InputError

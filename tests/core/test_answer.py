@@ -9,7 +9,6 @@ import pytest
 
 import answering
 import naive
-import readers
 from answering import assert_judged, close
 from rag_jax.core import beam, decoding
 from rag_jax.types import Found, Knowledge, Networks, RagParams, Retrieved, Tokens
@@ -30,9 +29,7 @@ def program(tower, world: World, decoder: str = "token", num_docs: int = 3, max_
     decoder = partial(answering.DECODERS[decoder], search=search, limits=limits, n_best=2)
     networks = Networks(tower, world.generator)
     answer = partial(decoding.answer, networks, decoder=decoder, num_docs=num_docs, max_length=max_length)
-    return readers.jit(answer), readers.jit(
-        partial(decoding.answer_from, networks, decoder=decoder, max_length=max_length)
-    )
+    return jax.jit(answer), jax.jit(partial(decoding.answer_from, networks, decoder=decoder, max_length=max_length))
 
 
 # By hand: chains whose first token is their number.

@@ -127,7 +127,7 @@ def test_a_missing_passage_says_nothing():
     close(decoded.doc_posterior[0, 0], [0.0, 0.5, 0.5])
 
 
-@readers.jit
+@jax.jit
 def _sampled(seen: Read, given: Tokens, keys) -> Decoded:
     search = partial(sampling.sample, keys=keys, num_samples=4)
     reader = Reader(HISTORIES.generator, seen.params, seen.memory)
@@ -149,7 +149,7 @@ JUDGES = {"token": decoding.by_token, "sequence": decoding.by_sequence}
 judges = pytest.mark.parametrize("model", list(JUDGES))
 
 
-@partial(readers.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _choose(model: str, generator: Generator, limits: Limits, seen: Read, given: Tokens, answers: Tokens) -> Decoded:
     reader = Reader(generator, seen.params, seen.memory)
     return decoding.choose(reader, seen.log_prior, given, answers=answers, judge=JUDGES[model], limits=limits)

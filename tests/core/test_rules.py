@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers.generation import logits_process as theirs
 
 import naive
 from rag_jax.core import rules, search
 from rag_jax.types import Tokens
 
+torch = pytest.importorskip("torch", reason="the oracle")
+theirs = pytest.importorskip("transformers.generation.logits_process", reason="the oracle")
 cases = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 B, W, T, V = 4, 2, 8, 6

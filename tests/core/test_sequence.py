@@ -34,7 +34,7 @@ Answer = tuple[int, ...]
 # What the passages propose, judged by all of them or by those that proposed it.
 
 
-@partial(readers.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _proposed(generator: Generator, beams: Beam, limits: Limits, seen: Read, given: Tokens):
     model = language.passages(Reader(generator, seen.params, seen.memory), spread(given, K), limits)
     return beam.search(model, limits, **beams._asdict())
@@ -177,7 +177,7 @@ def test_a_passage_is_not_asked_for_what_it_proposed_itself():
         jax.effects_barrier()
         return shapes.count((2, 7))
 
-    @readers.jit
+    @jax.jit
     def answer(seen: Read, given: Tokens):
         reader = Reader(CHAINS.generator._replace(decode=follow), seen.params, seen.memory)
         options = {"search": partial(beam.search, num_beams=2), "limits": CHAINS.limits, "blocks": Blocks(nodes=7)}
@@ -192,7 +192,7 @@ def test_a_passage_is_not_asked_for_what_it_proposed_itself():
 GREEDY = (rules.top_k(1),)
 
 
-@partial(readers.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _sample(generator: Generator, limits: Limits, count: int, shaping, seen: Read, keys, given: Tokens) -> Decoded:
     reader, blocks = Reader(generator, seen.params, seen.memory), Blocks(9, 128, 64)
     options = {"keys": keys, "num_samples": count, "limits": limits, "rules": shaping, "blocks": blocks}

@@ -23,7 +23,7 @@ CHUNKS = [None, 1, 2, 3, 4, 50]
 chunked = pytest.mark.parametrize("chunk", CHUNKS)
 
 
-@partial(readers.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1))
 def _grown(generator: Generator, limits: Limits, seen: Read, prefix: Tokens, tokens, origin):
     """What reading the prefixes tells, and what follows each of W hypotheses after each step."""
     reader = Reader(generator, seen.params, seen.memory)
@@ -108,7 +108,7 @@ def test_a_wider_prefix_and_what_stands_behind_its_end_do_not_matter(seed, other
 def test_nothing_that_the_cache_holds_is_moved(world):
     seen, (prefix, tokens, origin) = world.read(0), growth(0, world.words)
 
-    @readers.jit
+    @jax.jit
     def caches(seen, prefix, tokens, origin):
         reader = Reader(world.generator, seen.params, seen.memory)
         opened = tree.open_tree(reader, prefix, world.limits, W, W * STEPS).tree

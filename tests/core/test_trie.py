@@ -36,7 +36,7 @@ def problem(seed: int, most_given: int = G) -> tuple[Tokens, Tokens, np.ndarray]
     return Tokens(prefix, given), Tokens(ids, lengths), draw.random((R, C)) < 0.7
 
 
-@partial(readers.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _score(generator: Generator, limits: Limits, blocks: Blocks, seen: Read, *told):
     return trie.score(Reader(generator, seen.params, seen.memory), *told, limits, blocks)
 

@@ -11,19 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-import safetensors.torch
-import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel, BertModel, DPRContextEncoder, DPRQuestionEncoder
 
 import oracle
-from oracle import jit, relative
+from oracle import jit, relative, torch
 from rag_jax.errors import InputError
 from rag_jax.hub import load_generator, load_tower
 from rag_jax.models import bart, bert
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
 from rag_jax.types import Tokens
+
+stored = pytest.importorskip("safetensors.torch", reason="the oracle's")
 
 MODEL = "model.safetensors"
 TOWER = BertConfig(
@@ -292,14 +292,14 @@ def test_minilm_embeds_sentences_as_torch_does():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_weights_that_are_no_numbers_are_named(tower_folder, odd: float, dtype: torch.dtype) -> None:
     name = "encoder.layer.1.output.dense.weight"
-    tensors = {key: each.to(dtype) for key, each in safetensors.torch.load_file(tower_folder / MODEL).items()}
+    tensors = {key: each.to(dtype) for key, each in stored.load_file(tower_folder / MODEL).items()}
     tensors[name][3, 5] = odd
-    safetensors.torch.save_file(tensors, tower_folder / MODEL)
+    stored.save_file(tensors, tower_folder / MODEL)
     assert f"{name} holds NaN or infinity; copy or download the weights again" in refusal(load_tower, tower_folder)
 
 
 def test_weights_that_float32_cannot_hold_are_named(generator_folder) -> None:
-    tensors = safetensors.torch.load_file(generator_folder / MODEL)
+    tensors = stored.load_file(generator_folder / MODEL)
     tensors["final_logits_bias"] = torch.full((1, 50), 1e39, dtype=torch.float64)
-    safetensors.torch.save_file(tensors, generator_folder / MODEL)
+    stored.save_file(tensors, generator_folder / MODEL)
     assert "final_logits_bias holds NaN or infinity" in refusal(load_generator, generator_folder)

@@ -13,10 +13,10 @@ import huggingface_hub.constants
 import jax
 import numpy as np
 import pytest
-import torch
 from transformers import DPRQuestionEncoder
 
 import oracle
+from oracle import torch
 from rag_jax.errors import InputError
 from rag_jax.hub import load, resolve
 from rag_jax.models.bert import BertConfig

@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import torch
 from transformers import BertModel
 
 import oracle
+from oracle import torch
 from rag_jax.errors import InputError
 from rag_jax.hub import TowerCheckpoint, save
 from rag_jax.hub.tensors import read_tensors, write_tensors

@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
@@ -25,6 +24,7 @@ from transformers import (
 
 import oracle
 import pretrained
+from oracle import torch
 from rag_jax.errors import InputError
 from rag_jax.hub import Checkpoint, RagCheckpoint, TowerCheckpoint, load, save, tensors, tokenizers, writing
 from rag_jax.hub.configs import GENERATION

@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from transformers import BartForConditionalGeneration
 
 import oracle
-from oracle import jit, relative
+from oracle import jit, relative, torch
 from rag_jax.models import bart
 from rag_jax.models.bart import BartConfig
 from rag_jax.types import Generator, Place, Tokens

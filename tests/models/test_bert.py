@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from transformers import BertModel, DPRContextEncoder, DPRQuestionEncoder
 
 import oracle
-from oracle import jit, relative
+from oracle import jit, relative, torch
 from rag_jax.models import bert
 from rag_jax.models.bert import BertConfig
 from rag_jax.types import Tokens

@@ -9,12 +9,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-import torch
 from transformers import RagTokenForGeneration
 
 import oracle
 import train
-from oracle import relative
+from oracle import relative, torch
 from rag_jax import cli
 from rag_jax.errors import InputError
 from rag_jax.models import bart
