@@ -68,6 +68,8 @@ def write(folder: Path, stored: Stored) -> None:
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     told = settings if any(map(_role, settings)) else {**_usual(vocabulary), **settings}
     known = {key: value for key, value in told.items() if not _role(key) or value in vocabulary}
+    if "extra_special_tokens" in known:
+        known["extra_special_tokens"] = [token for token in known["extra_special_tokens"] if token in vocabulary]
     # The class that takes tokenizer.json as it is. Where decoded texts are cleaned up, the decoder in there does it.
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **known}
     write_json(folder / "tokenizer_config.json", config)

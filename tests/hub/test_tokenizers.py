@@ -155,6 +155,16 @@ def test_special_tokens_beside_the_vocabulary_are_dropped_too():
     assert tokenizers.fitted(tokenizer, len(PIECES) + 1, "here").token_to_id("<mask>") == len(PIECES)
 
 
+def test_what_was_dropped_is_not_added_again_where_it_is_saved(tmp_path):
+    old_bart(tmp_path)
+    changed(tmp_path, "special_tokens_map.json", additional_special_tokens=["<extra>"])
+    found = tokenizers.read(tmp_path, BART)
+    assert "<extra>" in found.settings["extra_special_tokens"]
+    tokenizers.write(tmp_path / "new", Stored(tokenizers.fitted(found.tokenizer, len(PIECES), "here"), found.settings))
+    again = AutoTokenizer.from_pretrained(tmp_path / "new")
+    assert (len(again), again.mask_token, again.pad_token) == (len(PIECES), None, "<pad>")
+
+
 @pytest.mark.parametrize("more", [AddedToken("word", special=False), AddedToken("[MASK]", special=True)])
 def test_a_tokenizer_of_another_vocabulary_is_refused(more):
     tokenizer = bart(PIECES)
