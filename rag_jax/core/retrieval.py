@@ -13,10 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core import vectors as stored
+from rag_jax.core.group_maxima import MOST, ROWS, group_maxima, suits
 from rag_jax.types import Found, Knowledge, Quantised, Retrieved, Tokens, Vectors
 
 GROUP = 64  # scores that share one maximum in the first stage of the search
-BLOCK = 262_144  # vectors looked through at once: enough work for each launch on an accelerator
+FEW = 2**16  # maxima that are sought through directly
+BLOCK = 262_144  # vectors looked through at once on an accelerator without a kernel
 CPU_BLOCK = 8_192  # where the scores of a block should stay in a cache
 CPU_WHOLE = 2**24  # scores that a CPU takes in one block all the same: cutting a block out copies it
 
@@ -44,10 +46,10 @@ def exact_top_k(
 ) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
     """The k vectors of the largest inner product with each query: `(scores, ids)`, best first, exact.
 
-    The index is walked in blocks, so that memory is `[B, block]` and never `[B, N]` (without a `block`, one
-    that suits the platform). Of each block the k best are
-    found in two stages: the maxima of groups of scores, then the scores of the k groups with the largest maxima. This
-    is exact, since each of the k best scores lies in one of those groups, and it sorts `k * GROUP` scores, not `block`.
+    The k best are found in two stages: the maxima of groups of scores, then the scores of the k groups with the largest
+    maxima. This is exact, since each of the k best scores lies in one of those groups, and it sorts `k * GROUP` scores,
+    not N. Memory is never `[B, N]`: the index is walked in blocks (without a `block`, one that suits the platform), or
+    a kernel writes nothing but the maxima (`rag_jax.core.group_maxima`: narrow vectors on an NVIDIA device).
     Among equal scores the smallest id comes first. Where the index has fewer than k vectors that are `alive` and not
     `excluded` (ids, -1 for none), the rest have score -inf and id -1.
     """
@@ -55,10 +57,35 @@ def exact_top_k(
     walk = partial(_walk, k=k + more)
     if block is None:
         walks = {"cpu": partial(walk, block=_cpu_block(queries, vectors)), "default": partial(walk, block=BLOCK)}
+        if suits(queries, vectors):
+            walks["cuda"] = partial(_by_maxima, k=k + more)
         found = jax.lax.platform_dependent(queries, vectors, alive, **walks)
     else:
         found = walk(queries, vectors, alive, block=block)
     return found if excluded is None else _without(excluded, found, k)
+
+
+def _by_maxima(
+    queries: Float[Array, "B D"], vectors: Vectors, alive: Bool[Array, " N"] | None, *, k: int, interpret: bool = False
+) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
+    """The k best by a kernel's maxima of groups of vectors; the scores of the k best groups are computed once more."""
+    if queries.shape[0] > MOST:
+        parts = -(-queries.shape[0] // MOST)
+        size = -(-queries.shape[0] // parts)
+        padded = jnp.pad(queries, ((0, parts * size - queries.shape[0]), (0, 0))).reshape(parts, size, -1)
+        search = partial(_by_maxima, vectors=vectors, alive=alive, k=k, interpret=interpret)
+        found = jax.lax.map(search, padded)
+        return jax.tree.map(lambda each: each.reshape(parts * size, -1)[: queries.shape[0]], found)
+    maxima = group_maxima(queries, vectors, alive, interpret=interpret)
+    maxima = jnp.pad(maxima, ((0, 0), (0, max(0, k - maxima.shape[1]))), constant_values=-jnp.inf)
+    groups = jnp.sort(_staged_top_k(maxima, k)[1], axis=1)  # in index order, so that ties go to the smallest id
+    rows = (groups[:, :, None] * ROWS + jnp.arange(ROWS)[None, None, :]).reshape(queries.shape[0], -1)
+    there = rows < stored.count(vectors)
+    rows = jnp.where(there, rows, 0)
+    found = scores(queries.astype(jnp.float32), stored.take(vectors, rows))
+    found = jnp.where(there if alive is None else there & alive[rows], found, -jnp.inf)
+    top, where = jax.lax.top_k(found, k)
+    return top, jnp.where(jnp.isneginf(top), -1, jnp.take_along_axis(rows, where, axis=1))
 
 
 def _walk(
@@ -72,7 +99,7 @@ def _walk(
     if size == count:
         found = stored.products(queries, vectors)
         found = found if alive is None else jnp.where(alive[None, :], found, -jnp.inf)
-        top, ids = _merge(none, _two_stage_top_k(found, min(k, count)), k)
+        top, ids = _merge(none, _staged_top_k(found, min(k, count)), k)
         return top, jnp.where(jnp.isneginf(top), -1, ids)
 
     def visit(best, number):
@@ -83,7 +110,7 @@ def _walk(
         if alive is not None:
             fresh &= jax.lax.dynamic_slice_in_dim(alive, start, size)
         found = stored.products(queries, stored.block(vectors, start, size))
-        top, where = _two_stage_top_k(jnp.where(fresh[None, :], found, -jnp.inf), min(k, size))
+        top, where = _staged_top_k(jnp.where(fresh[None, :], found, -jnp.inf), min(k, size))
         return _merge(best, (top, start + where), k), None
 
     (top, ids), _ = jax.lax.scan(visit, none, jnp.arange(-(-count // size), dtype=jnp.int32))
@@ -164,7 +191,8 @@ def _without(excluded: Int[Array, "B E"], found: tuple[Array, Array], k: int) ->
     return top, jnp.where(jnp.isneginf(top), -1, jnp.take_along_axis(ids, where, axis=1))
 
 
-def _two_stage_top_k(found: Float[Array, "B N"], k: int) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
+def _staged_top_k(found: Float[Array, "B N"], k: int) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
+    """The k best of each row, in two stages, or as many as it takes until the maxima are few."""
     batch, count = found.shape
     groups = -(-count // GROUP)
     if groups <= k:
@@ -172,7 +200,7 @@ def _two_stage_top_k(found: Float[Array, "B N"], k: int) -> tuple[Float[Array, "
         return top, where
     grouped = jnp.pad(found, ((0, 0), (0, groups * GROUP - count)), constant_values=-jnp.inf)
     grouped = grouped.reshape(batch, groups, GROUP)
-    _, best_groups = jax.lax.top_k(grouped.max(axis=2), k)
+    _, best_groups = (_staged_top_k if groups > FEW else jax.lax.top_k)(grouped.max(axis=2), k)
     best_groups = jnp.sort(best_groups, axis=1)  # in index order, so that ties go to the smallest id
     candidates = jnp.take_along_axis(grouped, best_groups[:, :, None], axis=1).reshape(batch, k * GROUP)
     top, where = jax.lax.top_k(candidates, k)

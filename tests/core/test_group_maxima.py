@@ -1,0 +1,74 @@
+"""The GPU's kernel, interpreted: its maxima against all scores, and the search that it is the first stage of."""
+
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rag_jax.core import retrieval
+from rag_jax.core.group_maxima import MOST, ROWS, group_maxima, suits
+from rag_jax.core.vectors import products, quantise
+
+WIDTH = 64
+KINDS = {"bfloat16": jnp.bfloat16, "int8": quantise}
+
+
+def problem(count: int, queries: int, kind: str):
+    """Queries, vectors as they are stored, and which of them hold a passage."""
+    draw = np.random.default_rng(count + queries)
+    vectors = KINDS[kind](jnp.asarray(draw.standard_normal((count, WIDTH)), jnp.float32))
+    asked = jnp.asarray(draw.standard_normal((queries, WIDTH)), jnp.float32)
+    return asked, vectors, jnp.asarray(draw.random(count) < 0.7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("removed", [False, True])
+def test_the_maxima_are_those_of_each_groups_scores(kind: str, removed: bool) -> None:
+    queries, vectors, alive = problem(2 * ROWS + 5, 3, kind)
+    found = group_maxima(queries, vectors, alive if removed else None, interpret=True)
+    scores = np.asarray(products(queries, vectors))
+    scores = np.where(np.asarray(alive)[None], scores, -np.inf) if removed else scores
+    padded = np.pad(scores, ((0, 0), (0, ROWS - 5)), constant_values=-np.inf)
+    np.testing.assert_allclose(found, padded.reshape(3, 3, ROWS).max(axis=2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("count", "queries", "k"), [(3 * ROWS + 1, 2, 5), (4, 1, 7), (700, MOST + 3, 3)])
+def test_the_search_by_maxima_finds_what_walking_finds(kind: str, count: int, queries: int, k: int) -> None:
+    asked, vectors, alive = problem(count, queries, kind)
+    by_maxima = jax.jit(partial(retrieval._by_maxima, k=k, interpret=True))
+    for living in (None, alive):
+        scores, ids = by_maxima(asked, vectors, living)
+        wanted = retrieval.exact_top_k(asked, vectors, k, alive=living, block=100)
+        np.testing.assert_array_equal(ids, wanted[1])
+        np.testing.assert_allclose(scores, wanted[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "kernel"), [("cuda", True), ("cpu", False), ("tpu", False)])
+def test_the_kernel_is_in_the_program_for_nvidia_alone(platform: str, kernel: bool) -> None:
+    wikipedia = jax.ShapeDtypeStruct((21_015_324, 768), jnp.bfloat16)
+    search = jax.jit(partial(retrieval.exact_top_k, k=10)).trace(jax.ShapeDtypeStruct((8, 768), jnp.float32), wikipedia)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer versions of JAX announce the end of this backend
+        lowered = search.lower(lowering_platforms=(platform,)).as_text()
+    assert ("xla.gpu.triton" in lowered) == kernel
+    assert "8x21015324" not in lowered, "no matrix of all scores"
+
+
+def test_what_the_kernel_cannot_take_is_walked() -> None:
+    queries, wide = jnp.zeros((2, 64)), jnp.zeros((9, 64))
+    odd = jnp.zeros((2, 60)), jnp.zeros((9, 60), jnp.bfloat16)
+    assert not suits(queries, wide), "float32 needs products in full precision"
+    assert not suits(*odd), "its tiles do not divide this width"
+
+
+def test_the_search_by_maxima_can_stand_in_a_gradient() -> None:
+    asked, vectors, _ = problem(ROWS, 2, "bfloat16")
+    gradient = jax.grad(lambda queries: retrieval._by_maxima(queries, vectors, None, k=3, interpret=True)[0].sum())(
+        asked
+    )
+    best = retrieval.exact_top_k(asked, vectors, 3)[1]
+    np.testing.assert_allclose(gradient, np.asarray(vectors, np.float32)[best].sum(axis=1), rtol=1e-5)
