@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float
 from rag_jax.core.packing import to_lines, to_rows
 from rag_jax.types import Packed
 
+FEW = 4  # queries are few where this many times their number is less than that of the keys
+
 
 class Attention(nn.Module):
     """Scaled dot-product attention with `H` heads; four projections with biases, as in BERT and BART.
@@ -18,7 +20,8 @@ class Attention(nn.Module):
     stand before positions, as the batched matrix products read them: keeping is worth nothing if each use transposes.
 
     With `fused` the scores stay inside one kernel, where the device has one for the dtype. Dropping weights needs them,
-    so that with a `dropout` training goes the plain way.
+    so that with a `dropout` training goes the plain way; so do the few queries of a decoding step, for which it is not
+    worth while to bring the keys into the kernel's order.
     """
 
     width: int
@@ -54,7 +57,7 @@ class Attention(nn.Module):
         """Attend from `states` to the positions where `mask` is True; the softmax is float32 whatever the dtype."""
         queries = self._split(to_rows(packed, self.query(states)))
         rows = queries.shape[0], queries.shape[2], self.width
-        if self.fused and (deterministic or not self.dropout):
+        if self.fused and (deterministic or not self.dropout) and FEW * queries.shape[2] >= keys.shape[3]:
             return self.out(to_lines(packed, _fused(queries, keys, values, mask).reshape(rows)))
         queries *= (self.width // self.heads) ** -0.5
         scores = jnp.einsum("RHTd,RHdS->RHTS", queries, keys, preferred_element_type=jnp.float32)
@@ -74,9 +77,13 @@ def _fused(
     values: Float[Array, "R H S d"],
     mask: Bool[Array, "#R #T S"],
 ) -> Float[Array, "R T H d"]:
-    """One kernel on a GPU in sixteen bits; elsewhere XLA makes of it what it can."""
-    in_kernel = jax.default_backend() == "gpu" and queries.dtype.itemsize == 2
+    """One kernel on a GPU in sixteen bits; elsewhere XLA makes of it what it can.
+
+    The kernel wants a mask of its own for each query, and even lengths where it is differentiated.
+    """
+    count, size = queries.shape[2], keys.shape[3]
+    in_kernel = jax.default_backend() == "gpu" and queries.dtype.itemsize == 2 and count % 2 == 0 and size % 2 == 0
     given = jnp.swapaxes(queries, 1, 2), jnp.transpose(keys, (0, 3, 1, 2)), jnp.swapaxes(values, 1, 2)
-    implementation = "cudnn" if in_kernel else "xla"
+    mask = jnp.broadcast_to(mask, (mask.shape[0], count, size))[:, None]
     with jax.numpy_dtype_promotion("standard"):  # its float32 sums are implicit
-        return jax.nn.dot_product_attention(*given, mask=mask[:, None], implementation=implementation)
+        return jax.nn.dot_product_attention(*given, mask=mask, implementation="cudnn" if in_kernel else "xla")

@@ -133,3 +133,30 @@ def test_dropout_thins_the_weights():
     np.testing.assert_array_equal(whole, problem(3)(mask))
     assert np.any(first != whole)
     assert np.any(first != second)
+
+
+@pytest.mark.parametrize(("queries", "keys", "kernel"), [(8, 8, True), (7, 8, False), (8, 32, True), (2, 32, False)])
+def test_on_a_gpu_the_kernel_gets_a_mask_that_it_takes(monkeypatch, queries: int, keys: int, kernel: bool) -> None:
+    """cuDNN refuses a mask of one row for all queries, and odd lengths in training; few queries go the plain way."""
+    asked = []
+    ours = jax.nn.dot_product_attention
+
+    def spy(q, k, v, mask, implementation):
+        asked.append(implementation)
+        assert mask.shape[2:] == (q.shape[1], k.shape[1])
+        return ours(q, k, v, mask=mask, implementation="xla")
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", spy)
+    plain = Attention(WIDTH, 2, 0.0, 0.02, jnp.bfloat16)
+    draw = np.random.default_rng(0)
+    states, attended = (jnp.asarray(draw.standard_normal((R, n, WIDTH)), jnp.bfloat16) for n in (queries, keys))
+    mask = jnp.broadcast_to(jnp.arange(keys)[None, None, :] < 5, (R, 1, keys))
+
+    def whole(module):
+        return module(states, *module.project(attended), mask, True)
+
+    params = plain.init(jax.random.key(0), method=whole)
+    fused = plain.clone(fused=True).apply(params, method=whole)
+    assert asked == (["cudnn"] if kernel else ["xla"] * (4 * queries >= keys))
+    assert relative(np.asarray(fused, np.float32), np.asarray(plain.apply(params, method=whole), np.float32)) < 2e-2
