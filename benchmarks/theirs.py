@@ -29,25 +29,29 @@ def main(sizes: Sizes, folder: Path) -> None:
 
     def decode(request: dict, inputs: dict[str, np.ndarray]) -> list[list[int]]:
         case = Case(**request["case"])
-        given = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        with torch.inference_mode():
-            queries = made["question_encoder"](given["question"]).pooler_output
-            tokens = models[case.decoder].generate(
-                context_input_ids=given["passages"],
-                context_attention_mask=torch.ones_like(given["passages"]),
-                doc_scores=torch.einsum("bd,bkd->bk", queries, given["vectors"]),
-                n_docs=case.docs,
-                num_beams=case.beams,
-                max_length=case.target + 1,
-                do_sample=False,
-                decoder_start_token_id=START,
-                eos_token_id=END,
-                pad_token_id=PAD,
-                forced_eos_token_id=None,
-            )
-        return [_until_end(row) for row in tokens[:, 1:].tolist()]
+        return generated(models[case.decoder], {name: torch.from_numpy(array) for name, array in inputs.items()}, case)
 
     serve(decode)
+
+
+def generated(rag: Any, given: dict[str, torch.Tensor], case: Case) -> list[list[int]]:
+    """The best answer to each question, by transformers' own generate."""
+    with torch.inference_mode():
+        queries = rag.question_encoder(given["question"]).pooler_output
+        tokens = rag.generate(
+            context_input_ids=given["passages"],
+            context_attention_mask=torch.ones_like(given["passages"]),
+            doc_scores=torch.einsum("bd,bkd->bk", queries.float(), given["vectors"].float()),
+            n_docs=case.docs,
+            num_beams=case.beams,
+            max_length=case.target + 1,
+            do_sample=False,
+            decoder_start_token_id=START,
+            eos_token_id=END,
+            pad_token_id=PAD,
+            forced_eos_token_id=None,
+        )
+    return [_until_end(row) for row in tokens[:, 1:].tolist()]
 
 
 def parts(sizes: Sizes, folder: Path) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""Run all parts, in the order of their worth, and write what they found."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accelerator import report
+from benchmarks.accelerator.scale import SCALES
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
+ENVIRONMENT = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92", "TOKENIZERS_PARALLELISM": "false"}
+
+
+SHARES = {  # of the time, in the order of their worth; what a part leaves goes to those behind it
+    "weights": 3,
+    "rightness": 6,
+    "roofline": 1,
+    "search": 2,
+    "search_torch": 1,
+    "train": 8,
+    "train_torch": 2,
+    "decode": 6,
+    "decode_torch": 3,
+}
+
+
+def main() -> None:
+    """Each part in a process of its own; the report is written anew after each."""
+    parser = argparse.ArgumentParser(prog="benchmarks/accelerator.sh", description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=8.0, help="of all parts together")
+    parser.add_argument("--size", choices=tuple(SCALES), default="full")
+    parser.add_argument("--parts", default=",".join(SHARES), help="names, with commas between")
+    known = parser.parse_args()
+    unknown = sorted(set(known.parts.split(",")) - set(SHARES))
+    if unknown:
+        parser.error(f"--parts {','.join(unknown)}: no such part; there are {', '.join(SHARES)}")
+    wanted = [name for name in SHARES if name in known.parts.split(",")]
+    known.out.mkdir(parents=True, exist_ok=True)
+    ends, found = time.monotonic() + 60 * known.minutes, {}
+    told = {"machine": machine(), "versions": versions(), "size": known.size, "minutes": known.minutes, "parts": found}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, name in enumerate(wanted):
+            share = SHARES[name] / sum(SHARES[each] for each in wanted[number:])
+            limit = share * (ends - time.monotonic())
+            print(f"{name}: at most {limit:.0f} s", flush=True)
+            found[name] = measured(name, known.size, Path(folder), limit)
+            report.write(known.out, told)
+    print((known.out / "accelerator.md").read_text(encoding="utf-8"))
+
+
+def measured(name: str, size: str, folder: Path, limit: float) -> dict[str, Any]:
+    """What a part wrote before it ended, or was ended; `error` says why it is less than all."""
+    if limit <= 0:
+        return {"error": "not run: no time was left; give more --minutes"}
+    out, log = folder / f"{name}.json", folder / f"{name}.log"
+    command = [sys.executable, "-m", f"benchmarks.accelerator.{name}", size, str(folder), str(out)]
+    began = time.monotonic()
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, env={**ENVIRONMENT, **os.environ}, start_new_session=True
+        )
+        try:
+            code = process.wait(limit)
+            error = None if code == 0 else f"ended with {code}: {last_line(log)}"
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            error = f"cut at its limit of {limit:.0f} s"
+    told = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    told["took"] = time.monotonic() - began
+    return told if error is None else told | {"error": error, "log": log.read_text(errors="replace")[-4_000:]}
+
+
+def last_line(log: Path) -> str:
+    """What a process said last."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "nothing said"
+
+
+def machine() -> dict[str, Any]:
+    """The device, as its driver names it, and the host."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        device = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        device = "no NVIDIA device"
+    return {"device": device, "cores": os.cpu_count(), "python": sys.version.split()[0]}
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that the figures depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+if __name__ == "__main__":
+    main()

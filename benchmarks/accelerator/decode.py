@@ -1,0 +1,98 @@
+"""Decoding in bfloat16: RAG-Token and RAG-Sequence, from question tokens and their passages to answers."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.accelerator import device
+from benchmarks.accelerator.part import Record, reason, run, spread
+from benchmarks.accelerator.scale import Scale
+from benchmarks.accelerator.weights import configs, params
+from benchmarks.cases import Case
+from rag_jax import decoding, likelihood, retrieval
+from rag_jax.core import beam, sequence
+from rag_jax.core.search import Limits
+from rag_jax.core.tree import Reader
+from rag_jax.core.trie import Blocks
+from rag_jax.models import bart, bert
+from rag_jax.models.bart import BartConfig
+from rag_jax.types import RagParams, Tokens
+
+END, START = 2, 2
+
+
+def main(scale: Scale, weights: Path, record: Record) -> None:
+    """Seconds of a batch for each decoder, reading included and alone, and the bytes that a step must move."""
+    case, held = scale.decode, params(weights, jnp.bfloat16)
+    tower_config, config = configs(weights, jnp.bfloat16)
+    tower, generator = bert.tower(tower_config), bart.generator(config)
+    kinds = {"question": jnp.int32, "passages": jnp.int32, "vectors": jnp.float32}
+    given = {name: jnp.asarray(array, kinds[name]) for name, array in case.arrays(scale.networks).items()}
+    record(case=vars(case), step_bytes=step_bytes(case, config), decoders=[])
+    encode = jax.jit(lambda held, passages: generator.encode(held.generator, full(passages)))
+    record(encode=spread(device.timed(partial(encode, held, given["passages"]), scale.rounds)))
+    told: list[dict[str, Any]] = []
+    rows, answers = case.questions * case.docs, case.docs * case.beams
+    limits = Limits((START,), END, case.target)
+    beams = partial(beam.search, num_beams=case.beams)
+    decoders = {
+        "token": partial(decoding.rag_token, search=beams, limits=limits),
+        "greedy": partial(decoding.rag_token, search=partial(beam.search, num_beams=1), limits=limits),
+        "fast": partial(sequence.rag_sequence_fast, search=beams, limits=limits),
+        **{
+            f"thorough, blocks of {blocks.rows} rows, {blocks.answers} answers, {blocks.nodes} nodes": partial(
+                sequence.rag_sequence_thorough, search=beams, limits=limits, blocks=blocks
+            )
+            for blocks in (Blocks(rows, answers, 64), Blocks(rows // 4, answers, 64), Blocks())
+        },
+    }
+    for name, decoder in tuple(decoders.items())[: scale.variants]:
+
+        def answer(held: RagParams, question, passages, vectors, decoder=decoder):
+            queries = tower(held.question_tower, full(question))
+            prior = likelihood.doc_log_prior(retrieval.scores(queries, vectors))
+            memory = generator.encode(held.generator, full(passages))
+            nothing = Tokens(jnp.zeros((case.questions, 0), jnp.int32), jnp.zeros(case.questions, jnp.int32))
+            found = decoder(Reader(generator, held.generator, memory), prior, nothing)
+            return found.tokens[:, 0], found.mask[:, 0]
+
+        told.append({"name": name} | decoded(answer, held, given, scale))
+        record(decoders=told)
+
+
+def decoded(answer: Any, held: RagParams, given: dict[str, jax.Array], scale: Scale) -> dict[str, Any]:
+    """One decoder, compiled and timed."""
+    arrays = [given[name] for name in ("question", "passages", "vectors")]
+    try:
+        program, took, memory = device.compiled(jax.jit(answer), held, *arrays)
+        times = device.timed(partial(program, held, *arrays), scale.rounds)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        return {"error": reason(error)}
+    told = spread(times) | memory | {"compile": took, "peak": device.peak()}
+    told["questions/s"] = scale.decode.questions / told["median"]
+    tokens, mask = jax.device_get(program(held, *arrays))
+    told["answers"] = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
+    return told | {"kernels": device.longest_kernels(partial(program, held, *arrays))}
+
+
+def step_bytes(case: Case, config: BartConfig) -> int:
+    """What a step of the decoder must read at least: its weights, the vocabulary, keys and values of what was read."""
+    width, rows = config.width, case.questions * case.docs
+    layer = (
+        8 * width * width + 2 * width * config.ffn_width - 2 * width * width
+    )  # cross keys and values are made before
+    inputs = rows * case.inputs * 2 * width
+    return 2 * (config.decoder_layers * (layer + inputs) + width * config.vocab_size)
+
+
+def full(ids: jax.Array) -> Tokens:
+    """Rows without padding."""
+    return Tokens(ids, jnp.full(ids.shape[0], ids.shape[1], jnp.int32))
+
+
+if __name__ == "__main__":
+    with jax.numpy_dtype_promotion("standard"):
+        run(main)

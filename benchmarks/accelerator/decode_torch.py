@@ -1,0 +1,57 @@
+"""The opponent: transformers' generate in bfloat16 with SDPA, and with a compiled decoder where that works."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.accelerator.opponent import load
+from benchmarks.accelerator.part import Record, reason, run, seconds, spread
+from benchmarks.accelerator.scale import Scale
+from benchmarks.theirs import generated
+
+
+def main(scale: Scale, weights: Path, record: Record) -> None:
+    """Seconds of a batch for each decoder."""
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    case = scale.decode
+    given = {name: torch.from_numpy(array).to(where) for name, array in case.arrays(scale.networks).items()}
+    told: list[dict[str, Any]] = []
+
+    def measure(name: str, model: str, rounds: int, change: Callable[[Any], None] | None = None) -> None:
+        try:
+            rag = load(model, weights, case.docs).to(where, torch.bfloat16)
+            if change is not None:
+                change(rag)
+
+            def answer() -> list[list[int]]:
+                return generated(rag, given, case)
+
+            answers = answer() if rounds > 1 else []  # to warm up
+            times = seconds(answer, rounds)
+            found: dict[str, Any] = spread(times) | {"answers": answers, "peak": peak()}
+            found["questions/s"] = case.questions / found["median"]
+        except Exception as error:  # whatever fails over there is a row of the table
+            found = {"error": reason(error)}
+        told.append({"name": name} | found)
+        record(decoders=told)
+
+    measure("token", "token", 3)
+    measure("thorough", "sequence", 1)
+    measure("token, decoder compiled", "token", 3, compile_decoder)
+
+
+def compile_decoder(rag: Any) -> None:
+    """torch.compile on the decoder, whose shapes grow with every token."""
+    decoder = rag.rag.generator.model.decoder
+    decoder.forward = torch.compile(decoder.forward, dynamic=True)
+
+
+def peak() -> int | None:
+    """The most bytes of the device's memory in use."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,102 @@
+"""Exact search over all of Wikipedia's passages, resident on the device."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.accelerator import device
+from benchmarks.accelerator.part import Record, reason, run, spread
+from benchmarks.accelerator.scale import Scale
+from rag_jax.core import retrieval
+from rag_jax.core.vectors import count, quantise
+
+K = 10
+PIECE = 2**18  # rows that are drawn at a time
+SHARE = 0.72  # of the device's memory that the index may take
+
+
+def main(scale: Scale, weights: Path, record: Record) -> None:
+    """Milliseconds of a search for each number of queries: in bfloat16 and in int8."""
+    del weights
+    passages = fitting(scale.passages, 2 * scale.width)
+    vectors = drawn(passages, scale.width)
+    record(passages=passages, width=scale.width, bytes=2 * passages * scale.width, searches=[])
+    record(planted=found_again(vectors))
+    searches: list[dict] = []
+    for kind in ("bfloat16", "int8"):
+        if kind == "int8":
+            vectors = jax.jit(quantise_in_pieces, donate_argnums=0)(vectors)
+        for queries in scale.queries:
+            searches.append({"kind": kind} | measured(vectors, queries, scale.rounds))
+            record(searches=searches)
+
+
+def fitting(passages: int, row: int) -> int:
+    """As many passages of `row` bytes as the device's memory takes."""
+    most = device.limit()
+    return passages if most is None else min(passages, int(SHARE * most) // row)
+
+
+def drawn(passages: int, width: int) -> jax.Array:
+    """Random vectors in bfloat16, made where they are searched."""
+    return filled(jnp.zeros((passages, width), jnp.bfloat16), partial(jax.random.normal, dtype=jnp.bfloat16))
+
+
+def filled(held: jax.Array, draw: Callable[[jax.Array, tuple[int, int]], jax.Array]) -> jax.Array:
+    """An array whose rows are drawn in place, a piece at a time: there is no room for a second one."""
+    rows, width = held.shape
+    size = min(PIECE, rows)
+
+    @partial(jax.jit, donate_argnums=0)
+    def fill(held: jax.Array, key: jax.Array) -> jax.Array:
+        def piece(number, held):
+            start = jnp.minimum(number * size, rows - size)
+            drawn = draw(jax.random.fold_in(key, number), (size, width))
+            return jax.lax.dynamic_update_slice_in_dim(held, drawn, start, 0)
+
+        return jax.lax.fori_loop(0, -(-rows // size), piece, held)
+
+    return fill(held, jax.random.key(0))
+
+
+def quantise_in_pieces(vectors: jax.Array):
+    """All of an index in eight bits, without a float32 copy of it."""
+    size = next(size for size in range(min(PIECE, len(vectors)), 0, -1) if len(vectors) % size == 0)
+    pieces = vectors.reshape(-1, size, vectors.shape[1])
+    return jax.tree.map(lambda each: each.reshape(-1, *each.shape[2:]), jax.lax.map(quantise, pieces))
+
+
+def found_again(vectors: jax.Array) -> bool:
+    """Whether rows all over the index are the nearest to themselves, scaled up: no offset overflows."""
+    rows = np.linspace(0, count(vectors) - 1, 8).astype(np.int32)
+    queries = vectors[rows].astype(jnp.float32)
+    _, ids = jax.jit(partial(retrieval.exact_top_k, k=K))(queries, vectors)
+    return bool((np.asarray(ids)[:, 0] == rows).all())
+
+
+def measured(vectors, queries: int, rounds: int) -> dict:
+    """One search: milliseconds, and the share of the vectors' bytes per second; or why it could not be done."""
+    told = {"queries": queries}
+    asked = jax.random.normal(jax.random.key(queries), (queries, vectors_width(vectors)))
+    try:
+        search = jax.jit(partial(retrieval.exact_top_k, k=K))
+        program, took, memory = device.compiled(search, asked, vectors)
+        times = device.timed(partial(program, asked, vectors), rounds)
+    except jax.errors.JaxRuntimeError as error:
+        return told | {"error": reason(error)}
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(vectors))
+    told |= spread(times) | memory | {"compile": took, "bytes/s": size / spread(times)["median"]}
+    return told | {"kernels": device.longest_kernels(partial(program, asked, vectors))}
+
+
+def vectors_width(vectors) -> int:
+    """D."""
+    return jax.tree.leaves(vectors)[0].shape[1]
+
+
+if __name__ == "__main__":
+    run(main)
