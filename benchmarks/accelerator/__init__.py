@@ -3,3 +3,15 @@
 Each part is a process of its own with a time limit of its own, and writes its figures as soon as it has them: a run
 that is cut short still has what it measured. `OUT` receives accelerator.json and accelerator.md, nothing else.
 """
+
+SHARES = {  # of the time, in the order of their worth; what a part leaves goes to those behind it
+    "weights": 3,
+    "rightness": 6,
+    "roofline": 1,
+    "search": 2,
+    "search_torch": 1,
+    "train": 8,
+    "train_torch": 2,
+    "decode": 6,
+    "decode_torch": 3,
+}

@@ -12,24 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accelerator import report
+from benchmarks.accelerator import SHARES, report
 from benchmarks.accelerator.scale import SCALES
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92", "TOKENIZERS_PARALLELISM": "false"}
-
-
-SHARES = {  # of the time, in the order of their worth; what a part leaves goes to those behind it
-    "weights": 3,
-    "rightness": 6,
-    "roofline": 1,
-    "search": 2,
-    "search_torch": 1,
-    "train": 8,
-    "train_torch": 2,
-    "decode": 6,
-    "decode_torch": 3,
-}
 
 
 def main() -> None:
@@ -44,6 +31,8 @@ def main() -> None:
     if unknown:
         parser.error(f"--parts {','.join(unknown)}: no such part; there are {', '.join(SHARES)}")
     wanted = [name for name in SHARES if name in known.parts.split(",")]
+    if known.out.exists() and (not known.out.is_dir() or any(known.out.iterdir())):
+        parser.error(f"{known.out}: is there already and holds something; choose another folder")
     known.out.mkdir(parents=True, exist_ok=True)
     ends, found = time.monotonic() + 60 * known.minutes, {}
     told = {"machine": machine(), "versions": versions(), "size": known.size, "minutes": known.minutes, "parts": found}

@@ -1,0 +1,80 @@
+"""The accelerator benchmark, tiny and on the CPU: the command, its files, and what stands where figures are missing."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.accelerator import SHARES, report
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command as it is typed; its processes compile as quickly as the tests."""
+    command = ["bash", "benchmarks/accelerator.sh", str(out), "--size", "tiny", *map(str, arguments)]
+    environment = {"PYTHON": str(ROOT / ".venv/bin/python"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "COLUMNS": "200"}
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+def told(out: Path) -> dict[str, Any]:
+    assert sorted(path.name for path in out.iterdir()) == ["accelerator.json", "accelerator.md"]
+    return json.loads((out / "accelerator.json").read_text())["parts"]
+
+
+def test_the_rates_and_the_search_are_measured(tmp_path: Path) -> None:
+    done = run(tmp_path / "out", "--parts", "search,roofline")
+    assert done.returncode == 0, done.stderr
+    parts = told(tmp_path / "out")
+    assert list(parts) == ["roofline", "search"], "in the order of their worth"
+    assert all("error" not in part for part in parts.values())
+    assert parts["search"]["planted"] is True
+    assert [(each["kind"], each["queries"]) for each in parts["search"]["searches"]] == [
+        (kind, queries) for kind in ("bfloat16", "int8") for queries in (1, 3)
+    ]
+    assert "## Exact search" in done.stdout
+
+
+def test_a_part_that_has_no_time_says_so_and_the_rest_is_written(tmp_path: Path) -> None:
+    assert run(tmp_path / "out", "--parts", "roofline,search", "--minutes", 0).returncode == 0
+    assert all("no time was left" in part["error"] for part in told(tmp_path / "out").values())
+
+
+def test_an_unknown_part_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    done = run(tmp_path / "out", "--parts", "searching")
+    assert done.returncode == 2
+    assert "no such part" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "accelerator.md").write_text("mine")
+    done = run(tmp_path, "--parts", "roofline")
+    assert done.returncode == 2
+    assert "choose another" in done.stderr
+    assert (tmp_path / "accelerator.md").read_text() == "mine"
+
+
+def test_a_page_is_made_of_whatever_is_known() -> None:
+    machine = {"device": "none", "cores": 2, "python": "3"}
+    failed = {name: {"error": "ended with 1: out of memory"} for name in SHARES}
+    train = {"steps": [{"name": "fused", "error": "out of memory"}], "flops": 1e9}
+    page = report.page({"machine": machine, "versions": {"jax": "0"}, "parts": failed | {"train": train}})
+    assert page.count("out of memory") == len(SHARES)
+
+
+@pytest.mark.slow
+def test_every_part_runs(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the opponent")
+    done = run(tmp_path / "out", "--minutes", 20)
+    parts = told(tmp_path / "out")
+    assert list(parts) == list(SHARES)
+    assert {name: part["error"] for name, part in parts.items() if "error" in part} == {}, done.stdout
+    checks = parts["rightness"]["checks"]
+    assert all(checks["decoding"][name]["same tokens"] for name in ("token", "thorough", "fast"))
+    assert max(checks["train step"]["token"].values()) < 1e-4
+    ours, theirs = parts["train"]["steps"][0]["losses"][0], parts["train_torch"]["losses"][0]
+    assert abs(ours - theirs) < 0.05, "nats per token, both in bfloat16"
