@@ -146,7 +146,7 @@ def of_copy_rate(each: Figures, part: Figures, copy: float | None) -> str:
     if each["name"] != "token" or "median" not in each or not copy or "encode" not in part:
         return ""
     writing = each["median"] - part["encode"]["median"]
-    return f"{part['case']['target'] * part['step_bytes'] / writing / copy:.2f}"
+    return f"{(part['case']['target'] - 1) * part['step_bytes'] / writing / copy:.2f}"
 
 
 def longest(kernels: Iterable[Figures]) -> str:
