@@ -83,7 +83,7 @@ def test_transformers_loads_it_whole(places: Places) -> None:
 def test_training_starts_from_what_was_converted(places: Places, towns, tmp_path: Path) -> None:
     start = dataclasses.replace(towns, start_from=places.workdir, steps=1)
     parts = dataclasses.replace(places.rag.parts, config=start)
-    jax.tree.map(np.testing.assert_array_equal, train.first_params(parts), places.rag.params)
+    jax.tree.map(np.testing.assert_array_equal, train.start_params(parts, begun=False), places.rag.params)
 
 
 def test_the_new_workdir_names_where_its_networks_are_from(places: Places) -> None:
