@@ -119,6 +119,8 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
     parts = opened(prepared, workdir, tell_encoded)
     if parts.store is not prepared.store:
         depends = check_same(place, depends | index(parts), config, workdir)
+    for line in parts.truncated if devices.is_first() else ():
+        console.print(line, soft_wrap=True)
     if devices.is_first():
         tell(changed)
         vocabularies.keep(parts, workdir)

@@ -23,7 +23,7 @@ from benchmarks.cases import opponent
 from benchmarks.decode import machine
 from rag_jax import hub
 from rag_jax.data.outputs import new_json
-from rag_jax.data.tokenizers import encode_texts
+from rag_jax.data.tower_inputs import text_rows, worded
 from rag_jax.errors import InputError, reported
 from rag_jax.hub.source import resolve
 from rag_jax.knowledge.encoder import Encoder
@@ -75,7 +75,7 @@ def sample(encoder: Encoder, known: Options) -> list[str]:
         raise InputError("count, rounds, threads and batches: one is below 1; give numbers above 0")
     passages = list(read_passages(known.passages))
     drawn = np.random.default_rng(known.seed).permutation(len(passages))[: known.count]
-    return [encoder.read(passages[i]) for i in np.sort(drawn)]
+    return [worded(encoder.template, passages[i].title, passages[i].text) for i in np.sort(drawn)]
 
 
 def sides(encoder: Encoder, config: bert.BertConfig, known: Options) -> dict[str, Encode]:
@@ -84,7 +84,7 @@ def sides(encoder: Encoder, config: bert.BertConfig, known: Options) -> dict[str
 
     def batched(size: int, by_length: bool) -> Encode:
         def encode(texts: Sequence[str]) -> Float[np.ndarray, "texts D"]:
-            rows = encode_texts(encoder.tokenizer, texts, known.max_length)
+            rows = text_rows(encoder.tokenizer, texts, known.max_length).ids
             order = sorted(range(len(rows)), key=lambda i: len(rows[i])) if by_length else range(len(rows))
             vectors = np.empty((len(rows), config.vector_width), np.float32)
             for start in range(0, len(rows), size):

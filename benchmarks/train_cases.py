@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rag_jax.data.questions import Question, read_questions
-from rag_jax.data.tokenizers import encode_texts
+from rag_jax.data.tower_inputs import text_rows
 from rag_jax.errors import InputError
 from rag_jax.hub.reading import load_tower
 from rag_jax.knowledge.engines.bm25 import BM25
@@ -60,7 +60,7 @@ def real(corpus: Path, questions: Path, tower: str, shapes: Shapes, width: int, 
     found = BM25.build(passages).search(Asked([each.question for each in chosen], None), shapes.docs).rows
 
     def tokens(texts: Sequence[str], limit: int) -> list[list[int]]:
-        return [list(row) for row in encode_texts(tokenizer, texts, limit)]
+        return [list(row) for row in text_rows(tokenizer, texts, limit).ids]
 
     def batch(first: int) -> Arrays:
         some = chosen[first : first + shapes.questions]

@@ -349,15 +349,14 @@ class RAG:
         asked = [Question(str(number), question, ()) for number, question in enumerate(questions, 1)]
         examples = self._tokenized(list(zip(asked, answers, strict=True)))
         if examples.cut:
-            longest = self.parts.config.retriever.max_question
-            warn(f"{examples.cut} of {len(questions)} questions are cut to {longest} tokens")
+            warn(f"{examples.cut} of {len(questions)} questions are cut to {self.parts.question_length} tokens")
         return in_order(examples, self.parts.vocabulary, min(batch_size, _power_of_two(len(questions))), skip)
 
     def _tokenized(self, pairs: Sequence[tuple[Question, str]]) -> Examples:
         c = self.parts.config
         return tokenize(
             pairs,
-            self.parts.towers.tokenizer,
+            self.parts.towers.questions,
             self.parts.vocabulary,
             {},
             max_question=c.retriever.max_question,
@@ -392,8 +391,11 @@ class RAG:
 
     def _encoded(self, passages: list[Passage]) -> Store:
         encoder = self.parts.towers.encoder
-        vectors = checked(encoder.passages(passages), passages)
-        return from_vectors(passages, vectors, self.parts.reads)
+        vectors, cut = encoder.counted(passages)
+        store = from_vectors(passages, checked(vectors, passages), self.parts.reads)
+        cut.warn("tower", encoder.max_length)
+        store.truncated.warn("generator", self.parts.reads.max_length)
+        return store
 
     def _readable(
         self, answered: Answered, chosen: Int[np.ndarray, " b"], looked: Looked

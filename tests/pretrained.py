@@ -43,7 +43,9 @@ def tower_tokenizer() -> Tokenizer:
     trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator([*QUESTIONS, *(f"{p.title} {p.text}" for p in PASSAGES)], trainer)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
     return tokenizer
 
 

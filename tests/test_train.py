@@ -70,8 +70,8 @@ def test_it_starts_from_two_towers_and_a_generator_as_the_paper_does(tmp_path: P
     )
     rag = train.fit(config, tmp_path / "run")
     towers = rag.parts.towers
-    texts = [towers.encoder.read(passage) for passage in pretrained.PASSAGES]
-    np.testing.assert_array_equal(rag.parts.store.knowledge.vectors, towers.encoder(texts))
+    vectors = towers.encoder.passages(pretrained.PASSAGES)
+    np.testing.assert_array_equal(rag.parts.store.knowledge.vectors, vectors)
     assert towers.encoder.params is not towers.params
     moved = jax.tree.map(lambda new, old: float(np.abs(new - old).max()), rag.params, rag.parts.first)
     assert 0 < max(jax.tree.leaves(moved.question_tower)) < 1e-3 > max(jax.tree.leaves(moved.generator)) > 0

@@ -3,12 +3,14 @@
 import hashlib
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tyro
+from jaxtyping import Float
 from rich.console import Console
 
 from rag_jax import hub
@@ -16,6 +18,7 @@ from rag_jax.commands.info import show
 from rag_jax.commands.progress import Progress
 from rag_jax.data.questions import read_asked
 from rag_jax.data.tokenizers import Vocabulary
+from rag_jax.data.tower_inputs import PAIR
 from rag_jax.errors import InputError
 from rag_jax.knowledge import building, disk, living, manifest, ownership
 from rag_jax.knowledge.corpus import BadLines, Cut, read_corpus
@@ -31,9 +34,9 @@ from rag_jax.run import vocabularies
 from rag_jax.run.arguments import check_counts, parse
 from rag_jax.run.assembly import read_towers
 from rag_jax.run.config import Config, Data, Retriever
-from rag_jax.run.parts import Towers
 from rag_jax.run.pretrained import read_words
 
+Encode = Callable[[Sequence[str]], Float[np.ndarray, "B D"]]
 console = Console(stderr=True)
 BAD = "bad.log"  # in the store: what --skip-bad left out
 
@@ -60,7 +63,8 @@ class IndexCommand:
     tower: str | None = None  # of the passages: a folder, "package:NAME/FOLDER", or a repository of the hub
     norm: float | None = None  # the length of its vectors, for towers that normalise; None: the tower's own
     max_length: int = 256  # tokens of a passage that the tower reads
-    template: str = Retriever.passage_template  # what it reads of a passage
+    # what it reads of a passage: "{title}. {text}" or the like; pair: [CLS] title [SEP] text [SEP]; None: as it says
+    template: str | None = None
     generator: str | None = None  # its tokens are made as well: a checkpoint, a workdir, or a tokenizer.json
     max_passage: int = 256  # tokens of a passage that the generator reads
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the vectors on the disk
@@ -73,6 +77,7 @@ class IndexCommand:
     precisions: tuple[Literal["bfloat16", "int8"], ...] = ()  # also measure the search on the device with fewer bits
     questions: Path | None = None  # to measure recall with; None: passages of the store are asked for one another
     question_tower: str | None = None  # that reads them; None: that of the passages
+    question_template: str | None = None  # and what it reads: "query: {question}" or the like; None: as it says
 
     def run(self) -> None:
         """Raises `InputError` for whatever cannot be done; the store is then as it was."""
@@ -185,8 +190,8 @@ class IndexCommand:
         if self.questions is None:
             return kept.from_passages(store)
         tower = manifest.read(store.folder).tower if store.folder else {}
-        encoder = question_encoder(self.question_tower or tower["source"], tower["max_length"], tower["norm"])
-        return Queries(encoder([text for _, text in read_asked(self.questions)]), None)
+        encode = question_encoder(self.question_tower or tower["source"], tower["norm"], self.question_template)
+        return Queries(encode([text for _, text in read_asked(self.questions)]), None)
 
 
 def index(arguments: Sequence[str]) -> None:
@@ -194,20 +199,34 @@ def index(arguments: Sequence[str]) -> None:
     parse(IndexCommand, arguments, remedy="rag-jax index --help lists all options", prog="rag-jax index").run()
 
 
-def load_encoder(source: str, max_length: int, template: str, norm: float | None) -> Encoder:
-    """A tower that reads passages with this template; raises `InputError` for one that reads questions only."""
-    return _towers(source, max_length, template, norm).encoder
+def load_encoder(source: str, max_length: int, template: str | None, norm: float | None) -> Encoder:
+    """A tower that reads passages, by this template or as it says; raises `InputError` for one of questions only."""
+    tower = Retriever(source, vector_norm=norm, max_question=1, max_passage=max_length, passage_template=template)
+    return read_towers(Config(Data(), tower)).encoder
 
 
-def question_encoder(source: str, max_length: int, norm: float | None) -> Encoder:
-    """A tower that reads questions as they are: one of them alone, or that of the passages."""
-    found = _towers(source, max_length, "{text}", norm)
-    return Encoder(bert.tower(found.config), found.params, found.tokenizer, max_length, "{text}", norm, source)
+def question_encoder(source: str, norm: float | None, template: str | None = None) -> Encode:
+    """A tower that reads questions, by this template or as it says: one of them alone, or that of the passages.
 
+    Raises `InputError` for a passage tower that has a question tower beside it.
+    """
+    tower = Retriever(source, vector_norm=norm, max_question=1, max_passage=1, question_template=template)
+    found = read_towers(Config(Data(), tower))
+    if found.passages is not None and found.passages.template == PAIR:
+        remedy = "name its question tower: --tower, or --question-tower of rag-jax index"
+        raise InputError(f"{source}: reads passages only; {remedy}")
+    positions = found.config.max_positions
+    encoder = Encoder(bert.tower(found.config), found.params, found.tokenizer, positions)
 
-def _towers(source: str, max_length: int, template: str, norm: float | None) -> Towers:
-    worded = Retriever(tower=source, vector_norm=norm, passage_template=template)
-    return read_towers(Config(Data(), replace(worded, max_question=max_length, max_passage=max_length)))
+    def encode(questions: Sequence[str]) -> Float[np.ndarray, "B D"]:
+        rows = found.questions(questions).ids
+        for question, row in zip(questions, rows, strict=True):
+            if len(row) > positions:
+                what = f"question {question[:40]!r} has {len(row)} tokens, {source} reads {positions}"
+                raise InputError(f"{what}; shorten it")
+        return encoder.encode(rows)
+
+    return encode
 
 
 def _vocabulary(source: str) -> Vocabulary:

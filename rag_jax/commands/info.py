@@ -35,13 +35,19 @@ def _rows(folder: Path, found: Manifest) -> list[tuple[str, str]]:
         ("store", f"{folder}, version {found.version}"),
         ("passages", f"{found.passages:,}" + (f" ({gone:,} removed)" if gone else "")),
         ("vectors", f"{found.width} x {found.dtype}"),
-        ("tower", f"{found.tower['source']} ({found.tower['fingerprint']}), {found.tower['max_length']} tokens"),
-        *(("generator", f"{facts['tokenizer']}, {facts['max_length']} tokens") for facts in found.generators.values()),
+        ("tower", f"{found.tower['source']} ({found.tower['fingerprint']})"),
+        ("  reads", f"{found.tower['template']}; {found.truncated().told(found.tower['max_length'])}"),
+        *(row for key, facts in found.generators.items() for row in _generator(found, key, facts)),
         *(("engine", _engine(name, facts)) for name, facts in found.engines.items()),
         ("segments", str(len(found.segments))),
         *((f"  {kind}", disk.gigabytes(size)) for kind, size in _sizes(folder, found).items()),
     ]
     return rows + [("change", f"{each['version']}: {each['change']}, {each['passages']:,}") for each in found.changes]
+
+
+def _generator(found: Manifest, key: str, facts: dict) -> list[tuple[str, str]]:
+    cut = found.truncated(f"tokens-{key}").told(facts["max_length"])
+    return [("generator", facts["tokenizer"]), ("  reads", f"{facts['template']}; {cut}")]
 
 
 def _engine(name: str, facts: dict) -> str:

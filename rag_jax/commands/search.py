@@ -31,6 +31,7 @@ class SearchCommand:
     engine: Literal["device", "faiss", "bm25", "hybrid"] = "device"
     num_docs: int = 5  # K
     tower: str | None = None  # of the questions; None: that of the passages
+    question_template: str | None = None  # what it reads: "query: {question}" or the like; None: as it says
     workdir: Path | None = None  # or the question tower that was trained there
     precision: Precision = "float32"  # of the vectors on the device
     exclude: tuple[str, ...] = ()  # ids that are not to be found
@@ -53,7 +54,7 @@ class SearchCommand:
         if self.workdir is not None:
             return RAG.from_workdir(self.workdir, self.index).encode(self.queries)
         source = self.tower or tower["source"]
-        found = question_encoder(source, tower["max_length"], tower["norm"])(self.queries)
+        found = question_encoder(source, tower["norm"], self.question_template)(self.queries)
         if found.shape[1] != store.width:
             widths = f"makes vectors of width {found.shape[1]}, those of {self.index} have {store.width}"
             raise InputError(f"{source}: {widths}; name the question tower that belongs to it")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
-from tokenizers import Tokenizer
 
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import Vocabulary, pad
+from rag_jax.data.tower_inputs import QuestionTokenizer
 from rag_jax.errors import InputError
 from rag_jax.types import Batch, host
 
@@ -41,7 +41,7 @@ class Examples:
 
 def tokenize(
     pairs: Sequence[tuple[Question, str]],
-    tower: Tokenizer,
+    tower: QuestionTokenizer,
     vocabulary: Vocabulary,
     rows: Mapping[str, int],
     *,
@@ -56,12 +56,12 @@ def tokenize(
     the passages found beforehand are read, `ladder` the shapes that questions are padded to. The generator reads the
     question as it is, or decoded `from_tower`'s tokens.
 
-    Questions must fit whole, in either vocabulary, unless long ones are to be `cut` at their end; targets must fit.
-    Raises `InputError` for one that does not.
+    Questions must fit whole, in either vocabulary, unless long ones are to be `cut` at their end, and what the tower
+    reads of them is cut where its own convention does; targets must fit. Raises `InputError` for one that does not.
     """
     texts = [question.question for question, _ in pairs]
-    questions = [encoding.ids for encoding in tower.encode_batch(texts)]
-    prompts = vocabulary.prompts(tower.decode_batch(questions) if from_tower else texts)
+    questions, lost = tower(texts)
+    prompts = vocabulary.prompts(tower.decoded(texts) if from_tower else texts)
     long = [max(map(len, each)) > max_question for each in zip(questions, prompts, strict=True)]
     if cut:
         questions, prompts = ([shortened(ids, max_question) for ids in rows] for rows in (questions, prompts))
@@ -80,7 +80,8 @@ def tokenize(
     fixed = _rows([question.passage_ids[:num_docs] for question, _ in pairs], rows, num_docs)
     ids = [question.id for question, _ in pairs]
     shapes = np.asarray(buckets, np.int32)
-    return Examples(ids, texts, questions, prompts, targets, positives, fixed, shapes, max_target, sum(long))
+    count = sum(one or other > 0 for one, other in zip(long, lost, strict=True))
+    return Examples(ids, texts, questions, prompts, targets, positives, fixed, shapes, max_target, count)
 
 
 def shortened(ids: list[int], longest: int) -> list[int]:

@@ -39,15 +39,15 @@ class Vocabulary(NamedTuple):
     def size(self) -> int:
         return self.tokenizer.get_vocab_size()
 
-    def passages(self, texts: Sequence[tuple[str, str]], max_length: int) -> list[list[int]]:
-        """`<s> title / text` of (title, text) pairs, cut at its end; `<s> text` where there is no title."""
+    def passages(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """`<s> title / text` of (title, text) pairs, whole; `<s> text` where there is no title."""
         titled, untitled = templates.cut(self.passage_template, self.tokenizer), templates.PLAIN
         rows = [
             # The question's separator begins with a space.
             templates.filled(titled if title else untitled, before=" ", title=_unquoted(title), text=text)
             for title, text in texts
         ]
-        return [[self.bos, *ids][:max_length] for ids in templates.encode(self.tokenizer, rows)]
+        return [[self.bos, *ids] for ids in templates.encode(self.tokenizer, rows)]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """` // question </s>`, whole."""
@@ -145,12 +145,6 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
 
 def _unquoted(title: str) -> str:
     return title.removeprefix('"').removesuffix('"')
-
-
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Token ids with the tokenizer's own special tokens; a long text is cut before its last special token."""
-    encodings = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    return [ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in encodings]
 
 
 def pad(rows: Sequence[Sequence[int]], length: int, fill: int, dtype: type = np.int32) -> Tokens:

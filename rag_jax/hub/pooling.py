@@ -24,10 +24,9 @@ def read_pooling(folder: Path) -> tuple[Pooling, float | None]:
     path = folder / "modules.json"
     if not path.exists():
         return "cls", None
-    listed = read_json(path)
     try:
-        modules = {module["type"].rpartition(".")[2]: module["path"] for module in listed}
-        config = read_json(folder / modules["Pooling"] / "config.json") if "Pooling" in modules else None
+        modules = _modules(path)
+        config = _pooling(folder, modules)
         modes = ("cls",) if config is None else _modes(config)
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: does not say how the tower pools; copy or download the folder again") from None
@@ -39,7 +38,14 @@ def read_pooling(folder: Path) -> tuple[Pooling, float | None]:
     return KNOWN[modes], (1.0 if "Normalize" in modules else None)
 
 
-def describe_pooling(config: bert.BertConfig) -> dict[str, Any]:
+def pools_prompts(folder: Path) -> bool:
+    """Whether the tokens of a prompt are pooled with those behind it, as they are unless the folder says otherwise."""
+    path = folder / "modules.json"
+    config = _pooling(folder, _modules(path)) if path.exists() else None
+    return config is None or config.get("include_prompt", True) is not False
+
+
+def describe_pooling(config: bert.BertConfig, max_length: int | None = None) -> dict[str, Any]:
     """The files, by their place in the folder, that sentence-transformers reads a tower's pooling from."""
     modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
     modules.append({"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"})
@@ -47,13 +53,21 @@ def describe_pooling(config: bert.BertConfig) -> dict[str, Any]:
         modules.append({"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
     return {
         "modules.json": modules,
-        "sentence_bert_config.json": {"max_seq_length": config.max_positions, "do_lower_case": False},
+        "sentence_bert_config.json": {"max_seq_length": max_length or config.max_positions, "do_lower_case": False},
         "1_Pooling/config.json": {
             "word_embedding_dimension": config.width,
             "pooling_mode_cls_token": config.pooling == "cls",
             "pooling_mode_mean_tokens": config.pooling == "mean",
         },
     }
+
+
+def _modules(path: Path) -> dict[str, str]:
+    return {module["type"].rpartition(".")[2]: module["path"] for module in read_json(path)}
+
+
+def _pooling(folder: Path, modules: Mapping[str, str]) -> Mapping[str, Any] | None:
+    return read_json(folder / modules["Pooling"] / "config.json") if "Pooling" in modules else None
 
 
 def _modes(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from rag_jax.errors import InputError
 from rag_jax.hub import configs, names, tokenizers
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, Side, TowerCheckpoint
 from rag_jax.hub.configs import read_config
+from rag_jax.hub.conventions import lowered, read_convention
 from rag_jax.hub.described import Described, read_json
 from rag_jax.hub.source import resolve
 from rag_jax.hub.tensors import Tensors, read_tensors
@@ -68,18 +69,23 @@ def describe(config: Described, model: Literal["token", "sequence"] | None = Non
 
 
 def _tower(folder: Path, config: Described) -> TowerCheckpoint:
-    tokenizer = tokenizers.read(folder, config)
-    sizes = configs.tower(config, folder)
-    return _tower_of(sizes, names.modern(read_tensors(folder)), "", tokenizer, str(folder))
+    sizes, tokenizer = configs.tower(config, folder), _tower_tokenizer(folder, config)
+    found = _tower_of(sizes, names.modern(read_tensors(folder)), "", tokenizer, str(folder))
+    return replace(found, convention=read_convention(config, folder))
 
 
 def _rag_tower(folder: Path, config: Described) -> TowerCheckpoint:
-    nested = config.nested("question_encoder")
-    sizes = configs.tower(nested, folder / "question_encoder_tokenizer")
-    tokenizer = tokenizers.read(folder / "question_encoder_tokenizer", nested)
+    nested, place = config.nested("question_encoder"), folder / "question_encoder_tokenizer"
+    sizes, tokenizer = configs.tower(nested, place), _tower_tokenizer(place, nested)
     tensors, prefix = _rag_part(folder, "question_encoder.")
     # Whatever its layout says, it is a question tower: the passage tower is not here.
-    return replace(_tower_of(sizes, tensors, prefix, tokenizer, str(folder)), side="question")
+    found = _tower_of(sizes, tensors, prefix, tokenizer, str(folder))
+    return replace(found, side="question", convention=read_convention(nested, place))
+
+
+def _tower_tokenizer(folder: Path, config: Described) -> tokenizers.Stored | None:
+    stored = tokenizers.read(folder, config)
+    return None if stored is None else stored._replace(tokenizer=lowered(stored.tokenizer, folder))
 
 
 def _generator(folder: Path, config: Described) -> GeneratorCheckpoint:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rag_jax.data.tower_inputs import PAIR, PLAIN
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, names, tokenizers
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, TowerCheckpoint
+from rag_jax.hub.conventions import describe_convention
 from rag_jax.hub.described import write_json
 from rag_jax.hub.pooling import describe_pooling
 from rag_jax.hub.tensors import write_tensors
@@ -65,14 +67,18 @@ def _contents(checkpoint: Checkpoint) -> Contents:
 
 def _tower(checkpoint: TowerCheckpoint) -> Contents:
     config, stored = checkpoint.config, _stored(checkpoint, "input_ids", "token_type_ids", "attention_mask")
+    fed = checkpoint.convention
     if configs.is_dpr(config):
         passage = checkpoint.side == "passage"
+        usual = PLAIN._replace(passage=PAIR if passage else fed.passage)  # a question encoder reads no passages
         kind, prefix = ("DPRContextEncoder", "ctx_encoder.") if passage else ("DPRQuestionEncoder", "question_encoder.")
         tensors = names.to_stored(checkpoint.params, names.DPR, prefix)
-        return Contents({"config.json": configs.describe_tower(config, kind)}, tensors, {"": stored})
+        described = configs.describe_tower(config, kind) | describe_convention(fed, usual)
+        return Contents({"config.json": described}, tensors, {"": stored})
     if config.projection:
         raise InputError("a tower that projects and does not pool as DPR has no layout there; nothing is written")
-    files = {"config.json": configs.describe_tower(config, "BertModel"), **describe_pooling(config)}
+    described = configs.describe_tower(config, "BertModel") | describe_convention(fed, PLAIN)
+    files = {"config.json": described, **describe_pooling(config, fed.max_length)}
     return Contents(files, names.to_stored(checkpoint.params, names.BERT), {"": stored})
 
 

@@ -102,8 +102,9 @@ def encode(
     for name, _ in plan.segments[share[0] :: share[1]]:
         if not disk.is_part(folder / "vectors" / name):
             passages = list(Texts([disk.read_table(folder / "passages" / name)]))
-            vectors = checked(encoder.passages(passages, done), passages)
-            disk.write_part(folder / "vectors" / name, {"vectors": vectors.astype(plan.made_of["dtype"])})
+            found, cut = encoder.counted(passages, done)
+            vectors = checked(found, passages).astype(plan.made_of["dtype"])
+            disk.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
         if reads is not None:
             write_tokens(folder, name, reads)
 

@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Float
 from tokenizers import Tokenizer
 
-from rag_jax.data.tokenizers import encode_texts, fingerprint, pad
+from rag_jax.data.tokenizers import fingerprint, pad
+from rag_jax.data.tower_inputs import TITLE_AND_TEXT, TowerRows, passage_rows, text_rows
 from rag_jax.knowledge.passages import Passage
+from rag_jax.knowledge.truncation import Truncated
 from rag_jax.types import Params, Tower
 
 BATCH_TOKENS = 1_024  # tokens in one batch, padding included: what a layer makes of more leaves a CPU's caches
@@ -32,13 +34,14 @@ class Encoder:
     params: Params
     tokenizer: Tokenizer
     max_length: int
-    template: str = "{title}. {text}"  # what the tower reads of a passage
+    template: str = TITLE_AND_TEXT  # what the tower reads of a passage, see `rag_jax.data.tower_inputs`
     norm: float | None = None  # the length that the tower scales its vectors to
     source: str = ""  # where the tower was found, for whoever reads the store's manifest
 
-    def read(self, passage: Passage) -> str:
-        """The template filled in; without a title, the text alone."""
-        return self.template.format(title=passage.title, text=passage.text) if passage.title else passage.text
+    def tokens(self, passages: Sequence[Passage]) -> TowerRows:
+        """Passages as the tower reads them."""
+        pairs = [(passage.title, passage.text) for passage in passages]
+        return passage_rows(self.tokenizer, pairs, self.template, self.max_length)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -56,12 +59,22 @@ class Encoder:
 
     def passages(self, passages: Sequence[Passage], done: Heard = unheard) -> Float[np.ndarray, "passages D"]:
         """`d(z)` of passages, in their order."""
-        return self([self.read(passage) for passage in passages], done)
+        return self.counted(passages, done)[0]
+
+    def counted(
+        self, passages: Sequence[Passage], done: Heard = unheard
+    ) -> tuple[Float[np.ndarray, "passages D"], Truncated]:
+        """`d(z)` of passages, and how much of them the tower did not read."""
+        rows = self.tokens(passages)
+        return self.encode(rows.ids, done), Truncated.counted(rows.lost)
 
     def __call__(self, texts: Sequence[str], done: Heard = unheard) -> Float[np.ndarray, "texts D"]:
-        """Vectors in the order of the texts. Texts are sorted by length, and `done` hears how many each batch held."""
-        rows = encode_texts(self.tokenizer, texts, self.max_length)
-        lengths = np.asarray([_padded(len(row)) for row in rows])
+        """Vectors of texts as they are, cut to length."""
+        return self.encode(text_rows(self.tokenizer, texts, self.max_length).ids, done)
+
+    def encode(self, rows: list[list[int]], done: Heard = unheard) -> Float[np.ndarray, "rows D"]:
+        """Vectors in the order of the rows. Rows are sorted by length, and `done` hears how many each batch held."""
+        lengths = np.asarray([self._padded(len(row)) for row in rows])
         encode, vectors = jax.jit(self.tower), np.zeros((0, 0), np.float32)
         for length in sorted(set(lengths)):
             members, size = np.flatnonzero(lengths == length), max(1, BATCH_TOKENS // length)
@@ -75,6 +88,6 @@ class Encoder:
                 done(len(chosen))
         return vectors
 
-
-def _padded(length: int) -> int:
-    return next((step for step in LADDER if length <= step), length)
+    def _padded(self, length: int) -> int:
+        """Never more than `max_length`: a tower may have no more positions."""
+        return max(length, min(self.max_length, next((step for step in LADDER if length <= step), length)))

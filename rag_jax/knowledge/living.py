@@ -21,8 +21,9 @@ from rag_jax.knowledge.manifest import Manifest, Segment
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.pieces import as_table
 from rag_jax.knowledge.store import check_tower, opened_texts
+from rag_jax.knowledge.truncation import Truncated
 
-Encode = Callable[[Sequence[Passage]], np.ndarray]
+Encode = Callable[[Sequence[Passage]], tuple[np.ndarray, Truncated]]
 
 
 def add(folder: Path, passages: Iterable[Passage], encoder: Encoder, done: Heard = unheard) -> Manifest:
@@ -33,7 +34,7 @@ def add(folder: Path, passages: Iterable[Passage], encoder: Encoder, done: Heard
     with _changing(folder, encoder) as old:
         more = list(passages)
         documents.check_new(opened_texts(folder, old), _alive(folder, old), more, str(folder))
-        return _commit(folder, old, "add", removing=(), more=more, encode=partial(encoder.passages, done=done))
+        return _commit(folder, old, "add", removing=(), more=more, encode=partial(encoder.counted, done=done))
 
 
 def remove(folder: Path, ids: Sequence[str]) -> Manifest:
@@ -55,7 +56,7 @@ def replace(folder: Path, passages: Iterable[Passage], encoder: Encoder, done: H
     with _changing(folder, encoder) as old:
         texts, alive = opened_texts(folder, old), _alive(folder, old)
         rows, new = documents.replaced(texts, alive, list(passages), str(folder))
-        return _commit(folder, old, "replace", rows.tolist(), new, partial(encoder.passages, done=done))
+        return _commit(folder, old, "replace", rows.tolist(), new, partial(encoder.counted, done=done))
 
 
 def swap(folder: Path, other: Path) -> Manifest:
@@ -100,9 +101,10 @@ def _commit(
 def _written(folder: Path, old: Manifest, more: Sequence[Passage], encode: Encode) -> Segment:
     """The new passages as a segment; what generators read of it is made when they open the store."""
     name = f"{manifest.free_segment(folder, old):06d}"
-    vectors = building.checked(encode(more), more)
+    found, cut = encode(more)
+    vectors = building.checked(found, more).astype(old.dtype)
     disk.write_part(folder / "passages" / name, table=as_table(more))
-    disk.write_part(folder / "vectors" / name, {"vectors": vectors.astype(old.dtype)})
+    disk.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
     return manifest.segment(folder, name, len(more), ("passages", "vectors"))
 
 

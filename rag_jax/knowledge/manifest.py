@@ -21,10 +21,11 @@ from typing import Any
 
 from rag_jax.errors import InputError
 from rag_jax.knowledge import disk, ownership, unfinished
+from rag_jax.knowledge.truncation import Truncated
 from rag_jax.knowledge.unfinished import Plan
 
 FILE = "manifest.json"
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Segment:
     name: str
     passages: int
     parts: dict[str, str]
+    truncated: dict[str, list[int]]  # what the tower (vectors) and generators do not read: passages, and their tokens
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -82,6 +84,10 @@ class Manifest:
     def next_segment(self) -> int:
         """The first number that no segment has had."""
         return self.changes[-1]["next_segment"] if self.changes else 0
+
+    def truncated(self, kind: str = "vectors") -> Truncated:
+        """What the tower, or the generator of some tokens, does not read of the passages that were ever put in."""
+        return Truncated.total(segment.truncated[kind] for segment in self.segments if kind in segment.truncated)
 
     def changed(self, change: str, **fields: Any) -> "Manifest":
         """The next version. Segments' numbers are never used again, lest an old part be taken for a new one."""
@@ -190,8 +196,10 @@ def verify(folder: Path, part: str, expected: str) -> None:
 
 def segment(folder: Path, name: str, passages: int, kinds: Iterable[str]) -> Segment:
     """A segment of parts that are there."""
+    kinds = tuple(kinds)
     parts = {f"{kind}/{name}": disk.checksum(folder / kind / name / disk.DESCRIPTION) for kind in kinds}
-    return Segment(name, passages, parts)
+    counts = {kind: disk.read_arrays(folder / kind / name) for kind in kinds if kind != "passages"}
+    return Segment(name, passages, parts, {kind: held["truncated"].tolist() for kind, held in counts.items()})
 
 
 def _check_counts(folder: Path, new: Manifest) -> None:

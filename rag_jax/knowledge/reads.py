@@ -4,13 +4,27 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from rag_jax.data.tokenizers import Vocabulary, fingerprint, pad
 from rag_jax.knowledge.passages import Passage
+from rag_jax.knowledge.truncation import Truncated
+
+
+class PassageTokens(NamedTuple):
+    """Passages as a generator reads them."""
+
+    ids: Int[np.ndarray, "N P"]
+    lengths: Int[np.ndarray, " N"]
+    truncated: Truncated
+
+    @property
+    def part(self) -> dict[str, np.ndarray]:
+        """The arrays that a store keeps of them."""
+        return {"ids": self.ids, "lengths": self.lengths, "truncated": self.truncated.array}
 
 
 @dataclass(frozen=True)
@@ -39,10 +53,12 @@ class Reads:
         """The folder of a store that holds these tokens."""
         return f"tokens-{self.key}"
 
-    def tokens(self, passages: Sequence[Passage]) -> tuple[Int[np.ndarray, "N P"], Int[np.ndarray, " N"]]:
-        """Tokens, padded and in as few bytes as they can be stored, and how many there are; long passages are cut."""
-        rows = self.vocabulary.passages([(passage.title, passage.text) for passage in passages], self.max_length)
+    def tokens(self, passages: Sequence[Passage]) -> PassageTokens:
+        """Tokens, padded and in as few bytes as they can be stored; long passages are cut."""
+        whole = self.vocabulary.passages([(passage.title, passage.text) for passage in passages])
+        rows = [ids[: self.max_length] for ids in whole]
+        cut = Truncated.counted(len(ids) - len(row) for ids, row in zip(whole, rows, strict=True))
         dtype = np.uint16 if self.vocabulary.size <= 2**16 else np.uint32
         width = min(self.max_length, -(-max(map(len, rows), default=1) // 8) * 8)
         tokens = pad(rows, width, self.vocabulary.pad, dtype)
-        return np.asarray(tokens.ids), np.asarray(tokens.lengths)
+        return PassageTokens(np.asarray(tokens.ids), np.asarray(tokens.lengths), cut)

@@ -20,6 +20,7 @@ from rag_jax.knowledge.manifest import Manifest
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.pieces import Rows, Texts, as_table
 from rag_jax.knowledge.reads import Reads
+from rag_jax.knowledge.truncation import NONE, Truncated
 from rag_jax.types import Knowledge, Tokens, host
 
 
@@ -34,6 +35,7 @@ class Store:
     removed: frozenset[int] = frozenset()
     folder: Path | None = None
     manifest: Manifest | None = field(default=None, compare=False)
+    truncated: Truncated = NONE  # what its generator does not read of passages tokenised in memory; else the manifest's
 
     def __len__(self) -> int:
         """The passages that are there."""
@@ -103,8 +105,9 @@ class Store:
 
 def from_vectors(passages: Sequence[Passage], vectors: Float[np.ndarray, "N D"], reads: Reads) -> Store:
     """A store, in memory, of passages that have their vectors already."""
-    ids, lengths = reads.tokens(passages)
-    return Store(Texts([as_table(passages)]), Rows([vectors]), Rows([ids], reads.vocabulary.pad), Rows([lengths]))
+    ids, lengths, cut = reads.tokens(passages)
+    texts, tokens = Texts([as_table(passages)]), Rows([ids], reads.vocabulary.pad)
+    return Store(texts, Rows([vectors]), tokens, Rows([lengths]), truncated=cut)
 
 
 def bare(passages: Sequence[Passage]) -> Store:
@@ -152,8 +155,8 @@ def write_tokens(folder: Path, name: str, reads: Reads) -> None:
     """Tokenise a segment's passages for a generator, unless that has been done."""
     part = folder / reads.kind / name
     if not disk.is_part(part):
-        ids, lengths = reads.tokens(list(Texts([disk.read_table(folder / "passages" / name)])))
-        disk.write_part(part, {"ids": ids, "lengths": lengths})
+        tokens = reads.tokens(list(Texts([disk.read_table(folder / "passages" / name)])))
+        disk.write_part(part, tokens.part)
 
 
 def check_tower(folder: Path, found: Manifest, encoder: Encoder | None) -> None:
@@ -161,7 +164,8 @@ def check_tower(folder: Path, found: Manifest, encoder: Encoder | None) -> None:
     for key, value in ({} if encoder is None else encoder.described).items():
         if found.tower.get(key) != value:
             told = f"built by a tower with {key} {found.tower.get(key)!r}, the run's has {value!r}"
-            raise InputError(f"{folder}: {told}; name that tower, or build it anew")
+            remedy = f"set passage_template to {found.tower.get(key)!r}" if key == "template" else "name that tower"
+            raise InputError(f"{folder}: {told}; {remedy}, or build it anew")
 
 
 def _opened(folder: Path, found: Manifest, reads: Reads | None) -> Store:
@@ -183,7 +187,7 @@ def _opened(folder: Path, found: Manifest, reads: Reads | None) -> Store:
 
 def _composed(texts: Texts, vectors: list, tokens: list, reads: Reads | None) -> Store:
     fill = reads.vocabulary.pad if reads else 0
-    return Store(texts, Rows(vectors), Rows([ids for ids, _ in tokens], fill), Rows([n for _, n in tokens]))
+    return Store(texts, Rows(vectors), Rows([each[0] for each in tokens], fill), Rows([each[1] for each in tokens]))
 
 
 def _kept_tokens(folder: Path, reads: Reads) -> bool:
@@ -211,5 +215,6 @@ def _tokenised(folder: Path, found: Manifest, reads: Reads) -> Store:
     bare = _opened(folder, found, None)
     tables = [disk.read_table(folder / "passages" / segment.name) for segment in found.segments]
     tokens = [reads.tokens(list(Texts([table]))) for table in tables]
+    cut = Truncated.total(each.truncated for each in tokens)
     told = _composed(bare.passages, list(bare.vectors.pieces), tokens, reads)
-    return replace(told, removed=bare.removed, folder=folder, manifest=found)
+    return replace(told, removed=bare.removed, folder=folder, manifest=found, truncated=cut)

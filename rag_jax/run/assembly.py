@@ -8,6 +8,7 @@ import jax
 from tokenizers import Tokenizer
 
 from rag_jax import hub
+from rag_jax.data import templates
 from rag_jax.data.questions import read_questions
 from rag_jax.data.tokenizers import Vocabulary, train_vocabulary, vocabulary
 from rag_jax.errors import InputError
@@ -23,7 +24,6 @@ from rag_jax.run import lengths, vocabularies
 from rag_jax.run.config import Config
 from rag_jax.run.parts import Parts, Reader, Towers
 from rag_jax.run.pretrained import read_words
-from rag_jax.types import Params
 
 
 def assemble(config: Config, workdir: Path) -> Parts:
@@ -77,38 +77,52 @@ def compose(config: Config) -> Parts:
 
 
 def read_towers(config: Config) -> Towers:
-    """The bi-encoder's checkpoints."""
+    """The bi-encoder's checkpoints, fed as they say unless the config says otherwise."""
     c = config.retriever
     found = hub.load_tower(c.tower)
     reads_both = c.passage_tower is None and found.side != "question"
     asked = lengths.question(config) | (lengths.passage(config) if reads_both else {})
-    tower_config, tokenizer = _checked_tower(config, c.tower, found, asked)
+    found, tokenizer = _checked_tower(config, c.tower, found, asked)
     if c.passage_tower is None:
-        encoder = None if found.side == "question" else _encoder(config, c.tower, tower_config, found.params, tokenizer)
-        return Towers(tower_config, found.params, tokenizer, c.tower, encoder, found.tokenizer_settings)
+        encoder = _encoder(config, c.tower, found, tokenizer) if reads_both else None
+        return _towers(c.tower, found, tokenizer, encoder)
     passages = hub.load_tower(c.passage_tower)
-    passage_config, passage_tokenizer = _checked_tower(config, c.passage_tower, passages, lengths.passage(config))
-    if passage_config.vector_width != tower_config.vector_width:
-        widths = f"vectors of width {passage_config.vector_width}, the questions' of {tower_config.vector_width}"
+    passages, passage_tokenizer = _checked_tower(config, c.passage_tower, passages, lengths.passage(config))
+    if passages.config.vector_width != found.config.vector_width:
+        widths = f"vectors of width {passages.config.vector_width}, the questions' of {found.config.vector_width}"
         raise InputError(f"{c.passage_tower}: makes {widths}; give two towers that were trained together")
-    encoder = _encoder(config, c.passage_tower, passage_config, passages.params, passage_tokenizer)
-    return Towers(tower_config, found.params, tokenizer, c.tower, encoder, found.tokenizer_settings)
+    encoder = _encoder(config, c.passage_tower, passages, passage_tokenizer)
+    return _towers(c.tower, found, tokenizer, encoder)
+
+
+def _towers(source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer, encoder: Encoder | None) -> Towers:
+    settings = found.tokenizer_settings
+    return Towers(found.config, found.params, tokenizer, found.convention, source, encoder, settings)
 
 
 def _checked_tower(
     config: Config, source: str, found: hub.TowerCheckpoint, asked: Mapping[str, int]
-) -> tuple[bert.BertConfig, Tokenizer]:
+) -> tuple[hub.TowerCheckpoint, Tokenizer]:
+    """A checkpoint with what the config changes of it, and its tokenizer."""
+    c = config.retriever
     if found.tokenizer is None:
         raise InputError(f"{source}: holds no tokenizer; save one with it (tokenizer.json)")
-    lengths.check_positions(source, found.config.max_positions, asked)
+    convention = found.convention.over(c.passage_template, c.question_template)
+    for template in convention.passage, convention.question:
+        if len(templates.cut(template, found.tokenizer)) > 1:
+            raise InputError(f'{source}: {template!r} spells a special token; leave it out ("pair" sets them)')
+    read = {key: min(tokens, convention.max_length or tokens) for key, tokens in asked.items()}
+    lengths.check_positions(source, found.config.max_positions, read)
     lengths.check_tokens(source, found.tokenizer, found.config.vocab_size)
-    norm = config.retriever.vector_norm
-    return (found.config if norm is None else dataclasses.replace(found.config, vector_norm=norm)), found.tokenizer
+    norm = found.config.vector_norm if c.vector_norm is None else c.vector_norm
+    sizes = dataclasses.replace(found.config, vector_norm=norm)
+    return dataclasses.replace(found, config=sizes, convention=convention), found.tokenizer
 
 
-def _encoder(config: Config, source: str, tower: bert.BertConfig, params: Params, tokenizer: Tokenizer) -> Encoder:
-    c, network = config.retriever, bert.tower(tower)
-    return Encoder(network, params, tokenizer, c.max_passage, c.passage_template, tower.vector_norm, source)
+def _encoder(config: Config, source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer) -> Encoder:
+    wanted, convention, network = config.retriever.max_passage, found.convention, bert.tower(found.config)
+    max_length, norm = min(wanted, convention.max_length or wanted), found.config.vector_norm
+    return Encoder(network, found.params, tokenizer, max_length, convention.passage, norm, source)
 
 
 def read_reader(config: Config, kept: Vocabulary | None = None, corpus: list[Passage] | None = None) -> Reader:
@@ -236,4 +250,6 @@ def open_index(path: Path, config: Config, towers: Towers, reader: Reader, token
     if (path / manifest.FILE).exists() or (path / unfinished.FILE).exists() or not path.exists():
         return fitting(open_store(path, towers.passages, reads if tokens else None), towers, str(path))
     found = read_existing(path, towers.config.vector_width)
-    return from_vectors(found.passages, found.vectors, reads)
+    store = from_vectors(found.passages, found.vectors, reads)
+    store.truncated.warn("generator", reads.max_length)
+    return store

@@ -56,7 +56,10 @@ class Retriever:
     vector_norm: float | None = None  # for towers that normalise: scores are its square times the cosine
     max_question: int = 128  # tokens, in either vocabulary
     max_passage: int = 256  # tokens of a passage that the tower reads
-    passage_template: str = "{title}. {text}"  # what it reads of a passage
+    # what they read, where that is not as their checkpoints say: "{title}. {text}" or the like, or pair, which is DPR's
+    # [CLS] title [SEP] text [SEP]; and "query: {question}" or the like
+    passage_template: str | None = None
+    question_template: str | None = None
     # device: exact, inside the program; on the host: faiss (as the index was built with), bm25, hybrid (dense and
     # bm25); fixed: training reads the passages that the question file names, all else searches as device does
     engine: Literal["device", "faiss", "bm25", "hybrid", "fixed"] = "device"

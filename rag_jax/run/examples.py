@@ -26,7 +26,7 @@ def tokenize_pairs(parts: Parts, questions: Sequence[Question], console: Console
     _check_passages(parts, [question for question, _ in kept], rows)
     examples = tokenize(
         kept,
-        parts.towers.tokenizer,
+        parts.towers.questions,
         parts.vocabulary,
         rows,
         max_question=config.retriever.max_question,
@@ -38,9 +38,7 @@ def tokenize_pairs(parts: Parts, questions: Sequence[Question], console: Console
     )
     if examples.cut:
         cut = f"cut {examples.cut} of {len(kept)} training questions"
-        console.print(
-            f"{cut}: more than {config.retriever.max_question} tokens (retriever.max_question)", soft_wrap=True
-        )
+        console.print(f"{cut}: more than {parts.question_length} tokens (retriever.max_question)", soft_wrap=True)
     return examples
 
 

@@ -27,6 +27,7 @@ def of_answers(parts: Parts, params: RagParams, asked: object) -> str:
         "long_questions": c.data.long_questions,
         "retriever": {name: getattr(c.retriever, name) for name in RETRIEVER},
         "generator": {name: getattr(c.generator, name) for name in GENERATOR},
+        "questions": list(parts.towers.convention),
         "networks": [repr(parts.towers.config), repr(parts.reader.config)],
         "tokenizers": [of_tokenizer(parts.towers.tokenizer), of_tokenizer(parts.vocabulary.tokenizer)],
         "index": _of_store(parts.store),

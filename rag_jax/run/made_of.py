@@ -62,7 +62,7 @@ def made_of(parts: Parts, questions: Sequence[Question], first: RagParams | None
 def read(parts: Parts) -> MadeOf:
     """What an evaluation depends on as well: both tokenizers, and the index."""
     words = {
-        TOWER_TOKENIZER: fingerprint(parts.towers.tokenizer),
+        TOWER_TOKENIZER: _digest([_json([fingerprint(parts.towers.tokenizer), *parts.towers.convention[1:]])]),
         GENERATOR_TOKENIZER: fingerprint(parts.vocabulary.tokenizer),
     }
     return words | index(parts)

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from rag_jax.core import training
 from rag_jax.core.search import Limits
 from rag_jax.data.tokenizers import Vocabulary
+from rag_jax.data.tower_inputs import Convention, QuestionTokenizer
 from rag_jax.errors import InputError
 from rag_jax.knowledge.encoder import Encoder
 from rag_jax.knowledge.loading import Placement
@@ -30,9 +31,15 @@ class Towers:
     config: bert.BertConfig
     params: Params
     tokenizer: Tokenizer
+    convention: Convention  # how the question tower is fed
     source: str  # where it is from, for errors
     passages: Encoder | None
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, for saving it again
+
+    @property
+    def questions(self) -> QuestionTokenizer:
+        """What the question tower reads of a question."""
+        return QuestionTokenizer(self.tokenizer, self.convention.question, self.convention.max_length)
 
     @property
     def encoder(self) -> Encoder:
@@ -106,10 +113,26 @@ class Parts:
         return Reads(self.vocabulary, self.config.generator.max_passage)
 
     @property
+    def truncated(self) -> list[str]:
+        """What is not read of the passages of a store, a line for each of its readers."""
+        held = self.store.manifest
+        if held is None:
+            return []
+        tower = "tower", held.truncated(), held.tower["max_length"]
+        generator = "generator", held.truncated(self.reads.kind), self.reads.max_length
+        return [f"the {who} reads {cut.told(length)}" for who, cut, length in (tower, generator) if cut.passages]
+
+    @property
     def limits(self) -> Limits:
         """How answers begin and end."""
         start = token_id(self.vocabulary, self.config.generator.start, "generator.start")
         return Limits((start,), self.vocabulary.eos, self.config.generator.max_target)
+
+    @property
+    def question_length(self) -> int:
+        """The tokens of a question that are read at most."""
+        wanted = self.config.retriever.max_question
+        return min(wanted, self.towers.convention.max_length or wanted)
 
     @property
     def ladder(self) -> tuple[tuple[int, int], ...]:

@@ -133,7 +133,12 @@ def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
     generation = from_decoding(c.generator.start, c.decoding, words, c.generator.max_target)
     return hub.RagCheckpoint(
         tower=hub.TowerCheckpoint(
-            towers.config, params.question_tower, towers.tokenizer, "question", towers.tokenizer_settings
+            towers.config,
+            params.question_tower,
+            towers.tokenizer,
+            "question",
+            towers.tokenizer_settings,
+            towers.convention,
         ),
         generator=hub.GeneratorCheckpoint(
             reader.config, params.generator, words.tokenizer, generation, reader.tokenizer_settings

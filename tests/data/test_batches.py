@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rag_jax.data.batches import Examples, bucket, fitting, in_order, tokenize
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import Vocabulary, train_vocabulary
+from rag_jax.data.tower_inputs import QuestionTokenizer
 from rag_jax.errors import InputError
 
 LADDER = ((16, 24), (32, 40), (64, 72))
@@ -19,6 +20,10 @@ def vocabulary() -> Vocabulary:
     return train_vocabulary(TEXTS * 3, 300)
 
 
+def asked(vocabulary: Vocabulary) -> QuestionTokenizer:
+    return QuestionTokenizer(vocabulary.tokenizer)
+
+
 def make(vocabulary: Vocabulary, count: int, seed: int = 0) -> Examples:
     chance = np.random.default_rng(seed)
     pairs = []
@@ -26,7 +31,7 @@ def make(vocabulary: Vocabulary, count: int, seed: int = 0) -> Examples:
         words = "old town " * int(chance.integers(1, 12))
         pairs.append((Question(str(number), words, (str(number),), (f"p{number % 5}",)), str(number)))
     rows = {f"p{i}": i for i in range(5)}
-    return tokenize(pairs, vocabulary.tokenizer, vocabulary, rows, max_question=128, max_target=8, ladder=LADDER)
+    return tokenize(pairs, asked(vocabulary), vocabulary, rows, max_question=128, max_target=8, ladder=LADDER)
 
 
 @given(question=st.integers(1, 500), prompt=st.integers(1, 500))
@@ -56,7 +61,13 @@ def test_in_order_visits_every_example_once(vocabulary: Vocabulary, count: int, 
 def test_gold_passages_become_rows(vocabulary: Vocabulary) -> None:
     pairs = [(Question("a", "what", ("1",), ("p2", "elsewhere", "p0")), "1"), (Question("b", "where", ("2",)), "2")]
     examples = tokenize(
-        pairs, vocabulary.tokenizer, vocabulary, {"p0": 0, "p2": 2}, max_question=16, max_target=8, ladder=LADDER
+        pairs,
+        QuestionTokenizer(vocabulary.tokenizer),
+        vocabulary,
+        {"p0": 0, "p2": 2},
+        max_question=16,
+        max_target=8,
+        ladder=LADDER,
     )
     assert examples.positives.tolist() == [[2, 0], [-1, -1]]
 
@@ -64,9 +75,9 @@ def test_gold_passages_become_rows(vocabulary: Vocabulary) -> None:
 def test_passages_found_beforehand_become_rows_best_first(vocabulary: Vocabulary) -> None:
     pairs = [(Question("a", "what", ("1",), (), ("p4", "p0", "p2")), "1"), (Question("b", "where", ("2",)), "2")]
     fixed = {"max_question": 16, "max_target": 8, "ladder": LADDER}
-    examples = tokenize(pairs, vocabulary.tokenizer, vocabulary, {"p0": 0, "p4": 4}, num_docs=2, **fixed)
+    examples = tokenize(pairs, asked(vocabulary), vocabulary, {"p0": 0, "p4": 4}, num_docs=2, **fixed)
     assert examples.fixed.tolist() == [[4, 0], [-1, -1]]
-    assert tokenize(pairs, vocabulary.tokenizer, vocabulary, {}, **fixed).fixed.shape == (2, 0)
+    assert tokenize(pairs, asked(vocabulary), vocabulary, {}, **fixed).fixed.shape == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,7 @@ def test_passages_found_beforehand_become_rows_best_first(vocabulary: Vocabulary
 def test_what_is_too_long_is_named(vocabulary: Vocabulary, question: str, answer: str, what: str) -> None:
     pairs = [(Question("q", question, (answer,)), answer)]
     with pytest.raises(InputError, match=what):
-        tokenize(pairs, vocabulary.tokenizer, vocabulary, {}, max_question=16, max_target=8, ladder=LADDER)
+        tokenize(pairs, asked(vocabulary), vocabulary, {}, max_question=16, max_target=8, ladder=LADDER)
 
 
 def test_fitting_keeps_the_pairs_whose_target_is_short_enough(vocabulary: Vocabulary) -> None:
@@ -95,8 +106,8 @@ def test_long_questions_are_cut_before_their_last_token_and_counted(
     texts = ["old " * words, "old"]
     pairs = [(Question(str(n), text, ("1",)), "1") for n, text in enumerate(texts)]
     fixed = {"max_target": 8, "ladder": LADDER}
-    whole = tokenize(pairs, vocabulary.tokenizer, vocabulary, {}, max_question=1_000, **fixed)
-    cut = tokenize(pairs, vocabulary.tokenizer, vocabulary, {}, max_question=most, cut=True, **fixed)
+    whole = tokenize(pairs, asked(vocabulary), vocabulary, {}, max_question=1_000, **fixed)
+    cut = tokenize(pairs, asked(vocabulary), vocabulary, {}, max_question=most, cut=True, **fixed)
     for read, all_of_it in ((cut.questions, whole.questions), (cut.prompts, whole.prompts)):
         for some, every in zip(read, all_of_it, strict=True):
             assert some == (every if len(every) <= most else [*every[: most - 1], every[-1]])

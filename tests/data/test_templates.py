@@ -47,7 +47,7 @@ def test_a_special_token_takes_the_spaces_that_it_takes_in_a_text(words, left, r
 @settings(max_examples=200, deadline=None)
 @given(title=WORDS, text=WORDS, question=WORDS)
 def test_only_the_templates_tokens_are_special(words, title, text, question):
-    (passage,), (prompt,) = words.passages([(title, text)], 100), words.prompts([question])
+    (passage,), (prompt,) = words.passages([(title, text)]), words.prompts([question])
     special = [words.tokenizer.token_to_id(token) for token in ("<s>", "</s>", "<mask>", "<pad>")]
     bos, eos, mask, _ = special
     assert [i for i in passage if i in special] == [bos, *[eos] * bool(title)]
@@ -58,7 +58,7 @@ def test_only_the_templates_tokens_are_special(words, title, text, question):
 @given(fields=st.lists(st.text("ab .{}", max_size=6), min_size=3, max_size=3))
 def test_where_nothing_spells_a_special_token_it_is_the_text_as_a_whole(words, fields):
     title, text, question = fields[0] or "a", fields[1], fields[2]
-    (passage,), (prompt,) = words.passages([(title, text)], 100), words.prompts([question])
+    (passage,), (prompt,) = words.passages([(title, text)]), words.prompts([question])
     whole = f"{title}</s>{text} <mask> {question}<s>".replace("  ", " ")
     ids = plain(words).encode(whole, add_special_tokens=False).ids
     assert passage + prompt == [words.bos, *ids, words.eos]

@@ -12,7 +12,6 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from rag_jax.data.tokenizers import (
     Vocabulary,
-    encode_texts,
     fingerprint,
     pad,
     read_tokenizer,
@@ -40,7 +39,7 @@ def test_passage_and_prompt_join_to_the_tokens_of_the_whole(
     vocabulary: Vocabulary, title: str, text: str, question: str
 ) -> None:
     text = text.strip() or "x"  # a passage that ends in white space would merge it with the separator's
-    (passage,), (prompt,) = vocabulary.passages([(title, text)], 1_000), vocabulary.prompts([question])
+    (passage,), (prompt,) = vocabulary.passages([(title, text)]), vocabulary.prompts([question])
     unquoted = title.removeprefix('"').removesuffix('"')
     joined = f"{unquoted} / {text} // {question}".replace("  ", " ")  # as transformers' RagRetriever does
     whole = vocabulary.tokenizer.encode(joined, add_special_tokens=False).ids
@@ -61,21 +60,9 @@ def test_any_answer_survives_the_round_trip(vocabulary: Vocabulary, answer: str)
     assert vocabulary.text(target) == answer.strip()
 
 
-def test_passages_are_cut_at_their_end(vocabulary: Vocabulary) -> None:
-    (whole,), (cut,) = (vocabulary.passages([("Mumbai", "A city of 12691836 people")], n) for n in (99, 5))
-    assert cut == whole[:5]
-
-
 def test_a_passage_without_title_has_no_slash(vocabulary: Vocabulary) -> None:
-    (ids,) = vocabulary.passages([("", "A city")], 99)
+    (ids,) = vocabulary.passages([("", "A city")])
     assert vocabulary.text(ids) == "A city"
-
-
-def test_long_texts_keep_their_last_special_token() -> None:
-    tokenizer = Tokenizer(models.WordLevel({str(i): i for i in range(10)} | {"[SEP]": 10}, unk_token="0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 10)])
-    assert encode_texts(tokenizer, ["1 2 3 4", "5"], 3) == [[1, 2, 10], [5, 10]]
 
 
 def test_padding_is_on_the_right_with_lengths() -> None:
@@ -150,7 +137,7 @@ def test_no_text_has_a_special_token(kind: str, text: str) -> None:
 @given(title=SPELT, text=SPELT)
 def test_no_text_of_a_user_controls_the_generator(vocabulary: Vocabulary, title: str, text: str) -> None:
     special = {vocabulary.tokenizer.token_to_id(token) for token in SPECIAL[:4]}
-    (passage,), (prompt,) = vocabulary.passages([(title, text)], 1_000), vocabulary.prompts([text])
+    (passage,), (prompt,) = vocabulary.passages([(title, text)]), vocabulary.prompts([text])
     (target,), (prefix,) = vocabulary.targets([text]), vocabulary.prefixes([text])
     assert [i for i in passage if i in special] == [passage[0]] == [vocabulary.bos]
     for row in (prompt, target):

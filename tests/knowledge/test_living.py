@@ -34,7 +34,7 @@ def assert_holds(store: Store, passages: list[Passage]) -> None:
     rows = store.find([passage.id for passage in passages])
     np.testing.assert_array_equal(rows, np.flatnonzero(store.alive))
     np.testing.assert_allclose(store.vectors[rows], encoder().passages(passages), rtol=1e-6)
-    ids, lengths = reads().tokens(passages)
+    ids, lengths, _ = reads().tokens(passages)
     np.testing.assert_array_equal(store.lengths[rows], lengths)
     np.testing.assert_array_equal(store.ids[rows][:, : ids.shape[1]], ids)
 

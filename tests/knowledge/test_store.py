@@ -164,7 +164,7 @@ def test_a_manifest_of_other_counts_is_found(tmp_path: Path) -> None:
 def test_a_store_of_an_older_format_is_refused(tmp_path: Path) -> None:
     built(tmp_path / "index")
     path = tmp_path / "index" / "manifest.json"
-    path.write_text(path.read_text().replace('"format": 3', '"format": 2'))
+    path.write_text(path.read_text().replace(f'"format": {manifest.FORMAT}', '"format": 1'))
     with pytest.raises(InputError, match="of another version of this library"):
         open_store(tmp_path / "index", encoder(), reads())
 

@@ -1,0 +1,106 @@
+"""What towers read: pairs cut as transformers cuts them, templates, and what is lost."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertTokenizer
+
+from rag_jax.data.tower_inputs import (
+    PAIR,
+    PLAIN,
+    TITLE_AND_TEXT,
+    QuestionTokenizer,
+    literal,
+    passage_rows,
+    shares,
+    text_rows,
+    worded,
+)
+from rag_jax.errors import InputError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefg", *(f"##{letter}" for letter in "abcdefg")]
+THEIRS = BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)})
+OURS = THEIRS.backend_tokenizer
+TEXTS = st.text(st.sampled_from("abc é\n亀"), max_size=40)
+
+
+def numbers() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel({str(i): i for i in range(10)} | {"[SEP]": 10}, unk_token="0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 10)])
+    return tokenizer
+
+
+@settings(max_examples=300, deadline=None)
+@given(title=TEXTS.filter(bool), text=TEXTS.filter(bool), max_length=st.integers(5, 40))
+def test_a_pair_is_cut_as_transformers_cuts_it(title: str, text: str, max_length: int) -> None:
+    (row,), (lost,) = passage_rows(OURS, [(title, text)], PAIR, max_length)
+    assert row == THEIRS(title, text, truncation=True, max_length=max_length)["input_ids"]
+    assert lost == len(THEIRS(title, text)["input_ids"]) - len(row)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=TEXTS, max_length=st.integers(5, 40))
+def test_without_a_title_a_pair_is_the_text_alone_as_in_dpr_s_own_code(text: str, max_length: int) -> None:
+    (row,), (lost,) = passage_rows(OURS, [("", text)], PAIR, max_length)
+    assert row == THEIRS(text, truncation=True, max_length=max_length)["input_ids"]
+    assert lost == len(THEIRS(text)["input_ids"]) - len(row)
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(2, 300))
+def test_the_longer_of_a_pair_is_cut_first(title: int, text: int, room: int) -> None:
+    a, b = shares(title, text, room)
+    assert a + b == min(room, title + text)
+    assert a <= title
+    assert b <= text
+    if a < title and b < text:
+        assert abs(a - b) <= 1
+    elif a < title:
+        assert a >= b
+    elif b < text:
+        assert b >= a
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(TEXTS, min_size=1), max_length=st.integers(2, 20))
+def test_a_long_text_keeps_its_last_special_token_and_what_is_lost_is_counted(texts, max_length) -> None:
+    rows, lost = text_rows(OURS, texts, max_length)
+    assert rows == THEIRS(texts, truncation=True, max_length=max_length)["input_ids"]
+    assert [len(row) + n for row, n in zip(rows, lost, strict=True)] == [len(ids) for ids in THEIRS(texts)["input_ids"]]
+
+
+@pytest.mark.parametrize(
+    ("template", "titled", "untitled"),
+    [
+        (TITLE_AND_TEXT, "T. x", "x"),
+        ("{title}", "T", "x"),
+        ("passage: {title}\n{text}!", "passage: T\nx!", "passage: x!"),
+        ("{text} ({title})", "x (T)", "x"),
+        (literal("{a} ") + TITLE_AND_TEXT, "{a} T. x", "{a} x"),
+    ],
+)
+def test_without_a_title_a_template_loses_what_belongs_to_it(template: str, titled: str, untitled: str) -> None:
+    assert (worded(template, "T", "x"), worded(template, "", "x")) == (titled, untitled)
+
+
+def test_questions_are_worded_and_cut_and_decoded_without_the_wording() -> None:
+    asked = QuestionTokenizer(OURS, "abc {question}", 6)
+    assert asked(["a b a b"]) == (THEIRS(["abc a b a b"], truncation=True, max_length=6)["input_ids"], [3])
+    assert asked.decoded(["A B a b"]) == ["a b a b"]
+
+
+@pytest.mark.parametrize("template", ["pairs", "{titel}", "{title", "{}", "", "{title.x}"])
+def test_a_template_without_a_passage_is_refused(template: str) -> None:
+    told = r'^passage template .*: write \{title\} and \{text\} into it, or "pair"$'
+    with pytest.raises(InputError, match=told):
+        PLAIN.over(template, None)
+    with pytest.raises(InputError, match=r"^question template .*: write \{question\} into it$"):
+        PLAIN.over(None, template)
+
+
+def test_a_pair_needs_room_and_a_tokenizer_that_separates() -> None:
+    with pytest.raises(InputError, match="4 tokens have no room for a pair of title and text; give 5 or more"):
+        passage_rows(OURS, [("a", "b")], PAIR, 4)
+    with pytest.raises(InputError, match=r"needs a tokenizer with \[CLS\] and \[SEP\]"):
+        passage_rows(numbers(), [("1", "2")], PAIR, 9)

@@ -1,0 +1,159 @@
+"""How checkpoints say that their towers are fed, against what sentence-transformers documents, in a few plain lines."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertModel, BertTokenizer, DPRContextEncoder, DPRQuestionEncoder
+
+import oracle
+from oracle import relative
+from rag_jax import hub
+from rag_jax.data.tower_inputs import PAIR, PLAIN, Convention
+from rag_jax.errors import InputError
+from rag_jax.knowledge.passages import Passage
+from rag_jax.models.bert import BertConfig
+from rag_jax.run.assembly import read_towers
+from rag_jax.run.config import Config, Data, Retriever
+
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz.:", "A", "B"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{each}" for each in LETTERS)]
+SIZES = BertConfig(vocab_size=len(WORDS), width=16, layers=1, heads=2, ffn_width=24, max_positions=48)
+PASSAGES = [Passage("a", "Bach", "a composer"), Passage("b", "", "Of no title"), Passage("c", "BACH", "brook " * 20)]
+QUESTIONS = ["who was Bach", "where does a brook end " * 2]
+
+
+def save(folder: Path, kind: type = BertModel, **tokenizer) -> torch.nn.Module:
+    """A random tower, as transformers saves it."""
+    model = oracle.tower(kind, SIZES)[0]
+    model.save_pretrained(folder)
+    BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}, **tokenizer).save_pretrained(folder)
+    return model.eval()
+
+
+def describe(folder: Path, prompts: dict, limits: dict, pooling: dict | None = None) -> None:
+    """What sentence-transformers writes beside a mean-pooling, normalising BERT."""
+    kinds = ("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in kinds]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True, **(pooling or {})}))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    (folder / "sentence_bert_config.json").write_text(json.dumps(limits))
+
+
+def naive(folder: Path, model: torch.nn.Module, texts: list[str], prompt: str, limits: dict) -> np.ndarray:
+    """`encode` of sentence-transformers: prompt, strip, lower case, cut, mean of the states, norm."""
+    tokenizer, found = BertTokenizer.from_pretrained(folder), []
+    for text in texts:
+        read = (prompt + text).strip()
+        read = read.lower() if limits.get("do_lower_case") else read
+        tokens = tokenizer(read, return_tensors="pt", truncation=True, max_length=limits["max_seq_length"])
+        with torch.no_grad():
+            states = model(**tokens).last_hidden_state[0]
+        found.append(states.mean(0) / states.mean(0).norm())
+    return np.stack(found)
+
+
+def towers(folder: Path, **options):
+    """As a run has them, with longer limits of its own than the checkpoint's."""
+    return read_towers(Config(Data(), Retriever(str(folder), max_question=40, max_passage=40, **options)))
+
+
+def vectors(folder: Path, **options) -> tuple[np.ndarray, np.ndarray]:
+    """Of the questions and the passages."""
+    found = towers(folder, **options)
+    return found.encoder.encode(found.questions(QUESTIONS).ids), found.encoder.passages(PASSAGES)
+
+
+@pytest.mark.parametrize(
+    ("described", "query", "document"),
+    [
+        ({}, "", ""),
+        ({"prompts": {"query": "", "document": ""}, "default_prompt_name": None}, "", ""),
+        ({"prompts": {"query": "query: ", "passage": "passage: "}}, "query: ", "passage: "),
+        ({"prompts": {"query": "search a brook: ", "document": None}}, "search a brook: ", ""),
+        ({"prompts": {"x": "x{y} ", "query": "q: "}, "default_prompt_name": "x"}, "q: ", "x{y} "),
+        ({"prompts": {"x": "x: "}, "default_prompt_name": "x"}, "x: ", "x: "),
+        ({"prompts": {"corpus": "c: ", "passage": "p: ", "clustering": "k: "}}, "", "p: "),
+    ],
+)
+@pytest.mark.parametrize("lower", [False, True])
+def test_prompts_and_lengths_are_sentence_transformers_own(described, query, document, lower, tmp_path: Path) -> None:
+    model, limits = save(tmp_path, do_lower_case=False), {"max_seq_length": 24, "do_lower_case": lower}
+    describe(tmp_path, described, limits)
+    read = [f"{passage.title}. {passage.text}" if passage.title else passage.text for passage in PASSAGES]
+    asked, encoded = vectors(tmp_path)
+    assert relative(asked, naive(tmp_path, model, QUESTIONS, query, limits)) < 1e-5
+    assert relative(encoded, naive(tmp_path, model, read, document, limits)) < 1e-5
+
+
+def test_a_template_that_is_given_is_read_instead(tmp_path: Path) -> None:
+    model, limits = save(tmp_path), {"max_seq_length": 30}
+    describe(tmp_path, {"prompts": {"query": "query: ", "passage": "passage: "}}, limits)
+    asked, encoded = vectors(tmp_path, passage_template="{text}", question_template="ask: {question}")
+    texts = [passage.text for passage in PASSAGES]
+    assert relative(asked, naive(tmp_path, model, QUESTIONS, "ask: ", limits)) < 1e-5
+    assert relative(encoded, naive(tmp_path, model, texts, "", limits)) < 1e-5
+
+
+def test_without_a_length_of_its_own_the_tokenizer_s_counts(tmp_path: Path) -> None:
+    save(tmp_path, model_max_length=20)
+    assert hub.load_tower(tmp_path).convention == PLAIN, "transformers cuts nothing unless it is asked to"
+    describe(tmp_path, {}, {})
+    assert hub.load_tower(tmp_path).convention == PLAIN._replace(max_length=20)
+
+
+@pytest.mark.parametrize(("kind", "passage"), [(DPRContextEncoder, PAIR), (DPRQuestionEncoder, PAIR)])
+def test_dpr_s_passages_are_pairs(kind, passage, tmp_path: Path) -> None:
+    save(tmp_path, kind)
+    assert hub.load_tower(tmp_path).convention == PLAIN._replace(passage=passage)
+
+
+def test_a_bert_that_says_nothing_reads_title_and_text_as_one(tmp_path: Path) -> None:
+    save(tmp_path)
+    assert hub.load_tower(tmp_path).convention == PLAIN == Convention("{title}. {text}", "{question}", None)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("side", [None, "question", "passage"])
+@pytest.mark.parametrize("fed", [PLAIN, Convention(PAIR), Convention("p: {text}", "q: {question}", 30)])
+def test_what_is_saved_is_fed_as_before(pooling, side, fed, tmp_path: Path) -> None:
+    save(tmp_path / "there")
+    found = hub.load_tower(tmp_path / "there")
+    found = replace(found, config=replace(found.config, pooling=pooling), side=side, convention=fed)
+    hub.save(tmp_path / "here", found)
+    again = hub.load_tower(tmp_path / "here")
+    assert again.convention.question == fed.question
+    assert again.convention.max_length == (fed.max_length or (48 if pooling == "mean" else None))
+    if again.side != "question":  # which reads no passages
+        assert again.convention.passage == fed.passage
+
+
+@pytest.mark.parametrize(
+    ("prompts", "limits", "pooling", "told"),
+    [
+        ({"prompts": {"a": "b"}, "default_prompt_name": "c"}, {}, {}, "default_prompt_name is 'c', no prompt has"),
+        ({"prompts": {"query": 3}}, {}, {}, "a prompt is no text"),
+        ({"prompts": ["query"]}, {}, {}, "prompts are no table"),
+        ([], {}, {}, "is no table of settings"),
+        ({"prompts": {"query": "q: "}}, {}, {"include_prompt": False}, r"that are not pooled \(include_prompt\)"),
+        ({}, {"max_seq_length": "long"}, {}, "max_seq_length is 'long'; give the tokens"),
+        ({}, {"max_seq_length": 0}, {}, "max_seq_length is 0; give the tokens"),
+    ],
+)
+def test_what_is_not_known_is_refused_in_one_line(prompts, limits, pooling, told, tmp_path: Path) -> None:
+    save(tmp_path)
+    describe(tmp_path, prompts, limits, pooling)
+    with pytest.raises(InputError, match=told) as said:
+        hub.load_tower(tmp_path)
+    assert "\n" not in str(said.value)
+
+
+def test_prompts_that_are_not_there_need_not_be_pooled(tmp_path: Path) -> None:
+    save(tmp_path)
+    describe(tmp_path, {"prompts": {"query": ""}}, {}, {"include_prompt": False})
+    assert hub.load_tower(tmp_path).convention.question == "{question}"
