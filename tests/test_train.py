@@ -91,7 +91,10 @@ def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None
     assert {"seconds", "examples/s", "tokens/s", "model_flops/s", "memory"} <= timed[0].keys()
     shares = ("input", "step", "retrieval")
     assert all(0 < line[f"time/{name}"] < 1 for line in timed for name in shares)
-    assert all(0.5 < line["time/input"] + line["time/step"] <= 1 for line in timed)
+    shared = {line["step"]: line["time/input"] + line["time/step"] for line in timed}
+    assert max(shared.values()) <= 1
+    del shared[towns.save_every + towns.log_every]  # it begins with a save, which may take longer than its steps
+    assert min(shared.values()) > 0.5
     assert lines[-1]["loss"] < lines[0]["loss"] / 5
     assert json.loads((workdir / "results.json").read_text()) == results
     assert {"num_docs", "decoder", "index", "recall@1_bm25", "train_seconds"} <= results.keys()
