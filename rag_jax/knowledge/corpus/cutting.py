@@ -1,5 +1,7 @@
 """Long texts cut into passages, by words or by the tokens of a tokenizer."""
 
+import re
+import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,13 +13,23 @@ from rag_jax.data.tokenizers import reading_text
 from rag_jax.errors import InputError
 from rag_jax.knowledge.corpus.passage import Passage
 
+WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+    "|[\U00020000-\U0003ffff]"
+)
+"""Thai, Lao, Tibetan, Burmese, Khmer; Chinese and Japanese: scripts without spaces between words."""
+UNSPACED, SPACED = (8, 2), (64, 8)  # characters that a word has at most, and those that count as one beyond
+JOINERS = "\u200c\u200d"
+
 
 @dataclass(frozen=True)
 class Cut:
     """Cuts texts of more than `size` words, or tokens where there is a tokenizer; a shorter one is left as it is.
 
     Each piece begins `size - overlap` after the one before it, and the last ends with the text. Words are what white
-    space separates, joined by single spaces; this is how DPR and the RAG paper cut Wikipedia, with 100 words. Tokens
+    space separates, joined by single spaces; this is how DPR and the RAG paper cut Wikipedia, with 100 words. Where no
+    space is, in Chinese, Japanese or Thai, every two characters count as a word; in a URL or a blob of more than 64
+    characters every eight. Base characters and their combining marks stay together. Tokens
     are counted in the whole text, without special tokens; a piece is a stretch of that text, which begins and ends
     between words: up to a word earlier than the count says, unless the word alone is longer than that.
 
@@ -56,13 +68,31 @@ class Cut:
 
 
 def _by_words(text: str, cut: Cut) -> Iterator[str]:
-    words = text.split()
-    if len(words) <= cut.size:
+    units = list(_units(text))
+    if len(units) <= cut.size:
         yield text
         return
     # The last piece is the first that reaches the end.
-    for start in range(0, len(words) - cut.overlap, cut.size - cut.overlap):
-        yield " ".join(words[start : start + cut.size])
+    for start in range(0, len(units) - cut.overlap, cut.size - cut.overlap):
+        yield "".join(units[start : start + cut.size]).removeprefix(" ")
+
+
+def _units(text: str) -> Iterator[str]:
+    """The words, each with a space before it; a stretch without spaces that is too long for a word, in parts."""
+    for word in text.split():
+        longest, step = UNSPACED if WITHOUT_SPACES.search(word) else SPACED
+        start = 0
+        while start < len(word):
+            stop = start + step if len(word) > longest else len(word)
+            while stop < len(word) and (_joined(word[stop]) or word[stop - 1] == "\u200d"):
+                stop += 1
+            yield word[start:stop] if start else f" {word[:stop]}"
+            start = stop
+
+
+def _joined(character: str) -> bool:
+    """Whether a character belongs to the one before it: combining marks, joiners, variation selectors."""
+    return unicodedata.category(character) in ("Mn", "Mc", "Me") or character in JOINERS
 
 
 def _by_tokens(text: str, cut: Cut, tokenizer: Tokenizer) -> Iterator[str]:

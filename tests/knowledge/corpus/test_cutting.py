@@ -1,5 +1,7 @@
 """Cutting by words and by tokens: what a piece holds, where it begins, and that nothing is lost."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +49,12 @@ def texts(cut: Cut, text: str) -> list[str]:
     return [piece.text for piece in cut.pieces(Passage("a", "A", text))]
 
 
-@given(text=TEXTS, sizes=SIZES)
+def spaced(text: str) -> bool:
+    """Whether no word is longer than one may be in a script without spaces."""
+    return all(len(word) <= 8 for word in text.split())
+
+
+@given(text=TEXTS.filter(spaced), sizes=SIZES)
 def test_words_are_cut_as_the_formula_says(text, sizes):
     size, overlap = sizes
     words, pieces = text.split(), texts(Cut(size, overlap), text)
@@ -67,6 +74,36 @@ def test_pieces_without_overlap_are_cut_once(text, size):
     cut = Cut(size)
     pieces = texts(cut, text)
     assert [texts(cut, piece) for piece in pieces] == [[piece] for piece in pieces]
+
+
+UNSPACED = st.text(st.sampled_from("今天気ไทยก็é\u0301 \nabc/=\u200d👩"), min_size=10, max_size=300)
+
+
+@given(text=UNSPACED, size=st.integers(1, 6))
+def test_text_without_spaces_is_cut_and_loses_nothing(text, size):
+    pieces = texts(Cut(size), text)
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+    for piece in pieces[1:]:
+        assert unicodedata.category(piece[0])[0] != "M" or piece[0] in {word[0] for word in text.split()}
+    marks = sum(unicodedata.category(character)[0] == "M" or character == "\u200d" for character in text)
+    assert all(len(piece) <= 65 * size + marks for piece in pieces)
+    assert [texts(Cut(size), piece) for piece in pieces] == [[piece] for piece in pieces]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("今天天气很好" * 100, 3),  # 600 characters, two of them a word
+        ("สวัสดี" * 100, 2),  # marks count with their letters
+        ("https://example.org/" + "a" * 1_580, 2),
+        ("one two three " * 100, 3),
+        ("\n".join(["今天天气很好今天天气很好"] * 50), 3),
+    ],
+)
+def test_pieces_of_text_without_spaces_are_about_as_long_as_others(text, pieces):
+    found = texts(Cut(100), text)
+    assert len(found) in (pieces, pieces + 1)
+    assert "".join("".join(found).split()) == "".join(text.split())
 
 
 def test_pieces_are_numbered_from_the_id_of_their_passage():
