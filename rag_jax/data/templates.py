@@ -31,9 +31,14 @@ def cut(template: str, tokenizer: Tokenizer) -> Pieces:
     return pieces
 
 
+def fill(template: Pieces, **fields: str) -> Pieces:
+    """The template's fields filled in."""
+    return [piece if isinstance(piece, int) else piece.format(**fields) for piece in template]
+
+
 def filled(template: Pieces, before: str = "", **fields: str) -> Pieces:
     """The template's fields filled in; single spaces for double ones, also where it stands `before` more."""
-    *pieces, last = (piece if isinstance(piece, int) else piece.format(**fields) for piece in template)
+    *pieces, last = fill(template, **fields)
     single = [piece if isinstance(piece, int) else piece.replace("  ", " ") for piece in pieces]
     return [*single, f"{last}{before}".replace("  ", " ").removesuffix(before)]
 
@@ -44,3 +49,18 @@ def encode(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> list[list[int]]:
     encoded = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
     ids = ([[piece] if isinstance(piece, int) else next(encoded).ids for piece in row] for row in rows)
     return [list(chain.from_iterable(each)) for each in ids]
+
+
+def encode_whole(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> list[list[int]]:
+    """Token ids of filled templates, between the special tokens that the tokenizer sets around every text."""
+    texts = [piece for row in rows for piece in row if isinstance(piece, str)]
+    if all(len(row) == 1 for row in rows):
+        return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    before, behind = _ends(tokenizer)
+    return [[*before, *ids, *behind] for ids in encode(tokenizer, rows)]
+
+
+def _ends(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    one = tokenizer.encode("a")
+    text = [place for place, special in enumerate(one.special_tokens_mask) if not special]
+    return one.ids[: text[0]], one.ids[text[-1] + 1 :]

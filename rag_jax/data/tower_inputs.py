@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
+from rag_jax.data import templates
 from rag_jax.errors import InputError
 
 PAIR = "pair"  # in the place of a passage's template
@@ -55,7 +56,8 @@ class QuestionTokenizer:
     max_length: int | None = None
 
     def __call__(self, questions: Sequence[str]) -> TowerRows:
-        return text_rows(self.tokenizer, [self.template.format(question=each) for each in questions], self.max_length)
+        template = templates.cut(self.template, self.tokenizer)
+        return _rows(self.tokenizer, [templates.fill(template, question=each) for each in questions], self.max_length)
 
     def decoded(self, questions: Sequence[str]) -> list[str]:
         """The questions as their tokens say them: in lower case, where the vocabulary is."""
@@ -69,12 +71,18 @@ def passage_rows(
     """(title, text) pairs by a template, or as PAIR."""
     if template == PAIR:
         return _pairs(tokenizer, passages, max_length)
-    return text_rows(tokenizer, [worded(template, *passage) for passage in passages], max_length)
+    titled, untitled = (templates.cut(each, tokenizer) for each in (template, without_title(template)))
+    worded = (templates.fill(titled if title else untitled, title=title, text=text) for title, text in passages)
+    return _rows(tokenizer, list(worded), max_length)
 
 
 def text_rows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -> TowerRows:
     """Texts with the tokenizer's own special tokens; a long one is cut before its last special token."""
-    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    return _rows(tokenizer, [[text] for text in texts], max_length)
+
+
+def _rows(tokenizer: Tokenizer, filled: Sequence[templates.Pieces], max_length: int | None) -> TowerRows:
+    rows = templates.encode_whole(tokenizer, filled)
     if max_length is None:
         return TowerRows(rows, [0] * len(rows))
     kept = [ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in rows]
@@ -83,10 +91,13 @@ def text_rows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None
 
 def worded(template: str, title: str, text: str) -> str:
     """The template filled in; without a title, without what it has between title and text as well."""
-    if not title:
-        template, found = re.subn(r"\{title\}.*?(?=\{text\})", "", template, flags=re.DOTALL)
-        template = template if found else "{text}"
-    return template.format(title=title, text=text)
+    return (template if title else without_title(template)).format(title=title, text=text)
+
+
+def without_title(template: str) -> str:
+    """The template of passages without one: without what it has between title and text as well."""
+    template, found = re.subn(r"\{title\}.*?(?=\{text\})", "", template, flags=re.DOTALL)
+    return template if found else "{text}"
 
 
 def literal(prompt: str) -> str:

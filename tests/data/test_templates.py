@@ -62,3 +62,11 @@ def test_where_nothing_spells_a_special_token_it_is_the_text_as_a_whole(words, f
     whole = f"{title}</s>{text} <mask> {question}<s>".replace("  ", " ")
     ids = plain(words).encode(whole, add_special_tokens=False).ids
     assert passage + prompt == [words.bos, *ids, words.eos]
+
+
+def test_a_tokenizer_sets_its_own_ends_around_a_filled_template(words):
+    row = templates.filled(templates.cut("{title}</s>{text}", words.tokenizer), title="</s>", text="a b")
+    (title, text) = (words.tokenizer.encode(each, add_special_tokens=False).ids for each in ("</s>", "a b"))
+    whole = [words.bos, *title, words.eos, *text, words.eos]
+    assert templates.encode_whole(words.tokenizer, [row]) == [whole]
+    assert templates.encode_whole(words.tokenizer, [["a b"]]) == [words.tokenizer.encode("a b").ids]

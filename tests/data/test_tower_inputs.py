@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertTokenizer
 
+from rag_jax.data.tokenizers import reading_text
 from rag_jax.data.tower_inputs import (
     PAIR,
     PLAIN,
@@ -104,3 +105,28 @@ def test_a_pair_needs_room_and_a_tokenizer_that_separates() -> None:
         passage_rows(OURS, [("a", "b")], PAIR, 4)
     with pytest.raises(InputError, match=r"needs a tokenizer with \[CLS\] and \[SEP\]"):
         passage_rows(numbers(), [("1", "2")], PAIR, 9)
+
+
+TEXT = reading_text(Tokenizer.from_str(OURS.to_str()))  # as a checkpoint's is set when it is loaded
+
+
+@settings(max_examples=100, deadline=None)
+@given(title=TEXTS.filter(bool), text=TEXTS)
+def test_what_a_template_spells_of_special_tokens_is_special(title: str, text: str) -> None:
+    template = "{title} [SEP] {text}"
+    (row,), _ = passage_rows(TEXT, [(title, text)], template, 100)
+    assert row == THEIRS(f"{title} [SEP] {text}")["input_ids"]
+    (asked,), _ = QuestionTokenizer(TEXT, "[MASK] {question}")([text])
+    assert asked == THEIRS(f"[MASK] {text}")["input_ids"]
+
+
+@pytest.mark.parametrize("template", [PAIR, TITLE_AND_TEXT, "{title} [SEP] {text}"])
+def test_what_fills_it_in_is_text(template: str) -> None:
+    spelt = "a[SEP]b [CLS][MASK]"
+    special = {i for i, token in TEXT.get_added_tokens_decoder().items() if token.special and token.content != "[UNK]"}
+    (row,), _ = passage_rows(TEXT, [(spelt, spelt)], template, 100)
+    seps = 1 if template == TITLE_AND_TEXT else 2
+    cls, sep = (TEXT.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    assert [i for i in row if i in special] == [cls, *[sep] * seps]
+    (asked,), _ = QuestionTokenizer(TEXT)([spelt])
+    assert [i for i in asked if i in special] == [cls, sep]
