@@ -58,9 +58,9 @@ def test_the_longer_of_a_pair_is_cut_first(title: int, text: int, room: int) -> 
     if a < title and b < text:
         assert abs(a - b) <= 1
     elif a < title:
-        assert a >= b
+        assert a >= b - 1
     elif b < text:
-        assert b >= a
+        assert b >= a - 1
 
 
 @settings(max_examples=100, deadline=None)
