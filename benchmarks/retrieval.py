@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> None:
         began = time.perf_counter()
         hits = engine.search(asked, depth)
         seconds = time.perf_counter() - began
-        found = recalls([[store.passages[row] for row in rows if row >= 0] for rows in hits.rows.tolist()], questions)
+        ranked = [[store.passages[row] for row in rows if row >= 0] for rows in hits.rows.tolist()]
+        found = recalls(ranked, questions, depth)
         names = (f"{kind}@{k}" for kind in ("recall", "answer_recall") for k in DEPTHS)
         table.add_row(name, *(f"{100 * found[key]:.1f}" for key in names if key in found), f"{1e3 * seconds:.0f}")
     Console(width=120).print(table)

@@ -58,6 +58,7 @@ def real(corpus: Path, questions: Path, tower: str, shapes: Shapes, width: int, 
     draw, asked = np.random.default_rng(0), read_questions(questions)
     chosen: list[Question] = [asked[i] for i in draw.permutation(len(asked))[: count * shapes.questions]]
     found = BM25.build(passages).search(Asked([each.question for each in chosen], None), shapes.docs).rows
+    found = np.maximum(found, 0)  # where too few share a word with the question, any passage is as long
 
     def tokens(texts: Sequence[str], limit: int) -> list[list[int]]:
         return [list(row) for row in text_rows(tokenizer, texts, limit).ids]

@@ -18,7 +18,7 @@ from rag_jax.knowledge import living
 from rag_jax.knowledge.corpus import Cut
 from rag_jax.knowledge.engines import kept
 from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.store import open_store
+from rag_jax.knowledge.store import closed_book, open_store
 from rag_jax.rag import RAG
 from rag_jax.run.config import Config, Mesh
 
@@ -74,6 +74,19 @@ def test_bm25_s_scores_are_the_prior(rag: RAG) -> None:
         assert [each.id for each in answer.passages] == [rag.parts.store.passages[row].id for row in rows]
         priors = [each.log_prior for each in answer.passages]
         np.testing.assert_allclose(priors, jax.nn.log_softmax(scores), rtol=1e-4, atol=1e-6)
+
+
+def test_a_question_that_shares_no_word_is_answered_closed_book(rag: RAG) -> None:
+    lexical, asked = over(rag, engine="bm25"), ["zzz", ASKED[0]]
+    store = closed_book(rag.parts.store.width, rag.parts.vocabulary)
+    blind = RAG(dataclasses.replace(rag.parts, store=store), rag.params)
+    (nothing, _), (expected,) = lexical.answer(asked), blind.answer(["zzz"])
+    assert (nothing.text, nothing.passages) == (expected.text, [])
+    np.testing.assert_allclose(nothing.log_prob, expected.log_prob, rtol=1e-4)
+    assert nothing.token_posteriors.shape == (0, len(nothing.tokens))
+    likelihoods = lexical.log_likelihood(asked, ["red", "red"])
+    np.testing.assert_allclose(likelihoods[0], blind.log_likelihood(["zzz"], ["red"])[0], rtol=1e-4)
+    assert (lexical.search(asked, 3)[0] == -1).all()
 
 
 def test_passages_that_were_chosen_elsewhere_are_read_with_a_host_engine_too(rag: RAG) -> None:

@@ -32,23 +32,24 @@ def recall(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
     passages = rag.parts.store.passages
     depth = min(DEPTHS[-1], len(rag.parts.store))
     rows = rag.search([question.question for question in questions], depth)
-    return recalls([[passages[row] for row in ranked] for ranked in rows], questions)
+    return recalls([[passages[row] for row in ranked if row >= 0] for ranked in rows], questions, depth)
 
 
 def bm25_recall(store: Store, questions: Sequence[Question]) -> dict[str, float]:
     """BM25's recall over the same passages: the lexical baseline."""
     asked = Asked([question.question for question in questions], None)
-    hits = open_bm25(store).search(asked, min(DEPTHS[-1], len(store)))
-    return recalls([[store.passages[row] for row in ranked] for ranked in hits.rows], questions)
+    depth = min(DEPTHS[-1], len(store))
+    hits = open_bm25(store).search(asked, depth)
+    return recalls([[store.passages[row] for row in ranked if row >= 0] for ranked in hits.rows], questions, depth)
 
 
-def recalls(found: Sequence[Sequence[Passage]], questions: Sequence[Question]) -> dict[str, float]:
+def recalls(found: Sequence[Sequence[Passage]], questions: Sequence[Question], depth: int) -> dict[str, float]:
     """`recall@k`: a gold passage is among the first k, over the questions that name one; `answer_recall@k`: one of the
-    first k contains an answer (DPR's top-k accuracy)."""
+    first k contains an answer (DPR's top-k accuracy). `depth` passages were asked for; fewer may have been found."""
     judged = [(ranked, question) for ranked, question in zip(found, questions, strict=True) if question.positive_ids]
     ids = [[passage.id for passage in ranked] for ranked, _ in judged]
     texts = [[f"{passage.title} {passage.text}" for passage in ranked] for ranked in found]
-    depths = [k for k in DEPTHS if k <= max(map(len, found))]
+    depths = [k for k in DEPTHS if k <= depth]
     gold = {f"recall@{k}": recall_at_k(ids, [q.positive_ids for _, q in judged], k) for k in depths if judged}
     return gold | {f"answer_recall@{k}": answer_recall_at_k(texts, [q.answers for q in questions], k) for k in depths}
 

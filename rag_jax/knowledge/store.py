@@ -75,9 +75,11 @@ class Store:
         return Knowledge(host(self.vectors.whole), Tokens(host(self.ids.whole), host(self.lengths.whole)), alive)
 
     def chosen(self, rows: Int[np.ndarray, " n"]) -> Knowledge:
-        """A few rows as a little knowledge of their own, rows of -1 as the first: all that reading them needs."""
-        some = np.maximum(rows, 0)
-        return Knowledge(host(self.vectors[some]), Tokens(host(self.ids[some]), host(self.lengths[some])))
+        """A few rows as a little knowledge of their own, rows of -1 as empty passages: all that reading them needs."""
+        some, there = np.maximum(rows, 0), rows >= 0
+        lengths = np.where(there, self.lengths[some], 1)  # `<s>`, which every passage begins with
+        vectors = np.where(there[:, None], self.vectors[some], self.vectors.dtype.type(0))
+        return Knowledge(host(vectors), Tokens(host(self.ids[some]), host(lengths)))
 
     def find(self, ids: Sequence[str]) -> Int[np.ndarray, " ids"]:
         """The rows of some passages by their ids; -1 for those that are not there."""

@@ -16,7 +16,6 @@ from jaxtyping import Float, Int
 
 from rag_jax.core.decoding import Answered
 from rag_jax.errors import InputError
-from rag_jax.knowledge.engines.bm25 import SharedWords
 from rag_jax.knowledge.engines.device import DeviceIndex
 from rag_jax.knowledge.engines.hits import Asked, Engine
 from rag_jax.knowledge.engines.hybrid import Hybrid
@@ -75,7 +74,7 @@ def open_engine(name: str, store: Store, placement: Placement) -> Engine:
     if name == "bm25":
         return open_bm25(store)
     if name == "hybrid":
-        return Hybrid([DeviceIndex.of(store, placement), SharedWords(open_bm25(store))])
+        return Hybrid([DeviceIndex.of(store, placement), open_bm25(store)])
     raise InputError(f"no engine {name!r}; the engines are {', '.join(ENGINES)}")
 
 
@@ -83,10 +82,18 @@ ENGINES = ("device", "faiss", "bm25", "hybrid")
 
 
 def little(store: Store, rows: Int[np.ndarray, "B K"], scores: Float[np.ndarray, "B K"] | None) -> Looked:
-    """Chosen rows of a store (-1: none) as a knowledge of `B * K` passages, in which none is there twice."""
+    """Chosen rows of a store (-1: none) as a knowledge of `B * K` passages, in which none is there twice.
+
+    A question for which nothing was found is answered closed book: it reads one empty passage, whose prior is one.
+    """
     different, places = np.unique(rows, return_inverse=True)
     filled = np.resize(different, rows.size)
     found = np.where(rows < 0, -1, places.reshape(rows.shape)).astype(np.int32)
+    nothing = (rows < 0).all(axis=1)
+    found[nothing, 0] = 0  # -1 sorts first
+    if scores is not None:
+        scores = scores.copy()
+        scores[nothing, 0] = 0
     return Looked(store.chosen(filled), Found(host(found), None if scores is None else host(scores)), rows)
 
 

@@ -22,7 +22,7 @@ def test_recall_counts_gold_passages_and_passages_with_an_answer() -> None:
         Question("3", "no gold passage is known", ("7",)),
     ]
     found = [[PASSAGES[0]], [PASSAGES[0]], [PASSAGES[1]]]
-    assert evaluate.recalls(found, questions) == {"recall@1": 1 / 2, "answer_recall@1": 2 / 3}
+    assert evaluate.recalls(found, questions, 1) == {"recall@1": 1 / 2, "answer_recall@1": 2 / 3}
 
 
 def test_bm25_finds_words() -> None:

@@ -15,7 +15,7 @@ from rag_jax.errors import InputError
 from rag_jax.knowledge import disk, manifest
 from rag_jax.knowledge.building import build
 from rag_jax.knowledge.reads import Reads
-from rag_jax.knowledge.store import Store, from_vectors, open_store
+from rag_jax.knowledge.store import Store, closed_book, from_vectors, open_store
 from stores import PASSAGES, encoder, reads
 
 
@@ -179,6 +179,10 @@ def test_chosen_rows_are_a_little_knowledge_of_their_own(tmp_path: Path) -> None
     rows = np.array([7, -1, 3, 7])
     little = store.chosen(rows)
     whole = store.knowledge
-    np.testing.assert_array_equal(little.vectors, whole.vectors[[7, 0, 3, 7]])
-    np.testing.assert_array_equal(little.passages.ids, whole.passages.ids[[7, 0, 3, 7]])
-    np.testing.assert_array_equal(little.passages.lengths, whole.passages.lengths[[7, 0, 3, 7]])
+    there = rows >= 0
+    np.testing.assert_array_equal(little.vectors[there], whole.vectors[[7, 3, 7]])
+    np.testing.assert_array_equal(little.passages.ids[there], whole.passages.ids[[7, 3, 7]])
+    np.testing.assert_array_equal(little.passages.lengths[there], whole.passages.lengths[[7, 3, 7]])
+    empty = closed_book(store.width, reads().vocabulary).knowledge
+    np.testing.assert_array_equal(little.vectors[1], empty.vectors[0])
+    assert (little.passages.ids[1, 0], little.passages.lengths[1]) == (empty.passages.ids[0, 0], 1)

@@ -34,6 +34,20 @@ def test_chosen_rows_travel_as_a_little_knowledge() -> None:
     assert looked.knowledge.vectors.shape == (6, 8)
 
 
+@pytest.mark.parametrize("scores", [None, np.array([[-np.inf, -np.inf], [2, 1]], np.float32)])
+def test_a_question_without_a_hit_reads_one_empty_passage(scores) -> None:
+    rows = np.array([[-1, -1], [9, 0]], np.int32)
+    looked = little(store(), rows, scores)
+    assert looked.found is not None
+    places = np.asarray(looked.found.rows)
+    assert (places >= 0).tolist() == [[True, False], [True, True]]
+    assert np.asarray(looked.knowledge.passages.lengths)[places[0, 0]] == 1
+    if scores is not None:
+        assert looked.found.scores is not None
+        assert np.asarray(looked.found.scores).tolist() == [[0, -np.inf], [2, 1]]
+    np.testing.assert_array_equal(looked.rows, rows)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_gold_passages_are_known_in_the_little_knowledge(seed: int) -> None:

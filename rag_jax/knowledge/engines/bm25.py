@@ -4,12 +4,16 @@ The settings are those of the open-domain literature: k1 0.9 and b 0.4 (Anserini
 front of the text. bm25s splits texts into words and knows the English stop words, and Snowball's English stemmer
 (PyStemmer) cuts their endings. What a word adds to the score of each passage that holds it is computed when the index
 is built; a search adds up the lists of its words.
+
+Words are compared as exact match compares answers: composed and decomposed letters are the same, and case is folded.
 """
 
 import logging
+import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +25,7 @@ from jaxtyping import Bool, Float32, Int, Int32, Int64
 
 from rag_jax.errors import InputError
 from rag_jax.knowledge import disk
-from rag_jax.knowledge.engines.hits import Asked, Engine, Hits, best, candidates
+from rag_jax.knowledge.engines.hits import Asked, Hits, best, candidates
 from rag_jax.knowledge.passages import Passage
 
 K1 = 0.9
@@ -63,7 +67,7 @@ class BM25:
 
     def save(self, folder: Path) -> None:
         """Write it as a part of a store. Raises `InputError` where the disk does not take it."""
-        arrays = self.lists._asdict() | {"size": np.asarray([self.size])}
+        arrays = self.lists._asdict() | {"size": np.asarray([self.size]), "format": np.asarray([FORMAT])}
         disk.write_part(folder, arrays, pa.table({"word": self.words}))
 
     @classmethod
@@ -73,8 +77,11 @@ class BM25:
         try:
             lists = Lists(*(np.asarray(arrays[name]) for name in Lists._fields))
             size, words = int(arrays["size"][0]), table.column("word").combine_chunks()
+            is_old = "format" not in arrays or int(arrays["format"][0]) != FORMAT
         except (KeyError, IndexError):
             raise InputError(f"{folder}: holds no index of words; {REMEDY}") from None
+        if is_old:
+            raise InputError(f"{folder}: splits words as another version of this library; {REMEDY}")
         if size != rows:
             raise InputError(f"{folder}: an index of {size} passages, there are {rows}; {REMEDY}")
         if len(lists.starts) != len(words) + 1 or not lists.starts[-1] == len(lists.rows) == len(lists.scores):
@@ -84,8 +91,8 @@ class BM25:
     def search(self, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> Hits:
         """The k best rows for each question; they serve as the logits of a prior.
 
-        Passages that share no word with the question score 0. Equal scores are in the order of the corpus. Another
-        engine's recall does not apply, so there is none.
+        Only passages that share a word with the question are found; -1 behind the last of them. Equal scores are in the
+        order of the corpus. Another engine's recall does not apply, so there is none.
         """
         depth = min(candidates(k, excluded), self.size)
         rows = np.full((len(asked.texts), depth), -1, np.int32)
@@ -114,21 +121,9 @@ class BM25:
         return {word: number for number, word in enumerate(self.words.to_pylist())}
 
 
-@dataclass(frozen=True)
-class SharedWords:
-    """BM25 without the passages that share no word with the question: to be fused with others, for which those that
-    only fill up the number that was asked for are no hits."""
-
-    index: Engine
-
-    def search(self, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> Hits:
-        """The k best rows; -1 behind the last that shares a word."""
-        hits = self.index.search(asked, k, excluded)
-        return best(np.where(hits.scores > 0, hits.rows, -1), hits.scores, k)
-
-
 DEAD = np.asarray([-np.inf, 0], np.float32)  # what a row begins with: one without a passage, and any other
-REMEDY = "build it again"
+REMEDY = "build it again with rag-jax index --out DIR --bm25"
+FORMAT = 2  # of the words: how texts are split into them
 
 
 class _Counts(NamedTuple):
@@ -167,19 +162,29 @@ def _lists(counts: _Counts, words: int) -> Lists:
 
 
 def _first(scores: Float32[np.ndarray, " N"], k: int) -> Int64[np.ndarray, " found"]:
-    """The k best rows, fewer where others score -inf; equal ones in their order. What scores 0 is not sorted: it is
-    most of a corpus."""
+    """The k best rows that score more than 0, equal ones in their order. The others are not sorted: they are most of a
+    corpus."""
     shared = np.flatnonzero(scores > 0)
     if len(shared) > k:
         shared = shared[scores[shared] >= np.partition(scores[shared], -k)[-k]]
-    shared = shared[np.argsort(-scores[shared], kind="stable")][:k]
-    return shared if len(shared) == k else np.concatenate([shared, np.flatnonzero(scores == 0)[: k - len(shared)]])
+    return shared[np.argsort(-scores[shared], kind="stable")][:k]
 
 
 def _split(texts: Sequence[str]) -> Any:
     """The words of texts, stemmed, as numbers (`ids`) with a vocabulary of their own (`vocab`)."""
     bm25s, stemmer = _import_packages()
-    return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
+    folded = [unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()) for text in texts]
+    return bm25s.tokenize(folded, token_pattern=_word(), stopwords="en", stemmer=stemmer, show_progress=False)
+
+
+@cache
+def _word() -> str:
+    """A regular expression for words: two signs or more, each a letter or a digit, or a mark upon one.
+
+    Without marks a word of Hindi would be cut at every vowel, and a Latin one at an accent that has no composed form.
+    """
+    marks = "".join(chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code))[0] == "M")
+    return rf"[\w{marks}]{{2,}}"
 
 
 def _import_packages() -> tuple[ModuleType, Any]:
