@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int
 
 from rag_jax import hub
 from rag_jax.core.decoding import Answered
 from rag_jax.core.search import Limits
+from rag_jax.data import typed
 from rag_jax.data.batches import Examples, in_order, tokenize
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import pad
@@ -27,7 +28,7 @@ from rag_jax.knowledge import documents
 from rag_jax.knowledge.building import checked
 from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.store import Store, from_vectors
-from rag_jax.run import devices, pretrained, programs, vocabularies
+from rag_jax.run import devices, given, pretrained, programs, vocabularies
 from rag_jax.run.answers import Answer, readable
 from rag_jax.run.assembly import assemble, compose, fitting, open_index
 from rag_jax.run.checkpoints import Checkpoints
@@ -38,12 +39,16 @@ from rag_jax.run.parts import Parts, token_id
 from rag_jax.types import Batch, Found, Knowledge, RagParams, Tokens, host
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RAG:
     """A trained model with its knowledge. Frozen: whatever changes it returns another one."""
 
     parts: Parts
     params: RagParams
+
+    def __repr__(self) -> str:
+        c, held = self.parts.config, "closed book" if self.parts.store.is_closed_book else repr(self.parts.store)
+        return f"RAG({c.model}, tower {c.retriever.tower}, K = {self.parts.num_docs}, {held})"
 
     @classmethod
     def from_workdir(cls, workdir: str | Path, index: str | Path | None = None) -> "RAG":
@@ -116,8 +121,7 @@ class RAG:
 
     def answer(self, questions: Sequence[str], **options: Any) -> list[Answer]:
         """Answers in the order of the questions; see `stream` for the options."""
-        found = dict(self.stream(questions, **options))
-        return [found[number] for number in range(len(questions))]
+        return [answer for _, answer in sorted(self.stream(questions, **options), key=_number)]
 
     def stream(
         self,
@@ -141,17 +145,18 @@ class RAG:
         Raises `InputError` for an empty or too long question or prefix, for more passages than the index has, and for
         options that contradict each other.
         """
-        c = self.parts.config
+        c, questions = self.parts.config, given.texts(questions, "questions")
         options, limits, words = self._options(decoding)
-        k = self._check_num_docs(num_docs) if rows is None else self._check_rows(rows, questions).shape[1]
-        prefixes = [prefixes] * len(questions) if isinstance(prefixes, str) else prefixes
-        given = self._given(prefixes, questions, limits, words)
+        rows = None if rows is None else given.rows(rows, len(questions), self.parts.store.alive)
+        k = self._check_num_docs(num_docs) if rows is None else rows.shape[1]
+        prefixes = [prefixes] * len(questions) if isinstance(prefixes, str) else given.texts(prefixes, "prefixes")
+        begun = self._begun(prefixes, questions, limits, words)
         fixed = c.generator.max_input, self.parts.placement
         program = programs.answering(self.parts.networks, c.model, options, limits, words, k, *fixed)
-        key = _key(seed)
+        key = jax.random.key(given.seed(seed))
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size, skip):
             every = np.resize(chosen, len(batch.question.ids))  # the last batch is filled up with repetitions
-            mine = jax.tree.map(lambda each, every=every: each[every], (given, rows))
+            mine = jax.tree.map(lambda each, every=every: each[every], (begun, rows))
             looked = self._look(batch, questions, chosen, k, mine[1])
             asked = batch.question, batch.prompt, mine[0]
             answered = program(self._placed, looked.knowledge, *asked, looked.found, key, every)
@@ -162,8 +167,7 @@ class RAG:
 
         This classifies (FEVER's labels) and answers multiple choice; see `stream_choices` for the options.
         """
-        found = dict(self.stream_choices(questions, labels, **options))
-        return [found[number] for number in range(len(questions))]
+        return [answer for _, answer in sorted(self.stream_choices(questions, labels, **options), key=_number)]
 
     def stream_choices(
         self,
@@ -179,6 +183,7 @@ class RAG:
         Raises `InputError` as `stream` does, and where there are fewer than two labels or one is too long.
         """
         vocabulary, c = self.parts.vocabulary, self.parts.config
+        questions, labels = given.texts(questions, "questions"), given.texts(labels, "labels")
         limits = self.parts.limits._replace(start=(vocabulary.bos,))  # as in training, wherever decoding starts from
         targets = vocabulary.targets(labels)
         if len(set(map(tuple, targets))) < max(2, len(labels)):
@@ -202,6 +207,7 @@ class RAG:
         self, questions: Sequence[str], answers: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
     ) -> Float[np.ndarray, " B"]:
         """`log p(y|x)` in nats of one given answer for each question, marginalised over the K passages."""
+        questions, answers = given.texts(questions, "questions"), given.texts(answers, "answers")
         if len(questions) != len(answers):
             raise InputError(f"{len(questions)} questions and {len(answers)} answers; give one answer for each")
         c, k = self.parts.config, self._check_num_docs(num_docs)
@@ -217,7 +223,7 @@ class RAG:
 
     def search(self, questions: Sequence[str], k: int, *, batch_size: int = 64) -> Int[np.ndarray, "B K"]:
         """The rows of the k best passages for each question, best first; -1 where there are fewer."""
-        fixed = self._check_num_docs(k), self.parts.placement
+        questions, fixed = given.texts(questions, "questions"), (self._check_num_docs(k), self.parts.placement)
         program = programs.searching(self.parts.networks, *fixed)
         rows = np.zeros((len(questions), k), np.int32)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
@@ -230,6 +236,7 @@ class RAG:
 
     def encode(self, questions: Sequence[str], *, batch_size: int = 64) -> Float[np.ndarray, "B D"]:
         """`q(x)`: the vectors that the questions are searched by."""
+        questions = given.texts(questions, "questions")
         program = programs.encoding(self.parts.networks, self.parts.placement)
         vectors = np.zeros((len(questions), 0), np.float32)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
@@ -260,19 +267,22 @@ class RAG:
         All pieces that it was cut into make way; a piece that is given by its own id takes the place of that piece.
         """
         store = self.parts.store
-        rows, new = documents.replaced(store.passages, store.alive, [changed], "the index")
+        rows, new = documents.replaced(store.passages, store.alive, given.passages([changed]), "the index")
         return self.with_index(store.without(rows.tolist()).added(self._encoded(new)))
 
     def with_passages(self, passages: Iterable[Passage]) -> "RAG":
-        """The same model over passages that the passage tower encodes now, in memory."""
-        return self.with_index(self._encoded(list(passages)))
+        """The same model over passages that the passage tower encodes now, in memory.
+
+        Raises `InputError` for one without a text, and for an id that occurs twice.
+        """
+        return self.with_index(self._encoded(given.passages(passages)))
 
     def and_passages(self, passages: Iterable[Passage]) -> "RAG":
         """The same model with more passages, encoded now, in memory; see `rag_jax.knowledge.living` for stores on disk.
 
         Raises `InputError` for an id that is there already.
         """
-        store, more = self.parts.store, list(passages)
+        store, more = self.parts.store, given.passages(passages)
         documents.check_new(store.passages, store.alive, more, "the index")
         return self.with_index(store.added(self._encoded(more)))
 
@@ -282,7 +292,7 @@ class RAG:
         Raises `InputError` for an id not there.
         """
         store = self.parts.store
-        rows = documents.named(store.passages, store.alive, ids, "the index")
+        rows = documents.named(store.passages, store.alive, given.ids(ids, "ids"), "the index")
         return self.with_index(store.without(rows.tolist()))
 
     def with_index(self, index: str | Path | Store) -> "RAG":
@@ -299,7 +309,7 @@ class RAG:
 
     def _options(self, decoding: dict[str, Any]) -> tuple[Decoding, Limits, Words]:
         """The config's way of decoding with some options changed, and what it comes to with this generator."""
-        options = replace(self.parts.config.decoding, **decoding)
+        options = typed.fields(Decoding, {**vars(self.parts.config.decoding), **decoding})
         limits = options.limits(self.parts.config.model, self.parts.limits)
         return options, limits, self._words(options)
 
@@ -311,21 +321,13 @@ class RAG:
         return Words(bad, None if forced is None else token_id(self.parts.vocabulary, forced, "forced_start"))
 
     def _check_num_docs(self, num_docs: int | None) -> int:
-        k = self.parts.num_docs if num_docs is None else num_docs
+        k = self.parts.num_docs if num_docs is None else typed.typed(int, num_docs, "num_docs")
         held = len(self.parts.store)
         if not 1 <= k <= held:
             raise InputError(f"cannot read {k} of {held} passages; ask for 1 to {held}")
         return k
 
-    def _check_rows(self, rows: Int[np.ndarray, "B K"], questions: Sequence[str]) -> Int[np.ndarray, "B K"]:
-        held = self.parts.store.size
-        if rows.ndim != 2 or len(rows) != len(questions) or not rows.size:
-            raise InputError(f"rows of shape {rows.shape} for {len(questions)} questions; give K rows for each of them")
-        if rows.min() < -1 or rows.max() >= held:
-            raise InputError(f"rows from {rows.min()} to {rows.max()}, the index has 0 to {held - 1}; -1 is for none")
-        return rows
-
-    def _given(self, prefixes: Sequence[str], questions: Sequence[str], limits: Limits, words: Words) -> Tokens:
+    def _begun(self, prefixes: Sequence[str], questions: Sequence[str], limits: Limits, words: Words) -> Tokens:
         """The prefixes as tokens, padded to a few widths; a forced start is before them."""
         if len(prefixes) != len(questions):
             raise InputError(f"{len(prefixes)} prefixes for {len(questions)} questions; give one for all, or for each")
@@ -341,6 +343,7 @@ class RAG:
     def _batches(
         self, questions: Sequence[str], answers: Sequence[str], batch_size: int, skip: Collection[int] = ()
     ) -> Iterator[tuple[Batch, Int[np.ndarray, " b"]]]:
+        given.count(batch_size, "batch_size")
         if not questions:
             return iter(())
         for number, question in enumerate(questions, 1):
@@ -425,17 +428,15 @@ def restore_params(workdir: Path, parts: Parts) -> RagParams:
     return params
 
 
-def _key(seed: int) -> Key[Array, ""]:
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}; give 0 to 2**32 - 1")
-    return jax.random.key(seed)
-
-
 def _check_numbers(chosen: Int[np.ndarray, " b"], odd: Bool[np.ndarray, " B"]) -> None:
     """Refuse to go on where one of the `chosen` questions is `odd`: it has no log-probability."""
     if odd[: len(chosen)].any():
         remedy = "look for NaN or infinity in the model's weights and the index's vectors"
         raise InputError(f"question {chosen[int(np.argmax(odd))] + 1}: no answer has a log-probability; {remedy}")
+
+
+def _number(answered: tuple[int, Answer]) -> int:
+    return answered[0]
 
 
 def _path(index: str | Path | None) -> Path | None:

@@ -142,7 +142,7 @@ def test_a_k_that_the_index_has_not_is_refused(rag: RAG, k: int) -> None:
     [
         ({"rows": np.zeros((5, 0), int)}, "rows of shape (5, 0) for 5 questions"),
         ({"rows": np.zeros((4, 2), int)}, "rows of shape (4, 2) for 5 questions"),
-        ({"rows": np.full((5, 2), 256)}, "rows from 256 to 256, the index has 0 to 255"),
+        ({"rows": np.full((5, 2), 256, int)}, "rows from 256 to 256, the index has 0 to 255"),
         ({"prefixes": ["red"]}, "1 prefixes for 5 questions"),
         ({"bad_words": ("",)}, "one is empty"),
         ({"min_length": 5}, "min_length is 5, max_length 4"),
@@ -152,6 +152,16 @@ def test_a_k_that_the_index_has_not_is_refused(rag: RAG, k: int) -> None:
         ({"seed": -1}, "seed is -1; give 0 to 2**32 - 1"),
         ({"seed": 2**64}, "seed is 18446744073709551616; give 0 to 2**32 - 1"),
         ({"sample": True, "num_beams": 2}, "num_beams is 2, and samples are drawn without beams"),
+        ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes'; give true or false or 'never'"),
+        ({"num_beams": "4"}, "num_beams is '4'; give a whole number"),
+        ({"bad_words": "red"}, "bad_words is 'red'; give a list, each a text in quotes"),
+        ({"num_beam": 4}, "unknown key 'num_beam'; the nearest is 'num_beams'"),
+        ({"batch_size": 0}, "batch_size is 0; give 1 or more"),
+        ({"num_docs": "2"}, "num_docs is '2'; give a whole number"),
+        ({"seed": "x"}, "seed is 'x'; give a whole number"),
+        ({"prefixes": ["red"] * 4 + [None]}, "prefixes: number 5 is None"),
+        ({"rows": [[0.5]] * 5}, "rows of float64; give whole numbers"),
+        ({"rows": [[None]] * 5}, "rows of object; give whole numbers"),
     ],
 )
 def test_options_that_make_no_sense_are_named(rag: RAG, options: dict, what: str) -> None:
@@ -188,3 +198,57 @@ def test_a_model_of_nan_does_not_answer(rag: RAG, half: str) -> None:
         broken.choose(ASKED, ["red", "blue"])
     with pytest.raises(InputError, match=told):
         broken.log_likelihood(ASKED, ["red"] * 5)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda rag: rag.answer("who?"),
+        lambda rag: next(rag.stream("who?")),
+        lambda rag: rag.choose("who?", ["red", "blue"]),
+        lambda rag: rag.choose(ASKED, "red"),
+        lambda rag: rag.log_likelihood("who?", ["a"] * 4),
+        lambda rag: rag.log_likelihood(ASKED, "abcde"),
+        lambda rag: rag.search("who?", 1),
+        lambda rag: rag.encode("who?"),
+        lambda rag: rag.without("abc"),
+        lambda rag: rag.with_passages("abc"),
+        lambda rag: rag.and_passages("abc"),
+    ],
+)
+def test_a_string_is_no_list_of_strings(rag: RAG, ask) -> None:
+    with pytest.raises(InputError, match=r"is one string, '\w+\??'; give a list of"):
+        ask(rag)
+
+
+def test_rows_may_be_lists(rag: RAG) -> None:
+    rows = rag.search(ASKED, 2)
+    here, there = rag.answer(ASKED, rows=rows.tolist()), rag.answer(ASKED, rows=rows)
+    assert [answer.text for answer in here] == [answer.text for answer in there]
+
+
+def test_a_removed_passage_is_not_read(rag: RAG) -> None:
+    row = int(rag.parts.store.find(["Norburg"])[0])
+    with pytest.raises(InputError, match=f"rows: {row} was removed"):
+        rag.without(["Norburg"]).answer(ASKED[:1], rows=[[row]])
+
+
+@pytest.mark.parametrize("change", [RAG.with_passages, RAG.and_passages])
+def test_passages_are_those_that_a_corpus_may_hold(rag: RAG, change) -> None:
+    with pytest.raises(InputError, match='passage 2: the id "x" occurs twice'):
+        change(rag, [Passage("x", "", "one"), Passage("x", "", "two")])
+    with pytest.raises(InputError, match='passage 1: "text" is empty'):
+        change(rag, [Passage("x", "", "")])
+    changed = change(rag, [Passage("x", None, "Nowhere is red ."), Passage("y", "", "Elsewhere is blue .")])
+    assert changed.parts.store.passages[int(changed.parts.store.find(["x"])[0])].title == ""
+
+
+def test_a_model_is_shown_in_a_line_and_can_be_a_key(rag: RAG) -> None:
+    for each in (rag, rag.parts, rag.parts.store, rag.parts.towers.encoder, rag.parts.vocabulary):
+        assert len(repr(each)) < 5_000
+    assert repr(rag).startswith("RAG(token, ")
+    assert "256 passages" in repr(rag)
+    assert len(repr(rag)) < 500
+    assert {rag: 1, rag.parts: 2, rag.parts.store: 3}[rag] == 1
+    assert rag == rag
+    assert rag != dataclasses.replace(rag)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from rag_jax.errors import InputError
 
-OURS = (("manifest.json", "vectors"), ("building.json",), ("config.json", "checkpoints"))  # what such folders hold
+OURS = (("rag-jax.store",), ("manifest.json", "vectors"), ("config.json", "checkpoints"))  # what such folders hold
 RESUME = "make room, then run the same command to resume"
 
 

@@ -35,6 +35,9 @@ class Vocabulary(NamedTuple):
     passage_template: str = "{title} / {text}"
     question_template: str = " // {question}"
 
+    def __repr__(self) -> str:  # a tokenizer's own is all of its words
+        return f"Vocabulary({self.size:,} tokens, {self.passage_template!r}, {self.question_template!r})"
+
     @property
     def size(self) -> int:
         return self.tokenizer.get_vocab_size()

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,13 +26,13 @@ def unheard(count: int) -> None:
     """For those who do not want to know how far it is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoder:
     """The frozen passage tower with its tokenizer: text to vector."""
 
-    tower: Tower
-    params: Params
-    tokenizer: Tokenizer
+    tower: Tower = field(repr=False)
+    params: Params = field(repr=False)
+    tokenizer: Tokenizer = field(repr=False)
     max_length: int
     template: str = TITLE_AND_TEXT  # what the tower reads of a passage, see `rag_jax.data.tower_inputs`
     norm: float | None = None  # the length that the tower scales its vectors to

@@ -5,7 +5,7 @@ a store lies on the disk: `rag_jax.knowledge.manifest`. How it is made and chang
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from rag_jax.knowledge.truncation import NONE, Truncated
 from rag_jax.types import Knowledge, Tokens, host
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Store:
     """An opened knowledge store, on the host. `rag_jax.knowledge.loading` puts it on the device."""
 
@@ -34,8 +34,11 @@ class Store:
     lengths: Rows  # [N]
     removed: frozenset[int] = frozenset()
     folder: Path | None = None
-    manifest: Manifest | None = field(default=None, compare=False)
+    manifest: Manifest | None = None
     truncated: Truncated = NONE  # what its generator does not read of passages tokenised in memory; else the manifest's
+
+    def __repr__(self) -> str:
+        return f"Store({len(self):,} passages, vectors of width {self.width}, {self.folder or 'in memory'})"
 
     def __len__(self) -> int:
         """The passages that are there."""

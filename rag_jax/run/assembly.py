@@ -8,7 +8,7 @@ import jax
 from tokenizers import Tokenizer
 
 from rag_jax import hub
-from rag_jax.data import templates
+from rag_jax.data import templates, typed
 from rag_jax.data.questions import read_questions
 from rag_jax.data.tokenizers import Vocabulary, train_vocabulary, vocabulary
 from rag_jax.errors import InputError
@@ -70,6 +70,7 @@ def compose(config: Config) -> Parts:
 
     Raises `InputError` for whatever is missing or does not fit.
     """
+    typed.fields(Config, config)
     towers, reader = read_towers(config), read_reader(config)
     if config.data.index is None:
         return Parts(config, towers, reader, closed_book(towers.config.vector_width, reader.vocabulary))

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from rag_jax.core.search import Limits
+from rag_jax.data import typed
 from rag_jax.errors import InputError
 from rag_jax.knowledge import manifest, ownership
 from rag_jax.run import config as configs
@@ -66,7 +67,8 @@ def check(config: Config, workdir: Path) -> list[str]:
 
 
 def check_numbers(config: Config) -> None:
-    """Refuse numbers that make no run."""
+    """Refuse numbers that make no run, and values of other types than the config's."""
+    typed.fields(Config, config)
     values = dict(_values(config))
     for names, fits, remedy in BOUNDS:
         for name in names:

@@ -9,13 +9,14 @@ import difflib
 import functools
 import json
 import runpy
-import types
+import traceback
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rag_jax.data import typed
 from rag_jax.errors import InputError
 from rag_jax.run.arguments import parse
 from rag_jax.run.decoders import Decoding
@@ -169,13 +170,28 @@ class Config:
 
 
 def read(path: Path) -> Config:
-    """The `config` of a config file."""
+    """The `config` of a config file. Raises `InputError` for what Python refuses, and for values of other types."""
     if not path.is_file():
         raise InputError(f"{path}: no such config; see configs/ for those that exist")
-    found = runpy.run_path(str(path)).get("config")
+    try:
+        found = runpy.run_path(str(path)).get("config")
+    except Exception as error:
+        raise InputError(f"{path}:{_line(error, path)}: {type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(found, Config):
         raise InputError(f"{path}: defines no config; end it with `config = Config(...)`")
-    return found
+    return typed.fields(Config, found, f"{path}: ")
+
+
+def _line(error: Exception, path: Path) -> int:
+    """The line of a config file at which running it failed."""
+    if isinstance(error, SyntaxError):
+        return error.lineno or 1
+    lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(path)]
+    return (lines or [1])[-1] or 1
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def override(config: Config, arguments: Sequence[str]) -> Config:
@@ -229,26 +245,17 @@ def write(config: Config, path: Path) -> None:
 def load(path: Path) -> Config:
     """The config that a run wrote."""
     try:
-        return _revive(Config, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except FileNotFoundError:
+        return typed.fields(Config, json.loads(path.read_text(encoding="utf-8")), f"{path}: ")
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such file; name a workdir that train.py has written") from None
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); name a workdir that train.py has written"
+        ) from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: damaged; copy the config of the run again") from None
-
-
-def _revive(kind: Any, value: Any, where: str) -> Any:
-    """JSON back to dataclasses and paths, by the fields' types."""
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        unknown = set(value) - set(hints)
-        if unknown:
-            raise InputError(f"{where}: unknown key {sorted(unknown)[0]!r}; it was written by another version")
-        return kind(**{name: _revive(hints[name], each, where) for name, each in value.items()})
-    if isinstance(kind, types.UnionType):
-        kind = next(option for option in typing.get_args(kind) if option is not type(None))
-    if typing.get_origin(kind) is tuple:
-        return tuple(tuple(each) if isinstance(each, list) else each for each in value)
-    return kind(value) if kind is Path and value is not None else value
+    except (UnicodeDecodeError, RecursionError):
+        raise InputError(f"{path}: damaged; copy the config of the run again") from None
 
 
 def _is_negation(name: str, known: set[str]) -> bool:

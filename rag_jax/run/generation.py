@@ -3,10 +3,12 @@
 Both count an answer's tokens from different places: `max_length` there includes the token that decoding starts from.
 """
 
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from rag_jax.data.tokenizers import Vocabulary
+from rag_jax.data.typed import typed
 from rag_jax.errors import InputError
 from rag_jax.hub.configs import NEUTRAL
 from rag_jax.run.decoders import SHAPING, Decoding
@@ -25,6 +27,11 @@ OPTIONS = (  # here, and there
     ("top_p", "top_p"),
     ("min_p", "min_p"),
 )
+# The settings that are counted with, or are tokens.
+COUNTS = (
+    *("max_length", "max_new_tokens", "min_new_tokens"),
+    *("forced_bos_token_id", "decoder_start_token_id"),
+)
 # transformers' own, where a config says nothing; only RAG-Token counts the start token among the 20.
 THEIR_LENGTH, THEIR_TOP_K = {"token": 20, "sequence": 21}, 50
 
@@ -32,12 +39,14 @@ THEIR_LENGTH, THEIR_TOP_K = {"token": 20, "sequence": 21}, 50
 def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str, model: str) -> tuple[str, Decoding]:
     """The token that decoding starts from, and the options. Raises `InputError` for a setting not known here."""
     for key, neutral in NEUTRAL.items():
-        if generation.get(key, neutral) not in (neutral, None):
+        # An empty list suppresses nothing, as None does.
+        if generation.get(key, neutral) not in (neutral, None, *(([], {}) if neutral is None else ())):
             remedy = f"set it to {neutral} in a copy, or leave it out"
             raise InputError(f"{where}: generation is to use {key} = {generation[key]}, not known here; {remedy}")
     if generation.get("eos_token_id", words.eos) not in (words.eos, [words.eos]):
         what = f"answers end in token {generation['eos_token_id']}, {words.eos} is the tokenizer's"
         raise InputError(f"{where}: {what}; take the tokenizer that was saved with the weights")
+    _check_types(generation, f"{where}: generation: ")
     given = {ours: generation[theirs] for ours, theirs in OPTIONS if generation.get(theirs) is not None}
     if generation.get("min_new_tokens"):  # which do not count the end token
         given["min_length"] = max(given.get("min_length", 0), generation["min_new_tokens"] + 1)
@@ -55,8 +64,8 @@ def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str, mo
         forced_start=None if forced is None else _token(forced, words),
         forced_end=generation.get("forced_eos_token_id") is not None,
     )
-    start = generation.get("decoder_start_token_id", words.bos)
-    return _token(start, words), decoding
+    start = generation.get("decoder_start_token_id")
+    return _token(words.bos if start is None else start, words), decoding
 
 
 def from_decoding(start: str, decoding: Decoding, words: Vocabulary, max_length: int) -> dict[str, Any]:
@@ -80,9 +89,19 @@ def from_decoding(start: str, decoding: Decoding, words: Vocabulary, max_length:
     }
 
 
+def _check_types(generation: Mapping[str, Any], where: str) -> None:
+    """Raises `InputError` for a setting of another type than transformers has it."""
+    hints = typing.get_type_hints(Decoding)
+    kinds = {theirs: hints[ours] for ours, theirs in OPTIONS} | dict.fromkeys(COUNTS, int)
+    for name, kind in (kinds | {"bad_words_ids": tuple[tuple[int, ...], ...]}).items():
+        if generation.get(name) is not None:
+            typed(kind, generation[name], name, where)
+
+
 def _token(number: int, words: Vocabulary) -> str:
     """A token by its id; where there is none the id, which `token_id` will not find."""
-    return words.tokenizer.id_to_token(number) or str(number)
+    found = words.tokenizer.id_to_token(number) if 0 <= number < 2**32 else None
+    return found or str(number)
 
 
 def _bad_word(ids: list[int], words: Vocabulary, where: str) -> str:

@@ -24,13 +24,13 @@ from rag_jax.run.lookup import HostSearch, host_search
 from rag_jax.types import Knowledge, Networks, Params, RagParams
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Towers:
     """The bi-encoder: the question tower, and that of the passages where it is at hand."""
 
     config: bert.BertConfig
-    params: Params
-    tokenizer: Tokenizer
+    params: Params = field(repr=False)
+    tokenizer: Tokenizer = field(repr=False)
     convention: Convention  # how the question tower is fed
     source: str  # where it is from, for errors
     passages: Encoder | None
@@ -49,17 +49,17 @@ class Towers:
         return self.passages
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reader:
     """The generator with its vocabulary."""
 
     config: bart.BartConfig
-    params: Params
-    vocabulary: Vocabulary
+    params: Params = field(repr=False)
+    vocabulary: Vocabulary = field(repr=False)
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """What a run or an answer is composed of; `towers` and `reader` hold what training starts from."""
 

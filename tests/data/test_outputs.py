@@ -44,7 +44,7 @@ def there(folder: Path) -> dict[str, Path]:
     os.mkfifo(folder / "fifo")
     for place in ("store/vectors", "run/checkpoints", "begun"):
         (folder / place).mkdir(parents=True)
-    for place in ("store/manifest.json", "run/config.json", "begun/building.json"):
+    for place in ("store/manifest.json", "run/config.json", "begun/rag-jax.store"):
         (folder / place).write_text("{}")
     return {
         "is there already": folder / "thesis.txt",
@@ -55,7 +55,7 @@ def there(folder: Path) -> dict[str, Path]:
         "is no plain file; ": Path("/dev/null"),
         f"is within {folder / 'store'}, a store or a workdir": folder / "store" / "new.jsonl",
         f"is within {folder / 'run'}, a store or a workdir": folder / "run" / "sub" / "new.jsonl",
-        f"is within {folder / 'begun'}, a store": folder / "begun" / "building.json",
+        f"is within {folder / 'begun'}, a store": folder / "begun" / "new.jsonl",
     }
 
 

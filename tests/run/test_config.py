@@ -71,7 +71,20 @@ def test_json_and_back_is_the_same_config(tmp_path: Path) -> None:
     assert configs.load(tmp_path / "config.json") == config
 
 
-@pytest.mark.parametrize(("text", "what"), [("{", ":1: damaged"), ('{"stepps": 3}', "'stepps'")])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{", r"config\.json:1: damaged"),
+        ('{"stepps": 3}', "unknown key 'stepps'; the nearest is 'steps'"),
+        ("[]", r"the whole is \[\]; give the fields of Config"),
+        ("3", "the whole is 3"),
+        ('{"data": {}}', "retriever is missing; give the fields of Retriever"),
+        ('{"data": {}, "retriever": {}}', r"retriever\.tower is missing; give a text in quotes"),
+        ('{"data": {}, "retriever": {"tower": "x"}, "steps": "3"}', "steps is '3'; give a whole number"),
+        ('{"data": {}, "retriever": {"tower": "x"}, "buckets": 3}', "buckets is 3; give a list"),
+        ('{"data": {"answers": "some"}, "retriever": {"tower": "x"}}', r"data\.answers is 'some'; give 'first' or"),
+    ],
+)
 def test_a_damaged_json_is_named(tmp_path: Path, text: str, what: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=what):
@@ -84,6 +97,43 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(InputError, match=r"empty\.py: defines no config"):
         configs.read(tmp_path / "empty.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("Config(Data(), Retriever('x'), steps='many')", r": steps is 'many'; give a whole number"),
+        ("Config(Data(), Retriever('x'), stepz=3)", r":3: TypeError: .*unexpected keyword argument 'stepz'"),
+        ("Config(Data(), Retriever('x')", r":3: SyntaxError: '\(' was never closed"),
+        (
+            "Config(Data(), Retriever('x'), generator=Generator(lengths='12'))",
+            r": generator\.lengths is '12'; give a list",
+        ),
+        ("Config(Data(passages=3), Retriever('x'))", r": data\.passages is 3; give a path or None"),
+        ("Config(Data(), 'x')", r": retriever is 'x'; give the fields of Retriever"),
+        (
+            "Config(Data(), Retriever('x'), decoding=Decoding(early_stopping='sometimes'))",
+            r": decoding\.early_stopping is",
+        ),
+        ("nothing", r":3: NameError: name 'nothing' is not defined"),
+    ],
+)
+def test_a_config_file_that_is_wrong_is_one_line(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "c.py"
+    path.write_text(f"from rag_jax.run.config import *\n\nconfig = {text}\n")
+    with pytest.raises(InputError, match=f"^{path}{what}") as caught:
+        configs.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_lists_in_a_config_file_are_tuples(tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text(
+        "from rag_jax.run.config import *\n"
+        "config = Config(Data('p'), Retriever('x'), generator=Generator(lengths=[1, 2]), buckets=[[3, 4]])\n"
+    )
+    found = configs.read(tmp_path / "c.py")
+    assert (found.data.passages, found.generator.lengths, found.buckets) == (Path("p"), (1, 2), ((3, 4),))
+    hash(found)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)

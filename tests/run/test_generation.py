@@ -162,3 +162,34 @@ def test_tokens_that_the_vocabulary_has_not_are_kept_to_be_refused() -> None:
     assert (start, decoding.forced_start) == ("9999", "9998")
     with pytest.raises(InputError, match=r"forced_start is '9998', no token of the generator"):
         from_decoding("<s>", decoding, WORDS, 60)
+
+
+@pytest.mark.parametrize("key", [key for key, neutral in NEUTRAL.items() if neutral is None])
+def test_nothing_to_suppress_is_the_same_as_no_setting(key: str) -> None:
+    assert read(**{key: []}) == read(**{key: {}}) == read()
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"num_beams": "4"}, "num_beams is '4'; give a whole number"),
+        ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes'; give true or false or 'never'"),
+        ({"num_return_sequences": 1.5}, "num_return_sequences is 1.5; give a whole number"),
+        ({"max_length": "20"}, "max_length is '20'; give a whole number"),
+        ({"bad_words_ids": [3]}, "bad_words_ids is [3]; give a list, each a list, each a whole number"),
+        ({"forced_bos_token_id": "<s>"}, "forced_bos_token_id is '<s>'; give a whole number"),
+    ],
+)
+def test_a_setting_of_another_type_is_named(settings: dict, what: str) -> None:
+    with pytest.raises(InputError, match=f"^there: generation: {re.escape(what)}$"):
+        read(**settings)
+
+
+@pytest.mark.parametrize("number", [-1, 2**40])
+def test_a_number_that_no_token_has_is_kept_too(number: int) -> None:
+    assert read(forced_bos_token_id=number).forced_start == str(number)
+
+
+def test_a_start_that_is_null_is_the_usual_one() -> None:
+    told = {"decoder_start_token_id": None}
+    assert to_decoding(told, WORDS, "there", "token") == to_decoding({}, WORDS, "there", "token")

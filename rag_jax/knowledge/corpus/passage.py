@@ -16,7 +16,8 @@ class Passage(NamedTuple):
 
 
 def checked_passage(new: object, title: object, text: object, place: str) -> Passage:
-    """The passage of a row's values; raises `InputError` for one that has no text, or is no text at all."""
+    """The passage of a row's values; no title is an empty one. Raises `InputError` for one without text."""
+    title = "" if title is None else title
     if not isinstance(title, str):
         raise InputError(f'{place}: "title" is not a string; write it in quotes, or leave it out')
     return Passage(

@@ -52,10 +52,8 @@ def _passages(batch: Any, where: str, row: int, new: int, bad: Bad) -> Iterator[
     for number, (given, title, text) in enumerate(zip(*_columns(batch, where, new), strict=True), start=row):
         place = f"{where}: row {number}"
         try:
-            title = _decoded(title, "title", place)
-            passage = checked_passage(
-                _decoded(given, "id", place), "" if title is None else title, _decoded(text, "text", place), place
-            )
+            values = (_decoded(given, "id", place), _decoded(title, "title", place), _decoded(text, "text", place))
+            passage = checked_passage(*values, place)
         except InputError as error:
             bad(error)
             continue

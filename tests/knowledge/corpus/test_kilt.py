@@ -66,7 +66,7 @@ def test_a_first_paragraph_that_is_not_the_title_is_kept(tmp_path):
         ({"text": []}, '"text" is empty; fill it in'),
         ({"text": ["A\n", "Section::::B.\n"]}, '"text" is empty; fill it in'),
         ({"text": ["A\n", "a \ud800\n"]}, '"text" holds half a surrogate pair; '),
-        ({"wikipedia_title": None}, '"title" is not a string; '),
+        ({"wikipedia_title": 3}, '"title" is not a string; '),
         ({"wikipedia_id": None}, '"id" is null; write an id'),
         ({"wikipedia_id": "12"}, 'the id "12" occurs twice; '),
     ],

@@ -64,3 +64,9 @@ def test_a_bad_line_is_named_by_file_and_line_and_its_neighbours_are_read(tmp_pa
 def test_a_json_file_of_another_form_is_no_corpus(tmp_path, content):
     message = refusal(write(tmp_path / "corpus.json", content))
     assert message.startswith(": unknown kind of corpus, not one JSON object on each line; name a .tsv, .jsonl, ")
+
+
+def test_a_title_that_is_null_is_none_given(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"id": "a", "title": null, "text": "x"}\n{"id": "b", "text": "y"}\n')
+    assert list(read_corpus(path)) == [Passage("a", "", "x"), Passage("b", "", "y")]

@@ -1,0 +1,129 @@
+"""Values that users gave, checked against the types that they are meant to have: one function for every field.
+
+    steps is 'many'; give a whole number
+
+Configs are dataclasses, written in Python, in JSON or on a command line; whatever a field says it holds, it holds.
+"""
+
+import dataclasses
+import difflib
+import os
+import reprlib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from rag_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+def typed(kind: Any, value: Any, name: str, where: str = "") -> Any:
+    """The value as `kind` has it: a list as a tuple, a text as a path, a whole number as a float where one is meant.
+
+    `name` is what the user calls it, `where` what the message begins with, as `FILE: `. Raises `InputError` for a value
+    of another type.
+    """
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return fields(kind, value, where, name)
+    try:
+        return _converted(kind, value)
+    except TypeError:
+        raise InputError(f"{where}{name} is {reprlib.repr(value)}; give {_described(kind)}") from None
+
+
+def fields(kind: type[T], value: Any, where: str = "", name: str = "") -> T:
+    """A dataclass, from one whose fields are to be checked or from a mapping of their names.
+
+    Raises `InputError` for a field that is missing, unknown, or of another type.
+    """
+    hints, known = typing.get_type_hints(kind), {each.name: each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if isinstance(value, kind):
+        value = {each: getattr(value, each) for each in known}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}{name or 'the whole'} is {reprlib.repr(value)}; give {_described(kind)}")
+    prefix = f"{name}." if name else ""
+    for each in value:
+        if each not in known:
+            close = difflib.get_close_matches(str(each), known, n=1, cutoff=0.0)[0]
+            raise InputError(f"{where}unknown key {prefix + str(each)!r}; the nearest is {prefix + close!r}")
+    for each, field in known.items():
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if each not in value and needed:
+            raise InputError(f"{where}{prefix}{each} is missing; give {_described(hints[each])}")
+    return kind(**{each: typed(hints[each], given, prefix + each, where) for each, given in value.items()})
+
+
+def _converted(kind: Any, value: Any) -> Any:
+    """Raises `TypeError` for a value of another type."""
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if any(value == option and type(value) is type(option) for option in options):
+            return value
+        raise TypeError
+    if origin in (types.UnionType, typing.Union):
+        for option in options:
+            try:
+                return _converted(option, value)
+            except TypeError:
+                continue
+        raise TypeError
+    if origin is tuple:
+        return _tuple(options, value)
+    if kind is None or kind is type(None):
+        if value is None:
+            return None
+        raise TypeError
+    return _plain(kind, value)
+
+
+def _plain(kind: type, value: Any) -> Any:
+    is_bool = isinstance(value, bool | np.bool_)
+    if kind is bool and is_bool:
+        return bool(value)
+    if kind is int and isinstance(value, Integral) and not is_bool:
+        return int(value)
+    if kind is float and isinstance(value, Real) and not is_bool:
+        return float(value)
+    if kind is str and isinstance(value, str):
+        return str(value)
+    if kind is Path and isinstance(value, str | os.PathLike):
+        return Path(value)
+    if kind in (bool, int, float, str, Path) or not isinstance(value, kind):
+        raise TypeError
+    return value
+
+
+def _tuple(options: tuple, value: Any) -> tuple:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError
+    kinds = [options[0]] * len(value) if options[1:] == (...,) else options
+    if len(kinds) != len(value):
+        raise TypeError
+    return tuple(_converted(kind, each) for kind, each in zip(kinds, value, strict=True))
+
+
+PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes", Path: "a path"}
+
+
+def _described(kind: Any) -> str:
+    """A type in words."""
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, options))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_described(option) for option in options)
+    if origin is tuple and options[1:] == (...,):
+        return f"a list, each {_described(options[0])}"
+    if origin is tuple:
+        return f"a list of {' and '.join(_described(option) for option in options)}"
+    if kind is None or kind is type(None):
+        return "None"
+    if dataclasses.is_dataclass(kind):
+        return f"the fields of {getattr(kind, '__name__', kind)}"
+    return PLAIN.get(kind, f"a {getattr(kind, '__name__', kind)}")
