@@ -35,6 +35,7 @@ from rag_jax.run.course import begin, kept, not_finite, rate
 from rag_jax.run.examples import tokenize_pairs
 from rag_jax.run.feed import Given, feed
 from rag_jax.run.files import write_whole
+from rag_jax.run.gold import check_gold
 from rag_jax.run.journal import Journal, Silent, seconds_trained
 from rag_jax.run.made_of import MadeOf, check_same, index, made_of, read
 from rag_jax.run.parts import Parts
@@ -105,6 +106,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
     devices.keep_programs(config)
     rag = finished(config, workdir)
     if rag is not None:
+        check_gold(rag.parts.store, judged, "evaluation questions")
         rag.check(judged)
         if devices.is_first():
             tell(changed)
@@ -113,6 +115,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
     questions = read_questions(required(config.data.train, "data.train"))
     prepared, place = prepare(config, workdir, read_corpus(config)), saved_place(workdir)
     examples = tokenize_pairs(prepared, questions, console)
+    check_gold(prepared.store, judged, "evaluation questions")
     RAG(prepared, prepared.first).check(judged)
     start = start_params(prepared, begun=place is not None)
     depends = check_same(place, made_of(prepared, questions, start), config, workdir)

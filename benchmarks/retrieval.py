@@ -19,6 +19,7 @@ from rag_jax.knowledge.engines.hits import Asked
 from rag_jax.knowledge.loading import Placement
 from rag_jax.knowledge.store import open_store
 from rag_jax.run.arguments import parse
+from rag_jax.run.gold import check_gold
 from rag_jax.run.lookup import open_engine
 
 
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     remedy = "rag-jax benchmark retrieval --help lists all options"
     case = parse(RetrievalBenchmark, arguments, remedy=remedy, prog="rag-jax benchmark retrieval")
     store, questions = open_store(case.index, None, None), read_questions(case.questions)
+    check_gold(store, questions, "questions")
     assert store.manifest is not None
     tower, texts = store.manifest.tower, [question.question for question in questions]
     encoder = question_encoder(case.tower or tower["source"], tower["norm"])

@@ -29,6 +29,13 @@ def check_new(path: Path) -> None:
         raise InputError(f"{path}: is there already; choose another name, or delete it: nothing is overwritten")
 
 
+def check_new_folder(path: Path) -> None:
+    """`check_new` for a folder: nothing may be there but an empty one."""
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+        raise InputError(f"{path}: is there already; choose another place, nothing is overwritten")
+    _check_outside(path)
+
+
 @contextmanager
 def new_json(path: Path | None) -> Iterator[Callable[[object], None]]:
     """A new file for one JSON value: the function writes it, in place of what it wrote before; without a path, nowhere.
@@ -141,9 +148,14 @@ def check_place(path: Path) -> None:
     if not stat.S_ISREG(mode):
         what = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no plain file"
         raise InputError(f"{path}: is {what}; name a new file")
+    _check_outside(path)
+
+
+def _check_outside(path: Path) -> None:
+    """Raises `InputError` for a place within a store or a workdir."""
     for folder in path.absolute().parents:
         if any(all((folder / name).exists() for name in names) for names in OURS):
-            raise InputError(f"{path}: is within {folder}, a store or a workdir; name a file outside")
+            raise InputError(f"{path}: is within {folder}, a store or a workdir; name a place outside")
 
 
 def _size(path: Path) -> int:

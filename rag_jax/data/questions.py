@@ -2,9 +2,10 @@
 
     {"id": "nq-1", "question": "who wrote emma", "answers": ["Jane Austen", "Austen"], "positive_ids": [17, "18"]}
 
-`id` defaults to the line's number, counted from 1. `answers` may be one string, and may be called `answer`, as in the
-files of NQ-open. `positive_ids` names the passages that hold the answer, where they are known; `passage_ids`, best
-first, those that a search found beforehand and training is to read. Other fields are ignored.
+`id` may be called `_id`, as BEIR does, or `query_id`, as Tevatron; it defaults to the line's number, counted from 1.
+`answers` may be one string, and may be called `answer`, as in the files of NQ-open. `positive_ids` names the passages
+that hold the answer, where they are known; `passage_ids`, best first, those that a search found beforehand and training
+is to read. Other fields are ignored.
 """
 
 import hashlib
@@ -53,7 +54,7 @@ def read_asked(path: str | Path) -> list[tuple[str, str]]:
     for number, row in read_jsonl(path):
         place = f"{path}:{number}"
         asked.append(
-            (checked_id(row.get("id", number), "id", place), checked_text(row.get("question"), "question", place))
+            (checked_id(_given_id(row, number), "id", place), checked_text(row.get("question"), "question", place))
         )
         ids.add(asked[-1][0], place)
     if not asked:
@@ -78,11 +79,15 @@ def fingerprint(questions: Iterable[Question]) -> str:
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
+def _given_id(row: dict[str, Any], otherwise: int) -> object:
+    return next((row[name] for name in ("id", "_id", "query_id") if name in row), otherwise)
+
+
 def _question(row: dict[str, Any], number: int, place: str) -> Question:
     if row.get("regex"):
         raise InputError(f"{place}: the answers are regular expressions; write them out as plain strings")
     return Question(
-        id=checked_id(row.get("id", number), "id", place),
+        id=checked_id(_given_id(row, number), "id", place),
         question=checked_text(row.get("question"), "question", place),
         answers=_answers(row, place),
         positive_ids=_ids(row, "positive_ids", place),

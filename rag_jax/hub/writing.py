@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rag_jax.data.outputs import check_new_folder
 from rag_jax.data.tower_inputs import PAIR, PLAIN
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, names, tokenizers
@@ -35,8 +36,7 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
     `InputError` for a folder that holds something, and for what that ecosystem cannot express.
     """
     folder = Path(folder)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(f"{folder}: is there already; choose another place, nothing is overwritten")
+    check_new_folder(folder)
     contents = _contents(checkpoint)
     whole = folder.absolute()
     side = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")

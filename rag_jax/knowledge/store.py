@@ -7,6 +7,7 @@ a store lies on the disk: `rag_jax.knowledge.manifest`. How it is made and chang
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isclose
 from pathlib import Path
 
 import numpy as np
@@ -167,10 +168,19 @@ def write_tokens(folder: Path, name: str, reads: Reads) -> None:
 def check_tower(folder: Path, found: Manifest, encoder: Encoder | None) -> None:
     """Raises `InputError` where another tower made the vectors."""
     for key, value in ({} if encoder is None else encoder.described).items():
-        if found.tower.get(key) != value:
-            told = f"built by a tower with {key} {found.tower.get(key)!r}, the run's has {value!r}"
-            remedy = f"set passage_template to {found.tower.get(key)!r}" if key == "template" else "name that tower"
-            raise InputError(f"{folder}: {told}; {remedy}, or build it anew")
+        held = found.tower.get(key)
+        are_numbers = isinstance(held, float) and isinstance(value, float)
+        if held == value or (are_numbers and isclose(held, value, rel_tol=SAME)):
+            continue
+        told = f"built by a tower with {key} {held!r}, the run's has {value!r}"
+        remedies = {
+            "template": f"set passage_template to {held!r}",
+            "norm": "give retriever.vector_norm, or --norm of rag-jax index, the other's",
+        }
+        raise InputError(f"{folder}: {told}; {remedies.get(key, 'name that tower')}, or build it anew")
+
+
+SAME = 1e-5  # by which scales may differ, relative to their size: they are typed in
 
 
 def _opened(folder: Path, found: Manifest, reads: Reads | None) -> Store:

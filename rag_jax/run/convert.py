@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rag_jax import hub
+from rag_jax.data.outputs import check_new_folder
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, names
 from rag_jax.rag import RAG
@@ -33,8 +34,7 @@ def convert(source: str, target: Path) -> list[Mapped]:
     read from `source`, which must stay. Returns what was mapped. Raises `InputError` for a source that is neither, and
     for a target that holds something: nothing is overwritten, and nothing half-written stays.
     """
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise InputError(f"{target}: is there already; choose another place, nothing is overwritten")
+    check_new_folder(target)
     if (Path(source) / "checkpoints").is_dir():
         rag = RAG.from_workdir(source)
         rag.save_pretrained(target)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rag_jax.data.batches import Examples, fitting, tokenize
 from rag_jax.data.questions import Question, training_pairs
 from rag_jax.errors import InputError
+from rag_jax.run.gold import check_gold
 from rag_jax.run.parts import Parts
 
 
@@ -24,6 +25,7 @@ def tokenize_pairs(parts: Parts, questions: Sequence[Question], console: Console
     named = sorted({i for question, _ in kept for i in (*question.positive_ids, *question.passage_ids)})
     rows = {i: row for i, row in zip(named, parts.store.find(named).tolist(), strict=True) if row >= 0}
     _check_passages(parts, [question for question, _ in kept], rows)
+    check_gold(parts.store, questions, "training questions")
     examples = tokenize(
         kept,
         parts.towers.questions,

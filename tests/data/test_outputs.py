@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_jax.data import outputs
-from rag_jax.data.outputs import new_json, resumable_lines
+from rag_jax.data.outputs import check_new_folder, new_json, resumable_lines
 from rag_jax.errors import InputError
 
 MARK = "0123456789abcdef"
@@ -175,3 +175,14 @@ def test_figures_are_written_in_place_of_those_before(tmp_path: Path) -> None:
 def test_gz_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"which \.gz does not take"):
         begin(tmp_path / "answers.jsonl.gz")
+
+
+def test_a_folder_is_made_where_nothing_is(tmp_path: Path) -> None:
+    refused = there(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "to empty").symlink_to(tmp_path / "empty")
+    for path in (*refused.values(), tmp_path / "to empty"):
+        with pytest.raises(InputError, match=r"is there already; |a store or a workdir; "):
+            check_new_folder(path)
+    check_new_folder(tmp_path / "empty")
+    check_new_folder(tmp_path / "new" / "deep")

@@ -296,3 +296,30 @@ def test_a_missing_folder_and_a_missing_package_are_named(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match="needs the package pyarrow; run: pip install rag-jax"):
         read_existing(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["_id", "docid"])
+def test_a_dataset_may_call_ids_as_beir_and_tevatron_do(tmp_path, name):
+    assert_read(save_dataset(tmp_path, **{"id": None, name: [passage.id for passage in PASSAGES]}))
+
+
+@pytest.mark.parametrize("own", [None, VECTORS])
+def test_an_index_that_ranks_by_distance_is_told(tmp_path, own, capsys):
+    """As `add_faiss_index` makes one; the order is another unless all vectors have the same length."""
+    same = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    l2, product = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
+    for metric, vectors, told in ((l2, VECTORS, True), (l2, same, False), (product, VECTORS, False)):
+        save_dataset(tmp_path / "passages", None if own is None else vectors)
+        index = faiss.IndexFlat(D, metric)
+        index.add(vectors)
+        faiss.write_index(index, str(tmp_path / "index.faiss"))
+        found = read_existing(tmp_path, D)
+        said = capsys.readouterr().err
+        assert said.startswith(f"warning: {tmp_path / 'index.faiss'}: ranks by L2 distance") is told
+        assert said.count("\n") == told
+        by_distance = np.argsort(((found.vectors[0] - found.vectors) ** 2).sum(axis=1))
+        by_product = np.argsort(-(found.vectors @ found.vectors[0]))
+        if metric == l2:
+            assert (by_distance.tolist() != by_product.tolist()) is told
+        for file in (tmp_path / "passages").iterdir():
+            file.unlink()

@@ -186,3 +186,14 @@ def test_chosen_rows_are_a_little_knowledge_of_their_own(tmp_path: Path) -> None
     empty = closed_book(store.width, reads().vocabulary).knowledge
     np.testing.assert_array_equal(little.vectors[1], empty.vectors[0])
     assert (little.passages.ids[1, 0], little.passages.lengths[1]) == (empty.passages.ids[0, 0], 1)
+
+
+@pytest.mark.parametrize(("norm", "fits"), [(4.472136, True), (4.47213595499958, True), (4.4722, False)])
+def test_norms_that_differ_by_rounding_are_the_same(norm: float, fits: bool, tmp_path: Path) -> None:
+    made = dataclasses.replace(encoder(), norm=20**0.5)
+    build(tmp_path / "index", PASSAGES, made, reads())
+    if fits:
+        open_store(tmp_path / "index", dataclasses.replace(made, norm=norm), reads())
+        return
+    with pytest.raises(InputError, match=r"has 4\.4722; give retriever\.vector_norm, or --norm of rag-jax index"):
+        open_store(tmp_path / "index", dataclasses.replace(made, norm=norm), reads())

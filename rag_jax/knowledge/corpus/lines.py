@@ -1,6 +1,7 @@
 """JSON lines: one object per line, `{"id"?, "title"?, "text"}`, or an article of KILT's knowledge source.
 
-`id` defaults to the line's number, counted from 1, and `title` to none.
+`id` may be called `_id`, as BEIR does, or `docid`, as Tevatron; it defaults to the line's number, counted from 1, and
+`title` to none.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from rag_jax.data.jsonl import read_jsonl
 from rag_jax.errors import InputError
 from rag_jax.knowledge.corpus.kilt import article, is_article
 from rag_jax.knowledge.corpus.kinds import unknown
-from rag_jax.knowledge.corpus.passage import Passage, checked_passage
+from rag_jax.knowledge.corpus.passage import Passage, checked_passage, given_id
 
 
 def read_rows(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
@@ -22,7 +23,7 @@ def read_rows(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
             if is_article(row):
                 passage = article(row, place)
             else:
-                passage = checked_passage(row.get("id", number), row.get("title", ""), row.get("text"), place)
+                passage = checked_passage(given_id(row, number), row.get("title"), row.get("text"), place)
         except InputError as error:
             bad(error)
             continue

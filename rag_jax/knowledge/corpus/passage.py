@@ -1,6 +1,7 @@
 """A passage, and what every kind of corpus demands of it."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from rag_jax.data.jsonl import checked_characters, checked_id, checked_text
 from rag_jax.errors import InputError
@@ -13,6 +14,14 @@ class Passage(NamedTuple):
     title: str
     text: str
     document: str = ""  # the id of the document that it was cut from; none for one that was not cut
+
+
+IDS = ("id", "_id", "docid")  # what the id of a passage is called: here, by BEIR, by Tevatron
+
+
+def given_id(row: Mapping[str, Any], otherwise: object) -> object:
+    """The id that a row has, by whichever name."""
+    return next((row[name] for name in IDS if name in row), otherwise)
 
 
 def checked_passage(new: object, title: object, text: object, place: str) -> Passage:

@@ -1,6 +1,7 @@
 """Tables with the columns `text`, and perhaps `id` and `title`: datasets of `datasets`, and Parquet files.
 
-`id` defaults to the row's number, counted from 0 as `datasets` does. Rows are read in batches from the mapped file.
+`id` may be called `_id` or `docid`; it defaults to the row's number, counted from 0 as `datasets` does. Rows are read
+in batches from the mapped file.
 """
 
 import importlib
@@ -13,7 +14,7 @@ from typing import Any
 from rag_jax.data.faults import Bad
 from rag_jax.errors import InputError
 from rag_jax.knowledge.corpus.documents import files_in
-from rag_jax.knowledge.corpus.passage import Passage, checked_passage
+from rag_jax.knowledge.corpus.passage import IDS, Passage, checked_passage
 
 STATE = "state.json"  # in every folder that save_to_disk wrote
 AT_ONCE = 1_000  # rows
@@ -63,8 +64,9 @@ def _passages(batch: Any, where: str, row: int, new: int, bad: Bad) -> Iterator[
 def _columns(batch: Any, where: str, new: int) -> Iterator[Iterable[Any]]:
     """The ids, titles and texts of a batch."""
     absent = {"id": range(new, new + batch.num_rows), "title": [""] * batch.num_rows}
-    for name in ("id", "title", "text"):
-        if (at := batch.schema.get_field_index(name)) >= 0:  # not if two columns have the name
+    for name, names in (("id", IDS), ("title", ("title",)), ("text", ("text",))):
+        there = (at for each in names if (at := batch.schema.get_field_index(each)) >= 0)  # none if two have the name
+        if (at := next(there, None)) is not None:
             yield _values(batch.column(at), name, where)
         elif name in absent:
             yield absent[name]
@@ -126,7 +128,7 @@ def _parquet_batches(file: Path) -> Iterator[Any]:
     try:
         with parquet.ParquetFile(file, memory_map=True) as table:
             names = table.schema_arrow.names
-            columns = [name for name in ("id", "title", "text") if name in names]
+            columns = [name for name in (*IDS, "title", "text") if name in names]
             # Without a column there would be no rows to fault; all are named then.
             yield from table.iter_batches(AT_ONCE, columns=columns if "text" in columns else names)
     except (OSError, pyarrow.ArrowException) as error:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rag_jax.data.faults import Bad
-from rag_jax.data.lines import read_lines
+from rag_jax.data.lines import LONGEST, read_lines
 from rag_jax.errors import InputError
 from rag_jax.knowledge.corpus.passage import Passage, checked_passage
 
 COLUMNS = ("id", "text", "title")
+csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # as long as a line may be; 128 KiB unless it is said
 NUMBER = re.compile("[1-9][0-9]{,17}")
 
 

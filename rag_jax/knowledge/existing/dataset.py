@@ -9,8 +9,9 @@ import numpy as np
 
 from rag_jax.data.jsonl import UniqueIds, checked_characters, checked_id, checked_text
 from rag_jax.errors import InputError
+from rag_jax.knowledge.corpus.passage import IDS, given_id
 from rag_jax.knowledge.corpus.tables import END, data_files
-from rag_jax.knowledge.existing.faiss_file import faiss_vectors, open_faiss
+from rag_jax.knowledge.existing.faiss_file import faiss_vectors, open_faiss, warn_of_distances
 from rag_jax.knowledge.existing.vectors import Existing, checked, imported, one_line, stacked
 from rag_jax.knowledge.passages import Passage
 
@@ -30,9 +31,12 @@ def read_dataset(folder: Path, index: Path, width: int | None) -> Existing:
         raise InputError(f"{folder}: holds no passages; save a dataset with a row for each")
     if "embeddings" in tables[0].column_names:
         vectors, place = stacked(_embeddings(folder, tables), len(passages)), folder
-        if index.is_file() and (total := open_faiss(index).ntotal) != len(passages):
-            what = f"{total} vectors for {len(passages)} passages"
-            raise InputError(f"{index}: {what}; delete it to go by the column embeddings, or make it anew")
+        if index.is_file():
+            found = open_faiss(index)
+            if found.ntotal != len(passages):
+                what = f"{found.ntotal} vectors for {len(passages)} passages"
+                raise InputError(f"{index}: {what}; delete it to go by the column embeddings, or make it anew")
+            warn_of_distances(index, found, vectors)
     elif index.is_file():
         vectors, place = faiss_vectors(index, width), index
     else:
@@ -64,15 +68,15 @@ def _dataset_passages(folder: Path, tables: Sequence[Any]) -> Iterator[Passage]:
         types = {name: str(kind) for name, kind in zip(table.column_names, table.schema.types, strict=True)}
         if not {"title", "text"} <= set(types):
             raise InputError(f"{folder}: has the columns {', '.join(types)}; name two of them title and text")
-        columns = [name for name in ("id", "title", "text") if name in types]
+        columns = [name for name in (*IDS, "title", "text") if name in types]
         for name in columns:
             # Arrow has more types than JSON, whose checks these values go through.
-            if not re.fullmatch(r"(large_)?string|string_view|null" + "|u?int[0-9]+" * (name == "id"), types[name]):
+            if not re.fullmatch(r"(large_)?string|string_view|null" + "|u?int[0-9]+" * (name in IDS), types[name]):
                 raise InputError(f'{folder}: the column "{name}" holds {types[name]}; cast it to strings')
         for batch in table.select(columns).to_batches(1_000):
             for values in batch.to_pylist():
                 place = f"{folder}: row {row}"
-                new = checked_id(values.get("id", row), "id", place)
+                new = checked_id(given_id(values, row), "id", place)
                 title = checked_characters(values["title"] or "", "title", place)
                 ids.add(new, place)
                 yield Passage(new, title, checked_text(values["text"], "text", place))

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rag_jax.errors import InputError
-from rag_jax.knowledge.existing.vectors import imported, one_line
+from rag_jax.errors import InputError, warn
+from rag_jax.knowledge.existing.vectors import AT_ONCE, imported, one_line
 
 
 def open_faiss(file: Path) -> Any:
@@ -37,4 +37,24 @@ def faiss_vectors(file: Path, width: int | None) -> Float[np.ndarray, "N D"]:
         remedy = "add the vectors in the order of the passages to an index that keeps them"
         raise InputError(f"{file}: does not give its vectors back ({one_line(error)}); {remedy}") from None
     vectors = vectors if index is outer else vectors[np.argsort(ids)]
+    if vectors.shape[1] - 1 != width:  # otherwise DPR's trick makes distances rank as inner products
+        warn_of_distances(file, outer, vectors)
     return np.ascontiguousarray(vectors[:, :width]) if vectors.shape[1] - 1 == width else vectors
+
+
+def warn_of_distances(file: Path, index: Any, vectors: Float[np.ndarray, "N D"]) -> None:
+    """Say so where FAISS ranks otherwise than is done here: by L2 distance, among vectors of different lengths.
+
+    That is what `add_faiss_index` of `datasets` makes unless it is told otherwise.
+    """
+    if index.metric_type != imported("faiss").METRIC_L2 or not len(vectors):
+        return
+    blocks = (vectors[start : start + AT_ONCE] for start in range(0, len(vectors), AT_ONCE))
+    lengths = np.concatenate([np.linalg.norm(block, axis=1) for block in blocks])
+    low, high = lengths.min(), lengths.max()
+    if high - low > SAME * high:
+        told = f"ranks by L2 distance, and its vectors have lengths from {low:.4g} to {high:.4g}"
+        warn(f"{file}: {told}; here they are ranked by inner product, as RAG is defined, which is another order")
+
+
+SAME = 1e-3  # of the greatest length, by which lengths may differ and count as equal

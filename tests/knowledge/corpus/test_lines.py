@@ -70,3 +70,10 @@ def test_a_title_that_is_null_is_none_given(tmp_path):
     path = tmp_path / "corpus.jsonl"
     path.write_text('{"id": "a", "title": null, "text": "x"}\n{"id": "b", "text": "y"}\n')
     assert list(read_corpus(path)) == [Passage("a", "", "x"), Passage("b", "", "y")]
+
+
+@pytest.mark.parametrize("name", ["id", "_id", "docid"])
+def test_an_id_may_be_called_as_beir_and_tevatron_do(tmp_path, name):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text(f'{{"{name}": "MED-10", "title": "t", "text": "x", "metadata": {{}}}}\n')
+    assert list(read_corpus(path)) == [Passage("MED-10", "t", "x")]

@@ -163,3 +163,10 @@ def test_a_dataset_that_cannot_be_read_as_it_is_says_what_to_do(tmp_path):
     assert refusal(tmp_path / "chosen").startswith("/state.json: damaged; ")
     datasets.DatasetDict(train=chosen).save_to_disk(str(tmp_path / "several"))
     assert refusal(tmp_path / "several").startswith(": holds several datasets; name the folder of one")
+
+
+@savers
+@pytest.mark.parametrize("name", ["_id", "docid"])
+def test_an_id_may_be_called_as_beir_and_tevatron_do(tmp_path, save, name):
+    path = save(tmp_path / "data", **{"id": None, name: [passage.id for passage in PASSAGES]})
+    assert list(read_corpus(path)) == PASSAGES
