@@ -169,8 +169,7 @@ def check_tower(folder: Path, found: Manifest, encoder: Encoder | None) -> None:
     """Raises `InputError` where another tower made the vectors."""
     for key, value in ({} if encoder is None else encoder.described).items():
         held = found.tower.get(key)
-        are_numbers = isinstance(held, float) and isinstance(value, float)
-        if held == value or (are_numbers and isclose(held, value, rel_tol=SAME)):
+        if held == value or _are_close(held, value):
             continue
         told = f"built by a tower with {key} {held!r}, the run's has {value!r}"
         remedies = {
@@ -178,6 +177,10 @@ def check_tower(folder: Path, found: Manifest, encoder: Encoder | None) -> None:
             "norm": "give retriever.vector_norm, or --norm of rag-jax index, the other's",
         }
         raise InputError(f"{folder}: {told}; {remedies.get(key, 'name that tower')}, or build it anew")
+
+
+def _are_close(held: object, value: object) -> bool:
+    return isinstance(held, float) and isinstance(value, float) and isclose(held, value, rel_tol=SAME)
 
 
 SAME = 1e-5  # by which scales may differ, relative to their size: they are typed in
