@@ -35,7 +35,8 @@ def main(sizes: Sizes, folder: Path) -> None:
 
 
 def generated(rag: Any, given: dict[str, torch.Tensor], case: Case) -> list[list[int]]:
-    """The best answer to each question, by transformers' own generate."""
+    """The best answer to each question, by transformers' own generate, which rescores with its config's K."""
+    rag.config.n_docs = case.docs
     with torch.inference_mode():
         queries = rag.question_encoder(given["question"]).pooler_output
         tokens = rag.generate(

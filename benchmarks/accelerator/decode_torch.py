@@ -21,7 +21,7 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
 
     def measure(name: str, model: str, rounds: int, change: Callable[[Any], None] | None = None) -> None:
         try:
-            rag = load(model, weights, case.docs).to(where, torch.bfloat16)
+            rag = load(model, weights).to(where, torch.bfloat16)
             if change is not None:
                 change(rag)
 

@@ -19,7 +19,7 @@ from benchmarks.train_theirs import groups
 def main(scale: Scale, weights: Path, record: Record) -> None:
     """Seconds of a step, questions per second, memory, and losses."""
     where = "cuda" if torch.cuda.is_available() else "cpu"
-    rag: Any = load("token", weights, scale.train.docs).to(where)
+    rag: Any = load("token", weights).to(where)
     optimizer = torch.optim.AdamW(groups(rag), lr=RATE, fused=where == "cuda")
     inputs = batch(scale, weights)
     given = {name: torch.from_numpy(array).to(where) for name, array in inputs.items()}
