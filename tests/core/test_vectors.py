@@ -1,6 +1,5 @@
 """Vectors in fewer bits: what is lost, and that the search is exact for what is left."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
