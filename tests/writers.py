@@ -22,7 +22,9 @@ from rag_jax.knowledge import building, disk, documents, living, manifest, owner
 from rag_jax.knowledge.corpus import Cut
 from rag_jax.knowledge.engines import kept
 from rag_jax.knowledge.passages import Passage
+from rag_jax.knowledge.reads import PassageTokens
 from rag_jax.knowledge.store import open_store
+from rag_jax.knowledge.truncation import Truncated
 
 WIDTH = 64
 
@@ -33,11 +35,13 @@ class ByWords:
     source = "words"
     described = {"fingerprint": "words", "max_length": 8, "template": "{text}", "norm": None}  # noqa: RUF012
 
-    def passages(self, passages: list[Passage], done: Callable[[int], None] = lambda count: None) -> np.ndarray:
+    def counted(
+        self, passages: list[Passage], done: Callable[[int], None] = lambda count: None
+    ) -> tuple[np.ndarray, Truncated]:
         seeds = (int.from_bytes(hashlib.sha256(passage.text.encode()).digest()[:4], "little") for passage in passages)
         found = np.stack([np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32) for seed in seeds])
         done(len(found))
-        return found
+        return found, Truncated()
 
 
 class ByLetters:
@@ -48,9 +52,10 @@ class ByLetters:
     key = "0123456789abcdef"
     kind = f"tokens-{key}"
 
-    def tokens(self, passages: Sequence[Passage]) -> tuple[np.ndarray, np.ndarray]:
+    def tokens(self, passages: Sequence[Passage]) -> PassageTokens:
         rows = [passage.text.encode()[:8].ljust(8, b"\0") for passage in passages]
-        return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 8).astype(np.uint16), np.full(len(rows), 8, np.int32)
+        ids = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 8).astype(np.uint16)
+        return PassageTokens(ids, np.full(len(rows), 8, np.int32), Truncated())
 
 
 ENCODER: Any = ByWords()
@@ -173,7 +178,7 @@ def held(folder: Path) -> State | None:
     passages = tuple(store.living())
     assert len({passage.id for passage in passages}) == len(passages)
     rows = store.find([passage.id for passage in passages])
-    np.testing.assert_array_equal(store.vectors[rows], ENCODER.passages(passages))
+    np.testing.assert_array_equal(store.vectors[rows], ENCODER.counted(passages)[0])
     return passages
 
 

@@ -217,7 +217,8 @@ def test_barts_mask_goes_where_it_has_no_row(tmp_path, rows):
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     loaded = load_generator(tmp_path)
     assert loaded.tokenizer.get_vocab_size() == loaded.config.vocab_size == rows
-    ids = loaded.tokenizer.encode("<mask>", add_special_tokens=False).ids
-    assert ids == ([50264] if rows == 50265 else [pieces.index(letter) for letter in "<mask>"])
+    assert loaded.tokenizer.token_to_id("<mask>") == (50264 if rows == 50265 else None)
+    spelt = loaded.tokenizer.encode("<mask>", add_special_tokens=False).ids
+    assert spelt == [pieces.index(letter) for letter in "<mask>"], "in a text it is text"
     theirs = BartTokenizer.from_pretrained(tmp_path)(["a text", " "])["input_ids"]
     assert [loaded.tokenizer.encode(text).ids for text in ("a text", " ")] == theirs
