@@ -178,6 +178,7 @@ def test_what_it_was_trained_on_must_be_the_same(
     assert tree(moved) == before
 
 
+@pytest.mark.slow
 def test_the_run_that_it_started_from_must_be_the_same_or_gone(
     whole: tuple[Config, RAG, Path], half: tuple[Config, Path]
 ) -> None:
@@ -192,6 +193,7 @@ def test_the_run_that_it_started_from_must_be_the_same_or_gone(
     train.fit(longer, moved / "second")
 
 
+@pytest.mark.slow
 def test_more_steps_go_on_by_their_own_schedule(half: tuple[Config, Path], capsys: pytest.CaptureFixture) -> None:
     config, moved = half
     longer = dataclasses.replace(config, steps=16, log_every=1)

@@ -57,7 +57,7 @@ MESHES = {
 }
 
 
-@pytest.mark.slow  # the two processes below compute on as many devices
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_eight_devices_compute_what_one_does(config: Path, alone: list[dict], mesh: str) -> None:
     workdir = config.parent / mesh
@@ -65,6 +65,7 @@ def test_eight_devices_compute_what_one_does(config: Path, alone: list[dict], me
     assert_same(told(workdir), alone)
 
 
+@pytest.mark.slow
 def test_two_processes_of_four_devices_compute_what_one_does(config: Path, alone: list[dict]) -> None:
     workdir = config.parent / "processes"
     for process in launch.together((config, "--workdir", workdir, *MESHES["all"]), 2, 4):

@@ -2,9 +2,10 @@
 
 XLA would cut a block out of the index, a copy, before it multiplies, or write all scores of an index of Wikipedia's
 size. Here each program of the grid multiplies the queries with one group of vectors and keeps the group's best score.
+Its products in bfloat16 need an NVIDIA device of compute capability 8.0 (A100) or higher.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -24,7 +25,18 @@ def suits(queries: Float[Array, "B D"], vectors: Vectors) -> bool:
     """Whether the kernel takes these: narrow vectors of a width that its tiles divide."""
     narrow = isinstance(vectors, Quantised) or vectors.dtype == jnp.bfloat16
     wraps = isinstance(vectors, Quantised) and 2**31 < vectors.values.size <= 2**32  # Triton's offsets: signed 32 bits
-    return narrow and not wraps and queries.shape[1] % CHUNK == 0 and min(queries.shape[0], count(vectors)) > 0
+    fits = queries.shape[1] % CHUNK == 0 and min(queries.shape[0], count(vectors)) > 0
+    return narrow and not wraps and fits and _has_compiler()
+
+
+@cache
+def _has_compiler() -> bool:
+    """Whether this version of JAX has Pallas for Triton, whose end is announced."""
+    try:
+        from jax.experimental.pallas import triton
+    except ImportError:
+        return False
+    return triton is not None
 
 
 def group_maxima(

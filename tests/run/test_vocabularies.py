@@ -132,6 +132,7 @@ def test_a_run_does_not_start_from_parameters_of_another_vocabulary(towns: Confi
     assert not (tmp_path / "new" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_from_another_reads_with_its_tokenizer(towns: Config, workdir: Path, tmp_path: Path) -> None:
     """Not with one that is learnt from texts of its own."""
     other = tmp_path / "train.jsonl"
