@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import BertTokenizer, DPRContextEncoder, DPRQuestionEncoder
+import transformers
 
 import oracle
 import pretrained
-from oracle import relative
+from oracle import relative, torch
 from rag_jax.cli import main
 from rag_jax.errors import InputError
 from rag_jax.knowledge import manifest
@@ -42,9 +41,11 @@ def folder(tmp_path_factory) -> Path:
     """Both of DPR's encoders and a generator, as transformers saves them, and DPR's tsv."""
     folder = tmp_path_factory.mktemp("dpr")
     sizes = BertConfig(len(VOCABULARY), width=16, layers=2, heads=2, ffn_width=24, max_positions=LENGTH, init_std=0.3)
-    for seed, (place, kind) in enumerate((("question", DPRQuestionEncoder), ("passages", DPRContextEncoder))):
+    for seed, (place, kind) in enumerate(
+        (("question", transformers.DPRQuestionEncoder), ("passages", transformers.DPRContextEncoder))
+    ):
         oracle.tower(kind, sizes, seed)[0].save_pretrained(folder / place)
-        BertTokenizer(vocab={word: i for i, word in enumerate(VOCABULARY)}).save_pretrained(folder / place)
+        transformers.BertTokenizer(vocab={word: i for i, word in enumerate(VOCABULARY)}).save_pretrained(folder / place)
     pretrained.save_networks(folder / "others")
     (folder / "others" / "bart").rename(folder / "bart")
     rows = [f'{passage.id}\t"{passage.text}"\t"{passage.title}"' for passage in PASSAGES]
@@ -54,8 +55,8 @@ def folder(tmp_path_factory) -> Path:
 
 def passage_vectors(folder: Path) -> np.ndarray:
     """As transformers' example of RAG makes them; a passage without a title as DPR's own code has it."""
-    model = DPRContextEncoder.from_pretrained(folder / "passages").eval()
-    tokenizer, found = BertTokenizer.from_pretrained(folder / "passages"), []
+    model = transformers.DPRContextEncoder.from_pretrained(folder / "passages").eval()
+    tokenizer, found = transformers.BertTokenizer.from_pretrained(folder / "passages"), []
     for _, title, text, _ in PASSAGES:
         read = (title, text) if title else (text,)
         ids = tokenizer(*read, truncation=True, padding="longest", max_length=LENGTH, return_tensors="pt")["input_ids"]
@@ -65,8 +66,8 @@ def passage_vectors(folder: Path) -> np.ndarray:
 
 
 def question_vector(folder: Path) -> np.ndarray:
-    model = DPRQuestionEncoder.from_pretrained(folder / "question").eval()
-    ids = BertTokenizer.from_pretrained(folder / "question")(QUESTION, return_tensors="pt")["input_ids"]
+    model = transformers.DPRQuestionEncoder.from_pretrained(folder / "question").eval()
+    ids = transformers.BertTokenizer.from_pretrained(folder / "question")(QUESTION, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         return model(ids).pooler_output[0].numpy()
 
@@ -108,7 +109,7 @@ def test_the_facade_makes_the_same_vectors_and_says_what_is_cut(folder: Path, ca
 
 
 def test_a_store_counts_what_was_cut_and_shows_it(folder: Path, index: Path, capsys) -> None:
-    tokenizer = BertTokenizer.from_pretrained(folder / "passages")
+    tokenizer = transformers.BertTokenizer.from_pretrained(folder / "passages")
     pairs = [(title, text) if title else (text,) for _, title, text, _ in PASSAGES]
     lost = [max(0, len(tokenizer(*pair)["input_ids"]) - LENGTH) for pair in pairs]
     held = manifest.read(index)

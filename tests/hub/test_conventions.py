@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import BertModel, BertTokenizer, DPRContextEncoder, DPRQuestionEncoder
+import transformers
 
 import oracle
-from oracle import relative
+from oracle import relative, torch
 from rag_jax import hub
 from rag_jax.data.tower_inputs import PAIR, PLAIN, Convention
 from rag_jax.errors import InputError
@@ -26,11 +25,11 @@ PASSAGES = [Passage("a", "Bach", "a composer"), Passage("b", "", "Of no title"),
 QUESTIONS = ["who was Bach", "where does a brook end " * 2]
 
 
-def save(folder: Path, kind: type = BertModel, **tokenizer) -> torch.nn.Module:
+def save(folder: Path, kind: type = transformers.BertModel, **tokenizer) -> torch.nn.Module:
     """A random tower, as transformers saves it."""
     model = oracle.tower(kind, SIZES)[0]
     model.save_pretrained(folder)
-    BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}, **tokenizer).save_pretrained(folder)
+    transformers.BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}, **tokenizer).save_pretrained(folder)
     return model.eval()
 
 
@@ -47,7 +46,7 @@ def describe(folder: Path, prompts: dict, limits: dict, pooling: dict | None = N
 
 def naive(folder: Path, model: torch.nn.Module, texts: list[str], prompt: str, limits: dict) -> np.ndarray:
     """`encode` of sentence-transformers: prompt, strip, lower case, cut, mean of the states, norm."""
-    tokenizer, found = BertTokenizer.from_pretrained(folder), []
+    tokenizer, found = transformers.BertTokenizer.from_pretrained(folder), []
     for text in texts:
         read = (prompt + text).strip()
         read = read.lower() if limits.get("do_lower_case") else read
@@ -107,7 +106,9 @@ def test_without_a_length_of_its_own_the_tokenizer_s_counts(tmp_path: Path) -> N
     assert hub.load_tower(tmp_path).convention == PLAIN._replace(max_length=20)
 
 
-@pytest.mark.parametrize(("kind", "passage"), [(DPRContextEncoder, PAIR), (DPRQuestionEncoder, PAIR)])
+@pytest.mark.parametrize(
+    ("kind", "passage"), [(transformers.DPRContextEncoder, PAIR), (transformers.DPRQuestionEncoder, PAIR)]
+)
 def test_dpr_s_passages_are_pairs(kind, passage, tmp_path: Path) -> None:
     save(tmp_path, kind)
     assert hub.load_tower(tmp_path).convention == PLAIN._replace(passage=passage)
