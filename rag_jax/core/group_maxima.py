@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rag_jax.core.vectors import count
+from rag_jax.core.vectors import count, halves
 from rag_jax.types import Quantised, Vectors
 
 ROWS = 128  # vectors in a group
@@ -53,8 +53,6 @@ def group_maxima(
     batch, width = queries.shape
     rows = max(LEAST, 1 << (batch - 1).bit_length())
     padded = jnp.pad(jax.lax.stop_gradient(queries.astype(jnp.float32)), ((0, rows - batch), (0, 0)))
-    high = padded.astype(jnp.bfloat16)
-    low = (padded - high.astype(jnp.float32)).astype(jnp.bfloat16)
     values, *more = vectors if isinstance(vectors, Quantised) else (vectors,)
     more += [] if alive is None else [alive]
     groups = -(-count(vectors) // ROWS)
@@ -73,7 +71,7 @@ def group_maxima(
         compiler_params=triton.CompilerParams(num_warps=4 if rows == LEAST else 8, num_stages=4),
         interpret=interpret,
     )
-    return kernel(high, low, values, *more).T[:batch]
+    return kernel(*halves(padded), values, *more).T[:batch]
 
 
 def _kernel(high: Any, low: Any, values: Any, *more: Any, size: int, scaled: bool, masked: bool) -> None:

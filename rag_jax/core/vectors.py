@@ -69,10 +69,15 @@ def halved(queries: Float[Array, "B D"], narrow: Array) -> Float[Array, "B N"]:
 
     So it keeps 16 bits, and the vectors are still read once.
     """
-    high = queries.astype(jnp.bfloat16)
-    low = (queries - high.astype(jnp.float32)).astype(jnp.bfloat16)
+    high, low = halves(queries)
     both = jnp.concatenate([high, low])
     if narrow.dtype != jnp.bfloat16:
         narrow = jax.lax.optimization_barrier(narrow).astype(jnp.bfloat16)
     found = jnp.einsum("BD,ND->BN", both, narrow, preferred_element_type=jnp.float32)
     return found[: high.shape[0]] + found[high.shape[0] :]
+
+
+def halves(queries: Float[Array, "B D"]) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
+    """Two vectors in bfloat16 whose sum is the query to 16 bits; the first is the query to 8."""
+    high = queries.astype(jnp.bfloat16)
+    return high, (queries - high.astype(jnp.float32)).astype(jnp.bfloat16)
