@@ -92,9 +92,12 @@ def delete_part(folder: Path) -> None:
         folder.rmdir()
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Replace a file as a whole: whoever reads it finds the old or the new one. Links are replaced, not followed."""
-    side = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_lines(path: Path, lines: Iterable[str], side: Path | None = None) -> None:
+    """Replace a file as a whole: whoever reads it finds the old or the new one. Links are replaced, not followed.
+
+    It is written to the `side` and renamed; nothing may be there (None: a name of this process's own).
+    """
+    side = side or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path), side.open("x", encoding="utf-8") as file:
         try:
             file.writelines(lines)
