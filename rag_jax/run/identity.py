@@ -1,14 +1,9 @@
 """A digest of a model with its index, by content: two that have it in common give the same answers."""
 
-import hashlib
-import json
-from typing import Any
-
 import jax
-import numpy as np
 
 from rag_jax.data.tokenizers import fingerprint as of_tokenizer
-from rag_jax.knowledge.store import Store
+from rag_jax.run import digests
 from rag_jax.run.parts import Parts
 from rag_jax.types import RagParams
 
@@ -30,30 +25,9 @@ def of_answers(parts: Parts, params: RagParams, asked: object) -> str:
         "questions": list(parts.towers.convention),
         "networks": [repr(parts.towers.config), repr(parts.reader.config)],
         "tokenizers": [of_tokenizer(parts.towers.tokenizer), of_tokenizer(parts.vocabulary.tokenizer)],
-        "index": _of_store(parts.store),
+        "index": [digests.of(digests.passages(parts.store)), digests.of(digests.vectors(parts.store))],
         "searched": parts.store.manifest and parts.store.manifest.engines.get(c.retriever.engine),
-        "parameters": _of_arrays(params),
+        "shapes": [f"{leaf.dtype} {leaf.shape}" for leaf in jax.tree.leaves(params)],
+        "parameters": digests.of(digests.leaves(params)),
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _of_store(store: Store) -> Any:
-    """A store on the disk has checksums of its passages and vectors; of one in memory they are made now."""
-    found, removed = store.manifest, sorted(store.removed)
-    if found is not None and found.rows == store.size:
-        parts = [(part, sum_) for segment in found.segments for part, sum_ in segment.parts.items()]
-        return [removed, [each for each in parts if each[0].partition("/")[0] in ("passages", "vectors")]]
-    digest = hashlib.sha256()
-    for passage in store.passages:
-        digest.update(json.dumps(passage).encode())
-    for block in store.vectors.blocks(65_536):
-        digest.update(np.ascontiguousarray(block).tobytes())
-    return [removed, digest.hexdigest()]
-
-
-def _of_arrays(params: RagParams) -> str:
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
+    return digests.of([digests.plain(told)])

@@ -5,21 +5,15 @@ bytes, engines and other generators' tokens in it.
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from jaxtyping import PyTree
-
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
-from rag_jax.knowledge.store import Store
 from rag_jax.run import config as configs
+from rag_jax.run import digests
 from rag_jax.run.checkpoints import Place
 from rag_jax.run.config import Config
 from rag_jax.run.parts import Parts
@@ -46,23 +40,23 @@ KEYS = {
 MOVED = ("retriever.passage_tower", *dict.fromkeys(key for keys in KEYS.values() for key in keys))
 """Keys of the config whose places do not count."""
 
-ROWS = 65_536  # of an index that are digested together
-
 
 def made_of(parts: Parts, questions: Sequence[Question], first: RagParams | None) -> MadeOf:
     """What training depends on, an index that is still to be built aside; `first` where it starts from another run."""
     c = parts.config
     told = {
-        QUESTIONS: _digest(_asked(questions, c)),
-        NETWORKS: _digest(_networks(parts)),
+        QUESTIONS: digests.of(_asked(questions, c)),
+        NETWORKS: digests.of(_networks(parts)),
     }
-    return told | read(parts) | ({} if first is None else {START: _digest(_leaves(first))})
+    return told | read(parts) | ({} if first is None else {START: digests.of(digests.leaves(first))})
 
 
 def read(parts: Parts) -> MadeOf:
     """What an evaluation depends on as well: both tokenizers, and the index."""
     words = {
-        TOWER_TOKENIZER: _digest([_json([fingerprint(parts.towers.tokenizer), *parts.towers.convention[1:]])]),
+        TOWER_TOKENIZER: digests.of(
+            [digests.plain([fingerprint(parts.towers.tokenizer), *parts.towers.convention[1:]])]
+        ),
         GENERATOR_TOKENIZER: fingerprint(parts.vocabulary.tokenizer),
     }
     return words | index(parts)
@@ -73,10 +67,10 @@ def index(parts: Parts) -> MadeOf:
     store = parts.store
     if store.manifest is None and store.is_bare:
         return {}
-    told = {PASSAGES: _digest(_passages(store)), VECTORS: _digest(_vectors(store))}
+    told = {PASSAGES: digests.of(digests.passages(store)), VECTORS: digests.of(digests.vectors(store))}
     if parts.config.retriever.engine == "faiss" and store.manifest is not None:
         facts = store.manifest.engines.get("faiss", {})
-        told[ENGINE] = _digest([_json({name: facts.get(name) for name in ("factory", "rows")})])
+        told[ENGINE] = digests.of([digests.plain({name: facts.get(name) for name in ("factory", "rows")})])
     return told
 
 
@@ -106,16 +100,16 @@ def _asked(questions: Iterable[Question], config: Config) -> Iterator[bytes]:
     """Of each question what training reads: passages found beforehand only where they are."""
     fixed = config.retriever.engine == "fixed"
     for each in questions:
-        yield _json(each if fixed else each._replace(passage_ids=()))
+        yield digests.plain(each if fixed else each._replace(passage_ids=()))
 
 
 def _networks(parts: Parts) -> Iterator[bytes]:
     """The checkpoints' sizes and weights. Random weights follow from the config, but for rounding on other devices."""
-    yield _json(_unusual(parts.towers.config))
-    yield from _leaves(parts.towers.params)
+    yield digests.plain(_unusual(parts.towers.config))
+    yield from digests.leaves(parts.towers.params)
     if parts.config.generator.checkpoint is not None:
-        yield _json(_unusual(parts.reader.config))
-        yield from _leaves(parts.reader.params)
+        yield digests.plain(_unusual(parts.reader.config))
+        yield from digests.leaves(parts.reader.params)
 
 
 def _unusual(config: Any) -> Mapping[str, str]:
@@ -124,46 +118,3 @@ def _unusual(config: Any) -> Mapping[str, str]:
     return {
         each.name: repr(getattr(config, each.name)) for each in fields if getattr(config, each.name) != each.default
     }
-
-
-def _leaves(params: PyTree) -> Iterator[bytes]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        yield jax.tree_util.keystr(path).encode()
-        yield np.asarray(leaf).tobytes()
-
-
-def _passages(store: Store) -> Iterator[bytes]:
-    """Passages by their rows. A store on the disk has checksums of its parts; another is read."""
-    if store.manifest is not None:
-        yield from _parts(store, "passages")
-    else:
-        table = store.passages.table
-        for start in range(0, len(store.passages), ROWS):
-            yield _json(table.slice(start, ROWS).to_pydict())
-    yield _json(sorted(store.removed))
-
-
-def _vectors(store: Store) -> Iterator[bytes]:
-    if store.manifest is not None:
-        yield from _parts(store, "vectors")
-    else:
-        yield str(store.vectors.dtype).encode()
-        yield from (np.ascontiguousarray(block).tobytes() for block in store.vectors.blocks(ROWS))
-
-
-def _parts(store: Store, kind: str) -> Iterator[bytes]:
-    """The checksums of a store's parts of one kind, in the order of its rows, whatever they are called."""
-    assert store.manifest is not None
-    for segment in store.manifest.segments:
-        yield segment.parts[f"{kind}/{segment.name}"].encode()
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True).encode()
-
-
-def _digest(pieces: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(len(piece).to_bytes(8, "little") + piece)
-    return digest.hexdigest()[:16]
