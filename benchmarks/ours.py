@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 from benchmarks.cases import Case, Sizes, serve
 from rag_jax import decoding, hub, likelihood, retrieval
 from rag_jax.core import beam, sequence
+from rag_jax.core.decoding import Decoder
 from rag_jax.core.search import Limits
 from rag_jax.core.tree import Reader
 from rag_jax.models import bart, bert
@@ -45,7 +47,7 @@ def load(folder: Path, dtype) -> tuple[Tower, Generator, RagParams]:
     """The networks without dropout, and their parameters, of which no second copy is kept."""
     tower, generator = hub.load_tower(folder / "question_encoder"), hub.load_generator(folder / "generator")
     params = jax.tree.map(lambda each: jnp.asarray(each, dtype), RagParams(tower.params, generator.params))
-    sizes = _plain(tower.config, dtype), _plain(generator.config, dtype)
+    sizes = plain(tower.config, dtype), plain(generator.config, dtype)
     return bert.tower(sizes[0]), bart.generator(sizes[1]), params
 
 
@@ -54,12 +56,17 @@ def program(tower: Tower, generator: Generator, case: Case):
     """One compiled program: questions and their passages in, answers out."""
     limits = Limits((START,), END, case.target)
     decoder = partial(DECODERS[case.decoder], search=partial(beam.search, num_beams=case.beams), limits=limits)
+    return answering(tower, generator, decoder)
+
+
+def answering(tower: Tower, generator: Generator, decoder: Decoder):
+    """`program` with any decoder."""
 
     def run(params: RagParams, question, passages, vectors):
-        queries = tower(params.question_tower, _full(question))
+        queries = tower(params.question_tower, full(question))
         prior = likelihood.doc_log_prior(retrieval.scores(queries, vectors))
-        memory = generator.encode(params.generator, _full(passages))
-        nothing = Tokens(jnp.zeros((case.questions, 0), jnp.int32), jnp.zeros(case.questions, jnp.int32))
+        memory = generator.encode(params.generator, full(passages))
+        nothing = Tokens(jnp.zeros((len(question), 0), jnp.int32), jnp.zeros(len(question), jnp.int32))
         found = decoder(Reader(generator, params.generator, memory), prior, nothing)
         return found.tokens[:, 0], found.mask[:, 0]
 
@@ -77,11 +84,13 @@ def matrix_product() -> float:
     return 5 * 2 * 2560 * 768 * 3072 / (time.perf_counter() - began)
 
 
-def _full(ids) -> Tokens:
+def full(ids: jax.Array) -> Tokens:
+    """Rows without padding."""
     return Tokens(ids, jnp.full(ids.shape[0], ids.shape[1], jnp.int32))
 
 
-def _plain(config, dtype):
+def plain(config: Any, dtype: Any) -> Any:
+    """A network's sizes, without dropout."""
     rates = {name: 0.0 for name in vars(config) if name.endswith("dropout")}
     return replace(config, dtype=dtype, **rates)
 

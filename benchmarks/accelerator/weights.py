@@ -1,7 +1,6 @@
 """The random weights that both sides start from, as a checkpoint in a folder: BERT and BART of the scale's sizes."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from benchmarks.accelerator.part import Record, run
 from benchmarks.accelerator.scale import Scale
+from benchmarks.ours import plain
 from rag_jax import hub
 from rag_jax.models import bart, bert
 from rag_jax.models.bart import BartConfig
@@ -57,7 +57,7 @@ def drawn(init: Callable, seed: int) -> Params:
 def configs(weights: Path, dtype: Any) -> tuple[BertConfig, BartConfig]:
     """The sizes of both networks, without dropout."""
     tower, generator = hub.load_tower(_tower(weights)), hub.load_generator(_generator(weights))
-    return _plain(tower.config, dtype), _plain(generator.config, dtype)
+    return plain(tower.config, dtype), plain(generator.config, dtype)
 
 
 def params(weights: Path, dtype: Any) -> RagParams:
@@ -72,10 +72,6 @@ def _tower(weights: Path) -> Path:
 
 def _generator(weights: Path) -> Path:
     return weights / "generator"
-
-
-def _plain(config: Any, dtype: Any) -> Any:
-    return replace(config, dtype=dtype, **{name: 0.0 for name in vars(config) if name.endswith("dropout")})
 
 
 if __name__ == "__main__":
