@@ -37,3 +37,10 @@ def test_the_mean_is_taken_in_float32() -> None:
     found = jax.jit(LayerNorm(1e-5, jnp.bfloat16).apply)(params(), narrow)
     assert found.dtype == jnp.bfloat16
     assert jnp.array_equal(found, wide.astype(jnp.bfloat16))
+
+
+def test_the_backward_pass_keeps_the_states_as_they_came() -> None:
+    norm, states = LayerNorm(1e-5, jnp.bfloat16), jnp.ones((3, 8, 16), jnp.bfloat16)
+    params = norm.init(jax.random.key(0), states)
+    kept = jax.tree.leaves(jax.vjp(norm.apply, params, states)[1])
+    assert {each.dtype for each in kept if each.shape == states.shape} == {jnp.dtype(jnp.bfloat16)}
