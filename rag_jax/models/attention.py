@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from rag_jax.core.packing import to_lines, to_rows
 from rag_jax.types import Packed
 
-FEW = 4  # queries are few where this many times their number is less than that of the keys
+FEW = 16  # fewer queries than this are those of a decoding step
 
 
 class Attention(nn.Module):
@@ -57,7 +57,7 @@ class Attention(nn.Module):
         """Attend from `states` to the positions where `mask` is True; the softmax is float32 whatever the dtype."""
         queries = self._split(to_rows(packed, self.query(states)))
         rows = queries.shape[0], queries.shape[2], self.width
-        if self.fused and (deterministic or not self.dropout) and FEW * queries.shape[2] >= keys.shape[3]:
+        if self.fused and (deterministic or not self.dropout) and queries.shape[2] >= FEW:
             return self.out(to_lines(packed, _fused(queries, keys, values, mask).reshape(rows)))
         queries *= (self.width // self.heads) ** -0.5
         scores = jnp.einsum("RHTd,RHdS->RHTS", queries, keys, preferred_element_type=jnp.float32)
