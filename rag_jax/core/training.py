@@ -159,7 +159,7 @@ def train_step(
         updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
     params: Any = optax.apply_updates(state.params, updates)
 
-    sizes = jnp.stack([loss, norm, optax.tree.norm(updates), optax.tree.norm(params)])
+    sizes = jnp.stack([loss, norm, optax.tree.norm(params)])  # an update that is not finite leaves no finite parameter
     finite = jnp.all(jnp.isfinite(sizes))
     after, before = (params, opt_state), (state.params, state.opt_state)
     params, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
