@@ -10,7 +10,7 @@ SHARES = {  # of the time, in the order of their worth; what a part leaves goes 
     "roofline": 1,
     "search": 2,
     "search_torch": 1,
-    "train": 8,
+    "train": 14,
     "train_torch": 2,
     "decode": 6,
     "decode_torch": 3,

@@ -38,8 +38,8 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
         "likelihood": likelihoods,
         "scores": scores,
         "search": partial(search, scale.checked, scale.width),
-        "train step": train_step,
         "attention": attention,
+        "train step": train_step,
         "decoding": decoders,
     }
     told: dict[str, Any] = {}
@@ -126,21 +126,20 @@ def decoders() -> dict[str, Any]:
 
 
 def train_step() -> dict[str, Any]:
-    """One step of both objectives on the device and on the CPU: loss, gradient norm and parameters."""
+    """One step of both objectives on the device and on the CPU: loss, gradient norm, and what it adds to parameters."""
     networks, params, knowledge, batch = _world()
+    start = jax.device_get(params)
     positives = jnp.full((B, 1), -1, jnp.int32)
     told = {}
     for name, objective in {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}.items():
         recipe = training.Recipe(networks, objective, optax.sgd(1.0), K, 32)
         state = training.init(recipe, params, jax.random.key(0))
         here, there = _both(partial(training.train_step, recipe), state, knowledge, batch, positives)
-        moved = [
-            _apart(a, b) for a, b in zip(*(jax.tree.leaves(each[0].params) for each in (here, there)), strict=True)
-        ]
+        moved = [jax.tree.map(np.subtract, each[0].params, start) for each in (here, there)]
         told[name] = {
             "loss": _apart(here[1].loss, there[1].loss),
             "grad_norm": _apart(here[1].grad_norm, there[1].grad_norm),
-            "parameters": max(moved),
+            "update": _relative(*map(_flat, moved)),
         }
     return told
 
@@ -222,6 +221,10 @@ def _apart(found: Any, wanted: Any) -> float:
     if not np.array_equal(there, np.isfinite(found)):
         return float("nan")
     return float(np.abs(found - wanted)[there].max() / max(np.abs(wanted[there]).max(), 1e-30))
+
+
+def _flat(tree: PyTree) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def _relative(found: Any, wanted: Any) -> float:

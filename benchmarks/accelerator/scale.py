@@ -19,6 +19,7 @@ class Scale:
     matrix: int  # rows and columns of the matrix product that gives the rate
     copied: int  # bytes of the copy that gives the rate
     rounds: int  # timed repetitions
+    stretch: int  # training steps of one repetition: a run waits for none of them
     checked: int  # N of the search that is compared with the host's
     variants: int  # of the step and of each decoder, at most
 
@@ -33,6 +34,7 @@ FULL = Scale(
     matrix=8_192,
     copied=2**32,
     rounds=10,
+    stretch=5,
     checked=200_000,
     variants=9,
 )
@@ -46,6 +48,7 @@ TINY = Scale(
     matrix=64,
     copied=2**16,
     rounds=2,
+    stretch=2,
     checked=500,
     variants=1,
 )

@@ -96,7 +96,10 @@ def stepped(
         said.append(metrics.loss)
         return metrics.loss
 
-    times = device.timed(take, scale.rounds)
+    def stretch() -> Any:
+        return [take() for _ in range(scale.stretch)]
+
+    times = [seconds / scale.stretch for seconds in device.timed(stretch, scale.rounds)]
     told = spread(times) | memory | {"compile": took, "peak": device.peak(), "times": times}
     told["questions/s"] = scale.train.questions / told["median"]
     told["losses"] = [float(loss) for loss in said]

@@ -42,13 +42,17 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(rag.parameters(), CLIP)
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(loss.detach())
 
-    for _ in range(3):
-        take()
-    times = seconds(take, scale.rounds)
+    def stretch() -> None:
+        for _ in range(scale.stretch):
+            take()
+        losses[-1].item()  # waits
+
+    stretch()
+    times = [each / scale.stretch for each in seconds(stretch, scale.rounds)]
     tokens = scale.train.target - 1
-    record(**spread(times), times=times, losses=[loss / tokens for loss in losses])
+    record(**spread(times), times=times, losses=[loss.item() / tokens for loss in losses])
     record(**{"questions/s": scale.train.questions / spread(times)["median"], "peak": peak()})
 
 
