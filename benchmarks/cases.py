@@ -1,4 +1,4 @@
-"""What is decoded, and the conversation between a benchmark and the two processes that it compares."""
+"""What is decoded, and the conversation between a benchmark and the processes that it compares."""
 
 import json
 import os
@@ -14,6 +14,10 @@ from typing import Any
 import numpy as np
 
 from rag_jax.errors import InputError
+
+# BART's, but for the start, which it has in common with the end: random weights would repeat it, and end at once.
+END, PAD, START = 2, 1, 0
+TOWER, GENERATOR = "question_encoder", "generator"  # the folders of the two networks
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -65,7 +69,7 @@ class Case:
         }
 
     def flops(self, sizes: Sizes) -> float:
-        """The multiplications and additions that decoding needs at least, RAG-Token's: the floor of its time.
+        """The multiplications and additions that RAG-Token and fast decoding need at least: the floor of their time.
 
         Every input passes the encoder once, and every token of every beam the decoder; the beams part after the first.
         """
@@ -93,7 +97,11 @@ class Side:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         # Ctrl-C of a terminal is for the benchmark alone, which ends its sides with itself.
         self._process = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True, **pipes)
-        self._answer()
+        try:
+            self._answer()
+        except RuntimeError:
+            self.end()
+            raise
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """What the other process's `serve` makes of a request."""
@@ -120,10 +128,20 @@ class Side:
         return json.loads(line)
 
 
+def is_installed(module: str) -> bool:
+    """Whether what is compared with can be imported."""
+    return find_spec(module) is not None
+
+
 def opponent(module: str) -> None:
     """Raise `InputError` where what is compared with is not installed."""
-    if find_spec(module) is None:
+    if not is_installed(module):
         raise InputError(f"{module}: the opponent is not installed; run pip install {module}")
+
+
+def threads() -> int:
+    """Threads of every side: as many as XLA takes, the cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
 
 
 def serve(work: Callable[[dict, dict[str, np.ndarray]], Any], probe: Callable[[], float] | None = None) -> None:

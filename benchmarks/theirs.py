@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    BartConfig,
     BartForConditionalGeneration,
-    DPRConfig,
     DPRQuestionEncoder,
     RagConfig,
     RagSequenceForGeneration,
@@ -17,19 +15,22 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from benchmarks.cases import Case, Sizes, serve
+from benchmarks.cases import END, GENERATOR, PAD, START, TOWER, Case, serve, threads
 
-END, START, PAD = 2, 2, 1  # BART's; decoding starts from the end token
+MODELS = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
+DECODERS = {"token": "token", "thorough": "sequence"}  # there is no fast decoding
 
 
-def main(sizes: Sizes, folder: Path) -> None:
-    """Make the random weights that both sides use, then decode what is asked for."""
-    made = parts(sizes, folder)
-    models: Any = {"token": RagTokenForGeneration(**made), "thorough": RagSequenceForGeneration(**made)}
+def main(folder: Path) -> None:
+    """Load the weights, then decode what is asked for."""
+    torch.set_num_threads(threads())
+    shared = _parts(folder)
+    models: Any = {decoder: MODELS[model](**shared) for decoder, model in DECODERS.items()}
 
-    def decode(request: dict, inputs: dict[str, np.ndarray]) -> list[list[int]]:
+    def decode(request: dict, inputs: dict[str, np.ndarray]) -> dict[str, list]:
         case = Case(**request["case"])
-        return generated(models[case.decoder], {name: torch.from_numpy(array) for name, array in inputs.items()}, case)
+        given = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        return {"tokens": generated(models[case.decoder], given, case)}
 
     serve(decode)
 
@@ -55,33 +56,19 @@ def generated(rag: Any, given: dict[str, torch.Tensor], case: Case) -> list[list
     return [_until_end(row) for row in tokens[:, 1:].tolist()]
 
 
-def parts(sizes: Sizes, folder: Path) -> dict[str, Any]:
-    """The arguments of transformers' RAG, in evaluation mode; the same weights for the other side in a folder."""
+def load(model: str, folder: Path) -> Any:
+    """RAG-Token or RAG-Sequence with the weights in a folder, in evaluation mode, on the CPU."""
+    return MODELS[model](**_parts(folder))
+
+
+def _parts(folder: Path) -> dict[str, Any]:
+    """The arguments of transformers' RAG."""
     set_verbosity_error()
-    torch.manual_seed(0)
     disable_progress_bar()
-    tower, generator = DPRQuestionEncoder(_tower(sizes)), BartForConditionalGeneration(_generator(sizes))
-    tower.save_pretrained(folder / "question_encoder")
-    generator.save_pretrained(folder / "generator")
+    tower = DPRQuestionEncoder.from_pretrained(folder / TOWER).eval()
+    generator = BartForConditionalGeneration.from_pretrained(folder / GENERATOR).eval()
     config = RagConfig(question_encoder=tower.config.to_dict(), generator=generator.config.to_dict())
-    return {"config": config, "question_encoder": tower.eval(), "generator": generator.eval()}
-
-
-def _tower(sizes: Sizes) -> DPRConfig:
-    return DPRConfig(
-        hidden_size=sizes.tower_width,
-        num_hidden_layers=sizes.tower_layers,
-        num_attention_heads=sizes.tower_width // 64,
-        intermediate_size=4 * sizes.tower_width,
-    )
-
-
-def _generator(sizes: Sizes) -> BartConfig:
-    halves = {"layers": sizes.layers, "attention_heads": sizes.width // 64, "ffn_dim": 4 * sizes.width}
-    both: dict[str, Any] = {
-        f"{half}_{name}": value for half in ("encoder", "decoder") for name, value in halves.items()
-    }
-    return BartConfig(d_model=sizes.width, forced_eos_token_id=None, **both)
+    return {"config": config, "question_encoder": tower, "generator": generator}
 
 
 def _until_end(row: list[int]) -> list[int]:
@@ -90,4 +77,4 @@ def _until_end(row: list[int]) -> list[int]:
 
 
 if __name__ == "__main__":
-    main(Sizes.parse(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

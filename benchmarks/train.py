@@ -7,7 +7,6 @@ have large pages. The first step of a turn is not timed: it compiles, or pays fo
 
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import weights
 from benchmarks.cases import SIZES, Side, Sizes, opponent
 from benchmarks.decode import machine
 from benchmarks.train_cases import LENGTHS, Arrays, Shapes, fixed, real
@@ -80,13 +80,13 @@ def measure(
     """Every batch once on each side, some of them in turn; `lengths` are what this library may pack inputs to."""
     docs = len(batches[0]["passages"]) // len(batches[0]["question"])
     with (
-        tempfile.TemporaryDirectory() as folder,
-        Side("train_theirs", sizes, folder, model, docs, **LARGE_PAGES) as theirs,  # makes the weights
+        weights.saved(sizes) as folder,
+        Side("train_theirs", folder, model, docs, **LARGE_PAGES) as theirs,
         Side("train_ours", sizes, folder, model, docs, *lengths, **LARGE_PAGES) as ours,
     ):
         sides = {"ours": ours, "theirs": theirs}
         told: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-        inputs = [Path(folder) / f"{number}.npz" for number in range(len(batches))]
+        inputs = [folder / f"{number}.npz" for number in range(len(batches))]
         for path, batch in zip(inputs, batches, strict=True):
             np.savez(path, **batch)  # pyright: ignore[reportArgumentType]
         for first in range(0, len(batches), TURN):

@@ -5,22 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import RagSequenceForGeneration, RagTokenForGeneration
 
-from benchmarks.cases import Sizes, serve
-from benchmarks.theirs import parts
+from benchmarks.cases import serve, threads
+from benchmarks.theirs import load
 from benchmarks.train_cases import CLIP, DECAY, RATE, Arrays
 
-MODELS = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 
-
-def main(sizes: Sizes, folder: Path, model: str, docs: int) -> None:
-    """Make the random weights that both sides start from, then take the steps that are asked for.
+def main(folder: Path, model: str, docs: int) -> None:
+    """Load the weights that both sides start from, then take the steps that are asked for.
 
     In evaluation mode: without dropout, so that both sides compute the same.
     """
-    torch.set_num_threads(2)
-    rag: Any = MODELS[model](**parts(sizes, folder))
+    torch.set_num_threads(threads())
+    rag = load(model, folder)
     optimizer = torch.optim.AdamW(groups(rag), lr=RATE)
 
     def take(request: dict, inputs: Arrays) -> float:
@@ -64,4 +61,4 @@ def groups(rag: torch.nn.Module) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main(Sizes.parse(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -30,7 +30,7 @@ USAGE = """usage: rag-jax COMMAND [OPTIONS]
   answer            answer questions with a trained model, and show the passages
   convert           a workdir to a checkpoint of transformers' RAG, or back
   plan              what an index of any size takes on which devices
-  benchmark NAME    decode, encode, train, search: timed beside transformers and FAISS; retrieval, store: measured
+  benchmark NAME    decode, encode, train, search: timed beside other libraries; retrieval, store: measured
 
 rag-jax COMMAND --help lists the options."""
 

@@ -3,12 +3,13 @@
 import json
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.decode import SIDES
+from benchmarks.decode_sides import OURS, SIDES
 from rag_jax.cli import main
 from rag_jax.commands.benchmark import BENCHMARKS
 from rag_jax.run.config import Config
@@ -30,16 +31,39 @@ def benchmark(capsys, monkeypatch, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
-def test_decoders_write_the_same_tokens_on_both_sides(benchmark, tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="the opponent")
+def test_decoders_write_the_same_tokens_on_every_side(benchmark, tmp_path: Path) -> None:
     path = tmp_path / "told.json"
     printed = benchmark("decode", "--size", "tiny", "--rounds", 1, "--json", path)
-    told = {each["case"]["decoder"]: each for each in json.loads(path.read_text())["results"]}
-    assert list(told) == ["token", "thorough", "fast"]
-    assert all(told[decoder]["same tokens"] for decoder in ("token", "thorough"))
-    assert all(len(told["token"][side]["warm"]) == 1 for side in SIDES)
-    assert "theirs" not in told["fast"]
-    assert printed.count("yes") == 2
+    results = json.loads(path.read_text())["results"]
+    told = {(each["case"]["decoder"], each["case"]["beams"]): each["sides"] for each in results}
+    assert list(told) == [("token", 2), ("thorough", 2), ("fast", 2), ("fast", 1)]
+    assert all(list(sides) == list(SIDES) for sides in told.values())
+    assert all(len(sides[OURS]["warm"]) == 1 for sides in told.values())
+    for (decoder, _), sides in told.items():
+        for name, figures in sides.items():
+            kind = SIDES[name]
+            if find_spec(kind.needs or "jax") is None:
+                assert figures == {"missing": f"not installed: pip install {kind.needs}"}
+            elif decoder in kind.cannot:
+                assert figures == {"missing": kind.cannot[decoder]}
+            elif "int8" not in name:
+                assert figures["same answers"] == figures["questions"] == 2
+                assert figures.get("log p apart", 0.0) < 1e-3
+    assert printed.count("cannot mix passages within a step") == (2 if find_spec("ctranslate2") else 0)
+
+
+def test_a_side_that_is_not_installed_or_fails_leaves_its_reason(benchmark, monkeypatch, tmp_path: Path) -> None:
+    failing = SIDES["ctranslate2 float32"]._replace(arguments=("int9",), needs="jax")
+    monkeypatch.setitem(SIDES, "ctranslate2 float32", failing)
+    monkeypatch.setitem(SIDES, "ctranslate2 int8", SIDES["ctranslate2 int8"]._replace(needs="no_such_module"))
+    path = tmp_path / "told.json"
+    sizes = ("--size", "tiny", "--rounds", 1)
+    benchmark("decode", *sizes, "--opponents", "ctranslate2", "--json", path)
+    for each in json.loads(path.read_text())["results"]:
+        ours, fails, absent = each["sides"].values()
+        assert ours["median"] > 0
+        assert fails == {"missing": "failed: ct2 ended with 1"}
+        assert absent == {"missing": "not installed: pip install no_such_module"}
 
 
 def test_vectors_are_the_same_on_both_sides(benchmark, towns: Config, tmp_path: Path) -> None:
@@ -48,8 +72,11 @@ def test_vectors_are_the_same_on_both_sides(benchmark, towns: Config, tmp_path: 
     sizes = ("--count", 8, "--rounds", 1, "--batches", 3, "--max-length", 16)
     benchmark("encode", towns.data.passages, "--tower", towns.retriever.tower, *sizes, "--json", path)
     results = json.loads(path.read_text())["results"]
-    assert list(results) == ["rag_jax", "torch 32", "torch sorted 3"]
-    assert all(told["difference"] < 1e-5 and len(told["warm"]) == 1 for told in results.values())
+    names = ["rag_jax", "torch 32", "torch sorted 3"]
+    names += ["ctranslate2 float32 3", "ctranslate2 int8 3"] if find_spec("ctranslate2") else []
+    assert list(results) == names
+    assert all(len(told["warm"]) == 1 for told in results.values())
+    assert all(told["difference"] < (0.5 if "int8" in name else 1e-5) for name, told in results.items())
 
 
 def test_the_exact_search_finds_what_faiss_does(benchmark) -> None:
@@ -99,7 +126,7 @@ def test_what_cannot_be_measured_is_one_line(name: str, arguments: list[Any], to
     assert complained.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["decode", "train", "encode"])
+@pytest.mark.parametrize("name", ["train", "encode"])
 def test_an_opponent_that_is_not_installed_is_named(name: str, benchmark, towns: Config, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(SystemExit) as stopped:

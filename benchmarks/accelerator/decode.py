@@ -62,7 +62,7 @@ def decoded(answer: Any, held: RagParams, given: dict[str, jax.Array], scale: Sc
         return {"error": reason(error)}
     told = spread(times) | memory | {"compile": took, "peak": device.peak()}
     told["questions/s"] = scale.decode.questions / told["median"]
-    tokens, mask = jax.device_get(program(held, *arrays))
+    tokens, mask, _ = jax.device_get(program(held, *arrays))
     told["answers"] = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
     return told | {"kernels": device.longest_kernels(partial(program, held, *arrays))}
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.accelerator.opponent import load
 from benchmarks.accelerator.part import Record, reason, run, seconds, spread
 from benchmarks.accelerator.scale import Scale
-from benchmarks.theirs import generated
+from benchmarks.theirs import generated, load
 
 
 def main(scale: Scale, weights: Path, record: Record) -> None:

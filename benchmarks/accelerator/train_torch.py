@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.accelerator.opponent import load
 from benchmarks.accelerator.part import Record, run, seconds, spread
 from benchmarks.accelerator.scale import Scale
+from benchmarks.theirs import load
 from benchmarks.train_cases import CLIP, RATE, fixed
 from benchmarks.train_theirs import groups
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from rag_jax.errors import InputError
 
 BENCHMARKS = {
-    "decode": "decoding, beside transformers",
-    "encode": "encoding of passages, beside transformers",
+    "decode": "decoding, beside transformers and CTranslate2",
+    "encode": "encoding of passages, beside transformers and CTranslate2",
     "train": "training steps, beside transformers",
     "search": "exact search, beside FAISS",
     "retrieval": "recall and time of each engine of a knowledge store",
