@@ -137,3 +137,15 @@ def test_a_union_is_scored_as_rag_sequence_is_defined() -> None:
     answer, log_prob = union.best(prior, scores)
     assert answer == (4, 2)
     assert math.exp(log_prob) == pytest.approx(0.5 * 0.3 + (0.3 + 0.2) * 0.25)
+
+
+def test_what_is_converted_to_int8_is_left_as_it_was(tmp_path: Path) -> None:
+    pytest.importorskip("ctranslate2", reason="the opponent")
+    from benchmarks.ct2_models import convert_bart
+
+    weights.save(SIZES, tmp_path)
+    stored = load_file(tmp_path / GENERATOR / "model.safetensors")
+    before = {name: tensor.copy() for name, tensor in stored.items()}
+    config = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 1}
+    convert_bart(stored, config, tmp_path / "int8", "int8")
+    assert all(np.array_equal(tensor, before[name]) for name, tensor in stored.items())
