@@ -88,14 +88,20 @@ def _select(ranking: Ranking, given: Int[Array, " B"], beams: Beams, following: 
 def _extensions(
     running: Hypotheses, following: Next, count: int, rules: tuple[Rule, ...]
 ) -> tuple[Hypotheses, Int[Array, "B C"]]:
-    """The `count` best of all extensions by one token, best first, and which hypothesis each extends."""
-    batch, _, vocabulary = following.log_probs.shape
+    """The `count` best of all extensions by one token, best first, and which hypothesis each extends.
+
+    The best of each hypothesis are chosen first. Over hypotheses and tokens as one axis, XLA does not vectorise what
+    the log-probabilities are made of: a mixture of passages then takes a CPU half as long as the vocabulary's product.
+    """
+    batch, width, vocabulary = following.log_probs.shape
     total = running.scores[:, :, None] + apply(rules, running.tokens, following.log_probs)
-    total = total.reshape(batch, -1)
-    total = jnp.pad(total, ((0, 0), (0, max(0, count - total.shape[1]))), constant_values=-jnp.inf)
-    scores, where = jax.lax.top_k(total, count)
-    origin = jnp.minimum(where // vocabulary, running.scores.shape[1] - 1)
-    return append(running, following, origin, where % vocabulary, scores), origin
+    each = min(count, vocabulary)
+    scores, token = (best.reshape(batch, -1) for best in jax.lax.top_k(total, each))
+    missing = max(0, count - width * each)
+    scores, where = jax.lax.top_k(jnp.pad(scores, ((0, 0), (0, missing)), constant_values=-jnp.inf), count)
+    where = jnp.minimum(where, width * each - 1)
+    origin, token = where // each, jnp.take_along_axis(token, where, axis=1)
+    return append(running, following, origin, token, scores), origin
 
 
 def _best(hypotheses: Hypotheses, count: int) -> tuple[Hypotheses, Int[Array, "B C"]]:
