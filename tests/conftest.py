@@ -3,7 +3,9 @@
 The annotations are checked by beartype here only; in use they cost nothing.
 """
 
+import json
 import os
+import shutil
 
 import xla_flags
 
@@ -17,17 +19,22 @@ from pathlib import Path
 
 import jax
 import pytest
+from filelock import FileLock
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # the suite compiles far longer than it computes
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+settings.register_profile("many", max_examples=500)  # for `make proof`
 
 with install_import_hook(["rag_jax.core", "rag_jax.models", "rag_jax.types"], "beartype.beartype"):
     import rag_jax
     import rag_jax.models.bart
-    import rag_jax.models.bert  # noqa: F401
+    import rag_jax.models.bert
 
 
 @pytest.fixture
@@ -36,17 +43,31 @@ def key() -> jax.Array:
 
 
 @pytest.fixture(scope="session")
-def towns(tmp_path_factory: pytest.TempPathFactory):
-    """The config of a run in the small world of `world.py`."""
-    import world
-
-    return world.write(tmp_path_factory.mktemp("world"))
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def trained(towns):
-    """That run, trained: (model, results, workdir)."""
+def towns(shared: Path):
+    """The config of a run in the small world of `world.py`, which is written once for all processes."""
+    import world
+
+    with FileLock(shared / "world.lock"):
+        if not (shared / "world").exists():
+            world.write(shared / "world")
+    return world.config(shared / "world")
+
+
+@pytest.fixture(scope="session")
+def trained(towns, shared: Path, tmp_path_factory: pytest.TempPathFactory):
+    """That run, trained once for all processes, in a copy of this one's own: (model, results, workdir)."""
     import train
 
-    workdir: Path = towns.data.train.parent / "run"
-    return *train.run(towns, workdir), workdir
+    workdir, own = shared / "trained", tmp_path_factory.mktemp("trained") / "run"
+    with FileLock(shared / "trained.lock"):
+        if not (workdir / "results.json").exists():
+            train.run(towns, workdir)
+    shutil.copytree(workdir, own)
+    return rag_jax.RAG.from_workdir(own), json.loads((own / "results.json").read_text()), own

@@ -211,6 +211,22 @@ def test_more_steps_go_on_by_their_own_schedule(half: tuple[Config, Path], capsy
         assert told == pytest.approx(peak * expected, rel=1e-5)
 
 
+def test_a_broken_checkpoint_is_named_and_the_one_before_serves(
+    whole: tuple[Config, RAG, Path], half: tuple[Config, Path], capsys: pytest.CaptureFixture
+) -> None:
+    config, moved = half
+    newest = moved / "run" / "checkpoints" / "8"
+    shutil.copytree(whole[2] / "run" / "checkpoints" / "8", newest)
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    assert RAG.from_workdir(moved / "run").answer(["what colour is Norburg"])
+    assert "checkpoints/8: cannot be restored (" in capsys.readouterr().err
+    again = train.fit(config, moved / "run")
+    assert "; going on from step 4" in capsys.readouterr().err
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole[1].params)
+
+
 def test_fewer_steps_are_another_run(half: tuple[Config, Path]) -> None:
     config, moved = half
     before = tree(moved)

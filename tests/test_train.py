@@ -27,25 +27,33 @@ def test_it_answers_about_towns_it_never_saw(trained) -> None:
     assert results["recall@1"] > results["recall@1_frozen"]
 
 
-def test_without_passages_it_can_only_guess(towns: Config, tmp_path: Path) -> None:
-    closed = dataclasses.replace(towns, data=dataclasses.replace(towns.data, passages=None, train=towns.data.train))
-    shutil.copy(towns.data.train.parent / "run" / "tokenizer.json", tmp_path / "tokenizer.json")
+@pytest.mark.parametrize("steps", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_without_passages_it_can_only_guess(trained, towns: Config, tmp_path: Path, steps: int) -> None:
+    closed = dataclasses.replace(towns, data=dataclasses.replace(towns.data, passages=None), steps=steps)
+    shutil.copy(trained[2] / "tokenizer.json", tmp_path / "tokenizer.json")
     _, results = train.run(closed, tmp_path)
     assert results["exact_match"] <= 0.5
     assert results["index"] == "none (closed book)"
 
 
+def test_rag_sequence_goes_on_from_what_rag_token_has_learnt(trained, towns: Config, tmp_path: Path) -> None:
+    changed = dataclasses.replace(towns, model="sequence", start_from=trained[2], steps=10)
+    assert_answers(*train.run(changed, tmp_path))
+
+
+@pytest.mark.slow
 def test_rag_sequence_learns_too(towns: Config, tmp_path: Path) -> None:
-    rag, results = train.run(dataclasses.replace(towns, model="sequence"), tmp_path)
+    assert_answers(*train.run(dataclasses.replace(towns, model="sequence"), tmp_path))
+
+
+def assert_answers(rag: RAG, results: dict) -> None:
     assert results["exact_match"] >= 0.9
     answer = rag.answer(["what colour is Norburg"])[0]
     assert sum(passage.posterior for passage in answer.passages) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_generator_learns_to_read_before_anything_is_retrieved(towns: Config, tmp_path: Path) -> None:
-    gold = dataclasses.replace(
-        towns, retriever=dataclasses.replace(towns.retriever, mode="gold", num_docs=1), steps=100
-    )
+    gold = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, mode="gold", num_docs=1), steps=20)
     reader = train.fit(gold, tmp_path / "reader")
     jax.tree.map(np.testing.assert_array_equal, reader.params.question_tower, reader.parts.first.question_tower)
     rag = train.fit(dataclasses.replace(towns, start_from=tmp_path / "reader", steps=1), tmp_path / "run")
@@ -100,6 +108,7 @@ def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None
     assert {"num_docs", "decoder", "index", "recall@1_bm25", "train_seconds"} <= results.keys()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, towns: Config, tmp_path: Path, monkeypatch) -> None:
     whole, results, _ = trained
     real = train.feed
@@ -129,7 +138,7 @@ def test_a_finished_run_is_not_trained_again(trained, towns: Config) -> None:
 
 def test_the_step_is_compiled_once(towns: Config, tmp_path: Path, caplog) -> None:
     with jax.log_compiles(), caplog.at_level("WARNING"):
-        train.run(dataclasses.replace(towns, steps=12, log_every=1), tmp_path)
+        train.fit(dataclasses.replace(towns, steps=8, log_every=1), tmp_path)
     compiled = [
         record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling jit(train_step)")
     ]
@@ -198,22 +207,6 @@ def test_a_retriever_that_cannot_be_is_named(towns: Config, tmp_path: Path, chan
     config = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, **changed))
     with pytest.raises(InputError, match=told):
         train.run(config, tmp_path / "run")
-
-
-def test_a_broken_checkpoint_is_named_and_the_one_before_serves(
-    trained, towns: Config, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    whole, _, workdir = trained
-    shutil.copytree(workdir, tmp_path / "run")
-    newest = tmp_path / "run" / "checkpoints" / "200"
-    for path in newest.rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
-    assert RAG.from_workdir(tmp_path / "run").answer(["what colour is Norburg"])
-    assert "checkpoints/200: cannot be restored (" in capsys.readouterr().err
-    again, _ = train.run(towns, tmp_path / "run")
-    assert "; going on from step 100" in capsys.readouterr().err
-    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess:

@@ -58,12 +58,18 @@ UNSEEN = 32  # towns that no training question asks about
 
 def write(folder: Path) -> Config:
     """Write corpus, questions and a random tower into a folder; the config of a run on them."""
+    folder.mkdir(exist_ok=True)
     colours = np.random.default_rng(0).choice(COLOURS, len(TOWNS))
     facts = list(zip(np.random.default_rng(1).permutation(TOWNS).tolist(), colours.tolist(), strict=True))
     write_jsonl(folder / "passages.jsonl", ({"id": t, "title": t, "text": f"{t} is painted {c} ."} for t, c in facts))
     write_jsonl(folder / "train.jsonl", (question(*fact) for fact in facts[UNSEEN:]))
     write_jsonl(folder / "test.jsonl", (question(*fact) for fact in facts[:UNSEEN]))
     write_tower(folder / "tower")
+    return config(folder)
+
+
+def config(folder: Path) -> Config:
+    """The config of a run on what `write` has written."""
     return Config(
         data=Data(folder / "passages.jsonl", folder / "train.jsonl", folder / "test.jsonl"),
         retriever=Retriever(
@@ -77,6 +83,8 @@ def write(folder: Path) -> Config:
         generator=Generator(
             vocabulary=360,
             width=32,
+            encoder_layers=1,
+            decoder_layers=1,
             heads=2,
             ffn_width=64,
             dropout=0.0,
