@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import beams
+import hypotheses
 import naive
 import tables
 from beams import Options, assert_same, close, found, rounds
@@ -14,7 +15,7 @@ from rag_jax.core import beam, rules
 from rag_jax.core.search import Limits
 from tables import CAT, DOG, END
 
-cases = settings(max_examples=20, deadline=None)
+cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 B, V, T = 4, 4, 5
 LIMITS = Limits((), END, T)

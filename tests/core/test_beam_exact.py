@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 import naive
 import tables
 from beams import Options, close, found, search
@@ -14,7 +15,7 @@ from rag_jax.core import rules
 from rag_jax.core.search import Limits
 from tables import END
 
-cases = settings(max_examples=20, deadline=None)
+cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 B, V, T = 4, 3, 4
 LIMITS = Limits((), END, T)

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 from rag_jax.core.collapse import collapse
 
 monitor = jax.jit(collapse)
@@ -25,7 +26,7 @@ def batch(seed: int, questions: int = 4, k: int = 3, passages: int = 6):
     return ids, distribution(), distribution()
 
 
-@settings(max_examples=30, deadline=None)
+@hypotheses.costly
 @given(st.integers(0, 10_000))
 def test_the_figures_are_those_of_a_naive_count(seed: int) -> None:
     ids, prior, posterior = batch(seed)

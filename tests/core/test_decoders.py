@@ -8,14 +8,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import answering
+import hypotheses
 import readers
 from answering import DECODERS, Beam, assert_judged, close, decode, found
 from rag_jax.core.decoding import Decoded
 from rag_jax.types import Tokens
 from readers import BARTS, CAT, CHAINS, DOG, END, HISTORIES, B, K, Read, World, chain, of_chains
 
-cases = settings(max_examples=25, deadline=None)
-fixed = settings(cases, derandomize=True)  # choices are compared, and rounding may decide a near-tie
+cases = hypotheses.costly
+# Choices are compared, and rounding may decide a near-tie.
+fixed = settings(cases, derandomize=True, max_examples=min(25, cases.max_examples))
 seeds = st.integers(0, 2**32 - 1)
 decoders = pytest.mark.parametrize("decoder", list(DECODERS))
 BEAM = Beam(3)
@@ -82,7 +84,13 @@ def test_wider_inputs_and_what_stands_behind_their_ends_change_nothing():
 
 
 @pytest.mark.parametrize(
-    ("decoder", "chunk"), [*(("token", chunk) for chunk in (1, 2, 3, 50)), ("thorough", 2), ("fast", 2)]
+    ("decoder", "chunk"),
+    [
+        ("token", 3),
+        ("thorough", 2),
+        ("fast", 2),
+        *(pytest.param("token", chunk, marks=pytest.mark.slow) for chunk in (1, 2, 50)),
+    ],
 )
 @cases
 @drawn(seed=seeds)

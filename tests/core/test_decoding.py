@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import answering
+import hypotheses
 import naive
 import readers
 from answering import Beam, assert_best, assert_judged, close, decode, every_answer, found, judged, said
@@ -20,8 +21,9 @@ from rag_jax.core.tree import Reader
 from rag_jax.types import Generator, Tokens
 from readers import BARTS, CAT, CHAINS, COW, DOG, END, HISTORIES, SEEDS, B, Read, World, chain, of_chains, question
 
-cases = settings(max_examples=25, deadline=None)
-fixed = settings(cases, derandomize=True)  # choices are compared, and rounding may decide a near-tie
+cases = hypotheses.costly
+# Choices are compared, and rounding may decide a near-tie.
+fixed = settings(cases, derandomize=True, max_examples=min(25, cases.max_examples))
 seeds = st.integers(0, 2**32 - 1)
 networks = pytest.mark.parametrize("seed", SEEDS)
 
@@ -88,7 +90,7 @@ def test_a_wide_beam_finds_the_likeliest_of_all_answers(world):
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
-@settings(max_examples=10, deadline=None)
+@hypotheses.costly
 @drawn(seed=seeds)
 def test_answers_are_ranked_by_the_likelihood_of_what_was_found_over_a_power_of_its_length(penalty, seed):
     seen, given = HISTORIES.read(seed), answering.prefixes(seed, HISTORIES, 2)

@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 import naive
 from rag_jax.core import likelihood
 
 SHAPES = [(2, 3, 4, 5), (3, 2, 3, 7)]  # B, K, T, V
-cases = settings(max_examples=25, deadline=None)
+cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.sampled_from(SHAPES)
 problems = st.builds(naive.problem, seeds, shapes)

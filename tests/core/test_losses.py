@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 import naive
 from rag_jax.core import likelihood, losses
 
-cases = settings(max_examples=25, deadline=None)
+cases = hypotheses.costly
 SHAPE = (3, 3, 4, 5)
 problems = st.builds(naive.problem, st.integers(0, 2**32 - 1), st.just(SHAPE))
 close = partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-5)
@@ -48,14 +49,14 @@ def paper(problem: naive.Problem):
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHING)
-@settings(max_examples=10, deadline=None)
+@hypotheses.costly
 @given(problem=problems)
 def test_token_loss_is_the_documented_formula(smoothing, problem):
     close(loss("token", smoothing, problem), naive.rag_token_loss(*paper(problem), smoothing))
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHING)
-@settings(max_examples=10, deadline=None)
+@hypotheses.costly
 @given(problem=problems)
 def test_sequence_loss_is_the_documented_formula(smoothing, problem):
     close(loss("sequence", smoothing, problem), naive.rag_sequence_loss(*paper(problem), smoothing))
@@ -70,7 +71,7 @@ def test_without_smoothing_the_losses_are_negative_log_likelihoods(problem):
 
 @pytest.mark.parametrize("smoothing", SMOOTHING)
 @pytest.mark.parametrize("model", MODELS)
-@settings(max_examples=10, deadline=None)
+@hypotheses.costly
 @given(problem=problems)
 def test_the_prior_counts_once_so_identical_passages_make_it_irrelevant(model, smoothing, problem):
     """A prior counted V times, once for each smoothed word, would not sum to one over the passages."""
@@ -81,7 +82,7 @@ def test_the_prior_counts_once_so_identical_passages_make_it_irrelevant(model, s
 
 @pytest.mark.parametrize("smoothing", SMOOTHING)
 @pytest.mark.parametrize("model", MODELS)
-@settings(max_examples=10, deadline=None)
+@hypotheses.costly
 @given(problem=problems)
 def test_missing_passages_have_exactly_no_gradient(model, smoothing, problem):
     scores, logits = gradients(model, smoothing, problem)
@@ -93,7 +94,7 @@ def test_missing_passages_have_exactly_no_gradient(model, smoothing, problem):
 
 @pytest.mark.parametrize("smoothing", SMOOTHING)
 @pytest.mark.parametrize("model", MODELS)
-@settings(max_examples=10, deadline=None)
+@hypotheses.costly
 @given(problem=problems)
 def test_a_question_without_any_passage_teaches_nothing_and_leaves_the_others_alone(model, smoothing, problem):
     valid = problem.valid.copy()
@@ -109,7 +110,7 @@ def test_a_question_without_any_passage_teaches_nothing_and_leaves_the_others_al
 
 @pytest.mark.parametrize("smoothing", SMOOTHING)
 @pytest.mark.parametrize("model", MODELS)
-@settings(max_examples=10, deadline=None)
+@hypotheses.costly
 @given(problem=problems, seed=st.integers(0, 2**32 - 1))
 def test_padded_targets_change_neither_value_nor_gradient(model, smoothing, problem, seed):
     other = naive.problem(seed, SHAPE)

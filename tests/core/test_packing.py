@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 from rag_jax.core import packing
 from rag_jax.types import Packed, Tokens
 
@@ -26,7 +27,7 @@ def naive(rows: np.ndarray, lengths: list[int], lines: int, size: int) -> np.nda
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@hypotheses.costly
 @given(st.integers(1, 3), st.integers(1, 3), st.data())
 def test_rows_go_into_lines_and_back(lines: int, each: int, data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.integers(0, S), min_size=lines * each, max_size=lines * each))

@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 import naive
 from rag_jax.core import reading
 from rag_jax.types import Generator, Tokens
 
-cases = settings(max_examples=25, deadline=None)
+cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 _assemble = jax.jit(reading.assemble, static_argnums=2)
 B, K, P, L = 2, 3, 7, 4

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 import naive
 from rag_jax.core import retrieval
 from rag_jax.types import Found, Knowledge, Tokens
 
-cases = settings(max_examples=25, deadline=None)
+cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -50,7 +51,7 @@ def assert_same(found, queries, vectors, k):
 
 
 @pytest.mark.parametrize(("batch", "count", "k", "block"), SIZES)
-@settings(max_examples=8, deadline=None)
+@hypotheses.costly
 @given(seed=seeds)
 def test_the_search_is_sorting_with_ties_to_the_smallest_id(batch, count, k, block, seed):
     draw = np.random.default_rng(seed)
@@ -229,7 +230,7 @@ masked = jax.jit(retrieval.exact_top_k, static_argnums=2, static_argnames="block
 
 
 @pytest.mark.parametrize(("count", "k", "block"), [(640, 3, 320), (301, 2, 300), (9, 7, 4)])
-@settings(max_examples=8, deadline=None)
+@hypotheses.costly
 @given(seed=seeds)
 def test_dead_and_excluded_rows_are_as_if_they_were_not_there(count, k, block, seed):
     draw = np.random.default_rng(seed)

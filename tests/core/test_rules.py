@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 import naive
 from rag_jax.core import rules, search
 from rag_jax.types import Tokens
 
 torch = pytest.importorskip("torch", reason="the oracle")
 theirs = pytest.importorskip("transformers.generation.logits_process", reason="the oracle")
-cases = settings(max_examples=40, deadline=None)
+cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 B, W, T, V = 4, 2, 8, 6
 END, START = 2, 6  # the decoder starts from a token that is no word

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 import naive
 import tables
 from rag_jax.core import rules, sampling
@@ -18,7 +19,7 @@ from rag_jax.core.search import Hypotheses, Limits, Rule
 from rag_jax.types import Tokens
 from tables import CAT, DOG, END
 
-cases = settings(max_examples=20, deadline=None)
+cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 B, V, T, W = 3, 4, 4, 6
 LIMITS = Limits((), END, T)

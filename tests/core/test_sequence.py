@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import answering
+import hypotheses
 import naive
 import readers
 from answering import Beam, assert_best, assert_judged, close, decode, every_answer, found, judged, said
@@ -23,8 +24,9 @@ from rag_jax.core.trie import Blocks
 from rag_jax.types import Generator, Tokens
 from readers import BARTS, CAT, CHAINS, COW, DOG, END, HISTORIES, SEEDS, B, K, Read, World, chain, of_chains, question
 
-cases = settings(max_examples=25, deadline=None)
-fixed = settings(cases, derandomize=True)  # choices are compared, and rounding may decide a near-tie
+cases = hypotheses.costly
+# Choices are compared, and rounding may decide a near-tie.
+fixed = settings(cases, derandomize=True, max_examples=min(25, cases.max_examples))
 seeds = st.integers(0, 2**32 - 1)
 networks = pytest.mark.parametrize("seed", SEEDS)
 methods = pytest.mark.parametrize("method", ["thorough", "fast"])

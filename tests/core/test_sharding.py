@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+import hypotheses
 from rag_jax.core import retrieval
 from rag_jax.core.sharding import sharded
 from rag_jax.core.vectors import quantise
@@ -19,7 +20,7 @@ from rag_jax.types import Knowledge, Tokens
 
 MESH = Mesh(np.asarray(jax.devices()[:2]), ("index",))
 INDEX = sharded(MESH, "index")
-cases = settings(max_examples=10, deadline=None)
+cases = hypotheses.costly
 
 
 def knowledge(seed: int, count: int, kind: str = "float32") -> Knowledge:

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 import naive
 from handmade import (
     CLIP,
@@ -126,7 +127,7 @@ golds = st.lists(st.integers(0, 8), max_size=3)
 found = st.lists(st.integers(0, 8), min_size=4, max_size=4, unique=True)
 
 
-@settings(max_examples=25, deadline=None)
+@hypotheses.costly
 @given(st.lists(st.tuples(golds, found, st.integers(0, 4)), min_size=3, max_size=3))
 def test_recall_is_the_share_of_answerable_questions_with_a_gold_passage(questions):
     positives = np.array([gold + [-1] * (3 - len(gold)) for gold, _, _ in questions], np.int32)
@@ -270,7 +271,15 @@ def test_an_update_that_is_not_finite_does_not_enter_the_parameters(optimizer, p
 
 
 @models
-@pytest.mark.parametrize(("lengths", "lines"), [((4,), 1), ((5, 6), 1), ((4, 5, 6, 7), 1), ((4, 5, 6, 7), B)])
+@pytest.mark.parametrize(
+    ("lengths", "lines"),
+    [
+        pytest.param((4,), 1, marks=pytest.mark.slow),
+        pytest.param((5, 6), 1, marks=pytest.mark.slow),
+        ((4, 5, 6, 7), 1),
+        ((4, 5, 6, 7), B),
+    ],
+)
 def test_packed_inputs_have_the_gradient_of_padded_ones(model, lengths, lines):
     packed = recipe(model)._replace(lengths=lengths, lines=lines)
     for seed in range(4):

@@ -5,9 +5,10 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 import readers
 from rag_jax.core import tree
 from rag_jax.core.search import Limits
@@ -15,11 +16,11 @@ from rag_jax.core.tree import Reader
 from rag_jax.types import Generator, Tokens
 from readers import BARTS, HISTORIES, SEEDS, Read, World
 
-cases = settings(max_examples=25, deadline=None)
+cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 R, W, G, STEPS = readers.B * readers.K, 3, 4, 3
-CHUNKS = [None, 1, 2, 3, 4, 50]
+CHUNKS = [None, 1, 3, 50, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (2, 4))]
 chunked = pytest.mark.parametrize("chunk", CHUNKS)
 
 

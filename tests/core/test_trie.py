@@ -5,9 +5,10 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 import readers
 from rag_jax.core import trie
 from rag_jax.core.search import Limits
@@ -16,7 +17,7 @@ from rag_jax.core.trie import Blocks
 from rag_jax.types import Generator, Tokens
 from readers import BARTS, HISTORIES, SEEDS, Read, World
 
-cases = settings(max_examples=25, deadline=None)
+cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 R, C, T, G = readers.B * readers.K, 7, 5, 3

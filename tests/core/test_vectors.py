@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 from rag_jax.core import retrieval, vectors
 
-cases = settings(max_examples=20, deadline=None)
+cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 search = jax.jit(retrieval.exact_top_k, static_argnums=2, static_argnames="block")
 quantise = jax.jit(vectors.quantise)

@@ -12,7 +12,7 @@ from rag_jax.data import ids as module
 from rag_jax.data.ids import UniqueIds
 from rag_jax.errors import InputError
 
-MANY = 300_000
+MANY = 100_000
 
 
 def random_ids(count: int) -> list[str]:
@@ -84,7 +84,7 @@ def test_random_ids_are_added_in_little_time():
     start = time.process_time()
     for new in many:
         ids.add(new, "f:1")
-    assert time.process_time() - start < 2  # seconds
+    assert time.process_time() - start < 2 * MANY / 300_000  # seconds
 
 
 def test_ids_that_count_are_not_remembered_one_by_one():

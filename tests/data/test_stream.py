@@ -5,14 +5,15 @@ from itertools import chain, islice
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import hypotheses
 from rag_jax.data.batches import Examples
 from rag_jax.data.stream import stream
 from rag_jax.errors import InputError
 
-cases = settings(max_examples=15, deadline=None)
+cases = hypotheses.costly
 
 
 def examples(count: int, rungs: int = 3, per_question: int = 1) -> Examples:

@@ -13,9 +13,9 @@ from rag_jax.models import bart, bert
 from rag_jax.models.dropout import Dropout
 from rag_jax.types import Networks, Packed, Tokens
 
-READER = bart.BartConfig(vocab_size=60, width=16, encoder_layers=3, decoder_layers=2, heads=2, ffn_width=24,
+READER = bart.BartConfig(vocab_size=60, width=16, encoder_layers=2, decoder_layers=2, heads=2, ffn_width=24,
                          max_positions=14, dropout=0.2)  # fmt: skip
-TOWER = bert.BertConfig(vocab_size=60, width=16, layers=3, heads=2, ffn_width=24, max_positions=14)
+TOWER = bert.BertConfig(vocab_size=60, width=16, layers=2, heads=2, ffn_width=24, max_positions=14)
 IDS = np.random.default_rng(0).integers(3, 60, (2, 2, 9)).astype(np.int32)
 INPUTS = Tokens(jnp.asarray(IDS), jnp.asarray([[7, 9], [4, 6]], jnp.int32))
 TARGETS = jnp.asarray(IDS[:, 0, :5])
@@ -45,17 +45,34 @@ def params():
     return bert.init(TOWER, jax.random.key(1)), bart.init(READER, jax.random.key(0))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_values_and_gradients_are_the_same(params, way: str) -> None:
-    plain, other = (jax.jit(jax.value_and_grad(partial(total, networks(**how)))) for how in ({}, WAYS[way]))
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other(params), plain(params))
+@pytest.fixture(scope="module")
+def plain(params):
+    """The value, and the gradients, of layers one after the other."""
+    return jax.jit(jax.value_and_grad(partial(total, networks())))(params)
 
 
-@pytest.mark.parametrize("way", ["plain", "scan and full", "fused"])
-@pytest.mark.parametrize(("lines", "size"), [(1, 26), (1, 36), (2, 16)])
-def test_packed_inputs_have_the_values_and_gradients_of_padded_ones(params, way: str, lines: int, size: int) -> None:
+BOTH = ("scan and full", "fused and scan")
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow if way in BOTH else ()) for way in WAYS])
+def test_values_and_gradients_are_the_same(params, plain, way: str) -> None:
+    other = jax.jit(jax.value_and_grad(partial(total, networks(**WAYS[way]))))(params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other, plain)
+
+
+SHAPES = {"plain": [(1, 26), (1, 36), (2, 16)], "scan and full": [(2, 16)], "fused": [(1, 36)]}
+PACKED = [
+    pytest.param(way, *shape, marks=() if shape in SHAPES[way] else pytest.mark.slow)
+    for way in SHAPES
+    for shape in SHAPES["plain"]
+]
+
+
+@pytest.mark.parametrize(("way", "lines", "size"), PACKED)
+def test_packed_inputs_have_the_values_and_gradients_of_padded_ones(
+    params, plain, way: str, lines: int, size: int
+) -> None:
     packed = packing.pack(reading.rows(INPUTS), lines, size)
-    plain = jax.jit(jax.value_and_grad(partial(total, networks())))(params)
     other = jax.jit(jax.value_and_grad(partial(total, networks(**WAYS.get(way, {})), inputs=packed)))(params)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other, plain)
 
@@ -90,12 +107,11 @@ def test_dropout_is_drawn_by_the_key(params, way: str) -> None:
 
 
 @pytest.mark.parametrize("how", [{}, {"scan": True, "remat": "dots"}], ids=str)
-def test_bfloat16_is_near_and_its_results_are_float32(params, how: dict) -> None:
-    exact = jax.jit(jax.value_and_grad(partial(total, networks())))(params)
+def test_bfloat16_is_near_and_its_results_are_float32(params, plain, how: dict) -> None:
     near = jax.jit(jax.value_and_grad(partial(total, networks(dtype=jnp.bfloat16, **how))))(params)
     assert {leaf.dtype for leaf in jax.tree.leaves(near)} == {jnp.dtype("float32")}
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=0.1, atol=0.02), near, exact)
-    assert not np.array_equal(near[0], exact[0])
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=0.1, atol=0.02), near, plain)
+    assert not np.array_equal(near[0], plain[0])
 
 
 def test_parameters_are_the_same_whatever_the_way(params) -> None:
