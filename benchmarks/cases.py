@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from rag_jax.errors import InputError
+from rag_jax.models import registry
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 
 # BART's, but for the start, which it has in common with the end: random weights would repeat it, and end at once.
 END, PAD, START = 2, 1, 0
@@ -32,6 +34,28 @@ class Sizes:
     width: int = 768
     vocabulary: int = 50_265
     dtype: str = "float32"  # of this library; transformers computes in float32
+
+    @property
+    def tower(self) -> TowerConfig:
+        """The tower's sizes, with heads of 64."""
+        return registry.TOWERS[registry.DEFAULT_TOWER].config(
+            width=self.tower_width,
+            layers=self.tower_layers,
+            heads=self.tower_width // 64,
+            ffn_width=4 * self.tower_width,
+        )
+
+    @property
+    def generator(self) -> GeneratorConfig:
+        """The generator's sizes, with heads of 64."""
+        return registry.GENERATORS[registry.DEFAULT_GENERATOR].config(
+            vocab_size=self.vocabulary,
+            width=self.width,
+            encoder_layers=self.layers,
+            decoder_layers=self.layers,
+            heads=self.width // 64,
+            ffn_width=4 * self.width,
+        )
 
     def __str__(self) -> str:
         return json.dumps(asdict(self))

@@ -28,7 +28,7 @@ from rag_jax.errors import InputError, reported
 from rag_jax.hub.source import resolve
 from rag_jax.knowledge.encoder import Encoder
 from rag_jax.knowledge.passages import read_passages
-from rag_jax.models import bert
+from rag_jax.models import registry
 from rag_jax.run.arguments import parse
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "texts D"]]
@@ -60,12 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = hub.load_tower(known.tower)
         if found.tokenizer is None:
             raise InputError(f"{known.tower}: holds no tokenizer; save one with it (tokenizer.json)")
-        if found.config.projection:
-            raise InputError(f"{known.tower}: has a projection, which transformers' BERT lacks; name another tower")
-        encoder = Encoder(bert.tower(found.config), found.params, found.tokenizer, known.max_length)
+        sizes: Any = found.config
+        if sizes.vector_width != sizes.width:
+            raise InputError(f"{known.tower}: has a projection, which transformers' lacks; name another tower")
+        encoder = Encoder(registry.tower(found.config), found.params, found.tokenizer, known.max_length)
         texts = sample(encoder, known)
         with new_json(known.json) as write:
-            results = measure(sides(encoder, found.config, known), texts, known.rounds)
+            results = measure(sides(encoder, sizes, known), texts, known.rounds)
             write({"machine": machine(), "tower": known.tower, "texts": len(texts), "results": results})
     show(Console(), results, len(texts))
 
@@ -79,7 +80,7 @@ def sample(encoder: Encoder, known: Options) -> list[str]:
     return [worded(encoder.template, passages[i].title, passages[i].text) for i in np.sort(drawn)]
 
 
-def sides(encoder: Encoder, config: bert.BertConfig, known: Options) -> dict[str, Encode]:
+def sides(encoder: Encoder, config: Any, known: Options) -> dict[str, Encode]:
     """The encoders by name, this library's first. CTranslate2's are missing where it is not installed."""
 
     def batched(embed: Embed, size: int, by_length: bool = True) -> Encode:
@@ -107,13 +108,13 @@ def sides(encoder: Encoder, config: bert.BertConfig, known: Options) -> dict[str
     return found
 
 
-def torch_tower(folder: Path, config: bert.BertConfig, threads: int) -> Embed:
-    """transformers' BERT with the pooling and the norm of `config`: a batch of token ids, padded to its longest."""
+def torch_tower(folder: Path, config: Any, threads: int) -> Embed:
+    """transformers' tower with the pooling and the norm of `config`: a batch of token ids, padded to its longest."""
     import torch
-    from transformers import BertModel
+    from transformers import AutoModel
 
     torch.set_num_threads(threads)
-    model = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    model = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
 
     def embed(rows: list[list[int]]) -> Float[np.ndarray, "rows D"]:
         ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)

@@ -17,7 +17,7 @@ from rag_jax.core import beam, sequence
 from rag_jax.core.decoding import Decoder
 from rag_jax.core.search import Limits
 from rag_jax.core.tree import Reader
-from rag_jax.models import bart, bert
+from rag_jax.models import registry
 from rag_jax.types import Generator, RagParams, Tokens, Tower
 
 DECODERS = {
@@ -48,7 +48,7 @@ def load(folder: Path, dtype) -> tuple[Tower, Generator, RagParams]:
     tower, generator = hub.load_tower(folder / TOWER), hub.load_generator(folder / GENERATOR)
     params = jax.tree.map(lambda each: jnp.asarray(each, dtype), RagParams(tower.params, generator.params))
     sizes = plain(tower.config, dtype), plain(generator.config, dtype)
-    return bert.tower(sizes[0]), bart.generator(sizes[1]), params
+    return registry.tower(sizes[0]), registry.generator(sizes[1]), params
 
 
 @lru_cache

@@ -22,8 +22,6 @@ from benchmarks.decode import machine
 from benchmarks.train_cases import LENGTHS, Arrays, Shapes, fixed, real
 from rag_jax.data.outputs import new_json
 from rag_jax.errors import InputError, reported
-from rag_jax.models.bart import BartConfig
-from rag_jax.models.bert import BertConfig
 from rag_jax.run.arguments import parse
 from rag_jax.run.host import LARGE_PAGES
 from rag_jax.run.speed import flops
@@ -117,17 +115,9 @@ def compared(told: dict[str, list[dict[str, Any]]], sizes: Sizes, batches: list[
 
 def needed(sizes: Sizes, batch: Arrays) -> float:
     """The model FLOPs of a step that computes no padding but that of questions and targets to the longest."""
-    tower = BertConfig(layers=sizes.tower_layers, width=sizes.tower_width, ffn_width=4 * sizes.tower_width)
-    reader = BartConfig(
-        width=sizes.width,
-        ffn_width=4 * sizes.width,
-        vocab_size=sizes.vocabulary,
-        encoder_layers=sizes.layers,
-        decoder_layers=sizes.layers,
-    )
     questions = len(batch["question"])
     lengths = int(batch["question_lengths"].max()), float(batch["context_lengths"].mean()), int(batch["longest_label"])
-    return flops(tower, reader, questions, len(batch["passages"]) // questions, lengths, True)
+    return flops(sizes.tower, sizes.generator, questions, len(batch["passages"]) // questions, lengths, True)
 
 
 def shown(results: list[dict[str, Any]]) -> Table:

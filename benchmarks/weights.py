@@ -1,4 +1,4 @@
-"""The random weights that every side starts from: BERT and BART as checkpoints that transformers loads as well."""
+"""The random weights that every side starts from, as checkpoints that transformers loads as well."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.cases import GENERATOR, TOWER, Sizes
 from rag_jax import hub
-from rag_jax.models import bart, bert
+from rag_jax.models import registry
 from rag_jax.types import Params
 
 INIT_STD = 0.02  # BERT's and BART's
@@ -32,31 +32,12 @@ def save(sizes: Sizes, folder: Path, gain: float | None = None) -> int:
     With BERT's and BART's deviations of 0.02 the passages hardly matter to an answer. With a `gain` the deviation of a
     matrix is `gain / sqrt(rows)`: above 1 they do.
     """
-    tower, generator = _tower(sizes), _generator(sizes)
-    both = _drawn(partial(bert.init, tower), 0, gain), _drawn(partial(bart.init, generator), 1, gain)
+    tower, generator = sizes.tower, sizes.generator
+    inits = partial(registry.tower_of(tower).init, tower), partial(registry.generator_of(generator).init, generator)
+    both = _drawn(inits[0], 0, gain), _drawn(inits[1], 1, gain)
     hub.save(folder / TOWER, hub.TowerCheckpoint(tower, both[0], None, side="question"))
     hub.save(folder / GENERATOR, hub.GeneratorCheckpoint(generator, both[1], None, {}))
     return sum(leaf.size for leaf in jax.tree.leaves(both))
-
-
-def _tower(sizes: Sizes) -> bert.BertConfig:
-    return bert.BertConfig(
-        width=sizes.tower_width,
-        layers=sizes.tower_layers,
-        heads=sizes.tower_width // 64,
-        ffn_width=4 * sizes.tower_width,
-    )
-
-
-def _generator(sizes: Sizes) -> bart.BartConfig:
-    return bart.BartConfig(
-        vocab_size=sizes.vocabulary,
-        width=sizes.width,
-        encoder_layers=sizes.layers,
-        decoder_layers=sizes.layers,
-        heads=sizes.width // 64,
-        ffn_width=4 * sizes.width,
-    )
 
 
 def _drawn(init: Callable, seed: int, gain: float | None) -> Params:

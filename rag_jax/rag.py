@@ -184,7 +184,7 @@ class RAG:
         """
         vocabulary, c = self.parts.vocabulary, self.parts.config
         questions, labels = given.texts(questions, "questions"), given.texts(labels, "labels")
-        limits = self.parts.limits._replace(start=(vocabulary.bos,))  # as in training, wherever decoding starts from
+        limits = self.parts.limits._replace(start=(vocabulary.start,))  # as in training, wherever decoding starts from
         targets = vocabulary.targets(labels)
         if len(set(map(tuple, targets))) < max(2, len(labels)):
             raise InputError(f"labels {list(labels)}; give two or more, all different")

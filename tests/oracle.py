@@ -14,6 +14,8 @@ import pytest
 import transformers
 from transformers import BartForConditionalGeneration, BertModel, DPRContextEncoder, DPRQuestionEncoder
 
+from rag_jax.hub import bart as bart_files
+from rag_jax.hub import bert as bert_files
 from rag_jax.hub import names
 from rag_jax.hub.tensors import in_memory
 from rag_jax.models import bart, bert
@@ -32,9 +34,9 @@ jit = partial(
 BERT_PAD, BART_PAD = 0, 1
 FIRST_WORD = 4  # ids below are special tokens
 LAYOUTS = {
-    BertModel: (names.BERT, ""),
-    DPRQuestionEncoder: (names.DPR, "question_encoder."),
-    DPRContextEncoder: (names.DPR, "ctx_encoder."),
+    BertModel: (bert_files.NAMES, ""),
+    DPRQuestionEncoder: (bert_files.DPR, "question_encoder."),
+    DPRContextEncoder: (bert_files.DPR, "ctx_encoder."),
 }
 
 
@@ -127,8 +129,8 @@ def tower_params(model: torch.nn.Module, config: bert.BertConfig, tensors: Mappi
 
 def generator_params(config: bart.BartConfig, tensors: Mapping[str, np.ndarray]) -> Params:
     """The tensors of BART (its state or its gradients) as a tree like our parameters."""
-    kept = in_memory({name: value for name, value in tensors.items() if name not in names.TIED})
-    return names.from_stored(kept, generator_shapes(config), names.BART, where="oracle")
+    kept = in_memory({name: value for name, value in tensors.items() if name not in bart_files.TIED})
+    return names.from_stored(kept, generator_shapes(config), bart_files.NAMES, where="oracle")
 
 
 @cache

@@ -17,8 +17,7 @@ from rag_jax import decoding
 from rag_jax.core import beam, sequence
 from rag_jax.core.search import Limits
 from rag_jax.core.trie import Blocks
-from rag_jax.models import bart, bert
-from rag_jax.models.bart import BartConfig
+from rag_jax.models import registry
 from rag_jax.types import RagParams
 
 
@@ -26,7 +25,7 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
     """Seconds of a batch for each decoder, reading included and alone, and the bytes that a step must move."""
     case, held = scale.decode, params(weights, jnp.bfloat16)
     tower_config, config = configs(weights, jnp.bfloat16)
-    tower, generator = bert.tower(tower_config), bart.generator(config)
+    tower, generator = registry.tower(tower_config), registry.generator(config)
     kinds = {"question": jnp.int32, "passages": jnp.int32, "vectors": jnp.float32}
     given = {name: jnp.asarray(array, kinds[name]) for name, array in case.arrays(scale.networks).items()}
     record(case=vars(case), step_bytes=step_bytes(case, config), decoders=[])
@@ -67,7 +66,7 @@ def decoded(answer: Any, held: RagParams, given: dict[str, jax.Array], scale: Sc
     return told | {"kernels": device.longest_kernels(partial(program, held, *arrays))}
 
 
-def step_bytes(case: Case, config: BartConfig) -> int:
+def step_bytes(case: Case, config: Any) -> int:
     """What a step of the decoder must read at least: its weights, the vocabulary, keys and values of what was read."""
     width, rows = config.width, case.questions * case.docs
     layer = 6 * width * width + 2 * width * config.ffn_width  # cross keys and values are made before

@@ -18,15 +18,15 @@ from rag_jax import decoding, likelihood, retrieval
 from rag_jax.core import beam, losses, sequence, training
 from rag_jax.core.search import Limits
 from rag_jax.core.vectors import quantise
-from rag_jax.models import bart, bert
+from rag_jax.models import registry
 from rag_jax.models.attention import Attention
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
 
 K, B, T, END = 5, 4, 6, 2
-TOWER = bert.BertConfig(
+TOWER = registry.TOWERS[registry.DEFAULT_TOWER].config(
     vocab_size=200, width=64, layers=2, heads=4, ffn_width=128, max_positions=32, dropout=0.0, attention_dropout=0.0
 )
-READER = bart.BartConfig(
+READER = registry.GENERATORS[registry.DEFAULT_GENERATOR].config(
     vocab_size=200, width=64, encoder_layers=2, decoder_layers=2, heads=4, ffn_width=128, max_positions=64, dropout=0.0
 )
 
@@ -178,7 +178,9 @@ def attention() -> dict[str, Any]:
 def _world() -> tuple[Networks, RagParams, Knowledge, Batch]:
     """Small networks with random weights, large enough that answers differ, an index, and questions."""
     keys = iter(jax.random.split(jax.random.key(3), 8))
-    params = RagParams(bert.init(TOWER, next(keys)), bart.init(READER, next(keys)))
+    params = RagParams(
+        registry.tower_of(TOWER).init(TOWER, next(keys)), registry.generator_of(READER).init(READER, next(keys))
+    )
     params = jax.tree.map(lambda leaf: leaf * 4 if leaf.ndim > 1 else leaf, params)
 
     def tokens(*shape: int) -> Tokens:
@@ -189,7 +191,7 @@ def _world() -> tuple[Networks, RagParams, Knowledge, Batch]:
     question, prompt, targets = tokens(B, 8), tokens(B, 8), tokens(B, T)
     inputs = jnp.pad(targets.ids[:, :-1], ((0, 0), (1, 0)), constant_values=0)
     batch = Batch(question, prompt, inputs, targets.ids, jnp.ones((B, T), bool))
-    return Networks(bert.tower(TOWER), bart.generator(READER)), params, knowledge, batch
+    return Networks(registry.tower(TOWER), registry.generator(READER)), params, knowledge, batch
 
 
 def _both(program: Callable, *arguments: Any) -> tuple[Any, Any]:

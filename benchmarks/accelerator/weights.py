@@ -12,8 +12,7 @@ from benchmarks.accelerator.scale import Scale
 from benchmarks.cases import GENERATOR, TOWER
 from benchmarks.ours import plain
 from rag_jax import hub
-from rag_jax.models.bart import BartConfig
-from rag_jax.models.bert import BertConfig
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.types import RagParams
 
 
@@ -22,7 +21,7 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
     record(parameters=shared.save(scale.networks, weights))
 
 
-def configs(weights: Path, dtype: Any) -> tuple[BertConfig, BartConfig]:
+def configs(weights: Path, dtype: Any) -> tuple[TowerConfig, GeneratorConfig]:
     """The sizes of both networks, without dropout."""
     tower, generator = hub.load_tower(weights / TOWER), hub.load_generator(weights / GENERATOR)
     return plain(tower.config, dtype), plain(generator.config, dtype)

@@ -29,12 +29,13 @@ from rag_jax.knowledge.passages import Passage
 from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store, open_store
 from rag_jax.knowledge.workers import Lock, encode_together
-from rag_jax.models import bert
-from rag_jax.run import vocabularies
+from rag_jax.models import registry
+from rag_jax.run import networks, vocabularies
 from rag_jax.run.arguments import check_counts, parse
 from rag_jax.run.assembly import read_towers
-from rag_jax.run.config import Config, Data, Retriever
+from rag_jax.run.config import Config, Data, Retriever, load
 from rag_jax.run.pretrained import read_words
+from rag_jax.run.workdir import CONFIG
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "B D"]]
 console = Console(stderr=True)
@@ -216,7 +217,7 @@ def question_encoder(source: str, norm: float | None, template: str | None = Non
         remedy = "name its question tower: --tower, or --question-tower of rag-jax index"
         raise InputError(f"{source}: reads passages only; {remedy}")
     positions = found.config.max_positions
-    encoder = Encoder(bert.tower(found.config), found.params, found.tokenizer, positions)
+    encoder = Encoder(registry.tower(found.config), found.params, found.tokenizer, positions)
 
     def encode(questions: Sequence[str]) -> Float[np.ndarray, "B D"]:
         rows = found.questions(questions).ids
@@ -232,7 +233,7 @@ def question_encoder(source: str, norm: float | None, template: str | None = Non
 def _vocabulary(source: str) -> Vocabulary:
     path = Path(source)
     if (path / vocabularies.FINGERPRINTS).exists():
-        return vocabularies.kept(path)
+        return vocabularies.kept(path, networks.special_tokens(load(path / CONFIG)))
     return read_words(path if path.suffix == ".json" else hub.resolve(source))
 
 

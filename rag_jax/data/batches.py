@@ -127,7 +127,7 @@ def collate(examples: Examples, chosen: Int[np.ndarray, " B"], vocabulary: Vocab
     return Batch(
         question=pad([examples.questions[i] for i in chosen], question_length, 0),
         prompt=pad([examples.prompts[i] for i in chosen], prompt_length, vocabulary.pad),
-        decoder_inputs=pad([[vocabulary.bos, *target[:-1]] for target in targets], size, vocabulary.pad).ids,
+        decoder_inputs=pad([[vocabulary.start, *target[:-1]] for target in targets], size, vocabulary.pad).ids,
         targets=padded.ids,
         target_mask=host(np.arange(size)[None, :] < np.asarray(padded.lengths)[:, None]),
     )

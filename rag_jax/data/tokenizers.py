@@ -16,9 +16,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 
 from rag_jax.data import templates
 from rag_jax.errors import InputError
+from rag_jax.models.architecture import SpecialTokens
 from rag_jax.types import Tokens, host
 
-BOS, PAD, EOS, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"  # BART's
+USUAL = SpecialTokens()
 
 
 class Vocabulary(NamedTuple):
@@ -29,9 +30,10 @@ class Vocabulary(NamedTuple):
     """
 
     tokenizer: Tokenizer
-    bos: int
+    bos: int | None  # before a passage; None: nothing is
     pad: int
     eos: int
+    start: int  # what an answer is decoded from in training
     passage_template: str = "{title} / {text}"
     question_template: str = " // {question}"
 
@@ -42,6 +44,11 @@ class Vocabulary(NamedTuple):
     def size(self) -> int:
         return self.tokenizer.get_vocab_size()
 
+    @property
+    def first(self) -> list[int]:
+        """What a passage begins with, and all that there is of an empty one."""
+        return [] if self.bos is None else [self.bos]
+
     def passages(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
         """`<s> title / text` of (title, text) pairs, whole; `<s> text` where there is no title."""
         titled, untitled = templates.cut(self.passage_template, self.tokenizer), templates.PLAIN
@@ -50,7 +57,7 @@ class Vocabulary(NamedTuple):
             templates.filled(titled if title else untitled, before=" ", title=_unquoted(title), text=text)
             for title, text in texts
         ]
-        return [[self.bos, *ids] for ids in templates.encode(self.tokenizer, rows)]
+        return [[*self.first, *ids] for ids in templates.encode(self.tokenizer, rows)]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """` // question </s>`, whole."""
@@ -70,23 +77,32 @@ class Vocabulary(NamedTuple):
         """The text of generated ids, special tokens left out."""
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True).strip()
 
+    def token(self, number: int) -> str:
+        """A token by its id. Raises `ValueError` for an id that is none."""
+        found = self.tokenizer.id_to_token(number)
+        if found is None:
+            raise ValueError(f"{number} is no token of {self!r}")
+        return found
+
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return templates.encode(self.tokenizer, [[text] for text in texts])
 
 
-def read_vocabulary(path: Path) -> Vocabulary:
+def read_vocabulary(path: Path, special: SpecialTokens = USUAL) -> Vocabulary:
     """A generator's tokenizer from its tokenizer.json."""
-    return vocabulary(read_tokenizer(path), str(path))
+    return vocabulary(read_tokenizer(path), str(path), special)
 
 
-def vocabulary(tokenizer: Tokenizer, where: str) -> Vocabulary:
-    """Find BART's special tokens in a tokenizer, which `where` names in errors, and set it to read text."""
-    ids = [tokenizer.token_to_id(token) for token in (BOS, PAD, EOS)]
-    missing = [token for token, i in zip((BOS, PAD, EOS), ids, strict=True) if i is None]
-    if missing:
-        raise InputError(f"{where}: no token {missing[0]}; give a tokenizer with BART's tokens")
-    bos, pad_id, eos = (i for i in ids if i is not None)
-    return Vocabulary(reading_text(tokenizer), bos, pad_id, eos)
+def vocabulary(tokenizer: Tokenizer, where: str, special: SpecialTokens = USUAL) -> Vocabulary:
+    """Find a generator's special tokens in a tokenizer, which `where` names in errors, and set it to read text."""
+    ids = {}
+    for token in special.needed:
+        found = tokenizer.token_to_id(token)
+        if found is None:
+            raise InputError(f"{where}: no token {token}; give a tokenizer with {', '.join(special.needed)}")
+        ids[token] = found
+    bos = None if special.bos is None else ids[special.bos]
+    return Vocabulary(reading_text(tokenizer), bos, ids[special.pad], ids[special.eos], ids[special.start])
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -126,8 +142,8 @@ def _found_as_words(tokenizer: Tokenizer) -> list[str]:
     return [token for token, i in special.items() if (i, token) in found]
 
 
-def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
-    """Learn a byte-level BPE like BART's in which every digit is a token of its own, so that numbers can be copied."""
+def train_vocabulary(texts: Iterable[str], size: int, special: SpecialTokens = USUAL) -> Vocabulary:
+    """Learn a byte-level BPE in which every digit is a token of its own, so that numbers can be copied."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -135,15 +151,16 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=[BOS, PAD, EOS, UNKNOWN, MASK],
+        special_tokens=[*special.needed, *special.others],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Used here on pieces, without it; whoever takes the tokenizer elsewhere expects whole inputs as BART reads them.
-    ids = [(token, tokenizer.token_to_id(token)) for token in (BOS, EOS)]
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ids)
-    return vocabulary(tokenizer, "the new vocabulary")
+    # Used here on pieces, without it; whoever takes the tokenizer elsewhere expects whole inputs, as the network reads.
+    whole = " ".join(each for each in (special.bos, "$A", special.eos) if each)
+    ids = [(token, tokenizer.token_to_id(token)) for token in (special.bos, special.eos) if token]
+    tokenizer.post_processor = processors.TemplateProcessing(single=whole, special_tokens=ids)
+    return vocabulary(tokenizer, "the new vocabulary", special)
 
 
 def _unquoted(title: str) -> str:

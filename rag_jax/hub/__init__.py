@@ -1,7 +1,7 @@
 """The Hugging Face ecosystem's checkpoints, in both directions."""
 
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
-from rag_jax.hub.reading import load, load_generator, load_tower
+from rag_jax.hub.reading import generator_family, load, load_generator, load_tower
 from rag_jax.hub.source import resolve
 from rag_jax.hub.writing import save
 
@@ -11,6 +11,7 @@ __all__ = [
     "RagCheckpoint",
     "Reading",
     "TowerCheckpoint",
+    "generator_family",
     "load",
     "load_generator",
     "load_tower",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from rag_jax.data.tower_inputs import PLAIN, Convention
-from rag_jax.models import bart, bert
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.types import Params
 
 Side = Literal["question", "passage"]
@@ -15,9 +15,9 @@ Side = Literal["question", "passage"]
 
 @dataclass(frozen=True)
 class TowerCheckpoint:
-    """BERT and its pooling; `side` says which of DPR's encoders it is, None that it is no such half."""
+    """A tower; `side` says which half of a bi-encoder it was trained as, None that it is no such half."""
 
-    config: bert.BertConfig
+    config: TowerConfig
     params: Params
     tokenizer: Tokenizer | None = None
     side: Side | None = None
@@ -27,9 +27,9 @@ class TowerCheckpoint:
 
 @dataclass(frozen=True)
 class GeneratorCheckpoint:
-    """BART; `generation` is transformers' generation config, as far as it says anything."""
+    """A generator; `generation` is transformers' generation config, as far as it says anything."""
 
-    config: bart.BartConfig
+    config: GeneratorConfig
     params: Params
     tokenizer: Tokenizer | None
     generation: Mapping[str, Any]

@@ -5,48 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rag_jax.errors import InputError
+from rag_jax.hub import registry
 from rag_jax.hub.checkpoints import Reading
 from rag_jax.hub.described import Described, read_json
-from rag_jax.hub.pooling import read_pooling
-from rag_jax.models import bart, bert
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 
-Sizes = tuple[tuple[str, str], ...]  # our field, and the key that stands for it
-
-TOWER: Sizes = (
-    ("vocab_size", "vocab_size"),
-    ("width", "hidden_size"),
-    ("layers", "num_hidden_layers"),
-    ("heads", "num_attention_heads"),
-    ("ffn_width", "intermediate_size"),
-    ("max_positions", "max_position_embeddings"),
-    ("token_types", "type_vocab_size"),
-    ("dropout", "hidden_dropout_prob"),
-    ("attention_dropout", "attention_probs_dropout_prob"),
-    ("layer_norm_eps", "layer_norm_eps"),
-)
-GENERATOR: Sizes = (
-    ("vocab_size", "vocab_size"),
-    ("width", "d_model"),
-    ("encoder_layers", "encoder_layers"),
-    ("decoder_layers", "decoder_layers"),
-    ("heads", "encoder_attention_heads"),
-    ("ffn_width", "encoder_ffn_dim"),
-    ("max_positions", "max_position_embeddings"),
-    ("dropout", "dropout"),
-    ("attention_dropout", "attention_dropout"),
-    ("activation_dropout", "activation_dropout"),
-    ("scale_embedding", "scale_embedding"),
-)
-# What the networks here do; a checkpoint that asks for anything else is of another network.
-ONLY_BERT = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
-ONLY_BART = {
-    "activation_function": "gelu",
-    "normalize_before": False,
-    "normalize_embedding": True,
-    "add_final_layer_norm": False,
-    "static_position_embeddings": False,
-    "extra_pos_embeddings": bart.POSITION_OFFSET,
-}
 MODELS: dict[str, Literal["token", "sequence"]] = {
     "RagTokenForGeneration": "token",
     "RagSequenceForGeneration": "sequence",
@@ -103,65 +66,18 @@ def read_config(folder: Path) -> Described:
     return Described(str(path), values if isinstance(values, dict) else {})
 
 
-def tower(config: Described, folder: Path) -> bert.BertConfig:
-    """BERT's sizes and pooling: DPR's [CLS], or as the config or a sentence-transformers `modules.json` says."""
-    config.expect("bert", "dpr")
-    config.require(**ONLY_BERT)
-    pooling, norm = read_pooling(folder)
-    return bert.BertConfig(
-        **{ours: config[theirs] for ours, theirs in TOWER},
-        init_std=config.get("initializer_range", 0.02),
-        pooling=config.get("pooling", pooling),
-        projection=config.get("projection_dim") or None,
-        vector_norm=config.get("vector_norm", norm),
-    )
+def tower(config: Described, folder: Path) -> TowerConfig:
+    """A tower's sizes and pooling: as the config or a sentence-transformers `modules.json` in the folder says."""
+    return registry.tower(config).read_config(config, folder)
 
 
-def generator(config: Described) -> bart.BartConfig:
-    """BART's sizes."""
-    config.expect("bart")
-    config.require(**ONLY_BART)
-    for name in ("attention_heads", "ffn_dim"):  # one size here for both halves
-        config.require(**{f"decoder_{name}": config[f"encoder_{name}"]})
-    sizes = {ours: config[theirs] for ours, theirs in GENERATOR}
-    return bart.BartConfig(**sizes, init_std=config.get("init_std", 0.02))
-
-
-def describe_tower(config: bert.BertConfig, architecture: str | None) -> dict[str, Any]:
-    """The config that transformers makes the same tower from; pooling that it does not know is said beside it."""
-    sizes = {theirs: getattr(config, ours) for ours, theirs in TOWER}
-    own = {"pooling": config.pooling, "vector_norm": config.vector_norm} if not is_dpr(config) else {}
-    return {
-        "architectures": [architecture or ("DPRQuestionEncoder" if is_dpr(config) else "BertModel")],
-        "model_type": "dpr" if is_dpr(config) else "bert",
-        **sizes,
-        "hidden_act": "gelu",
-        "initializer_range": config.init_std,
-        "pad_token_id": 0,
-        **({"projection_dim": config.projection or 0} if is_dpr(config) else {}),
-        **own,
-    }
-
-
-def describe_generator(config: bart.BartConfig, generation: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that transformers makes the same BART from; it wants the special tokens of `generation` there too."""
-    sizes = {theirs: getattr(config, ours) for ours, theirs in GENERATOR}
-    halves = {f"decoder_{name}": sizes[f"encoder_{name}"] for name in ("attention_heads", "ffn_dim")}
-    return {
-        "architectures": ["BartForConditionalGeneration"],
-        "model_type": "bart",
-        **sizes,
-        **halves,
-        "activation_function": "gelu",
-        "init_std": config.init_std,
-        "is_encoder_decoder": True,
-        "tie_word_embeddings": True,
-        **{key: value for key, value in generation.items() if key.endswith("_token_id")},
-    }
+def generator(config: Described) -> GeneratorConfig:
+    """A generator's sizes."""
+    return registry.generator(config).read_config(config)
 
 
 def describe_rag(
-    reading: Reading, tower: Mapping[str, Any], generator: Mapping[str, Any], sizes: bert.BertConfig
+    reading: Reading, tower: Mapping[str, Any], generator: Mapping[str, Any], sizes: TowerConfig
 ) -> dict[str, Any]:
     """The config of a RAG checkpoint around those of its parts. Raises `InputError` for a template of another form."""
     prefix, title, rest = reading.passage_template.partition("{title}")
@@ -183,8 +99,3 @@ def describe_rag(
         "question_encoder": dict(tower),
         "generator": {**generator, "prefix": prefix},
     }
-
-
-def is_dpr(config: bert.BertConfig) -> bool:
-    """Whether DPR's encoders pool as this tower does: the state of [CLS], as it is."""
-    return config.pooling == "cls" and config.vector_norm is None

@@ -2,7 +2,7 @@
 
 | file | what is read of it |
 |---|---|
-| `config.json` | `model_type` dpr: passages are pairs; what `describe_convention` writes |
+| `config.json` | what `describe_convention` writes; its `model_type` says what is usual (DPR's pairs) |
 | `config_sentence_transformers.json` | `prompts`, `default_prompt_name` |
 | `sentence_bert_config.json` | `max_seq_length`, `do_lower_case` |
 """
@@ -24,9 +24,11 @@ QUERY, DOCUMENT = ("query",), ("document", "passage", "corpus")  # names of prom
 OURS = ("passage_template", "question_template", "max_seq_length")  # in config.json, by the fields of `Convention`
 
 
-def read_convention(config: Described, folder: Path) -> Convention:
-    """A tower's own convention. Raises `InputError` for descriptions that are damaged or of something else."""
-    passage = PAIR if config["model_type"] == "dpr" else TITLE_AND_TEXT
+def read_convention(config: Described, folder: Path, passage: str = TITLE_AND_TEXT) -> Convention:
+    """A tower's own convention, by default with this template of passages.
+
+    Raises `InputError` for descriptions that are damaged or of something else.
+    """
     found = _sentence_transformers(folder, passage)
     given = [config.get(key) for key in OURS]
     return found._replace(max_length=given[2] or found.max_length).over(given[0], given[1])

@@ -7,6 +7,9 @@ from typing import Any
 
 from rag_jax.errors import InputError
 
+Sizes = tuple[tuple[str, str], ...]
+"""Our fields of a network's sizes, each with the key of config.json that stands for it."""
+
 
 class Described(dict):
     """A config; a key that is asked for and missing is the user's to mend. `where` names it in errors."""
@@ -29,6 +32,10 @@ class Described(dict):
         found = self.get("model_type")
         if found not in architectures:
             raise InputError(f"{self.where}: model_type is {found!r}, needed is {' or '.join(architectures)}")
+
+    def sizes(self, keys: Sizes) -> dict[str, Any]:
+        """What the config says of our fields."""
+        return {ours: self[theirs] for ours, theirs in keys}
 
     def require(self, **values: object) -> None:
         """Refuse settings that the networks here do not have; a missing one is the usual."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from rag_jax.errors import InputError
 from rag_jax.hub.described import read_json
-from rag_jax.models import bert
+from rag_jax.models.architecture import TowerConfig
 
 Pooling = Literal["cls", "mean"]
 
@@ -17,6 +17,16 @@ KNOWN: dict[tuple[str, ...], Pooling] = {
     ("pooling_mode_cls_token",): "cls",
     ("pooling_mode_mean_tokens",): "mean",
 }
+
+
+class Pooled(TowerConfig, Protocol):
+    """A tower's sizes, and how its states become one vector."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def pooling(self) -> Pooling: ...
 
 
 def read_pooling(folder: Path) -> tuple[Pooling, float | None]:
@@ -45,7 +55,7 @@ def pools_prompts(folder: Path) -> bool:
     return config is None or config.get("include_prompt", True) is not False
 
 
-def describe_pooling(config: bert.BertConfig, max_length: int | None = None) -> dict[str, Any]:
+def describe_pooling(config: Pooled, max_length: int | None = None) -> dict[str, Any]:
     """The files, by their place in the folder, that sentence-transformers reads a tower's pooling from."""
     modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
     modules.append({"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"})

@@ -1,6 +1,6 @@
 """From a folder or a repository of the hub to a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,18 +9,22 @@ from typing import Any, Literal
 import jax
 
 from rag_jax.errors import InputError
-from rag_jax.hub import configs, names, tokenizers
-from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, Side, TowerCheckpoint
+from rag_jax.hub import configs, names, registry, tokenizers
+from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
 from rag_jax.hub.configs import read_config
 from rag_jax.hub.conventions import lowered, read_convention
 from rag_jax.hub.described import Described, read_json
 from rag_jax.hub.source import resolve
 from rag_jax.hub.tensors import Tensors, read_tensors
-from rag_jax.models import bart, bert
+from rag_jax.models.architecture import Architecture
+from rag_jax.types import Generator
+
+RAG = "rag"  # config.json's model_type of a question tower and a generator that were trained together
+WORDS = "word/embedding"  # our path of a tower's token table
 
 
 def load(source: str | Path, revision: str | None = None) -> Checkpoint:
-    """DPR's encoders, BERT (sentence-transformers' too), BART, RAG-Token or RAG-Sequence: what config.json says.
+    """A tower, a generator, RAG-Token or RAG-Sequence, of any family in the registry: what config.json says.
 
     `source` is a folder, a folder in a package or a repository of the hub (`rag_jax.hub.source`). Tensors are read one
     by one, in whatever precision they are stored, and become float32. Raises `InputError` for a checkpoint that cannot
@@ -28,27 +32,34 @@ def load(source: str | Path, revision: str | None = None) -> Checkpoint:
     """
     folder = resolve(source, revision)
     config = read_config(folder)
-    config.expect("bart", "bert", "dpr", "rag")
-    if config["model_type"] == "rag":
+    generators = registry.model_types(registry.GENERATORS.values())
+    config.expect(*sorted((*registry.model_types(registry.TOWERS.values()), *generators)), RAG)
+    if config["model_type"] == RAG:
         reading = describe(config)
         return RagCheckpoint(_rag_tower(folder, config), _rag_generator(folder, config), reading)
-    return _generator(folder, config) if config["model_type"] == "bart" else _tower(folder, config)
+    return (_generator if config["model_type"] in generators else _tower)(folder, config)
 
 
 def load_tower(source: str | Path, revision: str | None = None) -> TowerCheckpoint:
     """A tower; of a RAG checkpoint the question tower, and nothing else of it is read. Raises as `load` does."""
     folder = resolve(source, revision)
     config = read_config(folder)
-    config.expect("bert", "dpr", "rag")
-    return (_rag_tower if config["model_type"] == "rag" else _tower)(folder, config)
+    config.expect(*registry.model_types(registry.TOWERS.values()), RAG)
+    return (_rag_tower if config["model_type"] == RAG else _tower)(folder, config)
 
 
 def load_generator(source: str | Path, revision: str | None = None) -> GeneratorCheckpoint:
     """A generator; of a RAG checkpoint its generator, and nothing else of it is read. Raises as `load` does."""
     folder = resolve(source, revision)
     config = read_config(folder)
-    config.expect("bart", "rag")
-    return (_rag_generator if config["model_type"] == "rag" else _generator)(folder, config)
+    config.expect(*registry.model_types(registry.GENERATORS.values()), RAG)
+    return (_rag_generator if config["model_type"] == RAG else _generator)(folder, config)
+
+
+def generator_family(source: str | Path) -> Architecture[Generator]:
+    """The family of a checkpoint's generator; nothing but its config is read. Raises as `load` does."""
+    config = read_config(resolve(source))
+    return registry.generator(config.nested("generator") if config.get("model_type") == RAG else config).architecture
 
 
 def describe(config: Described, model: Literal["token", "sequence"] | None = None) -> Reading:
@@ -69,18 +80,14 @@ def describe(config: Described, model: Literal["token", "sequence"] | None = Non
 
 
 def _tower(folder: Path, config: Described) -> TowerCheckpoint:
-    sizes, tokenizer = configs.tower(config, folder), _tower_tokenizer(folder, config)
-    found = _tower_of(sizes, names.modern(read_tensors(folder)), "", tokenizer, str(folder))
-    return replace(found, convention=read_convention(config, folder))
+    return _tower_of(config, folder, lambda: (names.modern(read_tensors(folder)), ""), str(folder))
 
 
 def _rag_tower(folder: Path, config: Described) -> TowerCheckpoint:
     nested, place = config.nested("question_encoder"), folder / "question_encoder_tokenizer"
-    sizes, tokenizer = configs.tower(nested, place), _tower_tokenizer(place, nested)
-    tensors, prefix = _rag_part(folder, "question_encoder.")
     # Whatever its layout says, it is a question tower: the passage tower is not here.
-    found = _tower_of(sizes, tensors, prefix, tokenizer, str(folder))
-    return replace(found, side="question", convention=read_convention(nested, place))
+    found = _tower_of(nested, place, lambda: _rag_part(folder, "question_encoder."), str(folder))
+    return replace(found, side="question")
 
 
 def _tower_tokenizer(folder: Path, config: Described) -> tokenizers.Stored | None:
@@ -108,25 +115,21 @@ def _rag_part(folder: Path, part: str) -> tuple[Tensors, str]:
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(others)}, root + part
 
 
-def _tower_of(
-    sizes: bert.BertConfig, tensors: Tensors, prefix: str, stored: tokenizers.Stored | None, where: str
-) -> TowerCheckpoint:
-    """DPR's encoders, or a BERT under any of the names that it is stored under."""
-    words = ((inner, inner + names.stored_name("word/embedding", table)) for inner, (table, _) in LAYOUTS.items())
-    inner = next((inner for inner, name in words if prefix + name in tensors), "")
-    table, side = LAYOUTS[inner]
-    shapes = jax.eval_shape(partial(bert.init, sizes), jax.random.key(0))
-    params = names.from_stored(tensors, shapes, table, where=where, prefix=prefix + inner)
+def _tower_of(config: Described, folder: Path, read: Callable[[], tuple[Tensors, str]], where: str) -> TowerCheckpoint:
+    """A tower under any of the names that its family is stored under; `folder` says how it pools and is fed.
+
+    `read` gives the tensors, and the prefix that the tower's have.
+    """
+    family = registry.tower(config)
+    sizes, stored = family.read_config(config, folder), _tower_tokenizer(folder, config)
+    tensors, prefix = read()
+    words = ((each, each.prefix + names.stored_name(WORDS, each.names)) for each in family.layouts)
+    layout = next((each for each, name in words if prefix + name in tensors), family.layouts[0])
+    shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
+    params = names.from_stored(tensors, shapes, layout.names, where=where, prefix=prefix + layout.prefix)
     tokenizer, settings = stored or (None, {})
-    return TowerCheckpoint(sizes, params, tokenizer, side, settings)
-
-
-LAYOUTS: dict[str, tuple[names.Table, Side | None]] = {
-    "": (names.BERT, None),
-    "bert.": (names.BERT, None),
-    "question_encoder.": (names.DPR, "question"),
-    "ctx_encoder.": (names.DPR, "passage"),
-}
+    convention = read_convention(config, folder, family.passage(config))
+    return TowerCheckpoint(sizes, params, tokenizer, layout.side, settings, convention)
 
 
 def _generator_of(
@@ -137,20 +140,21 @@ def _generator_of(
     told: Mapping[str, Any],
     where: str,
 ) -> GeneratorCheckpoint:
-    sizes = configs.generator(config)
+    family = registry.generator(config)
+    sizes = family.read_config(config)
     tokenizer, settings = stored or (None, {})
     if tokenizer is not None:
         tokenizer = tokenizers.fitted(tokenizer, sizes.vocab_size, where)
-    tensors = names.untied(tensors, sizes.vocab_size, prefix, where)
-    shapes = jax.eval_shape(partial(bart.init, sizes), jax.random.key(0))
-    params = names.from_stored(tensors, shapes, names.BART, where=where, prefix=prefix)
+    tensors = family.tidy(tensors, sizes, prefix, where)
+    shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
+    params = names.from_stored(tensors, shapes, family.names, where=where, prefix=prefix)
     return GeneratorCheckpoint(sizes, params, tokenizer, told, settings)
 
 
 def generation(folder: Path, config: Described) -> dict[str, Any]:
     """What generation_config.json tells; before there was one, config.json did, RAG's over its generator's."""
     path = folder / "generation_config.json"
-    older = [config.nested("generator"), config] if config["model_type"] == "rag" else [config]
+    older = [config.nested("generator"), config] if config["model_type"] == RAG else [config]
     sources = [read_json(path)] if path.exists() else older
     values = {key: value for source in sources for key, value in source.items() if value is not None}
     return {key: value for key, value in values.items() if key in configs.GENERATION}

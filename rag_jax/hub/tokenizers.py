@@ -116,9 +116,10 @@ def _check_kind(folder: Path, model: Mapping[str, Any]) -> None:
 
 def _loaded(folder: Path, model: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     told = {key: model[key] for key in ("model_type", "tokenizer_class") if model.get(key)}
-    config = AutoConfig.for_model(**told) if "model_type" in told else PreTrainedConfig()
+    config = AutoConfig.for_model(**told) if told.get("model_type") in CONFIG_MAPPING else PreTrainedConfig()
     loaded = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
     files = {name: file for name, file in loaded.vocab_files_names.items() if name != "tokenizer_file"}
     missing = [file for file in files.values() if not (folder / file).exists()]

@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rag_jax.data.outputs import check_new_folder
-from rag_jax.data.tower_inputs import PAIR, PLAIN
 from rag_jax.errors import InputError
-from rag_jax.hub import configs, names, tokenizers
+from rag_jax.hub import configs, names, registry, tokenizers
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, TowerCheckpoint
-from rag_jax.hub.conventions import describe_convention
 from rag_jax.hub.described import write_json
-from rag_jax.hub.pooling import describe_pooling
 from rag_jax.hub.tensors import write_tensors
 
 
@@ -66,30 +63,17 @@ def _contents(checkpoint: Checkpoint) -> Contents:
 
 
 def _tower(checkpoint: TowerCheckpoint) -> Contents:
-    config, stored = checkpoint.config, _stored(checkpoint, "input_ids", "token_type_ids", "attention_mask")
-    fed = checkpoint.convention
-    if configs.is_dpr(config):
-        passage = checkpoint.side == "passage"
-        usual = PLAIN._replace(passage=PAIR if passage else fed.passage)  # a question encoder reads no passages
-        kind, prefix = ("DPRContextEncoder", "ctx_encoder.") if passage else ("DPRQuestionEncoder", "question_encoder.")
-        tensors = names.to_stored(checkpoint.params, names.DPR, prefix)
-        described = configs.describe_tower(config, kind) | describe_convention(fed, usual)
-        return Contents({"config.json": described}, tensors, {"": stored})
-    if config.projection:
-        raise InputError("a tower that projects and does not pool as DPR has no layout there; nothing is written")
-    described = configs.describe_tower(config, "BertModel") | describe_convention(fed, PLAIN)
-    files = {"config.json": described, **describe_pooling(config, fed.max_length)}
-    return Contents(files, names.to_stored(checkpoint.params, names.BERT), {"": stored})
+    family = registry.tower_of(checkpoint.config)
+    layout = family.layout(checkpoint.config, checkpoint.side)
+    files, stored = family.files(checkpoint), _stored(checkpoint, checkpoint.config.max_positions, family.inputs)
+    return Contents(files, names.to_stored(checkpoint.params, layout.names, layout.prefix), {"": stored})
 
 
 def _generator(checkpoint: GeneratorCheckpoint) -> Contents:
-    files = {
-        "config.json": configs.describe_generator(checkpoint.config, checkpoint.generation),
-        "generation_config.json": dict(checkpoint.generation),
-    }
-    return Contents(
-        files, names.to_stored(checkpoint.params, names.BART), {"": _stored(checkpoint, "input_ids", "attention_mask")}
-    )
+    family = registry.generator_of(checkpoint.config)
+    files = family.files(checkpoint) | {"generation_config.json": dict(checkpoint.generation)}
+    stored = _stored(checkpoint, checkpoint.config.max_positions, family.inputs)
+    return Contents(files, names.to_stored(checkpoint.params, family.names), {"": stored})
 
 
 def _rag(checkpoint: RagCheckpoint) -> Contents:
@@ -105,12 +89,15 @@ def _rag(checkpoint: RagCheckpoint) -> Contents:
     return Contents(files, tensors, kept)
 
 
-def _stored(checkpoint: TowerCheckpoint | GeneratorCheckpoint, *inputs: str) -> tokenizers.Stored | None:
+def _stored(
+    checkpoint: TowerCheckpoint | GeneratorCheckpoint, positions: int | None, inputs: tuple[str, ...]
+) -> tokenizers.Stored | None:
     """The tokenizer; one that came without settings gets those of its network."""
     if checkpoint.tokenizer is None:
         return None
-    network = {"model_max_length": checkpoint.config.max_positions, "model_input_names": inputs}
-    return tokenizers.Stored(checkpoint.tokenizer, checkpoint.tokenizer_settings or network)
+    longest = {} if positions is None else {"model_max_length": positions}
+    settings = checkpoint.tokenizer_settings or {**longest, "model_input_names": inputs}
+    return tokenizers.Stored(checkpoint.tokenizer, settings)
 
 
 def _below(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

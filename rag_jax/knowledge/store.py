@@ -124,7 +124,7 @@ def bare(passages: Sequence[Passage]) -> Store:
 
 def closed_book(width: int, vocabulary: Vocabulary) -> Store:
     """No knowledge: one empty passage, whose prior is one. The generator reads ` // question` alone."""
-    tokens = pad([[vocabulary.bos]], 1, vocabulary.pad)
+    tokens = pad([vocabulary.first], 1, vocabulary.pad)
     vectors, ids, lengths = np.zeros((1, width), np.float32), np.asarray(tokens.ids), np.asarray(tokens.lengths)
     return Store(Texts([as_table([NOTHING])]), Rows([vectors]), Rows([ids], vocabulary.pad), Rows([lengths]))
 

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core.packing import positions, to_lines, to_rows
+from rag_jax.models.architecture import Architecture
 from rag_jax.models.attention import Attention
 from rag_jax.models.dropout import Dropout
 from rag_jax.models.gelu import gelu
@@ -293,3 +294,21 @@ def _attention(config: BartConfig, name: str | None) -> Attention:
 
 def _layer_norm(config: BartConfig, name: str | None) -> LayerNorm:
     return LayerNorm(epsilon=LAYER_NORM_EPS, dtype=config.dtype, name=name)
+
+
+def flops(config: BartConfig, inputs: float, targets: float) -> float:
+    """Of one row's forward pass by the matrix products: two per weight and token, and attention's own."""
+    s, t, width, wide = inputs, targets, config.width, config.ffn_width
+    encoder = config.encoder_layers * s * (8 * width**2 + 4 * width * wide + 4 * s * width)
+    own = 8 * width**2 + 4 * t * width
+    cross = 4 * width**2 + 4 * s * width
+    decoder = config.decoder_layers * (t * (own + cross + 4 * width * wide) + 4 * s * width**2)
+    return encoder + decoder + 2 * t * width * config.vocab_size
+
+
+def describe(config: BartConfig) -> str:
+    """Layers of both halves, and the width."""
+    return f"BART {config.encoder_layers} + {config.decoder_layers} x {config.width}"
+
+
+ARCHITECTURE = Architecture("bart", BartConfig, init, generator, flops, describe)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
+from rag_jax.models.architecture import Architecture
 from rag_jax.models.attention import Attention
 from rag_jax.models.gelu import gelu
 from rag_jax.models.layers import Remat, spread, through
@@ -146,3 +147,17 @@ def init(config: BertConfig, key: Array) -> Params:
 
 def _layer_norm(config: BertConfig, name: str) -> LayerNorm:
     return LayerNorm(epsilon=config.layer_norm_eps, dtype=config.dtype, name=name)
+
+
+def flops(config: BertConfig, question: float) -> float:
+    """Of one input's forward pass by the matrix products: two per weight and token, and attention's own."""
+    d = config.width
+    return config.layers * question * (8 * d**2 + 4 * d * config.ffn_width + 4 * question * d)
+
+
+def describe(config: BertConfig) -> str:
+    """Layers and width."""
+    return f"BERT {config.layers} x {config.width}"
+
+
+ARCHITECTURE = Architecture("bert", BertConfig, init, tower, flops, describe)

@@ -19,8 +19,8 @@ from rag_jax.knowledge.existing import read_existing
 from rag_jax.knowledge.passages import Passage, read_passages
 from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store, bare, closed_book, from_vectors, open_store
-from rag_jax.models import bart, bert
-from rag_jax.run import lengths, vocabularies
+from rag_jax.models import registry
+from rag_jax.run import lengths, networks, vocabularies
 from rag_jax.run.config import Config
 from rag_jax.run.parts import Parts, Reader, Towers
 from rag_jax.run.pretrained import read_words
@@ -31,7 +31,7 @@ def assemble(config: Config, workdir: Path) -> Parts:
 
     Raises `InputError` for whatever is missing or does not fit.
     """
-    words, parts = vocabularies.kept(workdir), prepare(config, workdir, [])
+    words, parts = vocabularies.kept(workdir, networks.special_tokens(config)), prepare(config, workdir, [])
     vocabularies.check(parts.towers, words, workdir)
     return opened(parts, workdir)
 
@@ -43,7 +43,8 @@ def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Parts:
     still to be built of a corpus (`read_corpus`) holds its passages only. `opened` completes it. Raises `InputError`
     for whatever is missing or does not fit.
     """
-    towers, reader = read_towers(config), read_reader(config, vocabularies.read(workdir), corpus)
+    towers, kept = read_towers(config), vocabularies.read(workdir, networks.special_tokens(config))
+    reader = read_reader(config, kept, corpus)
     return Parts(config, towers, reader, _found(config, workdir, corpus, towers, reader))
 
 
@@ -117,11 +118,12 @@ def _checked_tower(
     lengths.check_tokens(source, found.tokenizer, found.config.vocab_size)
     norm = found.config.vector_norm if c.vector_norm is None else c.vector_norm
     sizes = dataclasses.replace(found.config, vector_norm=norm)
+    networks.check_compute(config, sizes, source)
     return dataclasses.replace(found, config=sizes, convention=convention), found.tokenizer
 
 
 def _encoder(config: Config, source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer) -> Encoder:
-    wanted, convention, network = config.retriever.max_passage, found.convention, bert.tower(found.config)
+    wanted, convention, network = config.retriever.max_passage, found.convention, registry.tower(found.config)
     max_length, norm = min(wanted, convention.max_length or wanted), found.config.vector_norm
     return Encoder(network, found.params, tokenizer, max_length, convention.passage, norm, source)
 
@@ -139,19 +141,11 @@ def read_reader(config: Config, kept: Vocabulary | None = None, corpus: list[Pas
     words = _worded(config, _vocabulary(config, found, kept, corpus or []))
     if found is not None:
         lengths.check_tokens(str(wanted.checkpoint), words.tokenizer, found.config.vocab_size)
+        networks.check_compute(config, found.config, str(wanted.checkpoint))
         return Reader(found.config, found.params, words, found.tokenizer_settings)
-    sizes = bart.BartConfig(
-        vocab_size=words.size,
-        width=wanted.width,
-        encoder_layers=wanted.encoder_layers,
-        decoder_layers=wanted.decoder_layers,
-        heads=wanted.heads,
-        ffn_width=wanted.ffn_width,
-        max_positions=max(wanted.max_input, wanted.max_target),
-        dropout=wanted.dropout,
-        init_std=wanted.init_std,
-    )
-    return Reader(sizes, bart.init(sizes, jax.random.key(config.seed)), words)
+    sizes = networks.from_scratch(config, words.size)
+    networks.check_compute(config, sizes, "generator")
+    return Reader(sizes, registry.generator_of(sizes).init(sizes, jax.random.key(config.seed)), words)
 
 
 def _vocabulary(
@@ -162,10 +156,12 @@ def _vocabulary(
     if found is not None:
         if found.tokenizer is None:
             raise InputError(f"{config.generator.checkpoint}: holds no tokenizer; save one with it (tokenizer.json)")
-        return vocabulary(found.tokenizer, str(config.generator.checkpoint))
+        special = registry.generator_of(found.config).special_tokens
+        return vocabulary(found.tokenizer, str(config.generator.checkpoint), special)
+    special = networks.special_tokens(config)
     if config.generator.tokenizer:
-        return read_words(config.generator.tokenizer)
-    started = None if config.start_from is None else vocabularies.read(config.start_from)
+        return read_words(config.generator.tokenizer, special)
+    started = None if config.start_from is None else vocabularies.read(config.start_from, special)
     return started or _learn(config, corpus)
 
 
@@ -178,7 +174,7 @@ def _learn(config: Config, corpus: list[Passage]) -> Vocabulary:
     questions = read_questions(required(config.data.train, "data.train"))
     texts = [f" {text}" for question in questions for text in (question.question, *question.answers)]
     texts += [f"{passage.title} / {passage.text}" for passage in corpus]
-    return train_vocabulary(texts, config.generator.vocabulary)
+    return train_vocabulary(texts, config.generator.vocabulary, networks.special_tokens(config))
 
 
 def required(path: Path | None, name: str) -> Path:

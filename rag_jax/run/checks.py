@@ -13,7 +13,7 @@ from rag_jax.data import typed
 from rag_jax.errors import InputError
 from rag_jax.knowledge import manifest, ownership
 from rag_jax.run import config as configs
-from rag_jax.run import devices
+from rag_jax.run import devices, networks
 from rag_jax.run.config import Config
 from rag_jax.run.made_of import MOVED
 from rag_jax.run.workdir import CONFIG, check_ownership
@@ -23,6 +23,7 @@ FREE = (
     "mesh",
     "watch",
     "decoding",
+    "generator.start",
     "compute.cache",
     "data.evaluation",
     "data.long_questions",  # training that refused them has none; without them it refuses what it had cut
@@ -78,6 +79,7 @@ def check_numbers(config: Config) -> None:
     if generator.checkpoint is None and generator.width % generator.heads:
         told = f"generator.width is {generator.width}, generator.heads {generator.heads}"
         raise InputError(f"{told}; give a width that the heads divide")
+    networks.family(config)
     try:
         config.decoding.limits(config.model, Limits((0,), 0, generator.max_target))
     except InputError as error:

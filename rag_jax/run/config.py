@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from rag_jax.data import typed
 from rag_jax.errors import InputError
+from rag_jax.models.registry import DEFAULT_GENERATOR
 from rag_jax.run.arguments import parse
 from rag_jax.run.decoders import Decoding
 from rag_jax.run.files import write_whole
@@ -70,9 +71,10 @@ class Retriever:
 
 @dataclass(frozen=True)
 class Generator:
-    """BART: from a checkpoint folder, or from scratch in the sizes given here, with a vocabulary of its own."""
+    """From a checkpoint, or from scratch in the sizes given here, with a vocabulary of its own."""
 
     checkpoint: str | None = None  # a folder, "package:NAME/FOLDER", or a repository of the hub
+    architecture: str = DEFAULT_GENERATOR  # of a network from scratch; a checkpoint's is in its config.json
     tokenizer: Path | None = None  # its tokenizer.json; None: learnt from the texts of the run, kept in the workdir
     vocabulary: int = 2_000  # the size of a learnt one
     width: int = 128
@@ -90,7 +92,7 @@ class Generator:
     question_template: str = " // {question}"  # and of the question, behind it
     # transformers' RAG has the question decoded from the tower's tokens: in lower case, where its vocabulary is
     question_from_tower: bool = False
-    start: str = "<s>"  # the token that decoding starts from; training does from <s>
+    start: str | None = None  # the token that decoding starts from; None: the one that training starts from
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rag_jax import hub
 from rag_jax.data.outputs import check_new_folder
 from rag_jax.errors import InputError
-from rag_jax.hub import configs, names
+from rag_jax.hub import names, registry
 from rag_jax.rag import RAG
 from rag_jax.run import config, pretrained, vocabularies
 from rag_jax.run.assembly import compose
@@ -63,9 +63,10 @@ def _to_workdir(source: str, target: Path) -> list[Mapped]:
 
 def _parameters(parts: Parts) -> Iterator[Mapped]:
     """The names of both networks' tensors here and there; kernels are transposed on the way."""
-    table, inner = (names.DPR, "question_encoder.") if configs.is_dpr(parts.towers.config) else (names.BERT, "")
-    tower = names.summary(parts.first.question_tower, table, f"rag.question_encoder.{inner}")
-    generator = names.summary(parts.first.generator, names.BART, "rag.generator.")
+    layout = registry.tower_of(parts.towers.config).layout(parts.towers.config, "question")
+    tower = names.summary(parts.first.question_tower, layout.names, f"rag.question_encoder.{layout.prefix}")
+    generator = registry.generator_of(parts.reader.config).names
+    generator = names.summary(parts.first.generator, generator, "rag.generator.")
     for half, found in (("question_tower", tower), ("generator", generator)):
         yield from (Mapped(f"{half}/{here}", *there) for here, there in found.items())
 

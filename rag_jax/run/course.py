@@ -13,7 +13,7 @@ from rag_jax.core import training
 from rag_jax.core.training import TrainState
 from rag_jax.data.batches import Examples
 from rag_jax.errors import InputError
-from rag_jax.run import devices
+from rag_jax.run import devices, partitioning
 from rag_jax.run.checkpoints import Checkpoints, Place
 from rag_jax.run.collapse import Watchdog
 from rag_jax.run.feed import Drawn
@@ -31,7 +31,7 @@ def begin(parts: Parts, first: RagParams, checkpoints: Checkpoints) -> tuple[Tra
     init = partial(training.init, parts.recipe)
     seed = parts.config.seed
     shapes = jax.eval_shape(lambda params: init(params, jax.random.key(seed)), first)
-    shardings = devices.shardings(shapes, parts.mesh)
+    shardings = devices.shardings(shapes, parts.mesh, partitioning.rules(parts.towers.config, parts.reader.config))
     found = checkpoints.restore(shapes, shardings)
     if found is not None:
         return found

@@ -76,11 +76,13 @@ def at_hand(config: Config) -> Config:
     return config if config.mesh.size <= len(jax.devices()) else dataclasses.replace(config, mesh=configs.Mesh())
 
 
-def shardings(like: PyTree, mesh: Mesh | None) -> PyTree[NamedSharding] | None:
-    """Where each leaf of a training state lies, by the table of `rag_jax.run.partitioning`."""
+def shardings(
+    like: PyTree, mesh: Mesh | None, rules: partitioning.Rules = partitioning.USUAL
+) -> PyTree[NamedSharding] | None:
+    """Where each leaf of a training state lies, by the rules of its networks (`rag_jax.run.partitioning`)."""
     if mesh is None:
         return None
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), partitioning.specs(like, mesh))
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), partitioning.specs(like, mesh, rules))
 
 
 def jitted(step: Callable, mesh: Mesh | None, state: PyTree) -> Any:

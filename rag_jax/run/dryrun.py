@@ -25,8 +25,9 @@ from rag_jax.hub.published import generator_sizes, tower_sizes
 from rag_jax.knowledge import manifest
 from rag_jax.knowledge.disk import gigabytes
 from rag_jax.knowledge.loading import Placement, rounded
-from rag_jax.models import bart, bert
-from rag_jax.run import checks, devices, lengths, recipes
+from rag_jax.models import registry
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
+from rag_jax.run import checks, devices, lengths, networks, partitioning, recipes
 from rag_jax.run.config import Config
 from rag_jax.types import Batch, Found, Knowledge, RagParams, Tokens
 
@@ -43,6 +44,8 @@ def report(config: Config, workdir: Path) -> Group:
     devices.check(config)
     tower, reader = sizes(config)
     lengths.check_networks(config, tower, reader)
+    networks.check_compute(config, tower, config.retriever.tower)
+    networks.check_compute(config, reader, config.generator.checkpoint or "generator")
     passages, told = known_passages(config, workdir)
     state, known, batch = arguments(config, tower, reader, passages)
     seconds, memory = compiled(config, tower, reader, state, known, batch)
@@ -67,22 +70,22 @@ def known_passages(config: Config, workdir: Path) -> tuple[int, str]:
     return rows, f"{rows:,} ({index})"
 
 
-def sizes(config: Config) -> tuple[bert.BertConfig, bart.BartConfig]:
+def sizes(config: Config) -> tuple[TowerConfig, GeneratorConfig]:
     """The networks' sizes: published, read from their checkpoints, or the config's own."""
     tower, wanted = tower_sizes(config.retriever.tower), config.generator
     if wanted.checkpoint:
         return tower, generator_sizes(wanted.checkpoint)
-    own = {name: getattr(wanted, name) for name in ("width", "encoder_layers", "decoder_layers", "heads", "ffn_width")}
-    longest = max(wanted.max_input, wanted.max_target)
-    return tower, bart.BartConfig(vocab_size=wanted.vocabulary, max_positions=longest, dropout=wanted.dropout, **own)
+    return tower, networks.from_scratch(config, wanted.vocabulary)
 
 
 def arguments(
-    config: Config, tower: bert.BertConfig, reader: bart.BartConfig, passages: int
+    config: Config, tower: TowerConfig, reader: GeneratorConfig, passages: int
 ) -> tuple[training.TrainState, Knowledge, Batch]:
     """A step's arguments as shapes, each where it lies on the mesh; questions of the longest bucket."""
     mesh = devices.mesh(config)
-    params = jax.eval_shape(lambda key: RagParams(bert.init(tower, key), bart.init(reader, key)), jax.random.key(0))
+    families = registry.tower_of(tower), registry.generator_of(reader)
+    inits = (partial(each.init, sizes) for each, sizes in zip(families, (tower, reader), strict=True))
+    params = RagParams(*(jax.eval_shape(init, jax.random.key(0)) for init in inits))
     recipe = recipes.recipe(config, tower, reader, config.retriever.num_docs, Placement())
     state = jax.eval_shape(lambda params: training.init(recipe, params, jax.random.key(0)), params)
     known, batch = _knowledge(config, tower, passages), _batch(config, tower)
@@ -90,7 +93,7 @@ def arguments(
         return state, known, batch
     by_row = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     return (
-        jax.tree.map(_placed, state, devices.shardings(state, mesh)),
+        jax.tree.map(_placed, state, devices.shardings(state, mesh, partitioning.rules(tower, reader))),
         jax.tree.map(lambda leaf: _placed(leaf, by_row), known),
         jax.tree.map(lambda leaf: _placed(leaf, NamedSharding(mesh, devices.BATCH)), batch),
     )
@@ -98,8 +101,8 @@ def arguments(
 
 def compiled(
     config: Config,
-    tower: bert.BertConfig,
-    reader: bart.BartConfig,
+    tower: TowerConfig,
+    reader: GeneratorConfig,
     state: training.TrainState,
     known: Knowledge,
     batch: Batch,
@@ -123,7 +126,7 @@ def _imagine(count: int) -> None:
         raise InputError(f"a dry run over {count} devices must come first in a process; {len(jax.devices())} are there")
 
 
-def _knowledge(config: Config, tower: bert.BertConfig, passages: int) -> Knowledge:
+def _knowledge(config: Config, tower: TowerConfig, passages: int) -> Knowledge:
     if config.data.is_closed_book or config.retriever.engine not in ("device", "fixed"):
         rows = config.batch_size * _num_docs(config)  # what a search on the host sends, or an empty passage for each
     else:
@@ -137,7 +140,7 @@ def _knowledge(config: Config, tower: bert.BertConfig, passages: int) -> Knowled
     return Knowledge(vectors, Tokens(ids, _int32(rows)), _like((rows,), jnp.bool_))
 
 
-def _batch(config: Config, tower: bert.BertConfig) -> Batch:
+def _batch(config: Config, tower: TowerConfig) -> Batch:
     size, target = config.batch_size, config.generator.max_target
     question, prompt = lengths.ladder(config, tower.max_positions)[-1]
     mask = _like((size, target), jnp.bool_)
@@ -170,19 +173,18 @@ def _num_docs(config: Config) -> int:
     return 1 if config.data.is_closed_book else config.retriever.num_docs
 
 
-def _shapes(config: Config, tower: bert.BertConfig, reader: bart.BartConfig, passages: str) -> Table:
+def _shapes(config: Config, tower: TowerConfig, reader: GeneratorConfig, passages: str) -> Table:
     table = Table("a step", "", box=None, pad_edge=False)
     question, prompt = lengths.ladder(config, tower.max_positions)[-1]
     length = min(config.generator.max_passage + prompt, config.generator.max_input)
     size, k, target = config.batch_size, _num_docs(config), config.generator.max_target
-    layers = f"{reader.encoder_layers} + {reader.decoder_layers}"
     told = {
         "questions B": f"{size} of {question} tokens at most",
         "passages": f"K = {k} of {passages}",
         "vectors": f"of {tower.vector_width} ({config.retriever.precision})",
         "generator": f"{size * k} rows of S = {length} tokens, T = {target}",
         "logits": f"{(size, k, target, reader.vocab_size)} {config.compute.dtype}",
-        "networks": f"BERT {tower.layers} x {tower.width}, BART {layers} x {reader.width}",
+        "networks": f"{registry.tower_of(tower).describe(tower)}, {registry.generator_of(reader).describe(reader)}",
         "steps": f"{config.steps:,}, a checkpoint every {config.save_every:,}",
     }
     for name, value in told.items():

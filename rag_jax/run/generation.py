@@ -65,7 +65,7 @@ def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str, mo
         forced_end=generation.get("forced_eos_token_id") is not None,
     )
     start = generation.get("decoder_start_token_id")
-    return _token(words.bos if start is None else start, words), decoding
+    return _token(words.start if start is None else start, words), decoding
 
 
 def from_decoding(start: str, decoding: Decoding, words: Vocabulary, max_length: int) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def from_decoding(start: str, decoding: Decoding, words: Vocabulary, max_length:
     if decoding.forced_end:
         told["forced_eos_token_id"] = words.eos
     return told | {
-        "bos_token_id": words.bos,
+        **({} if words.bos is None else {"bos_token_id": words.bos}),
         "pad_token_id": words.pad,
         "eos_token_id": words.eos,
         "decoder_start_token_id": token_id(words, start, "generator.start"),

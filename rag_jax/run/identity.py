@@ -18,7 +18,7 @@ def of_answers(parts: Parts, params: RagParams, asked: object) -> str:
     told = {
         "asked": asked,
         "model": c.model,
-        "start": c.generator.start,
+        "start": parts.start,
         "long_questions": c.data.long_questions,
         "retriever": {name: getattr(c.retriever, name) for name in RETRIEVER},
         "generator": {name: getattr(c.generator, name) for name in GENERATOR},

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from tokenizers import Tokenizer
 
 from rag_jax.errors import InputError
-from rag_jax.models.bart import BartConfig
-from rag_jax.models.bert import BertConfig
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.run.config import Config
 
 
-def check_networks(config: Config, tower: BertConfig, generator: BartConfig) -> None:
+def check_networks(config: Config, tower: TowerConfig, generator: GeneratorConfig) -> None:
     """Refuse a config that asks its question tower or its generator for more tokens than they have positions for."""
     check_positions(config.retriever.tower, tower.max_positions, question(config))
     check_positions(config.generator.checkpoint or "generator", generator.max_positions, inputs(config))
@@ -32,10 +31,13 @@ def inputs(config: Config) -> dict[str, int]:
     return {"generator.max_input": c.max_input, "generator.max_target": c.max_target}
 
 
-def check_positions(source: str, positions: int, asked: Mapping[str, int]) -> None:
-    """Refuse lengths, named by the keys that ask for them, for which a network of `source` has no positions."""
+def check_positions(source: str, positions: int | None, asked: Mapping[str, int]) -> None:
+    """Refuse lengths, named by the keys that ask for them, for which a network of `source` has no positions.
+
+    None: it has as many as there are tokens.
+    """
     for key, tokens in asked.items():
-        if tokens > positions:
+        if positions is not None and tokens > positions:
             raise InputError(
                 f"{source}: has positions for {positions} tokens, {key} is {tokens}; give {positions} at most"
             )

@@ -17,7 +17,7 @@ from rag_jax.knowledge.encoder import Encoder
 from rag_jax.knowledge.loading import Placement
 from rag_jax.knowledge.reads import Reads
 from rag_jax.knowledge.store import Store
-from rag_jax.models import bart, bert
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.run import devices, lengths, recipes
 from rag_jax.run.config import Config
 from rag_jax.run.lookup import HostSearch, host_search
@@ -28,7 +28,7 @@ from rag_jax.types import Knowledge, Networks, Params, RagParams
 class Towers:
     """The bi-encoder: the question tower, and that of the passages where it is at hand."""
 
-    config: bert.BertConfig
+    config: TowerConfig
     params: Params = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
     convention: Convention  # how the question tower is fed
@@ -53,7 +53,7 @@ class Towers:
 class Reader:
     """The generator with its vocabulary."""
 
-    config: bart.BartConfig
+    config: GeneratorConfig
     params: Params = field(repr=False)
     vocabulary: Vocabulary = field(repr=False)
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -123,9 +123,14 @@ class Parts:
         return [f"the {who} reads {cut.told(length)}" for who, cut, length in (tower, generator) if cut.passages]
 
     @property
+    def start(self) -> str:
+        """The token that decoding starts from."""
+        return self.config.generator.start or self.vocabulary.token(self.vocabulary.start)
+
+    @property
     def limits(self) -> Limits:
         """How answers begin and end."""
-        start = token_id(self.vocabulary, self.config.generator.start, "generator.start")
+        start = token_id(self.vocabulary, self.start, "generator.start")
         return Limits((start,), self.vocabulary.eos, self.config.generator.max_target)
 
     @property

@@ -7,11 +7,10 @@ from typing import Literal
 from rag_jax import hub
 from rag_jax.data.tokenizers import Vocabulary, read_vocabulary, vocabulary
 from rag_jax.errors import InputError
-from rag_jax.hub import configs, reading, tokenizers
+from rag_jax.hub import configs, reading, registry, tokenizers
 from rag_jax.hub.described import Described
 from rag_jax.knowledge import manifest
-from rag_jax.models.bart import BartConfig
-from rag_jax.models.bert import BertConfig
+from rag_jax.models.architecture import GeneratorConfig, SpecialTokens, TowerConfig
 from rag_jax.run.config import Config, Data, Generator, Retriever
 from rag_jax.run.decoders import Decoding
 from rag_jax.run.generation import from_decoding, to_decoding
@@ -86,7 +85,7 @@ def over(config: Config, index: Path | None) -> Config:
     )
 
 
-def _towers(source: str, passage_tower: str | None, tower: BertConfig) -> Retriever:
+def _towers(source: str, passage_tower: str | None, tower: TowerConfig) -> Retriever:
     """The retriever, before what `_united` knows of questions."""
     return Retriever(
         tower=source,
@@ -100,14 +99,15 @@ def _united(
     retriever: Retriever,
     source: str,
     use: hub.Reading,
-    tower: BertConfig,
-    generator: BartConfig,
+    tower: TowerConfig,
+    generator: GeneratorConfig,
     told: tuple[str, Decoding],
 ) -> Config:
     start, decoding = told
-    inputs = min(use.max_input, generator.max_positions)
+    longest = generator.max_positions or max(use.max_input, decoding.max_length or 0)
+    inputs = min(use.max_input, longest)
     question = min(Retriever.max_question, tower.max_positions, inputs - 1)
-    length = min(decoding.max_length or generator.max_positions, generator.max_positions)
+    length = min(decoding.max_length or longest, longest)
     return Config(
         data=Data(),
         retriever=dataclasses.replace(retriever, num_docs=use.num_docs, max_question=question),
@@ -115,7 +115,7 @@ def _united(
             checkpoint=source,
             max_passage=inputs,
             max_input=inputs,
-            max_target=generator.max_positions,
+            max_target=longest,
             passage_template=use.passage_template,
             question_template=use.question_template,
             question_from_tower=use.question_from_tower,
@@ -130,7 +130,7 @@ def _united(
 def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
     """A model as transformers' RAG is to hold it."""
     c, words, towers, reader = parts.config, parts.vocabulary, parts.towers, parts.reader
-    generation = from_decoding(c.generator.start, c.decoding, words, c.generator.max_target)
+    generation = from_decoding(parts.start, c.decoding, words, c.generator.max_target)
     return hub.RagCheckpoint(
         tower=hub.TowerCheckpoint(
             towers.config,
@@ -154,13 +154,14 @@ def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
     )
 
 
-def read_words(source: Path) -> Vocabulary:
+def read_words(source: Path, special: SpecialTokens | None = None) -> Vocabulary:
     """The vocabulary of a generator: a checkpoint's or a workdir's folder, or a tokenizer.json with what is beside it.
 
-    Raises `InputError` where there is none.
+    Its special tokens are those of the family that a config.json there names, unless they are given. Raises
+    `InputError` where there is no tokenizer.
     """
     if source.suffix == ".json" and (source.name != "tokenizer.json" or not source.exists()):
-        return read_vocabulary(source)
+        return read_vocabulary(source, special or SpecialTokens())
     folder = source.parent if source.suffix == ".json" else source
     path = folder / "config.json"
     model = configs.read_config(folder) if path.exists() else Described(str(path), {})
@@ -169,7 +170,10 @@ def read_words(source: Path) -> Vocabulary:
     stored = tokenizers.read(folder, model)
     if stored is None:
         raise InputError(f"{folder}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
-    return vocabulary(stored.tokenizer, str(folder))
+    if special is None:
+        is_known = "model_type" in model
+        special = registry.generator(model).architecture.special_tokens if is_known else SpecialTokens()
+    return vocabulary(stored.tokenizer, str(folder), special)
 
 
 def _buckets(question: int, inputs: int) -> tuple[tuple[int, int], ...]:

@@ -1,6 +1,5 @@
 """The training step that a config asks for, around networks of any sizes."""
 
-import dataclasses
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rag_jax.core import losses, modes, optimizers, training
 from rag_jax.knowledge.loading import Placement
-from rag_jax.models import bart, bert
+from rag_jax.models import registry
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
+from rag_jax.run import networks
 from rag_jax.run.config import Config
 from rag_jax.types import Networks
 
@@ -23,19 +24,19 @@ TRAINING = {  # by the retriever's mode: what becomes of the question tower, and
 }
 
 
-def trained(config: Config, tower: bert.BertConfig, reader: bart.BartConfig, mesh: Mesh | None = None) -> Networks:
+def trained(config: Config, tower: TowerConfig, reader: GeneratorConfig, mesh: Mesh | None = None) -> Networks:
     """The networks as a training step computes them, on a mesh each question's part on one of its devices."""
     c, by_row = config.compute, None if mesh is None else NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     return _networks(config, tower, reader, scan=c.scan, remat=c.remat, sharding=by_row)
 
 
-def answering(config: Config, tower: bert.BertConfig, reader: bart.BartConfig) -> Networks:
+def answering(config: Config, tower: TowerConfig, reader: GeneratorConfig) -> Networks:
     """The networks as answers are computed: layer by layer, which decodes faster, and nothing twice."""
     return _networks(config, tower, reader, scan=False, remat="none", sharding=None)
 
 
 def recipe(
-    config: Config, tower: bert.BertConfig, reader: bart.BartConfig, num_docs: int, placement: Placement
+    config: Config, tower: TowerConfig, reader: GeneratorConfig, num_docs: int, placement: Placement
 ) -> training.Recipe:
     """The training step's parts."""
     networks = trained(config, tower, reader, placement.mesh)
@@ -60,11 +61,10 @@ def learning_rates(config: Config, peak: float | None = None) -> optax.Schedule:
     return optimizers.warmup_linear_decay(c.learning_rate if peak is None else peak, c.warmup, config.steps)
 
 
-def _networks(config: Config, tower: bert.BertConfig, reader: bart.BartConfig, **how: Any) -> Networks:
+def _networks(config: Config, tower: TowerConfig, reader: GeneratorConfig, **how: Any) -> Networks:
     how |= {"dtype": jnp.dtype(config.compute.dtype), "attention": config.compute.attention}
     return Networks(
-        bert.tower(dataclasses.replace(tower, **how)),
-        bart.generator(dataclasses.replace(reader, **how)),
+        registry.tower(networks.computed(tower, **how)), registry.generator(networks.computed(reader, **how))
     )
 
 

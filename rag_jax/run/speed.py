@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import jax
 
-from rag_jax.models.bart import BartConfig
-from rag_jax.models.bert import BertConfig
+from rag_jax.models import registry
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.run.parts import Parts
 from rag_jax.types import Knowledge, Retrieved, Tokens
 
@@ -102,23 +102,21 @@ def searching(parts: Parts) -> float:
 
 
 def flops(
-    tower: BertConfig, reader: BartConfig, batch: int, k: int, lengths: tuple[float, float, float], trains_tower: bool
+    tower: TowerConfig,
+    reader: GeneratorConfig,
+    batch: int,
+    k: int,
+    lengths: tuple[float, float, float],
+    trains_tower: bool,
 ) -> float:
     """Model FLOPs of one step, by the matrix products: two per weight and token, and attention's own.
 
     `lengths` are Q, S and T. What is trained costs three times its forward pass; recomputation is not counted.
     """
-    q, s, t = lengths
-    rows = batch * k
-    width, wide = reader.width, reader.ffn_width
-    encoder = reader.encoder_layers * s * (8 * width**2 + 4 * width * wide + 4 * s * width)
-    own = 8 * width**2 + 4 * t * width
-    cross = 4 * width**2 + 4 * s * width
-    decoder = reader.decoder_layers * (t * (own + cross + 4 * width * wide) + 4 * s * width**2)
-    head = 2 * t * width * reader.vocab_size
-    d = tower.width
-    asked = tower.layers * q * (8 * d**2 + 4 * d * tower.ffn_width + 4 * q * d)
-    return 3.0 * rows * (encoder + decoder + head) + (3.0 if trains_tower else 1.0) * batch * asked
+    q, s, t = map(float, lengths)
+    asked = batch * registry.tower_of(tower).flops(tower, q)
+    read = batch * k * registry.generator_of(reader).flops(reader, s, t)
+    return 3.0 * read + (3.0 if trains_tower else 1.0) * asked
 
 
 def peak() -> float | None:

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rag_jax.data.tokenizers import Vocabulary, fingerprint, read_vocabulary
+from rag_jax.data.tokenizers import Vocabulary, fingerprint, read_tokenizer, read_vocabulary
 from rag_jax.errors import InputError
+from rag_jax.models.architecture import SpecialTokens
 from rag_jax.run.files import write_whole
 from rag_jax.run.parts import Parts, Towers
 
@@ -21,21 +22,21 @@ def keep(parts: Parts, workdir: Path) -> None:
     """Write the generator's tokenizer, where none is there yet, and the fingerprints of what is read with."""
     if not (workdir / TOKENIZER).exists():
         write_whole(workdir / TOKENIZER, parts.vocabulary.tokenizer.to_str(pretty=True))
-    words = read_vocabulary(workdir / TOKENIZER)  # as whoever opens the workdir gets it
-    read_with = {"generator": words.tokenizer, "question_tower": parts.towers.tokenizer}
+    words = read_tokenizer(workdir / TOKENIZER)  # as whoever opens the workdir gets it
+    read_with = {"generator": words, "question_tower": parts.towers.tokenizer}
     told = {"format": FORMAT, **{name: fingerprint(each) for name, each in read_with.items()}}
     write_whole(workdir / FINGERPRINTS, json.dumps(told, indent=2) + "\n")
 
 
-def read(workdir: Path) -> Vocabulary | None:
+def read(workdir: Path, special: SpecialTokens) -> Vocabulary | None:
     """The generator's vocabulary that is in a workdir, or was put there before a run; None where there is none."""
     path = workdir / TOKENIZER
-    return read_vocabulary(path) if path.exists() else None
+    return read_vocabulary(path, special) if path.exists() else None
 
 
-def kept(workdir: Path) -> Vocabulary:
+def kept(workdir: Path, special: SpecialTokens) -> Vocabulary:
     """The generator's vocabulary of a run. Raises `InputError` where it is missing, or is another than it was."""
-    path, words = workdir / TOKENIZER, read(workdir)
+    path, words = workdir / TOKENIZER, read(workdir, special)
     if words is None:
         raise InputError(f"{path}: missing, and the parameters there mean its tokens; {REMEDY}")
     if fingerprint(words.tokenizer) != _told(workdir).get("generator"):

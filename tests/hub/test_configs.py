@@ -13,7 +13,7 @@ from transformers import AutoConfig, BertModel
 import oracle
 import pretrained
 from rag_jax.errors import InputError
-from rag_jax.hub import Reading, configs, load, load_generator, load_tower
+from rag_jax.hub import Reading, bart, bert, configs, load, load_generator, load_tower
 from rag_jax.hub.described import Described
 from rag_jax.hub.reading import describe
 from rag_jax.models.bart import BartConfig
@@ -73,17 +73,17 @@ def refusal(folder: Path, read=load) -> str:
 )
 def test_a_tower_is_described_as_it_is_read(tmp_path, changes):
     config = replace(TOWER, **changes)
-    described = Described("here", configs.describe_tower(config, None))
+    described = Described("here", bert.describe(config, None))
     assert configs.tower(described, tmp_path) == config
 
 
 def test_a_generator_is_described_as_it_is_read():
-    assert configs.generator(Described("here", configs.describe_generator(GENERATOR, {}))) == GENERATOR
+    assert configs.generator(Described("here", bart.describe(GENERATOR, {}))) == GENERATOR
 
 
 def test_a_reading_is_described_as_it_is_read(saved):
     reading = Reading("token", 7, 99, "p: {title} | {text}", " || {question}", question_from_tower=False)
-    parts = configs.describe_tower(TOWER, None), configs.describe_generator(GENERATOR, {})
+    parts = bert.describe(TOWER, None), bart.describe(GENERATOR, {})
     described = configs.describe_rag(reading, *parts, TOWER)
     assert describe(Described("here", described)) == reading
 

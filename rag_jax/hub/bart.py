@@ -1,0 +1,127 @@
+"""Checkpoints of BART."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rag_jax.errors import InputError
+from rag_jax.hub.checkpoints import GeneratorCheckpoint
+from rag_jax.hub.described import Described, Sizes
+from rag_jax.hub.formats import GeneratorFormat
+from rag_jax.hub.names import Names, same
+from rag_jax.hub.tensors import Stored, Tensors
+from rag_jax.models import bart
+from rag_jax.models.bart import BartConfig
+
+PROJECTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
+WORDS = "model.shared.weight"  # the token table, and the names of those tied to it
+TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
+BIAS = "final_logits_bias"
+NAMES = Names(
+    (
+        (r"^word/", "model.shared."),
+        (r"^(encoder|decoder)_position/", r"model.\1.embed_positions."),
+        (r"^(encoder|decoder)_norm/", r"model.\1.layernorm_embedding."),
+        (r"^(encoder|decoder)_layers_(\d+)/", r"model.\1.layers.\2."),
+        (r"attention/(query|key|value|out)/", lambda m: f"self_attn.{PROJECTION[m[1]]}."),
+        (r"cross/(query|key|value|out)/", lambda m: f"encoder_attn.{PROJECTION[m[1]]}."),
+        (r"attention_norm/", "self_attn_layer_norm."),
+        (r"cross_norm/", "encoder_attn_layer_norm."),
+        (r"ffn_norm/", "final_layer_norm."),
+        (r"ffn/up/", "fc1."),
+        (r"ffn/down/", "fc2."),
+    ),
+    rows=frozenset({BIAS}),
+)
+
+SIZES: Sizes = (
+    ("vocab_size", "vocab_size"),
+    ("width", "d_model"),
+    ("encoder_layers", "encoder_layers"),
+    ("decoder_layers", "decoder_layers"),
+    ("heads", "encoder_attention_heads"),
+    ("ffn_width", "encoder_ffn_dim"),
+    ("max_positions", "max_position_embeddings"),
+    ("dropout", "dropout"),
+    ("attention_dropout", "attention_dropout"),
+    ("activation_dropout", "activation_dropout"),
+    ("scale_embedding", "scale_embedding"),
+)
+HALVES = ("attention_heads", "ffn_dim")  # one size here for both halves
+# What the network here does; a checkpoint that asks for anything else is of another network.
+ONLY = {
+    "activation_function": "gelu",
+    "normalize_before": False,
+    "normalize_embedding": True,
+    "add_final_layer_norm": False,
+    "static_position_embeddings": False,
+    "extra_pos_embeddings": bart.POSITION_OFFSET,
+}
+
+
+def read_config(config: Described) -> BartConfig:
+    """The sizes."""
+    config.require(**ONLY)
+    for name in HALVES:
+        config.require(**{f"decoder_{name}": config[f"encoder_{name}"]})
+    return BartConfig(**config.sizes(SIZES), init_std=config.get("init_std", 0.02))
+
+
+def describe(config: BartConfig, generation: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that transformers makes the same BART from; it wants the special tokens of `generation` there too."""
+    sizes = {theirs: getattr(config, ours) for ours, theirs in SIZES}
+    return {
+        "architectures": ["BartForConditionalGeneration"],
+        "model_type": "bart",
+        **sizes,
+        **{f"decoder_{name}": sizes[f"encoder_{name}"] for name in HALVES},
+        "activation_function": "gelu",
+        "init_std": config.init_std,
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": True,
+        **{key: value for key, value in generation.items() if key.endswith("_token_id")},
+    }
+
+
+def files(checkpoint: GeneratorCheckpoint) -> dict[str, Any]:
+    """config.json."""
+    assert isinstance(checkpoint.config, BartConfig)
+    return {"config.json": describe(checkpoint.config, checkpoint.generation)}
+
+
+def untied(tensors: Tensors, config: BartConfig, prefix: str, where: str) -> dict[str, Stored]:
+    """The tensors with the token table once, however often it was stored, and with a bias of the vocabulary.
+
+    Raises `InputError` where tied tensors differ.
+    """
+    words, *tied = (prefix + name for name in (WORDS, *TIED))
+    bias = prefix + BIAS
+    if not any(name.startswith(f"{prefix}model.") for name in tensors):  # saved without its head
+        kept = (bias, tied[0])
+        tensors = {_with_model(name, prefix) if name not in kept else name: each for name, each in tensors.items()}
+    copies = [name for name in (words, *tied) if name in tensors]
+    for name in copies[1:]:
+        if not same(tensors[copies[0]], tensors[name]):
+            remedy = "give a checkpoint whose token table is one"
+            raise InputError(f"{where}: {name} is not {copies[0]}, and only tied tables are known here; {remedy}")
+    found = {name: tensor for name, tensor in tensors.items() if name not in copies}
+    size = config.vocab_size
+    found.setdefault(bias, Stored((1, size), lambda: np.zeros((1, size), np.float32)))
+    return found | ({words: tensors[copies[0]]} if copies else {})
+
+
+def _with_model(name: str, prefix: str) -> str:
+    return f"{prefix}model.{name.removeprefix(prefix)}"
+
+
+BASE = BartConfig(width=768, encoder_layers=6, decoder_layers=6, heads=12, ffn_width=3_072)
+FORMAT = GeneratorFormat(
+    architecture=bart.ARCHITECTURE,
+    model_types=("bart",),
+    read_config=read_config,
+    names=NAMES,
+    files=files,
+    tidy=untied,
+    published={"facebook/bart-large": BartConfig(), "facebook/bart-base": BASE},
+)
