@@ -12,19 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases import END, GENERATOR, START, TOWER, Case, Sizes, serve
-from rag_jax import decoding, hub, likelihood, retrieval
-from rag_jax.core import beam, sequence
+from rag_jax import hub, likelihood, retrieval
+from rag_jax.core import beam
 from rag_jax.core.decoding import Decoder
 from rag_jax.core.search import Limits
 from rag_jax.core.tree import Reader
+from rag_jax.core.variants import VARIANTS
 from rag_jax.models import registry
 from rag_jax.types import Generator, RagParams, Tokens, Tower
 
-DECODERS = {
-    "token": decoding.rag_token,
-    "thorough": sequence.rag_sequence_thorough,
-    "fast": sequence.rag_sequence_fast,
-}
+DECODERS = {"token": VARIANTS["token"].decoders["thorough"], **VARIANTS["sequence"].decoders}
 
 
 def main(sizes: Sizes, folder: Path) -> None:

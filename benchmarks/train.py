@@ -20,6 +20,7 @@ from benchmarks import weights
 from benchmarks.cases import SIZES, Side, Sizes, opponent
 from benchmarks.decode import machine
 from benchmarks.train_cases import LENGTHS, Arrays, Shapes, fixed, real
+from rag_jax.core.variants import Model
 from rag_jax.data.outputs import new_json
 from rag_jax.errors import InputError, reported
 from rag_jax.run.arguments import parse
@@ -35,7 +36,7 @@ class Options:
 
     json: Path | None = None  # write the figures here
     size: Literal["tiny", "base", "large"] = "base"  # of the networks
-    models: tuple[Literal["token", "sequence"], ...] = ("token", "sequence")
+    models: tuple[Model, ...] = ("token", "sequence")
     steps: int = 9  # of each model; the first of every three is not timed
     passages: Path | None = None  # a corpus: train on text of real lengths
     questions: Path | None = None  # and the questions about it

@@ -13,17 +13,17 @@ from benchmarks.cases import Sizes, serve
 from benchmarks.ours import load, matrix_product
 from benchmarks.train_cases import CLIP, DECAY, RATE, REFERENCE_LENGTH, Arrays
 from rag_jax.core import optimizers, training
+from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.run import devices
-from rag_jax.run.recipes import OBJECTIVES
 from rag_jax.types import Batch, Found, Knowledge, Networks, Tokens
 
 
-def main(sizes: Sizes, folder: Path, model: str, docs: int, lengths: tuple[int, ...]) -> None:
+def main(sizes: Sizes, folder: Path, model: Model, docs: int, lengths: tuple[int, ...]) -> None:
     """Load the weights that the other process made, then take the steps that are asked for."""
     tower, generator, params = load(folder, jnp.float32)
     rate = optax.constant_schedule(RATE)
     optimizer = optimizers.rag(optimizers.adamw(rate, DECAY), optimizers.adamw(rate, DECAY), CLIP)
-    networks, objective = Networks(tower, generator), OBJECTIVES[model]
+    networks, objective = Networks(tower, generator), VARIANTS[model].objective
     recipe = training.Recipe(networks, objective, optimizer, docs, REFERENCE_LENGTH, lengths=lengths)
     state = training.init(recipe, params, jax.random.key(0))
     step = devices.compiled_first(devices.jitted(partial(training.train_step, recipe), None, state))

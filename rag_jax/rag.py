@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from rag_jax import hub
 from rag_jax.core.decoding import Answered
 from rag_jax.core.search import Limits
+from rag_jax.core.variants import Model
 from rag_jax.data import typed
 from rag_jax.data.batches import Examples, in_order, tokenize
 from rag_jax.data.questions import Question
@@ -70,7 +71,7 @@ class RAG:
         *,
         revision: str | None = None,
         passage_tower: str | Path | None = None,
-        model: Literal["token", "sequence"] | None = None,
+        model: Model | None = None,
     ) -> "RAG":
         """A RAG checkpoint of the Hugging Face ecosystem: a folder, or a repository of the hub at a `revision`.
 
@@ -92,7 +93,7 @@ class RAG:
         index: str | Path | None = None,
         *,
         passage_tower: str | Path | None = None,
-        model: Literal["token", "sequence"] = "token",
+        model: Model = "token",
         num_docs: int = 5,
     ) -> "RAG":
         """Towers and a generator that have not met yet, as the paper starts from DPR and BART.

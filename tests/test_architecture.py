@@ -73,7 +73,7 @@ def same(one, other) -> None:
 def test_it_is_made_from_scratch_trained_and_decoded(bag: Architecture, rag: RAG) -> None:
     parts = rag.parts
     assert type(parts.reader.config) is bag.config
-    assert (parts.reader.config.width, parts.reader.config.vocab_size) == (32, parts.vocabulary.size)
+    assert parts.reader.config == bag.config(width=32, vocab_size=parts.vocabulary.size)
     batch, _ = next(rag._batches(QUESTIONS, ["red", "blue"], 2))
     state = training.init(parts.recipe, jax.tree.map(jnp.array, rag.params), jax.random.key(0))
     step = jax.jit(partial(training.train_step, parts.recipe))
@@ -90,8 +90,8 @@ def test_its_checkpoints_go_out_and_come_in(bag: Architecture, rag: RAG, tmp_pat
     reader, alone = rag.parts.reader, tmp_path / "alone"
     saved = hub.GeneratorCheckpoint(reader.config, reader.params, reader.vocabulary.tokenizer, {})
     hub.save(alone, saved)
-    for load in (hub.load, hub.load_generator):
-        found = load(alone)
+    for found in (hub.load(alone), hub.load_generator(alone)):
+        assert isinstance(found, hub.GeneratorCheckpoint)
         assert (found.config, type(found.config)) == (reader.config, bag.config)
         same(found.params, reader.params)
     assert hub.generator_family(alone) is bag

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
+from rag_jax.core.variants import Model
 from rag_jax.data.tower_inputs import PLAIN, Convention
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.types import Params
@@ -40,7 +41,7 @@ class GeneratorCheckpoint:
 class Reading:
     """How a RAG checkpoint's parts are used together."""
 
-    model: Literal["token", "sequence"]
+    model: Model
     num_docs: int  # K
     max_input: int  # S, passage and question together
     passage_template: str  # how title and text are joined

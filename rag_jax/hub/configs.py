@@ -2,18 +2,29 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
+from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
 from rag_jax.hub import registry
 from rag_jax.hub.checkpoints import Reading
 from rag_jax.hub.described import Described, read_json
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 
-MODELS: dict[str, Literal["token", "sequence"]] = {
-    "RagTokenForGeneration": "token",
-    "RagSequenceForGeneration": "sequence",
+
+class Theirs(NamedTuple):
+    """A model as transformers has it."""
+
+    architecture: str
+    max_length: int  # of answers, where nothing is said; only RAG-Token counts the start token among them
+
+
+THEIRS: dict[Model, Theirs] = {
+    "token": Theirs("RagTokenForGeneration", 20),
+    "sequence": Theirs("RagSequenceForGeneration", 21),
 }
+MODELS = {theirs.architecture: model for model, theirs in THEIRS.items()}
+
 # What transformers keeps in generation_config.json, and kept in config.json before. First the settings that no search
 # here knows, each with the value that changes nothing.
 NEUTRAL = {
@@ -56,7 +67,6 @@ GENERATION = frozenset(NEUTRAL) | {
     "top_p",
     "min_p",
 }
-ARCHITECTURES = {model: name for name, model in MODELS.items()}
 
 
 def read_config(folder: Path) -> Described:
@@ -85,7 +95,7 @@ def describe_rag(
         form = "a title, a separator, the text, a separator and the question"
         raise InputError(f"{reading.passage_template!r}: transformers joins {form}; nothing is written")
     return {
-        "architectures": [ARCHITECTURES[reading.model]],
+        "architectures": [THEIRS[reading.model].architecture],
         "model_type": "rag",
         "is_encoder_decoder": True,
         "n_docs": reading.num_docs,

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
+from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, names, registry, tokenizers
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
@@ -62,7 +63,7 @@ def generator_family(source: str | Path) -> Architecture[Generator]:
     return registry.generator(config.nested("generator") if config.get("model_type") == RAG else config).architecture
 
 
-def describe(config: Described, model: Literal["token", "sequence"] | None = None) -> Reading:
+def describe(config: Described, model: Model | None = None) -> Reading:
     """How a RAG checkpoint's parts are used together. Raises `InputError` where its config and `model` do not say."""
     architecture, *_ = config.get("architectures") or ["none"]
     if model is None and architecture not in configs.MODELS:

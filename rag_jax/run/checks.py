@@ -15,6 +15,7 @@ from rag_jax.knowledge import manifest, ownership
 from rag_jax.run import config as configs
 from rag_jax.run import devices, networks
 from rag_jax.run.config import Config
+from rag_jax.run.engines import ENGINES
 from rag_jax.run.made_of import MOVED
 from rag_jax.run.workdir import CONFIG, check_ownership
 
@@ -84,7 +85,7 @@ def check_numbers(config: Config) -> None:
         config.decoding.limits(config.model, Limits((0,), 0, generator.max_target))
     except InputError as error:
         raise InputError(f"decoding: {error}") from None
-    retriever, inside = config.retriever, config.retriever.engine in ("device", "fixed")
+    retriever, inside = config.retriever, not ENGINES[config.retriever.engine].on_host
     if retriever.staleness < 0 or (retriever.staleness and inside):
         told = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"
         raise InputError(f"{told}; give 0, or more for a search on the host")

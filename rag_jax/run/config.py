@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rag_jax.core.variants import Model
 from rag_jax.data import typed
 from rag_jax.errors import InputError
 from rag_jax.models.registry import DEFAULT_GENERATOR
+from rag_jax.run import engines
 from rag_jax.run.arguments import parse
 from rag_jax.run.decoders import Decoding
 from rag_jax.run.files import write_whole
@@ -64,7 +66,7 @@ class Retriever:
     question_template: str | None = None
     # device: exact, inside the program; on the host: faiss (as the index was built with), bm25, hybrid (dense and
     # bm25); fixed: training reads the passages that the question file names, all else searches as device does
-    engine: Literal["device", "faiss", "bm25", "hybrid", "fixed"] = "device"
+    engine: engines.Training = "device"
     precision: Literal["float32", "bfloat16", "int8"] = "float32"  # of the vectors on the device
     staleness: int = 0  # steps of training by which a search on the host may lag behind the question tower; 0: exact
 
@@ -156,7 +158,7 @@ class Config:
     mesh: Mesh = field(default_factory=Mesh)
     compute: Compute = field(default_factory=Compute)
     watch: Watch = field(default_factory=Watch)
-    model: Literal["token", "sequence"] = "token"
+    model: Model = "token"
     start_from: Path | None = None  # a workdir whose parameters this run starts from
     closed_book: Path | None = None  # the workdir of a closed-book run, reported beside this one's scores
     steps: int = 1_000

@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Array, Key
 
-from rag_jax.core import beam, decoding, rules, sampling, sequence
+from rag_jax.core import beam, rules
 from rag_jax.core.decoding import Decoder
 from rag_jax.core.search import Limits, Rule
+from rag_jax.core.variants import VARIANTS, Method, Model
 from rag_jax.errors import InputError
 
 
@@ -20,7 +21,7 @@ class Decoding:
 
     num_beams: int = 1
     n_best: int = 1  # answers to each question
-    method: Literal["thorough", "fast"] = "thorough"  # of RAG-Sequence: whether all passages judge every proposal
+    method: Method = "thorough"  # of RAG-Sequence: whether all passages judge every proposal
     length_penalty: float = 1.0  # beams rank by log p / length ** length_penalty
     early_stopping: bool | Literal["never"] = False  # as in transformers; see rag_jax.core.beam
     min_length: int = 0  # tokens, the end token included
@@ -42,7 +43,7 @@ class Decoding:
         named = ((each.name, getattr(self, each.name)) for each in fields(self))
         return {name: value for name, value in named if value != getattr(usual, name)}
 
-    def limits(self, model: str, trained: Limits) -> Limits:
+    def limits(self, model: Model, trained: Limits) -> Limits:
         """The model's limits with these in them. Raises `InputError` for what it or these options do not allow."""
         length = trained.max_length if self.max_length is None else self.max_length
         for complaint in (*self._about_lengths(length, trained), *self._about_search(model), *self._about_samples()):
@@ -60,7 +61,7 @@ class Decoding:
         if self.no_repeat_ngram < 0:
             yield f"no_repeat_ngram is {self.no_repeat_ngram}; give 1 or more, or 0 for none"
 
-    def _about_search(self, model: str) -> Iterator[str]:
+    def _about_search(self, model: Model) -> Iterator[str]:
         if self.num_beams < 1:
             yield f"num_beams is {self.num_beams}; search with 1 (greedy) or more"
         if self.n_best < 1:
@@ -69,8 +70,8 @@ class Decoding:
             yield f"n_best is {self.n_best}, more than num_beams = {self.num_beams}; ask for 1 to {self.num_beams}"
         if not math.isfinite(self.length_penalty):
             yield f"length_penalty is {self.length_penalty}; give a finite number"
-        if self.method == "fast" and (model == "token" or self.sample):
-            yield "method fast is a search of RAG-Sequence; leave it for RAG-Token and for samples"
+        if self.method not in VARIANTS[model].decoders or (self.sample and self.method != Decoding.method):
+            yield f"method {self.method} is a search of RAG-Sequence; leave it for RAG-Token and for samples"
 
     def _about_samples(self) -> Iterator[str]:
         changed = [name for name in SHAPING if getattr(self, name) != getattr(Decoding, name)]
@@ -87,21 +88,17 @@ class Decoding:
         if not 0 <= self.min_p <= 1:
             yield f"min_p is {self.min_p}; give a probability"
 
-    def order(self, model: str) -> str:
+    def order(self, model: Model) -> str:
         """What several answers to a question are ranked by, in words."""
         if self.sample:
             return "in the order drawn"
-        return "best first, by score" if model == "token" else BY_LOG_PROB
+        return "best first, by score" if VARIANTS[model].has_score else BY_LOG_PROB
 
-    def decoder(self, model: str, limits: Limits, words: "Words", keys: Key[Array, " B"]) -> Decoder:
+    def decoder(self, model: Model, limits: Limits, words: "Words", keys: Key[Array, " B"]) -> Decoder:
         """The decoder of RAG-"token" or RAG-"sequence"; `keys` are used by samples only, one for each question."""
-        obeyed = self._rules(limits, words)
-        if self.sample and model == "token":
-            search = partial(sampling.sample, keys=keys, num_samples=self.n_best, rules=obeyed)
-            return partial(decoding.rag_token, search=search, limits=limits, n_best=self.n_best)
+        variant, obeyed = VARIANTS[model], self._rules(limits, words)
         if self.sample:
-            draw = partial(sequence.rag_sequence_sample, keys=keys, num_samples=self.n_best)
-            return partial(draw, limits=limits, rules=obeyed)
+            return partial(variant.sample, keys=keys, num_samples=self.n_best, limits=limits, rules=obeyed)
         search = partial(
             beam.search,
             num_beams=self.num_beams,
@@ -109,8 +106,7 @@ class Decoding:
             early_stopping=self.early_stopping,
             rules=obeyed,
         )
-        found = DECODERS[model if model == "token" else self.method]
-        return partial(found, search=search, limits=limits, n_best=self.n_best)
+        return partial(variant.decoders[self.method], search=search, limits=limits, n_best=self.n_best)
 
     def _rules(self, limits: Limits, words: "Words") -> tuple[Rule, ...]:
         """Constraints, then what shapes a distribution, each where it changes anything; a forced token last."""
@@ -137,8 +133,3 @@ class Words(NamedTuple):
 
 BY_LOG_PROB = "best first, by log p(y|x)"  # RAG-Sequence's and labels'
 SHAPING = ("temperature", "top_k", "top_p", "min_p")
-DECODERS = {
-    "token": decoding.rag_token,
-    "thorough": sequence.rag_sequence_thorough,
-    "fast": sequence.rag_sequence_fast,
-}

@@ -29,6 +29,7 @@ from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.run import checks, devices, lengths, networks, partitioning, recipes
 from rag_jax.run.config import Config
+from rag_jax.run.engines import ENGINES
 from rag_jax.types import Batch, Found, Knowledge, RagParams, Tokens
 
 WIKIPEDIA = 21_015_324  # the paper's passages
@@ -127,7 +128,7 @@ def _imagine(count: int) -> None:
 
 
 def _knowledge(config: Config, tower: TowerConfig, passages: int) -> Knowledge:
-    if config.data.is_closed_book or config.retriever.engine not in ("device", "fixed"):
+    if config.data.is_closed_book or ENGINES[config.retriever.engine].on_host:
         rows = config.batch_size * _num_docs(config)  # what a search on the host sends, or an empty passage for each
     else:
         rows = rounded(passages, config.mesh.size)
@@ -149,10 +150,11 @@ def _batch(config: Config, tower: TowerConfig) -> Batch:
 
 
 def _found(config: Config) -> Found | None:
-    if config.retriever.engine == "device" or config.data.is_closed_book:
+    kind = ENGINES[config.retriever.engine]
+    if kind.in_step or config.data.is_closed_book:
         return None
     shape = config.batch_size, config.retriever.num_docs
-    scores = _like(shape, jnp.float32) if config.retriever.engine == "bm25" else None
+    scores = _like(shape, jnp.float32) if kind.is_prior else None
     return Found(_int32(*shape), scores)
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rag_jax.data.batches import Examples, fitting, tokenize
 from rag_jax.data.questions import Question, training_pairs
 from rag_jax.errors import InputError
+from rag_jax.run.engines import ENGINES
 from rag_jax.run.gold import check_gold
 from rag_jax.run.parts import Parts
 
@@ -54,6 +55,6 @@ def _check_passages(parts: Parts, questions: Sequence[Question], rows: dict[str,
             raise InputError(
                 f"question {question.id!r} names no gold passage of the index; retriever.mode gold needs one"
             )
-        if retriever.engine == "fixed" and not any(i in rows for i in question.passage_ids):
-            remedy = "retriever.engine fixed needs passage_ids"
+        if ENGINES[retriever.engine].from_questions and not any(i in rows for i in question.passage_ids):
+            remedy = f"retriever.engine {retriever.engine} needs passage_ids"
             raise InputError(f"question {question.id!r} names no passage of the index to be read; {remedy}")

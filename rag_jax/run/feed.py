@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from rag_jax.data.batches import Examples, collate
 from rag_jax.run import devices, programs
+from rag_jax.run.engines import ENGINES
 from rag_jax.run.lookup import HostSearch, Looked, ahead, among
 from rag_jax.run.parts import Parts
 from rag_jax.run.speed import Clock
@@ -44,8 +45,9 @@ def feed(
     drawn = _drawn(parts, examples, place)
     outside = parts.host_search if c.retriever.mode != "gold" else None
     if outside is None:
+        is_fixed = ENGINES[c.retriever.engine].from_questions
         for each in drawn:
-            fixed = None if c.retriever.engine != "fixed" else Found(_share(parts, examples.fixed, each), None)
+            fixed = Found(_share(parts, examples.fixed, each), None) if is_fixed else None
             yield Given(parts.knowledge, each.batch, _share(parts, examples.positives, each), fixed), each
         return
     look = partial(_look, parts, outside, examples, params)

@@ -7,10 +7,11 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from rag_jax.core.variants import Model
 from rag_jax.data.tokenizers import Vocabulary
 from rag_jax.data.typed import typed
 from rag_jax.errors import InputError
-from rag_jax.hub.configs import NEUTRAL
+from rag_jax.hub.configs import NEUTRAL, THEIRS
 from rag_jax.run.decoders import SHAPING, Decoding
 from rag_jax.run.parts import token_id
 
@@ -32,11 +33,10 @@ COUNTS = (
     *("max_length", "max_new_tokens", "min_new_tokens"),
     *("forced_bos_token_id", "decoder_start_token_id"),
 )
-# transformers' own, where a config says nothing; only RAG-Token counts the start token among the 20.
-THEIR_LENGTH, THEIR_TOP_K = {"token": 20, "sequence": 21}, 50
+THEIR_TOP_K = 50  # transformers' own, where a config says nothing
 
 
-def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str, model: str) -> tuple[str, Decoding]:
+def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str, model: Model) -> tuple[str, Decoding]:
     """The token that decoding starts from, and the options. Raises `InputError` for a setting not known here."""
     for key, neutral in NEUTRAL.items():
         # An empty list suppresses nothing, as None does.
@@ -55,7 +55,7 @@ def to_decoding(generation: Mapping[str, Any], words: Vocabulary, where: str, mo
         given["top_k"] = given["top_k"] or None
     else:
         given = {name: value for name, value in given.items() if name not in SHAPING}
-    length = generation.get("max_new_tokens") or (generation.get("max_length") or THEIR_LENGTH[model]) - 1
+    length = generation.get("max_new_tokens") or (generation.get("max_length") or THEIRS[model].max_length) - 1
     forced = generation.get("forced_bos_token_id")
     decoding = Decoding(
         **given,

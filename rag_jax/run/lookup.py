@@ -16,12 +16,10 @@ from jaxtyping import Float, Int
 
 from rag_jax.core.decoding import Answered
 from rag_jax.errors import InputError
-from rag_jax.knowledge.engines.device import DeviceIndex
 from rag_jax.knowledge.engines.hits import Asked, Engine
-from rag_jax.knowledge.engines.hybrid import Hybrid
-from rag_jax.knowledge.engines.kept import open_bm25, open_faiss
 from rag_jax.knowledge.loading import Placement
 from rag_jax.knowledge.store import Store
+from rag_jax.run.engines import ENGINES
 from rag_jax.types import Found, Knowledge, host
 
 T = TypeVar("T")
@@ -60,25 +58,18 @@ def host_search(name: str, store: Store, placement: Placement) -> HostSearch | N
 
     Raises `InputError` where the store was not built with what it needs.
     """
-    if name in ("device", "fixed") or store.is_closed_book:
+    kind = ENGINES[name]
+    if not kind.on_host or store.is_closed_book:
         return None
-    return HostSearch(open_engine(name, store, placement), store, is_prior=name == "bm25")
+    return HostSearch(kind.open(store, placement), store, kind.is_prior)
 
 
 def open_engine(name: str, store: Store, placement: Placement) -> Engine:
     """An engine over a store, by its name."""
-    if name == "device":
-        return DeviceIndex.of(store, placement)
-    if name == "faiss":
-        return open_faiss(store)
-    if name == "bm25":
-        return open_bm25(store)
-    if name == "hybrid":
-        return Hybrid([DeviceIndex.of(store, placement), open_bm25(store)])
-    raise InputError(f"no engine {name!r}; the engines are {', '.join(ENGINES)}")
-
-
-ENGINES = ("device", "faiss", "bm25", "hybrid")
+    searching = [each for each, kind in ENGINES.items() if not kind.from_questions]
+    if name not in searching:
+        raise InputError(f"no engine {name!r}; the engines are {', '.join(searching)}")
+    return ENGINES[name].open(store, placement)
 
 
 def little(store: Store, rows: Int[np.ndarray, "B K"], scores: Float[np.ndarray, "B K"] | None) -> Looked:

@@ -16,6 +16,7 @@ from rag_jax.run import config as configs
 from rag_jax.run import digests
 from rag_jax.run.checkpoints import Place
 from rag_jax.run.config import Config
+from rag_jax.run.engines import ENGINES
 from rag_jax.run.parts import Parts
 from rag_jax.types import RagParams
 
@@ -68,9 +69,11 @@ def index(parts: Parts) -> MadeOf:
     if store.manifest is None and store.is_bare:
         return {}
     told = {PASSAGES: digests.of(digests.passages(store)), VECTORS: digests.of(digests.vectors(store))}
-    if parts.config.retriever.engine == "faiss" and store.manifest is not None:
-        facts = store.manifest.engines.get("faiss", {})
-        told[ENGINE] = digests.of([digests.plain({name: facts.get(name) for name in ("factory", "rows")})])
+    engine = parts.config.retriever.engine
+    decisive = ENGINES[engine].depends_on
+    if decisive and store.manifest is not None:
+        facts = store.manifest.engines.get(engine, {})
+        told[ENGINE] = digests.of([digests.plain({name: facts.get(name) for name in decisive})])
     return told
 
 
@@ -98,7 +101,7 @@ def _placed(name: str, config: Config) -> str:
 
 def _asked(questions: Iterable[Question], config: Config) -> Iterator[bytes]:
     """Of each question what training reads: passages found beforehand only where they are."""
-    fixed = config.retriever.engine == "fixed"
+    fixed = ENGINES[config.retriever.engine].from_questions
     for each in questions:
         yield digests.plain(each if fixed else each._replace(passage_ids=()))
 

@@ -2,9 +2,9 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 from rag_jax import hub
+from rag_jax.core.variants import Model
 from rag_jax.data.tokenizers import Vocabulary, read_vocabulary, vocabulary
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, reading, registry, tokenizers
@@ -23,7 +23,7 @@ def describe(
     index: Path | None = None,
     *,
     passage_tower: str | None = None,
-    model: Literal["token", "sequence"] | None = None,
+    model: Model | None = None,
 ) -> Config:
     """The config of a RAG checkpoint's parts, used together as it says; no weights are read.
 
@@ -47,7 +47,7 @@ def unite(
     index: Path | None = None,
     *,
     passage_tower: str | None = None,
-    model: Literal["token", "sequence"] = "token",
+    model: Model = "token",
     num_docs: int = 5,
 ) -> Config:
     """The config of towers and a generator that have not met yet, as the paper starts; no weights are read.

@@ -13,9 +13,9 @@ from jaxtyping import Array
 from rag_jax.core import decoding, training
 from rag_jax.core.decoding import Answered
 from rag_jax.core.search import Limits
+from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.knowledge.loading import Placement
 from rag_jax.run.decoders import Decoding, Words
-from rag_jax.run.recipes import OBJECTIVES
 from rag_jax.types import Found, Knowledge, Networks, RagParams, Tokens
 
 ONE = Placement()
@@ -24,7 +24,7 @@ ONE = Placement()
 @lru_cache
 def answering(
     networks: Networks,
-    model: str,
+    model: Model,
     options: Decoding,
     limits: Limits,
     words: Words,
@@ -55,14 +55,12 @@ def answering(
 
 
 @lru_cache
-def choosing(networks: Networks, model: str, limits: Limits, num_docs: int, max_length: int, place: Placement = ONE):
-    judge = decoding.by_token if model == "token" else decoding.by_sequence
-
+def choosing(networks: Networks, model: Model, limits: Limits, num_docs: int, max_length: int, place: Placement = ONE):
     def program(params, knowledge, question, prompt, labels, found) -> Answered:
         batch = question.ids.shape[0]
         answers = jax.tree.map(lambda each: jnp.repeat(each[None], batch, axis=0), labels)
         nothing = Tokens(jnp.zeros((batch, 0), jnp.int32), jnp.zeros(batch, jnp.int32))
-        decoder = partial(decoding.choose, answers=answers, judge=judge, limits=limits)
+        decoder = partial(decoding.choose, answers=answers, judge=VARIANTS[model].judge, limits=limits)
         fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length, "index": place.index}
         return decoding.answer(networks, params, knowledge, question, prompt, nothing, found, **fixed)
 
@@ -70,8 +68,8 @@ def choosing(networks: Networks, model: str, limits: Limits, num_docs: int, max_
 
 
 @lru_cache
-def scoring(networks: Networks, model: str, num_docs: int, max_length: int, place: Placement = ONE):
-    parts = networks, OBJECTIVES[model], optax.identity(), num_docs, max_length
+def scoring(networks: Networks, model: Model, num_docs: int, max_length: int, place: Placement = ONE):
+    parts = networks, VARIANTS[model].objective, optax.identity(), num_docs, max_length
     recipe = training.Recipe(*parts, lookup=place.index)
     return jax.jit(partial(training.eval_step, recipe), out_shardings=place.whole)
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rag_jax.core import losses, modes, optimizers, training
+from rag_jax.core import modes, optimizers, training
+from rag_jax.core.variants import VARIANTS
 from rag_jax.knowledge.loading import Placement
 from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
@@ -15,7 +16,6 @@ from rag_jax.run import networks
 from rag_jax.run.config import Config
 from rag_jax.types import Networks
 
-OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
 TRAINING = {  # by the retriever's mode: what becomes of the question tower, and where the passages come from
     "trained": (lambda tower: tower, modes.nearest),
     "frozen": (modes.frozen, modes.nearest),
@@ -43,7 +43,7 @@ def recipe(
     change, search = TRAINING["closed book" if config.data.is_closed_book else config.retriever.mode]
     return training.Recipe(
         networks._replace(tower=change(networks.tower)),
-        partial(OBJECTIVES[config.model], label_smoothing=config.optimizer.label_smoothing),
+        partial(VARIANTS[config.model].objective, label_smoothing=config.optimizer.label_smoothing),
         _optimizer(config),
         num_docs,
         config.generator.max_input,

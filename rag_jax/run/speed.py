@@ -12,6 +12,7 @@ import jax
 
 from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
+from rag_jax.run.engines import ENGINES
 from rag_jax.run.parts import Parts
 from rag_jax.types import Knowledge, Retrieved, Tokens
 
@@ -84,7 +85,7 @@ class Clock:
 def searching(parts: Parts) -> float:
     """The seconds that a training step's own search takes: the same alone, the median of three; 0 where it has none."""
     c, recipe = parts.config, parts.recipe
-    if c.data.is_closed_book or c.retriever.mode == "gold" or c.retriever.engine != "device":
+    if c.data.is_closed_book or c.retriever.mode == "gold" or not ENGINES[c.retriever.engine].in_step:
         return 0.0
     asked = c.batch_size // recipe.parts, parts.towers.config.vector_width
 

@@ -1,0 +1,59 @@
+"""The paper's two models, RAG-Token and RAG-Sequence: everything that differs between them."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, NamedTuple
+
+from jaxtyping import Array, Float, Key
+
+from rag_jax.core import decoding, losses, sampling, sequence
+from rag_jax.core.decoding import Decoded, Judge
+from rag_jax.core.search import Limits, Rule
+from rag_jax.core.tree import Reader
+from rag_jax.types import Tokens
+
+Model = Literal["token", "sequence"]
+Method = Literal["thorough", "fast"]  # of searching RAG-Sequence; RAG-Token is always searched whole
+
+
+class Variant(NamedTuple):
+    """One of the models."""
+
+    objective: Callable[..., Array]  # of training: an `Objective` that takes `label_smoothing` too
+    judge: Judge  # of given answers
+    decoders: Mapping[str, Callable[..., Decoded]]  # by method, around a search: (reader, prior, given, *, search, …)
+    sample: Callable[..., Decoded]  # (reader, prior, given, *, keys, num_samples, limits, rules)
+    has_score: bool  # whether answers are ranked by the search's score; if not, by log p(y|x)
+
+
+def rag_token_sample(
+    reader: Reader,
+    doc_log_prior: Float[Array, "B K"],
+    given: Tokens,
+    *,
+    keys: Key[Array, " B"],
+    num_samples: int,
+    limits: Limits,
+    rules: tuple[Rule, ...] = (),
+) -> Decoded:
+    """RAG-Token, sampled: each token from the mixture over passages."""
+    search = partial(sampling.sample, keys=keys, num_samples=num_samples, rules=rules)
+    return decoding.rag_token(reader, doc_log_prior, given, search=search, limits=limits, n_best=num_samples)
+
+
+VARIANTS: dict[Model, Variant] = {
+    "token": Variant(
+        losses.rag_token_loss,
+        decoding.by_token,
+        {"thorough": decoding.rag_token},
+        rag_token_sample,
+        has_score=True,
+    ),
+    "sequence": Variant(
+        losses.rag_sequence_loss,
+        decoding.by_sequence,
+        {"thorough": sequence.rag_sequence_thorough, "fast": sequence.rag_sequence_fast},
+        sequence.rag_sequence_sample,
+        has_score=False,
+    ),
+}
