@@ -23,7 +23,7 @@ THEIRS: dict[Model, Theirs] = {
     "token": Theirs("RagTokenForGeneration", 20),
     "sequence": Theirs("RagSequenceForGeneration", 21),
 }
-MODELS = {theirs.architecture: model for model, theirs in THEIRS.items()}
+MODELS: dict[str, Model] = {theirs.architecture: model for model, theirs in THEIRS.items()}
 
 # What transformers keeps in generation_config.json, and kept in config.json before. First the settings that no search
 # here knows, each with the value that changes nothing.

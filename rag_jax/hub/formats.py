@@ -30,6 +30,8 @@ class TowerFormat(NamedTuple):
     layouts: tuple[Layout, ...]  # that it is read in: the first whose token table is there
     layout: Callable[[Any, Side | None], Layout]  # that a tower of these sizes is written in
     files: Callable[[TowerCheckpoint], dict[str, Any]]  # config.json, and what else is written, by place
+    # (tensors, sizes, prefix, where): the tensors as `layouts` say, without those that no network here reads
+    tidy: Callable[[Tensors, Any, str, str], Tensors] = lambda tensors, config, prefix, where: tensors
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")  # transformers' names of what its tokenizer makes
     passage: Callable[[Described], str] = lambda config: TITLE_AND_TEXT  # the usual template of passages
     published: Mapping[str, TowerConfig] = {}  # sizes of checkpoints on the hub, for planning without them

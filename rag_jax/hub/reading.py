@@ -124,6 +124,7 @@ def _tower_of(config: Described, folder: Path, read: Callable[[], tuple[Tensors,
     family = registry.tower(config)
     sizes, stored = family.read_config(config, folder), _tower_tokenizer(folder, config)
     tensors, prefix = read()
+    tensors = family.tidy(tensors, sizes, prefix, where)
     words = ((each, each.prefix + names.stored_name(WORDS, each.names)) for each in family.layouts)
     layout = next((each for each, name in words if prefix + name in tensors), family.layouts[0])
     shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))

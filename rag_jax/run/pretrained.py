@@ -10,6 +10,7 @@ from rag_jax.errors import InputError
 from rag_jax.hub import configs, reading, registry, tokenizers
 from rag_jax.hub.described import Described
 from rag_jax.knowledge import manifest
+from rag_jax.models import registry as families
 from rag_jax.models.architecture import GeneratorConfig, SpecialTokens, TowerConfig
 from rag_jax.run.config import Config, Data, Generator, Retriever
 from rag_jax.run.decoders import Decoding
@@ -113,6 +114,7 @@ def _united(
         retriever=dataclasses.replace(retriever, num_docs=use.num_docs, max_question=question),
         generator=Generator(
             checkpoint=source,
+            architecture=families.generator_of(generator).name,
             max_passage=inputs,
             max_input=inputs,
             max_target=longest,
