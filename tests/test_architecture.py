@@ -166,7 +166,6 @@ def test_special_tokens_are_the_familys(bag: Architecture, asked: Config, monkey
 FAMILIES = sorted({*registry.TOWERS, *registry.GENERATORS})
 OWN = {ROOT / "rag_jax" / room / f"{name}.py" for room in ("models", "hub") for name in (*FAMILIES, "registry")}
 OWN |= set((ROOT / "benchmarks").glob("ct2*.py"))  # an opponent to which networks are given family by family
-OWN.add(ROOT / "benchmarks" / "accelerator" / "train.py")
 SOURCES = [
     path
     for place in ("rag_jax", "benchmarks", "examples", "train.py")

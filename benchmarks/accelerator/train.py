@@ -19,7 +19,7 @@ from benchmarks.accelerator.weights import params as load_params
 from benchmarks.train_cases import CLIP, DECAY, RATE, Arrays, fixed
 from benchmarks.train_ours import given
 from rag_jax.core import losses, optimizers, retrieval, training
-from rag_jax.models import bart, bert
+from rag_jax.models import registry
 from rag_jax.run.speed import flops
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
 
@@ -76,7 +76,7 @@ def recipe_of(scale: Scale, weights: Path, **how: Any) -> training.Recipe:
     tower, reader = (replace(each, **how) for each in configs(weights, jnp.bfloat16))
     rate = optax.constant_schedule(RATE)
     optimizer = optimizers.rag(optimizers.adamw(rate, DECAY), optimizers.adamw(rate, DECAY), CLIP)
-    networks = Networks(bert.tower(tower), bart.generator(reader))
+    networks = Networks(registry.tower(tower), registry.generator(reader))
     return training.Recipe(networks, losses.rag_token_loss, optimizer, scale.train.docs, int(lengths(scale)[1]))
 
 
