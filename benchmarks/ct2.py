@@ -20,7 +20,7 @@ from benchmarks.ct2_models import convert_bart, convert_bert, states
 from benchmarks.union import Answer
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-SCORED_AT_ONCE = 32  # pairs of a passage and an answer: more are no faster, and their logits fill the memory
+SCORED_AT_ONCE = 32  # pairs of a passage and an answer, whose logits take memory
 
 
 def main(folder: Path, dtype: Any) -> None:

@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -54,4 +55,10 @@ def given(inputs: Arrays) -> tuple[Knowledge, Batch]:
 
 if __name__ == "__main__":
     with jax.numpy_dtype_promotion("standard"):
-        main(Sizes.parse(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), tuple(map(int, sys.argv[5:])))
+        main(
+            Sizes.parse(sys.argv[1]),
+            Path(sys.argv[2]),
+            cast(Model, sys.argv[3]),
+            int(sys.argv[4]),
+            tuple(map(int, sys.argv[5:])),
+        )

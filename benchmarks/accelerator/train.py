@@ -73,7 +73,8 @@ def lengths(scale: Scale) -> tuple[float, float, float]:
 
 def recipe_of(scale: Scale, weights: Path, **how: Any) -> training.Recipe:
     """RAG-Token with AdamW on both networks, without dropout, as the opponent's."""
-    tower, reader = (replace(each, **how) for each in configs(weights, jnp.bfloat16))
+    tower, reader = configs(weights, jnp.bfloat16)
+    tower, reader = replace(tower, **how), replace(reader, **how)
     rate = optax.constant_schedule(RATE)
     optimizer = optimizers.rag(optimizers.adamw(rate, DECAY), optimizers.adamw(rate, DECAY), CLIP)
     networks = Networks(registry.tower(tower), registry.generator(reader))
