@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 console.print(f"measuring {case} …", highlight=False, soft_wrap=True)
                 results.append(measure(case, sizes, sides, folder, known.rounds))
                 write({"machine": machine(), "sizes": asdict(sizes), "results": results})
-    console.print(shown(results), highlight=False)
+    for each in shown(results):
+        console.print(each, highlight=False)
 
 
 def cases(vary: bool, usual: Case) -> list[Case]:

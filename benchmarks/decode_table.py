@@ -1,17 +1,21 @@
-"""What the sides of `benchmarks.decode` told, compared and as a table."""
+"""What the sides of `benchmarks.decode` told, compared and as tables."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 
 from benchmarks.cases import Case, Sizes
 from benchmarks.decode_sides import OURS
 
-HEADINGS = ("decoder", "B", "K", "W", "T", "", "s (range)", "ours is faster", "x floor", "cold s", "peak GB")
-AGREEMENT = ("same answers", "log p apart")
+HEADINGS = ("", "s (range)", "faster", "floor", "cold s", "GB", "same", "apart")
+LEGEND = (
+    f"\nfaster: how many times as fast {OURS} is. floor: times what the products take at least, in float32 at the rate "
+    f"of a large one. same: answers that are {OURS}'s. apart: how far their log p(y|x) is from its, at most."
+)
 
 
 def compared(case: Case, sizes: Sizes, runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -43,21 +47,21 @@ def _figures(told: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str
     return figures
 
 
-def shown(results: list[dict[str, Any]]) -> Table:
-    """A line for each case and side; the floor is that of float32 at the rate of a large product of ours."""
-    table = Table(*HEADINGS, *AGREEMENT, box=None, pad_edge=False)
+def shown(results: list[dict[str, Any]]) -> Iterator[RenderableType]:
+    """A table for each case, a line for each side; behind it why a side has no figures. It fits into 80 columns."""
     for result in results:
-        case = result["case"]
-        names = [case["decoder"], *(str(case[name]) for name in ("questions", "docs", "beams", "target"))]
-        for name, figures in result["sides"].items():
-            table.add_row(*names, name, *_cells(figures, name == OURS))
-            names = [""] * len(names)
-    return table
+        case, sides = result["case"], result["sides"]
+        yield "\n{decoder}, B {questions}, K {docs}, W {beams}, T {target}".format(**case)
+        table = Table(*HEADINGS, box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for name, figures in sides.items():
+            if "missing" not in figures:
+                table.add_row(name, *_cells(figures, name == OURS))
+        yield table
+        yield from (f"{name}: {figures['missing']}" for name, figures in sides.items() if "missing" in figures)
+    yield LEGEND
 
 
 def _cells(figures: dict[str, Any], is_ours: bool) -> list[str]:
-    if "missing" in figures:
-        return [figures["missing"]]
     warm = figures["warm"]
     cells = [f"{figures['median']:.2f} ({min(warm):.2f}-{max(warm):.2f})"]
     cells += ["" if is_ours else f"{figures['times faster']:.2f}"]

@@ -50,6 +50,8 @@ def test_decoders_write_the_same_tokens_on_every_side(benchmark, tmp_path: Path)
                 assert figures["same answers"] == figures["questions"] == 2
                 assert figures.get("log p apart", 0.0) < 1e-3
     assert printed.count("cannot mix passages within a step") == (2 if find_spec("ctranslate2") else 0)
+    assert printed.count(f"\n{OURS} ") == len(results)
+    assert "\nthorough, B 2, K 5, W 2, T 4\n" in printed
 
 
 def test_a_side_that_is_not_installed_or_fails_leaves_its_reason(benchmark, monkeypatch, tmp_path: Path) -> None:
