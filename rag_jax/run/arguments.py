@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +20,8 @@ def parse(kind: Any, arguments: Sequence[str], *, remedy: str, **options: Any) -
     except SystemExit as stopped:
         if not stopped.code:  # --help
             raise
-        words = said.getvalue().translate(_BOX).partition("Argument helptext")[0].split()
-        what = " ".join(word for word in words if word.strip("-"))
+        words = _FURTHER.split(said.getvalue().translate(_BOX))[0].split()
+        what = _TITLE.sub("", " ".join(word for word in words if word.strip("-"))).rstrip(".")
         raise InputError(f"{what}; {remedy}") from None
 
 
@@ -31,4 +32,6 @@ def check_counts(**options: int | None) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
 
 
+_FURTHER = re.compile(r"Argument\s+helptext|For\s+full\s+helptext")
+_TITLE = re.compile(r"^(.+?) (?=\1)", re.IGNORECASE)  # a title that the sentence behind it repeats
 _BOX = str.maketrans(dict.fromkeys("─│╭╮╰╯┌┐└┘", " "))
