@@ -3,6 +3,9 @@
 The core's modules are pure functions over arrays; `RAG` is the facade over files, tokenizers and checkpoints.
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 from rag_jax.core import (
     beam,
     decoding,
@@ -17,7 +20,15 @@ from rag_jax.core import (
     training,
 )
 
+if TYPE_CHECKING:
+    from rag_jax.knowledge.corpus.passage import Passage
+    from rag_jax.rag import RAG
+    from rag_jax.run.answers import Answer
+
 __all__ = [
+    "RAG",
+    "Answer",
+    "Passage",
     "beam",
     "decoding",
     "likelihood",
@@ -32,10 +43,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    """`rag_jax.RAG`, imported on first use: the core alone needs no tokenizer, checkpoint or terminal library."""
-    if name == "RAG":
-        from rag_jax.rag import RAG
+_FACADE = {"RAG": "rag_jax.rag", "Answer": "rag_jax.run.answers", "Passage": "rag_jax.knowledge.corpus.passage"}
 
-        return RAG
+
+def __getattr__(name: str):
+    """The facade's names, imported on first use: the core alone needs no tokenizer, checkpoint or terminal library."""
+    if name in _FACADE:
+        return getattr(importlib.import_module(_FACADE[name]), name)
     raise AttributeError(f"module 'rag_jax' has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """The `rag-jax` command."""
 
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with reported():
         if command in ("-h", "--help"):
             print(USAGE)
+        elif command == "--version":
+            print(f"rag-jax {importlib.metadata.version('rag-jax')}")
         elif command in COMMANDS:
             getattr(importlib.import_module(f"rag_jax.commands.{command}"), command)(rest)
         else:
@@ -32,7 +35,7 @@ USAGE = """usage: rag-jax COMMAND [OPTIONS]
   plan              what an index of any size takes on which devices
   benchmark NAME    decode, encode, train, search: timed beside other libraries; retrieval, store: measured
 
-rag-jax COMMAND --help lists the options."""
+rag-jax COMMAND --help lists the options; rag-jax --version says which one this is."""
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
 """The `rag-jax` command."""
 
+import importlib.metadata
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import rag_jax
 from rag_jax import cli
 from rag_jax.data.jsonl import write_jsonl
+from rag_jax.knowledge.corpus.passage import Passage
 from rag_jax.rag import RAG
+from rag_jax.run.answers import Answer
 
 
 def test_answer_prints_answer_probability_and_passages(trained, capsys) -> None:
@@ -219,6 +225,17 @@ def test_help_lists_the_commands_and_their_options(capsys) -> None:
         cli.main(["answer", "--help"])
     assert not stopped.value.code
     assert "--num-beams" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    told = subprocess.run([sys.executable, "-m", "rag_jax", "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout == f"rag-jax {importlib.metadata.version('rag-jax')}\n"
+
+
+def test_the_facade_stands_at_the_top_of_the_package() -> None:
+    assert (rag_jax.RAG, rag_jax.Answer, rag_jax.Passage) == (RAG, Answer, Passage)
+    assert all(hasattr(rag_jax, name) for name in rag_jax.__all__)
+    assert (Path(rag_jax.__file__).parent / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
