@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 def run(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """The command as it is typed; its processes compile as quickly as the tests."""
     command = ["bash", "benchmarks/accelerator.sh", str(out), "--size", "tiny", *map(str, arguments)]
-    environment = {"PYTHON": str(ROOT / ".venv/bin/python"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "COLUMNS": "200"}
+    environment = {"PYTHON": sys.executable, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "COLUMNS": "200"}
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
