@@ -6,6 +6,7 @@ from typing import TypeVar
 from rag_jax.hub import bart, bert
 from rag_jax.hub.described import Described
 from rag_jax.hub.formats import Format, GeneratorFormat, TowerFormat
+from rag_jax.models import registry as architectures
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 
 AnyFormat = TypeVar("AnyFormat", TowerFormat, GeneratorFormat)
@@ -40,21 +41,14 @@ def generator(config: Described) -> GeneratorFormat:
 
 def tower_of(config: TowerConfig) -> TowerFormat:
     """The family that a tower's sizes are of. Raises `KeyError` for sizes of none."""
-    return _by_sizes(TOWERS, config)
+    return TOWERS[architectures.tower_of(config).name]
 
 
 def generator_of(config: GeneratorConfig) -> GeneratorFormat:
     """The family that a generator's sizes are of. Raises `KeyError` for sizes of none."""
-    return _by_sizes(GENERATORS, config)
+    return GENERATORS[architectures.generator_of(config).name]
 
 
 def _by_type(table: dict[str, AnyFormat], config: Described) -> AnyFormat:
     config.expect(*model_types(table.values()))
     return next(each for each in table.values() if config["model_type"] in each.model_types)
-
-
-def _by_sizes(table: dict[str, AnyFormat], config: object) -> AnyFormat:
-    for each in table.values():
-        if type(config) is each.architecture.config:
-            return each
-    raise KeyError(f"{type(config).__name__} is of no family whose checkpoints are known ({', '.join(table)})")

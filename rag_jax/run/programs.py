@@ -56,6 +56,8 @@ def answering(
 
 @lru_cache
 def choosing(networks: Networks, model: Model, limits: Limits, num_docs: int, max_length: int, place: Placement = ONE):
+    """The program that ranks given answers `[C, T]`, the same for all questions, best first."""
+
     def program(params, knowledge, question, prompt, labels, found) -> Answered:
         batch = question.ids.shape[0]
         answers = jax.tree.map(lambda each: jnp.repeat(each[None], batch, axis=0), labels)
@@ -69,6 +71,7 @@ def choosing(networks: Networks, model: Model, limits: Limits, num_docs: int, ma
 
 @lru_cache
 def scoring(networks: Networks, model: Model, num_docs: int, max_length: int, place: Placement = ONE):
+    """The program that computes `log p(y|x)` `[B]` of each question's own answer."""
     parts = networks, VARIANTS[model].objective, optax.identity(), num_docs, max_length
     recipe = training.Recipe(*parts, lookup=place.index)
     return jax.jit(partial(training.eval_step, recipe), out_shardings=place.whole)
