@@ -22,9 +22,9 @@ from benchmarks import weights
 from benchmarks.cases import SIZES, TINY, Case, Sizes, threads
 from benchmarks.decode_sides import SIDES, Sides
 from benchmarks.decode_table import compared, shown
+from rag_jax.config.command_line import parse
 from rag_jax.data.outputs import new_json
 from rag_jax.errors import InputError, reported
-from rag_jax.run.arguments import parse
 
 GAIN = 2.0  # of the weights' deviations
 

@@ -22,14 +22,14 @@ from rich.table import Table
 from benchmarks.cases import is_installed, opponent
 from benchmarks.decode import machine
 from rag_jax import hub
+from rag_jax.config.command_line import parse
+from rag_jax.corpus import read_passages
 from rag_jax.data.outputs import new_json
 from rag_jax.data.tower_inputs import text_rows, worded
 from rag_jax.errors import InputError, reported
 from rag_jax.hub.source import resolve
-from rag_jax.knowledge.encoder import Encoder
-from rag_jax.knowledge.passages import read_passages
+from rag_jax.index.encoder import Encoder
 from rag_jax.models import registry
-from rag_jax.run.arguments import parse
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "texts D"]]
 Embed = Callable[[list[list[int]]], Float[np.ndarray, "rows D"]]  # of one batch's token ids

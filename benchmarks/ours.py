@@ -13,10 +13,10 @@ import numpy as np
 
 from benchmarks.cases import END, GENERATOR, START, TOWER, Case, Sizes, serve
 from rag_jax import hub, likelihood, retrieval
-from rag_jax.core import beam
-from rag_jax.core.decoding import Decoder
-from rag_jax.core.search import Limits
-from rag_jax.core.tree import Reader
+from rag_jax.core.decode import beam
+from rag_jax.core.decode.decoding import Decoder
+from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.tree_cache import Reader
 from rag_jax.core.variants import VARIANTS
 from rag_jax.models import registry
 from rag_jax.types import Generator, RagParams, Tokens, Tower

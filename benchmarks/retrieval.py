@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from rag_jax.commands.index import question_encoder
+from rag_jax.config.command_line import parse
 from rag_jax.data.questions import read_questions
 from rag_jax.evaluation.evaluate import DEPTHS, recalls
-from rag_jax.knowledge.engines.hits import Asked
-from rag_jax.knowledge.loading import Placement
-from rag_jax.knowledge.store import open_store
-from rag_jax.run.arguments import parse
-from rag_jax.run.gold import check_gold
-from rag_jax.run.lookup import open_engine
+from rag_jax.index.engines.engine import Asked
+from rag_jax.index.placement import Placement
+from rag_jax.index.store import open_store
+from rag_jax.pipeline.gold import check_gold
+from rag_jax.pipeline.host_retrieval import open_engine
 
 
 @dataclass(frozen=True)

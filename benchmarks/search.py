@@ -16,10 +16,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from rag_jax.config.command_line import parse
 from rag_jax.core import retrieval
 from rag_jax.core.vectors import quantise
 from rag_jax.errors import InputError
-from rag_jax.run.arguments import parse
 
 K = 10
 

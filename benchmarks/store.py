@@ -18,17 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from rag_jax.config.command_line import parse
+from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import vocabulary
 from rag_jax.errors import InputError
-from rag_jax.knowledge import building
-from rag_jax.knowledge.encoder import Encoder
-from rag_jax.knowledge.engines.device import DeviceIndex
-from rag_jax.knowledge.engines.hits import Asked
-from rag_jax.knowledge.loading import Placement
-from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.reads import Reads
-from rag_jax.knowledge.store import open_store
-from rag_jax.run.arguments import parse
+from rag_jax.index import building
+from rag_jax.index.encoder import Encoder
+from rag_jax.index.engines.device import DeviceIndex
+from rag_jax.index.engines.engine import Asked
+from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.placement import Placement
+from rag_jax.index.store import open_store
 
 WORDS = 20_000
 LENGTH = 30  # words of a passage

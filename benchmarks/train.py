@@ -20,12 +20,12 @@ from benchmarks import weights
 from benchmarks.cases import SIZES, Side, Sizes, opponent
 from benchmarks.decode import machine
 from benchmarks.train_cases import LENGTHS, Arrays, Shapes, fixed, real
+from rag_jax.config.command_line import parse
 from rag_jax.core.variants import Model
 from rag_jax.data.outputs import new_json
 from rag_jax.errors import InputError, reported
-from rag_jax.run.arguments import parse
-from rag_jax.run.host import LARGE_PAGES
-from rag_jax.run.speed import flops
+from rag_jax.parallel.host import LARGE_PAGES
+from rag_jax.training.step_timer import flops
 
 TURN = 3  # steps
 

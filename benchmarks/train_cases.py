@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from rag_jax.corpus import read_passages
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.data.tower_inputs import text_rows
 from rag_jax.errors import InputError
 from rag_jax.hub.reading import load_tower
-from rag_jax.knowledge.engines.bm25 import BM25
-from rag_jax.knowledge.engines.hits import Asked
-from rag_jax.knowledge.passages import read_passages
+from rag_jax.index.engines.bm25 import BM25
+from rag_jax.index.engines.engine import Asked
 
 PAD, START, END = 1, 0, 2  # BART's
 REFERENCE_LENGTH = 300  # what the reference pads its inputs to

@@ -15,7 +15,7 @@ from benchmarks.ours import load, matrix_product
 from benchmarks.train_cases import CLIP, DECAY, RATE, REFERENCE_LENGTH, Arrays
 from rag_jax.core import optimizers, training
 from rag_jax.core.variants import VARIANTS, Model
-from rag_jax.run import devices
+from rag_jax.parallel import devices
 from rag_jax.types import Batch, Found, Knowledge, Networks, Tokens
 
 

@@ -9,7 +9,7 @@ never asked about, 0.039 without passages. See docs/performance.md.
 import dataclasses
 from pathlib import Path
 
-from rag_jax.run.config import read
+from rag_jax.config.config import read
 
 reader = read(Path(__file__).with_name("cities_reader.py"))
 

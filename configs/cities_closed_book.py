@@ -6,7 +6,7 @@ python train.py configs/cities_closed_book.py --workdir runs/demo/closed_book   
 import dataclasses
 from pathlib import Path
 
-from rag_jax.run.config import read
+from rag_jax.config.config import read
 
 rag, reader = (read(Path(__file__).with_name(name)) for name in ("cities.py", "cities_reader.py"))
 

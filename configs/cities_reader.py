@@ -8,7 +8,7 @@ BART. With the passage given there is nothing to retrieve, and a step costs a fi
 
 from pathlib import Path
 
-from rag_jax.run.config import Config, Data, Generator, Optimizer, Retriever
+from rag_jax.config.config import Config, Data, Generator, Optimizer, Retriever
 
 DATA = Path("runs/demo/data")
 

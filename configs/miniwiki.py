@@ -9,7 +9,7 @@ Far too short to answer well; docs/performance.md has the rest. A longer run is 
 
 from pathlib import Path
 
-from rag_jax.run.config import Config, Data, Generator, Optimizer, Retriever
+from rag_jax.config.config import Config, Data, Generator, Optimizer, Retriever
 
 DATA = Path("data/miniwiki")
 

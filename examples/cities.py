@@ -13,19 +13,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-import train
 from rag_jax.commands.answer import show
+from rag_jax.config import config as configs
+from rag_jax.corpus import read_passages
+from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.data.tokenizers import train_vocabulary
+from rag_jax.demo.questions import write_corpus
 from rag_jax.errors import reported
 from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.figures import token_posterior
 from rag_jax.evaluation.metrics import exact_match
-from rag_jax.knowledge.city_questions import write_corpus
-from rag_jax.knowledge.passages import Passage, read_passages
 from rag_jax.rag import RAG
-from rag_jax.run import config as configs
-from rag_jax.run.journal import seconds_trained
+from rag_jax.training.metric_logger import seconds_trained
+from rag_jax.training.run import fit, train_and_evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 console = Console()
@@ -37,11 +38,11 @@ def main(workdir: Path) -> None:
     settings = {name: place(name, workdir) for name in ("cities_reader", "cities", "cities_closed_book")}
 
     headline("2. The generator learns to read: every question comes with its city's passage")
-    train.fit(settings["cities_reader"], workdir / "reader")
+    fit(settings["cities_reader"], workdir / "reader")
     headline("3. RAG-Token: question tower and generator learn together")
-    rag, trained = train.run(dataclasses.replace(settings["cities"], closed_book=None), workdir)
+    rag, trained = train_and_evaluate(dataclasses.replace(settings["cities"], closed_book=None), workdir)
     headline("4. The same generator without passages, trained as long")
-    _, closed = train.run(settings["cities_closed_book"], workdir / "closed_book")
+    _, closed = train_and_evaluate(settings["cities_closed_book"], workdir / "closed_book")
 
     headline("5. What came of it")
     test = read_questions(workdir / "data" / "test.jsonl")

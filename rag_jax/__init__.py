@@ -6,24 +6,13 @@ The core's modules are pure functions over arrays; `RAG` is the facade over file
 import importlib
 from typing import TYPE_CHECKING
 
-from rag_jax.core import (
-    beam,
-    decoding,
-    likelihood,
-    losses,
-    optimizers,
-    reading,
-    retrieval,
-    rules,
-    sampling,
-    sequence,
-    training,
-)
+from rag_jax.core import likelihood, losses, optimizers, reading, retrieval
+from rag_jax.core.decode import beam, decoding, logits_processors, rag_sequence, sampling
 
 if TYPE_CHECKING:
-    from rag_jax.knowledge.corpus.passage import Passage
+    from rag_jax.corpus.passage import Passage
+    from rag_jax.pipeline.answers import Answer
     from rag_jax.rag import RAG
-    from rag_jax.run.answers import Answer
 
 __all__ = [
     "RAG",
@@ -32,18 +21,17 @@ __all__ = [
     "beam",
     "decoding",
     "likelihood",
+    "logits_processors",
     "losses",
     "optimizers",
+    "rag_sequence",
     "reading",
     "retrieval",
-    "rules",
     "sampling",
-    "sequence",
-    "training",
 ]
 
 
-_FACADE = {"RAG": "rag_jax.rag", "Answer": "rag_jax.run.answers", "Passage": "rag_jax.knowledge.corpus.passage"}
+_FACADE = {"RAG": "rag_jax.rag", "Answer": "rag_jax.pipeline.answers", "Passage": "rag_jax.corpus.passage"}
 
 
 def __getattr__(name: str):

@@ -25,9 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"no command {command!r}; the commands are {', '.join(COMMANDS)}")
 
 
-COMMANDS = ("index", "search", "answer", "convert", "plan", "benchmark")  # modules of rag_jax.commands
+COMMANDS = ("train", "index", "search", "answer", "convert", "plan", "benchmark")  # modules of rag_jax.commands
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
 
+  train CONFIG      train and evaluate a model, or resume
   index             a corpus to a knowledge store; change one, look at one
   search            search a knowledge store, by any engine
   answer            answer questions with a trained model, and show the passages

@@ -17,26 +17,25 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from rag_jax import hub
-from rag_jax.core.decoding import Answered
-from rag_jax.core.search import Limits
+from rag_jax.config.generation import Decoding, Words
+from rag_jax.core.decode.decoding import Answered
+from rag_jax.core.decode.search import Limits
 from rag_jax.core.variants import Model
+from rag_jax.corpus.passage import Passage
 from rag_jax.data import typed
 from rag_jax.data.batches import Examples, in_order, tokenize
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError, warn
-from rag_jax.knowledge import documents
-from rag_jax.knowledge.building import checked
-from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.store import Store, from_vectors
-from rag_jax.run import devices, given, pretrained, programs, vocabularies
-from rag_jax.run.answers import Answer, readable
-from rag_jax.run.assembly import assemble, compose, fitting, open_index
-from rag_jax.run.checkpoints import Checkpoints
-from rag_jax.run.config import load
-from rag_jax.run.decoders import Decoding, Words
-from rag_jax.run.lookup import Looked, little
-from rag_jax.run.parts import Parts, token_id
+from rag_jax.index import documents
+from rag_jax.index.building import checked
+from rag_jax.index.store import Store, from_vectors
+from rag_jax.pipeline import pretrained, programs, user_inputs
+from rag_jax.pipeline.answers import Answer, readable
+from rag_jax.pipeline.assembly import compose, fitting, open_index
+from rag_jax.pipeline.components import Parts, token_id
+from rag_jax.pipeline.host_retrieval import Looked, little
+from rag_jax.pipeline.trained import load_trained
 from rag_jax.types import Batch, Found, Knowledge, RagParams, Tokens, host
 
 
@@ -58,10 +57,7 @@ class RAG:
         Where there are not as many devices as it was trained on, it is put on one. Raises `InputError` where there is
         none.
         """
-        workdir = Path(workdir)
-        config = devices.at_hand(load(workdir / "config.json"))
-        parts = assemble(pretrained.over(config, _path(index)), workdir)
-        return cls(parts, restore_params(workdir, parts))
+        return cls(*load_trained(Path(workdir), _path(index)))
 
     @classmethod
     def from_pretrained(
@@ -75,7 +71,7 @@ class RAG:
     ) -> "RAG":
         """A RAG checkpoint of the Hugging Face ecosystem: a folder, or a repository of the hub at a `revision`.
 
-        `index` is a knowledge store of this library, or a folder that `rag_jax.knowledge.existing` reads; without one
+        `index` is a knowledge store of this library, or a folder that `rag_jax.index.importers` reads; without one
         the model is asked closed book. RAG checkpoints lack their passage tower: name it where passages are to be
         encoded. `model` overrides what the checkpoint's config says. Raises `InputError` for what cannot be loaded.
         """
@@ -146,15 +142,15 @@ class RAG:
         Raises `InputError` for an empty or too long question or prefix, for more passages than the index has, and for
         options that contradict each other.
         """
-        c, questions = self.parts.config, given.texts(questions, "questions")
+        c, questions = self.parts.config, user_inputs.texts(questions, "questions")
         options, limits, words = self._options(decoding)
-        rows = None if rows is None else given.rows(rows, len(questions), self.parts.store.alive)
+        rows = None if rows is None else user_inputs.rows(rows, len(questions), self.parts.store.alive)
         k = self._check_num_docs(num_docs) if rows is None else rows.shape[1]
-        prefixes = [prefixes] * len(questions) if isinstance(prefixes, str) else given.texts(prefixes, "prefixes")
+        prefixes = [prefixes] * len(questions) if isinstance(prefixes, str) else user_inputs.texts(prefixes, "prefixes")
         begun = self._begun(prefixes, questions, limits, words)
         fixed = c.generator.max_input, self.parts.placement
         program = programs.answering(self.parts.networks, c.model, options, limits, words, k, *fixed)
-        key = jax.random.key(given.seed(seed))
+        key = jax.random.key(user_inputs.seed(seed))
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size, skip):
             every = np.resize(chosen, len(batch.question.ids))  # the last batch is filled up with repetitions
             mine = jax.tree.map(lambda each, every=every: each[every], (begun, rows))
@@ -184,7 +180,7 @@ class RAG:
         Raises `InputError` as `stream` does, and where there are fewer than two labels or one is too long.
         """
         vocabulary, c = self.parts.vocabulary, self.parts.config
-        questions, labels = given.texts(questions, "questions"), given.texts(labels, "labels")
+        questions, labels = user_inputs.texts(questions, "questions"), user_inputs.texts(labels, "labels")
         limits = self.parts.limits._replace(start=(vocabulary.start,))  # as in training, wherever decoding starts from
         targets = vocabulary.targets(labels)
         if len(set(map(tuple, targets))) < max(2, len(labels)):
@@ -208,7 +204,7 @@ class RAG:
         self, questions: Sequence[str], answers: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
     ) -> Float[np.ndarray, " B"]:
         """`log p(y|x)` in nats of one given answer for each question, marginalised over the K passages."""
-        questions, answers = given.texts(questions, "questions"), given.texts(answers, "answers")
+        questions, answers = user_inputs.texts(questions, "questions"), user_inputs.texts(answers, "answers")
         if len(questions) != len(answers):
             raise InputError(f"{len(questions)} questions and {len(answers)} answers; give one answer for each")
         c, k = self.parts.config, self._check_num_docs(num_docs)
@@ -224,7 +220,7 @@ class RAG:
 
     def search(self, questions: Sequence[str], k: int, *, batch_size: int = 64) -> Int[np.ndarray, "B K"]:
         """The rows of the k best passages for each question, best first; -1 where there are fewer."""
-        questions, fixed = given.texts(questions, "questions"), (self._check_num_docs(k), self.parts.placement)
+        questions, fixed = user_inputs.texts(questions, "questions"), (self._check_num_docs(k), self.parts.placement)
         program = programs.searching(self.parts.networks, *fixed)
         rows = np.zeros((len(questions), k), np.int32)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
@@ -237,7 +233,7 @@ class RAG:
 
     def encode(self, questions: Sequence[str], *, batch_size: int = 64) -> Float[np.ndarray, "B D"]:
         """`q(x)`: the vectors that the questions are searched by."""
-        questions = given.texts(questions, "questions")
+        questions = user_inputs.texts(questions, "questions")
         program = programs.encoding(self.parts.networks, self.parts.placement)
         vectors = np.zeros((len(questions), 0), np.float32)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
@@ -268,7 +264,7 @@ class RAG:
         All pieces that it was cut into make way; a piece that is given by its own id takes the place of that piece.
         """
         store = self.parts.store
-        rows, new = documents.replaced(store.passages, store.alive, given.passages([changed]), "the index")
+        rows, new = documents.replaced(store.passages, store.alive, user_inputs.passages([changed]), "the index")
         return self.with_index(store.without(rows.tolist()).added(self._encoded(new)))
 
     def with_passages(self, passages: Iterable[Passage]) -> "RAG":
@@ -276,14 +272,14 @@ class RAG:
 
         Raises `InputError` for one without a text, and for an id that occurs twice.
         """
-        return self.with_index(self._encoded(given.passages(passages)))
+        return self.with_index(self._encoded(user_inputs.passages(passages)))
 
     def and_passages(self, passages: Iterable[Passage]) -> "RAG":
-        """The same model with more passages, encoded now, in memory; see `rag_jax.knowledge.living` for stores on disk.
+        """The same model with more passages, encoded now, in memory; see `rag_jax.index.updates` for stores on disk.
 
         Raises `InputError` for an id that is there already.
         """
-        store, more = self.parts.store, given.passages(passages)
+        store, more = self.parts.store, user_inputs.passages(passages)
         documents.check_new(store.passages, store.alive, more, "the index")
         return self.with_index(store.added(self._encoded(more)))
 
@@ -293,7 +289,7 @@ class RAG:
         Raises `InputError` for an id not there.
         """
         store = self.parts.store
-        rows = documents.named(store.passages, store.alive, given.ids(ids, "ids"), "the index")
+        rows = documents.named(store.passages, store.alive, user_inputs.ids(ids, "ids"), "the index")
         return self.with_index(store.without(rows.tolist()))
 
     def with_index(self, index: str | Path | Store) -> "RAG":
@@ -344,7 +340,7 @@ class RAG:
     def _batches(
         self, questions: Sequence[str], answers: Sequence[str], batch_size: int, skip: Collection[int] = ()
     ) -> Iterator[tuple[Batch, Int[np.ndarray, " b"]]]:
-        given.count(batch_size, "batch_size")
+        user_inputs.count(batch_size, "batch_size")
         if not questions:
             return iter(())
         for number, question in enumerate(questions, 1):
@@ -411,22 +407,6 @@ class RAG:
         _check_numbers(chosen, np.asarray(odd))
         found = readable(seen, len(chosen), self.parts.store, self.parts.vocabulary)
         return zip(chosen.tolist(), found, strict=True)
-
-
-def restore_params(workdir: Path, parts: Parts) -> RagParams:
-    """The parameters of a workdir's newest checkpoint, for the networks and the tokenizers of `parts`.
-
-    Raises `InputError` where there is none, and where it is of others.
-    """
-    params = None
-    if (workdir / "checkpoints").is_dir():  # looking for checkpoints would make it
-        vocabularies.check(parts.towers, parts.vocabulary, workdir)
-        checkpoints = Checkpoints(workdir)
-        params = checkpoints.restore_params(parts.first)
-        checkpoints.close()
-    if params is None:
-        raise InputError(f"{workdir}: no checkpoint there; train first: python train.py CONFIG --workdir {workdir}")
-    return params
 
 
 def _check_numbers(chosen: Int[np.ndarray, " b"], odd: Bool[np.ndarray, " B"]) -> None:

@@ -63,11 +63,11 @@ def towns(shared: Path):
 @pytest.fixture(scope="session")
 def trained(towns, shared: Path, tmp_path_factory: pytest.TempPathFactory):
     """That run, trained once for all processes, in a copy of this one's own: (model, results, workdir)."""
-    import train
+    from rag_jax.training.run import train_and_evaluate
 
     workdir, own = shared / "trained", tmp_path_factory.mktemp("trained") / "run"
     with FileLock(shared / "trained.lock"):
         if not (workdir / "results.json").exists():
-            train.run(towns, workdir)
+            train_and_evaluate(towns, workdir)
     shutil.copytree(workdir, own)
     return rag_jax.RAG.from_workdir(own), json.loads((own / "results.json").read_text()), own

@@ -20,16 +20,17 @@ from rich.console import Console
 import rag_jax.hub
 import rag_jax.models
 from rag_jax import hub
+from rag_jax.config.config import Compute, Config, Mesh
 from rag_jax.core import training
 from rag_jax.data.tokenizers import train_vocabulary
 from rag_jax.errors import InputError
 from rag_jax.hub import registry as formats
 from rag_jax.models import registry
 from rag_jax.models.architecture import Architecture, SpecialTokens
+from rag_jax.pipeline import networks
+from rag_jax.pipeline.assembly import opened, prepare, read_corpus
 from rag_jax.rag import RAG
-from rag_jax.run import checks, dryrun, networks, speed
-from rag_jax.run.assembly import opened, prepare, read_corpus
-from rag_jax.run.config import Compute, Config, Mesh
+from rag_jax.training import checks, dry_run, step_timer
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "extending.md"
@@ -112,13 +113,13 @@ def test_it_is_half_of_a_rag_checkpoint(rag: RAG, tmp_path: Path) -> None:
 def test_the_dry_run_knows_its_parameters_their_split_and_its_size(bag: Architecture, asked: Config) -> None:
     wide = dataclasses.replace(asked.generator, width=512, vocabulary=2_000)
     config = dataclasses.replace(asked, generator=wide, mesh=Mesh(fsdp=2))
-    tower, reader = dryrun.sizes(config)
-    state, _, _ = dryrun.arguments(config, tower, reader, 100)
+    tower, reader = dry_run.sizes(config)
+    state, _, _ = dry_run.arguments(config, tower, reader, 100)
     assert state.params.generator["up"]["kernel"].sharding.spec == PartitionSpec("fsdp", "tensor")
     assert state.params.generator["word"]["embedding"].sharding.shard_shape((2_000, 512)) == (2_000, 256)
     out = io.StringIO()
     console = Console(file=out, width=160)
-    console.print(dryrun._sharding(state.params, config), dryrun._shapes(config, tower, reader, "some"))
+    console.print(dry_run._sharding(state.params, config), dry_run._shapes(config, tower, reader, "some"))
     assert re.search(r"generator word/embedding \(1\) +\(2000, 512\) +P", out.getvalue())
     assert bag.describe(reader) in out.getvalue()
 
@@ -127,15 +128,17 @@ def test_its_own_rules_split_its_parameters(bag: Architecture, asked: Config, mo
     own = bag._replace(partition_rules=((r"up/kernel$", PartitionSpec(None, "fsdp")),))
     monkeypatch.setitem(registry.GENERATORS, "bag", own)
     config = dataclasses.replace(asked, mesh=Mesh(fsdp=2))
-    params = dryrun.arguments(config, *dryrun.sizes(config), 100)[0].params
+    params = dry_run.arguments(config, *dry_run.sizes(config), 100)[0].params
     assert params.generator["up"]["kernel"].sharding.spec == PartitionSpec(None, "fsdp")
     assert params.generator["word"]["embedding"].sharding.spec == PartitionSpec(), "no rule names it"
     assert params.question_tower["layer_0"]["up"]["kernel"].sharding.spec == PartitionSpec("fsdp", "tensor")
 
 
 def test_its_flops_are_counted(bag: Architecture, asked: Config) -> None:
-    tower, reader = dryrun.sizes(asked)
-    read = speed.flops(tower, reader, 2, 3, (8, 20, 5), True) - speed.flops(tower, reader, 2, 0, (8, 20, 5), True)
+    tower, reader = dry_run.sizes(asked)
+    read = step_timer.flops(tower, reader, 2, 3, (8, 20, 5), True) - step_timer.flops(
+        tower, reader, 2, 0, (8, 20, 5), True
+    )
     assert read == 3 * 2 * 3 * bag.flops(reader, 20, 5)
     assert bag.flops(reader, 20, 5) > 0
 

@@ -18,9 +18,9 @@ from safetensors.numpy import load_file, save_file
 from benchmarks import ours, union, weights
 from benchmarks.cases import END, GENERATOR, START, Case, Sizes
 from rag_jax import decoding
-from rag_jax.core import beam, language
-from rag_jax.core.search import Limits
-from rag_jax.core.tree import Reader
+from rag_jax.core.decode import beam, language_model
+from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.tree_cache import Reader
 from rag_jax.types import RagParams, Tokens, Tower
 
 SIZES = Sizes(tower_layers=2, tower_width=64, layers=2, width=64, vocabulary=12)
@@ -80,7 +80,7 @@ def test_questions_have_the_same_vectors(both: World) -> None:
 
 def test_every_passage_proposes_the_same_answers(both: World) -> None:
     rows = len(both.arrays["passages"])
-    found = SEARCH(language.passages(both.reader, no_tokens(rows), LIMITS), LIMITS)
+    found = SEARCH(language_model.passages(both.reader, no_tokens(rows), LIMITS), LIMITS)
     texts = [list(map(str, row)) for row in both.arrays["passages"].tolist()]
     told = both.ct2.search(both.translator, texts, CASE)
     lengths = set()

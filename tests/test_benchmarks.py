@@ -12,7 +12,7 @@ import pytest
 from benchmarks.decode_sides import OURS, SIDES
 from rag_jax.cli import main
 from rag_jax.commands.benchmark import BENCHMARKS
-from rag_jax.run.config import Config
+from rag_jax.config.config import Config
 
 SMALL = ("--max-length", "16", "--template", "{title}", "--norm", "4")
 

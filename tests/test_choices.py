@@ -9,7 +9,7 @@ import pytest
 
 from rag_jax.core.variants import VARIANTS, Method, Model
 from rag_jax.hub.configs import THEIRS
-from rag_jax.run.engines import ENGINES, Name, Training
+from rag_jax.index.engines.registry import ENGINES, Name, Training
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [*sorted((ROOT / "rag_jax").rglob("*.py")), ROOT / "train.py"]

@@ -11,10 +11,10 @@ import pytest
 
 import rag_jax
 from rag_jax import cli
+from rag_jax.corpus.passage import Passage
 from rag_jax.data.jsonl import write_jsonl
-from rag_jax.knowledge.corpus.passage import Passage
+from rag_jax.pipeline.answers import Answer
 from rag_jax.rag import RAG
-from rag_jax.run.answers import Answer
 
 
 def test_answer_prints_answer_probability_and_passages(trained, capsys) -> None:

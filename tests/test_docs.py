@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_jax.run.config import Config
+from rag_jax.config.config import Config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

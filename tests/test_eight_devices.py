@@ -13,8 +13,8 @@ import numpy as np
 @lru_cache
 def told() -> dict:
     """What `eight_devices.py` measured, in a process of its own: the devices are counted when JAX starts."""
-    here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    here = Path(__file__).parent / "support"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}
     ran = subprocess.run(
         [sys.executable, here / "eight_devices.py"], env=environment, capture_output=True, text=True, check=False
     )

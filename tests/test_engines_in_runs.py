@@ -12,15 +12,15 @@ import jax
 import numpy as np
 import pytest
 
-import train
+from rag_jax.config.config import Config, Mesh
+from rag_jax.corpus import Cut
+from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.knowledge import living
-from rag_jax.knowledge.corpus import Cut
-from rag_jax.knowledge.engines import kept
-from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.store import closed_book, open_store
+from rag_jax.index import updates
+from rag_jax.index.engines import stored
+from rag_jax.index.store import closed_book, open_store
 from rag_jax.rag import RAG
-from rag_jax.run.config import Config, Mesh
+from rag_jax.training.run import fit
 
 ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "Goldsee", "Neuort")]
 
@@ -38,7 +38,7 @@ def rag(trained) -> RAG:
     """The trained model over a store that has an exact index of FAISS."""
     workdir = trained[2]
     store = open_store(workdir / "index", None, None)
-    kept.keep_faiss(store, "Flat", kept.from_passages(store))
+    stored.keep_faiss(store, "Flat", stored.from_passages(store))
     return RAG.from_workdir(workdir)
 
 
@@ -69,7 +69,7 @@ def test_vectors_in_fewer_bits_find_nearly_the_same(rag: RAG, precision: str) ->
 
 def test_bm25_s_scores_are_the_prior(rag: RAG) -> None:
     lexical = over(rag, engine="bm25")
-    hits = kept.open_bm25(rag.parts.store).search(kept.Asked(ASKED, None), 2)
+    hits = stored.open_bm25(rag.parts.store).search(stored.Asked(ASKED, None), 2)
     for answer, rows, scores in zip(lexical.answer(ASKED, num_docs=2), hits.rows, hits.scores, strict=True):
         found = rows >= 0  # some share no word with the question
         assert [each.id for each in answer.passages] == [rag.parts.store.passages[row].id for row in rows[found]]
@@ -102,7 +102,7 @@ def test_training_searches_on_the_host_where_it_is_told_to(trained, rag, towns: 
     retriever = dataclasses.replace(towns.retriever, engine="faiss", staleness=1)
     data = dataclasses.replace(towns.data, index=trained[2] / "index")
     few = dataclasses.replace(towns, data=data, retriever=retriever, steps=6, log_every=1, save_every=6)
-    train.fit(dataclasses.replace(few, start_from=trained[2]), tmp_path)
+    fit(dataclasses.replace(few, start_from=trained[2]), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     before = [json.loads(line) for line in (trained[2] / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 6
@@ -159,7 +159,7 @@ def test_a_store_that_changes_on_disk_is_taken_over_when_it_is_asked_for(rag: RA
     shutil.copytree(trained[2] / "index", folder)
     first = rag.with_index(folder)
     (answer,) = first.answer(ASKED[:1], num_docs=1)
-    living.remove(folder, [answer.passages[0].id])
+    updates.remove(folder, [answer.passages[0].id])
     assert first.answer(ASKED[:1], num_docs=1)[0].passages[0].id == answer.passages[0].id
     assert rag.with_index(folder).answer(ASKED[:1], num_docs=1)[0].passages[0].id != answer.passages[0].id
 

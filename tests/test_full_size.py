@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-4  # absolute, in float32
-SCRIPT = Path(__file__).with_name("full_size.py")
+SCRIPT = Path(__file__).parent / "support" / "full_size.py"
 
 
 @pytest.fixture(scope="module")

@@ -25,12 +25,12 @@ from transformers import (
 import naive
 import oracle
 from oracle import torch
-from rag_jax.core import beam, rules
-from rag_jax.core.decoding import rag_token
-from rag_jax.core.language import passages
-from rag_jax.core.search import Limits, Rule
-from rag_jax.core.sequence import rag_sequence_thorough
-from rag_jax.core.tree import Reader
+from rag_jax.core.decode import beam, logits_processors
+from rag_jax.core.decode.decoding import rag_token
+from rag_jax.core.decode.language_model import passages
+from rag_jax.core.decode.rag_sequence import rag_sequence_thorough
+from rag_jax.core.decode.search import Limits, Rule
+from rag_jax.core.decode.tree_cache import Reader
 from rag_jax.models import bart
 from rag_jax.types import Tokens
 
@@ -205,11 +205,11 @@ def our_rules(told: dict) -> tuple[Rule, ...]:
     unfinished answer has.
     """
     make = {
-        "no_repeat_ngram_size": rules.no_repeated_ngrams,
-        "bad_words_ids": rules.bad_words,
-        "min_length": partial(rules.min_length, eos=EOS),
-        "forced_bos_token_id": rules.forced_start,
-        "forced_eos_token_id": partial(rules.forced_end, told["max_length"] - 1),
+        "no_repeat_ngram_size": logits_processors.no_repeated_ngrams,
+        "bad_words_ids": logits_processors.bad_words,
+        "min_length": partial(logits_processors.min_length, eos=EOS),
+        "forced_bos_token_id": logits_processors.forced_start,
+        "forced_eos_token_id": partial(logits_processors.forced_end, told["max_length"] - 1),
     }
     return tuple(make[key](told[key]) for key in make if told.get(key) is not None)
 

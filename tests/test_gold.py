@@ -20,8 +20,8 @@ import pretrained
 import retrieved
 from pretrained import QUESTIONS
 from rag_jax.core import retrieval
+from rag_jax.pipeline import programs
 from rag_jax.rag import RAG
-from rag_jax.run import programs
 from rag_jax.types import host
 from retrieved import Theirs
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from rag_jax.cli import main
+from rag_jax.config.config import Config
 from rag_jax.data.jsonl import write_jsonl
-from rag_jax.knowledge import manifest
-from rag_jax.knowledge.store import open_store
-from rag_jax.run.config import Config
+from rag_jax.index import manifest
+from rag_jax.index.store import open_store
 
 SMALL = ("--max-length", "16", "--template", "{title}", "--norm", "4")
 TOWNS = [

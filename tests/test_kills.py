@@ -11,8 +11,8 @@ import pytest
 
 def run(script: str, place: Path, count: int) -> dict:
     """What a script tells, in a process of its own."""
-    here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    here = Path(__file__).parent / "support"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}
     command = [sys.executable, here / script, place, str(count)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -12,7 +12,20 @@ PACKAGE = Path(rag_jax.__file__).parent
 STANDARD = {"typing", "functools", "collections", "dataclasses"}
 CORE = frozenset({"jax", "numpy", "optax", "jaxtyping", "rag_jax.types", "rag_jax.core"} | STANDARD)
 MODELS = CORE | {"flax", "rag_jax.models"}
-SHELL = ["knowledge", "data", "hub", "evaluation", "run", "rag", "cli", "errors"]
+SHELL = [
+    "data",
+    "corpus",
+    "hub",
+    "index",
+    "config",
+    "parallel",
+    "pipeline",
+    "rag",
+    "evaluation",
+    "training",
+    "commands",
+    "errors",
+]
 EFFECTS = {"print", "open", "input", "exec", "eval", "__import__", "time"}
 
 LAYERS = [
@@ -51,7 +64,7 @@ def test_the_layer_imports_only_inwards_and_touches_nothing(path, allowed):
 
 
 def test_every_layer_has_modules():
-    assert {path.parent.name for path, _ in LAYERS} == {"rag_jax", "core", "models"}
+    assert {path.parent.name for path, _ in LAYERS} == {"rag_jax", "core", "decode", "models"}
 
 
 FORMS = ["import rag_jax.{}", "from rag_jax import {}", "from rag_jax.{} import x", "def f():\n    import rag_jax.{}"]
@@ -74,7 +87,7 @@ def test_an_import_of_a_shell_room_is_found(form, room):
         "from rag_jax import *",
         "from rag_jax.models import bart",
         "from . import losses",
-        "from ..run import config",
+        "from ..config import config",
         "from time import perf_counter",
         "import flax.linen as nn",
         "print(1)",
@@ -107,3 +120,26 @@ def test_what_the_core_may_do_is_not_found(good):
 
 def test_networks_may_import_flax_and_one_another():
     assert not violations("import flax.linen as nn\nfrom rag_jax.models.attention import Attention", MODELS)
+
+
+ROOMS = (  # each imports only from those before it
+    *("errors", "types", "core", "models", "data", "corpus", "hub", "index", "config", "parallel", "pipeline"),
+    *("rag", "evaluation", "training", "demo", "commands", "cli"),
+)
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    rooms = {each.stem for each in PACKAGE.iterdir() if not each.name.startswith("__") and each.name != "py.typed"}
+    assert rooms == set(ROOMS)
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(each, id=str(each.relative_to(PACKAGE))) for each in sorted(PACKAGE.rglob("*.py"))]
+)
+def test_rooms_import_one_way(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room.startswith("__"):
+        return
+    before = ROOMS[: ROOMS.index(room) + 1]
+    names = (name.split(".") for name in imported(ast.parse(path.read_text(encoding="utf-8"))))
+    assert [name for name in names if name[0] == "rag_jax" and name[1] not in (*before, "RAG")] == []

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rag_jax.run import checks
-from rag_jax.run import config as configs
+from rag_jax.config import config as configs
+from rag_jax.training import checks
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path for path in (ROOT / "configs" / "paper").glob("*_*.py"))

@@ -17,8 +17,8 @@ from oracle import relative, torch
 from pretrained import KINDS, QUESTIONS
 from rag_jax.data.tokenizers import train_vocabulary
 from rag_jax.errors import InputError
-from rag_jax.knowledge import manifest
-from rag_jax.knowledge.building import build
+from rag_jax.index import manifest
+from rag_jax.index.building import build
 from rag_jax.rag import RAG
 from retrieved import HELD, Both, Theirs
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rag_jax.config import config as configs
+from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.pieces import Rows
+from rag_jax.index.columns import Rows
 from rag_jax.rag import RAG
-from rag_jax.run import config as configs
 
 ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "Goldsee", "Neuort")]
 

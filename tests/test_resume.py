@@ -15,19 +15,21 @@ import pytest
 from tokenizers import Tokenizer
 
 import launch
-import train
 import world
+from rag_jax.config.config import Config, Watch
+from rag_jax.corpus import read_passages
+from rag_jax.corpus.passage import Passage
 from rag_jax.data.jsonl import read_jsonl, write_jsonl
 from rag_jax.data.tokenizers import train_vocabulary
 from rag_jax.errors import InputError
-from rag_jax.knowledge import building, living
-from rag_jax.knowledge.engines.kept import keep_bm25
-from rag_jax.knowledge.passages import Passage, read_passages
-from rag_jax.knowledge.reads import Reads
-from rag_jax.knowledge.store import open_store
+from rag_jax.index import building, updates
+from rag_jax.index.engines.stored import keep_bm25
+from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.store import open_store
 from rag_jax.rag import RAG
-from rag_jax.run.config import Config, Watch
-from rag_jax.run.workdir import LOCK
+from rag_jax.training import loop
+from rag_jax.training.run import fit, train_and_evaluate
+from rag_jax.training.workdir import LOCK
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, RAG, Path]:
     config = world.write(folder)
     data = dataclasses.replace(config.data, index=folder / "index")
     config = dataclasses.replace(config, data=data, steps=8, log_every=3, save_every=4)
-    return config, train.fit(config, folder / "run"), folder
+    return config, fit(config, folder / "run"), folder
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_what_does_not_matter_may_change_and_the_ending_is_the_same(
     vocabulary = (moved / "run" / "tokenizer.json").read_bytes()
     (moved / "run" / "tokenizer.json").unlink()  # learnt again, to the same
     changed = dataclasses.replace(changed, eval_every=4, watch=Watch(tensorboard=True))
-    resumed = train.fit(changed, moved / "run")
+    resumed = fit(changed, moved / "run")
     jax.tree.map(np.testing.assert_array_equal, resumed.params, rag.params)
     assert (moved / "run" / "tokenizer.json").read_bytes() == vocabulary
     lines = [json.loads(line) for line in (moved / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -124,7 +126,7 @@ def other_vectors(rag: RAG, folder: Path) -> None:
 
 
 def removed_passage(rag: RAG, folder: Path) -> None:
-    living.remove(folder / "index", [corpus(folder)[-1].id])
+    updates.remove(folder / "index", [corpus(folder)[-1].id])
     write_jsonl(folder / "passages.jsonl", (passage._asdict() for passage in corpus(folder)[:-1]))
 
 
@@ -161,7 +163,7 @@ def test_a_finished_run_is_evaluated_with_what_it_was_trained_with(
     change(whole[1], moved)
     told = f"run: trained with other {told}; give those of then"
     with pytest.raises(InputError, match=told if what == "passages" else r"tokenizer\.json: not the one that "):
-        train.run(config, moved / "run")
+        train_and_evaluate(config, moved / "run")
 
 
 @pytest.mark.parametrize("what", CHANGES)
@@ -174,7 +176,7 @@ def test_what_it_was_trained_on_must_be_the_same(
     before = tree(moved)
     remedy = "give those of then, or begin another --workdir, which may start_from this one"
     with pytest.raises(InputError, match=f"run: trained with other {told}; {remedy}$"):
-        train.fit(config, moved / "run")
+        fit(config, moved / "run")
     assert tree(moved) == before
 
 
@@ -184,20 +186,20 @@ def test_the_run_that_it_started_from_must_be_the_same_or_gone(
 ) -> None:
     config, moved = half
     started = dataclasses.replace(config, start_from=moved / "run", steps=2)
-    train.fit(started, moved / "second")
+    fit(started, moved / "second")
     shutil.copytree(whole[2] / "run" / "checkpoints" / "8", moved / "run" / "checkpoints" / "8")  # it was trained on
     longer = dataclasses.replace(started, steps=3)
     with pytest.raises(InputError, match=r"second: trained with other parameters to start from \(.*run\); give those"):
-        train.fit(longer, moved / "second")
+        fit(longer, moved / "second")
     shutil.rmtree(moved / "run" / "checkpoints")
-    train.fit(longer, moved / "second")
+    fit(longer, moved / "second")
 
 
 @pytest.mark.slow
 def test_more_steps_go_on_by_their_own_schedule(half: tuple[Config, Path], capsys: pytest.CaptureFixture) -> None:
     config, moved = half
     longer = dataclasses.replace(config, steps=16, log_every=1)
-    train.fit(longer, moved / "run")
+    fit(longer, moved / "run")
     said = capsys.readouterr().out
     assert "steps: 8 before, 16 now; the learning rate decays towards the new end from here on" in said
     assert "log_every: 3 before, 1 now\n" in said
@@ -222,7 +224,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_serves(
             path.write_bytes(b"")
     assert RAG.from_workdir(moved / "run").answer(["what colour is Norburg"])
     assert "checkpoints/8: cannot be restored (" in capsys.readouterr().err
-    again = train.fit(config, moved / "run")
+    again = fit(config, moved / "run")
     assert "; going on from step 4" in capsys.readouterr().err
     jax.tree.map(np.testing.assert_array_equal, again.params, whole[1].params)
 
@@ -231,7 +233,7 @@ def test_fewer_steps_are_another_run(half: tuple[Config, Path]) -> None:
     config, moved = half
     before = tree(moved)
     with pytest.raises(InputError, match=r"another config \(steps was 8, is 6\); set it back, or choose another --wo"):
-        train.fit(dataclasses.replace(config, steps=6), moved / "run")
+        fit(dataclasses.replace(config, steps=6), moved / "run")
     assert tree(moved) == before
 
 
@@ -241,7 +243,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(towns: Config, tmp_path: Path,
     (tmp_path / name).write_text('{"model_type": "bart"}')
     before = tree(tmp_path)
     with pytest.raises(InputError, match="choose another --workdir, or move it away"):
-        train.run(towns, tmp_path)
+        train_and_evaluate(towns, tmp_path)
     assert tree(tmp_path) == before
 
 
@@ -249,18 +251,18 @@ def test_while_one_run_trains_no_other_does(
     whole: tuple[Config, RAG, Path], half: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, moved = half
-    chance, real, refused = random.Random(0), train.feed, []
+    chance, real, refused = random.Random(0), loop.feed, []
 
     def besieged(*arguments, **options):
         for batch in real(*arguments, **options):
             if chance.random() < 0.5:
                 with pytest.raises(InputError, match=f"run: process {os.getpid()} on .* trains in it; wait until"):
-                    train.fit(config, moved / "run")
+                    fit(config, moved / "run")
                 refused.append(batch)
             yield batch
 
-    monkeypatch.setattr(train, "feed", besieged)
-    train.fit(config, moved / "run")
+    monkeypatch.setattr(loop, "feed", besieged)
+    fit(config, moved / "run")
     assert refused
     assert (moved / "run" / "metrics.jsonl").read_bytes() == (whole[2] / "run" / "metrics.jsonl").read_bytes()
     assert not (moved / "run" / LOCK).exists()

@@ -14,14 +14,15 @@ import oracle
 import retrieved
 from oracle import relative
 from pretrained import KINDS, QUESTIONS
-from rag_jax.core import decoding, retrieval
-from rag_jax.core.tree import Reader
+from rag_jax.core import retrieval
+from rag_jax.core.decode import decoding
+from rag_jax.core.decode.tree_cache import Reader
+from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
-from rag_jax.knowledge.existing import read_existing
-from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.reads import Reads
-from rag_jax.knowledge.store import Store, from_vectors
+from rag_jax.index.importers import read_existing
+from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.store import Store, from_vectors
 from rag_jax.rag import RAG
 from rag_jax.types import Tokens
 from retrieved import WIDTH, Both, Theirs

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import launch
-from rag_jax.run.config import Compute, Config, Optimizer
+from rag_jax.config.config import Compute, Config, Optimizer
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from oracle import relative
 from pretrained import QUESTIONS
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
+from rag_jax.pipeline.pretrained import read_words
 from rag_jax.rag import RAG
-from rag_jax.run.pretrained import read_words
 from retrieved import Theirs
 from tokenizer_folders import changed
 

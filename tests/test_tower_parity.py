@@ -12,15 +12,15 @@ import oracle
 import pretrained
 from oracle import relative, torch
 from rag_jax.cli import main
+from rag_jax.config.config import Config, Data, Generator, Retriever
+from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.knowledge import manifest
-from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.store import open_store
+from rag_jax.index import manifest
+from rag_jax.index.store import open_store
 from rag_jax.models.bert import BertConfig
+from rag_jax.pipeline.assembly import compose
+from rag_jax.pipeline.pretrained import read_words
 from rag_jax.rag import RAG
-from rag_jax.run.assembly import compose
-from rag_jax.run.config import Config, Data, Generator, Retriever
-from rag_jax.run.pretrained import read_words
 
 PASSAGES = [
     Passage("1", "Origin of Species", "On the Origin of Species was written by Charles Darwin."),

@@ -11,12 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-import train
+from rag_jax.config import config as configs
+from rag_jax.config.config import Config, Data, Generator, Optimizer, Retriever
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG
-from rag_jax.run import config as configs
-from rag_jax.run.config import Config, Data, Generator, Optimizer, Retriever
+from rag_jax.training import loop
+from rag_jax.training.run import fit, train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,19 +32,19 @@ def test_it_answers_about_towns_it_never_saw(trained) -> None:
 def test_without_passages_it_can_only_guess(trained, towns: Config, tmp_path: Path, steps: int) -> None:
     closed = dataclasses.replace(towns, data=dataclasses.replace(towns.data, passages=None), steps=steps)
     shutil.copy(trained[2] / "tokenizer.json", tmp_path / "tokenizer.json")
-    _, results = train.run(closed, tmp_path)
+    _, results = train_and_evaluate(closed, tmp_path)
     assert results["exact_match"] <= 0.5
     assert results["index"] == "none (closed book)"
 
 
 def test_rag_sequence_goes_on_from_what_rag_token_has_learnt(trained, towns: Config, tmp_path: Path) -> None:
     changed = dataclasses.replace(towns, model="sequence", start_from=trained[2], steps=10)
-    assert_answers(*train.run(changed, tmp_path))
+    assert_answers(*train_and_evaluate(changed, tmp_path))
 
 
 @pytest.mark.slow
 def test_rag_sequence_learns_too(towns: Config, tmp_path: Path) -> None:
-    assert_answers(*train.run(dataclasses.replace(towns, model="sequence"), tmp_path))
+    assert_answers(*train_and_evaluate(dataclasses.replace(towns, model="sequence"), tmp_path))
 
 
 def assert_answers(rag: RAG, results: dict) -> None:
@@ -54,9 +55,9 @@ def assert_answers(rag: RAG, results: dict) -> None:
 
 def test_a_generator_learns_to_read_before_anything_is_retrieved(towns: Config, tmp_path: Path) -> None:
     gold = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, mode="gold", num_docs=1), steps=20)
-    reader = train.fit(gold, tmp_path / "reader")
+    reader = fit(gold, tmp_path / "reader")
     jax.tree.map(np.testing.assert_array_equal, reader.params.question_tower, reader.parts.first.question_tower)
-    rag = train.fit(dataclasses.replace(towns, start_from=tmp_path / "reader", steps=1), tmp_path / "run")
+    rag = fit(dataclasses.replace(towns, start_from=tmp_path / "reader", steps=1), tmp_path / "run")
     started = jax.tree.leaves(rag.params.generator)[0] - jax.tree.leaves(reader.params.generator)[0]
     assert np.abs(started).max() < 0.05  # one step away from where the reader stopped
 
@@ -76,7 +77,7 @@ def test_it_starts_from_two_towers_and_a_generator_as_the_paper_does(tmp_path: P
         batch_size=2,
         buckets=((32, 32),),
     )
-    rag = train.fit(config, tmp_path / "run")
+    rag = fit(config, tmp_path / "run")
     towers = rag.parts.towers
     vectors = towers.encoder.passages(pretrained.PASSAGES)
     np.testing.assert_array_equal(rag.parts.store.knowledge.vectors, vectors)
@@ -111,7 +112,7 @@ def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, towns: Config, tmp_path: Path, monkeypatch) -> None:
     whole, results, _ = trained
-    real = train.feed
+    real = loop.feed
 
     def stopping(*arguments, **options):
         for number, batch in enumerate(real(*arguments, **options)):
@@ -119,11 +120,11 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, towns: Config, tmp
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(train, "feed", stopping)
+    monkeypatch.setattr(loop, "feed", stopping)
     with pytest.raises(KeyboardInterrupt):
-        train.run(towns, tmp_path)
-    monkeypatch.setattr(train, "feed", real)
-    continued, again = train.run(towns, tmp_path)
+        train_and_evaluate(towns, tmp_path)
+    monkeypatch.setattr(loop, "feed", real)
+    continued, again = train_and_evaluate(towns, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, continued.params, whole.params)
     assert (tmp_path / "metrics.jsonl").read_bytes() == (trained[2] / "metrics.jsonl").read_bytes()
     assert again["exact_match"] == results["exact_match"]
@@ -131,14 +132,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, towns: Config, tmp
 
 def test_a_finished_run_is_not_trained_again(trained, towns: Config) -> None:
     whole, results, workdir = trained
-    again, same = train.run(towns, workdir)
+    again, same = train_and_evaluate(towns, workdir)
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
     assert same == results
 
 
 def test_the_step_is_compiled_once(towns: Config, tmp_path: Path, caplog) -> None:
     with jax.log_compiles(), caplog.at_level("WARNING"):
-        train.fit(dataclasses.replace(towns, steps=8, log_every=1), tmp_path)
+        fit(dataclasses.replace(towns, steps=8, log_every=1), tmp_path)
     compiled = [
         record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling jit(train_step)")
     ]
@@ -149,7 +150,7 @@ def test_another_config_does_not_touch_a_workdir(trained, towns: Config) -> None
     _, _, workdir = trained
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match="another config"):
-        train.run(dataclasses.replace(towns, seed=1), workdir)
+        train_and_evaluate(dataclasses.replace(towns, seed=1), workdir)
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
 
 
@@ -184,7 +185,7 @@ def spoil(towns: Config, folder: Path, **changed) -> Config:
 )
 def test_what_cannot_be_used_is_one_line(towns: Config, tmp_path: Path, changed: dict, what: str) -> None:
     with pytest.raises(InputError, match=what) as caught:
-        train.run(spoil(towns, tmp_path, **changed), tmp_path / "run")
+        train_and_evaluate(spoil(towns, tmp_path, **changed), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -193,7 +194,7 @@ def test_more_passages_than_there_are_is_refused(towns: Config, tmp_path: Path) 
     write_jsonl(tmp_path / "one.jsonl", [{"id": "a", "title": "Norburg", "text": "Norburg is painted red ."}])
     config = spoil(towns, tmp_path, passages=tmp_path / "one.jsonl")
     with pytest.raises(InputError, match=r"num_docs is 2, the index has 1 passages; give 1 to 1"):
-        train.run(config, tmp_path / "run")
+        train_and_evaluate(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_more_passages_than_there_are_is_refused(towns: Config, tmp_path: Path) 
 def test_a_retriever_that_cannot_be_is_named(towns: Config, tmp_path: Path, changed: dict, told: str) -> None:
     config = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, **changed))
     with pytest.raises(InputError, match=told):
-        train.run(config, tmp_path / "run")
+        train_and_evaluate(config, tmp_path / "run")
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-import train
+from rag_jax.config import config as configs
+from rag_jax.config.config import Config
+from rag_jax.config.generation import Decoding
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import fingerprint, read_questions
 from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.metrics import exact_match
-from rag_jax.run import config as configs
-from rag_jax.run.config import Config
-from rag_jax.run.decoders import Decoding
+from rag_jax.training.run import train_and_evaluate
 from world import question
 
 LONG = {"id": "long", "question": "what colour is " + "Norburg " * 20, "answers": ["red"]}
@@ -44,7 +44,7 @@ def test_a_finished_training_is_evaluated_otherwise_without_what_it_was_trained_
     before = sorted((workdir / "checkpoints").iterdir())
     decoding = Decoding(num_beams=2, n_best=2)
     other = changed(config, evaluation=tmp_path / "other.jsonl", decoding=decoding, eval_batch=2)
-    rag, results = train.run(other, workdir)
+    rag, results = train_and_evaluate(other, workdir)
     answers = rag.answer([each["question"] for each in asked], num_beams=2)
     right = [exact_match(answer.text, each["answers"]) for answer, each in zip(answers, asked, strict=True)]
     assert results["exact_match"] == sum(right) / 3
@@ -60,13 +60,13 @@ def test_a_long_question_of_the_evaluation_is_named_before_training_or_cut(towns
     write_jsonl(tmp_path / "long.jsonl", [question("Sudhof", "blue"), LONG])
     told = r"^question 'long' \(what colour is Norburg Norburg .*\) has \d+ tokens, more than max_question = 16; "
     with pytest.raises(InputError, match=told) as said:
-        train.run(changed(towns, evaluation=tmp_path / "long.jsonl"), tmp_path / "new")
+        train_and_evaluate(changed(towns, evaluation=tmp_path / "long.jsonl"), tmp_path / "new")
     assert "\n" not in str(said.value)
     assert not (tmp_path / "new" / "config.json").exists()
     config, workdir = finished
     with pytest.raises(InputError, match=told):
-        train.run(changed(config, evaluation=tmp_path / "long.jsonl"), workdir)
-    _, results = train.run(changed(config, evaluation=tmp_path / "long.jsonl", long_questions="cut"), workdir)
+        train_and_evaluate(changed(config, evaluation=tmp_path / "long.jsonl"), workdir)
+    _, results = train_and_evaluate(changed(config, evaluation=tmp_path / "long.jsonl", long_questions="cut"), workdir)
     assert results["questions_cut"] == 1
 
 
@@ -85,7 +85,7 @@ def test_what_answers_will_need_is_looked_for_before_training(towns: Config, tmp
     config = dataclasses.replace(towns, generator=generator, retriever=retriever)
     config = dataclasses.replace(config, decoding=other.get("decoding", config.decoding))
     with pytest.raises(InputError, match=told):
-        train.run(config, tmp_path / "run")
+        train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -93,7 +93,7 @@ def test_more_passages_than_an_index_of_another_place_has_is_found_before_traini
     retriever = dataclasses.replace(towns.retriever, num_docs=300)
     config = dataclasses.replace(changed(towns, passages=None, index=trained[2] / "index"), retriever=retriever)
     with pytest.raises(InputError, match="cannot read 300 of 256 passages"):
-        train.run(config, tmp_path / "run")
+        train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -105,7 +105,7 @@ def test_a_baseline_is_of_the_same_questions_or_refused(finished, tmp_path: Path
 
     def run(**told) -> dict:
         (tmp_path / "results.json").write_text(json.dumps(there | told))
-        return train.run(config, workdir)[1]
+        return train_and_evaluate(config, workdir)[1]
 
     assert run()["closed_book_exact_match"] == 0.25
     with pytest.raises(InputError, match=r"results\.json: evaluated on other questions; evaluate it on these"):

@@ -13,8 +13,8 @@ COUNT = 50
 
 @pytest.mark.slow
 def test_fifty_killed_runs_end_as_the_one_that_was_not(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    here = Path(__file__).parent / "support"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}
     command = [sys.executable, here / "train_kills.py", tmp_path, str(COUNT)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -14,9 +14,9 @@ from benchmarks.accelerator.weights import configs, params
 from benchmarks.cases import Case
 from benchmarks.ours import END, START, answering, full
 from rag_jax import decoding
-from rag_jax.core import beam, sequence
-from rag_jax.core.search import Limits
-from rag_jax.core.trie import Blocks
+from rag_jax.core.decode import beam, rag_sequence
+from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.trie import Blocks
 from rag_jax.models import registry
 from rag_jax.types import RagParams
 
@@ -38,10 +38,10 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
     decoders = {
         "token": partial(decoding.rag_token, search=beams, limits=limits),
         "greedy": partial(decoding.rag_token, search=partial(beam.search, num_beams=1), limits=limits),
-        "fast": partial(sequence.rag_sequence_fast, search=beams, limits=limits),
+        "fast": partial(rag_sequence.rag_sequence_fast, search=beams, limits=limits),
         **{
             f"thorough, blocks of {blocks.rows} rows, {blocks.answers} answers, {blocks.nodes} nodes": partial(
-                sequence.rag_sequence_thorough, search=beams, limits=limits, blocks=blocks
+                rag_sequence.rag_sequence_thorough, search=beams, limits=limits, blocks=blocks
             )
             for blocks in (Blocks(rows, answers, 64), Blocks(rows // 4, answers, 64), Blocks())
         },

@@ -15,8 +15,9 @@ from jaxtyping import PyTree
 from benchmarks.accelerator.part import Record, reason, run
 from benchmarks.accelerator.scale import Scale
 from rag_jax import decoding, likelihood, retrieval
-from rag_jax.core import beam, losses, sequence, training
-from rag_jax.core.search import Limits
+from rag_jax.core import losses, training
+from rag_jax.core.decode import beam, rag_sequence
+from rag_jax.core.decode.search import Limits
 from rag_jax.core.vectors import quantise
 from rag_jax.models import registry
 from rag_jax.models.attention import Attention
@@ -111,8 +112,8 @@ def decoders() -> dict[str, Any]:
     beams = partial(beam.search, num_beams=4)
     kinds = {
         "token": decoding.rag_token,
-        "thorough": sequence.rag_sequence_thorough,
-        "fast": sequence.rag_sequence_fast,
+        "thorough": rag_sequence.rag_sequence_thorough,
+        "fast": rag_sequence.rag_sequence_fast,
     }
     told = {}
     for name, kind in kinds.items():

@@ -20,7 +20,7 @@ from benchmarks.train_cases import CLIP, DECAY, RATE, Arrays, fixed
 from benchmarks.train_ours import given
 from rag_jax.core import losses, optimizers, retrieval, training
 from rag_jax.models import registry
-from rag_jax.run.speed import flops
+from rag_jax.training.step_timer import flops
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
 
 ROOM = 30e9  # bytes that the step itself takes beside the index, at most

@@ -23,8 +23,8 @@ None of these configs has been measured yet; each compiles (docs/training.md).
 from pathlib import Path
 from typing import Literal
 
-from rag_jax.run.config import Compute, Config, Data, Generator, Mesh, Optimizer, Retriever
-from rag_jax.run.decoders import Decoding
+from rag_jax.config.config import Compute, Config, Data, Generator, Mesh, Optimizer, Retriever
+from rag_jax.config.generation import Decoding
 
 DATA = Path("data")
 QUESTIONS_A_STEP, EPOCHS = 64, 10

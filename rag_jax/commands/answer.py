@@ -13,13 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from rag_jax.commands.progress import Progress
+from rag_jax.config import config
+from rag_jax.config.command_line import parse
+from rag_jax.config.generation import BY_LOG_PROB, Decoding
 from rag_jax.data import outputs
 from rag_jax.data.questions import Question, read_asked
 from rag_jax.errors import InputError
+from rag_jax.pipeline import identity, pretrained
 from rag_jax.rag import RAG, Answer
-from rag_jax.run import config, identity, pretrained
-from rag_jax.run.arguments import parse
-from rag_jax.run.decoders import BY_LOG_PROB, Decoding
 
 
 @dataclass(frozen=True)

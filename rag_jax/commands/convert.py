@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tyro
 
-from rag_jax.run import convert as conversion
-from rag_jax.run.arguments import parse
+from rag_jax.config.command_line import parse
+from rag_jax.pipeline import convert as conversion
 
 
 @dataclass(frozen=True)

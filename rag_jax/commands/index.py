@@ -16,26 +16,27 @@ from rich.console import Console
 from rag_jax import hub
 from rag_jax.commands.info import show
 from rag_jax.commands.progress import Progress
+from rag_jax.config.command_line import check_counts, parse
+from rag_jax.config.config import Config, Data, Retriever, load
+from rag_jax.corpus import BadLines, Cut, read_corpus
+from rag_jax.corpus.passage import Passage
+from rag_jax.data import files
 from rag_jax.data.questions import read_asked
 from rag_jax.data.tokenizers import Vocabulary
 from rag_jax.data.tower_inputs import PAIR
 from rag_jax.errors import InputError
-from rag_jax.knowledge import building, disk, living, manifest, ownership
-from rag_jax.knowledge.corpus import BadLines, Cut, read_corpus
-from rag_jax.knowledge.encoder import Encoder
-from rag_jax.knowledge.engines import kept
-from rag_jax.knowledge.engines.kept import Queries
-from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.reads import Reads
-from rag_jax.knowledge.store import Store, open_store
-from rag_jax.knowledge.workers import Lock, encode_together
+from rag_jax.index import building, manifest, ownership, updates
+from rag_jax.index.encoder import Encoder
+from rag_jax.index.engines import stored
+from rag_jax.index.engines.stored import Queries
+from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.store import Store, open_store
+from rag_jax.index.workers import Lock, encode_together
 from rag_jax.models import registry
-from rag_jax.run import networks, vocabularies
-from rag_jax.run.arguments import check_counts, parse
-from rag_jax.run.assembly import read_towers
-from rag_jax.run.config import Config, Data, Retriever, load
-from rag_jax.run.pretrained import read_words
-from rag_jax.run.workdir import CONFIG
+from rag_jax.pipeline import kept_tokenizers, networks
+from rag_jax.pipeline.assembly import read_towers
+from rag_jax.pipeline.pretrained import read_words
+from rag_jax.training.workdir import CONFIG
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "B D"]]
 console = Console(stderr=True)
@@ -92,7 +93,7 @@ class IndexCommand:
             raise InputError("--remove and a CORPUS are two changes; run one command for each")
         self._check_numbers()
         if self.remove:
-            living.remove(self.out, self.remove)
+            updates.remove(self.out, self.remove)
         if self.corpus is not None:
             (self._build if self.change in ("build", "swap") else self._change)(self.corpus, self.out)
         elif not (self.remove or self.faiss or self.bm25 or self.precisions):
@@ -152,7 +153,7 @@ class IndexCommand:
         with Progress("reading passages") as told:
             passages = list(told.counted(self._passages(corpus, out, encoder)))
         with Progress("encoding passages", len(passages)) as told:
-            (living.add if self.change == "add" else living.replace)(out, passages, encoder, told.advance)
+            (updates.add if self.change == "add" else updates.replace)(out, passages, encoder, told.advance)
 
     def _passages(self, corpus: Path, out: Path, encoder: Encoder) -> Iterator[Passage]:
         size = self.cut.tokens or self.cut.words
@@ -167,7 +168,7 @@ class IndexCommand:
                 yield from read_corpus(corpus, cut, bad)
             finally:
                 file.seek(0)
-                disk.write_lines(log, file)
+                files.write_lines(log, file)
         console.print(f"{bad.count} bad lines left out; they are in {log}", soft_wrap=True)
 
     def _facts(self, corpus: Path) -> dict[str, Any]:
@@ -181,15 +182,15 @@ class IndexCommand:
         store = open_store(out, None, None)
         queries = self._queries(store)
         if self.faiss:
-            kept.keep_faiss(store, self.faiss, queries)
+            stored.keep_faiss(store, self.faiss, queries)
         if self.bm25:
-            kept.keep_bm25(store)
+            stored.keep_bm25(store)
         for precision in self.precisions:
-            kept.measure_precision(store, precision, queries)
+            stored.measure_precision(store, precision, queries)
 
     def _queries(self, store: Store) -> Queries:
         if self.questions is None:
-            return kept.from_passages(store)
+            return stored.from_passages(store)
         tower = manifest.read(store.folder).tower if store.folder else {}
         encode = question_encoder(self.question_tower or tower["source"], tower["norm"], self.question_template)
         return Queries(encode([text for _, text in read_asked(self.questions)]), None)
@@ -232,8 +233,8 @@ def question_encoder(source: str, norm: float | None, template: str | None = Non
 
 def _vocabulary(source: str) -> Vocabulary:
     path = Path(source)
-    if (path / vocabularies.FINGERPRINTS).exists():
-        return vocabularies.kept(path, networks.special_tokens(load(path / CONFIG)))
+    if (path / kept_tokenizers.FINGERPRINTS).exists():
+        return kept_tokenizers.kept(path, networks.special_tokens(load(path / CONFIG)))
     return read_words(path if path.suffix == ".json" else hub.resolve(source))
 
 
@@ -241,6 +242,6 @@ def _content(corpus: Path) -> str:
     """A digest of what is in a corpus, under whichever name it lies."""
     if not corpus.exists():
         raise InputError(f"{corpus}: no such file or folder; check the path")
-    files = sorted(file for file in corpus.rglob("*") if file.is_file()) if corpus.is_dir() else [corpus]
-    digests = [(str(file.relative_to(corpus)), disk.checksum(file)) for file in files]
+    held = sorted(file for file in corpus.rglob("*") if file.is_file()) if corpus.is_dir() else [corpus]
+    digests = [(str(file.relative_to(corpus)), files.checksum(file)) for file in held]
     return hashlib.sha256(repr(digests).encode()).hexdigest()

@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rag_jax.knowledge import disk, manifest
-from rag_jax.knowledge.manifest import Manifest
-from rag_jax.knowledge.store import open_store
+from rag_jax.data import files
+from rag_jax.index import disk, manifest
+from rag_jax.index.manifest import Manifest
+from rag_jax.index.store import open_store
 
 
 def show(folder: Path, verify: bool = False) -> None:
@@ -40,7 +41,7 @@ def _rows(folder: Path, found: Manifest) -> list[tuple[str, str]]:
         *(row for key, facts in found.generators.items() for row in _generator(found, key, facts)),
         *(("engine", _engine(name, facts)) for name, facts in found.engines.items()),
         ("segments", str(len(found.segments))),
-        *((f"  {kind}", disk.gigabytes(size)) for kind, size in _sizes(folder, found).items()),
+        *((f"  {kind}", files.gigabytes(size)) for kind, size in _sizes(folder, found).items()),
     ]
     return rows + [("change", f"{each['version']}: {each['change']}, {each['passages']:,}") for each in found.changes]
 

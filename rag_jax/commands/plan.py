@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from rag_jax.knowledge.disk import gigabytes
-from rag_jax.knowledge.plan import BYTES, DEVICES, Size
-from rag_jax.run.arguments import parse
+from rag_jax.config.command_line import parse
+from rag_jax.data.files import gigabytes
+from rag_jax.index.sizing import BYTES, DEVICES, Size
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from rag_jax.commands.index import question_encoder
+from rag_jax.config.command_line import check_counts, parse
 from rag_jax.errors import InputError
-from rag_jax.knowledge.engines.hits import Asked, Hits
-from rag_jax.knowledge.loading import Placement, Precision
-from rag_jax.knowledge.store import Store, open_store
+from rag_jax.index.engines import registry
+from rag_jax.index.engines.engine import Asked, Hits
+from rag_jax.index.placement import Placement, Precision
+from rag_jax.index.store import Store, open_store
+from rag_jax.pipeline.host_retrieval import open_engine
 from rag_jax.rag import RAG
-from rag_jax.run import engines
-from rag_jax.run.arguments import check_counts, parse
-from rag_jax.run.lookup import open_engine
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class SearchCommand:
 
     queries: tyro.conf.Positional[tuple[str, ...]]
     index: Path  # the store
-    engine: engines.Name = "device"
+    engine: registry.Name = "device"
     num_docs: int = 5  # K
     tower: str | None = None  # of the questions; None: that of the passages
     question_template: str | None = None  # what it reads: "query: {question}" or the like; None: as it says
@@ -43,7 +43,7 @@ class SearchCommand:
         check_counts(num_docs=self.num_docs)
         store = open_store(self.index, None, None)
         engine = open_engine(self.engine, store, Placement(precision=self.precision))
-        asked = Asked(self.queries, self._vectors(store) if engines.ENGINES[self.engine].compares_vectors else None)
+        asked = Asked(self.queries, self._vectors(store) if registry.ENGINES[self.engine].compares_vectors else None)
         began = time.perf_counter()
         hits = engine.search(asked, self.num_docs, self._excluded(store))
         self._show(store, hits, time.perf_counter() - began)

@@ -6,10 +6,11 @@ from typing import Literal, NamedTuple
 
 from jaxtyping import Array, Float, Key
 
-from rag_jax.core import decoding, losses, sampling, sequence
-from rag_jax.core.decoding import Decoded, Judge
-from rag_jax.core.search import Limits, Rule
-from rag_jax.core.tree import Reader
+from rag_jax.core import losses
+from rag_jax.core.decode import decoding, rag_sequence, sampling
+from rag_jax.core.decode.decoding import Decoded, Judge
+from rag_jax.core.decode.search import Limits, Rule
+from rag_jax.core.decode.tree_cache import Reader
 from rag_jax.types import Tokens
 
 Model = Literal["token", "sequence"]
@@ -52,8 +53,8 @@ VARIANTS: dict[Model, Variant] = {
     "sequence": Variant(
         losses.rag_sequence_loss,
         decoding.by_sequence,
-        {"thorough": sequence.rag_sequence_thorough, "fast": sequence.rag_sequence_fast},
-        sequence.rag_sequence_sample,
+        {"thorough": rag_sequence.rag_sequence_thorough, "fast": rag_sequence.rag_sequence_fast},
+        rag_sequence.rag_sequence_sample,
         has_score=False,
     ),
 }

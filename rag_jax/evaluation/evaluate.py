@@ -4,13 +4,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, fingerprint
 from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics import answer_recall_at_k, exact_match, f1, recall_at_k
-from rag_jax.knowledge.engines.hits import Asked
-from rag_jax.knowledge.engines.kept import open_bm25
-from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.store import Store
+from rag_jax.index.engines.engine import Asked
+from rag_jax.index.engines.stored import open_bm25
+from rag_jax.index.store import Store
 from rag_jax.rag import RAG, Answer
 
 RESULTS, CLOSED_BOOK = "results.json", "none (closed book)"
@@ -41,6 +41,12 @@ def bm25_recall(store: Store, questions: Sequence[Question]) -> dict[str, float]
     depth = min(DEPTHS[-1], len(store))
     hits = open_bm25(store).search(asked, depth)
     return recalls([[store.passages[row] for row in ranked if row >= 0] for ranked in hits.rows], questions, depth)
+
+
+def scores(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
+    """The scores of an evaluation: exact match and F1, and the retriever's recall."""
+    _, scores = answering(rag, questions, rag.parts.config.eval_batch)
+    return scores if rag.parts.config.data.is_closed_book else scores | recall(rag, questions)
 
 
 def recalls(found: Sequence[Sequence[Passage]], questions: Sequence[Question], depth: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ import pytest
 import answering
 import naive
 from answering import assert_judged, close
-from rag_jax.core import beam, decoding
+from rag_jax.core.decode import beam, decoding
 from rag_jax.types import Found, Knowledge, Networks, RagParams, Retrieved, Tokens
 from readers import BARTS, CAT, CHAINS, COW, DOG, HISTORIES, SEEDS, B, K, Read, World, chain
 

@@ -11,8 +11,8 @@ import hypotheses
 import naive
 import tables
 from beams import Options, close, found, search
-from rag_jax.core import rules
-from rag_jax.core.search import Limits
+from rag_jax.core.decode import logits_processors
+from rag_jax.core.decode.search import Limits
 from tables import END
 
 cases = hypotheses.costly
@@ -105,11 +105,11 @@ def to_the_end(written, log_probs):
 
 
 RULES = {
-    "min_length": (rules.min_length(3, END), not_early),
-    "no_repeated_ngrams": (rules.no_repeated_ngrams(2), no_bigram_twice),
-    "bad_words": (rules.bad_words([[0, 2], [2, 2, 2]]), no_two_after_zero_nor_three_twos),
-    "forced_start": (rules.forced_start(2), from_two),
-    "forced_end": (rules.forced_end(4, END), to_the_end),
+    "min_length": (logits_processors.min_length(3, END), not_early),
+    "no_repeated_ngrams": (logits_processors.no_repeated_ngrams(2), no_bigram_twice),
+    "bad_words": (logits_processors.bad_words([[0, 2], [2, 2, 2]]), no_two_after_zero_nor_three_twos),
+    "forced_start": (logits_processors.forced_start(2), from_two),
+    "forced_end": (logits_processors.forced_end(4, END), to_the_end),
 }
 
 
@@ -128,7 +128,7 @@ TWO = tables.draw(0, 1, 2, 3)
 FEWER = {
     "no word but the end": (np.zeros((1, 3, 1), np.float32), 0, (), [[0]]),
     "one word": (TWO, END, (), [[0, 0, 0], [0, 0, END], [0, END], [END]]),
-    "no answer": (TWO, END, (rules.bad_words([[0], [END]]),), []),
+    "no answer": (TWO, END, (logits_processors.bad_words([[0], [END]]),), []),
 }
 
 

@@ -11,7 +11,7 @@ import answering
 import hypotheses
 import readers
 from answering import DECODERS, Beam, assert_judged, close, decode, found
-from rag_jax.core.decoding import Decoded
+from rag_jax.core.decode.decoding import Decoded
 from rag_jax.types import Tokens
 from readers import BARTS, CAT, CHAINS, DOG, END, HISTORIES, B, K, Read, World, chain, of_chains
 

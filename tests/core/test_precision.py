@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 
 import handmade
 from handmade import D, K, V
-from rag_jax.core import beam, decoding, likelihood, retrieval, training
-from rag_jax.core.search import Limits
+from rag_jax.core import likelihood, retrieval, training
+from rag_jax.core.decode import beam, decoding
+from rag_jax.core.decode.search import Limits
 from rag_jax.core.sharding import sharded
 from rag_jax.core.vectors import quantise
 from rag_jax.types import Generator, Networks, RagParams, Tokens

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question
 from rag_jax.evaluation import evaluate
-from rag_jax.knowledge.passages import Passage
-from rag_jax.knowledge.store import from_vectors
+from rag_jax.index.store import from_vectors
 from stores import reads
 
 PASSAGES = [

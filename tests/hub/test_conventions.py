@@ -11,12 +11,12 @@ import transformers
 import oracle
 from oracle import relative, torch
 from rag_jax import hub
+from rag_jax.config.config import Config, Data, Retriever
+from rag_jax.corpus.passage import Passage
 from rag_jax.data.tower_inputs import PAIR, PLAIN, Convention
 from rag_jax.errors import InputError
-from rag_jax.knowledge.passages import Passage
 from rag_jax.models.bert import BertConfig
-from rag_jax.run.assembly import read_towers
-from rag_jax.run.config import Config, Data, Retriever
+from rag_jax.pipeline.assembly import read_towers
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz.:", "A", "B"]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{each}" for each in LETTERS)]

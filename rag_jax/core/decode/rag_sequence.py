@@ -1,0 +1,117 @@
+"""Decoding RAG-Sequence (Lewis et al. 2020, section 2.5): no beam search can, for each passage has its own answers.
+
+Each passage is searched for answers of its own; what they propose is judged under all passages, "thorough", or under
+those that proposed it, "fast".
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from rag_jax.core.decode import sampling
+from rag_jax.core.decode.decoding import Decoded, best, by_sequence, score
+from rag_jax.core.decode.language_model import passages
+from rag_jax.core.decode.search import Hypotheses, Limits, Rule, Search
+from rag_jax.core.decode.tree_cache import Reader, spread
+from rag_jax.core.decode.trie import BLOCKS, Blocks
+from rag_jax.types import Tokens
+
+
+class Proposals(NamedTuple):
+    """What the passages of a question propose, side by side: C = K * W answers, W from each passage."""
+
+    answers: Hypotheses
+    same: Bool[Array, "B C C"]  # whether two answers are equal and the second exists
+    distinct: Bool[Array, "B C"]  # whether an answer exists and was not proposed before
+
+
+def rag_sequence_thorough(
+    reader: Reader,
+    doc_log_prior: Float[Array, "B K"],
+    given: Tokens,
+    *,
+    search: Search,
+    limits: Limits,
+    n_best: int = 1,
+    blocks: Blocks = BLOCKS,
+) -> Decoded:
+    """RAG-Sequence: every answer that any passage's search proposes, judged under all passages.
+
+    A passage is asked only for the answers that it did not propose itself.
+    """
+    proposed = _proposals(reader, doc_log_prior, given, search, limits)
+    told, known = _own_evidence(proposed, doc_log_prior.shape[1])
+    asked = proposed.distinct[:, :, None] & ~known & ~jnp.isneginf(doc_log_prior)[:, None, :]
+    scored = score(reader, given, proposed.answers.tokens, asked, limits, blocks)
+    told = jnp.where(known[:, :, :, None], told, scored)
+    return best(by_sequence(doc_log_prior, proposed.answers.tokens, proposed.distinct, told), n_best)
+
+
+def rag_sequence_fast(
+    reader: Reader,
+    doc_log_prior: Float[Array, "B K"],
+    given: Tokens,
+    *,
+    search: Search,
+    limits: Limits,
+    n_best: int = 1,
+) -> Decoded:
+    """RAG-Sequence: as thorough decoding, but a passage that did not propose an answer gives it no probability."""
+    proposed = _proposals(reader, doc_log_prior, given, search, limits)
+    told, known = _own_evidence(proposed, doc_log_prior.shape[1])
+    told = jnp.where(known[:, :, :, None], told, -jnp.inf)
+    return best(by_sequence(doc_log_prior, proposed.answers.tokens, proposed.distinct, told), n_best)
+
+
+def rag_sequence_sample(
+    reader: Reader,
+    doc_log_prior: Float[Array, "B K"],
+    given: Tokens,
+    *,
+    keys: Key[Array, " B"],
+    num_samples: int,
+    limits: Limits,
+    rules: tuple[Rule, ...] = (),
+    blocks: Blocks = BLOCKS,
+) -> Decoded:
+    """RAG-Sequence, sampled as it is defined: a passage from the prior, then an answer from that passage."""
+    batch, k = doc_log_prior.shape
+    both = jax.vmap(jax.random.split)(keys)
+    draw = partial(jax.random.categorical, shape=(num_samples,))
+    rows = (jnp.arange(batch)[:, None] * k + jax.vmap(draw)(both[:, 0], doc_log_prior)).reshape(-1)
+    own = jax.vmap(partial(jax.random.split, num=num_samples))(both[:, 1]).reshape(-1)
+    chosen = reader._replace(memory=jax.tree.map(lambda each: each[rows], reader.memory))
+    model = passages(chosen, spread(given, num_samples), limits)
+    drawn = sampling.sample(model, limits, keys=own, num_samples=1, rules=rules)
+    tokens = jax.tree.map(lambda each: each.reshape(batch, num_samples, *each.shape[2:]), drawn.tokens)
+    asked = jnp.broadcast_to(~jnp.isneginf(doc_log_prior)[:, None, :], (batch, num_samples, k))
+    scored = score(reader, given, tokens, asked, limits, blocks)
+    return by_sequence(doc_log_prior, tokens, jnp.any(asked, axis=2), scored)
+
+
+def _proposals(
+    reader: Reader, doc_log_prior: Float[Array, "B K"], given: Tokens, search: Search, limits: Limits
+) -> Proposals:
+    """Search every passage; one that is missing proposes nothing."""
+    batch, k = doc_log_prior.shape
+    found = search(passages(reader, spread(given, k), limits), limits)
+    missing = jnp.isneginf(doc_log_prior).reshape(-1, 1)
+    found = found._replace(scores=jnp.where(missing, -jnp.inf, found.scores))
+    found = jax.tree.map(lambda each: each.reshape(batch, -1, *each.shape[2:]), found)
+    ids = found.tokens.ids  # filled up alike behind their ends
+    same = jnp.all(ids[:, :, None] == ids[:, None, :], axis=3) & found.exist[:, None, :]
+    earlier = jnp.tril(jnp.ones(same.shape[1:], bool), -1)
+    return Proposals(found, same, found.exist & ~jnp.any(same & earlier[None], axis=2))
+
+
+def _own_evidence(proposed: Proposals, num_docs: int) -> tuple[Float[Array, "B C K T"], Bool[Array, "B C K"]]:
+    """What each passage's search told of the tokens of each answer, and whether it did."""
+    batch, count = proposed.distinct.shape
+    by_passage = proposed.same.reshape(batch, count, num_docs, -1)
+    told = proposed.answers.evidence[:, :, 0].reshape(batch, 1, num_docs, count // num_docs, -1)
+    place = jnp.argmax(by_passage, axis=3)  # of each answer among each passage's proposals
+    told = jnp.take_along_axis(told, place[:, :, :, None, None], axis=3)[:, :, :, 0]
+    return told, jnp.any(by_passage, axis=3)

@@ -1,0 +1,131 @@
+"""What beam search and sampling share: a language model as two functions, and the hypotheses that a search keeps.
+
+Nothing here knows of retrieval. A search asks the model to `begin`, then feeds it the tokens it chose and is told what
+may follow; what the model must remember of a token for later (its log-probability under each passage) is `evidence`,
+carried along with the hypothesis.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from rag_jax.types import Tokens
+
+
+class Limits(NamedTuple):
+    """How an answer begins and ends."""
+
+    start: tuple[int, ...]  # what the decoder starts from, no part of the answer: as in training
+    eos: int
+    max_length: int  # T: tokens of an answer at most, those it is given and the end token included
+    chunk: int | None = None  # tokens of a long given prefix that pass through the decoder at once; None: all
+
+
+class Next(NamedTuple):
+    """What may follow each hypothesis."""
+
+    log_probs: Float[Array, "B W V"]
+    evidence: Float[Array, "B n W V"]  # what to remember of each token, should it be chosen
+
+
+class Hypotheses(NamedTuple):
+    """Answers, whole or in the making; after its last token each is filled up with the end token."""
+
+    tokens: Tokens  # [B, W, T]
+    scores: Float[Array, "B W"]  # -inf: there is none
+    evidence: Float[Array, "B W n T"]
+
+    @property
+    def exist(self) -> Bool[Array, "B W"]:
+        return ~jnp.isneginf(self.scores)
+
+
+class Start(NamedTuple):
+    """The beginning of every answer, which each of the question's hypotheses shares."""
+
+    given: Tokens  # [B, T]: the tokens that the answer was given, filled up with the end token
+    evidence: Float[Array, "B n T"]
+    next: Next  # of one hypothesis (W = 1)
+    state: Any
+
+
+@runtime_checkable
+class Begin(Protocol):
+    """Read what the answers start with; make room for `width` hypotheses of each question."""
+
+    def __call__(self, width: int) -> Start: ...
+
+
+@runtime_checkable
+class Step(Protocol):
+    """What may follow `tokens`, the w-th of which was appended to the hypothesis `origin[w]` of the call before."""
+
+    def __call__(self, tokens: Int[Array, "B W"], origin: Int[Array, "B W"], state: Any) -> tuple[Next, Any]: ...
+
+
+class LanguageModel(NamedTuple):
+    """Answers, one token at a time."""
+
+    begin: Begin
+    step: Step
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """A change to the log-probabilities of the next token, given what is written; see `logits_processors`."""
+
+    def __call__(self, written: Tokens, log_probs: Float[Array, "B W V"]) -> Float[Array, "B W V"]: ...
+
+
+@runtime_checkable
+class Search(Protocol):
+    """The answers of a model, best first: `partial(beam.search, num_beams=4)`."""
+
+    def __call__(self, model: LanguageModel, limits: Limits) -> Hypotheses: ...
+
+
+def first(start: Start, width: int, score: float = 0.0) -> Hypotheses:
+    """`width` times what the answers start with."""
+    tokens, evidence = jax.tree.map(
+        lambda each: jnp.repeat(each[:, None], width, axis=1), (start.given, start.evidence)
+    )
+    return Hypotheses(tokens, jnp.full(tokens.lengths.shape, score, jnp.float32), evidence)
+
+
+def newest(written: Tokens) -> Int[Array, "B W"]:
+    """The last token of each hypothesis, which has one."""
+    return jnp.take_along_axis(written.ids, jnp.maximum(written.lengths - 1, 0)[:, :, None], axis=2)[:, :, 0]
+
+
+def take(rows: PyTree[Array], chosen: Int[Array, "B C"]) -> PyTree[Array]:
+    """Of every question the chosen hypotheses."""
+    return jax.tree.map(
+        lambda each: jnp.take_along_axis(each, chosen.reshape(*chosen.shape, *(1,) * (each.ndim - 2)), axis=1), rows
+    )
+
+
+def append(
+    before: Hypotheses,
+    following: Next,
+    origin: Int[Array, "B C"],
+    token: Int[Array, "B C"],
+    scores: Float[Array, "B C"],
+) -> Hypotheses:
+    """Each `token` behind the hypothesis it continues, with the evidence for it."""
+    extended = take(before, origin)
+    ids, lengths = extended.tokens
+    here = jnp.arange(ids.shape[2])[None, None, :] == lengths[:, :, None]
+    vocabulary = following.log_probs.shape[2]
+    seen = following.evidence.reshape(*following.evidence.shape[:2], -1)
+    seen = jnp.take_along_axis(seen, (origin * vocabulary + token)[:, None, :], axis=2)
+    evidence = jnp.where(here[:, :, None, :], jnp.swapaxes(seen, 1, 2)[:, :, :, None], extended.evidence)
+    return Hypotheses(Tokens(jnp.where(here, token[:, :, None], ids), lengths + 1), scores, evidence)
+
+
+def apply(rules: tuple[Rule, ...], written: Tokens, log_probs: Float[Array, "B W V"]) -> Float[Array, "B W V"]:
+    """One rule after the other."""
+    for rule in rules:
+        log_probs = rule(written, log_probs)
+    return log_probs

@@ -1,0 +1,149 @@
+"""Long texts cut into passages, by words or by the tokens of a tokenizer."""
+
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+from tokenizers import Tokenizer
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.data.tokenizers import reading_text
+from rag_jax.errors import InputError
+
+WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+    "|[\U00020000-\U0003ffff]"
+)
+"""Thai, Lao, Tibetan, Burmese, Khmer; Chinese and Japanese: scripts without spaces between words."""
+UNSPACED, SPACED = (8, 2), (64, 8)  # characters that a word has at most, and those that count as one beyond
+JOINERS = "\u200c\u200d"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Cuts texts of more than `size` words, or tokens where there is a tokenizer; a shorter one is left as it is.
+
+    Each piece begins `size - overlap` after the one before it, and the last ends with the text. Words are what white
+    space separates, joined by single spaces; this is how DPR and the RAG paper cut Wikipedia, with 100 words. Where no
+    space is, in Chinese, Japanese or Thai, every two characters count as a word; in a URL or a blob of more than 64
+    characters every eight. Base characters and their combining marks stay together. Tokens
+    are counted in the whole text, without special tokens; a piece is a stretch of that text, which begins and ends
+    between words: up to a word earlier than the count says, unless the word alone is longer than that.
+
+    Raises `InputError` for a size below 1, and for an overlap that is negative or not below the size.
+    """
+
+    size: int = 100
+    overlap: int = 0
+    tokenizer: Tokenizer | None = None
+
+    def __post_init__(self) -> None:
+        unit = "word" if self.tokenizer is None else "token"
+        if self.size < 1:
+            raise InputError(f"passages of {self.size} {unit}s cannot be cut; ask for 1 {unit} at least")
+        if not 0 <= self.overlap < self.size:
+            what = f"passages of {self.size} {unit}s that share {self.overlap}"
+            raise InputError(f"{what} cannot be cut; let them share 0 to {self.size - 1}")
+        if self.tokenizer is not None:
+            object.__setattr__(self, "tokenizer", _unbounded(self.tokenizer))
+
+    def pieces(self, passage: Passage) -> Iterator[Passage]:
+        """The pieces of passage `a` are called `a`, `a#2`, `a#3`, … and keep its title, and `a` as their document.
+
+        Cutting by words without overlap twice is cutting once. A corpus that has an `a` to be cut must not have an
+        `a#2` already.
+        """
+        if self.tokenizer is None:
+            texts = _by_words(passage.text, self)
+        else:
+            texts = _by_tokens(passage.text, self, self.tokenizer)
+        texts = list(texts)
+        document = passage.document or (passage.id if len(texts) > 1 else "")
+        for number, text in enumerate(texts, start=1):
+            new = passage.id if number == 1 else f"{passage.id}#{number}"
+            yield passage._replace(id=new, text=text, document=document)
+
+
+def _by_words(text: str, cut: Cut) -> Iterator[str]:
+    units = list(_units(text))
+    if len(units) <= cut.size:
+        yield text
+        return
+    # The last piece is the first that reaches the end.
+    for start in range(0, len(units) - cut.overlap, cut.size - cut.overlap):
+        yield "".join(units[start : start + cut.size]).removeprefix(" ")
+
+
+def _units(text: str) -> Iterator[str]:
+    """The words, each with a space before it; a stretch without spaces that is too long for a word, in parts."""
+    for word in text.split():
+        longest, step = UNSPACED if WITHOUT_SPACES.search(word) else SPACED
+        start = 0
+        while start < len(word):
+            stop = start + step if len(word) > longest else len(word)
+            while stop < len(word) and (_joined(word[stop]) or word[stop - 1] == "\u200d"):
+                stop += 1
+            yield word[start:stop] if start else f" {word[:stop]}"
+            start = stop
+
+
+def _joined(character: str) -> bool:
+    """Whether a character belongs to the one before it: combining marks, joiners, variation selectors."""
+    return unicodedata.category(character) in ("Mn", "Mc", "Me") or character in JOINERS
+
+
+def _by_tokens(text: str, cut: Cut, tokenizer: Tokenizer) -> Iterator[str]:
+    body = text.rstrip()  # so that every piece brings something to read that the one before has not
+    starts = _token_starts(body, tokenizer)
+    total = len(starts)
+    if total <= cut.size:
+        yield text
+        return
+    between = _between_words(body, starts)
+    starts.append(len(body))
+    begin = reached = 0
+    while reached < total:
+        end = total if total - begin <= cut.size else _last(between, begin, begin + cut.size) or begin + cut.size
+        # Nothing new where the word after `reached` is a long one, and rarely nothing at all: the first of the tokens
+        # that one character was made of.
+        if end > reached and (piece := body[starts[begin] : starts[end]].strip()):
+            yield piece
+        reached, after = end, begin + cut.size - cut.overlap
+        begin = _last(between, begin, after) or _first(between, after, end) or after
+
+
+def _unbounded(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer, or a copy without truncation and padding, which would lose the end of a text or prolong it."""
+    if tokenizer.truncation is None and tokenizer.padding is None:
+        return tokenizer
+    return reading_text(Tokenizer.from_str(tokenizer.to_str()))
+
+
+def _token_starts(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Where each token begins, in characters: the first with the text, none before the one before it."""
+    offsets = tokenizer.encode(text, add_special_tokens=False).offsets
+    return list(accumulate((start for start, _ in offsets[1:]), max, initial=0)) if offsets else []
+
+
+def _between_words(text: str, starts: list[int]) -> list[int]:
+    """The tokens that begin a word, or the white space before it."""
+    return [
+        token
+        for token, at in enumerate(starts)
+        if token and at > starts[token - 1] and (text[at].isspace() or text[at - 1].isspace())
+    ]
+
+
+def _last(between: list[int], low: int, high: int) -> int | None:
+    """The last of `between` that is above `low` and not above `high`."""
+    at = bisect_right(between, high)
+    return between[at - 1] if at and between[at - 1] > low else None
+
+
+def _first(between: list[int], low: int, high: int) -> int | None:
+    """The first of `between` that is not below `low` and not above `high`."""
+    at = bisect_left(between, low)
+    return between[at] if at < len(between) and between[at] <= high else None

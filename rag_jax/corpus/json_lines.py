@@ -1,0 +1,39 @@
+"""JSON lines: one object per line, `{"id"?, "title"?, "text"}`, or an article of KILT's knowledge source.
+
+`id` may be called `_id`, as BEIR does, or `docid`, as Tevatron; it defaults to the line's number, counted from 1, and
+`title` to none.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rag_jax.corpus.kilt import article, is_article
+from rag_jax.corpus.kinds import unknown
+from rag_jax.corpus.passage import Passage, checked_passage, given_id
+from rag_jax.data.faults import Bad
+from rag_jax.data.jsonl import read_jsonl
+from rag_jax.errors import InputError
+
+
+def read_rows(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+    """Yields every passage or article with its place, `FILE:LINE`."""
+    for number, row in read_jsonl(path, bad):
+        place = f"{path}:{number}"
+        try:
+            if is_article(row):
+                passage = article(row, place)
+            else:
+                passage = checked_passage(given_id(row, number), row.get("title"), row.get("text"), place)
+        except InputError as error:
+            bad(error)
+            continue
+        yield place, passage
+
+
+def read_json(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+    """Reads a `.json` file that is one object per line: the first line that is not blank decides."""
+    try:
+        next(read_jsonl(path), None)
+    except InputError as error:
+        raise unknown(path, "not one JSON object on each line") from error
+    return read_rows(path, bad)

@@ -1,0 +1,36 @@
+"""The knowledge source of KILT (Petroni et al. 2021): an article of Wikipedia in each row of JSON lines.
+
+    {"wikipedia_id": "290", "wikipedia_title": "A", "text": ["A\\n", "A is a letter.\\n", "Section::::History.\\n", …]}
+
+Paragraphs are joined by line feeds. What is no text of the article is left out: the title, which is the first
+paragraph, the marks of sections, and the marks before the items of lists.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rag_jax.corpus.passage import Passage, checked_passage
+from rag_jax.errors import InputError
+
+SECTION, BULLET = "Section::::", "BULLET::::"
+
+
+def is_article(row: Mapping[str, Any]) -> bool:
+    """Whether the row is one of KILT's knowledge source, even if something is wrong with it."""
+    return "wikipedia_title" in row and ("wikipedia_id" in row or isinstance(row.get("text"), list))
+
+
+def article(row: Mapping[str, Any], place: str) -> Passage:
+    """The whole article as one passage, to be cut; raises `InputError` for one that is not as KILT writes it."""
+    paragraphs, title = row.get("text"), row["wikipedia_title"]
+    if not isinstance(paragraphs, list) or not all(isinstance(paragraph, str) for paragraph in paragraphs):
+        raise InputError(f'{place}: "text" is not a list of strings; write the paragraphs of the article as one')
+    new = row.get("wikipedia_id", row.get("_id"))
+    return checked_passage(new, title, "\n".join(_texts(paragraphs, title)), place)
+
+
+def _texts(paragraphs: list[str], title: object) -> Iterator[str]:
+    for number, paragraph in enumerate(map(str.strip, paragraphs)):
+        is_title = number == 0 and paragraph == title
+        if not is_title and not paragraph.startswith(SECTION) and (text := paragraph.removeprefix(BULLET).strip()):
+            yield text

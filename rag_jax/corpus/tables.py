@@ -1,0 +1,144 @@
+"""Tables with the columns `text`, and perhaps `id` and `title`: datasets of `datasets`, and Parquet files.
+
+`id` may be called `_id` or `docid`; it defaults to the row's number, counted from 0 as `datasets` does. Rows are read
+in batches from the mapped file.
+"""
+
+import importlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rag_jax.corpus.documents import files_in
+from rag_jax.corpus.passage import IDS, Passage, checked_passage
+from rag_jax.data.faults import Bad
+from rag_jax.errors import InputError
+
+STATE = "state.json"  # in every folder that save_to_disk wrote
+AT_ONCE = 1_000  # rows
+END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
+# The bytes of strings are looked at one by one: Arrow only says that one of a thousand rows is not UTF-8.
+BYTES = {"string": "binary", "large_string": "large_binary", "string_view": "binary_view"}
+
+
+def read_dataset(folder: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+    """Yields the passages of a folder that `save_to_disk` wrote, each with its row in the dataset."""
+    row = 0
+    for file in data_files(folder):
+        for batch in _arrow_batches(file):
+            yield from _passages(batch, str(folder), row, row, bad)
+            row += batch.num_rows
+
+
+def read_parquet(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+    """Yields the passages of a Parquet file, or of all in a folder, each with its file and its row there."""
+    before = 0  # rows of the files that were read
+    for file in files_in(path, is_parquet) if path.is_dir() else [path]:
+        row = 0
+        for batch in _parquet_batches(file):
+            yield from _passages(batch, str(file), row, before + row, bad)
+            row += batch.num_rows
+        before += row
+
+
+def is_parquet(name: str) -> bool:
+    """Whether a file of this name is read; Parquet is compressed within, not as `.gz`."""
+    return name.lower().endswith(".parquet")
+
+
+def _passages(batch: Any, where: str, row: int, new: int, bad: Bad) -> Iterator[tuple[str, Passage]]:
+    """The passages of a batch that begins at `row`; `new` is the id of its first if it has none."""
+    for number, (given, title, text) in enumerate(zip(*_columns(batch, where, new), strict=True), start=row):
+        place = f"{where}: row {number}"
+        try:
+            values = (_decoded(given, "id", place), _decoded(title, "title", place), _decoded(text, "text", place))
+            passage = checked_passage(*values, place)
+        except InputError as error:
+            bad(error)
+            continue
+        yield place, passage
+
+
+def _columns(batch: Any, where: str, new: int) -> Iterator[Iterable[Any]]:
+    """The ids, titles and texts of a batch."""
+    absent = {"id": range(new, new + batch.num_rows), "title": [""] * batch.num_rows}
+    for name, names in (("id", IDS), ("title", ("title",)), ("text", ("text",))):
+        there = (at for each in names if (at := batch.schema.get_field_index(each)) >= 0)  # none if two have the name
+        if (at := next(there, None)) is not None:
+            yield _values(batch.column(at), name, where)
+        elif name in absent:
+            yield absent[name]
+        else:
+            raise InputError(f"{where}: has the columns {', '.join(batch.schema.names)}; name one of them text")
+
+
+def _values(column: Any, name: str, where: str) -> list[Any]:
+    pyarrow, kind = _pyarrow(), str(column.type)
+    if not re.fullmatch("|".join([*BYTES, "null"]) + "|u?int[0-9]+" * (name == "id"), kind):
+        raise InputError(f'{where}: the column "{name}" holds {kind}; cast it to strings')
+    if kind in BYTES:
+        column = column.view(getattr(pyarrow, BYTES[kind])())
+    try:
+        column.validate(full=True)  # offsets that point beyond the file would crash, not raise
+    except pyarrow.ArrowException as error:
+        raise _damaged(where, error) from None
+    return column.to_pylist()
+
+
+def _decoded(value: Any, name: str, place: str) -> Any:
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        what = f'byte {error.start + 1} of "{name}" is not UTF-8'
+        raise InputError(f"{place}: {what}; save the table with strings that are") from error
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The Arrow files of a dataset, in order. Raises `InputError` for a description that is damaged or not plain."""
+    path = folder / STATE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        files, indices = [folder / file["filename"] for file in state["_data_files"]], state.get("_indices_data_files")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{path}: damaged; save the dataset anew with save_to_disk") from None
+    if indices:
+        raise InputError(f"{path}: the rows are chosen by an indices mapping; call flatten_indices() and save it anew")
+    return files
+
+
+def _arrow_batches(file: Path) -> Iterator[Any]:
+    pyarrow = _pyarrow()
+    try:
+        with file.open("rb") as stream:
+            stream.seek(-len(END), 2)
+            if stream.read() != END:  # cut between two batches, which Arrow takes for the end
+                raise EOFError("the end is missing")
+        with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
+            yield from batches
+    except (OSError, EOFError, pyarrow.ArrowException) as error:
+        raise _damaged(file, error) from None
+
+
+def _parquet_batches(file: Path) -> Iterator[Any]:
+    pyarrow, parquet = _pyarrow(), importlib.import_module("pyarrow.parquet")
+    try:
+        with parquet.ParquetFile(file, memory_map=True) as table:
+            names = table.schema_arrow.names
+            columns = [name for name in (*IDS, "title", "text") if name in names]
+            # Without a column there would be no rows to fault; all are named then.
+            yield from table.iter_batches(AT_ONCE, columns=columns if "text" in columns else names)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise _damaged(file, error) from None
+
+
+def _damaged(where: Path | str, error: Exception) -> InputError:
+    what = " ".join(str(error).split())[:200] or type(error).__name__
+    return InputError(f"{where}: cannot be read as a table ({what}); save or copy it again")
+
+
+def _pyarrow() -> Any:
+    return importlib.import_module("pyarrow")  # not above: it takes long to import, and most corpora are text

@@ -1,0 +1,126 @@
+"""DPR's `psgs_w100.tsv` and files like it.
+
+A header with the columns `id`, `text` and `title` (in any order), then one row per passage; tabs between columns,
+fields in `"` where they need it, and `"` inside such a field doubled.
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from rag_jax.corpus.passage import Passage, checked_passage
+from rag_jax.data.faults import Bad
+from rag_jax.data.lines import LONGEST, read_lines
+from rag_jax.errors import InputError
+
+COLUMNS = ("id", "text", "title")
+csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # as long as a line may be; 128 KiB unless it is said
+NUMBER = re.compile("[1-9][0-9]{,17}")
+
+
+def read_tsv(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+    """Yields every passage with its place, `FILE:LINE`, the line where its row begins."""
+    rows = _rows(path, bad)
+    place, header = next(rows, (f"{path}:1", []))
+    if sorted(header) != sorted(COLUMNS):
+        raise InputError(f"{place}: not the header of a corpus; begin with the line id<TAB>text<TAB>title")
+    new, text, title = (header.index(name) for name in COLUMNS)
+    for place, row in rows:
+        try:
+            if len(row) != len(header):
+                what = f"{len(row)} column{'s' * (len(row) != 1)}, not {len(header)}"
+                raise InputError(f"{place}: {what}; put one tab between columns, and fields with tabs in quotes")
+            passage = Passage(row[new], row[title], row[text])
+            if not (passage.id.strip() and passage.text.strip()):  # all that the lines may still have wrong
+                checked_passage(passage.id, passage.title, passage.text, place)
+        except InputError as error:
+            bad(error)
+            continue
+        yield place, passage
+
+
+class Heard:
+    """Hands faults on to `bad`, and remembers that there was one."""
+
+    def __init__(self, bad: Bad) -> None:
+        self.any = False
+        self._bad = bad
+
+    def __call__(self, error: InputError) -> None:
+        self.any = True
+        self._bad(error)
+
+
+def in_sequence(rows: Iterator[tuple[str, Passage]], bad: Heard) -> Iterator[tuple[str, Passage]]:
+    """In a file whose first id is "1", as DPR's, ids count 1, 2, 3, …: another id is a sign of rows that were lost.
+
+    After a row that `bad` lets pass, counting goes on from its number; if it is bad in another way, as `bad` must have
+    heard from those who read and check the rows before, from that of the row after it.
+    """
+    first = next(rows, None)
+    if first is None:
+        return
+    yield first
+    if first[1].id != "1":
+        yield from rows
+        return
+    due, bad.any = 2, False
+    for place, passage in rows:
+        if passage.id == str(due):
+            due, bad.any = due + 1, False
+            yield place, passage
+            continue
+        number = int(passage.id) if NUMBER.fullmatch(passage.id) else 0  # one that is never due
+        if bad.any and number > due:
+            due, bad.any = number + 1, False
+            yield place, passage
+            continue
+        what = f'the id "{passage.id}" where "{due}" is due, for the ids count from "1"'
+        bad(InputError(f"{place}: {what}; copy or download the file again, or write a choice of rows as .jsonl"))
+        due, bad.any = number + 1 if number else due, False
+
+
+def _rows(path: Path, bad: Bad) -> Iterator[tuple[str, list[str]]]:
+    """Yields the rows that are not blank, each with the place of its first line."""
+    lines, name, first_line = _Lines(read_lines(path, bad)), str(path), 1
+    # strict: a lenient reader would drop quotes that stand in the wrong place, or run two rows into one.
+    reader = csv.reader(lines, delimiter="\t", strict=True)
+    while True:
+        place = f"{name}:{first_line}"
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            remedy = 'close every " and double those inside a field, or use .jsonl'
+            bad(InputError(f"{place}: malformed row ({error}); {remedy}"))
+            # A quote that is not closed swallows the rows after it, which may be sound: they are read again.
+            lines.repeat_all_but_one()
+            first_line += 1
+            continue
+        if row is None:
+            return
+        if row and "" not in lines.taken:  # an empty string is a bad line, which makes the row around it bad
+            yield place, row
+        first_line += len(lines.taken)
+        lines.taken.clear()
+
+
+class _Lines:
+    """The lines that the reader takes for a row, which can be given to it once more."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.taken: list[str] = []
+        self._lines = lines
+        self._again: list[str] = []  # the next line is the last of these
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.pop() if self._again else next(self._lines)
+        self.taken.append(line)
+        return line
+
+    def repeat_all_but_one(self) -> None:
+        self._again += self.taken[:0:-1]
+        self.taken.clear()

@@ -1,0 +1,200 @@
+"""From a corpus to a knowledge store, in three steps that each can be killed and taken up again.
+
+1. Read: the corpus streams into segments of passages on the disk. Whatever is wrong with it is found here.
+2. Encode: each segment gets its vectors and its tokens, sorted by length within the segment. Several processes can
+   share the segments. A segment is done whole or not at all, and done by anyone it is the same bytes.
+3. Commit: the manifest names all segments, and the store is there (or, over an old one, the new instead of the old).
+
+Memory holds one segment, whatever the corpus. All steps are made under the store's lock (`ownership.claimed`).
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.data import files
+from rag_jax.errors import InputError
+from rag_jax.index import disk, manifest, ownership, pending_build
+from rag_jax.index.columns import Texts, as_table
+from rag_jax.index.encoder import Encoder, Heard, unheard
+from rag_jax.index.manifest import Manifest
+from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.pending_build import Plan
+from rag_jax.index.store import Store, open_store, write_tokens
+
+SEGMENT = 65_536  # passages in a segment: what a kill can cost, and what memory holds
+T = TypeVar("T")
+
+
+def build(
+    folder: Path,
+    passages: Iterable[Passage],
+    encoder: Encoder,
+    reads: Reads | None,
+    done: Heard = unheard,
+) -> Store:
+    """All three steps in this process, in float32; `done` hears how many passages have their vectors.
+
+    Raises `InputError` for a folder that holds anything but a store.
+    """
+    with ownership.claimed(folder):
+        plan = read(folder, passages, describe(encoder, reads))
+        encode(folder, plan, encoder, reads, done)
+        commit(folder, plan, encoder, reads)
+    return open_store(folder, encoder, reads)
+
+
+def describe(
+    encoder: Encoder, reads: Reads | None, dtype: str = "float32", corpus: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Everything that a build depends on, as JSON has it."""
+    told = {"tower": encoder.described, "generator": reads and reads.facts, "dtype": dtype, "corpus": corpus}
+    return json.loads(json.dumps(told))
+
+
+def read(
+    folder: Path,
+    passages: Iterable[Passage],
+    made_of: Mapping[str, Any],
+    segment: int = SEGMENT,
+    done: Heard = unheard,
+) -> Plan:
+    """Step 1. A corpus that was read to its end before is not read again.
+
+    Raises `InputError` for a folder that holds anything but a store, or an unfinished build of something else, and for
+    a corpus without passages.
+    """
+    ownership.claim(folder)
+    old = _there(folder)
+    found = manifest.pending(folder, old)
+    manifest.clear(folder, old)
+    if found is not None:
+        return _checked(folder, found, made_of, old)
+    begun = Plan(dict(made_of), over=old.content if old else ())
+    pending_build.write(folder, begun)
+    try:
+        plan = replace(begun, segments=tuple(_read(folder, old, passages, segment, done)))
+    except InputError:
+        manifest.clear(folder, old)
+        raise
+    pending_build.write(folder, plan)
+    return plan
+
+
+def encode(
+    folder: Path,
+    plan: Plan,
+    encoder: Encoder,
+    reads: Reads | None,
+    done: Heard = unheard,
+    share: tuple[int, int] = (0, 1),
+) -> None:
+    """Step 2, for the segments of one share: (1, 4) is the second of four processes.
+
+    `done` hears how many passages have got their vectors now; those that had them before are not told.
+    """
+    for name, _ in plan.segments[share[0] :: share[1]]:
+        if not disk.is_part(folder / "vectors" / name):
+            passages = list(Texts([disk.read_table(folder / "passages" / name)]))
+            found, cut = encoder.counted(passages, done)
+            vectors = checked(found, passages).astype(plan.made_of["dtype"])
+            disk.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
+        if reads is not None:
+            write_tokens(folder, name, reads)
+
+
+def commit(folder: Path, plan: Plan, encoder: Encoder, reads: Reads | None) -> Manifest:
+    """Step 3: what was built is the store; what was there before is cleared away.
+
+    Raises `InputError` where the build was given up, or the store that it replaces changed, since it began.
+    """
+    old = _there(folder)
+    if manifest.pending(folder, old) != plan:
+        raise InputError(f"{folder}: {pending_build.FILE} is not this build's any more; run it again")
+    _checked(folder, plan, plan.made_of, old)
+    return manifest.commit(folder, old, _described(folder, plan, encoder, reads, old))
+
+
+def needed(plan: Plan, width: int, max_length: int) -> int:
+    """Bytes that the vectors and tokens of a build take at most."""
+    return plan.passages * (width * np.dtype(plan.made_of["dtype"]).itemsize + 2 * max_length + 4)
+
+
+def check_room(folder: Path, plan: Plan, width: int, max_length: int) -> None:
+    """Raises `InputError` where the disk cannot hold what is still to be made."""
+    wanted, left = needed(plan, width, max_length), plan.passages - plan.encoded(folder)
+    missing, free = wanted * left // plan.passages, shutil.disk_usage(folder).free
+    if missing > free:
+        told = f"the store needs up to {files.gigabytes(missing)} more, {files.gigabytes(free)} are free"
+        raise InputError(f"{folder}: {told}; make room, or name another disk")
+
+
+def checked(vectors: np.ndarray, passages: Sequence[Passage]) -> np.ndarray:
+    """The vectors, if they are numbers. Raises `InputError` that names the first passage whose vector is not."""
+    sound = np.isfinite(vectors).all(axis=1)
+    if not sound.all():
+        odd = passages[int(np.argmin(sound))]
+        raise InputError(f'passage "{odd.id}": its vector holds NaN or infinity; check the tower and that text')
+    return vectors
+
+
+def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _described(folder: Path, plan: Plan, encoder: Encoder, reads: Reads | None, old: Manifest | None) -> Manifest:
+    """The manifest of segments that are all there."""
+    kinds = ("passages", "vectors", *([reads.kind] if reads else ()))
+    made = tuple(manifest.segment(folder, name, count, kinds) for name, count in plan.segments)
+    vectors = disk.described(folder / "vectors" / made[0].name)["vectors"]
+    blank = Manifest(
+        tower=encoder.described | {"source": encoder.source},
+        width=vectors["shape"][1],
+        dtype=vectors["dtype"],
+        passages=plan.passages,
+        segments=made,
+        generators={reads.key: reads.facts} if reads else {},
+        made_of=plan.made_of,
+        changes=old.changes if old else (),
+    )
+    return blank.changed("build")
+
+
+def _there(folder: Path) -> Manifest | None:
+    return manifest.read(folder) if (folder / manifest.FILE).exists() else None
+
+
+def _checked(folder: Path, found: Plan, made_of: Mapping[str, Any], old: Manifest | None) -> Plan:
+    """An unfinished build, if it is one of just this that takes the place of just that."""
+    give_up = f"delete {pending_build.FILE} there to give it up"
+    differing = sorted(key for key in made_of if found.made_of.get(key) != made_of[key])
+    if differing:
+        told = f"a build with another {' and '.join(differing)} was begun there"
+        raise InputError(f"{folder}: {told}; finish it, {give_up}, or name another folder")
+    if found.over != (old.content if old else ()):
+        raise InputError(f"{folder}: the store was changed after a build that replaces it was begun; {give_up}")
+    return found
+
+
+def _read(
+    folder: Path, old: Manifest | None, passages: Iterable[Passage], segment: int, done: Heard
+) -> Iterator[tuple[str, int]]:
+    """Write a corpus as segments of passages; their names and sizes."""
+    empty = True
+    for number, chunk in enumerate(chunked(passages, segment), start=manifest.free_segment(folder, old)):
+        disk.write_part(folder / "passages" / f"{number:06d}", table=as_table(chunk))
+        done(len(chunk))
+        empty = False
+        yield f"{number:06d}", len(chunk)
+    if empty:
+        raise InputError(f"{folder}: a knowledge store needs at least one passage; give a corpus that is not empty")

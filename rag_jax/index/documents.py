@@ -1,0 +1,82 @@
+"""Which rows some ids name: an id is that of a document, with all pieces that it was cut into, or of one piece.
+
+Each passage keeps the id of the document that it was cut from, so that what becomes of a document becomes of all of it,
+however many pieces it had and has.
+"""
+
+import importlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Int
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.errors import InputError
+from rag_jax.index.columns import Texts
+
+compute: Any = importlib.import_module("pyarrow.compute")
+
+
+def named(texts: Texts, alive: Bool[np.ndarray, " N"], ids: Sequence[str], where: str) -> Int[np.ndarray, " rows"]:
+    """The living rows of some documents, and of single pieces. Raises `InputError` for an id that names none."""
+    by_document, by_id = _documents(texts), texts.ids
+    chosen = alive & (_is_in(by_document, ids) | _is_in(by_id, ids))
+    there = {*_values(by_document, chosen), *_values(by_id, chosen)}
+    for each in ids:
+        if each not in there:
+            raise InputError(f'{where}: no passage has the id "{each}"; rag-jax search shows the ids that there are')
+    return np.flatnonzero(chosen)
+
+
+def check_new(texts: Texts, alive: Bool[np.ndarray, " N"], more: Sequence[Passage], where: str) -> None:
+    """Raises `InputError` for passages whose ids are there already, or occur twice."""
+    ids = [passage.id for passage in more]
+    twice = [each for each, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise InputError(f'{where}: the id "{twice[0]}" is given twice; give each passage once')
+    taken = _values(texts.ids, alive & _is_in(texts.ids, ids))
+    if taken:
+        raise InputError(f'{where}: has a passage "{taken[0]}" already; replace it, or give the new one another id')
+
+
+def replaced(
+    texts: Texts, alive: Bool[np.ndarray, " N"], changed: Sequence[Passage], where: str
+) -> tuple[Int[np.ndarray, " rows"], list[Passage]]:
+    """The rows that make way for new passages, and these: pieces that are rewritten alone stay with their document.
+
+    Raises `InputError` for an id that is not there, and for new ids that other passages have.
+    """
+    rows = named(texts, alive, list(dict.fromkeys(map(document, changed))), where)
+    new = [passage._replace(document=_home(texts, rows, passage)) for passage in changed]
+    left = alive.copy()
+    left[rows] = False
+    check_new(texts, left, new, where)
+    return rows, new
+
+
+def document(passage: Passage) -> str:
+    """The id of a passage's document: its own, unless it was cut from one."""
+    return passage.document or passage.id
+
+
+def _home(texts: Texts, rows: Int[np.ndarray, " rows"], passage: Passage) -> str:
+    """The document of a new passage: that of the old passage whose place it takes, if this was a piece."""
+    own = document(passage)
+    homes = {old.document for old in (texts[int(row)] for row in rows) if old.id == own and old.document}
+    return next(iter(homes - {own}), passage.document)
+
+
+def _documents(texts: Texts) -> pa.ChunkedArray:
+    cut_from = texts.table.column("document")
+    return compute.if_else(compute.equal(cut_from, ""), texts.ids, cut_from)
+
+
+def _is_in(column: pa.ChunkedArray, ids: Sequence[str]) -> Bool[np.ndarray, " N"]:
+    return compute.is_in(column, value_set=pa.array(ids, pa.string())).to_numpy()
+
+
+def _values(column: pa.ChunkedArray, rows: Bool[np.ndarray, " N"]) -> list[str]:
+    return column.filter(pa.array(rows)).to_pylist()

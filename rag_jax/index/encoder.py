@@ -1,0 +1,93 @@
+"""The frozen passage tower with its tokenizer: text to vector, sorted by length so that little padding is computed."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from tokenizers import Tokenizer
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.data.tokenizers import fingerprint, pad
+from rag_jax.data.tower_inputs import TITLE_AND_TEXT, TowerRows, passage_rows, text_rows
+from rag_jax.index.truncation import Truncated
+from rag_jax.types import Params, Tower
+
+BATCH_TOKENS = 1_024  # tokens in one batch, padding included: what a layer makes of more leaves a CPU's caches
+LADDER = (8, *range(16, 193, 16), 224, 256, 384, 512)  # lengths that passages are padded to, each a compilation
+Heard = Callable[[int], None]
+
+
+def unheard(count: int) -> None:
+    """For those who do not want to know how far it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """The frozen passage tower with its tokenizer: text to vector."""
+
+    tower: Tower = field(repr=False)
+    params: Params = field(repr=False)
+    tokenizer: Tokenizer = field(repr=False)
+    max_length: int
+    template: str = TITLE_AND_TEXT  # what the tower reads of a passage, see `rag_jax.data.tower_inputs`
+    norm: float | None = None  # the length that the tower scales its vectors to
+    source: str = ""  # where the tower was found, for whoever reads the store's manifest
+
+    def tokens(self, passages: Sequence[Passage]) -> TowerRows:
+        """Passages as the tower reads them."""
+        pairs = [(passage.title, passage.text) for passage in passages]
+        return passage_rows(self.tokenizer, pairs, self.template, self.max_length)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the tower's weights and its tokenizer: vectors of different fingerprints do not mix."""
+        digest = hashlib.sha256(fingerprint(self.tokenizer).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
+            digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What vectors depend on: those of encoders that differ in it do not belong into one index."""
+        read = {"max_length": self.max_length, "template": self.template}
+        return {"fingerprint": self.fingerprint, **read, "norm": self.norm}
+
+    def passages(self, passages: Sequence[Passage], done: Heard = unheard) -> Float[np.ndarray, "passages D"]:
+        """`d(z)` of passages, in their order."""
+        return self.counted(passages, done)[0]
+
+    def counted(
+        self, passages: Sequence[Passage], done: Heard = unheard
+    ) -> tuple[Float[np.ndarray, "passages D"], Truncated]:
+        """`d(z)` of passages, and how much of them the tower did not read."""
+        rows = self.tokens(passages)
+        return self.encode(rows.ids, done), Truncated.counted(rows.lost)
+
+    def __call__(self, texts: Sequence[str], done: Heard = unheard) -> Float[np.ndarray, "texts D"]:
+        """Vectors of texts as they are, cut to length."""
+        return self.encode(text_rows(self.tokenizer, texts, self.max_length).ids, done)
+
+    def encode(self, rows: list[list[int]], done: Heard = unheard) -> Float[np.ndarray, "rows D"]:
+        """Vectors in the order of the rows. Rows are sorted by length, and `done` hears how many each batch held."""
+        lengths = np.asarray([self._padded(len(row)) for row in rows])
+        encode, vectors = jax.jit(self.tower), np.zeros((0, 0), np.float32)
+        for length in sorted(set(lengths)):
+            members, size = np.flatnonzero(lengths == length), max(1, BATCH_TOKENS // length)
+            for start in range(0, len(members), size):
+                chosen = members[start : start + size]
+                batch = pad([rows[i] for i in np.resize(chosen, size)], length, 0)
+                found = np.asarray(encode(self.params, batch))
+                if not vectors.size:
+                    vectors = np.zeros((len(rows), found.shape[1]), found.dtype)
+                vectors[chosen] = found[: len(chosen)]
+                done(len(chosen))
+        return vectors
+
+    def _padded(self, length: int) -> int:
+        """Never more than `max_length`: a tower may have no more positions."""
+        return max(length, min(self.max_length, next((step for step in LADDER if length <= step), length)))

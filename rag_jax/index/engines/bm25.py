@@ -1,0 +1,199 @@
+"""BM25, the lexical engine that a trained retriever has to beat: words in common, weighted by how rare they are.
+
+The settings are those of the open-domain literature: k1 0.9 and b 0.4 (Anserini's; Yang et al. 2017), the title in
+front of the text. bm25s splits texts into words and knows the English stop words, and Snowball's English stemmer
+(PyStemmer) cuts their endings. What a word adds to the score of each passage that holds it is computed when the index
+is built; a search adds up the lists of its words.
+
+Words are compared as exact match compares answers: composed and decomposed letters are the same, and case is folded.
+"""
+
+import logging
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import chain, islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float32, Int, Int32, Int64
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.errors import InputError
+from rag_jax.index import disk
+from rag_jax.index.engines.engine import Asked, Hits, best, candidates
+
+K1 = 0.9
+B = 0.4
+AT_ONCE = 4_096  # passages whose words are counted together; no more texts than these are held
+
+
+class Lists(NamedTuple):
+    """For each word w the passages that hold it, in `starts[w] : starts[w + 1]`."""
+
+    starts: Int64[np.ndarray, " W+1"]
+    rows: Int32[np.ndarray, " L"]  # each row once for a word, ascending
+    scores: Float32[np.ndarray, " L"]  # what the word adds to the passage's score, once for each time that it is asked
+
+
+@dataclass(frozen=True)
+class BM25:
+    """An index of words over passages; it keeps the words' statistics, not the passages."""
+
+    words: pa.Array  # by their numbers
+    lists: Lists
+    size: int  # N
+    alive: Bool[np.ndarray, " N"] | None = None  # rows that may be found; None: all
+
+    @classmethod
+    def build(cls, passages: Iterable[Passage]) -> "BM25":
+        """An index of passages, read once. Takes about 20 bytes for each word of each passage while it is built.
+
+        Raises `InputError` if `bm25s` or `PyStemmer` is not installed, and if the passages hold no word to search for.
+        """
+        numbers: dict[str, int] = {}
+        counts, texts = [_Counts(*np.zeros((4, 0), np.int32))], (f"{each.title} {each.text}" for each in passages)
+        while block := list(islice(texts, AT_ONCE)):
+            counts.append(_count(block, numbers, first=sum(len(each.lengths) for each in counts)))
+        if not numbers:
+            raise InputError("the corpus holds no word that BM25 can search for; give it English text")
+        joined = _Counts(*map(np.concatenate, zip(*counts, strict=True)))
+        return cls(pa.array(list(numbers), pa.string()), _lists(joined, len(numbers)), len(joined.lengths))
+
+    def save(self, folder: Path) -> None:
+        """Write it as a part of a store. Raises `InputError` where the disk does not take it."""
+        arrays = self.lists._asdict() | {"size": np.asarray([self.size]), "format": np.asarray([FORMAT])}
+        disk.write_part(folder, arrays, pa.table({"word": self.words}))
+
+    @classmethod
+    def open(cls, folder: Path, rows: int) -> "BM25":
+        """A saved index, mapped into memory. Raises `InputError` for one that is damaged, or not of so many rows."""
+        arrays, table = disk.read_arrays(folder), disk.read_table(folder)
+        try:
+            lists = Lists(*(np.asarray(arrays[name]) for name in Lists._fields))
+            size, words = int(arrays["size"][0]), table.column("word").combine_chunks()
+            is_old = "format" not in arrays or int(arrays["format"][0]) != FORMAT
+        except (KeyError, IndexError):
+            raise InputError(f"{folder}: holds no index of words; {REMEDY}") from None
+        if is_old:
+            raise InputError(f"{folder}: splits words as another version of this library; {REMEDY}")
+        if size != rows:
+            raise InputError(f"{folder}: an index of {size} passages, there are {rows}; {REMEDY}")
+        if len(lists.starts) != len(words) + 1 or not lists.starts[-1] == len(lists.rows) == len(lists.scores):
+            raise InputError(f"{folder}: its words and their lists do not belong together; {REMEDY}")
+        return cls(words, lists, size)
+
+    def search(self, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> Hits:
+        """The k best rows for each question; they serve as the logits of a prior.
+
+        Only passages that share a word with the question are found; -1 behind the last of them. Equal scores are in the
+        order of the corpus. Another engine's recall does not apply, so there is none.
+        """
+        depth = min(candidates(k, excluded), self.size)
+        rows = np.full((len(asked.texts), depth), -1, np.int32)
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        ground = np.zeros(self.size, np.float32) if self.alive is None else np.where(self.alive, DEAD[1], DEAD[0])
+        for question, words in enumerate(self._asked(asked.texts)):
+            every = self._score(words, ground.copy())
+            found = _first(every, depth)
+            rows[question, : len(found)], scores[question, : len(found)] = found, every[found]
+        return best(rows, scores, k, excluded)
+
+    def _score(self, words: Iterable[int], scores: Float32[np.ndarray, " N"]) -> Float32[np.ndarray, " N"]:
+        for word in words:
+            here = slice(self.lists.starts[word], self.lists.starts[word + 1])
+            scores[self.lists.rows[here]] += self.lists.scores[here]
+        return scores
+
+    def _asked(self, texts: Sequence[str]) -> list[list[int]]:
+        """The numbers of each text's known words."""
+        tokens = _split(texts)
+        known = {number: self._numbers[word] for word, number in tokens.vocab.items() if word in self._numbers}
+        return [[known[number] for number in each if number in known] for each in tokens.ids]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words.to_pylist())}
+
+
+DEAD = np.asarray([-np.inf, 0], np.float32)  # what a row begins with: one without a passage, and any other
+REMEDY = "build it again with rag-jax index --out DIR --bm25"
+FORMAT = 2  # of the words: how texts are split into them
+
+
+class _Counts(NamedTuple):
+    """How often passages hold words, each pair once, by ascending rows."""
+
+    rows: Int32[np.ndarray, " L"]
+    words: Int32[np.ndarray, " L"]
+    times: Int32[np.ndarray, " L"]
+    lengths: Int32[np.ndarray, " N"]  # words of each passage
+
+
+def _count(texts: Sequence[str], numbers: dict[str, int], first: int) -> _Counts:
+    """Counts the words of texts, which stand in rows from `first` on; new words get the next numbers."""
+    tokens = _split(texts)
+    number = np.zeros(len(tokens.vocab), np.int64)
+    for word in sorted(tokens.vocab):  # the order of its own changes from process to process
+        number[tokens.vocab[word]] = numbers.setdefault(word, len(numbers))
+    lengths = np.fromiter(map(len, tokens.ids), np.int64, len(tokens.ids))
+    words = number[np.fromiter(chain.from_iterable(tokens.ids), np.int64, lengths.sum())]
+    pairs = np.repeat(np.arange(len(texts)), lengths) * len(numbers) + words
+    pairs, times = np.unique(pairs, return_counts=True)
+    rows, words = np.divmod(pairs, max(1, len(numbers)))
+    return _Counts(*(each.astype(np.int32) for each in (rows + first, words, times, lengths)))
+
+
+def _lists(counts: _Counts, words: int) -> Lists:
+    """Lucene's BM25: a word adds `idf tf / (tf + k1 (1 - b + b length / mean length))`, where
+    `idf = log(1 + (N - n + 1/2) / (n + 1/2))`, N counts the passages, and n those that hold the word."""
+    holding = np.bincount(counts.words, minlength=words)
+    idf = np.log1p((len(counts.lengths) - holding + 0.5) / (holding + 0.5)).astype(np.float32)
+    longer = (K1 * (1 - B + B * counts.lengths / counts.lengths.mean())).astype(np.float32)
+    order = np.argsort(counts.words, kind="stable")
+    rows, times = counts.rows[order], counts.times[order].astype(np.float32)
+    scores = np.repeat(idf, holding) * times / (times + longer[rows])
+    return Lists(np.concatenate([[0], np.cumsum(holding)]), rows, scores)
+
+
+def _first(scores: Float32[np.ndarray, " N"], k: int) -> Int64[np.ndarray, " found"]:
+    """The k best rows that score more than 0, equal ones in their order. The others are not sorted: they are most of a
+    corpus."""
+    shared = np.flatnonzero(scores > 0)
+    if len(shared) > k:
+        shared = shared[scores[shared] >= np.partition(scores[shared], -k)[-k]]
+    return shared[np.argsort(-scores[shared], kind="stable")][:k]
+
+
+def _split(texts: Sequence[str]) -> Any:
+    """The words of texts, stemmed, as numbers (`ids`) with a vocabulary of their own (`vocab`)."""
+    bm25s, stemmer = _import_packages()
+    folded = [unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()) for text in texts]
+    return bm25s.tokenize(folded, token_pattern=_word(), stopwords="en", stemmer=stemmer, show_progress=False)
+
+
+@cache
+def _word() -> str:
+    """A regular expression for words: two signs or more, each a letter or a digit, or a mark upon one.
+
+    Without marks a word of Hindi would be cut at every vowel, and a Latin one at an accent that has no composed form.
+    """
+    marks = "".join(chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code))[0] == "M")
+    return rf"[\w{marks}]{{2,}}"
+
+
+def _import_packages() -> tuple[ModuleType, Any]:
+    """Returns the module `bm25s` and a stemmer; here, and not above, so that only a search by BM25 needs the extra."""
+    try:
+        import bm25s
+        import Stemmer
+    except ImportError as error:
+        raise InputError(f"BM25 needs the package {error.name}; run: pip install rag-jax") from error
+    # bm25s lets every debug message of its own through, into whatever log the program keeps.
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    return bm25s, Stemmer.Stemmer("english")

@@ -1,0 +1,49 @@
+"""Exact search on the device, behind the interface of the engines on the host: for looking, and for measuring them."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int
+
+from rag_jax.core.retrieval import Index
+from rag_jax.errors import InputError
+from rag_jax.index.engines.engine import Asked, Hits
+from rag_jax.index.placement import Placement
+from rag_jax.index.store import Store
+from rag_jax.types import Found, Knowledge
+
+
+@dataclass(frozen=True)
+class DeviceIndex:
+    """Vectors on the device, or spread over several; the search is exact for them as they are kept there."""
+
+    knowledge: Knowledge
+    index: Index
+    recall: dict[str, float] | None = None  # recall@k of vectors in fewer bits, as measured; None: they are all there
+
+    @classmethod
+    def of(cls, store: Store, placement: Placement) -> "DeviceIndex":
+        """A store's vectors, without its tokens."""
+        measured = store.manifest and store.manifest.engines.get(placement.precision, {}).get("recall")
+        recall = None if placement.precision == "float32" else measured or {}
+        return cls(placement.searched(store), placement.index, recall)
+
+    def search(self, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> Hits:
+        """The k best rows for each question. Raises `InputError` for questions without vectors."""
+        if k < 1:
+            raise InputError(f"cannot retrieve {k} passages; ask for 1 or more")
+        if asked.vectors is None:
+            raise InputError("a dense search needs the questions' vectors; name the question tower")
+        barred = None if excluded is None else excluded.astype(np.int32)
+        found = jax.device_get(_searching(self.index, k)(asked.vectors, self.knowledge, barred))
+        return Hits(found.rows, found.scores, 1.0 if self.recall is None else self.recall.get(f"recall@{k}"))
+
+
+@lru_cache
+def _searching(index: Index, k: int):
+    def search(queries: Array, knowledge: Knowledge, excluded: Array | None) -> Found:
+        return index.nearest(queries, knowledge, k, excluded)
+
+    return jax.jit(search)

@@ -1,0 +1,50 @@
+"""Several engines as one: reciprocal rank fusion (Cormack et al. 2009), which needs no common scale of their scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from rag_jax.index.engines.engine import Asked, Engine, Hits, best, candidates
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """A passage scores the sum of `1 / (constant + rank)` over the engines among whose first hits it is.
+
+    There is no recall: what it finds is no approximation of one exact search, and to differ from each is its purpose.
+    """
+
+    engines: Sequence[Engine]
+    constant: float = 60  # the larger, the less the very first ranks count
+    depth: int = 100  # hits of each engine that are fused
+
+    def search(self, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> Hits:
+        """The k best rows for each question; equal ones in the order of the rows.
+
+        Looks deeper where more than `depth` are asked for, lest there are too few. Raises `InputError` as the engines
+        do.
+        """
+        depth = max(self.depth, candidates(k, None))
+        found = [engine.search(asked, depth, excluded).rows for engine in self.engines]
+        rows = np.concatenate(found, axis=1).astype(np.int64)
+        shares = np.concatenate([1 / (self.constant + np.arange(1, depth + 1))] * len(found))
+        rows, scores = _summed(rows, np.where(rows < 0, 0.0, shares[None, :]))
+        order = np.lexsort((rows, np.where(rows < 0, np.inf, -scores)), axis=1)
+        return best(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1), k)
+
+
+def _summed(
+    rows: Int[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"]
+) -> tuple[Int[np.ndarray, "B C"], Float[np.ndarray, "B C"]]:
+    """Each row once, with the sum of its shares; -1 in place of what stood there again.
+
+    The shares of a row are added in the order of their size: the same ranks, by whichever engines, give equal scores.
+    """
+    order = np.lexsort((shares, rows), axis=1)
+    rows, shares = np.take_along_axis(rows, order, axis=1), np.take_along_axis(shares, order, axis=1)
+    new = np.diff(rows, axis=1, prepend=-2) != 0
+    place = (np.cumsum(new.reshape(-1)) - 1).reshape(rows.shape)
+    sums = np.bincount(place.reshape(-1), shares.reshape(-1))[place] if rows.size else shares
+    return np.where(new, rows, -1), sums

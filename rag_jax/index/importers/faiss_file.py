@@ -1,0 +1,60 @@
+"""The vectors in a FAISS file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rag_jax.errors import InputError, warn
+from rag_jax.index.importers.vectors import AT_ONCE, imported, one_line
+
+
+def open_faiss(file: Path) -> Any:
+    faiss = imported("faiss")
+    try:
+        return faiss.read_index(str(file), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))  # mapped, where FAISS can
+    except RuntimeError as error:
+        raise InputError(f"{file}: FAISS cannot read it ({one_line(error)}); write or copy it again") from None
+
+
+def faiss_vectors(file: Path, width: int | None) -> Float[np.ndarray, "N D"]:
+    """The vectors that FAISS keeps, decoded where it compressed them, in the order of their ids 0, 1, 2, …"""
+    faiss, outer = imported("faiss"), open_faiss(file)
+    ids, index = np.arange(outer.ntotal), outer
+    try:
+        if isinstance(outer, faiss.IndexIDMap):
+            ids, index = faiss.vector_to_array(outer.id_map), faiss.downcast_index(outer.index)
+        if ivf := faiss.try_extract_index_ivf(index):
+            ivf.make_direct_map(True)  # fails for ids beyond the last row
+            ids = np.where(faiss.vector_to_array(ivf.direct_map.array) < 0, -1, ids)
+        if not np.array_equal(np.sort(ids), np.arange(len(ids))):
+            raise RuntimeError("its ids are not 0, 1, 2, …")
+        if len(ids):
+            index.reconstruct(0)  # if it cannot, this raises; reconstruct_n would end the process from another thread
+        vectors = index.reconstruct_n(0, len(ids))
+    except RuntimeError as error:
+        remedy = "add the vectors in the order of the passages to an index that keeps them"
+        raise InputError(f"{file}: does not give its vectors back ({one_line(error)}); {remedy}") from None
+    vectors = vectors if index is outer else vectors[np.argsort(ids)]
+    if vectors.shape[1] - 1 != width:  # otherwise DPR's trick makes distances rank as inner products
+        warn_of_distances(file, outer, vectors)
+    return np.ascontiguousarray(vectors[:, :width]) if vectors.shape[1] - 1 == width else vectors
+
+
+def warn_of_distances(file: Path, index: Any, vectors: Float[np.ndarray, "N D"]) -> None:
+    """Say so where FAISS ranks otherwise than is done here: by L2 distance, among vectors of different lengths.
+
+    That is what `add_faiss_index` of `datasets` makes unless it is told otherwise.
+    """
+    if index.metric_type != imported("faiss").METRIC_L2 or not len(vectors):
+        return
+    blocks = (vectors[start : start + AT_ONCE] for start in range(0, len(vectors), AT_ONCE))
+    lengths = np.concatenate([np.linalg.norm(block, axis=1) for block in blocks])
+    low, high = lengths.min(), lengths.max()
+    if high - low > SAME * high:
+        told = f"ranks by L2 distance, and its vectors have lengths from {low:.4g} to {high:.4g}"
+        warn(f"{file}: {told}; here they are ranked by inner product, as RAG is defined, which is another order")
+
+
+SAME = 1e-3  # of the greatest length, by which lengths may differ and count as equal

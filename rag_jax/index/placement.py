@@ -1,0 +1,130 @@
+"""A store onto the device, or spread over several, as the pytree that the compiled programs search and read.
+
+Rows are rounded up, so that a store that grows a little, or another of about the same size, fits the programs that are
+compiled already; what is rounded up holds no passage and is found by no search. Vectors travel piece by piece: the host
+never holds more than one of them beside the memory maps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from rag_jax.core import retrieval
+from rag_jax.core.sharding import sharded
+from rag_jax.core.vectors import quantise
+from rag_jax.index.columns import Rows
+from rag_jax.index.store import Store
+from rag_jax.types import Knowledge, Tokens
+
+Precision = Literal["float32", "bfloat16", "int8"]
+PIECE = 65_536  # rows that travel together
+STEPS = 32  # sizes of an index between one power of two and the next
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The devices that an index is spread over, all axes of their mesh together, and the precision of its vectors."""
+
+    mesh: Mesh | None = None  # None: one device, the default
+    precision: Precision = "float32"
+    batch: tuple[str, ...] = ()  # the axes that split the questions of a batch, where they divide it
+
+    @property
+    def shards(self) -> int:
+        """The number of devices."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    @property
+    def index(self) -> retrieval.Index:
+        """How a program reaches knowledge that was placed so."""
+        return retrieval.LOCAL if self.mesh is None else _sharded(self.mesh, self.batch)
+
+    @property
+    def whole(self) -> NamedSharding | None:
+        """Where the results of a program belong that every process is to read; None: wherever they are."""
+        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
+
+    def knowledge(self, store: Store) -> Knowledge:
+        """A store on the devices."""
+        rows = rounded(store.size, self.shards)
+        tokens = Tokens(self._load(rows, store.ids, jnp.asarray), self._load(rows, store.lengths, jnp.asarray))
+        return self.searched(store)._replace(passages=tokens)
+
+    def searched(self, store: Store) -> Knowledge:
+        """Only what is searched; there are no tokens of it to be read."""
+        rows = rounded(store.size, self.shards)
+        vectors = self._load(rows, store.vectors, CONVERT[self.precision])
+        alive = self._load(rows, Rows([store.alive]), jnp.asarray)
+        return Knowledge(vectors, Tokens(jnp.zeros((1, 0), jnp.int32), jnp.zeros(1, jnp.int32)), alive)
+
+    def everywhere(self, tree: PyTree) -> PyTree:
+        """Beside an index that is spread: what is on this process's device alone, whole on every device.
+
+        Arrays that are on the mesh already stay as they are.
+        """
+        if self.mesh is None:
+            return tree
+        devices, place = set(self.mesh.devices.flat), NamedSharding(self.mesh, PartitionSpec())
+
+        def whole(leaf: Any) -> jax.Array:
+            if isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices:
+                return leaf
+            held = np.asarray(leaf)
+            return jax.make_array_from_callback(held.shape, place, lambda index: held[index])
+
+        return jax.tree.map(whole, tree)
+
+    def _load(self, rows: int, stored: Rows, convert: Callable) -> PyTree:
+        share, process = rows // self.shards, jax.process_index()
+        if self.mesh is None:
+            return _filled(stored, 0, share, convert, jax.local_devices()[0])
+        own = [(n, device) for n, device in enumerate(self.mesh.devices.flat) if device.process_index == process]
+        shares = [jax.device_put(_filled(stored, n * share, share, convert, device), device) for n, device in own]
+        spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+
+        def joined(*each: jax.Array) -> jax.Array:
+            return jax.make_array_from_single_device_arrays((rows, *each[0].shape[1:]), spread, list(each))
+
+        return jax.tree.map(joined, *shares)
+
+
+def rounded(size: int, shards: int = 1) -> int:
+    """The rows that an index of `size` takes on the device: at most 1/STEPS more, and as many on every shard."""
+    step = max(1, 2 ** (size.bit_length() - 1) // STEPS)
+    step = shards * -(-step // shards)
+    return -(-size // step) * step
+
+
+def _filled(stored: Rows, start: int, count: int, convert: Callable, device: Any) -> PyTree:
+    """`count` rows from `start` on, on one device; beyond the end zeros."""
+    with jax.default_device(device):
+        like = jax.eval_shape(convert, stored.between(0, min(1, len(stored))))
+        held = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), like)
+        for first in range(start, min(start + count, len(stored)), PIECE):
+            piece = convert(jnp.asarray(stored.between(first, min(first + PIECE, start + count, len(stored)))))
+            held = _put(held, piece, first - start)
+    return held
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(held: Any, piece: Any, start: int) -> Any:
+    return jax.tree.map(lambda whole, some: jax.lax.dynamic_update_slice_in_dim(whole, some, start, 0), held, piece)
+
+
+@lru_cache
+def _sharded(mesh: Mesh, batch: tuple[str, ...]) -> retrieval.Index:
+    return sharded(mesh, mesh.axis_names, batch)
+
+
+CONVERT = {
+    "float32": jax.jit(lambda vectors: vectors.astype(jnp.float32)),
+    "bfloat16": jax.jit(lambda vectors: vectors.astype(jnp.bfloat16)),
+    "int8": jax.jit(quantise),
+}

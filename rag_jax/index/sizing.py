@@ -1,0 +1,64 @@
+"""What an index of any size takes, by arithmetic: bytes of each part, devices, and the least time of a search.
+
+A search reads every vector once, so that its time is at least their bytes by the memory's bandwidth; inner products are
+few operations a byte, and cost nothing beside that until questions are many.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rag_jax.errors import InputError
+from rag_jax.index.placement import Precision, rounded
+
+BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
+RESERVE = 0.85  # of a device's memory that an index may take: networks and their states need the rest
+
+
+@dataclass(frozen=True)
+class Device:
+    """An accelerator."""
+
+    name: str
+    memory: float  # bytes
+    bandwidth: float  # bytes / s
+
+
+DEVICES = (
+    Device("A100 40 GB", 40e9, 1.555e12),
+    Device("A100 80 GB", 80e9, 2.039e12),
+    Device("H100 80 GB", 80e9, 3.35e12),
+    Device("H200 141 GB", 141e9, 4.8e12),
+    Device("TPU v4 32 GB", 32e9, 1.228e12),
+    Device("TPU v5p 95 GB", 95e9, 2.765e12),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """An index: N passages, D numbers in a vector, P tokens in a passage."""
+
+    passages: int
+    width: int = 768
+    tokens: int = 160
+
+    def __post_init__(self) -> None:
+        if min(self.passages, self.width, self.tokens) < 1:
+            raise InputError(f"no index has {self.passages} passages x {self.width}; give numbers above 0")
+
+    def parts(self, precision: Precision, shards: int = 1) -> dict[str, int]:
+        """Bytes on the devices, by part."""
+        rows = rounded(self.passages, shards)
+        return {
+            "vectors": rows * self.width * BYTES[precision] + (4 * rows if precision == "int8" else 0),
+            "tokens": rows * (2 * self.tokens + 4),
+            "alive": rows,
+        }
+
+    def devices(self, precision: Precision, device: Device) -> int:
+        """How many it is to be spread over."""
+        return int(np.ceil(sum(self.parts(precision).values()) / (RESERVE * device.memory)))
+
+    def roofline(self, precision: Precision, device: Device) -> float:
+        """Seconds that reading all vectors takes at the full bandwidth of as many devices as are needed."""
+        return self.parts(precision)["vectors"] / (device.bandwidth * self.devices(precision, device))

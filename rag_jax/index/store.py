@@ -1,0 +1,238 @@
+"""An opened knowledge store: the passages, their vectors by the frozen passage tower, and what the generator reads.
+
+Row i is the same passage in every version of a store; a removed one leaves its row behind, which no search returns. How
+a store lies on the disk: `rag_jax.index.manifest`. How it is made and changed: `building` and `living`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isclose
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.data.tokenizers import Vocabulary, pad
+from rag_jax.errors import InputError
+from rag_jax.index import disk, manifest, ownership, pending_build
+from rag_jax.index.columns import Rows, Texts, as_table
+from rag_jax.index.encoder import Encoder
+from rag_jax.index.manifest import Manifest
+from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.truncation import NONE, Truncated
+from rag_jax.types import Knowledge, Tokens, host
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """An opened knowledge store, on the host. `rag_jax.index.placement` puts it on the device."""
+
+    passages: Texts  # [N]
+    vectors: Rows  # [N, D]
+    ids: Rows  # [N, P] tokens of the generator: `<s> title / text`
+    lengths: Rows  # [N]
+    removed: frozenset[int] = frozenset()
+    folder: Path | None = None
+    manifest: Manifest | None = None
+    truncated: Truncated = NONE  # what its generator does not read of passages tokenised in memory; else the manifest's
+
+    def __repr__(self) -> str:
+        return f"Store({len(self):,} passages, vectors of width {self.width}, {self.folder or 'in memory'})"
+
+    def __len__(self) -> int:
+        """The passages that are there."""
+        return self.size - len(self.removed)
+
+    @property
+    def size(self) -> int:
+        """N, the rows; removed ones included."""
+        return len(self.vectors)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.vectors.shape[1]
+
+    @property
+    def is_closed_book(self) -> bool:
+        """Whether there is no knowledge in it; see `closed_book`."""
+        return self.size == 1 and self.passages[0] == NOTHING
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether there is nothing in it for a generator to read."""
+        return self.ids.shape[1] == 0
+
+    @cached_property
+    def alive(self) -> Bool[np.ndarray, " N"]:
+        """The rows that hold a passage."""
+        alive = np.ones(self.size, bool)
+        alive[sorted(self.removed)] = False
+        return alive
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        """All rows as arrays on the host: for indexes that fit there as a whole."""
+        alive = None if not self.removed else host(self.alive)
+        return Knowledge(host(self.vectors.whole), Tokens(host(self.ids.whole), host(self.lengths.whole)), alive)
+
+    def chosen(self, rows: Int[np.ndarray, " n"]) -> Knowledge:
+        """A few rows as a little knowledge of their own, rows of -1 as empty passages: all that reading them needs."""
+        some, there = np.maximum(rows, 0), rows >= 0
+        lengths = np.where(there, self.lengths[some], 1)  # `<s>`, which every passage begins with
+        vectors = np.where(there[:, None], self.vectors[some], self.vectors.dtype.type(0))
+        return Knowledge(host(vectors), Tokens(host(self.ids[some]), host(lengths)))
+
+    def find(self, ids: Sequence[str]) -> Int[np.ndarray, " ids"]:
+        """The rows of some passages by their ids; -1 for those that are not there."""
+        return self.passages.find(ids, self.alive if self.removed else None)
+
+    def living(self) -> Iterator[Passage]:
+        """The passages that are there, in the order of their rows."""
+        return (passage for row, passage in enumerate(self.passages) if row not in self.removed)
+
+    def added(self, more: "Store") -> "Store":
+        """This store with the rows of another behind its own, in memory."""
+        return replace(
+            self,
+            passages=Texts([self.passages.table, more.passages.table]),
+            vectors=Rows([*self.vectors.pieces, *more.vectors.pieces]),
+            ids=Rows([*self.ids.pieces, *more.ids.pieces], self.ids.fill),
+            lengths=Rows([*self.lengths.pieces, *more.lengths.pieces]),
+            removed=self.removed | {self.size + row for row in more.removed},
+        )
+
+    def without(self, rows: Sequence[int]) -> "Store":
+        """This store without some rows, in memory."""
+        return replace(self, removed=self.removed | {int(row) for row in rows})
+
+
+def from_vectors(passages: Sequence[Passage], vectors: Float[np.ndarray, "N D"], reads: Reads) -> Store:
+    """A store, in memory, of passages that have their vectors already."""
+    ids, lengths, cut = reads.tokens(passages)
+    texts, tokens = Texts([as_table(passages)]), Rows([ids], reads.vocabulary.pad)
+    return Store(texts, Rows([vectors]), tokens, Rows([lengths]), truncated=cut)
+
+
+def bare(passages: Sequence[Passage]) -> Store:
+    """Passages without vectors and tokens: a store that is still to be built, its rows known by their ids."""
+    nothing, lengths = np.zeros((len(passages), 0), np.float32), np.zeros(len(passages), np.int32)
+    return Store(Texts([as_table(passages)]), Rows([nothing]), Rows([nothing.astype(np.uint16)]), Rows([lengths]))
+
+
+def closed_book(width: int, vocabulary: Vocabulary) -> Store:
+    """No knowledge: one empty passage, whose prior is one. The generator reads ` // question` alone."""
+    tokens = pad([vocabulary.first], 1, vocabulary.pad)
+    vectors, ids, lengths = np.zeros((1, width), np.float32), np.asarray(tokens.ids), np.asarray(tokens.lengths)
+    return Store(Texts([as_table([NOTHING])]), Rows([vectors]), Rows([ids], vocabulary.pad), Rows([lengths]))
+
+
+NOTHING = Passage("none", "", "")
+
+
+def open_store(folder: Path, encoder: Encoder | None, reads: Reads | None) -> Store:
+    """Open a store whose vectors this encoder made (None: whichever did), for a generator (None: for none).
+
+    Takes milliseconds: memory maps, sizes compared, nothing read. Only what this generator never read before is
+    tokenised, and kept where the folder can be written. Raises `InputError` for a store that is missing, damaged, or
+    made by another tower.
+    """
+    while True:
+        found = manifest.read(folder)
+        check_tower(folder, found, encoder)
+        try:
+            if reads is None or all(f"{reads.kind}/{each.name}" in each.parts for each in found.segments):
+                return _opened(folder, found, reads)
+            if not _kept_tokens(folder, reads):
+                return _tokenised(folder, found, reads)
+        except InputError:
+            if manifest.read(folder).version == found.version:
+                raise  # otherwise it was changed meanwhile, and the parts of the old version cleared away
+
+
+def opened_texts(folder: Path, found: Manifest) -> Texts:
+    """The passages of a version, all rows."""
+    return Texts([disk.read_table(folder / "passages" / each.name) for each in found.segments])
+
+
+def write_tokens(folder: Path, name: str, reads: Reads) -> None:
+    """Tokenise a segment's passages for a generator, unless that has been done."""
+    part = folder / reads.kind / name
+    if not disk.is_part(part):
+        tokens = reads.tokens(list(Texts([disk.read_table(folder / "passages" / name)])))
+        disk.write_part(part, tokens.part)
+
+
+def check_tower(folder: Path, found: Manifest, encoder: Encoder | None) -> None:
+    """Raises `InputError` where another tower made the vectors."""
+    for key, value in ({} if encoder is None else encoder.described).items():
+        held = found.tower.get(key)
+        if held == value or _are_close(held, value):
+            continue
+        told = f"built by a tower with {key} {held!r}, the run's has {value!r}"
+        remedies = {
+            "template": f"set passage_template to {held!r}",
+            "norm": "give retriever.vector_norm, or --norm of rag-jax index, the other's",
+        }
+        raise InputError(f"{folder}: {told}; {remedies.get(key, 'name that tower')}, or build it anew")
+
+
+def _are_close(held: object, value: object) -> bool:
+    return isinstance(held, float) and isinstance(value, float) and isclose(held, value, rel_tol=SAME)
+
+
+SAME = 1e-5  # by which scales may differ, relative to their size: they are typed in
+
+
+def _opened(folder: Path, found: Manifest, reads: Reads | None) -> Store:
+    names = [segment.name for segment in found.segments]
+    vectors = [disk.read_arrays(folder / "vectors" / name)["vectors"] for name in names]
+    if reads is None:
+        tokens = [(np.zeros((len(rows), 0), np.uint16), np.zeros(len(rows), np.int32)) for rows in vectors]
+    else:
+        parts = [disk.read_arrays(folder / reads.kind / name) for name in names]
+        tokens = [(part["ids"], part["lengths"]) for part in parts]
+    removed = disk.read_arrays(folder / found.removed)["rows"].tolist() if found.removed else ()
+    store = _composed(opened_texts(folder, found), vectors, tokens, reads)
+    store = replace(store, removed=frozenset(removed), folder=folder, manifest=found)
+    for name, rows in (("passages", len(store.passages)), ("vectors", store.size), ("tokens", len(store.lengths))):
+        if rows != found.rows or len(store) != found.passages:
+            raise InputError(f"{folder}: {rows} rows of {name}, the manifest counts {found.rows}; {disk.REMEDY}")
+    return store
+
+
+def _composed(texts: Texts, vectors: list, tokens: list, reads: Reads | None) -> Store:
+    fill = reads.vocabulary.pad if reads else 0
+    return Store(texts, Rows(vectors), Rows([each[0] for each in tokens], fill), Rows([each[1] for each in tokens]))
+
+
+def _kept_tokens(folder: Path, reads: Reads) -> bool:
+    """Keep with a store what a generator reads of it; False where it cannot be written, or is just being built."""
+    if not ownership.writable(folder):
+        return False
+    try:
+        with manifest.changing(folder, patient=lambda: not (folder / pending_build.FILE).exists()) as now:
+            for segment in now.segments:
+                write_tokens(folder, segment.name, reads)
+            segments = [
+                manifest.segment(folder, each.name, each.passages, dict.fromkeys((*each.kinds, reads.kind)))
+                for each in now.segments
+            ]
+            generators = now.generators | {reads.key: reads.facts}
+            new = now.changed("tokenise", segments=tuple(segments), generators=generators)
+            manifest.commit(folder, now, new)
+    except ownership.BusyError:
+        return False
+    return True
+
+
+def _tokenised(folder: Path, found: Manifest, reads: Reads) -> Store:
+    """Open a store for a generator that has not read all of it yet, with its tokens in memory."""
+    bare = _opened(folder, found, None)
+    tables = [disk.read_table(folder / "passages" / segment.name) for segment in found.segments]
+    tokens = [reads.tokens(list(Texts([table]))) for table in tables]
+    cut = Truncated.total(each.truncated for each in tokens)
+    told = _composed(bare.passages, list(bare.vectors.pieces), tokens, reads)
+    return replace(told, removed=bare.removed, folder=folder, manifest=found, truncated=cut)

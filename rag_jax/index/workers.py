@@ -1,0 +1,117 @@
+"""Several processes encode one build: each takes its share of the segments, and whoever dies is named.
+
+All of them hold the store's lock until they end, so that nobody else writes while one of them still does.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import connection, reduction
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from rag_jax.errors import InputError
+from rag_jax.index import building, disk
+from rag_jax.index.encoder import Encoder, Heard
+from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.pending_build import Plan
+
+Load = Callable[[], tuple[Encoder, Reads | None]]
+
+
+class Lock:
+    """The lock of a store as its descriptor, which a process that it is handed to holds as well."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def __reduce__(self) -> tuple[Callable, tuple[Any]]:
+        return _taken, (reduction.DupFd(self.handle),)
+
+
+def encode_together(
+    folder: Path,
+    plan: Plan,
+    load: Load,
+    loaded: tuple[Encoder, Reads | None],
+    processes: int,
+    done: Heard,
+    lock: Lock,
+) -> None:
+    """`building.encode` by this process, which has the tower `loaded`, and others, which `load` it themselves.
+
+    Raises `InputError` for what one of them could not encode; what the others did is kept.
+    """
+    if processes < 1:
+        raise InputError(f"{processes} processes cannot encode; give 1 or more")
+    spawn = multiprocessing.get_context("spawn")  # a fork would share a half of XLA's threads
+    others = {
+        rank: spawn.Process(target=_share, args=(folder, plan, load, (rank, processes), lock), daemon=True)
+        for rank in range(1, processes)
+    }
+    before = {name for name, _ in plan.segments if disk.is_part(folder / "vectors" / name)}
+    with _deaf_to_interrupts():
+        for other in others.values():
+            other.start()
+    try:
+        building.encode(folder, plan, *loaded, done, (0, processes))
+        _wait(folder, plan, others, before, processes, done)
+    finally:
+        for other in others.values():
+            other.terminate()
+        for other in others.values():
+            other.join()
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started within ignore Ctrl-C, which the terminal sends to all: this one hears it and ends them."""
+    if threading.current_thread() is not threading.main_thread():  # who alone may change what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _taken(descriptor: Any) -> Lock:
+    return Lock(descriptor.detach())
+
+
+def _share(folder: Path, plan: Plan, load: Load, share: tuple[int, int], lock: Lock) -> None:
+    del lock  # its descriptor stays open until this process ends
+    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
+    try:
+        building.encode(folder, plan, *load(), share=share)
+    except InputError as error:
+        raise SystemExit(str(error)) from None  # told on the standard error; the first process counts what is missing
+
+
+def _end_with(parent: Any) -> None:
+    """End this process when the one that began the build is gone."""
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _wait(
+    folder: Path, plan: Plan, others: Mapping[int, BaseProcess], told: set[str], processes: int, done: Heard
+) -> None:
+    while True:
+        running = any(other.is_alive() for other in others.values())
+        for rank in others:
+            for name, count in plan.segments[rank::processes]:
+                if name not in told and disk.is_part(folder / "vectors" / name):
+                    told.add(name)
+                    done(count)
+        if not running:
+            break
+        time.sleep(0.2)
+    if any(other.exitcode for other in others.values()):
+        raise InputError(f"{folder}: a process that encoded with this one ended early; run the same command again")

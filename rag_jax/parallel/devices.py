@@ -1,0 +1,155 @@
+"""The devices of a run: several processes made one, their devices a mesh, and arrays put onto it.
+
+A run on one device has no mesh: its arrays lie where JAX puts them.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from rag_jax.config import config as configs
+from rag_jax.config.config import Config
+from rag_jax.errors import InputError
+from rag_jax.parallel import host, partitioning
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))  # the questions of a batch
+WHOLE = PartitionSpec()  # the same on every device
+
+
+def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Make this process one of several; without arguments they are found in the cluster's environment (TPU, SLURM).
+
+    Call it before anything else touches JAX. Raises `InputError` where the others cannot be reached.
+    """
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # of processes whose devices are CPUs
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        remedy = "give --coordinator HOST:PORT, --processes and --process"
+        raise InputError(f"the processes cannot be joined ({reason[:200]}); {remedy}") from None
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and tells."""
+    return jax.process_index() == 0
+
+
+def check(config: Config) -> None:
+    """Refuse a mesh that does not divide the devices, and a batch that the mesh does not divide."""
+    mesh, there = config.mesh, len(jax.devices())
+    told = f"mesh: data {mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor}"
+    if min(mesh.data, mesh.fsdp, mesh.tensor) < 1:
+        raise InputError(f"{told}; give 1 or more of each")
+    if mesh.size > there or there % mesh.size:
+        raise InputError(f"{told} = {mesh.size} devices, there {_are(there)}; give a product that divides {there}")
+    if jax.process_count() > 1 and mesh.size != there:
+        raise InputError(f"{told} = {mesh.size} devices; {jax.process_count()} processes use all of their {there}")
+    parts, shares = config.compute.accumulate, mesh.data * mesh.fsdp
+    if parts < 1:
+        raise InputError(f"compute.accumulate is {parts}; give 1 or more")
+    if config.batch_size % (parts * shares):
+        split = f"{parts} parts (compute.accumulate) on {shares} devices (mesh.data x mesh.fsdp)"
+        raise InputError(
+            f"batch_size {config.batch_size} does not divide into {split}; give a multiple of {parts * shares}"
+        )
+
+
+def mesh(config: Config) -> Mesh | None:
+    """The mesh of a run; None for a single device."""
+    shape = config.mesh
+    if shape.size == 1 and jax.process_count() == 1:
+        return None
+    sizes = shape.data, shape.fsdp, shape.tensor
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[: shape.size])
+
+
+def at_hand(config: Config) -> Config:
+    """The config with one device instead of a mesh that cannot be made here: a pod's model answers on a laptop."""
+    return config if config.mesh.size <= len(jax.devices()) else dataclasses.replace(config, mesh=configs.Mesh())
+
+
+def shardings(
+    like: PyTree, mesh: Mesh | None, rules: partitioning.Rules = partitioning.USUAL
+) -> PyTree[NamedSharding] | None:
+    """Where each leaf of a training state lies, by the rules of its networks (`rag_jax.parallel.partitioning`)."""
+    if mesh is None:
+        return None
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), partitioning.specs(like, mesh, rules))
+
+
+def jitted(step: Callable, mesh: Mesh | None, state: PyTree) -> Any:
+    """A training step: its state is donated and stays where it is, its metrics are told to every process."""
+    options = host.product_options()
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0, compiler_options=options)
+    told = jax.tree.map(lambda leaf: leaf.sharding, state), NamedSharding(mesh, WHOLE)
+    return jax.jit(step, donate_argnums=0, out_shardings=told, compiler_options=options)
+
+
+def compiled_first(step: Any) -> Callable:
+    """A jitted step that gives back the compiler's memory before it runs, for each length of its inputs anew."""
+    programs = {}
+
+    def call(state: PyTree, *inputs: PyTree) -> Any:
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(inputs))
+        if shapes not in programs:
+            programs[shapes] = step.lower(state, *inputs).compile()
+            host.give_back()
+        return programs[shapes](state, *inputs)
+
+    return call
+
+
+def put(tree: PyTree, wanted: PyTree[NamedSharding]) -> PyTree[jax.Array]:
+    """Arrays that every process has whole, spread over the mesh."""
+
+    def spread(leaf, sharding: NamedSharding) -> jax.Array:
+        held = np.asarray(leaf)
+        return jax.make_array_from_callback(held.shape, sharding, lambda index: held[index])
+
+    return jax.tree.map(spread, tree, wanted)
+
+
+def mine(mesh: Mesh | None, size: int) -> slice:
+    """The questions of a batch of `size` that this process feeds its devices with."""
+    if mesh is None:
+        return slice(0, size)
+    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((size,)).values()
+    bounds = [place[0].indices(size) for place in places if place is not None]
+    return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
+
+
+def share(mesh: Mesh | None, size: int, read: Callable[[slice], PyTree]) -> PyTree:
+    """A batch of `size` questions of which this process `read`s its own, spread over the mesh by questions."""
+    own = mine(mesh, size)
+    held = read(own)
+    if mesh is None:
+        return held
+    spread = NamedSharding(mesh, BATCH)
+
+    def placed(leaf: np.ndarray) -> jax.Array:
+        def piece(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(size)
+            return leaf[start - own.start : stop - own.start]
+
+        return jax.make_array_from_callback((size, *leaf.shape[1:]), spread, piece)
+
+    return jax.tree.map(placed, held)
+
+
+def keep_programs(config: Config) -> None:
+    """Let compiled programs be found again by the next run, where the config names a folder for them."""
+    if config.compute.cache is not None:
+        jax.config.update("jax_compilation_cache_dir", os.fspath(config.compute.cache))
+
+
+def _are(count: int) -> str:
+    return "is one" if count == 1 else f"are {count}"

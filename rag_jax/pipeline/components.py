@@ -1,0 +1,160 @@
+"""What a run or an answer is composed of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from jax.sharding import Mesh
+from tokenizers import Tokenizer
+
+from rag_jax.config.config import Config
+from rag_jax.core import training
+from rag_jax.core.decode.search import Limits
+from rag_jax.data.tokenizers import Vocabulary
+from rag_jax.data.tower_inputs import Convention, QuestionTokenizer
+from rag_jax.errors import InputError
+from rag_jax.index.encoder import Encoder
+from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.placement import Placement
+from rag_jax.index.store import Store
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
+from rag_jax.parallel import devices
+from rag_jax.pipeline import lengths, recipes
+from rag_jax.pipeline.host_retrieval import HostSearch, host_search
+from rag_jax.types import Knowledge, Networks, Params, RagParams
+
+
+@dataclass(frozen=True, eq=False)
+class Towers:
+    """The bi-encoder: the question tower, and that of the passages where it is at hand."""
+
+    config: TowerConfig
+    params: Params = field(repr=False)
+    tokenizer: Tokenizer = field(repr=False)
+    convention: Convention  # how the question tower is fed
+    source: str  # where it is from, for errors
+    passages: Encoder | None
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, for saving it again
+
+    @property
+    def questions(self) -> QuestionTokenizer:
+        """What the question tower reads of a question."""
+        return QuestionTokenizer(self.tokenizer, self.convention.question, self.convention.max_length)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The frozen passage tower. Raises `InputError` where the model came without it."""
+        if self.passages is None:
+            raise InputError(f"{self.source}: reads questions only; name the tower of the passages too, passage_tower")
+        return self.passages
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """The generator with its vocabulary."""
+
+    config: GeneratorConfig
+    params: Params = field(repr=False)
+    vocabulary: Vocabulary = field(repr=False)
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a run or an answer is composed of; `towers` and `reader` hold what training starts from."""
+
+    config: Config
+    towers: Towers
+    reader: Reader
+    store: Store
+
+    @property
+    def networks(self) -> Networks:
+        """The networks as pure functions, as answers are computed."""
+        return recipes.answering(self.config, self.towers.config, self.reader.config)
+
+    @property
+    def first(self) -> RagParams:
+        """The parameters that training starts from."""
+        return RagParams(self.towers.params, self.reader.params)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.reader.vocabulary
+
+    @property
+    def num_docs(self) -> int:
+        """K; closed book there is one passage, an empty one."""
+        return 1 if self.store.is_closed_book else self.config.retriever.num_docs
+
+    @cached_property
+    def mesh(self) -> Mesh | None:
+        """The devices that share the work; None: one alone."""
+        return devices.mesh(self.config)
+
+    @property
+    def placement(self) -> Placement:
+        """Where the index is kept, and how the programs reach it."""
+        return Placement(self.mesh, self.config.retriever.precision, ("data", "fsdp"))
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        """The index on the device, or spread over several."""
+        return self.placement.knowledge(self.store)
+
+    @cached_property
+    def host_search(self) -> HostSearch | None:
+        """The search outside the programs that the config asks for; None: theirs. Opened once."""
+        return host_search(self.config.retriever.engine, self.store, self.placement)
+
+    @property
+    def reads(self) -> Reads:
+        """What the generator reads of a passage."""
+        return Reads(self.vocabulary, self.config.generator.max_passage)
+
+    @property
+    def truncated(self) -> list[str]:
+        """What is not read of the passages of a store, a line for each of its readers."""
+        held = self.store.manifest
+        if held is None:
+            return []
+        tower = "tower", held.truncated(), held.tower["max_length"]
+        generator = "generator", held.truncated(self.reads.kind), self.reads.max_length
+        return [f"the {who} reads {cut.told(length)}" for who, cut, length in (tower, generator) if cut.passages]
+
+    @property
+    def start(self) -> str:
+        """The token that decoding starts from."""
+        return self.config.generator.start or self.vocabulary.token(self.vocabulary.start)
+
+    @property
+    def limits(self) -> Limits:
+        """How answers begin and end."""
+        start = token_id(self.vocabulary, self.start, "generator.start")
+        return Limits((start,), self.vocabulary.eos, self.config.generator.max_target)
+
+    @property
+    def question_length(self) -> int:
+        """The tokens of a question that are read at most."""
+        wanted = self.config.retriever.max_question
+        return min(wanted, self.towers.convention.max_length or wanted)
+
+    @property
+    def ladder(self) -> tuple[tuple[int, int], ...]:
+        """The shapes that questions are padded to."""
+        return lengths.ladder(self.config, self.towers.config.max_positions)
+
+    @property
+    def recipe(self) -> training.Recipe:
+        """The training step's parts."""
+        sizes = self.towers.config, self.reader.config
+        return recipes.recipe(self.config, *sizes, self.num_docs, self.placement)
+
+
+def token_id(words: Vocabulary, token: str, name: str) -> int:
+    """The id of a special token that an option names."""
+    found = words.tokenizer.token_to_id(token)
+    if found is None:
+        raise InputError(f"{name} is {token!r}, no token of the generator; give one of its vocabulary")
+    return found

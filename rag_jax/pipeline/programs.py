@@ -1,0 +1,96 @@
+"""The facade's compiled programs, from token ids to answers: one for each composition, whatever the index holds.
+
+On a mesh of several processes each of them runs the same program and has its results.
+"""
+
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from rag_jax.config.generation import Decoding, Words
+from rag_jax.core import training
+from rag_jax.core.decode import decoding
+from rag_jax.core.decode.decoding import Answered
+from rag_jax.core.decode.search import Limits
+from rag_jax.core.variants import VARIANTS, Model
+from rag_jax.index.placement import Placement
+from rag_jax.types import Found, Knowledge, Networks, RagParams, Tokens
+
+ONE = Placement()
+
+
+@lru_cache
+def answering(
+    networks: Networks,
+    model: Model,
+    options: Decoding,
+    limits: Limits,
+    words: Words,
+    num_docs: int,
+    max_length: int,
+    place: Placement = ONE,
+):
+    """The compiled program from question tokens to answers: one for each composition, whatever the index holds."""
+
+    def program(params, knowledge, question, prompt, given, found, key, numbers) -> Answered:
+        keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+        decoder = options.decoder(model, limits, words, keys)
+        return decoding.answer(
+            networks,
+            params,
+            knowledge,
+            question,
+            prompt,
+            given,
+            found,
+            decoder=decoder,
+            num_docs=num_docs,
+            max_length=max_length,
+            index=place.index,
+        )
+
+    return jax.jit(program, out_shardings=place.whole)
+
+
+@lru_cache
+def choosing(networks: Networks, model: Model, limits: Limits, num_docs: int, max_length: int, place: Placement = ONE):
+    """The program that ranks given answers `[C, T]`, the same for all questions, best first."""
+
+    def program(params, knowledge, question, prompt, labels, found) -> Answered:
+        batch = question.ids.shape[0]
+        answers = jax.tree.map(lambda each: jnp.repeat(each[None], batch, axis=0), labels)
+        nothing = Tokens(jnp.zeros((batch, 0), jnp.int32), jnp.zeros(batch, jnp.int32))
+        decoder = partial(decoding.choose, answers=answers, judge=VARIANTS[model].judge, limits=limits)
+        fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length, "index": place.index}
+        return decoding.answer(networks, params, knowledge, question, prompt, nothing, found, **fixed)
+
+    return jax.jit(program, out_shardings=place.whole)
+
+
+@lru_cache
+def scoring(networks: Networks, model: Model, num_docs: int, max_length: int, place: Placement = ONE):
+    """The program that computes `log p(y|x)` `[B]` of each question's own answer."""
+    parts = networks, VARIANTS[model].objective, optax.identity(), num_docs, max_length
+    recipe = training.Recipe(*parts, lookup=place.index)
+    return jax.jit(partial(training.eval_step, recipe), out_shardings=place.whole)
+
+
+@lru_cache
+def searching(networks: Networks, num_docs: int, place: Placement = ONE):
+    def search(params: RagParams, knowledge: Knowledge, question: Tokens, excluded: Array | None = None) -> Found:
+        return place.index.nearest(networks.tower(params.question_tower, question), knowledge, num_docs, excluded)
+
+    return jax.jit(search, out_shardings=place.whole)
+
+
+@lru_cache
+def encoding(networks: Networks, place: Placement = ONE):
+    """Questions to vectors, for searches outside the programs."""
+
+    def encode(params: RagParams, question: Tokens) -> Array:
+        return networks.tower(params.question_tower, question)
+
+    return jax.jit(encode, out_shardings=place.whole)

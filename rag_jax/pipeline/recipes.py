@@ -1,0 +1,80 @@
+"""The training step that a config asks for, around networks of any sizes."""
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rag_jax.config.config import Config
+from rag_jax.core import modes, optimizers, training
+from rag_jax.core.variants import VARIANTS
+from rag_jax.index.placement import Placement
+from rag_jax.models import registry
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
+from rag_jax.pipeline import networks
+from rag_jax.types import Networks
+
+TRAINING = {  # by the retriever's mode: what becomes of the question tower, and where the passages come from
+    "trained": (lambda tower: tower, modes.nearest),
+    "frozen": (modes.frozen, modes.nearest),
+    "gold": (modes.absent, modes.gold),
+    "closed book": (modes.absent, modes.nearest),
+}
+
+
+def trained(config: Config, tower: TowerConfig, reader: GeneratorConfig, mesh: Mesh | None = None) -> Networks:
+    """The networks as a training step computes them, on a mesh each question's part on one of its devices."""
+    c, by_row = config.compute, None if mesh is None else NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return _networks(config, tower, reader, scan=c.scan, remat=c.remat, sharding=by_row)
+
+
+def answering(config: Config, tower: TowerConfig, reader: GeneratorConfig) -> Networks:
+    """The networks as answers are computed: layer by layer, which decodes faster, and nothing twice."""
+    return _networks(config, tower, reader, scan=False, remat="none", sharding=None)
+
+
+def recipe(
+    config: Config, tower: TowerConfig, reader: GeneratorConfig, num_docs: int, placement: Placement
+) -> training.Recipe:
+    """The training step's parts."""
+    networks = trained(config, tower, reader, placement.mesh)
+    change, search = TRAINING["closed book" if config.data.is_closed_book else config.retriever.mode]
+    return training.Recipe(
+        networks._replace(tower=change(networks.tower)),
+        partial(VARIANTS[config.model].objective, label_smoothing=config.optimizer.label_smoothing),
+        _optimizer(config),
+        num_docs,
+        config.generator.max_input,
+        search,
+        placement.index,
+        config.compute.accumulate,
+        config.generator.lengths,
+        config.mesh.data * config.mesh.fsdp,
+    )
+
+
+def learning_rates(config: Config, peak: float | None = None) -> optax.Schedule:
+    """The schedule of the generator's learning rate, or the same schedule with another peak."""
+    c = config.optimizer
+    return optimizers.warmup_linear_decay(c.learning_rate if peak is None else peak, c.warmup, config.steps)
+
+
+def _networks(config: Config, tower: TowerConfig, reader: GeneratorConfig, **how: Any) -> Networks:
+    how |= {"dtype": jnp.dtype(config.compute.dtype), "attention": config.compute.attention}
+    return Networks(
+        registry.tower(networks.computed(tower, **how)), registry.generator(networks.computed(reader, **how))
+    )
+
+
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    c, rates = config.optimizer, partial(learning_rates, config)
+    if c.kind == "muon":
+        generator = optimizers.muon(rates(), rates(c.adam_learning_rate), c.weight_decay)
+    else:
+        generator = optimizers.adamw(rates(), c.weight_decay)
+    tower = optimizers.adamw(rates(c.tower_learning_rate), c.weight_decay)
+    if config.retriever.mode != "trained":
+        tower = optax.set_to_zero()
+    return optimizers.rag(tower, generator, c.clip)

@@ -1,0 +1,158 @@
+"""What is refused before anything is read at length, compiled or written: numbers that make no run, a wrong workdir."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rag_jax.config import config as configs
+from rag_jax.config.config import Config
+from rag_jax.core.decode.search import Limits
+from rag_jax.data import typed
+from rag_jax.errors import InputError
+from rag_jax.index import manifest, ownership
+from rag_jax.index.engines.registry import ENGINES
+from rag_jax.parallel import devices
+from rag_jax.pipeline import networks
+from rag_jax.training.provenance import MOVED
+from rag_jax.training.workdir import CONFIG, check_ownership
+
+FREE = (
+    # these may change when a run is resumed: what it costs, what is told and how it is judged, not what is learnt
+    "mesh",
+    "watch",
+    "decoding",
+    "generator.start",
+    "compute.cache",
+    "data.evaluation",
+    "data.long_questions",  # training that refused them has none; without them it refuses what it had cut
+    "closed_book",
+    "log_every",
+    "save_every",
+    "eval_every",
+    "eval_batch",
+    "max_bad_steps",
+)
+
+COUNTS = (
+    *("steps", "batch_size", "log_every", "save_every", "eval_every", "eval_batch", "max_bad_steps"),
+    *("data.passage_words", "retriever.num_docs", "retriever.max_question", "retriever.max_passage"),
+    *("generator.width", "generator.encoder_layers", "generator.decoder_layers", "generator.heads"),
+    *("generator.ffn_width", "generator.max_passage", "generator.max_target", "generator.vocabulary"),
+)
+RATES = ("optimizer.learning_rate", "optimizer.tower_learning_rate", "optimizer.adam_learning_rate")
+BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    # keys, what they must be where they are given at all, and the remedy where they are not
+    (COUNTS, lambda value: value >= 1, "give 1 or more"),
+    ((*RATES, "optimizer.weight_decay", "generator.init_std"), lambda value: 0 <= value < inf, "give 0 or more"),
+    (("optimizer.warmup",), lambda value: value >= 0, "give 0 or more"),
+    (("generator.dropout", "optimizer.label_smoothing"), lambda value: 0 <= value < 1, "give 0 or more, below 1"),
+    (("retriever.vector_norm",), lambda value: 0 < value < inf, "give more than 0"),
+    (("seed",), lambda value: 0 <= value < 2**32, "give 0 to 2**32 - 1"),
+    (("optimizer.clip",), lambda value: value > 0, "give more than 0; inf clips nothing"),
+)
+
+LONGEST, CUT = "retriever.max_question", "data.long_questions"  # where none is cut, the first only says what is refused
+
+
+def check(config: Config, workdir: Path) -> list[str]:
+    """Refuse what cannot be run. What has changed since the run was begun, a line each. Raises `InputError`."""
+    check_numbers(config)
+    devices.check(config)
+    check_ownership(workdir)
+    check_together(config, workdir)
+    if config.data.passages is not None and not config.data.is_closed_book:
+        check_index(config.data.index or workdir / "index")
+    return check_course(config, workdir / CONFIG)
+
+
+def check_numbers(config: Config) -> None:
+    """Refuse numbers that make no run, and values of other types than the config's."""
+    typed.fields(Config, config)
+    values = dict(_values(config))
+    for names, fits, remedy in BOUNDS:
+        for name in names:
+            if values[name] is not None and not fits(values[name]):
+                raise InputError(f"{name} is {values[name]}; {remedy}")
+    generator = config.generator
+    if generator.checkpoint is None and generator.width % generator.heads:
+        told = f"generator.width is {generator.width}, generator.heads {generator.heads}"
+        raise InputError(f"{told}; give a width that the heads divide")
+    networks.family(config)
+    try:
+        config.decoding.limits(config.model, Limits((0,), 0, generator.max_target))
+    except InputError as error:
+        raise InputError(f"decoding: {error}") from None
+    retriever, inside = config.retriever, not ENGINES[config.retriever.engine].on_host
+    if retriever.staleness < 0 or (retriever.staleness and inside):
+        told = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"
+        raise InputError(f"{told}; give 0, or more for a search on the host")
+    if any(a >= b for a, b in pairwise((0, *generator.lengths, generator.max_input))):
+        told = f"generator.lengths are {generator.lengths}, max_input {generator.max_input}"
+        raise InputError(f"{told}; give ascending numbers below max_input")
+    if not config.buckets:
+        raise InputError("buckets are none; give pairs of question tokens, as ((32, 36), (64, 68))")
+    if min(map(min, config.buckets)) < 1:
+        raise InputError(f"buckets are {config.buckets}; give pairs of 1 token or more")
+    for _, prompt in config.buckets:
+        if prompt >= generator.max_input:
+            raise InputError(f"buckets: {prompt} question tokens leave no room in generator.max_input; raise it")
+    if retriever.max_question >= generator.max_input:
+        told = f"retriever.max_question is {retriever.max_question}, generator.max_input {generator.max_input}"
+        raise InputError(f"{told}; give a question fewer tokens than the whole input")
+
+
+def check_course(config: Config, path: Path) -> list[str]:
+    """Refuse to resume a run whose config said otherwise, key by key, unless the key may change: those are told."""
+    if not path.exists():
+        return []
+    was, refused, told = dict(_values(configs.load(path))), [], []
+    for name, value in _values(config):
+        if was[name] == value:
+            continue
+        if name == "steps" and value > was[name]:
+            told.append(f"steps: {was[name]} before, {value} now{RATES_TO_COME}")
+        elif _among(name, (*FREE, *MOVED)) or (name == LONGEST and "cut" not in (was[CUT], config.data.long_questions)):
+            told.append(f"{name}: {was[name]} before, {value} now")
+        else:
+            refused.append(f"{name} was {was[name]!r}, is {value!r}")
+    if refused:
+        remedy = "set it back, or choose another --workdir"
+        raise InputError(f"{path}: belongs to a run with another config ({'; '.join(refused)}); {remedy}")
+    return told
+
+
+def check_together(config: Config, workdir: Path) -> None:
+    """Several processes read what one has made before: an index and a vocabulary are not built by all of them."""
+    if jax.process_count() == 1:
+        return
+    index, words = config.data.index or workdir / "index", workdir / "tokenizer.json"
+    remedy = "make it in one process beforehand, with rag-jax index or by this command with --steps 1"
+    if not config.data.is_closed_book and not (index / manifest.FILE).exists():
+        raise InputError(f"{index}: no knowledge store there, and several processes do not build one; {remedy}")
+    if not (config.generator.checkpoint or config.generator.tokenizer or words.exists()):
+        raise InputError(f"{words}: no vocabulary there, and several processes do not learn one; {remedy}")
+
+
+def check_index(folder: Path) -> None:
+    """Refuse to build an index where one is missing, in a folder that holds something else."""
+    if not (folder / manifest.FILE).exists():
+        ownership.check_place(folder)
+
+
+def _values(config: Config) -> Iterator[tuple[str, Any]]:
+    """Every dotted name with its value."""
+    for name in configs.names():
+        value = configs.value(config, name)
+        yield name, str(value) if isinstance(value, Path) else value
+
+
+def _among(name: str, keys: Iterable[str]) -> bool:
+    """Whether a key is one of some, or below one of them."""
+    return any(f"{name}.".startswith(f"{each}.") for each in keys)
+
+
+RATES_TO_COME = "; the learning rate decays towards the new end from here on, as it did towards the old one before"

@@ -1,0 +1,242 @@
+"""What a run would take, before it is begun: shapes, memory, sharding, and one step compiled on abstract arrays.
+
+No data is read and nothing is computed. The devices are virtual, as many as the config's mesh asks for, so that a plan
+for a pod is made on a laptop; their compiler is the CPU's, so that what it needs beside the arguments is an estimate.
+"""
+
+import math
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+from rich.console import Group
+from rich.table import Table
+
+from rag_jax.config.config import Config
+from rag_jax.core import training
+from rag_jax.core.vectors import quantise
+from rag_jax.data.files import gigabytes
+from rag_jax.errors import InputError
+from rag_jax.hub.published import generator_sizes, tower_sizes
+from rag_jax.index import manifest
+from rag_jax.index.engines.registry import ENGINES
+from rag_jax.index.placement import Placement, rounded
+from rag_jax.models import registry
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
+from rag_jax.parallel import devices, partitioning
+from rag_jax.pipeline import lengths, networks, recipes
+from rag_jax.training import checks
+from rag_jax.types import Batch, Found, Knowledge, RagParams, Tokens
+
+WIKIPEDIA = 21_015_324  # the paper's passages
+
+
+def report(config: Config, workdir: Path) -> Group:
+    """Tables for the terminal. Raises `InputError` for a config that cannot be run.
+
+    It must come before JAX has touched a device: those that it plans with are made here.
+    """
+    checks.check_numbers(config)
+    _imagine(config.mesh.size)
+    devices.check(config)
+    tower, reader = sizes(config)
+    lengths.check_networks(config, tower, reader)
+    networks.check_compute(config, tower, config.retriever.tower)
+    networks.check_compute(config, reader, config.generator.checkpoint or "generator")
+    passages, told = known_passages(config, workdir)
+    state, known, batch = arguments(config, tower, reader, passages)
+    seconds, memory = compiled(config, tower, reader, state, known, batch)
+    return Group(
+        _shapes(config, tower, reader, told),
+        "",
+        _sharding(state.params, config),
+        "",
+        _memory(config, state, known, batch, memory),
+        f"\n[green]the step compiles[/green] ({seconds:.0f} s here, for {_devices(config.mesh.size)} of a CPU).",
+    )
+
+
+def known_passages(config: Config, workdir: Path) -> tuple[int, str]:
+    """N, and in words: of the run's index where that is built, of the paper's where it is not."""
+    index = config.data.index or workdir / "index"
+    if config.data.is_closed_book:
+        return 0, "none"
+    if not (index / manifest.FILE).exists():
+        return WIKIPEDIA, f"{WIKIPEDIA:,}, as Wikipedia has (no index yet: {index})"
+    rows = manifest.read(index).rows
+    return rows, f"{rows:,} ({index})"
+
+
+def sizes(config: Config) -> tuple[TowerConfig, GeneratorConfig]:
+    """The networks' sizes: published, read from their checkpoints, or the config's own."""
+    tower, wanted = tower_sizes(config.retriever.tower), config.generator
+    if wanted.checkpoint:
+        return tower, generator_sizes(wanted.checkpoint)
+    return tower, networks.from_scratch(config, wanted.vocabulary)
+
+
+def arguments(
+    config: Config, tower: TowerConfig, reader: GeneratorConfig, passages: int
+) -> tuple[training.TrainState, Knowledge, Batch]:
+    """A step's arguments as shapes, each where it lies on the mesh; questions of the longest bucket."""
+    mesh = devices.mesh(config)
+    families = registry.tower_of(tower), registry.generator_of(reader)
+    inits = (partial(each.init, sizes) for each, sizes in zip(families, (tower, reader), strict=True))
+    params = RagParams(*(jax.eval_shape(init, jax.random.key(0)) for init in inits))
+    recipe = recipes.recipe(config, tower, reader, config.retriever.num_docs, Placement())
+    state = jax.eval_shape(lambda params: training.init(recipe, params, jax.random.key(0)), params)
+    known, batch = _knowledge(config, tower, passages), _batch(config, tower)
+    if mesh is None:
+        return state, known, batch
+    by_row = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    return (
+        jax.tree.map(_placed, state, devices.shardings(state, mesh, partitioning.rules(tower, reader))),
+        jax.tree.map(lambda leaf: _placed(leaf, by_row), known),
+        jax.tree.map(lambda leaf: _placed(leaf, NamedSharding(mesh, devices.BATCH)), batch),
+    )
+
+
+def compiled(
+    config: Config,
+    tower: TowerConfig,
+    reader: GeneratorConfig,
+    state: training.TrainState,
+    known: Knowledge,
+    batch: Batch,
+):
+    """The seconds that compiling the step takes, and XLA's account of its memory."""
+    mesh = devices.mesh(config)
+    placement = Placement(mesh, config.retriever.precision, ("data", "fsdp"))
+    recipe = recipes.recipe(config, tower, reader, _num_docs(config), placement)
+    step = devices.jitted(partial(training.train_step, recipe), mesh, state)
+    gold = jax.ShapeDtypeStruct((config.batch_size, 1), jnp.int32)
+    began = time.perf_counter()
+    program = step.lower(state, known, batch, gold, _found(config)).compile()
+    return time.perf_counter() - began, program.memory_analysis()
+
+
+def _imagine(count: int) -> None:
+    """As many virtual devices as a mesh asks for."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", max(count, 1))
+    if len(jax.devices()) < count:
+        raise InputError(f"a dry run over {count} devices must come first in a process; {len(jax.devices())} are there")
+
+
+def _knowledge(config: Config, tower: TowerConfig, passages: int) -> Knowledge:
+    if config.data.is_closed_book or ENGINES[config.retriever.engine].on_host:
+        rows = config.batch_size * _num_docs(config)  # what a search on the host sends, or an empty passage for each
+    else:
+        rows = rounded(passages, config.mesh.size)
+    vectors = _like((rows, tower.vector_width), jnp.float32)
+    if config.retriever.precision == "int8":
+        vectors = jax.eval_shape(quantise, vectors)
+    else:
+        vectors = _like(vectors.shape, config.retriever.precision)
+    ids = _like((rows, config.generator.max_passage), jnp.uint16)
+    return Knowledge(vectors, Tokens(ids, _int32(rows)), _like((rows,), jnp.bool_))
+
+
+def _batch(config: Config, tower: TowerConfig) -> Batch:
+    size, target = config.batch_size, config.generator.max_target
+    question, prompt = lengths.ladder(config, tower.max_positions)[-1]
+    mask = _like((size, target), jnp.bool_)
+    asked, prompted = (Tokens(_int32(size, length), _int32(size)) for length in (question, prompt))
+    return Batch(asked, prompted, _int32(size, target), _int32(size, target), mask)
+
+
+def _found(config: Config) -> Found | None:
+    kind = ENGINES[config.retriever.engine]
+    if kind.in_step or config.data.is_closed_book:
+        return None
+    shape = config.batch_size, config.retriever.num_docs
+    scores = _like(shape, jnp.float32) if kind.is_prior else None
+    return Found(_int32(*shape), scores)
+
+
+def _like(shape: tuple[int, ...], dtype: Any) -> Any:
+    """A shape where a pytree's fields say `Array`."""
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _int32(*shape: int) -> Any:
+    return _like(shape, jnp.int32)
+
+
+def _placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _num_docs(config: Config) -> int:
+    return 1 if config.data.is_closed_book else config.retriever.num_docs
+
+
+def _shapes(config: Config, tower: TowerConfig, reader: GeneratorConfig, passages: str) -> Table:
+    table = Table("a step", "", box=None, pad_edge=False)
+    question, prompt = lengths.ladder(config, tower.max_positions)[-1]
+    length = min(config.generator.max_passage + prompt, config.generator.max_input)
+    size, k, target = config.batch_size, _num_docs(config), config.generator.max_target
+    told = {
+        "questions B": f"{size} of {question} tokens at most",
+        "passages": f"K = {k} of {passages}",
+        "vectors": f"of {tower.vector_width} ({config.retriever.precision})",
+        "generator": f"{size * k} rows of S = {length} tokens, T = {target}",
+        "logits": f"{(size, k, target, reader.vocab_size)} {config.compute.dtype}",
+        "networks": f"{registry.tower_of(tower).describe(tower)}, {registry.generator_of(reader).describe(reader)}",
+        "steps": f"{config.steps:,}, a checkpoint every {config.save_every:,}",
+    }
+    for name, value in told.items():
+        table.add_row(name, value)
+    return table
+
+
+def _sharding(params: RagParams, config: Config) -> Table:
+    mesh = config.mesh
+    table = Table(
+        f"parameters on {mesh.data} x {mesh.fsdp} x {mesh.tensor} (data, fsdp, tensor)",
+        "shape",
+        "split",
+        box=None,
+        pad_edge=False,
+    )
+    seen: Counter[tuple] = Counter()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        spec = leaf.sharding.spec if isinstance(leaf.sharding, NamedSharding) else "whole"
+        network, *inside = (str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path)
+        seen[(f"{network} {'/'.join(inside[-2:])}", leaf.shape, str(spec))] += 1
+    for (name, shape, spec), count in seen.items():
+        if math.prod(shape) >= 1e5:
+            table.add_row(f"{name} ({count})", str(shape), spec)
+    return table
+
+
+def _memory(config: Config, state: training.TrainState, known: Knowledge, batch: Batch, analysis) -> Table:
+    table = Table("on each device", "memory", box=None, pad_edge=False)
+    parts: dict[str, PyTree] = {
+        "parameters": state.params,
+        "moments": state.opt_state,
+        "index: vectors": known.vectors,
+        "index: tokens": known.passages,
+        "batch": batch,
+    }
+    held = {name: sum(map(_share, jax.tree.leaves(tree))) for name, tree in parts.items()}
+    held["gradients, activations (an estimate: the CPU's compiler)"] = analysis.temp_size_in_bytes
+    for name, size in (held | {"in all": sum(held.values())}).items():
+        table.add_row(name, gigabytes(size))
+    return table
+
+
+def _share(leaf: jax.ShapeDtypeStruct) -> int:
+    """Bytes on one device."""
+    shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+    return math.prod(shape) * (4 if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize)
+
+
+def _devices(count: int) -> str:
+    return "one device" if count == 1 else f"{count} virtual devices"

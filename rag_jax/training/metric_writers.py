@@ -1,0 +1,55 @@
+"""Where a run's figures go besides its files: TensorBoard's event files, Weights & Biases."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rag_jax.data.files import write_whole
+from rag_jax.errors import InputError
+
+
+class Writer(Protocol):
+    """Takes figures by step."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files in the workdir's folder `tensorboard`; what an earlier start wrote after `first_step` is purged."""
+
+    def __init__(self, workdir: Path, first_step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Wandb:
+    """A run of a project of Weights & Biases; a run that goes on is the same one there."""
+
+    def __init__(self, workdir: Path, project: str, config: Mapping[str, Any]) -> None:
+        try:
+            import wandb  # pyright: ignore[reportMissingImports]
+        except ModuleNotFoundError:
+            raise InputError("watch.wandb needs Weights & Biases; run pip install wandb, or leave it out") from None
+        kept = workdir / "wandb.txt"
+        name = kept.read_text(encoding="utf-8").strip() if kept.exists() else None
+        self._run = wandb.init(project=project, id=name, resume="allow", config=dict(config), dir=str(workdir))
+        write_whole(kept, f"{self._run.id}\n")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()

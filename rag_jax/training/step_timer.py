@@ -1,0 +1,136 @@
+"""How fast a run is, and where its time goes."""
+
+import resource
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+from rag_jax.index.engines.registry import ENGINES
+from rag_jax.models import registry
+from rag_jax.models.architecture import GeneratorConfig, TowerConfig
+from rag_jax.pipeline.components import Parts
+from rag_jax.types import Knowledge, Retrieved, Tokens
+
+PEAK = {  # bfloat16 FLOP/s of the matrix units, dense, as the makers state them; by a part of the device's name
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "V100": 125e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6": 918e12,
+}
+
+
+class Clock:
+    """Sections of a window of steps: `with clock("input"): ...`; `close` tells them and begins the next window.
+
+    `searching` are the seconds of every step that its own search takes, which no clock outside of the program can tell.
+    """
+
+    def __init__(self, searching: float = 0.0) -> None:
+        self._searching = searching
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since, self._spent = time.perf_counter(), defaultdict(float)
+        self._examples = self._steps = 0
+
+    @contextmanager
+    def __call__(self, section: str) -> Iterator[None]:
+        """What is spent in a section inside this one counts there alone."""
+        began, before = time.perf_counter(), sum(self._spent.values())
+        yield
+        inside = sum(self._spent.values()) - before
+        self._spent[section] += time.perf_counter() - began - inside
+
+    def saw(self, examples: int) -> None:
+        """One step's questions."""
+        self._examples += examples
+        self._steps += 1
+
+    def close(self, tokens: float, flops: float) -> dict[str, float]:
+        """Rates over the window and the share of time in each section; `mfu` where the devices' peak is known.
+
+        `tokens` and `flops` are those of one question, see `work`.
+        """
+        seconds = time.perf_counter() - self._since
+        rate = self._examples / seconds
+        if self._searching:
+            self._spent["retrieval"] = self._searching * self._steps
+        told = {
+            "seconds": seconds,
+            "examples/s": rate,
+            "tokens/s": rate * tokens,
+            "model_flops/s": rate * flops,
+            "memory": float(memory()),
+            **{f"time/{name}": spent / seconds for name, spent in self._spent.items()},
+        }
+        peaks = peak()
+        if peaks is not None:
+            told["mfu"] = told["model_flops/s"] / peaks
+        self._begin()
+        return told
+
+
+def searching(parts: Parts) -> float:
+    """The seconds that a training step's own search takes: the same alone, the median of three; 0 where it has none."""
+    c, recipe = parts.config, parts.recipe
+    if c.data.is_closed_book or c.retriever.mode == "gold" or not ENGINES[c.retriever.engine].in_step:
+        return 0.0
+    asked = c.batch_size // recipe.parts, parts.towers.config.vector_width
+
+    def search(knowledge: Knowledge) -> tuple[Retrieved, Tokens]:
+        queries = jax.random.normal(jax.random.key(0), asked)
+        rows = recipe.search(recipe.lookup, queries, knowledge, recipe.num_docs, None)
+        return recipe.lookup.gather(queries, knowledge, rows)
+
+    run, times = jax.jit(search, out_shardings=parts.placement.whole), []
+    for _ in range(4):
+        began = time.perf_counter()
+        jax.block_until_ready(run(parts.knowledge))
+        times.append(time.perf_counter() - began)
+    return recipe.parts * statistics.median(times[1:])  # the first one compiles
+
+
+def flops(
+    tower: TowerConfig,
+    reader: GeneratorConfig,
+    batch: int,
+    k: int,
+    lengths: tuple[float, float, float],
+    trains_tower: bool,
+) -> float:
+    """Model FLOPs of one step, by the matrix products: two per weight and token, and attention's own.
+
+    `lengths` are Q, S and T. What is trained costs three times its forward pass; recomputation is not counted.
+    """
+    q, s, t = map(float, lengths)
+    asked = batch * registry.tower_of(tower).flops(tower, q)
+    read = batch * k * registry.generator_of(reader).flops(reader, s, t)
+    return 3.0 * read + (3.0 if trains_tower else 1.0) * asked
+
+
+def peak() -> float | None:
+    """The FLOP/s that all devices together are stated to reach; None where nobody states it."""
+    kind = jax.devices()[0].device_kind
+    found = next((rate for name, rate in PEAK.items() if name in kind), None)
+    return None if found is None else found * len(jax.devices())
+
+
+def memory() -> int:
+    """The most bytes that this process's first device has had in use; without such an account, the process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

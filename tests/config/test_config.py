@@ -1,0 +1,148 @@
+"""Config files, their overrides, and the JSON that a run leaves."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rag_jax.config import config as configs
+from rag_jax.config.config import Config, Data, Retriever
+from rag_jax.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+PLAIN = Config(Data(Path("p.jsonl"), Path("q.jsonl"), Path("e.jsonl")), Retriever("tower"))
+
+
+def test_dotted_overrides_reach_every_room() -> None:
+    changed = configs.override(
+        PLAIN,
+        [
+            "--steps",
+            "7",
+            "--optimizer.learning-rate",
+            "0.5",
+            "--retriever.mode",
+            "frozen",
+            "--data.answers",
+            "all",
+            "--model",
+            "sequence",
+        ],
+    )
+    expected = dataclasses.replace(
+        PLAIN,
+        steps=7,
+        model="sequence",
+        optimizer=dataclasses.replace(PLAIN.optimizer, learning_rate=0.5),
+        retriever=dataclasses.replace(PLAIN.retriever, mode="frozen"),
+        data=dataclasses.replace(PLAIN.data, answers="all"),
+    )
+    assert changed == expected
+
+
+def test_underscores_and_hyphens_are_the_same() -> None:
+    assert configs.override(PLAIN, ["--batch_size", "3"]) == configs.override(PLAIN, ["--batch-size", "3"])
+
+
+def test_passages_can_be_switched_off() -> None:
+    assert configs.override(PLAIN, ["--data.passages", "None"]).data.passages is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "nearest"),
+    [("--optimizer.learning-rat", "--optimizer.learning-rate"), ("--batchsize", "--batch-size")],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_real_one(argument: str, nearest: str) -> None:
+    with pytest.raises(InputError, match=f"{argument}; the nearest is {nearest}$"):
+        configs.override(PLAIN, [argument, "1"])
+
+
+@pytest.mark.parametrize("arguments", [["--steps", "many"], ["--model", "tokens"], ["--steps"], ["stray"]])
+def test_a_value_that_does_not_fit_is_one_line(arguments: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        configs.override(PLAIN, arguments)
+    assert "\n" not in str(caught.value)
+    assert arguments[-1].removeprefix("--") in str(caught.value)
+
+
+def test_json_and_back_is_the_same_config(tmp_path: Path) -> None:
+    config = configs.override(PLAIN, ["--data.passages", "None", "--start-from", "elsewhere"])
+    configs.write(config, tmp_path / "config.json")
+    assert configs.load(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{", r"config\.json:1: damaged"),
+        ('{"stepps": 3}', "unknown key 'stepps'; the nearest is 'steps'"),
+        ("[]", r"the whole is \[\]; give the fields of Config"),
+        ("3", "the whole is 3"),
+        ('{"data": {}}', "retriever is missing; give the fields of Retriever"),
+        ('{"data": {}, "retriever": {}}', r"retriever\.tower is missing; give a text in quotes"),
+        ('{"data": {}, "retriever": {"tower": "x"}, "steps": "3"}', "steps is '3'; give a whole number"),
+        ('{"data": {}, "retriever": {"tower": "x"}, "buckets": 3}', "buckets is 3; give a list"),
+        ('{"data": {"answers": "some"}, "retriever": {"tower": "x"}}', r"data\.answers is 'some'; give 'first' or"),
+    ],
+)
+def test_a_damaged_json_is_named(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=what):
+        configs.load(tmp_path / "config.json")
+
+
+def test_a_missing_config_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.py: no such config"):
+        configs.read(tmp_path / "none.py")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(InputError, match=r"empty\.py: defines no config"):
+        configs.read(tmp_path / "empty.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("Config(Data(), Retriever('x'), steps='many')", r": steps is 'many'; give a whole number"),
+        ("Config(Data(), Retriever('x'), stepz=3)", r":3: TypeError: .*unexpected keyword argument 'stepz'"),
+        ("Config(Data(), Retriever('x')", r":3: SyntaxError: '\(' was never closed"),
+        (
+            "Config(Data(), Retriever('x'), generator=Generator(lengths='12'))",
+            r": generator\.lengths is '12'; give a list",
+        ),
+        ("Config(Data(passages=3), Retriever('x'))", r": data\.passages is 3; give a path or None"),
+        ("Config(Data(), 'x')", r": retriever is 'x'; give the fields of Retriever"),
+        (
+            "Config(Data(), Retriever('x'), decoding=Decoding(early_stopping='sometimes'))",
+            r": decoding\.early_stopping is",
+        ),
+        ("nothing", r":3: NameError: name 'nothing' is not defined"),
+    ],
+)
+def test_a_config_file_that_is_wrong_is_one_line(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "c.py"
+    path.write_text(f"from rag_jax.config.config import *\n\nconfig = {text}\n")
+    with pytest.raises(InputError, match=f"^{path}{what}") as caught:
+        configs.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_lists_in_a_config_file_are_tuples(tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text(
+        "from rag_jax.config.config import *\n"
+        "config = Config(Data('p'), Retriever('x'), generator=Generator(lengths=[1, 2]), buckets=[[3, 4]])\n"
+    )
+    found = configs.read(tmp_path / "c.py")
+    assert (found.data.passages, found.generator.lengths, found.buckets) == (Path("p"), (1, 2), ((3, 4),))
+    hash(found)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_of_the_project_reads(path: Path) -> None:
+    assert isinstance(configs.read(path), Config)
+
+
+def test_relocation_moves_what_is_below_and_nothing_else() -> None:
+    moved = configs.relocate(configs.read(ROOT / "configs" / "cities.py"), Path("runs/demo"), Path("/elsewhere"))
+    assert moved.data.passages == Path("/elsewhere/data/passages.jsonl")
+    assert moved.start_from == Path("/elsewhere/reader")
+    assert moved.retriever == configs.read(ROOT / "configs" / "cities.py").retriever

@@ -1,0 +1,61 @@
+"""A store on the device: the same passages, in any precision and on any number of devices, in shapes that last."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import AxisType
+
+from rag_jax.core.vectors import take
+from rag_jax.index.placement import PIECE, STEPS, Placement, rounded
+from rag_jax.index.store import Store, from_vectors
+from stores import MORE, PASSAGES, encoder, reads
+
+
+def store() -> Store:
+    """Two pieces of different token widths, with a row that holds no passage any more."""
+    one, two = (from_vectors(each, encoder().passages(each), reads()) for each in (PASSAGES, MORE))
+    return one.added(two).without([3])
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_what_is_loaded_is_what_is_stored(shards: int, precision) -> None:
+    held = store()
+    mesh = None if shards == 1 else jax.make_mesh((shards,), ("index",), axis_types=(AxisType.Auto,))
+    known = Placement(mesh, precision).knowledge(held)
+    rows = np.arange(held.size)
+    vectors = np.asarray(take(known.vectors, jnp.asarray(rows)), np.float32)
+    tolerance = {"float32": 0.0, "bfloat16": 2.0**-8, "int8": 1 / 127}[precision]
+    np.testing.assert_allclose(vectors, held.vectors.whole, rtol=0, atol=tolerance * np.abs(held.vectors.whole).max())
+    np.testing.assert_array_equal(np.asarray(known.passages.ids)[rows], held.ids.whole)
+    np.testing.assert_array_equal(np.asarray(known.passages.lengths)[rows], held.lengths.whole)
+    alive = np.asarray(known.alive)
+    np.testing.assert_array_equal(alive[rows], held.alive)
+    assert not alive[held.size :].any()
+    assert len(known.passages.ids.sharding.device_set) == shards
+
+
+@given(st.integers(1, 30_000_000), st.integers(1, 64))
+def test_sizes_are_rounded_up_by_little_and_evenly(size: int, shards: int) -> None:
+    rows = rounded(size, shards)
+    assert rows >= size
+    assert rows % shards == 0
+    assert rows - size < size / STEPS + shards
+
+
+def test_a_store_that_grows_a_little_keeps_its_shapes() -> None:
+    sizes = {rounded(size) for size in range(40_000, 40_900)}
+    assert len(sizes) <= 2
+    first, other = (Placement().knowledge(each) for each in (store(), store().without([5])))
+    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), each) for each in (first, other)]
+    assert shapes[0] == shapes[1], "a removed row is a mask"
+
+
+def test_more_rows_than_travel_together_arrive() -> None:
+    vectors = np.arange(2 * (PIECE + 9), dtype=np.float32).reshape(-1, 2)
+    passages = [PASSAGES[0]._replace(id=str(row)) for row in range(len(vectors))]
+    known = Placement().searched(from_vectors(passages, vectors, reads()))
+    np.testing.assert_array_equal(np.asarray(known.vectors)[: len(vectors)], vectors)

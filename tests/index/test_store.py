@@ -1,0 +1,199 @@
+"""The knowledge store: what is built is what is opened, and what does not fit is named."""
+
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rag_jax.data.tokenizers import train_vocabulary
+from rag_jax.errors import InputError
+from rag_jax.index import disk, manifest
+from rag_jax.index.building import build
+from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.store import Store, closed_book, from_vectors, open_store
+from stores import PASSAGES, encoder, reads
+
+
+def built(folder: Path) -> Store:
+    return build(folder, PASSAGES, encoder(), reads())
+
+
+def test_what_is_built_is_what_is_opened(tmp_path: Path) -> None:
+    first, opened = built(tmp_path / "index"), open_store(tmp_path / "index", encoder(), reads())
+    assert list(opened.passages) == list(first.passages) == PASSAGES
+    expected = from_vectors(PASSAGES, encoder().passages(PASSAGES), reads())
+    for store in (first, opened):
+        jax.tree.map(np.testing.assert_array_equal, store.knowledge, expected.knowledge)
+    assert opened.ids.dtype == np.uint16
+    assert opened.find([passage.id for passage in PASSAGES]).tolist() == list(range(len(PASSAGES)))
+    assert opened.find(["p7", "nowhere"]).tolist() == [7, -1]
+
+
+def test_what_was_built_holds_nothing_but_its_parts(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    folders = {"passages", "vectors", reads().kind}
+    assert {path.name for path in (tmp_path / "index").iterdir()} == {"manifest.json", "rag-jax.store", *folders}
+    kinds = {path.suffix for path in (tmp_path / "index").rglob("*") if path.is_file()}
+    assert kinds == {".json", ".arrow", ".bin", ".store"}
+
+
+def test_the_manifest_says_what_there_is(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    told = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    assert (told["version"], told["passages"], told["rows"], told["width"]) == (1, 50, 50, 8)
+    assert told["dtype"] == "float32"
+    assert told["tower"] == encoder().described | {"source": "here"}
+    assert told["generators"] == {reads().key: reads().facts}
+
+
+def test_a_store_can_be_moved(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    (tmp_path / "index").rename(tmp_path / "moved")
+    assert open_store(tmp_path / "moved", encoder(), reads()).passages == PASSAGES
+
+
+def test_another_generator_reads_the_same_store_and_what_it_reads_is_kept(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    other = Reads(train_vocabulary(["something else"], 270), 12)
+    expected = from_vectors(PASSAGES, np.zeros((50, 8), np.float32), other).knowledge.passages
+    first, again = (open_store(tmp_path / "index", encoder(), other) for _ in range(2))
+    for store in (first, again):
+        jax.tree.map(np.testing.assert_array_equal, store.knowledge.passages, expected)
+    assert first.manifest is not None
+    assert again.manifest == first.manifest, "the second opening makes nothing"
+    assert set(first.manifest.generators) == {reads().key, other.key}
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        open_store(tmp_path / "index", encoder(), reads()).knowledge.passages,
+        from_vectors(PASSAGES, np.zeros((50, 8), np.float32), reads()).knowledge.passages,
+    )
+
+
+def test_a_store_that_cannot_be_written_is_read_by_another_generator_all_the_same(tmp_path, monkeypatch) -> None:
+    built(tmp_path / "index")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    other = Reads(reads().vocabulary, 8)
+    store = open_store(tmp_path / "index", encoder(), other)
+    assert store.ids.shape == (50, 8)
+    assert store.manifest == manifest.read(tmp_path / "index")
+    assert store.manifest.version == 1
+
+
+def test_a_store_opens_without_a_generator_and_whichever_tower_made_it(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    store = open_store(tmp_path / "index", None, None)
+    assert len(store) == 50
+    assert store.ids.shape == (50, 0)
+
+
+def test_opening_takes_milliseconds(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    open_store(tmp_path / "index", None, reads())
+    began = time.perf_counter()
+    open_store(tmp_path / "index", None, reads())
+    assert time.perf_counter() - began < 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"params": {"word": np.zeros((300, 8), np.float32)}}, "fingerprint"),
+        ({"max_length": 24}, "max_length 32, the run's has 24"),
+        ({"template": "{text}"}, "template"),
+        ({"norm": 2.0}, "norm None, the run's has 2.0"),
+    ],
+)
+def test_a_store_of_another_tower_is_refused(change, told, tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    with pytest.raises(InputError, match=f"index: built by a tower with {told}"):
+        open_store(tmp_path / "index", dataclasses.replace(encoder(), **change), reads())
+
+
+FILES = ["manifest.json", "vectors/000000/vectors.bin", "passages/000000/table.arrow", "vectors/000000/part.json"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(file: str, tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    (tmp_path / "index" / file).unlink()
+    with pytest.raises(InputError, match=file):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_that_was_cut_is_named(file: str, tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    path = tmp_path / "index" / file
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match=file):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_a_changed_byte_is_found_by_its_checksum(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    path = tmp_path / "index" / "vectors/000000/vectors.bin"
+    disk.verify(path.parent)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    open_store(tmp_path / "index", encoder(), reads())
+    with pytest.raises(InputError, match=r"vectors\.bin: does not have the checksum"):
+        disk.verify(path.parent)
+
+
+def test_a_description_of_other_sizes_is_found(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    path = tmp_path / "index" / "vectors/000000/part.json"
+    path.write_text(path.read_text().replace("50", "49"))
+    with pytest.raises(InputError, match=r"part\.json: vectors does not have the bytes"):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_a_manifest_of_other_counts_is_found(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    path = tmp_path / "index" / "manifest.json"
+    path.write_text(path.read_text().replace('"passages": 50', '"passages": 51'))
+    with pytest.raises(InputError, match="50 rows of passages, the manifest counts 51"):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_a_store_of_an_older_format_is_refused(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    path = tmp_path / "index" / "manifest.json"
+    path.write_text(path.read_text().replace(f'"format": {manifest.FORMAT}', '"format": 1'))
+    with pytest.raises(InputError, match="of another version of this library"):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_what_is_no_store_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"manifest\.json: no knowledge store there; build one"):
+        open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_chosen_rows_are_a_little_knowledge_of_their_own(tmp_path: Path) -> None:
+    store = built(tmp_path / "index")
+    rows = np.array([7, -1, 3, 7])
+    little = store.chosen(rows)
+    whole = store.knowledge
+    there = rows >= 0
+    np.testing.assert_array_equal(little.vectors[there], whole.vectors[[7, 3, 7]])
+    np.testing.assert_array_equal(little.passages.ids[there], whole.passages.ids[[7, 3, 7]])
+    np.testing.assert_array_equal(little.passages.lengths[there], whole.passages.lengths[[7, 3, 7]])
+    empty = closed_book(store.width, reads().vocabulary).knowledge
+    np.testing.assert_array_equal(little.vectors[1], empty.vectors[0])
+    assert (little.passages.ids[1, 0], little.passages.lengths[1]) == (empty.passages.ids[0, 0], 1)
+
+
+@pytest.mark.parametrize(("norm", "fits"), [(4.472136, True), (4.47213595499958, True), (4.4722, False)])
+def test_norms_that_differ_by_rounding_are_the_same(norm: float, fits: bool, tmp_path: Path) -> None:
+    made = dataclasses.replace(encoder(), norm=20**0.5)
+    build(tmp_path / "index", PASSAGES, made, reads())
+    if fits:
+        open_store(tmp_path / "index", dataclasses.replace(made, norm=norm), reads())
+        return
+    with pytest.raises(InputError, match=r"has 4\.4722; give retriever\.vector_norm, or --norm of rag-jax index"):
+        open_store(tmp_path / "index", dataclasses.replace(made, norm=norm), reads())

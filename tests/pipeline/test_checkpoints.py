@@ -1,0 +1,191 @@
+"""Training states and bare parameters on disk: what was saved comes back, and what is damaged is named."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rag_jax.core.training import TrainState
+from rag_jax.errors import InputError
+from rag_jax.pipeline.checkpoints import Checkpoints
+from rag_jax.types import RagParams
+
+
+def params(fill: float = 1.0) -> RagParams:
+    return RagParams({"word": jnp.full((3, 2), fill)}, {"bias": jnp.full(4, -fill)})
+
+
+def state(step: int = 0, fill: float = 1.0) -> TrainState:
+    moments = {"mu": params(10 * fill), "count": jnp.asarray(step, jnp.int32)}
+    count, none = jnp.asarray(step, jnp.int32), jnp.zeros((), jnp.int32)
+    return TrainState(count, params(fill), moments, jax.random.key(7 + step), none, none)
+
+
+SHAPES = jax.eval_shape(state)
+
+
+def place(step: int) -> dict:
+    return {"input": {"examples": 4 * step}, "window": [{"loss": 0.1, "recall": None}]}
+
+
+def assert_same(one, other) -> None:
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    readable = (jax.tree.map(_numbers, each) for each in (one, other))
+    jax.tree.map(np.testing.assert_array_equal, *readable)
+
+
+def _numbers(leaf: jax.Array) -> jax.Array:
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def saved(workdir: Path, *states: TrainState) -> Path:
+    checkpoints = Checkpoints(workdir)
+    for each in states:
+        checkpoints.save(each, place(int(each.step)))
+    checkpoints.close()
+    return workdir
+
+
+def test_the_newest_state_comes_back_and_two_are_kept(tmp_path: Path) -> None:
+    saved(tmp_path, *(state(step, 0.5 * step) for step in (1, 2, 3)), state(3, 9.0))  # a step is saved once
+    checkpoints = Checkpoints(tmp_path)
+    found = checkpoints.restore(SHAPES)
+    assert found is not None
+    assert_same(found[0], state(3, 1.5))
+    assert found[1] == place(3)
+    assert_same(checkpoints.restore_params(params()), params(1.5))
+    checkpoints.close()
+    assert sorted(folder.name for folder in checkpoints.folder.iterdir()) == ["2", "3"]
+
+
+def test_bare_parameters_are_where_a_training_begins(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_params(params(3.0))
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path)
+    assert_same(checkpoints.restore_params(params()), params(3.0))
+    assert checkpoints.restore(SHAPES) is None
+    checkpoints.save(state(1, 4.0), place(1))
+    checkpoints.close()
+    assert_same(restored(tmp_path), state(1, 4.0))
+
+
+def test_a_workdir_without_checkpoints_has_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "new")
+    assert checkpoints.restore(SHAPES) is None
+    assert checkpoints.restore_params(params()) is None
+    checkpoints.close()
+
+
+def restored(workdir: Path, told: list[str] | None = None) -> TrainState:
+    checkpoints = Checkpoints(workdir)
+    found = checkpoints.restore(SHAPES, tell=(told if told is not None else []).append)
+    checkpoints.close()
+    assert found is not None
+    return found[0]
+
+
+def spoil(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("odd", [jnp.nan, jnp.inf, -jnp.inf])
+def test_parameters_that_are_no_numbers_are_as_good_as_damaged(tmp_path: Path, odd: float) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, odd))
+    told: list[str] = []
+    checkpoints = Checkpoints(tmp_path)
+    assert_same(checkpoints.restore_params(params(), told.append), params(1.0))
+    checkpoints.close()
+    assert_same(restored(tmp_path, told), state(1, 1.0))
+    why = "cannot be restored (its parameters hold NaN or infinity); going on from step 1"
+    assert told == [f"{tmp_path}/checkpoints/2: {why}"] * 2
+
+
+@pytest.mark.parametrize("item", ["params", "rest", "place", ""])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_serves(tmp_path: Path, item: str) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, 2.0))
+    spoil(tmp_path / "checkpoints" / "2" / item)
+    told: list[str] = []
+    assert_same(restored(tmp_path, told), state(1, 1.0))
+    (line,) = told
+    assert line.startswith(f"{tmp_path}/checkpoints/2: cannot be restored (")
+    assert line.endswith("; going on from step 1")
+    assert "\n" not in line
+
+
+def test_what_is_damaged_is_put_aside_and_its_number_is_free(tmp_path: Path) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, 2.0))
+    spoil(tmp_path / "checkpoints" / "2" / "rest")
+    restored(tmp_path)
+    saved(tmp_path, state(2, 3.0))
+    assert_same(restored(tmp_path), state(2, 3.0))
+    assert len(list((tmp_path / "checkpoints").glob("2.damaged-*"))) == 1
+
+
+def test_an_answer_needs_the_parameters_only_and_moves_nothing(tmp_path: Path) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, 2.0))
+    checkpoints, told = Checkpoints(tmp_path), []
+    spoil(tmp_path / "checkpoints" / "2" / "rest")
+    assert_same(checkpoints.restore_params(params(), told.append), params(2.0))
+    spoil(tmp_path / "checkpoints" / "2" / "params")
+    assert_same(checkpoints.restore_params(params(), told.append), params(1.0))
+    assert len(told) == 1
+    assert sorted(folder.name for folder in checkpoints.folder.iterdir()) == ["1", "2"]
+    checkpoints.close()
+
+
+def test_where_none_is_whole_the_newest_is_named(tmp_path: Path) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, 2.0))
+    spoil(tmp_path / "checkpoints" / "1" / "rest")
+    spoil(tmp_path / "checkpoints" / "2" / "rest")
+    with pytest.raises(InputError, match=r"checkpoints/2: cannot be restored \(.*or delete it$"):
+        restored(tmp_path)
+
+
+def test_parameters_of_other_networks_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path, state(1))
+    other = RagParams({"layer_0": {"kernel": jnp.zeros((5, 2))}}, {"bias": jnp.zeros(4)})
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(InputError, match=r"checkpoints/1: cannot be restored \(.*config it was made with"):
+        checkpoints.restore_params(other)
+    checkpoints.close()
+
+
+WRITES = """
+import resource, signal, sys
+from pathlib import Path
+import jax.numpy as jnp
+from rag_jax.errors import InputError
+from rag_jax.pipeline.checkpoints import Checkpoints
+from rag_jax.types import RagParams
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+checkpoints = Checkpoints(Path(sys.argv[1]))
+import tests_state as test
+checkpoints.save(test.state(1), test.place(1))
+checkpoints.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+try:
+    checkpoints.save(test.state(2), test.place(2))
+    checkpoints.close()
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_told_and_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    paths = {"PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here)])}
+    script = WRITES.replace("tests_state", Path(__file__).stem)
+    ran = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], env=os.environ | paths, capture_output=True, text=True, check=False
+    )
+    assert ran.stdout.startswith(f"{tmp_path}/checkpoints: a checkpoint cannot be written ("), ran.stderr
+    assert_same(restored(tmp_path), state(1))

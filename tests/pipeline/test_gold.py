@@ -1,0 +1,51 @@
+"""Gold passages that the index does not have are told, with counts; ids of another kind are refused."""
+
+import numpy as np
+import pytest
+
+from rag_jax.data.questions import Question
+from rag_jax.errors import InputError
+from rag_jax.index.store import Store, closed_book, from_vectors
+from rag_jax.pipeline.gold import check_gold
+from stores import PASSAGES, reads
+
+
+def store() -> Store:
+    return from_vectors(PASSAGES, np.zeros((len(PASSAGES), 4), np.float32), reads())
+
+
+def asked(*positive_ids: tuple[str, ...]) -> list[Question]:
+    return [Question(str(number), "who?", ("me",), ids) for number, ids in enumerate(positive_ids)]
+
+
+@pytest.mark.parametrize("questions", [[], asked((), ()), asked(("p1",), (), ("p2", "p3"))])
+def test_nothing_is_said_where_all_are_there_or_none_is_named(questions, capsys) -> None:
+    check_gold(store(), questions, "questions")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_some_that_are_missing_are_counted(capsys) -> None:
+    check_gold(store(), asked(("p1", "x1"), ("x2",), (), ("x1", "x3"), ("p2",)), "training questions")
+    assert capsys.readouterr().err == (
+        "warning: 3 of the 5 positive_ids of the training questions name no passage of the index (the first is 'x1'): "
+        "2 of 5 questions have no gold passage to be found\n"
+    )
+
+
+def test_ids_of_another_kind_are_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        check_gold(store(), asked(("7",), ("8", "9"), ()), "evaluation questions")
+    assert str(caught.value) == (
+        "none of the 3 positive_ids of the evaluation questions is a passage of the index "
+        "(the first is '7', the index begins with 'p0'); write the ids of the corpus, or leave positive_ids out"
+    )
+
+
+def test_a_removed_passage_is_missing(capsys) -> None:
+    check_gold(store().without([1]), asked(("p1",), ("p2",)), "questions")
+    assert "1 of 2 questions have no gold passage" in capsys.readouterr().err
+
+
+def test_closed_book_has_no_gold_passages(capsys) -> None:
+    check_gold(closed_book(4, reads().vocabulary), asked(("7",)), "questions")
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,195 @@
+"""transformers' generation config and the options here say the same, in both directions."""
+
+import json
+import re
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from transformers import GenerationConfig
+
+import pretrained
+from rag_jax.config.generation import Decoding
+from rag_jax.data.tokenizers import vocabulary
+from rag_jax.errors import InputError
+from rag_jax.hub.configs import GENERATION, NEUTRAL
+from rag_jax.pipeline.hf_generation import from_decoding, to_decoding
+
+WORDS = vocabulary(pretrained.generator_tokenizer(), "the tokenizer")
+SPECIAL = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+BART_LARGE_CNN = {
+    "decoder_start_token_id": 2,
+    "early_stopping": True,
+    "forced_bos_token_id": 0,
+    "forced_eos_token_id": 2,
+    "length_penalty": 2.0,
+    "max_length": 142,
+    "min_length": 56,
+    "no_repeat_ngram_size": 3,
+    "num_beams": 4,
+}
+shaping = {
+    "sample": st.just(True),
+    "temperature": st.floats(0.1, 5),
+    "top_k": st.none() | st.integers(1, 60),
+    "top_p": st.floats(0.1, 1),
+    "min_p": st.floats(0, 1),
+}
+beams = {
+    "num_beams": st.integers(1, 6),
+    "length_penalty": st.floats(-2, 2),
+    "early_stopping": st.sampled_from([False, True, "never"]),
+}
+usual = {
+    "n_best": st.integers(1, 6),
+    "min_length": st.integers(0, 5),
+    "max_length": st.integers(5, 60),
+    "no_repeat_ngram": st.integers(0, 4),
+    "bad_words": st.lists(st.sampled_from(["Aaron", "the Danube", "é", "1.9 million", '"']), unique=True).map(tuple),
+    "forced_start": st.sampled_from([None, "<s>", "</s>"]),
+    "forced_end": st.booleans(),
+}
+options = st.builds(Decoding, **usual, **beams) | st.builds(Decoding, **usual, **shaping)
+
+
+def read(model: str = "token", **told) -> Decoding:
+    return to_decoding(told, WORDS, "there", model)[1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(options, st.sampled_from(["<s>", "</s>"]), st.sampled_from(["token", "sequence"]))
+def test_what_is_told_to_transformers_comes_back(decoding: Decoding, start: str, model: str) -> None:
+    told = from_decoding(start, decoding, WORDS, 60)
+    assert told.keys() <= GENERATION
+    assert to_decoding(json.loads(json.dumps(told)), WORDS, "there", model) == (start, decoding)
+
+
+@settings(max_examples=50, deadline=None)
+@given(options)
+def test_transformers_takes_it_without_complaint(decoding: Decoding) -> None:
+    assume(decoding.sample or decoding.n_best <= decoding.num_beams)
+    told = from_decoding("</s>", decoding, WORDS, 60)
+    held = GenerationConfig(**told)
+    assert {name: getattr(held, name) for name in told} == told
+
+
+@pytest.mark.parametrize(
+    ("told", "length"),
+    [
+        ({"max_length": 2}, 1),
+        ({"max_length": 142}, 141),
+        ({"max_new_tokens": 7}, 7),
+        ({"max_new_tokens": 7, "max_length": 4}, 7),
+    ],
+)
+def test_lengths_there_count_one_token_more(told: dict, length: int) -> None:
+    assert read(**told).max_length == length
+
+
+@pytest.mark.parametrize(
+    ("told", "length"),
+    [({"min_length": 9}, 9), ({"min_new_tokens": 3}, 4), ({"min_new_tokens": 3, "min_length": 9}, 9)],
+)
+def test_new_tokens_do_not_count_the_end(told: dict, length: int) -> None:
+    assert read(**told).min_length == length
+
+
+def test_without_a_length_there_is_transformers_own() -> None:
+    """Of its models only RAG-Token counts the start token among the 20."""
+    assert [read(model).max_length for model in ("token", "sequence")] == [19, 20]
+    assert from_decoding("<s>", Decoding(), WORDS, 60)["max_length"] == 61
+
+
+def test_bart_large_cnn_s_settings() -> None:
+    expected = Decoding(
+        num_beams=4,
+        early_stopping=True,
+        length_penalty=2.0,
+        min_length=56,
+        max_length=141,
+        no_repeat_ngram=3,
+        forced_start="<s>",
+        forced_end=True,
+    )
+    assert to_decoding(BART_LARGE_CNN, WORDS, "there", "token") == ("</s>", expected)
+    assert from_decoding("</s>", expected, WORDS, 60) == BART_LARGE_CNN | SPECIAL
+
+
+def test_samples_are_of_transformers_50_likeliest_tokens_unless_told() -> None:
+    assert read(do_sample=True) == Decoding(sample=True, top_k=50, max_length=19)
+    assert read(do_sample=True, top_k=0).top_k is None
+    assert read(do_sample=True, top_k=7, temperature=0.5).top_k == 7
+    assert from_decoding("<s>", Decoding(sample=True), WORDS, 60)["top_k"] == 0
+
+
+def test_what_shapes_samples_is_left_where_there_are_none() -> None:
+    assert read(temperature=0.5, top_k=7, top_p=0.3, min_p=0.1) == Decoding(max_length=19)
+
+
+def test_bad_words_are_words() -> None:
+    ids = WORDS.prefixes(["Aaron", "the Danube"])
+    assert read(bad_words_ids=ids).bad_words == ("Aaron", "the Danube")
+    assert from_decoding("<s>", Decoding(bad_words=("Aaron", "the Danube")), WORDS, 60)["bad_words_ids"] == ids
+    inside = WORDS.tokenizer.encode("Danube", add_special_tokens=False).ids  # not at the beginning of a word
+    with pytest.raises(InputError, match=re.escape(f"there: bad_words_ids {inside} are no word of the tokenizer")):
+        read(bad_words_ids=[inside])
+
+
+@pytest.mark.parametrize("key", NEUTRAL)
+def test_a_setting_that_is_not_known_here_is_named(key: str) -> None:
+    with pytest.raises(InputError, match=f"^there: generation is to use {key} = 1.2, not known here; ") as said:
+        read(**{key: 1.2})
+    assert "\n" not in str(said.value)
+    assert read(**{key: NEUTRAL[key]}) == read(**{key: None}) == read()
+
+
+@pytest.mark.parametrize("ends", [5, [2, 5], [5]])
+def test_another_end_token_than_the_tokenizer_s_is_refused(ends: int | list[int]) -> None:
+    with pytest.raises(InputError, match=re.escape(f"there: answers end in token {ends}, 2 is the tokenizer's; ")):
+        read(eos_token_id=ends)
+    assert read(eos_token_id=2) == read(eos_token_id=[2]) == read()
+
+
+def test_a_start_that_is_no_token_is_refused() -> None:
+    with pytest.raises(InputError, match=r"generator\.start is 'beginning', no token of the generator"):
+        from_decoding("beginning", Decoding(), WORDS, 60)
+
+
+def test_tokens_that_the_vocabulary_has_not_are_kept_to_be_refused() -> None:
+    start, decoding = to_decoding(
+        {"decoder_start_token_id": 9_999, "forced_bos_token_id": 9_998}, WORDS, "there", "token"
+    )
+    assert (start, decoding.forced_start) == ("9999", "9998")
+    with pytest.raises(InputError, match=r"forced_start is '9998', no token of the generator"):
+        from_decoding("<s>", decoding, WORDS, 60)
+
+
+@pytest.mark.parametrize("key", [key for key, neutral in NEUTRAL.items() if neutral is None])
+def test_nothing_to_suppress_is_the_same_as_no_setting(key: str) -> None:
+    assert read(**{key: []}) == read(**{key: {}}) == read()
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"num_beams": "4"}, "num_beams is '4'; give a whole number"),
+        ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes'; give true or false or 'never'"),
+        ({"num_return_sequences": 1.5}, "num_return_sequences is 1.5; give a whole number"),
+        ({"max_length": "20"}, "max_length is '20'; give a whole number"),
+        ({"bad_words_ids": [3]}, "bad_words_ids is [3]; give a list, each a list, each a whole number"),
+        ({"forced_bos_token_id": "<s>"}, "forced_bos_token_id is '<s>'; give a whole number"),
+    ],
+)
+def test_a_setting_of_another_type_is_named(settings: dict, what: str) -> None:
+    with pytest.raises(InputError, match=f"^there: generation: {re.escape(what)}$"):
+        read(**settings)
+
+
+@pytest.mark.parametrize("number", [-1, 2**40])
+def test_a_number_that_no_token_has_is_kept_too(number: int) -> None:
+    assert read(forced_bos_token_id=number).forced_start == str(number)
+
+
+def test_a_start_that_is_null_is_the_usual_one() -> None:
+    told = {"decoder_start_token_id": None}
+    assert to_decoding(told, WORDS, "there", "token") == to_decoding({}, WORDS, "there", "token")

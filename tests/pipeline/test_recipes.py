@@ -1,0 +1,40 @@
+"""The training step on a mesh: parameters travel between devices, the states of a batch do not."""
+
+import dataclasses
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rag_jax.config.config import Compute, Config, Mesh
+from rag_jax.core import training
+from rag_jax.index.placement import Placement
+from rag_jax.parallel import devices
+from rag_jax.pipeline import recipes
+from rag_jax.training import dry_run
+
+# An embedding is looked up for all rows by the device that has its columns: what it found goes to the rows' device, all
+# to all, which is as little as can be.
+WHOLE = re.compile(r"= (.*) (?:all-gather|all-reduce|collective-permute|reduce-scatter)(?:-start)?\(")
+
+
+@pytest.mark.parametrize(
+    ("compute", "lengths"), [(Compute(), ()), (Compute(scan=True, remat="dots"), (14,))], ids=["plain", "packed, loop"]
+)
+def test_no_collective_carries_the_states_of_a_batch(towns: Config, compute: Compute, lengths: tuple[int, ...]) -> None:
+    generator = dataclasses.replace(towns.generator, lengths=lengths, dropout=0.1)
+    config = dataclasses.replace(towns, generator=generator, compute=compute, mesh=Mesh(fsdp=2))
+    tower, reader = dry_run.sizes(config)
+    state, known, batch = dry_run.arguments(config, tower, reader, 1_000)
+    mesh = devices.mesh(config)
+    recipe = recipes.recipe(config, tower, reader, 2, Placement(mesh, "float32", ("data", "fsdp")))
+    gold = jax.ShapeDtypeStruct((config.batch_size, 1), jnp.int32)
+    step = devices.jitted(partial(training.train_step, recipe), mesh, state)
+    program = step.lower(state, known, batch, gold).compile().as_text()
+    sent = [re.findall(r"f32\[([\d,]+)\]", each) for each in WHOLE.findall(program)]
+    shapes = [tuple(size for size in map(int, each.split(",")) if size > 1) for shape in sent for each in shape]
+    assert (32, 64) in shapes, "no parameter is gathered"
+    vectors = (config.batch_size, 2, tower.vector_width)  # of the passages, which are spread over all devices
+    assert not [shape for shape in shapes if len(shape) > 2 and shape != vectors]

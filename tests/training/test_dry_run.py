@@ -1,0 +1,82 @@
+"""What a dry run plans with is what a run has, and the command tells it without reading data."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+import launch
+from rag_jax.config.config import Config, Mesh
+from rag_jax.pipeline.assembly import opened, prepare, read_corpus
+from rag_jax.training import dry_run
+
+
+def test_it_plans_with_the_shapes_of_a_run(towns: Config, tmp_path: Path) -> None:
+    parts = opened(prepare(towns, tmp_path, read_corpus(towns)), tmp_path)
+    state, known, _ = dry_run.arguments(towns, *dry_run.sizes(towns), len(parts.store))
+
+    def told(tree) -> list:
+        return [(path, leaf.shape, leaf.dtype) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+    assert told(state.params) == told(parts.first)
+    assert told(known.vectors) == told(parts.knowledge.vectors)
+
+
+def test_a_mesh_splits_what_it_plans_with(towns: Config) -> None:
+    split = dataclasses.replace(towns, mesh=Mesh(fsdp=2))
+    state, known, batch = dry_run.arguments(split, *dry_run.sizes(split), passages=1_001)
+    kernel = state.params.generator["decoder_layers_0"]["ffn"]["up"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (16, 64)
+    assert known.vectors.shape[0] >= 1_001
+    assert known.vectors.sharding.shard_shape(known.vectors.shape)[0] * 2 == known.vectors.shape[0]
+    assert batch.question.ids.sharding.shard_shape(batch.question.ids.shape)[0] * 2 == split.batch_size
+
+
+def test_it_plans_for_the_index_that_is_there(trained, towns: Config, tmp_path: Path) -> None:
+    rag, _, workdir = trained
+    passages, told = dry_run.known_passages(towns, workdir)
+    assert passages == len(rag.parts.store)
+    assert told == f"{passages} ({workdir / 'index'})"
+    assert dry_run.known_passages(towns, tmp_path)[0] == dry_run.WIKIPEDIA
+
+
+def dry(config: Config, folder: Path, *more: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "train.py", launch.write(config, folder), "--workdir", folder / "run", "--dry-run"]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    return subprocess.run(
+        [*map(str, command), *map(str, more)],
+        cwd=launch.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_tells_shapes_memory_and_sharding_and_leaves_nothing(towns: Config, tmp_path: Path) -> None:
+    absent = dataclasses.replace(towns.data, passages=Path("nowhere.jsonl"), train=Path("nowhere.jsonl"))
+    ran = dry(dataclasses.replace(towns, data=absent), tmp_path, "--mesh.fsdp", 2, "--mesh.tensor", 2)
+    assert ran.returncode == 0, ran.stderr
+    for told in (
+        "questions B",
+        "K = 2 of 21,015,324, as Wikipedia has",
+        "1 x 2 x 2 (data, fsdp, tensor)",
+        "moments",
+        "activations",
+    ):
+        assert told in ran.stdout
+    assert "the step compiles" in ran.stdout
+    assert "4 virtual devices" in ran.stdout
+    assert "in all" in ran.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_run_is_one_line(towns: Config, tmp_path: Path) -> None:
+    ran = dry(towns, tmp_path, "--mesh.data", 3)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("error: batch_size 16 does not divide into 1 parts")
+    assert ran.stderr.count("\n") == 1

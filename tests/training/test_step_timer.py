@@ -1,0 +1,121 @@
+"""The figures of speed: model FLOPs as counted in the program itself, rates by hand, and a clock that adds up."""
+
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rag_jax.core import losses, training
+from rag_jax.models import bart, bert
+from rag_jax.training import step_timer
+from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
+
+TOWER = bert.BertConfig(vocab_size=96, width=48, layers=2, heads=2, ffn_width=80, max_positions=32)
+READER = bart.BartConfig(
+    vocab_size=128, width=64, encoder_layers=2, decoder_layers=3, heads=2, ffn_width=96, max_positions=64
+)
+B, K, Q, P, L, T = 3, 4, 10, 13, 11, 7
+
+
+def products(jaxpr) -> Iterator[float]:
+    """The FLOPs of each matrix product in a program, and in what it calls."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left, out = equation.invars[0].aval, equation.outvars[0].aval
+            yield 2.0 * math.prod(out.shape) * math.prod(left.shape[axis] for axis in contracted)
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+            if _is_program(inner):
+                yield from products(getattr(inner, "jaxpr", inner))
+
+
+def _is_program(value) -> bool:
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
+def test_model_flops_are_those_of_the_programs_matrix_products() -> None:
+    made_of = training.Recipe(
+        Networks(bert.tower(TOWER), bart.generator(READER)),
+        losses.rag_token_loss,
+        None,
+        K,
+        64,  # pyright: ignore[reportArgumentType]
+    )
+
+    def tokens(*shape: int) -> Tokens:
+        return Tokens(jnp.ones(shape, jnp.int32), jnp.full(shape[:-1], shape[-1], jnp.int32))
+
+    ids = jnp.ones((B, T), jnp.int32)
+    batch = Batch(tokens(B, Q), tokens(B, L), ids, ids, jnp.ones((B, T), bool))
+    known = Knowledge(jnp.ones((8, TOWER.vector_width)), tokens(8, P))
+    params = jax.eval_shape(lambda key: RagParams(bert.init(TOWER, key), bart.init(READER, key)), jax.random.key(0))
+    program = jax.make_jaxpr(partial(training.forward, made_of))(params, known, batch)
+    forward = sum(products(program.jaxpr))
+    retrieving = 2.0 * B * (8 + K) * TOWER.vector_width
+    told = step_timer.flops(TOWER, READER, B, K, (Q, P + L, T), True)
+    assert told / 3 == pytest.approx(forward - retrieving, rel=1e-3)
+    asked = step_timer.flops(TOWER, READER, B, 0, (Q, P + L, T), True) / 3
+    assert step_timer.flops(TOWER, READER, B, K, (Q, P + L, T), False) == pytest.approx(told - 2 * asked)
+
+
+def test_rates_are_by_the_seconds_of_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = step_timer.Clock()
+    for _ in range(2):
+        with clock("input"):
+            now[0] += 0.5
+        with clock("step"):
+            now[0] += 1.5
+        clock.saw(8)
+    told = clock.close(12.5, 1e9)
+    assert told["seconds"] == 4.0
+    assert (told["examples/s"], told["tokens/s"], told["model_flops/s"]) == (4.0, 50.0, 4e9)
+    assert (told["time/input"], told["time/step"]) == (0.25, 0.75)
+    assert told["memory"] > 0
+    now[0] += 2.0
+    clock.saw(1)
+    again = clock.close(1.0, 1.0)
+    assert again["examples/s"] == 0.5
+    assert "time/input" not in again
+
+
+def test_a_section_inside_another_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = step_timer.Clock()
+    with clock("input"):
+        now[0] += 1.0
+        for _ in range(2):
+            with clock("retrieval"):
+                now[0] += 1.5
+    told = clock.close(1.0, 1.0)
+    assert (told["time/input"], told["time/retrieval"]) == (0.25, 0.75)
+
+
+def test_the_search_inside_a_step_is_a_share_of_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = step_timer.Clock(searching=0.5)
+    for _ in range(2):
+        for _ in range(3):
+            with clock("step"):
+                now[0] += 2.0
+            clock.saw(1)
+        told = clock.close(1.0, 1.0)
+        assert (told["time/step"], told["time/retrieval"]) == (1.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"), [("NVIDIA H200", 989e12), ("TPU v5 lite", 197e12), ("TPU v5p", 459e12), ("cpu", None)]
+)
+def test_the_peak_is_the_makers_or_none(monkeypatch: pytest.MonkeyPatch, kind: str, rate: float | None) -> None:
+    class Device:
+        device_kind = kind
+
+    monkeypatch.setattr(jax, "devices", lambda: [Device()] * 4)
+    assert step_timer.peak() == (None if rate is None else 4 * rate)
