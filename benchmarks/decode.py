@@ -24,7 +24,7 @@ from benchmarks.decode_sides import SIDES, Sides
 from benchmarks.decode_table import compared, shown
 from rag_jax.config.command_line import parse
 from rag_jax.data.outputs import new_json
-from rag_jax.errors import InputError, reported
+from rag_jax.errors import InputError, report_errors
 
 GAIN = 2.0  # of the weights' deviations
 
@@ -43,7 +43,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, show, and write."""
-    with reported():
+    with report_errors():
         remedy = "rag-jax benchmark decode --help lists all options"
         known = parse(
             Options, sys.argv[1:] if arguments is None else arguments, remedy=remedy, prog="rag-jax benchmark decode"

@@ -26,9 +26,9 @@ from rag_jax.config.command_line import parse
 from rag_jax.corpus import read_passages
 from rag_jax.data.outputs import new_json
 from rag_jax.data.tower_inputs import text_rows, worded
-from rag_jax.errors import InputError, reported
+from rag_jax.errors import InputError, report_errors
 from rag_jax.hub.source import resolve
-from rag_jax.index.encoder import Encoder
+from rag_jax.index.encoder import TextEncoder
 from rag_jax.models import registry
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "texts D"]]
@@ -52,7 +52,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, show, and write."""
-    with reported():
+    with report_errors():
         remedy = "rag-jax benchmark encode --help lists all options"
         given = sys.argv[1:] if arguments is None else arguments
         known = parse(Options, given, remedy=remedy, prog="rag-jax benchmark encode")
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sizes: Any = found.config
         if sizes.vector_width != sizes.width:
             raise InputError(f"{known.tower}: has a projection, which transformers' lacks; name another tower")
-        encoder = Encoder(registry.tower(found.config), found.params, found.tokenizer, known.max_length)
+        encoder = TextEncoder(registry.tower(found.config), found.params, found.tokenizer, known.max_length)
         texts = sample(encoder, known)
         with new_json(known.json) as write:
             results = measure(sides(encoder, sizes, known), texts, known.rounds)
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show(Console(), results, len(texts))
 
 
-def sample(encoder: Encoder, known: Options) -> list[str]:
+def sample(encoder: TextEncoder, known: Options) -> list[str]:
     """Texts of passages drawn at random, in the order of the corpus. Raises `InputError` for sizes below 1."""
     if min(known.count, known.rounds, known.threads, *known.batches) < 1:
         raise InputError("count, rounds, threads and batches: one is below 1; give numbers above 0")
@@ -80,7 +80,7 @@ def sample(encoder: Encoder, known: Options) -> list[str]:
     return [worded(encoder.template, passages[i].title, passages[i].text) for i in np.sort(drawn)]
 
 
-def sides(encoder: Encoder, config: Any, known: Options) -> dict[str, Encode]:
+def sides(encoder: TextEncoder, config: Any, known: Options) -> dict[str, Encode]:
     """The encoders by name, this library's first. CTranslate2's are missing where it is not installed."""
 
     def batched(embed: Embed, size: int, by_length: bool = True) -> Encode:

@@ -15,8 +15,8 @@ from benchmarks.cases import END, GENERATOR, START, TOWER, Case, Sizes, serve
 from rag_jax import hub, likelihood, retrieval
 from rag_jax.core.decode import beam
 from rag_jax.core.decode.decoding import Decoder
-from rag_jax.core.decode.search import Limits
-from rag_jax.core.decode.tree_cache import Reader
+from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.core.variants import VARIANTS
 from rag_jax.models import registry
 from rag_jax.types import Generator, RagParams, Tokens, Tower
@@ -51,7 +51,7 @@ def load(folder: Path, dtype) -> tuple[Tower, Generator, RagParams]:
 @lru_cache
 def program(tower: Tower, generator: Generator, case: Case):
     """One compiled program: questions and their passages in, answers out."""
-    limits = Limits((START,), END, case.target)
+    limits = GenerationLimits((START,), END, case.target)
     decoder = partial(DECODERS[case.decoder], search=partial(beam.search, num_beams=case.beams), limits=limits)
     return answering(tower, generator, decoder)
 
@@ -64,7 +64,7 @@ def answering(tower: Tower, generator: Generator, decoder: Decoder):
         prior = likelihood.doc_log_prior(retrieval.scores(queries, vectors))
         memory = generator.encode(params.generator, full(passages))
         nothing = Tokens(jnp.zeros((len(question), 0), jnp.int32), jnp.zeros(len(question), jnp.int32))
-        found = decoder(Reader(generator, params.generator, memory), prior, nothing)
+        found = decoder(EncodedInputs(generator, params.generator, memory), prior, nothing)
         return found.tokens[:, 0], found.mask[:, 0], found.log_prob[:, 0]
 
     return jax.jit(run)

@@ -16,7 +16,7 @@ from rag_jax.commands.index import question_encoder
 from rag_jax.config.command_line import parse
 from rag_jax.data.questions import read_questions
 from rag_jax.evaluation.evaluate import DEPTHS, recalls
-from rag_jax.index.engines.engine import Asked
+from rag_jax.index.engines.engine import Queries
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import open_store
 from rag_jax.pipeline.gold import check_gold
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     assert store.manifest is not None
     tower, texts = store.manifest.tower, [question.question for question in questions]
     encoder = question_encoder(case.tower or tower["source"], tower["norm"])
-    asked, depth = Asked(texts, encoder(texts)), min(DEPTHS[-1], len(store))
+    asked, depth = Queries(texts, encoder(texts)), min(DEPTHS[-1], len(store))
     columns = (*(f"gold@{k}" for k in DEPTHS), *(f"answer@{k}" for k in DEPTHS), "ms")
     table = Table("engine", *columns, box=None, pad_edge=False)
     for name in case.engines:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from rag_jax.config.command_line import parse
 from rag_jax.core import retrieval
-from rag_jax.core.vectors import quantise
+from rag_jax.core.vectors import quantize_int8
 from rag_jax.errors import InputError
 
 K = 10
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     flat = faiss.IndexFlatIP(case.width)
     flat.add(vectors)
     device = jax.device_put(vectors)
-    kinds = {"float32": device, "bfloat16": device.astype("bfloat16"), "int8": jax.jit(quantise)(device)}
+    kinds = {"float32": device, "bfloat16": device.astype("bfloat16"), "int8": jax.jit(quantize_int8)(device)}
     search = jax.jit(partial(retrieval.exact_top_k, k=K))
     table = Table("queries", "engine", "ms (range)", "x FAISS", "same ids / recall@10", box=None, pad_edge=False)
     for count in case.queries:

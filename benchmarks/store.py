@@ -20,13 +20,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from rag_jax.config.command_line import parse
 from rag_jax.corpus.passage import Passage
-from rag_jax.data.tokenizers import vocabulary
+from rag_jax.data.tokenizers import generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.index import building
-from rag_jax.index.encoder import Encoder
+from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines.device import DeviceIndex
-from rag_jax.index.engines.engine import Asked
-from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.engines.engine import Queries
+from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import open_store
 
@@ -99,11 +99,11 @@ def search(case: StoreBenchmark) -> None:
     print(f"search: onto the device in {time.perf_counter() - began:.1f} s")
     for count in (1, 64):
         queries = np.random.default_rng(count).standard_normal((count, case.width)).astype(np.float32)
-        asked = Asked([""] * count, queries)
+        asked = Queries([""] * count, queries)
         hits = engine.search(asked, 10)
         times = sorted(1e3 * _timed(lambda asked=asked: engine.search(asked, 10)) for _ in range(5))
         print(f"search: {count} queries in {times[2]:.0f} ms ({times[0]:.0f} to {times[-1]:.0f})")
-        best = np.concatenate([queries[:1] @ block.T for block in store.vectors.blocks(65_536)], axis=1)[0]
+        best = np.concatenate([queries[:1] @ block.T for block in store.passage_vectors.blocks(65_536)], axis=1)[0]
         expected = np.sort(best)[::-1][:10]
         np.testing.assert_allclose(hits.scores[0], expected, rtol=1e-4)
 
@@ -117,7 +117,7 @@ def corpus(count: int) -> Iterator[Passage]:
             yield Passage(str(row), str(each[0]), " ".join(each))
 
 
-def encoder(width: int) -> Encoder:
+def encoder(width: int) -> TextEncoder:
     """The mean of random word vectors."""
 
     def tower(params, tokens, key=None):
@@ -125,12 +125,12 @@ def encoder(width: int) -> Encoder:
         return jnp.einsum("BQ,BQD->BD", weight, params[tokens.ids])
 
     table = np.random.default_rng(1).standard_normal((WORDS + 5, width)).astype(np.float32)
-    return Encoder(tower, jnp.asarray(table), _tokenizer(), 64, "{text}")
+    return TextEncoder(tower, jnp.asarray(table), _tokenizer(), 64, "{text}")
 
 
-def reads() -> Reads:
+def reads() -> PassageTokenizer:
     """A generator that knows the words."""
-    return Reads(vocabulary(_tokenizer(), "the benchmark"), 64)
+    return PassageTokenizer(generator_tokenizer(_tokenizer(), "the benchmark"), 64)
 
 
 def _tokenizer() -> Tokenizer:

@@ -23,7 +23,7 @@ from benchmarks.train_cases import LENGTHS, Arrays, Shapes, fixed, real
 from rag_jax.config.command_line import parse
 from rag_jax.core.variants import Model
 from rag_jax.data.outputs import new_json
-from rag_jax.errors import InputError, reported
+from rag_jax.errors import InputError, report_errors
 from rag_jax.parallel.host import LARGE_PAGES
 from rag_jax.training.step_timer import flops
 
@@ -45,7 +45,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, show, and write."""
-    with reported():
+    with report_errors():
         remedy = "rag-jax benchmark train --help lists all options"
         given = sys.argv[1:] if arguments is None else arguments
         known = parse(Options, given, remedy=remedy, prog="rag-jax benchmark train")

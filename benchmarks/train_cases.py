@@ -12,7 +12,7 @@ from rag_jax.data.tower_inputs import text_rows
 from rag_jax.errors import InputError
 from rag_jax.hub.reading import load_tower
 from rag_jax.index.engines.bm25 import BM25
-from rag_jax.index.engines.engine import Asked
+from rag_jax.index.engines.engine import Queries
 
 PAD, START, END = 1, 0, 2  # BART's
 REFERENCE_LENGTH = 300  # what the reference pads its inputs to
@@ -57,7 +57,7 @@ def real(corpus: Path, questions: Path, tower: str, shapes: Shapes, width: int, 
         raise InputError(f"{tower}: holds no tokenizer; save one with it (tokenizer.json)")
     draw, asked = np.random.default_rng(0), read_questions(questions)
     chosen: list[Question] = [asked[i] for i in draw.permutation(len(asked))[: count * shapes.questions]]
-    found = BM25.build(passages).search(Asked([each.question for each in chosen], None), shapes.docs).rows
+    found = BM25.build(passages).search(Queries([each.question for each in chosen], None), shapes.docs).rows
     found = np.maximum(found, 0)  # where too few share a word with the question, any passage is as long
 
     def tokens(texts: Sequence[str], limit: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ from benchmarks.train_cases import CLIP, DECAY, RATE, REFERENCE_LENGTH, Arrays
 from rag_jax.core import optimizers, training
 from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.parallel import devices
-from rag_jax.types import Batch, Found, Knowledge, Networks, Tokens
+from rag_jax.types import Batch, Knowledge, Networks, SearchResults, Tokens
 
 
 def main(sizes: Sizes, folder: Path, model: Model, docs: int, lengths: tuple[int, ...]) -> None:
@@ -25,15 +25,15 @@ def main(sizes: Sizes, folder: Path, model: Model, docs: int, lengths: tuple[int
     rate = optax.constant_schedule(RATE)
     optimizer = optimizers.rag(optimizers.adamw(rate, DECAY), optimizers.adamw(rate, DECAY), CLIP)
     networks, objective = Networks(tower, generator), VARIANTS[model].objective
-    recipe = training.Recipe(networks, objective, optimizer, docs, REFERENCE_LENGTH, lengths=lengths)
+    recipe = training.Recipe(networks, objective, optimizer, docs, REFERENCE_LENGTH, pack_lengths=lengths)
     state = training.init(recipe, params, jax.random.key(0))
-    step = devices.compiled_first(devices.jitted(partial(training.train_step, recipe), None, state))
+    step = devices.compile_per_shape(devices.jitted(partial(training.train_step, recipe), None, state))
 
     def take(request: dict, inputs: Arrays) -> float:
         nonlocal state
         batch = inputs["question"].shape[0]
         rows = np.arange(batch * docs, dtype=np.int32).reshape(batch, docs)
-        state, metrics = step(state, *given(inputs), rows[:, :1], Found(jnp.asarray(rows), None))
+        state, metrics = step(state, *given(inputs), rows[:, :1], SearchResults(jnp.asarray(rows), None))
         return float(metrics.loss) * float(np.mean(inputs["label_lengths"] - 1))
 
     serve(take, matrix_product)

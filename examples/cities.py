@@ -18,9 +18,9 @@ from rag_jax.config import config as configs
 from rag_jax.corpus import read_passages
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, read_questions
-from rag_jax.data.tokenizers import train_vocabulary
+from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.demo.questions import write_corpus
-from rag_jax.errors import reported
+from rag_jax.errors import report_errors
 from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.figures import token_posterior
 from rag_jax.evaluation.metrics import exact_match
@@ -75,7 +75,7 @@ def prepare(folder: Path) -> None:
     passages = [f"{passage.title} / {passage.text}" for passage in read_passages(folder / "passages.jsonl")]
     questions = [f" {question.question}" for question in read_questions(folder / "train.jsonl")]
     size = configs.read(ROOT / "configs" / "cities.py").generator.vocabulary
-    train_vocabulary(passages + questions, size).tokenizer.save(str(folder / "tokenizer.json"))
+    train_generator_tokenizer(passages + questions, size).tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def place(name: str, workdir: Path) -> configs.Config:
@@ -87,7 +87,7 @@ def place(name: str, workdir: Path) -> configs.Config:
 def by_alternate_name(rag: RAG, test: list[Question]) -> dict[str, float]:
     """Recall at 1 on the questions that do not name a city as its passage does, trained and frozen."""
     asked = [question for question in test if question.id.endswith("-alternate")]
-    frozen = RAG(rag.parts, rag.parts.first)
+    frozen = RAG(rag.components, rag.components.initial_params)
     return {
         "recall@1_alternate": evaluate.recall(rag, asked)["recall@1"],
         "recall@1_alternate_frozen": evaluate.recall(frozen, asked)["recall@1"],
@@ -123,8 +123,8 @@ def draw(rag: RAG, test: list[Question], path: Path) -> None:
 
 def hot_swap(rag: RAG, question: Question) -> None:
     """Rewrite the population in the passage of the question's city, and ask again."""
-    row = int(rag.parts.store.find(question.positive_ids[:1])[0])
-    old, (before,) = rag.parts.store.passages[row], question.answers
+    row = int(rag.components.store.find(question.positive_ids[:1])[0])
+    old, (before,) = rag.components.store.passages[row], question.answers
     after = str(int(before[::-1]) + 10 ** (len(before) - 1))[: len(before)]
     began = time.perf_counter()
     changed = rag.with_passage(Passage(old.id, old.title, old.text.replace(before, after)))
@@ -145,6 +145,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=Path("runs/demo"))
     began = time.perf_counter()
-    with reported():
+    with report_errors():
         main(parser.parse_args().workdir)
     console.print(f"Done in {(time.perf_counter() - began) / 60:.1f} minutes.")

@@ -5,7 +5,7 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 
-from rag_jax.errors import InputError, reported
+from rag_jax.errors import InputError, report_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Each is imported when it is asked for: usage and mistakes are told at once, and Ctrl-C is heard while it loads.
     """
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    with reported():
+    with report_errors():
         if command in ("-h", "--help"):
             print(USAGE)
         elif command == "--version":

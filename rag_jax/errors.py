@@ -20,7 +20,7 @@ def warn(text: str) -> None:
 
 
 @contextlib.contextmanager
-def reported() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Around a command: an `InputError` becomes one line on the standard error, and exit code 2; Ctrl-C one, and 130.
 
     Whoever raises `KeyboardInterrupt` with a text has it printed: what was kept, and how to resume.

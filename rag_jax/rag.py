@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from rag_jax import hub
-from rag_jax.config.generation import Decoding, Words
+from rag_jax.config.generation import ConstraintTokens, GenerationConfig
 from rag_jax.core.decode.decoding import Answered
-from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.variants import Model
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import typed
@@ -31,24 +31,27 @@ from rag_jax.index import documents
 from rag_jax.index.building import checked
 from rag_jax.index.store import Store, from_vectors
 from rag_jax.pipeline import pretrained, programs, user_inputs
-from rag_jax.pipeline.answers import Answer, readable
-from rag_jax.pipeline.assembly import compose, fitting, open_index
-from rag_jax.pipeline.components import Parts, token_id
-from rag_jax.pipeline.host_retrieval import Looked, little
+from rag_jax.pipeline.answers import Answer, to_answers
+from rag_jax.pipeline.assembly import check_width, compose, open_index
+from rag_jax.pipeline.components import Components, token_id
+from rag_jax.pipeline.host_retrieval import RetrievalInputs, knowledge_subset
 from rag_jax.pipeline.trained import load_trained
-from rag_jax.types import Batch, Found, Knowledge, RagParams, Tokens, host
+from rag_jax.types import Batch, Knowledge, RagParams, SearchResults, Tokens, host
 
 
 @dataclass(frozen=True, eq=False)
 class RAG:
     """A trained model with its knowledge. Frozen: whatever changes it returns another one."""
 
-    parts: Parts
+    components: Components
     params: RagParams
 
     def __repr__(self) -> str:
-        c, held = self.parts.config, "closed book" if self.parts.store.is_closed_book else repr(self.parts.store)
-        return f"RAG({c.model}, tower {c.retriever.tower}, K = {self.parts.num_docs}, {held})"
+        c, held = (
+            self.components.config,
+            "closed book" if self.components.store.is_closed_book else repr(self.components.store),
+        )
+        return f"RAG({c.model}, tower {c.retriever.tower}, K = {self.components.num_docs}, {held})"
 
     @classmethod
     def from_workdir(cls, workdir: str | Path, index: str | Path | None = None) -> "RAG":
@@ -78,8 +81,8 @@ class RAG:
         source = f"{source}@{revision}" if revision else str(source)
         tower = None if passage_tower is None else str(passage_tower)
         config = pretrained.describe(source, _path(index), passage_tower=tower, model=model)
-        parts = compose(config)
-        return cls(parts, parts.first)
+        components = compose(config)
+        return cls(components, components.initial_params)
 
     @classmethod
     def from_networks(
@@ -101,20 +104,20 @@ class RAG:
         config = pretrained.unite(
             str(question_tower), str(generator), _path(index), passage_tower=tower, model=model, num_docs=num_docs
         )
-        parts = compose(config)
-        return cls(parts, parts.first)
+        components = compose(config)
+        return cls(components, components.initial_params)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the folder that transformers' RagTokenForGeneration or RagSequenceForGeneration loads, tokenizers too.
 
         The index stays where it is. Raises `InputError` for a folder that holds something.
         """
-        hub.save(folder, pretrained.checkpoint(self.parts, self.params))
+        hub.save(folder, pretrained.checkpoint(self.components, self.params))
 
     @property
     def knowledge(self) -> Knowledge:
         """The index on the device, or spread over several."""
-        return self.parts.knowledge
+        return self.components.knowledge
 
     def answer(self, questions: Sequence[str], **options: Any) -> list[Answer]:
         """Answers in the order of the questions; see `stream` for the options."""
@@ -142,21 +145,21 @@ class RAG:
         Raises `InputError` for an empty or too long question or prefix, for more passages than the index has, and for
         options that contradict each other.
         """
-        c, questions = self.parts.config, user_inputs.texts(questions, "questions")
+        c, questions = self.components.config, user_inputs.texts(questions, "questions")
         options, limits, words = self._options(decoding)
-        rows = None if rows is None else user_inputs.rows(rows, len(questions), self.parts.store.alive)
+        rows = None if rows is None else user_inputs.rows(rows, len(questions), self.components.store.alive)
         k = self._check_num_docs(num_docs) if rows is None else rows.shape[1]
         prefixes = [prefixes] * len(questions) if isinstance(prefixes, str) else user_inputs.texts(prefixes, "prefixes")
         begun = self._begun(prefixes, questions, limits, words)
-        fixed = c.generator.max_input, self.parts.placement
-        program = programs.answering(self.parts.networks, c.model, options, limits, words, k, *fixed)
+        fixed = c.generator.max_input, self.components.placement
+        program = programs.answering(self.components.networks, c.model, options, limits, words, k, *fixed)
         key = jax.random.key(user_inputs.seed(seed))
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size, skip):
             every = np.resize(chosen, len(batch.question.ids))  # the last batch is filled up with repetitions
             mine = jax.tree.map(lambda each, every=every: each[every], (begun, rows))
             looked = self._look(batch, questions, chosen, k, mine[1])
             asked = batch.question, batch.prompt, mine[0]
-            answered = program(self._placed, looked.knowledge, *asked, looked.found, key, every)
+            answered = program(self._placed, looked.knowledge, *asked, looked.search_results, key, every)
             yield from self._readable(answered, chosen, looked)
 
     def choose(self, questions: Sequence[str], labels: Sequence[str], **options: Any) -> list[Answer]:
@@ -179,9 +182,11 @@ class RAG:
 
         Raises `InputError` as `stream` does, and where there are fewer than two labels or one is too long.
         """
-        vocabulary, c = self.parts.vocabulary, self.parts.config
+        vocabulary, c = self.components.generator_tokenizer, self.components.config
         questions, labels = user_inputs.texts(questions, "questions"), user_inputs.texts(labels, "labels")
-        limits = self.parts.limits._replace(start=(vocabulary.start,))  # as in training, wherever decoding starts from
+        limits = self.components.limits._replace(
+            start=(vocabulary.decoder_start,)
+        )  # as in training, wherever decoding starts from
         targets = vocabulary.targets(labels)
         if len(set(map(tuple, targets))) < max(2, len(labels)):
             raise InputError(f"labels {list(labels)}; give two or more, all different")
@@ -191,13 +196,13 @@ class RAG:
                     f"label {label!r} has {len(target)} tokens, more than max_target = {limits.max_length}"
                 )
         k = self._check_num_docs(num_docs)
-        fixed = c.generator.max_input, self.parts.placement
-        program = programs.choosing(self.parts.networks, c.model, limits, k, *fixed)
+        fixed = c.generator.max_input, self.components.placement
+        program = programs.choosing(self.components.networks, c.model, limits, k, *fixed)
         padded = pad(targets, max(map(len, targets)), limits.eos)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size, skip):
             looked = self._look(batch, questions, chosen, k)
             asked = batch.question, batch.prompt, padded
-            answered = program(self._placed, looked.knowledge, *asked, looked.found)
+            answered = program(self._placed, looked.knowledge, *asked, looked.search_results)
             yield from self._readable(answered, chosen, looked)
 
     def log_likelihood(
@@ -207,24 +212,27 @@ class RAG:
         questions, answers = user_inputs.texts(questions, "questions"), user_inputs.texts(answers, "answers")
         if len(questions) != len(answers):
             raise InputError(f"{len(questions)} questions and {len(answers)} answers; give one answer for each")
-        c, k = self.parts.config, self._check_num_docs(num_docs)
-        fixed = c.generator.max_input, self.parts.placement
-        program = programs.scoring(self.parts.networks, c.model, k, *fixed)
+        c, k = self.components.config, self._check_num_docs(num_docs)
+        fixed = c.generator.max_input, self.components.placement
+        program = programs.scoring(self.components.networks, c.model, k, *fixed)
         found = np.zeros(len(questions), np.float32)
         for batch, chosen in self._batches(questions, answers, batch_size):
             looked = self._look(batch, questions, chosen, k)
-            scored = np.asarray(program(self._placed, looked.knowledge, batch, looked.found))[: len(chosen)]
+            scored = np.asarray(program(self._placed, looked.knowledge, batch, looked.search_results))[: len(chosen)]
             _check_numbers(chosen, np.isnan(scored))
             found[chosen] = scored
         return found
 
     def search(self, questions: Sequence[str], k: int, *, batch_size: int = 64) -> Int[np.ndarray, "B K"]:
         """The rows of the k best passages for each question, best first; -1 where there are fewer."""
-        questions, fixed = user_inputs.texts(questions, "questions"), (self._check_num_docs(k), self.parts.placement)
-        program = programs.searching(self.parts.networks, *fixed)
+        questions, fixed = (
+            user_inputs.texts(questions, "questions"),
+            (self._check_num_docs(k), self.components.placement),
+        )
+        program = programs.searching(self.components.networks, *fixed)
         rows = np.zeros((len(questions), k), np.int32)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
-            if self.parts.host_search is None:
+            if self.components.host_search is None:
                 found = program(self._placed, self.knowledge, batch.question).rows
             else:
                 found = self._look(batch, questions, chosen, k).rows
@@ -234,7 +242,7 @@ class RAG:
     def encode(self, questions: Sequence[str], *, batch_size: int = 64) -> Float[np.ndarray, "B D"]:
         """`q(x)`: the vectors that the questions are searched by."""
         questions = user_inputs.texts(questions, "questions")
-        program = programs.encoding(self.parts.networks, self.parts.placement)
+        program = programs.encoding(self.components.networks, self.components.placement)
         vectors = np.zeros((len(questions), 0), np.float32)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
             found = np.asarray(program(self._placed, batch.question), np.float32)[: len(chosen)]
@@ -254,16 +262,16 @@ class RAG:
 
     def with_long_questions(self, what: Literal["refuse", "cut"]) -> "RAG":
         """The same model, which refuses questions of more tokens than max_question, or cuts them and warns."""
-        config = self.parts.config
+        config = self.components.config
         changed = replace(config, data=replace(config.data, long_questions=what))
-        return replace(self, parts=replace(self.parts, config=changed))
+        return replace(self, components=replace(self.components, config=changed))
 
     def with_passage(self, changed: Passage) -> "RAG":
         """The same model with one document of its index rewritten, found by its id: no training, no new compilation.
 
         All pieces that it was cut into make way; a piece that is given by its own id takes the place of that piece.
         """
-        store = self.parts.store
+        store = self.components.store
         rows, new = documents.replaced(store.passages, store.alive, user_inputs.passages([changed]), "the index")
         return self.with_index(store.without(rows.tolist()).added(self._encoded(new)))
 
@@ -279,7 +287,7 @@ class RAG:
 
         Raises `InputError` for an id that is there already.
         """
-        store, more = self.parts.store, user_inputs.passages(passages)
+        store, more = self.components.store, user_inputs.passages(passages)
         documents.check_new(store.passages, store.alive, more, "the index")
         return self.with_index(store.added(self._encoded(more)))
 
@@ -288,7 +296,7 @@ class RAG:
 
         Raises `InputError` for an id not there.
         """
-        store = self.parts.store
+        store = self.components.store
         rows = documents.named(store.passages, store.alive, user_inputs.ids(ids, "ids"), "the index")
         return self.with_index(store.without(rows.tolist()))
 
@@ -297,39 +305,45 @@ class RAG:
 
         Raises `InputError` for one that is missing, damaged, of another width or made by another tower.
         """
-        parts = self.parts
+        components = self.components
         if isinstance(index, Store):
-            return replace(self, parts=replace(parts, store=fitting(index, parts.towers, "the store")))
-        config = pretrained.over(parts.config, Path(index))
-        store = open_index(Path(index), config, parts.towers, parts.reader)
-        return replace(self, parts=replace(parts, config=config, store=store))
+            return replace(
+                self, components=replace(components, store=check_width(index, components.bi_encoder, "the store"))
+            )
+        config = pretrained.over(components.config, Path(index))
+        store = open_index(Path(index), config, components.bi_encoder, components.generator)
+        return replace(self, components=replace(components, config=config, store=store))
 
-    def _options(self, decoding: dict[str, Any]) -> tuple[Decoding, Limits, Words]:
+    def _options(self, decoding: dict[str, Any]) -> tuple[GenerationConfig, GenerationLimits, ConstraintTokens]:
         """The config's way of decoding with some options changed, and what it comes to with this generator."""
-        options = typed.fields(Decoding, {**vars(self.parts.config.decoding), **decoding})
-        limits = options.limits(self.parts.config.model, self.parts.limits)
+        options = typed.fields(GenerationConfig, {**vars(self.components.config.decoding), **decoding})
+        limits = options.limits(self.components.config.model, self.components.limits)
         return options, limits, self._words(options)
 
-    def _words(self, options: Decoding) -> Words:
-        bad = tuple(tuple(word) for word in self.parts.vocabulary.prefixes(options.bad_words))
+    def _words(self, options: GenerationConfig) -> ConstraintTokens:
+        bad = tuple(tuple(word) for word in self.components.generator_tokenizer.prefixes(options.bad_words))
         if not all(bad):
             raise InputError(f"bad_words {list(options.bad_words)}: one is empty; leave it out")
-        forced = options.forced_start
-        return Words(bad, None if forced is None else token_id(self.parts.vocabulary, forced, "forced_start"))
+        forced = options.forced_bos
+        return ConstraintTokens(
+            bad, None if forced is None else token_id(self.components.generator_tokenizer, forced, "forced_bos")
+        )
 
     def _check_num_docs(self, num_docs: int | None) -> int:
-        k = self.parts.num_docs if num_docs is None else typed.typed(int, num_docs, "num_docs")
-        held = len(self.parts.store)
+        k = self.components.num_docs if num_docs is None else typed.typed(int, num_docs, "num_docs")
+        held = len(self.components.store)
         if not 1 <= k <= held:
             raise InputError(f"cannot read {k} of {held} passages; ask for 1 to {held}")
         return k
 
-    def _begun(self, prefixes: Sequence[str], questions: Sequence[str], limits: Limits, words: Words) -> Tokens:
+    def _begun(
+        self, prefixes: Sequence[str], questions: Sequence[str], limits: GenerationLimits, words: ConstraintTokens
+    ) -> Tokens:
         """The prefixes as tokens, padded to a few widths; a forced start is before them."""
         if len(prefixes) != len(questions):
             raise InputError(f"{len(prefixes)} prefixes for {len(questions)} questions; give one for all, or for each")
-        first = [] if words.forced_start is None else [words.forced_start]
-        given = [[*first, *each] if each else [] for each in self.parts.vocabulary.prefixes(prefixes)]
+        first = [] if words.forced_bos is None else [words.forced_bos]
+        given = [[*first, *each] if each else [] for each in self.components.generator_tokenizer.prefixes(prefixes)]
         longest = max(map(len, given), default=0)
         if longest >= limits.max_length:
             room = f"an answer has max_length = {limits.max_length}"
@@ -349,19 +363,21 @@ class RAG:
         asked = [Question(str(number), question, ()) for number, question in enumerate(questions, 1)]
         examples = self._tokenized(list(zip(asked, answers, strict=True)))
         if examples.cut:
-            warn(f"{examples.cut} of {len(questions)} questions are cut to {self.parts.question_length} tokens")
-        return in_order(examples, self.parts.vocabulary, min(batch_size, _power_of_two(len(questions))), skip)
+            warn(f"{examples.cut} of {len(questions)} questions are cut to {self.components.question_length} tokens")
+        return in_order(
+            examples, self.components.generator_tokenizer, min(batch_size, _power_of_two(len(questions))), skip
+        )
 
     def _tokenized(self, pairs: Sequence[tuple[Question, str]]) -> Examples:
-        c = self.parts.config
+        c = self.components.config
         return tokenize(
             pairs,
-            self.parts.towers.questions,
-            self.parts.vocabulary,
+            self.components.bi_encoder.question_tokenizer,
+            self.components.generator_tokenizer,
             {},
             max_question=c.retriever.max_question,
             max_target=c.generator.max_target,
-            ladder=self.parts.ladder,
+            ladder=self.components.length_buckets,
             from_tower=c.generator.question_from_tower,
             cut=c.data.long_questions == "cut",
         )
@@ -369,7 +385,7 @@ class RAG:
     @cached_property
     def _placed(self) -> RagParams:
         """Parameters that a mesh has already stay as they are spread."""
-        return self.parts.placement.everywhere(self.params)
+        return self.components.placement.everywhere(self.params)
 
     def _look(
         self,
@@ -378,34 +394,34 @@ class RAG:
         chosen: Int[np.ndarray, " b"],
         k: int,
         rows: Int[np.ndarray, "B K"] | None = None,
-    ) -> Looked:
+    ) -> RetrievalInputs:
         """What a batch is to read: passages given by their `rows`, those that the host found, or the program's own."""
-        outside = self.parts.host_search
+        outside = self.components.host_search
         if outside is None:
-            return Looked(self.knowledge, None if rows is None else Found(host(rows), None), None)
+            return RetrievalInputs(self.knowledge, None if rows is None else SearchResults(host(rows), None), None)
         if rows is not None:
-            return little(self.parts.store, rows, None)
-        vectors = programs.encoding(self.parts.networks, self.parts.placement)(self._placed, batch.question)
+            return knowledge_subset(self.components.store, rows, None)
+        vectors = programs.encoding(self.components.networks, self.components.placement)(self._placed, batch.question)
         texts = [questions[int(number)] for number in np.resize(chosen, len(batch.question.ids))]
         return outside(texts, np.asarray(vectors), k)
 
     def _encoded(self, passages: list[Passage]) -> Store:
-        encoder = self.parts.towers.encoder
-        vectors, cut = encoder.counted(passages)
-        store = from_vectors(passages, checked(vectors, passages), self.parts.reads)
+        encoder = self.components.bi_encoder.required_passage_encoder
+        vectors, cut = encoder.encode_and_count(passages)
+        store = from_vectors(passages, checked(vectors, passages), self.components.passage_tokenizer)
         cut.warn("tower", encoder.max_length)
-        store.truncated.warn("generator", self.parts.reads.max_length)
+        store.truncated.warn("generator", self.components.passage_tokenizer.max_length)
         return store
 
     def _readable(
-        self, answered: Answered, chosen: Int[np.ndarray, " b"], looked: Looked
+        self, answered: Answered, chosen: Int[np.ndarray, " b"], looked: RetrievalInputs
     ) -> Iterator[tuple[int, Answer]]:
-        seen = looked.restored(jax.device_get(answered))
+        seen = looked.with_store_rows(jax.device_get(answered))
         prior, exists = np.asarray(seen.doc_log_prior), np.asarray(seen.decoded.exists)
         none = ~exists.any(axis=1) & np.isfinite(prior).any(axis=1)  # though there is something to read
         odd = none | np.isnan(prior).any(axis=1) | np.isnan(seen.decoded.log_prob).any(axis=1)
         _check_numbers(chosen, np.asarray(odd))
-        found = readable(seen, len(chosen), self.parts.store, self.parts.vocabulary)
+        found = to_answers(seen, len(chosen), self.components.store, self.components.generator_tokenizer)
         return zip(chosen.tolist(), found, strict=True)
 
 

@@ -38,34 +38,34 @@ class Tokens(NamedTuple):
         return position < self.lengths[..., None]
 
 
-class Quantised(NamedTuple):
+class Int8Vectors(NamedTuple):
     """Vectors in eight bits: `values * scales[:, None]`."""
 
     values: Int8[Array, "N D"]
     scales: Float32[Array, " N"]
 
 
-class Packed(NamedTuple):
+class PackedInputs(NamedTuple):
     """Rows of tokens laid one after the other into `G` lines, without their padding; see `rag_jax.core.packing`."""
 
     inputs: Tokens  # [R, S]
-    token: Int[Array, "G N"]  # at each place of a line the token's number among those of the line's R / G rows
-    place: Int[Array, "R S"]  # of each token in its line
-    held: Int[Array, " G"]  # tokens in each line
+    source: Int[Array, "G N"]  # at each place of a line the token's number among those of the line's R / G rows
+    slot: Int[Array, "R S"]  # of each token in its line
+    num_tokens: Int[Array, " G"]  # tokens in each line
 
 
-Vectors = Float[Array, "N D"] | Quantised
+Vectors = Float[Array, "N D"] | Int8Vectors
 
 
 class Knowledge(NamedTuple):
     """The passages as arrays on the device: what is searched, and what is read."""
 
-    vectors: Vectors  # d(z), made by the frozen passage tower
-    passages: Tokens  # [N, P]: `<s> title / text`, in the generator's vocabulary
+    passage_vectors: Vectors  # d(z), made by the frozen passage tower
+    passage_tokens: Tokens  # [N, P]: `<s> title / text`, in the generator's vocabulary
     alive: Bool[Array, " N"] | None = None  # the rows that hold a passage; None: all of them
 
 
-class Found(NamedTuple):
+class SearchResults(NamedTuple):
     """Which passages a search chose, best first."""
 
     rows: Int[Array, "B K"]  # of the index; -1 where fewer than K exist
@@ -85,7 +85,7 @@ class Batch(NamedTuple):
 class Retrieved(NamedTuple):
     """The K passages found for each question, best first."""
 
-    ids: Int[Array, "B K"]  # rows of the index; -1 where fewer than K exist
+    rows: Int[Array, "B K"]  # rows of the index; -1 where fewer than K exist
     scores: Float[Array, "B K"]  # q(x) . d(z); differentiable with respect to q only
     valid: Bool[Array, "B K"]
 
@@ -104,10 +104,10 @@ class Encode(Protocol):
     Training with `lengths` packs them; a network that makes nothing of it reads `inputs.inputs`.
     """
 
-    def __call__(self, params: Params, inputs: Tokens | Packed, key: DropoutKey = None) -> PyTree[Array]: ...
+    def __call__(self, params: Params, inputs: Tokens | PackedInputs, key: DropoutKey = None) -> PyTree[Array]: ...
 
 
-class Place(NamedTuple):
+class DecoderPositions(NamedTuple):
     """Where decoder tokens stand in a tree of answers, whose nodes are the cache's slots.
 
     Answers that begin alike share slots, and nothing is moved when a search drops one answer for another.
@@ -128,9 +128,9 @@ class Decode(Protocol):
         self,
         params: Params,
         decoder_inputs: Int[Array, "R T"],
-        memory: PyTree[Array],
+        encoded: PyTree[Array],
         cache: PyTree[Array] | None = None,
-        place: Place | None = None,
+        positions: DecoderPositions | None = None,
         key: DropoutKey = None,
     ) -> tuple[Float[Array, "R T width"], Any]: ...
 

@@ -22,13 +22,13 @@ import rag_jax.models
 from rag_jax import hub
 from rag_jax.config.config import Compute, Config, Mesh
 from rag_jax.core import training
-from rag_jax.data.tokenizers import train_vocabulary
+from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub import registry as formats
 from rag_jax.models import registry
 from rag_jax.models.architecture import Architecture, SpecialTokens
 from rag_jax.pipeline import networks
-from rag_jax.pipeline.assembly import opened, prepare, read_corpus
+from rag_jax.pipeline.assembly import open_components, prepare, read_corpus
 from rag_jax.rag import RAG
 from rag_jax.training import checks, dry_run, step_timer
 
@@ -62,8 +62,8 @@ def asked(bag: Architecture, towns: Config) -> Config:
 
 @pytest.fixture
 def rag(asked: Config, tmp_path: Path) -> RAG:
-    parts = opened(prepare(asked, tmp_path / "run", read_corpus(asked)), tmp_path / "run")
-    return RAG(parts, parts.first)
+    parts = open_components(prepare(asked, tmp_path / "run", read_corpus(asked)), tmp_path / "run")
+    return RAG(parts, parts.initial_params)
 
 
 def same(one, other) -> None:
@@ -72,9 +72,9 @@ def same(one, other) -> None:
 
 
 def test_it_is_made_from_scratch_trained_and_decoded(bag: Architecture, rag: RAG) -> None:
-    parts = rag.parts
-    assert type(parts.reader.config) is bag.config
-    assert parts.reader.config == bag.config(width=32, vocab_size=parts.vocabulary.size)
+    parts = rag.components
+    assert type(parts.generator.config) is bag.config
+    assert parts.generator.config == bag.config(width=32, vocab_size=parts.generator_tokenizer.size)
     batch, _ = next(rag._batches(QUESTIONS, ["red", "blue"], 2))
     state = training.init(parts.recipe, jax.tree.map(jnp.array, rag.params), jax.random.key(0))
     step = jax.jit(partial(training.train_step, parts.recipe))
@@ -88,26 +88,26 @@ def test_it_is_made_from_scratch_trained_and_decoded(bag: Architecture, rag: RAG
 
 
 def test_its_checkpoints_go_out_and_come_in(bag: Architecture, rag: RAG, tmp_path: Path) -> None:
-    reader, alone = rag.parts.reader, tmp_path / "alone"
-    saved = hub.GeneratorCheckpoint(reader.config, reader.params, reader.vocabulary.tokenizer, {})
+    reader, alone = rag.components.generator, tmp_path / "alone"
+    saved = hub.GeneratorCheckpoint(reader.config, reader.params, reader.tokenizer.tokenizer, {})
     hub.save(alone, saved)
     for found in (hub.load(alone), hub.load_generator(alone)):
         assert isinstance(found, hub.GeneratorCheckpoint)
         assert (found.config, type(found.config)) == (reader.config, bag.config)
         same(found.params, reader.params)
     assert hub.generator_family(alone) is bag
-    config = dataclasses.replace(rag.parts.config.generator, architecture="bart", checkpoint=str(alone))
-    config = dataclasses.replace(rag.parts.config, generator=config)
+    config = dataclasses.replace(rag.components.config.generator, architecture="bart", checkpoint=str(alone))
+    config = dataclasses.replace(rag.components.config, generator=config)
     again = prepare(config, tmp_path / "from checkpoint", read_corpus(config))
-    same(again.reader.params, reader.params)
-    assert again.vocabulary.passages([("a", "b")]) == reader.vocabulary.passages([("a", "b")])
+    same(again.generator.params, reader.params)
+    assert again.generator_tokenizer.passages([("a", "b")]) == reader.tokenizer.passages([("a", "b")])
 
 
 def test_it_is_half_of_a_rag_checkpoint(rag: RAG, tmp_path: Path) -> None:
     rag.save_pretrained(tmp_path / "whole")
     again = RAG.from_pretrained(tmp_path / "whole")
     same(again.params.generator, rag.params.generator)
-    assert again.parts.reader.config == rag.parts.reader.config
+    assert again.components.generator.config == rag.components.generator.config
 
 
 def test_the_dry_run_knows_its_parameters_their_split_and_its_size(bag: Architecture, asked: Config) -> None:
@@ -160,9 +160,9 @@ def test_special_tokens_are_the_familys(bag: Architecture, asked: Config, monkey
     special = SpecialTokens(bos=None, pad="<pad>", eos="</s>", start="<pad>", others=("<unk>",))
     monkeypatch.setitem(registry.GENERATORS, "bag", bag._replace(special_tokens=special))
     assert networks.special_tokens(asked) == special
-    words = train_vocabulary(["a b c"] * 9, 300, special)
+    words = train_generator_tokenizer(["a b c"] * 9, 300, special)
     assert words.tokenizer.token_to_id("<s>") is None
-    assert (words.bos, words.token(words.start), words.first) == (None, "<pad>", [])
+    assert (words.bos, words.token(words.decoder_start), words.passage_start) == (None, "<pad>", [])
     assert words.passages([("a", "b")]) == [words.tokenizer.encode("a / b", add_special_tokens=False).ids]
 
 

@@ -19,13 +19,13 @@ from benchmarks import ours, union, weights
 from benchmarks.cases import END, GENERATOR, START, Case, Sizes
 from rag_jax import decoding
 from rag_jax.core.decode import beam, language_model
-from rag_jax.core.decode.search import Limits
-from rag_jax.core.decode.tree_cache import Reader
+from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import RagParams, Tokens, Tower
 
 SIZES = Sizes(tower_layers=2, tower_width=64, layers=2, width=64, vocabulary=12)
 CASE = Case("fast", questions=3, docs=4, beams=3, target=5, inputs=6)
-LIMITS = Limits((START,), END, CASE.target)
+LIMITS = GenerationLimits((START,), END, CASE.target)
 # As CTranslate2, which stops when W answers have ended.
 SEARCH = partial(beam.search, num_beams=CASE.beams, early_stopping=True)
 ANSWERS = [(4, 5, END), (4, 5, 6, 7, 8), (END,), (9, 9, 9, 9, END)]  # one is cut off, without an end
@@ -36,7 +36,7 @@ class World(NamedTuple):
 
     tower: Tower
     params: RagParams
-    reader: Reader
+    reader: EncodedInputs
     arrays: dict[str, np.ndarray]
     ct2: Any
     encoder: Any
@@ -59,7 +59,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> World:
     tower, generator, params = ours.load(folder, jnp.float32)
     arrays = CASE.arrays(SIZES)
     memory = generator.encode(params.generator, ours.full(jnp.asarray(arrays["passages"], jnp.int32)))
-    reader = Reader(generator, params.generator, memory)
+    reader = EncodedInputs(generator, params.generator, memory)
 
     def program(case: Case):
         decoder = partial(ours.DECODERS[case.decoder], search=SEARCH, limits=LIMITS)
@@ -80,7 +80,7 @@ def test_questions_have_the_same_vectors(both: World) -> None:
 
 def test_every_passage_proposes_the_same_answers(both: World) -> None:
     rows = len(both.arrays["passages"])
-    found = SEARCH(language_model.passages(both.reader, no_tokens(rows), LIMITS), LIMITS)
+    found = SEARCH(language_model.per_passage(both.reader, no_tokens(rows), LIMITS), LIMITS)
     texts = [list(map(str, row)) for row in both.arrays["passages"].tolist()]
     told = both.ct2.search(both.translator, texts, CASE)
     lengths = set()
@@ -101,7 +101,7 @@ def test_answers_have_the_same_log_probabilities(both: World) -> None:
         ids[:, number, : len(answer)] = answer
     counts = jnp.asarray([list(map(len, ANSWERS))] * questions, jnp.int32)
     answers, asked = Tokens(jnp.asarray(ids), counts), jnp.ones((questions, len(ANSWERS), docs), bool)
-    expected = decoding.score(both.reader, no_tokens(questions), answers, asked, LIMITS)
+    expected = decoding.score_answers(both.reader, no_tokens(questions), answers, asked, LIMITS)
     expected = jnp.sum(jnp.where(answers.mask[:, :, None], expected, 0.0), axis=3)
     texts = [list(map(str, row)) for row in both.arrays["passages"].tolist()]
     pairs = [(texts[b * docs + k], answer) for b in range(questions) for answer in ANSWERS for k in range(docs)]

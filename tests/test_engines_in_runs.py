@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from rag_jax.config.config import Config, Mesh
-from rag_jax.corpus import Cut
+from rag_jax.corpus import Chunker
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index import updates
 from rag_jax.index.engines import stored
+from rag_jax.index.engines.engine import Queries
 from rag_jax.index.store import closed_book, open_store
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit
@@ -27,10 +28,10 @@ ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "G
 
 def over(rag: RAG, **changes) -> RAG:
     """The model with another retriever."""
-    config = rag.parts.config
+    config = rag.components.config
     mesh = changes.pop("mesh", config.mesh)
     changed = dataclasses.replace(config, mesh=mesh, retriever=dataclasses.replace(config.retriever, **changes))
-    return RAG(dataclasses.replace(rag.parts, config=changed), rag.params)
+    return RAG(dataclasses.replace(rag.components, config=changed), rag.params)
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +70,18 @@ def test_vectors_in_fewer_bits_find_nearly_the_same(rag: RAG, precision: str) ->
 
 def test_bm25_s_scores_are_the_prior(rag: RAG) -> None:
     lexical = over(rag, engine="bm25")
-    hits = stored.open_bm25(rag.parts.store).search(stored.Asked(ASKED, None), 2)
+    hits = stored.open_bm25(rag.components.store).search(Queries(ASKED, None), 2)
     for answer, rows, scores in zip(lexical.answer(ASKED, num_docs=2), hits.rows, hits.scores, strict=True):
         found = rows >= 0  # some share no word with the question
-        assert [each.id for each in answer.passages] == [rag.parts.store.passages[row].id for row in rows[found]]
+        assert [each.id for each in answer.passages] == [rag.components.store.passages[row].id for row in rows[found]]
         priors = [each.log_prior for each in answer.passages]
         np.testing.assert_allclose(priors, jax.nn.log_softmax(scores)[found], rtol=1e-4, atol=1e-6)
 
 
 def test_a_question_that_shares_no_word_is_answered_closed_book(rag: RAG) -> None:
     lexical, asked = over(rag, engine="bm25"), ["zzz", ASKED[0]]
-    store = closed_book(rag.parts.store.width, rag.parts.vocabulary)
-    blind = RAG(dataclasses.replace(rag.parts, store=store), rag.params)
+    store = closed_book(rag.components.store.width, rag.components.generator_tokenizer)
+    blind = RAG(dataclasses.replace(rag.components, store=store), rag.params)
     (nothing, _), (expected,) = lexical.answer(asked), blind.answer(["zzz"])
     assert (nothing.text, nothing.passages) == (expected.text, [])
     np.testing.assert_allclose(nothing.log_prob, expected.log_prob, rtol=1e-4)
@@ -138,18 +139,18 @@ def test_passages_come_and_go_in_memory(rag: RAG) -> None:
 
 
 def test_documents_come_and_go_in_memory_with_all_their_pieces(rag: RAG) -> None:
-    pieces = [*Cut(4).pieces(Passage("doc", "Neustadt", "Neustadt is painted red . Neustadt is painted red ."))]
+    pieces = [*Chunker(4).chunks(Passage("doc", "Neustadt", "Neustadt is painted red . Neustadt is painted red ."))]
     assert len(pieces) == 3
     grown = rag.and_passages(pieces)
-    assert len(grown.parts.store) == len(rag.parts.store) + 3
-    assert list(grown.without(["doc"]).parts.store.living()) == list(rag.parts.store.living())
-    assert len(grown.without(["doc#2"]).parts.store) == len(rag.parts.store) + 2
+    assert len(grown.components.store) == len(rag.components.store) + 3
+    assert list(grown.without(["doc"]).components.store.living()) == list(rag.components.store.living())
+    assert len(grown.without(["doc#2"]).components.store) == len(rag.components.store) + 2
     shorter = Passage("doc", "Neustadt", "Neustadt is painted blue .")
-    held = list(grown.with_passage(shorter).parts.store.living())
-    assert held == [*rag.parts.store.living(), shorter]
+    held = list(grown.with_passage(shorter).components.store.living())
+    assert held == [*rag.components.store.living(), shorter]
     piece = grown.with_passage(Passage("doc#2", "Neustadt", "Neustadt is black ."))
-    assert len(piece.parts.store) == len(grown.parts.store)
-    assert list(piece.with_passage(shorter).parts.store.living()) == held
+    assert len(piece.components.store) == len(grown.components.store)
+    assert list(piece.with_passage(shorter).components.store.living()) == held
     with pytest.raises(InputError, match='has a passage "doc#2" already'):
         grown.and_passages(pieces[1:2])
 

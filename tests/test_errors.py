@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_jax.errors import InputError, reported
+from rag_jax.errors import InputError, report_errors
 
 
 @pytest.mark.parametrize(
@@ -14,12 +14,12 @@ from rag_jax.errors import InputError, reported
     ],
 )
 def test_a_command_ends_in_one_line(capsys, error: BaseException, line: str, code: int) -> None:
-    with pytest.raises(SystemExit) as stopped, reported():
+    with pytest.raises(SystemExit) as stopped, report_errors():
         raise error
     assert stopped.value.code == code
     assert capsys.readouterr() == ("", line)
 
 
 def test_a_defect_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError), reported():
+    with pytest.raises(ZeroDivisionError), report_errors():
         raise ZeroDivisionError

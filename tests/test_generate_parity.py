@@ -27,10 +27,10 @@ import oracle
 from oracle import torch
 from rag_jax.core.decode import beam, logits_processors
 from rag_jax.core.decode.decoding import rag_token
-from rag_jax.core.decode.language_model import passages
+from rag_jax.core.decode.language_model import per_passage
 from rag_jax.core.decode.rag_sequence import rag_sequence_thorough
-from rag_jax.core.decode.search import Limits, Rule
-from rag_jax.core.decode.tree_cache import Reader
+from rag_jax.core.decode.search import GenerationLimits, LogitsProcessor
+from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.models import bart
 from rag_jax.types import Tokens
 
@@ -198,18 +198,18 @@ def by_question(rows: torch.Tensor) -> list[list[list[int]]]:
     return [[naive.until_end(row[1:], EOS) for row in each] for each in rows.reshape(B, -1, rows.shape[1]).tolist()]
 
 
-def our_rules(told: dict) -> tuple[Rule, ...]:
+def our_rules(told: dict) -> tuple[LogitsProcessor, ...]:
     """transformers' constraints as ours, in its order; its lengths count the start token, ours do not.
 
     Its ban on repetition looks at the start token too, which makes no difference here: it is the end token, which no
     unfinished answer has.
     """
     make = {
-        "no_repeat_ngram_size": logits_processors.no_repeated_ngrams,
+        "no_repeat_ngram_size": logits_processors.no_repeat_ngram,
         "bad_words_ids": logits_processors.bad_words,
         "min_length": partial(logits_processors.min_length, eos=EOS),
-        "forced_bos_token_id": logits_processors.forced_start,
-        "forced_eos_token_id": partial(logits_processors.forced_end, told["max_length"] - 1),
+        "forced_bos_token_id": logits_processors.forced_bos,
+        "forced_eos_token_id": partial(logits_processors.forced_eos, told["max_length"] - 1),
     }
     return tuple(make[key](told[key]) for key in make if told.get(key) is not None)
 
@@ -219,14 +219,14 @@ def program(name: str) -> Callable:
     """Our decoding in this setting: ids, mask, which answers exist, and their scores."""
     kind, _, told = SETTINGS[name]
     arguments = {key: told[key] for key in ("num_beams", "early_stopping", "length_penalty")}
-    search = partial(beam.search, **arguments, rules=our_rules(told))
-    limits = Limits((EOS,), EOS, told["max_length"] - 1)
+    search = partial(beam.search, **arguments, logits_processors=our_rules(told))
+    limits = GenerationLimits((EOS,), EOS, told["max_length"] - 1)
     given = Tokens(jnp.zeros((B, 0), jnp.int32), jnp.zeros(B, jnp.int32))
 
     def decode(params, memory, doc_scores):
-        reader = Reader(GENERATOR, params, memory)
+        reader = EncodedInputs(GENERATOR, params, memory)
         if kind is BartForConditionalGeneration:
-            found = search(passages(reader, given, limits), limits)
+            found = search(per_passage(reader, given, limits), limits)
             return found.tokens.ids, found.tokens.mask, found.exist, found.scores
         decoder = rag_token if kind is RagTokenForGeneration else rag_sequence_thorough
         prior = jax.nn.log_softmax(doc_scores, axis=1)

@@ -56,7 +56,7 @@ def opened(source: tuple[str, ...], index: Path, model: str) -> RAG:
 
 def computed(rag: RAG, question: str, answer: str, k: int) -> tuple[np.ndarray, float]:
     """The scores of the K best passages, and the loss of `<s>answer</s>`: as there, no space before the answer."""
-    words, parts = rag.parts.vocabulary, rag.parts
+    words, parts = rag.components.generator_tokenizer, rag.components
     target = [*words.tokenizer.encode(answer, add_special_tokens=False).ids, words.eos]
     ((batch, _),) = rag._batches([question], ["-"], 1)
     batch = batch._replace(

@@ -159,7 +159,7 @@ def as_params(case: Case, model, question_tower: dict, generator: dict) -> RagPa
 def their_retrieval(case: Case, model) -> tuple[torch.Tensor, np.ndarray, dict[str, torch.Tensor]]:
     """Scores with their gradient, passage ids, and the generator's inputs, made in plain Python."""
     knowledge, batch, _ = data(case)
-    vectors = np.asarray(knowledge.vectors)
+    vectors = np.asarray(knowledge.passage_vectors)
     queries = model.question_encoder(**oracle.torch_inputs(batch.question)).pooler_output
     found = np.argsort(-(queries.detach().numpy() @ vectors.T), axis=1)[:, : case.num_docs]
     doc_scores = torch.einsum("bd,bkd->bk", queries, torch.from_numpy(vectors[found]))
@@ -167,7 +167,7 @@ def their_retrieval(case: Case, model) -> tuple[torch.Tensor, np.ndarray, dict[s
     def sequence(tokens: Tokens, row: int) -> list[int]:
         return np.asarray(tokens.ids)[row, : int(tokens.lengths[row])].tolist()
 
-    pairs = [sequence(knowledge.passages, z) + sequence(batch.prompt, b) for b in range(B) for z in found[b]]
+    pairs = [sequence(knowledge.passage_tokens, z) + sequence(batch.prompt, b) for b in range(B) for z in found[b]]
     longest = max(map(len, pairs))
     inputs = {
         "context_input_ids": torch.tensor([pair + [PAD] * (longest - len(pair)) for pair in pairs]),
@@ -237,7 +237,7 @@ def test_the_same_passages_are_retrieved_with_the_same_prior_and_read_to_the_sam
     with torch.no_grad():
         doc_scores, found, inputs = their_retrieval(case, model)
         logits = model(**inputs, doc_scores=doc_scores, decoder_input_ids=oracle.as_torch(data(case).labels)).logits
-    np.testing.assert_array_equal(seen.retrieved.ids, found)
+    np.testing.assert_array_equal(seen.retrieved.rows, found)
     assert relative(seen.retrieved.scores, doc_scores) < 1e-5
     if case.num_docs > 1:  # the prior of a single passage is exactly one
         assert relative(seen.doc_log_prior, doc_scores.log_softmax(dim=1)) < 1e-5

@@ -15,7 +15,7 @@ import pretrained
 import retrieved
 from oracle import relative, torch
 from pretrained import KINDS, QUESTIONS
-from rag_jax.data.tokenizers import train_vocabulary
+from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.index import manifest
 from rag_jax.index.building import build
@@ -51,7 +51,7 @@ def test_passages_scores_and_what_the_generator_reads_are_those_of_transformers(
         assert ours.rows == theirs.rows
         assert relative(ours.scores, theirs.scores) < 1e-5
         assert ours.inputs == theirs.inputs
-    words = both.ours.parts.vocabulary
+    words = both.ours.components.generator_tokenizer
     quoted = next(words.text(ids) for row, ids in zip(read[1].rows, read[1].inputs, strict=True) if row == 1)
     text = "Pokémon / Pokémon is a series of games about creatures that are caught. // what is the capital of austria?"
     assert quoted == text
@@ -64,7 +64,7 @@ def test_the_k_best_passages_are_those_of_transformers(both: Both, k: int) -> No
 
 def test_where_passages_are_too_long_the_question_stays(tmp_path: Path) -> None:
     ours, theirs, _ = retrieved.both(tmp_path, "token", max_combined_length=LONGEST)
-    words = ours.parts.vocabulary
+    words = ours.components.generator_tokenizer
     cut = 0
     for read, question in zip(retrieved.read(ours, QUESTIONS, len(HELD)), QUESTIONS, strict=True):
         (prompt,) = words.prompts([question.lower()])
@@ -87,7 +87,7 @@ def test_where_passages_are_too_long_the_question_stays(tmp_path: Path) -> None:
 
 
 def test_the_likelihood_of_an_answer_is_minus_the_loss_of_transformers(both: Both) -> None:
-    words = both.ours.parts.vocabulary
+    words = both.ours.components.generator_tokenizer
     labels = [[words.bos, *target] for target in words.targets(ANSWERS)]
     losses = both.theirs.losses(QUESTIONS, labels, 3)
     assert relative(both.ours.log_likelihood(QUESTIONS, ANSWERS, num_docs=3), -losses) < 1e-5
@@ -107,7 +107,7 @@ def assert_answered(both: Both, k: int, ours: dict, theirs: dict) -> None:
 
 def test_the_best_answers_of_beams_are_those_of_transformers(both: Both) -> None:
     """As many beams and passages as the checkpoint says, and as it says they do not repeat themselves."""
-    assert both.ours.parts.config.decoding.num_beams == 3
+    assert both.ours.components.config.decoding.num_beams == 3
     assert_answered(both, 2, {"n_best": 3}, {"num_return_sequences": 3})
     lengths = {len(tokens) for answer in both.ours.answer(QUESTIONS, n_best=3) for tokens in retrieved.texts(answer)}
     assert len(lengths) > 2
@@ -124,7 +124,7 @@ def test_passages_are_encoded_by_their_own_tower_and_answers_rest_on_them(networ
     with torch.no_grad():
         ids = tokenizer(*read, return_tensors="pt", padding=True, truncation=True, max_length=40)["input_ids"]
         vectors = DPRContextEncoder.from_pretrained(networks / "passages").eval()(ids).pooler_output.numpy()
-    assert relative(rag.parts.store.knowledge.vectors, vectors) < 1e-5
+    assert relative(rag.components.store.knowledge.passage_vectors, vectors) < 1e-5
 
     rag.save_pretrained(tmp_path / "rag")
     theirs = Theirs(tmp_path / "rag", "token", retrieved.save_index(tmp_path / "index", vectors))
@@ -135,17 +135,19 @@ def test_passages_are_encoded_by_their_own_tower_and_answers_rest_on_them(networ
 
 def test_a_store_is_opened_by_the_networks_that_made_it(networks: Path, tmp_path: Path) -> None:
     rag = united(networks)
-    store = build(tmp_path / "store", HELD, rag.parts.towers.encoder, rag.parts.reads)
-    opened = united(networks, tmp_path / "store").parts.store
+    store = build(
+        tmp_path / "store", HELD, rag.components.bi_encoder.required_passage_encoder, rag.components.passage_tokenizer
+    )
+    opened = united(networks, tmp_path / "store").components.store
     assert opened.passages == HELD
     for one, other in zip(
         oracle.jax.tree.leaves(opened.knowledge), oracle.jax.tree.leaves(store.knowledge), strict=True
     ):
         np.testing.assert_array_equal(one, other)
-    assert rag.with_index(store).parts.store is store
+    assert rag.with_index(store).components.store is store
     other = tmp_path / "bart"
     shutil.copytree(networks / "bart", other)
-    train_vocabulary(["other words"], 390).tokenizer.save(str(other / "tokenizer.json"))
+    train_generator_tokenizer(["other words"], 390).tokenizer.save(str(other / "tokenizer.json"))
     RAG.from_networks(networks / "question", other, tmp_path / "store", passage_tower=networks / "passages")
     assert len(manifest.read(tmp_path / "store").generators) == 2, "what the other generator reads was made"
     with pytest.raises(InputError, match=r"store: built by a tower with fingerprint .*, the run's has .*; name that"):
@@ -183,7 +185,7 @@ def test_a_network_without_its_tokenizer_is_refused(networks: Path, tmp_path: Pa
 
 def test_a_model_without_an_index_is_asked_closed_book(both: Both) -> None:
     rag = RAG.from_pretrained(both.folder / "rag")
-    assert rag.parts.store.is_closed_book
+    assert rag.components.store.is_closed_book
     np.testing.assert_array_equal(
         rag.with_index(both.folder / "index").search(QUESTIONS, 3), both.ours.search(QUESTIONS, 3)
     )

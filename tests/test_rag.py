@@ -14,7 +14,7 @@ import pytest
 from rag_jax.config import config as configs
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.index.columns import Rows
+from rag_jax.index.columns import SegmentedArray
 from rag_jax.rag import RAG
 
 ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "Goldsee", "Neuort")]
@@ -60,7 +60,7 @@ def test_a_workdir_can_be_moved_and_needs_no_corpus(trained, tmp_path: Path) -> 
 def test_more_passages_can_be_read_than_in_training(rag: RAG) -> None:
     (answer,) = rag.answer(ASKED[:1], num_docs=5)
     assert len({passage.id for passage in answer.passages}) == 5
-    rows = rag.parts.store.find([passage.id for passage in answer.passages])
+    rows = rag.components.store.find([passage.id for passage in answer.passages])
     assert rag.search(ASKED[:1], 5)[0].tolist() == rows.tolist()
 
 
@@ -99,7 +99,7 @@ def test_passages_that_another_search_chose_are_read(rag: RAG) -> None:
     same, usual = rag.answer(ASKED, rows=nearest), rag.answer(ASKED)
     assert [answer.text for answer in same] == [answer.text for answer in usual]
     other = rag.answer(ASKED, rows=(nearest + 7) % 256)
-    passages = rag.parts.store.passages
+    passages = rag.components.store.passages
     assert [[p.id for p in a.passages] for a in other] == [[passages[(r + 7) % 256].id for r in rs] for rs in nearest]
     alone = rag.answer(ASKED, rows=np.stack([nearest[:, 0], np.full(len(ASKED), -1)], axis=1))
     assert [[p.id for p in a.passages] for a in alone] == [[passages[row].id] for row in nearest[:, 0]]
@@ -170,8 +170,8 @@ def test_options_that_make_no_sense_are_named(rag: RAG, options: dict, what: str
 
 
 def test_a_store_of_another_width_is_refused(rag: RAG) -> None:
-    store = rag.parts.store
-    narrow = dataclasses.replace(store, vectors=Rows([store.vectors.whole[:, :7]]))
+    store = rag.components.store
+    narrow = dataclasses.replace(store, passage_vectors=SegmentedArray([store.passage_vectors.whole[:, :7]]))
     with pytest.raises(InputError, match=r"^the store: vectors of width 7, the question tower's have 32; take its own"):
         rag.with_index(narrow)
 
@@ -190,7 +190,7 @@ def test_an_answer_too_many_is_refused(rag: RAG) -> None:
 def test_a_model_of_nan_does_not_answer(rag: RAG, half: str) -> None:
     """Whatever part of it: not an empty answer, and not a number."""
     odd = jax.tree.map(lambda leaf: leaf + jnp.nan, getattr(rag.params, half))
-    broken = RAG(rag.parts, rag.params._replace(**{half: odd}))
+    broken = RAG(rag.components, rag.params._replace(**{half: odd}))
     told = r"^question [1-5]: no answer has a log-probability; look for NaN or infinity in the model's weights"
     with pytest.raises(InputError, match=told):
         broken.answer(ASKED)
@@ -228,7 +228,7 @@ def test_rows_may_be_lists(rag: RAG) -> None:
 
 
 def test_a_removed_passage_is_not_read(rag: RAG) -> None:
-    row = int(rag.parts.store.find(["Norburg"])[0])
+    row = int(rag.components.store.find(["Norburg"])[0])
     with pytest.raises(InputError, match=f"rows: {row} was removed"):
         rag.without(["Norburg"]).answer(ASKED[:1], rows=[[row]])
 
@@ -244,11 +244,17 @@ def test_passages_are_those_that_a_corpus_may_hold(rag: RAG, change) -> None:
 
 
 def test_a_model_is_shown_in_a_line_and_can_be_a_key(rag: RAG) -> None:
-    for each in (rag, rag.parts, rag.parts.store, rag.parts.towers.encoder, rag.parts.vocabulary):
+    for each in (
+        rag,
+        rag.components,
+        rag.components.store,
+        rag.components.bi_encoder.required_passage_encoder,
+        rag.components.generator_tokenizer,
+    ):
         assert len(repr(each)) < 5_000
     assert repr(rag).startswith("RAG(token, ")
     assert "256 passages" in repr(rag)
     assert len(repr(rag)) < 500
-    assert {rag: 1, rag.parts: 2, rag.parts.store: 3}[rag] == 1
+    assert {rag: 1, rag.components: 2, rag.components.store: 3}[rag] == 1
     assert rag == rag
     assert rag != dataclasses.replace(rag)

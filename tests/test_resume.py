@@ -20,11 +20,11 @@ from rag_jax.config.config import Config, Watch
 from rag_jax.corpus import read_passages
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.jsonl import read_jsonl, write_jsonl
-from rag_jax.data.tokenizers import train_vocabulary
+from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.index import building, updates
 from rag_jax.index.engines.stored import keep_bm25
-from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import open_store
 from rag_jax.rag import RAG
 from rag_jax.training import loop
@@ -74,8 +74,13 @@ def rebuild(rag: RAG, folder: Path, passages: list[Passage], scale: float = 1.0)
         return scale * tower(params, tokens)
 
     shutil.rmtree(folder / "index")
-    encoder, tower = rag.parts.towers.encoder, rag.parts.towers.encoder.tower
-    building.build(folder / "index", passages, dataclasses.replace(encoder, tower=scaled), rag.parts.reads)
+    encoder, tower = (
+        rag.components.bi_encoder.required_passage_encoder,
+        rag.components.bi_encoder.required_passage_encoder.tower,
+    )
+    building.build(
+        folder / "index", passages, dataclasses.replace(encoder, tower=scaled), rag.components.passage_tokenizer
+    )
 
 
 def test_what_does_not_matter_may_change_and_the_ending_is_the_same(
@@ -85,8 +90,8 @@ def test_what_does_not_matter_may_change_and_the_ending_is_the_same(
     changed, moved = half
     rebuild(rag, moved, corpus(moved))
     keep_bm25(open_store(moved / "index", None, None))
-    words = train_vocabulary([passage.text for passage in corpus(moved)], 300)
-    open_store(moved / "index", None, Reads(words, 16))  # another generator's tokens
+    words = train_generator_tokenizer([passage.text for passage in corpus(moved)], 300)
+    open_store(moved / "index", None, PassageTokenizer(words, 16))  # another generator's tokens
     os.utime(moved / "train.jsonl")
     vocabulary = (moved / "run" / "tokenizer.json").read_bytes()
     (moved / "run" / "tokenizer.json").unlink()  # learnt again, to the same
@@ -251,7 +256,7 @@ def test_while_one_run_trains_no_other_does(
     whole: tuple[Config, RAG, Path], half: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, moved = half
-    chance, real, refused = random.Random(0), loop.feed, []
+    chance, real, refused = random.Random(0), loop.step_inputs, []
 
     def besieged(*arguments, **options):
         for batch in real(*arguments, **options):

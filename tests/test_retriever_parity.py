@@ -16,12 +16,12 @@ from oracle import relative
 from pretrained import KINDS, QUESTIONS
 from rag_jax.core import retrieval
 from rag_jax.core.decode import decoding
-from rag_jax.core.decode.tree_cache import Reader
+from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
-from rag_jax.index.importers import read_existing
-from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.importers import import_index
+from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, from_vectors
 from rag_jax.rag import RAG
 from rag_jax.types import Tokens
@@ -54,8 +54,8 @@ def retriever(token: Both, tmp_path_factory) -> RagRetriever:
 
 
 def two(folder: Path, token: Both) -> Store:
-    found = read_existing(folder, WIDTH)
-    return from_vectors(found.passages, found.vectors, Reads(token.ours.parts.vocabulary, 16))
+    found = import_index(folder, WIDTH)
+    return from_vectors(found.passages, found.vectors, PassageTokenizer(token.ours.components.generator_tokenizer, 16))
 
 
 def assert_found(store: Store, queries: np.ndarray) -> None:
@@ -92,11 +92,11 @@ def test_more_passages_than_there_are_are_refused(token: Both, tmp_path: Path) -
 
 def test_what_is_retrieved_or_given_or_encoded_before_gives_the_same_answers(token: Both) -> None:
     """Retrieved here; passages and scores from transformers; its generator inputs, read to a memory of the encoder."""
-    ours, parts, k = token.ours, token.ours.parts, 2
-    networks, words = parts.networks, parts.vocabulary
+    ours, parts, k = token.ours, token.ours.components, 2
+    networks, words = parts.networks, parts.generator_tokenizer
     labels = pad(words.targets(ANSWERS), 8, words.eos)
     answers = jax.tree.map(lambda each: jnp.repeat(each[None], len(QUESTIONS), axis=0), labels)
-    decoder = partial(decoding.choose, answers=answers, judge=decoding.by_token, limits=parts.limits)
+    decoder = partial(decoding.choose, answers=answers, marginalise=decoding.marginalise_rag_token, limits=parts.limits)
     found = [token.theirs.found(question, k) for question in QUESTIONS]
     nothing = Tokens(jnp.zeros((len(QUESTIONS), 0), jnp.int32), jnp.zeros(len(QUESTIONS), jnp.int32))
 
@@ -108,7 +108,9 @@ def test_what_is_retrieved_or_given_or_encoded_before_gives_the_same_answers(tok
         there = retrieval.Retrieved(rows, scores, rows >= 0)
         given = decoding.answer_from(networks, params, there, passages, prompt, nothing, **fixed)
         memory = networks.generator.encode(params.generator, inputs)
-        decoded = decoder(Reader(networks.generator, params.generator, memory), jax.nn.log_softmax(scores), nothing)
+        decoded = decoder(
+            EncodedInputs(networks.generator, params.generator, memory), jax.nn.log_softmax(scores), nothing
+        )
         return whole.decoded, given.decoded, decoded
 
     (batch,) = [batch for batch, _ in ours._batches(QUESTIONS, ["-"] * len(QUESTIONS), 4)]
@@ -126,7 +128,7 @@ def test_what_is_retrieved_or_given_or_encoded_before_gives_the_same_answers(tok
 def test_a_k_that_is_asked_for_is_as_if_the_model_had_it(token: Both, tmp_path: Path) -> None:
     model = RAG.from_pretrained(retrieved.save_rag(tmp_path, "token", n_docs=3), token.folder / "index")
     ask = partial(RAG.log_likelihood, questions=QUESTIONS, answers=ANSWERS)
-    assert model.parts.num_docs == 3
+    assert model.components.num_docs == 3
     np.testing.assert_array_equal(ask(model), ask(token.ours, num_docs=3))
     assert (ask(model) != ask(token.ours)).all()
     np.testing.assert_array_equal(ask(model, num_docs=2), ask(token.ours))
@@ -136,11 +138,11 @@ def test_a_k_that_is_asked_for_is_as_if_the_model_had_it(token: Both, tmp_path: 
 
 
 def test_what_is_saved_is_what_is_loaded_here_and_there(both: Both, tmp_path: Path) -> None:
-    ours, kind = both.ours, both.ours.parts.config.model
+    ours, kind = both.ours, both.ours.components.config.model
     ours.save_pretrained(tmp_path / "rag")
     again = RAG.from_pretrained(tmp_path / "rag", both.folder / "index")
     jax.tree.map(np.testing.assert_array_equal, again.params, ours.params)
-    here, there = (each.parts.config for each in (ours, again))
+    here, there = (each.components.config for each in (ours, again))
     assert (there.decoding, there.model, there.buckets) == (here.decoding, here.model, here.buckets)
     one, other = (each.log_likelihood(QUESTIONS, ANSWERS) for each in (ours, again))
     np.testing.assert_array_equal(one, other)
@@ -148,7 +150,7 @@ def test_what_is_saved_is_what_is_loaded_here_and_there(both: Both, tmp_path: Pa
     assert answers[0] == answers[1]
 
     theirs = Theirs(tmp_path / "rag", kind, both.folder / "index")
-    labels = [[0, *target] for target in ours.parts.vocabulary.targets(ANSWERS)]
+    labels = [[0, *target] for target in ours.components.generator_tokenizer.targets(ANSWERS)]
     assert relative(theirs.losses(QUESTIONS, labels, 2), -one) < 1e-5
     for question, tokens in zip(QUESTIONS, answers[0], strict=True):
         assert [theirs.tokens(row) for row in theirs.generated(question, 2, num_return_sequences=3)] == tokens

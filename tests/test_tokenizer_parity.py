@@ -101,7 +101,9 @@ def test_the_clean_up_of_decoded_questions_matters(tmp_path, index):
     for cleaned in (True, False):
         folder = older_files(tmp_path / str(cleaned), CLEANED if cleaned else {}, {})
         rag = RAG.from_pretrained(folder, index)
-        (prompt,) = (rag.parts.vocabulary.text(each.prompt.ids[0]) for each, _ in rag._batches(ASKED[:1], ["-"], 1))
+        (prompt,) = (
+            rag.components.generator_tokenizer.text(each.prompt.ids[0]) for each, _ in rag._batches(ASKED[:1], ["-"], 1)
+        )
         expected = "isn't it what's - his?" if cleaned else "isn ' t it what ' s - his?"
         assert prompt.endswith(expected)
         likelihoods.append(float(rag.log_likelihood(ASKED[:1], ANSWERS[:1])[0]))

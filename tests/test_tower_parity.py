@@ -84,10 +84,10 @@ def test_the_vectors_that_rag_jax_index_makes_are_those_of_transformers(folder: 
     store = open_store(index, None, None)
     assert list(store.passages) == PASSAGES
     theirs = passage_vectors(folder)
-    assert relative(store.vectors.whole, theirs) < 1e-5
+    assert relative(store.passage_vectors.whole, theirs) < 1e-5
     joined = [f"{p.title}. {p.text}" for p in PASSAGES]  # another input
     found = RAG.from_networks(folder / "question", folder / "bart", passage_tower=folder / "passages")
-    assert relative(found.parts.towers.encoder(joined), theirs) > 0.1
+    assert relative(found.components.bi_encoder.required_passage_encoder(joined), theirs) > 0.1
 
 
 def test_what_rag_jax_search_finds_has_the_scores_of_transformers(folder: Path, index: Path, capsys) -> None:
@@ -100,8 +100,8 @@ def test_what_rag_jax_search_finds_has_the_scores_of_transformers(folder: Path, 
 
 def test_the_facade_makes_the_same_vectors_and_says_what_is_cut(folder: Path, capsys) -> None:
     rag = RAG.from_networks(folder / "question", folder / "bart", passage_tower=folder / "passages")
-    held = rag.with_passages(PASSAGES).parts.store
-    assert relative(held.vectors.whole, passage_vectors(folder)) < 1e-5
+    held = rag.with_passages(PASSAGES).components.store
+    assert relative(held.passage_vectors.whole, passage_vectors(folder)) < 1e-5
     said = capsys.readouterr().err
     for reader in ("tower reads 48", "generator reads 80"):
         assert re.search(f"warning: the {reader} tokens of a passage; 3 passages are longer, [0-9]+ tokens", said)

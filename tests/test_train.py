@@ -56,7 +56,9 @@ def assert_answers(rag: RAG, results: dict) -> None:
 def test_a_generator_learns_to_read_before_anything_is_retrieved(towns: Config, tmp_path: Path) -> None:
     gold = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, mode="gold", num_docs=1), steps=20)
     reader = fit(gold, tmp_path / "reader")
-    jax.tree.map(np.testing.assert_array_equal, reader.params.question_tower, reader.parts.first.question_tower)
+    jax.tree.map(
+        np.testing.assert_array_equal, reader.params.question_tower, reader.components.initial_params.question_tower
+    )
     rag = fit(dataclasses.replace(towns, start_from=tmp_path / "reader", steps=1), tmp_path / "run")
     started = jax.tree.leaves(rag.params.generator)[0] - jax.tree.leaves(reader.params.generator)[0]
     assert np.abs(started).max() < 0.05  # one step away from where the reader stopped
@@ -78,11 +80,11 @@ def test_it_starts_from_two_towers_and_a_generator_as_the_paper_does(tmp_path: P
         buckets=((32, 32),),
     )
     rag = fit(config, tmp_path / "run")
-    towers = rag.parts.towers
-    vectors = towers.encoder.passages(pretrained.PASSAGES)
-    np.testing.assert_array_equal(rag.parts.store.knowledge.vectors, vectors)
-    assert towers.encoder.params is not towers.params
-    moved = jax.tree.map(lambda new, old: float(np.abs(new - old).max()), rag.params, rag.parts.first)
+    towers = rag.components.bi_encoder
+    vectors = towers.required_passage_encoder.encode_passages(pretrained.PASSAGES)
+    np.testing.assert_array_equal(rag.components.store.knowledge.passage_vectors, vectors)
+    assert towers.required_passage_encoder.params is not towers.params
+    moved = jax.tree.map(lambda new, old: float(np.abs(new - old).max()), rag.params, rag.components.initial_params)
     assert 0 < max(jax.tree.leaves(moved.question_tower)) < 1e-3 > max(jax.tree.leaves(moved.generator)) > 0
     asked = RAG.from_workdir(tmp_path / "run").log_likelihood(pretrained.QUESTIONS, ["Moses"] * 3)
     np.testing.assert_allclose(asked, rag.log_likelihood(pretrained.QUESTIONS, ["Moses"] * 3), rtol=1e-6)
@@ -112,7 +114,7 @@ def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, towns: Config, tmp_path: Path, monkeypatch) -> None:
     whole, results, _ = trained
-    real = loop.feed
+    real = loop.step_inputs
 
     def stopping(*arguments, **options):
         for number, batch in enumerate(real(*arguments, **options)):

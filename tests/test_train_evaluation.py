@@ -9,7 +9,7 @@ import pytest
 
 from rag_jax.config import config as configs
 from rag_jax.config.config import Config
-from rag_jax.config.generation import Decoding
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import fingerprint, read_questions
 from rag_jax.errors import InputError
@@ -42,7 +42,7 @@ def test_a_finished_training_is_evaluated_otherwise_without_what_it_was_trained_
     asked = [question("Norburg", "red"), question("Sudhof", "blue"), question("Neuort", "green")]
     write_jsonl(tmp_path / "other.jsonl", asked)
     before = sorted((workdir / "checkpoints").iterdir())
-    decoding = Decoding(num_beams=2, n_best=2)
+    decoding = GenerationConfig(num_beams=2, n_best=2)
     other = changed(config, evaluation=tmp_path / "other.jsonl", decoding=decoding, eval_batch=2)
     rag, results = train_and_evaluate(other, workdir)
     answers = rag.answer([each["question"] for each in asked], num_beams=2)
@@ -73,8 +73,8 @@ def test_a_long_question_of_the_evaluation_is_named_before_training_or_cut(towns
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ({"decoding": Decoding(forced_start="<fr>")}, "forced_start is '<fr>', no token of the generator"),
-        ({"decoding": Decoding(bad_words=(" ",))}, "one is empty"),
+        ({"decoding": GenerationConfig(forced_bos="<fr>")}, "forced_start is '<fr>', no token of the generator"),
+        ({"decoding": GenerationConfig(bad_words=(" ",))}, "one is empty"),
         ({"start": "<de>"}, "generator.start is '<de>', no token of the generator"),
         ({"num_docs": 257}, "the index has 256 passages"),
     ],

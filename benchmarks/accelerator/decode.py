@@ -15,7 +15,7 @@ from benchmarks.cases import Case
 from benchmarks.ours import END, START, answering, full
 from rag_jax import decoding
 from rag_jax.core.decode import beam, rag_sequence
-from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.trie import Blocks
 from rag_jax.models import registry
 from rag_jax.types import RagParams
@@ -33,7 +33,7 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
     record(encode=spread(device.timed(partial(encode, held, given["passages"]), scale.rounds)))
     told: list[dict[str, Any]] = []
     rows, answers = case.questions * case.docs, case.docs * case.beams
-    limits = Limits((START,), END, case.target)
+    limits = GenerationLimits((START,), END, case.target)
     beams = partial(beam.search, num_beams=case.beams)
     decoders = {
         "token": partial(decoding.rag_token, search=beams, limits=limits),

@@ -17,8 +17,8 @@ from benchmarks.accelerator.scale import Scale
 from rag_jax import decoding, likelihood, retrieval
 from rag_jax.core import losses, training
 from rag_jax.core.decode import beam, rag_sequence
-from rag_jax.core.decode.search import Limits
-from rag_jax.core.vectors import quantise
+from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.vectors import quantize_int8
 from rag_jax.models import registry
 from rag_jax.models.attention import Attention
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
@@ -95,7 +95,7 @@ def search(passages: int, width: int) -> dict[str, Any]:
     queries = draw.standard_normal((8, width), dtype=np.float32)
     exact = _best(queries, vectors)
     told = {}
-    kinds = {"float32": jnp.asarray, "bfloat16": jnp.bfloat16, "int8": lambda rows: quantise(jnp.asarray(rows))}
+    kinds = {"float32": jnp.asarray, "bfloat16": jnp.bfloat16, "int8": lambda rows: quantize_int8(jnp.asarray(rows))}
     for name, convert in kinds.items():
         ids = np.asarray(jax.jit(partial(retrieval.exact_top_k, k=10))(queries, convert(vectors))[1])
         shared = [len(set(a) & set(b)) / 10 for a, b in zip(ids, exact, strict=True)]
@@ -108,7 +108,7 @@ def search(passages: int, width: int) -> dict[str, Any]:
 def decoders() -> dict[str, Any]:
     """Answers of every decoder on the device and on the CPU, in float32 at full precision: the same tokens."""
     networks, params, knowledge, batch = _world()
-    limits = Limits((END,), END, T)
+    limits = GenerationLimits((END,), END, T)
     beams = partial(beam.search, num_beams=4)
     kinds = {
         "token": decoding.rag_token,

@@ -12,7 +12,7 @@ from benchmarks.accelerator import device
 from benchmarks.accelerator.part import Record, reason, run, spread
 from benchmarks.accelerator.scale import Scale
 from rag_jax.core import retrieval
-from rag_jax.core.vectors import count, quantise
+from rag_jax.core.vectors import count, quantize_int8
 
 K = 10
 PIECE = 2**18  # rows that are drawn at a time
@@ -67,7 +67,7 @@ def quantise_in_pieces(vectors: jax.Array):
     """All of an index in eight bits, without a float32 copy of it."""
     size = next(size for size in range(min(PIECE, len(vectors)), 0, -1) if len(vectors) % size == 0)
     pieces = vectors.reshape(-1, size, vectors.shape[1])
-    return jax.tree.map(lambda each: each.reshape(-1, *each.shape[2:]), jax.lax.map(quantise, pieces))
+    return jax.tree.map(lambda each: each.reshape(-1, *each.shape[2:]), jax.lax.map(quantize_int8, pieces))
 
 
 def found_again(vectors: jax.Array) -> bool:

@@ -39,7 +39,7 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
     batches = [given(arrays)[1] for arrays in fixed(shapes, scale.networks.tower_width, 2)]
     params = load_params(weights, jnp.float32)
     work = flops(*configs(weights, jnp.bfloat16), shapes.questions, shapes.docs, lengths(scale), True)
-    record(passages=len(knowledge.vectors), flops=work, questions=shapes.questions, docs=shapes.docs, steps=[])
+    record(passages=len(knowledge.passage_vectors), flops=work, questions=shapes.questions, docs=shapes.docs, steps=[])
     steps: list[dict[str, Any]] = []
     leave_batch(scale, weights, params, knowledge, batches[0])
     for name, how in tuple(VARIANTS.items())[: scale.variants]:
@@ -115,7 +115,7 @@ def leave_batch(scale: Scale, weights: Path, params: RagParams, knowledge: Knowl
     def ask(params: RagParams, knowledge: Knowledge):
         queries = recipe.networks.tower(params.question_tower, batch.question)
         rows = retrieval.nearest(queries, knowledge, scale.train.docs).rows
-        return knowledge.vectors[rows], knowledge.passages.ids[rows]
+        return knowledge.passage_vectors[rows], knowledge.passage_tokens.ids[rows]
 
     vectors, passages = jax.device_get(ask(params, knowledge))
     prompt = np.repeat(np.asarray(batch.prompt.ids)[:, None], scale.train.docs, axis=1)

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Literal
 
 from rag_jax.config.config import Compute, Config, Data, Generator, Mesh, Optimizer, Retriever
-from rag_jax.config.generation import Decoding
+from rag_jax.config.generation import GenerationConfig
 
 DATA = Path("data")
 QUESTIONS_A_STEP, EPOCHS = 64, 10
 BEAMS = {  # of the tasks whose answers are sentences
-    "token": Decoding(num_beams=4),
-    "sequence": Decoding(num_beams=4, method="fast"),
+    "token": GenerationConfig(num_beams=4),
+    "sequence": GenerationConfig(num_beams=4, method="fast"),
 }
 
 
@@ -42,7 +42,7 @@ def recipe(
     num_docs: int = 5,
     max_target: int = 25,
     answers: Literal["first", "all"] = "first",
-    decoding: Decoding | None = None,
+    decoding: GenerationConfig | None = None,
     start_from: str | None = None,
 ) -> Config:
     """The config of a task with so many training questions, which are expected in `data/TASK`."""
@@ -67,7 +67,7 @@ def recipe(
             lengths=(128, 144, 160, 192),
         ),
         optimizer=Optimizer(warmup=min(500, steps // 10), label_smoothing=0.1),  # the rest is the default
-        decoding=decoding or Decoding(),
+        decoding=decoding or GenerationConfig(),
         mesh=Mesh(fsdp=8),
         compute=Compute(dtype="bfloat16", remat="dots", scan=True, attention="fused"),
         model=model,

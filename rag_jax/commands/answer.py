@@ -15,7 +15,7 @@ from rich.table import Table
 from rag_jax.commands.progress import Progress
 from rag_jax.config import config
 from rag_jax.config.command_line import parse
-from rag_jax.config.generation import BY_LOG_PROB, Decoding
+from rag_jax.config.generation import BY_LOG_PROB, GenerationConfig
 from rag_jax.data import outputs
 from rag_jax.data.questions import Question, read_asked
 from rag_jax.errors import InputError
@@ -40,8 +40,10 @@ class AnswerCommand:
     labels: tuple[str, ...] = ()  # choose the likeliest of these instead of writing an answer
     seed: int = 0  # of samples
     batch_size: int = 64
-    decoding: tyro.conf.OmitArgPrefixes[Decoding] = field(default_factory=Decoding)
-    usual: tyro.conf.Suppress[Decoding] = field(default_factory=Decoding)  # the model's own, which `decoding` begins as
+    decoding: tyro.conf.OmitArgPrefixes[GenerationConfig] = field(default_factory=GenerationConfig)
+    usual: tyro.conf.Suppress[GenerationConfig] = field(
+        default_factory=GenerationConfig
+    )  # the model's own, which `decoding` begins as
 
     def run(self) -> None:
         """Answer, then show or write. Raises `InputError` for what cannot be asked."""
@@ -61,7 +63,7 @@ class AnswerCommand:
     def _show(self, rag: RAG, questions: list[str]) -> None:
         """Print answers: a file's as they come, others in the order of the questions."""
         found, console = self._answers(rag, questions), Console()
-        order = BY_LOG_PROB if self.labels else self.decoding.order(rag.parts.config.model)
+        order = BY_LOG_PROB if self.labels else self.decoding.ranking(rag.components.config.model)
         for number, answer in found if self.file else sorted(found, key=lambda each: each[0]):
             show(console, questions[number], answer, order)
 
@@ -69,7 +71,7 @@ class AnswerCommand:
         """Append answers to a file as they come, after those that it has; when all are there, put them in order."""
         ids, questions = [id for id, _ in asked], [question for _, question in asked]
         told = [asked, self.num_docs, self.prefix, self.labels, self.seed, asdict(self.decoding)]
-        with outputs.resumable_lines(output, identity.of_answers(rag.parts, rag.params, told)) as lines:
+        with outputs.resumable_lines(output, identity.of_answers(rag.components, rag.params, told)) as lines:
             done = {number for number, id in enumerate(ids) if id in lines}
             try:
                 with Progress("answering", len(asked), len(done), of="questions") as progress:
@@ -87,7 +89,7 @@ class AnswerCommand:
             rag = RAG.from_workdir(self.workdir, self.index)
         else:
             rag = RAG.from_pretrained(str(self.checkpoint), self.index)
-        config, source = rag.parts.config, self.workdir or self.checkpoint
+        config, source = rag.components.config, self.workdir or self.checkpoint
         if self.closed_book and not config.data.is_closed_book:
             raise InputError(f"{source}: has an index; leave --closed-book out")
         if config.data.is_closed_book and config.data.train is None and not self.closed_book:
@@ -117,11 +119,11 @@ def answer(arguments: Sequence[str]) -> None:
     parse(AnswerCommand, arguments, remedy=remedy, prog="rag-jax answer", default=default).run()
 
 
-def usual_decoding(workdir: Path | None, checkpoint: str | None) -> Decoding:
+def usual_decoding(workdir: Path | None, checkpoint: str | None) -> GenerationConfig:
     """How a model is decoded, unless asked for otherwise."""
     if workdir is not None:
         return config.load(workdir / "config.json").decoding
-    return pretrained.describe(checkpoint).decoding if checkpoint is not None else Decoding()
+    return pretrained.describe(checkpoint).decoding if checkpoint is not None else GenerationConfig()
 
 
 def as_json(question: str, answer: Answer) -> dict[str, Any]:

@@ -18,23 +18,23 @@ from rag_jax.commands.info import show
 from rag_jax.commands.progress import Progress
 from rag_jax.config.command_line import check_counts, parse
 from rag_jax.config.config import Config, Data, Retriever, load
-from rag_jax.corpus import BadLines, Cut, read_corpus
+from rag_jax.corpus import BadLines, Chunker, read_corpus
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.data.questions import read_asked
-from rag_jax.data.tokenizers import Vocabulary
+from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.tower_inputs import PAIR
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, ownership, updates
-from rag_jax.index.encoder import Encoder
+from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines import stored
-from rag_jax.index.engines.stored import Queries
-from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.engines.stored import RecallQueries
+from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, open_store
 from rag_jax.index.workers import Lock, encode_together
 from rag_jax.models import registry
 from rag_jax.pipeline import kept_tokenizers, networks
-from rag_jax.pipeline.assembly import read_towers
+from rag_jax.pipeline.assembly import read_bi_encoder
 from rag_jax.pipeline.pretrained import read_words
 from rag_jax.training.workdir import CONFIG
 
@@ -104,21 +104,23 @@ class IndexCommand:
     def _check_numbers(self) -> None:
         lengths = {"max_length": self.max_length, "max_passage": self.max_passage}
         check_counts(**lengths, segment=self.segment, processes=self.processes)
-        Cut(self.cut.tokens or self.cut.words, self.cut.overlap)
+        Chunker(self.cut.tokens or self.cut.words, self.cut.overlap)
         if self.norm is not None and not 0 < self.norm < math.inf:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
 
-    def loaded(self) -> tuple[Encoder, Reads | None]:
+    def loaded(self) -> tuple[TextEncoder, PassageTokenizer | None]:
         """The tower and the generator's vocabulary, as each process that encodes loads them."""
         if self.tower is None:
             raise InputError("name the tower that reads the passages: --tower CHECKPOINT")
-        reads = None if self.generator is None else Reads(_vocabulary(self.generator), self.max_passage)
-        return load_encoder(self.tower, self.max_length, self.template, self.norm), reads
+        passage_tokenizer = (
+            None if self.generator is None else PassageTokenizer(_vocabulary(self.generator), self.max_passage)
+        )
+        return load_encoder(self.tower, self.max_length, self.template, self.norm), passage_tokenizer
 
     def _build(self, corpus: Path, out: Path) -> None:
         ownership.check_place(out)
-        encoder, reads = self.loaded()
-        made_of = building.describe(encoder, reads, self.dtype, self._facts(corpus))
+        encoder, passage_tokenizer = self.loaded()
+        made_of = building.describe(encoder, passage_tokenizer, self.dtype, self._facts(corpus))
         if self._is_built(out, made_of):
             console.print(f"{out}: was built of just this; nothing to do", soft_wrap=True)
             return
@@ -128,11 +130,11 @@ class IndexCommand:
             with Progress("reading passages") as told:
                 plan = building.read(out, self._passages(corpus, out, encoder), made_of, self.segment, told.advance)
             width = encoder([""]).shape[1]
-            building.check_room(out, plan, width, self.max_passage if reads else 0)
+            building.check_room(out, plan, width, self.max_passage if passage_tokenizer else 0)
             with Progress("encoding passages", plan.passages, plan.encoded(out)) as told:
-                loaded = encoder, reads
+                loaded = encoder, passage_tokenizer
                 encode_together(out, plan, self.loaded, loaded, self.processes, told.advance, Lock(lock))
-            building.commit(out, plan, encoder, reads)
+            building.commit(out, plan, encoder, passage_tokenizer)
 
     def _is_built(self, out: Path, made_of: dict[str, Any]) -> bool:
         """Whether the store is there; raises `InputError` for another one, unless it is to be replaced."""
@@ -155,9 +157,9 @@ class IndexCommand:
         with Progress("encoding passages", len(passages)) as told:
             (updates.add if self.change == "add" else updates.replace)(out, passages, encoder, told.advance)
 
-    def _passages(self, corpus: Path, out: Path, encoder: Encoder) -> Iterator[Passage]:
+    def _passages(self, corpus: Path, out: Path, encoder: TextEncoder) -> Iterator[Passage]:
         size = self.cut.tokens or self.cut.words
-        cut = Cut(size, self.cut.overlap, encoder.tokenizer if self.cut.tokens else None)
+        cut = Chunker(size, self.cut.overlap, encoder.tokenizer if self.cut.tokens else None)
         if not self.skip_bad:
             yield from read_corpus(corpus, cut)
             return
@@ -188,12 +190,12 @@ class IndexCommand:
         for precision in self.precisions:
             stored.measure_precision(store, precision, queries)
 
-    def _queries(self, store: Store) -> Queries:
+    def _queries(self, store: Store) -> RecallQueries:
         if self.questions is None:
             return stored.from_passages(store)
         tower = manifest.read(store.folder).tower if store.folder else {}
         encode = question_encoder(self.question_tower or tower["source"], tower["norm"], self.question_template)
-        return Queries(encode([text for _, text in read_asked(self.questions)]), None)
+        return RecallQueries(encode([text for _, text in read_asked(self.questions)]), None)
 
 
 def index(arguments: Sequence[str]) -> None:
@@ -201,10 +203,10 @@ def index(arguments: Sequence[str]) -> None:
     parse(IndexCommand, arguments, remedy="rag-jax index --help lists all options", prog="rag-jax index").run()
 
 
-def load_encoder(source: str, max_length: int, template: str | None, norm: float | None) -> Encoder:
+def load_encoder(source: str, max_length: int, template: str | None, norm: float | None) -> TextEncoder:
     """A tower that reads passages, by this template or as it says; raises `InputError` for one of questions only."""
     tower = Retriever(source, vector_norm=norm, max_question=1, max_passage=max_length, passage_template=template)
-    return read_towers(Config(Data(), tower)).encoder
+    return read_bi_encoder(Config(Data(), tower)).required_passage_encoder
 
 
 def question_encoder(source: str, norm: float | None, template: str | None = None) -> Encode:
@@ -213,15 +215,15 @@ def question_encoder(source: str, norm: float | None, template: str | None = Non
     Raises `InputError` for a passage tower that has a question tower beside it.
     """
     tower = Retriever(source, vector_norm=norm, max_question=1, max_passage=1, question_template=template)
-    found = read_towers(Config(Data(), tower))
-    if found.passages is not None and found.passages.template == PAIR:
+    found = read_bi_encoder(Config(Data(), tower))
+    if found.passage_encoder is not None and found.passage_encoder.template == PAIR:
         remedy = "name its question tower: --tower, or --question-tower of rag-jax index"
         raise InputError(f"{source}: reads passages only; {remedy}")
     positions = found.config.max_positions
-    encoder = Encoder(registry.tower(found.config), found.params, found.tokenizer, positions)
+    encoder = TextEncoder(registry.tower(found.config), found.params, found.tokenizer, positions)
 
     def encode(questions: Sequence[str]) -> Float[np.ndarray, "B D"]:
-        rows = found.questions(questions).ids
+        rows = found.question_tokenizer(questions).ids
         for question, row in zip(questions, rows, strict=True):
             if len(row) > positions:
                 what = f"question {question[:40]!r} has {len(row)} tokens, {source} reads {positions}"
@@ -231,7 +233,7 @@ def question_encoder(source: str, norm: float | None, template: str | None = Non
     return encode
 
 
-def _vocabulary(source: str) -> Vocabulary:
+def _vocabulary(source: str) -> GeneratorTokenizer:
     path = Path(source)
     if (path / kept_tokenizers.FINGERPRINTS).exists():
         return kept_tokenizers.kept(path, networks.special_tokens(load(path / CONFIG)))

@@ -37,7 +37,7 @@ def _rows(folder: Path, found: Manifest) -> list[tuple[str, str]]:
         ("passages", f"{found.passages:,}" + (f" ({gone:,} removed)" if gone else "")),
         ("vectors", f"{found.width} x {found.dtype}"),
         ("tower", f"{found.tower['source']} ({found.tower['fingerprint']})"),
-        ("  reads", f"{found.tower['template']}; {found.truncated().told(found.tower['max_length'])}"),
+        ("  reads", f"{found.tower['template']}; {found.truncated().describe(found.tower['max_length'])}"),
         *(row for key, facts in found.generators.items() for row in _generator(found, key, facts)),
         *(("engine", _engine(name, facts)) for name, facts in found.engines.items()),
         ("segments", str(len(found.segments))),
@@ -47,7 +47,7 @@ def _rows(folder: Path, found: Manifest) -> list[tuple[str, str]]:
 
 
 def _generator(found: Manifest, key: str, facts: dict) -> list[tuple[str, str]]:
-    cut = found.truncated(f"tokens-{key}").told(facts["max_length"])
+    cut = found.truncated(f"tokens-{key}").describe(facts["max_length"])
     return [("generator", facts["tokenizer"]), ("  reads", f"{facts['template']}; {cut}")]
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from rag_jax.config.command_line import parse
 from rag_jax.data.files import gigabytes
-from rag_jax.index.sizing import BYTES, DEVICES, Size
+from rag_jax.index.sizing import BYTES, DEVICES, IndexSize
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class PlanCommand:
 
     def run(self) -> None:
         """Print two tables."""
-        size, console = Size(self.passages, self.width, self.tokens), Console()
+        size, console = IndexSize(self.passages, self.width, self.tokens), Console()
         console.print(f"{self.passages:,} passages, vectors of {self.width}, {self.tokens} tokens\n", highlight=False)
         parts = Table("on the devices", *BYTES, box=None, pad_edge=False)
         for part in size.parts("float32"):

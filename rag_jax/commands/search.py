@@ -15,7 +15,7 @@ from rag_jax.commands.index import question_encoder
 from rag_jax.config.command_line import check_counts, parse
 from rag_jax.errors import InputError
 from rag_jax.index.engines import registry
-from rag_jax.index.engines.engine import Asked, Hits
+from rag_jax.index.engines.engine import EngineResults, Queries
 from rag_jax.index.placement import Placement, Precision
 from rag_jax.index.store import Store, open_store
 from rag_jax.pipeline.host_retrieval import open_engine
@@ -28,7 +28,7 @@ class SearchCommand:
 
     queries: tyro.conf.Positional[tuple[str, ...]]
     index: Path  # the store
-    engine: registry.Name = "device"
+    engine: registry.EngineName = "device"
     num_docs: int = 5  # K
     tower: str | None = None  # of the questions; None: that of the passages
     question_template: str | None = None  # what it reads: "query: {question}" or the like; None: as it says
@@ -43,7 +43,7 @@ class SearchCommand:
         check_counts(num_docs=self.num_docs)
         store = open_store(self.index, None, None)
         engine = open_engine(self.engine, store, Placement(precision=self.precision))
-        asked = Asked(self.queries, self._vectors(store) if registry.ENGINES[self.engine].compares_vectors else None)
+        asked = Queries(self.queries, self._vectors(store) if registry.ENGINES[self.engine].needs_vectors else None)
         began = time.perf_counter()
         hits = engine.search(asked, self.num_docs, self._excluded(store))
         self._show(store, hits, time.perf_counter() - began)
@@ -69,7 +69,7 @@ class SearchCommand:
             raise InputError(f'{self.index}: no passage has the id "{odd}"; check the ids to exclude')
         return np.repeat(rows[None, :].astype(np.int32), len(self.queries), axis=0)
 
-    def _show(self, store: Store, hits: Hits, seconds: float) -> None:
+    def _show(self, store: Store, hits: EngineResults, seconds: float) -> None:
         console = Console()
         for query, rows, scores in zip(self.queries, hits.rows.tolist(), hits.scores.tolist(), strict=True):
             console.print(f"\n[bold]{escape(query)}[/bold]", highlight=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rag_jax.config.command_line import parse
-from rag_jax.config.generation import Decoding
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.core.variants import Model
 from rag_jax.data import typed
 from rag_jax.data.files import write_whole
@@ -66,7 +66,7 @@ class Retriever:
     question_template: str | None = None
     # device: exact, inside the program; on the host: faiss (as the index was built with), bm25, hybrid (dense and
     # bm25); fixed: training reads the passages that the question file names, all else searches as device does
-    engine: registry.Training = "device"
+    engine: registry.TrainingEngineName = "device"
     precision: Literal["float32", "bfloat16", "int8"] = "float32"  # of the vectors on the device
     staleness: int = 0  # steps of training by which a search on the host may lag behind the question tower; 0: exact
 
@@ -154,7 +154,9 @@ class Config:
     retriever: Retriever
     generator: Generator = field(default_factory=Generator)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    decoding: Decoding = field(default_factory=Decoding)  # how answers are found, unless asked for otherwise
+    decoding: GenerationConfig = field(
+        default_factory=GenerationConfig
+    )  # how answers are found, unless asked for otherwise
     mesh: Mesh = field(default_factory=Mesh)
     compute: Compute = field(default_factory=Compute)
     watch: Watch = field(default_factory=Watch)

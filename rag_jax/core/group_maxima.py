@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rag_jax.core.vectors import count, halves
-from rag_jax.types import Quantised, Vectors
+from rag_jax.types import Int8Vectors, Vectors
 
 ROWS = 128  # vectors in a group
 LEAST = 16  # rows of a product on the matrix units
@@ -23,8 +23,10 @@ CHUNK = 64  # numbers of a vector that are multiplied at a time
 
 def suits(queries: Float[Array, "B D"], vectors: Vectors) -> bool:
     """Whether the kernel takes these: narrow vectors of a width that its tiles divide."""
-    narrow = isinstance(vectors, Quantised) or vectors.dtype == jnp.bfloat16
-    wraps = isinstance(vectors, Quantised) and 2**31 < vectors.values.size <= 2**32  # Triton's offsets: signed 32 bits
+    narrow = isinstance(vectors, Int8Vectors) or vectors.dtype == jnp.bfloat16
+    wraps = (
+        isinstance(vectors, Int8Vectors) and 2**31 < vectors.values.size <= 2**32
+    )  # Triton's offsets: signed 32 bits
     fits = queries.shape[1] % CHUNK == 0 and min(queries.shape[0], count(vectors)) > 0
     return narrow and not wraps and fits and _has_compiler()
 
@@ -53,12 +55,12 @@ def group_maxima(
     batch, width = queries.shape
     rows = max(LEAST, 1 << (batch - 1).bit_length())
     padded = jnp.pad(jax.lax.stop_gradient(queries.astype(jnp.float32)), ((0, rows - batch), (0, 0)))
-    values, *more = vectors if isinstance(vectors, Quantised) else (vectors,)
+    values, *more = vectors if isinstance(vectors, Int8Vectors) else (vectors,)
     more += [] if alive is None else [alive]
     groups = -(-count(vectors) // ROWS)
     whole = pl.BlockSpec((rows, width), lambda group: (0, 0))
     kernel = pl.pallas_call(
-        partial(_kernel, size=count(vectors), scaled=isinstance(vectors, Quantised), masked=alive is not None),
+        partial(_kernel, size=count(vectors), scaled=isinstance(vectors, Int8Vectors), masked=alive is not None),
         out_shape=jax.ShapeDtypeStruct((groups, rows), jnp.float32),
         grid=(groups,),
         in_specs=[

@@ -15,7 +15,7 @@ from rag_jax.types import DropoutKey, Knowledge, Params, Tokens, Tower
 
 
 @runtime_checkable
-class Search(Protocol):
+class Retrieve(Protocol):
     """Which passages a question reads: rows of the index, -1 for none."""
 
     def __call__(
@@ -28,7 +28,7 @@ class Search(Protocol):
     ) -> Int[Array, "B K"]: ...
 
 
-def nearest(
+def retrieve_nearest(
     index: Index,
     queries: Float[Array, "B D"],
     knowledge: Knowledge,
@@ -40,7 +40,7 @@ def nearest(
     return index.nearest(queries, knowledge, num_docs).rows
 
 
-def gold(
+def retrieve_gold(
     index: Index,
     queries: Float[Array, "B D"],
     knowledge: Knowledge,
@@ -65,7 +65,7 @@ def frozen(tower: Tower) -> Tower:
     return constant
 
 
-def absent(tower: Tower) -> Tower:
+def uniform_prior(tower: Tower) -> Tower:
     """No opinion on the passages: zero vectors, a uniform prior, and no work for the tower."""
 
     def zeros(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "B D"]:

@@ -9,54 +9,54 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Shaped
 
-from rag_jax.types import Packed, Tokens
+from rag_jax.types import PackedInputs, Tokens
 
 
-def pack(inputs: Tokens, lines: int, size: int) -> Packed:
+def pack(inputs: Tokens, num_packs: int, size: int) -> PackedInputs:
     """Rows `[R, S]` as `lines` of `size` places. The caller sees to it that no line's rows hold more tokens."""
-    count = jnp.cumsum(inputs.mask.reshape(lines, -1), axis=1, dtype=jnp.int32)
+    count = jnp.cumsum(inputs.mask.reshape(num_packs, -1), axis=1, dtype=jnp.int32)
     ordinal = jnp.arange(1, size + 1, dtype=jnp.int32)
     token = jax.vmap(lambda each: jnp.searchsorted(each, ordinal))(count).astype(jnp.int32)
     last = jnp.int32(count.shape[1] - 1)
-    return Packed(inputs, jnp.minimum(token, last), (count - 1).reshape(inputs.ids.shape), count[:, -1])
+    return PackedInputs(inputs, jnp.minimum(token, last), (count - 1).reshape(inputs.ids.shape), count[:, -1])
 
 
-def to_lines(packed: Packed | None, rows: Shaped[Array, "R S *rest"]) -> Shaped[Array, "G N *rest"]:
+def to_packs(packed: PackedInputs | None, rows: Shaped[Array, "R S *rest"]) -> Shaped[Array, "G N *rest"]:
     """Of each place in a line what stands in the rows; zeros behind the last token. None: rows are lines."""
     if packed is None:
         return rows
-    groups = packed.token.shape[0]
+    groups = packed.source.shape[0]
     flat = rows.reshape(groups, -1, *rows.shape[2:])
-    return _moved(flat, packed.token, _filled(packed), _place(packed), packed.inputs.mask.reshape(groups, -1))
+    return _moved(flat, packed.source, _filled(packed), _place(packed), packed.inputs.mask.reshape(groups, -1))
 
 
-def to_rows(packed: Packed | None, lines: Shaped[Array, "G N *rest"]) -> Shaped[Array, "R S *rest"]:
+def to_rows(packed: PackedInputs | None, lines: Shaped[Array, "G N *rest"]) -> Shaped[Array, "R S *rest"]:
     """Of each token in the rows what stands in its line; zeros on padding. None: lines are rows."""
     if packed is None:
         return lines
-    shape, groups = packed.inputs.ids.shape, packed.token.shape[0]
-    found = _moved(lines, _place(packed), packed.inputs.mask.reshape(groups, -1), packed.token, _filled(packed))
+    shape, groups = packed.inputs.ids.shape, packed.source.shape[0]
+    found = _moved(lines, _place(packed), packed.inputs.mask.reshape(groups, -1), packed.source, _filled(packed))
     return found.reshape(*shape, *lines.shape[2:])
 
 
-def positions(packed: Packed) -> Int[Array, "G N"]:
+def row_positions(packed: PackedInputs) -> Int[Array, "G N"]:
     """How many tokens of its row come before each token of a line."""
-    return packed.token % packed.inputs.ids.shape[1]
+    return packed.source % packed.inputs.ids.shape[1]
 
 
-def numbers(packed: Packed) -> Int[Array, "G N"]:
+def row_indices(packed: PackedInputs) -> Int[Array, "G N"]:
     """The number of each token in a line among all places of the rows."""
-    groups, places = packed.token.shape[0], packed.inputs.ids.size // packed.token.shape[0]
-    return packed.token + places * jnp.arange(groups, dtype=jnp.int32)[:, None]
+    groups, places = packed.source.shape[0], packed.inputs.ids.size // packed.source.shape[0]
+    return packed.source + places * jnp.arange(groups, dtype=jnp.int32)[:, None]
 
 
-def _place(packed: Packed) -> Int[Array, "G rows"]:
+def _place(packed: PackedInputs) -> Int[Array, "G rows"]:
     """Padding is given the place of the token before it, or the first one."""
-    return jnp.maximum(packed.place.reshape(packed.token.shape[0], -1), 0)
+    return jnp.maximum(packed.slot.reshape(packed.source.shape[0], -1), 0)
 
 
-def _filled(packed: Packed) -> Bool[Array, "G N"]:
-    return jnp.arange(packed.token.shape[1])[None, :] < packed.held[:, None]
+def _filled(packed: PackedInputs) -> Bool[Array, "G N"]:
+    return jnp.arange(packed.source.shape[1])[None, :] < packed.num_tokens[:, None]
 
 
 @jax.custom_vjp

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rag_jax.core.dropout import split
-from rag_jax.types import DropoutKey, Generator, Packed, Params, Tokens
+from rag_jax.types import DropoutKey, Generator, PackedInputs, Params, Tokens
 
 
 def assemble(passages: Tokens, prompts: Tokens, max_length: int) -> Tokens:
@@ -32,13 +32,13 @@ def assemble(passages: Tokens, prompts: Tokens, max_length: int) -> Tokens:
 def read(
     generator: Generator,
     params: Params,
-    inputs: Tokens | Packed,
+    inputs: Tokens | PackedInputs,
     decoder_inputs: Int[Array, "B T"],
     key: DropoutKey = None,
 ) -> Float[Array, "B K T V"]:
     """The generator's logits for one target under each of K inputs `[B, K, S]` or packed rows (teacher forcing)."""
-    given = inputs if isinstance(inputs, Packed) else rows(inputs)
-    count = given.inputs.lengths.shape[0] if isinstance(given, Packed) else given.lengths.shape[0]
+    given = inputs if isinstance(inputs, PackedInputs) else rows(inputs)
+    count = given.inputs.lengths.shape[0] if isinstance(given, PackedInputs) else given.lengths.shape[0]
     batch = decoder_inputs.shape[0]
     encode_key, decode_key = split(key)
     memory = generator.encode(params, given, encode_key)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core import vectors as stored
 from rag_jax.core.group_maxima import MOST, ROWS, group_maxima, suits
-from rag_jax.types import Found, Knowledge, Quantised, Retrieved, Tokens, Vectors
+from rag_jax.types import Int8Vectors, Knowledge, Retrieved, SearchResults, Tokens, Vectors
 
 GROUP = 64  # scores that share one maximum in the first stage of the search
 FEW = 2**16  # maxima that are sought through directly
@@ -119,11 +119,11 @@ def _walk(
 
 def nearest(
     queries: Float[Array, "B D"], knowledge: Knowledge, k: int, excluded: Int[Array, "B E"] | None = None
-) -> Found:
+) -> SearchResults:
     """The k passages of the largest inner product, best first; row -1 where the index has fewer."""
     queries = jax.lax.stop_gradient(queries)
-    top, rows = exact_top_k(queries, knowledge.vectors, k, alive=knowledge.alive, excluded=excluded)
-    return Found(rows, top)
+    top, rows = exact_top_k(queries, knowledge.passage_vectors, k, alive=knowledge.alive, excluded=excluded)
+    return SearchResults(rows, top)
 
 
 def gather(queries: Float[Array, "B D"], knowledge: Knowledge, rows: Int[Array, "B K"]) -> tuple[Retrieved, Tokens]:
@@ -132,8 +132,8 @@ def gather(queries: Float[Array, "B D"], knowledge: Knowledge, rows: Int[Array, 
     -1 marks a missing one: it holds the index's first passage and is not `valid`.
     """
     some = jnp.maximum(rows, 0)
-    found = Retrieved(rows, scores(queries, stored.take(knowledge.vectors, some)), rows >= 0)
-    return found, jax.tree.map(lambda array: array[some], knowledge.passages)
+    found = Retrieved(rows, scores(queries, stored.take(knowledge.passage_vectors, some)), rows >= 0)
+    return found, jax.tree.map(lambda array: array[some], knowledge.passage_tokens)
 
 
 @runtime_checkable
@@ -142,7 +142,7 @@ class Nearest(Protocol):
 
     def __call__(
         self, queries: Float[Array, "B D"], knowledge: Knowledge, k: int, excluded: Int[Array, "B E"] | None = None
-    ) -> Found: ...
+    ) -> SearchResults: ...
 
 
 @runtime_checkable
@@ -164,8 +164,8 @@ class Index(NamedTuple):
 LOCAL = Index(nearest, gather)
 
 
-def gather_found(
-    queries: Float[Array, "B D"], knowledge: Knowledge, found: Found, index: Index = LOCAL
+def gather_results(
+    queries: Float[Array, "B D"], knowledge: Knowledge, found: SearchResults, index: Index = LOCAL
 ) -> tuple[Retrieved, Tokens]:
     """Take out of the index what a search outside the program chose, with its own scores where it gives some.
 
@@ -179,7 +179,7 @@ def gather_found(
 def _cpu_block(queries: Float[Array, "B D"], vectors: Vectors) -> int:
     """All at once where the scores are few; narrow vectors never, as all of them would be widened."""
     count = stored.count(vectors)
-    wide = not isinstance(vectors, Quantised) and vectors.dtype == jnp.float32
+    wide = not isinstance(vectors, Int8Vectors) and vectors.dtype == jnp.float32
     return max(count, 1) if wide and queries.shape[0] * count <= CPU_WHOLE else CPU_BLOCK
 
 

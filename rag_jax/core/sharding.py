@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from rag_jax.core import retrieval
 from rag_jax.core import vectors as stored
-from rag_jax.types import Found, Knowledge, Retrieved, Tokens
+from rag_jax.types import Knowledge, Retrieved, SearchResults, Tokens
 
 
 def sharded(mesh: Mesh, axis: str | tuple[str, ...], batch: tuple[str, ...] = ()) -> retrieval.Index:
@@ -28,7 +28,7 @@ def sharded(mesh: Mesh, axis: str | tuple[str, ...], batch: tuple[str, ...] = ()
 
     def nearest(
         queries: Float[Array, "B D"], knowledge: Knowledge, k: int, excluded: Int[Array, "B E"] | None = None
-    ) -> Found:
+    ) -> SearchResults:
         def search(queries, vectors, alive, excluded):
             share = stored.count(vectors)
             mine = share * jax.lax.axis_index(axis)
@@ -36,11 +36,11 @@ def sharded(mesh: Mesh, axis: str | tuple[str, ...], batch: tuple[str, ...] = ()
             top, rows = retrieval.exact_top_k(queries, vectors, k, alive=alive, excluded=within)
             best = jax.lax.all_gather((top, jnp.where(rows < 0, -1, rows + mine)), axis, axis=1, tiled=True)
             top, where = jax.lax.top_k(best[0], k)
-            return Found(jnp.take_along_axis(best[1], where, axis=1), top)
+            return SearchResults(jnp.take_along_axis(best[1], where, axis=1), top)
 
         held = (spread, spread, everywhere)
         run = jax.shard_map(search, mesh=mesh, in_specs=(everywhere, *held), out_specs=everywhere, check_vma=False)
-        return run(jax.lax.stop_gradient(queries), knowledge.vectors, knowledge.alive, excluded)
+        return run(jax.lax.stop_gradient(queries), knowledge.passage_vectors, knowledge.alive, excluded)
 
     def gather(queries: Float[Array, "B D"], knowledge: Knowledge, rows: Int[Array, "B K"]) -> tuple[Retrieved, Tokens]:
         def fetch(vectors, passages, rows):
@@ -53,7 +53,7 @@ def sharded(mesh: Mesh, axis: str | tuple[str, ...], batch: tuple[str, ...] = ()
             return jax.lax.psum(tuple(kept), axis)  # all but one of the terms are zero
 
         run = jax.shard_map(fetch, mesh=mesh, in_specs=(spread, spread, everywhere), out_specs=everywhere)
-        found = run(knowledge.vectors, knowledge.passages, rows)
+        found = run(knowledge.passage_vectors, knowledge.passage_tokens, rows)
         if batch and rows.shape[0] % shares == 0:
             found = jax.lax.with_sharding_constraint(found, by_question)
         vectors, ids, lengths = found

@@ -16,18 +16,18 @@ from rag_jax.core import collapse, likelihood, packing, reading, retrieval
 from rag_jax.core.collapse import Collapse
 from rag_jax.core.dropout import split
 from rag_jax.core.losses import Objective
-from rag_jax.core.modes import Search, nearest
+from rag_jax.core.modes import Retrieve, retrieve_nearest
 from rag_jax.core.retrieval import LOCAL, Index
 from rag_jax.types import (
     Batch,
     DropoutKey,
-    Found,
     Knowledge,
     Networks,
-    Packed,
+    PackedInputs,
     Params,
     RagParams,
     Retrieved,
+    SearchResults,
     Tokens,
 )
 
@@ -55,10 +55,10 @@ class Metrics(NamedTuple):
     skipped_in_a_row: Int[Array, ""]  # this one included
 
 
-class Seen(NamedTuple):
+class RetrievalStats(NamedTuple):
     """What of a forward pass the metrics are made of."""
 
-    ids: Int[Array, "B K"]
+    rows: Int[Array, "B K"]
     doc_log_prior: Float[Array, "B K"]
     posterior: Float[Array, "B K"]  # given the whole target
     lengths: Int[Array, "B K"]  # of the inputs
@@ -86,11 +86,11 @@ class Recipe(NamedTuple):
     optimizer: optax.GradientTransformation
     num_docs: int  # K
     max_length: int  # S at most
-    search: Search = nearest
+    retrieve: Retrieve = retrieve_nearest
     lookup: Index = LOCAL
-    parts: int = 1
-    lengths: tuple[int, ...] = ()  # tokens, ascending, below `max_length`
-    lines: int = 1  # the devices that a batch is spread over
+    num_microbatches: int = 1
+    pack_lengths: tuple[int, ...] = ()  # tokens, ascending, below `max_length`
+    num_packs: int = 1  # the devices that a batch is spread over
 
 
 def init(recipe: Recipe, params: RagParams, key: Key[Array, ""]) -> TrainState:
@@ -106,14 +106,14 @@ def forward(
     batch: Batch,
     key: DropoutKey = None,
     positives: Int[Array, "B G"] | None = None,
-    found: Found | None = None,
+    search_results: SearchResults | None = None,
 ) -> Forward:
     """Retrieve K passages for each question and read the target under each of them.
 
     What a search outside the program `found` is read instead of what this one would retrieve.
     """
     tower_key, generator_key = split(key)
-    given = knowledge, batch, positives, found
+    given = knowledge, batch, positives, search_results
     prior, (retrieved, passages) = _ask(recipe, params.question_tower, *given, tower_key)
     inputs = reading.assemble(passages, batch.prompt, recipe.max_length)
     logits = reading.read(recipe.networks.generator, params.generator, inputs, batch.decoder_inputs, generator_key)
@@ -126,16 +126,16 @@ def _ask(
     knowledge: Knowledge,
     batch: Batch,
     positives: Int[Array, "B G"] | None,
-    found: Found | None,
+    found: SearchResults | None,
     key: DropoutKey,
 ) -> tuple[Float[Array, "B K"], tuple[Retrieved, Tokens]]:
     """From questions to `log p(z|x)`, and the passages that it is of."""
     queries = recipe.networks.tower(tower, batch.question, key)
     if found is None:
-        rows = recipe.search(recipe.lookup, queries, knowledge, recipe.num_docs, positives)
+        rows = recipe.retrieve(recipe.lookup, queries, knowledge, recipe.num_docs, positives)
         retrieved, passages = recipe.lookup.gather(queries, knowledge, rows)
     else:
-        retrieved, passages = retrieval.gather_found(queries, knowledge, found, recipe.lookup)
+        retrieved, passages = retrieval.gather_results(queries, knowledge, found, recipe.lookup)
     return likelihood.doc_log_prior(retrieved.scores, retrieved.valid), (retrieved, passages)
 
 
@@ -145,7 +145,7 @@ def train_step(
     knowledge: Knowledge,
     batch: Batch,
     positives: Int[Array, "B G"],
-    found: Found | None = None,
+    search_results: SearchResults | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Minimise the objective on one batch. `positives` are gold rows, padded with -1; see `forward` for `found`.
 
@@ -153,7 +153,7 @@ def train_step(
     to be, parameters and moments stay as they are.
     """
     key = jax.random.fold_in(state.key, state.step)
-    loss, seen, gradient = _gradient(recipe, state.params, knowledge, (batch, positives, found), key)
+    loss, seen, gradient = _gradient(recipe, state.params, knowledge, (batch, positives, search_results), key)
     norm = optax.tree.norm(gradient)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax promotes implicitly
         updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
@@ -168,9 +168,9 @@ def train_step(
     metrics = Metrics(
         loss=loss / jnp.mean(jnp.sum(batch.target_mask, axis=1).astype(jnp.float32)),
         grad_norm=norm,
-        recall=recall(seen.ids, positives),
-        input_tokens=jnp.mean(seen.lengths.astype(jnp.float32), where=seen.ids >= 0),
-        collapse=collapse.collapse(seen.ids, seen.doc_log_prior, seen.posterior),
+        recall=recall(seen.rows, positives),
+        input_tokens=jnp.mean(seen.lengths.astype(jnp.float32), where=seen.rows >= 0),
+        collapse=collapse.collapse(seen.rows, seen.doc_log_prior, seen.posterior),
         skipped=skipped,
         skipped_in_a_row=in_a_row,
     )
@@ -179,27 +179,30 @@ def train_step(
 
 def _gradient(
     recipe: Recipe, params: RagParams, knowledge: Knowledge, given: PyTree[Array], key: Key[Array, ""]
-) -> tuple[Float[Array, ""], Seen, RagParams]:
+) -> tuple[Float[Array, ""], RetrievalStats, RagParams]:
     """The mean loss over a batch, what was seen, and the gradient, computed in `recipe.parts`."""
     differentiate = partial(_part_gradient, recipe, params, knowledge)
-    if recipe.parts == 1:
+    if recipe.num_microbatches == 1:
         return differentiate(given, key)
 
-    def one(total: PyTree[Array], numbered: PyTree[Array]) -> tuple[PyTree[Array], Seen]:
+    def one(total: PyTree[Array], numbered: PyTree[Array]) -> tuple[PyTree[Array], RetrievalStats]:
         number, part = numbered
         loss, seen, gradient = differentiate(part, jax.random.fold_in(key, number))
         return jax.tree.map(jnp.add, total, (loss, gradient)), seen
 
     none = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-    numbered = jnp.arange(recipe.parts), jax.tree.map(lambda each: _dealt(each, recipe.parts), given)
+    numbered = (
+        jnp.arange(recipe.num_microbatches),
+        jax.tree.map(lambda each: _dealt(each, recipe.num_microbatches), given),
+    )
     (loss, gradient), seen = jax.lax.scan(one, none, numbered)
-    mean = jax.tree.map(lambda total: total / recipe.parts, (loss, gradient))
+    mean = jax.tree.map(lambda total: total / recipe.num_microbatches, (loss, gradient))
     return mean[0], jax.tree.map(_gathered, seen), mean[1]
 
 
 def _part_gradient(
     recipe: Recipe, params: RagParams, knowledge: Knowledge, given: PyTree[Array], key: Key[Array, ""]
-) -> tuple[Float[Array, ""], Seen, RagParams]:
+) -> tuple[Float[Array, ""], RetrievalStats, RagParams]:
     """Of one part, in two stages: what is read, and so how long it is, is known when the tower has asked.
 
     The choice of a length stands around the reader's gradient, not in it: what a backward pass keeps is that of one.
@@ -213,7 +216,7 @@ def _part_gradient(
     prior, tower_gradient, (retrieved, passages) = jax.vjp(ask, params.question_tower, has_aux=True)
 
     def objective(
-        generator: Params, prior: Float[Array, "B K"], inputs: Tokens | Packed
+        generator: Params, prior: Float[Array, "B K"], inputs: Tokens | PackedInputs
     ) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
         logits = reading.read(recipe.networks.generator, generator, inputs, batch.decoder_inputs, generator_key)
         losses = recipe.objective(prior, logits, batch.targets, batch.target_mask)
@@ -226,17 +229,17 @@ def _part_gradient(
     told = jax.lax.switch(chosen, read, params.generator, prior)
     (loss, posterior), (generator_gradient, prior_gradient) = told
     gradient = RagParams(tower_gradient(prior_gradient)[0], generator_gradient)
-    return loss, Seen(retrieved.ids, prior, posterior, inputs.lengths), gradient
+    return loss, RetrievalStats(retrieved.rows, prior, posterior, inputs.lengths), gradient
 
 
-def _forms(recipe: Recipe, inputs: Tokens) -> tuple[list[Tokens | Packed], Int[Array, ""]]:
+def _forms(recipe: Recipe, inputs: Tokens) -> tuple[list[Tokens | PackedInputs], Int[Array, ""]]:
     """The forms that inputs `[B, K, S]` may be read in, shortest first, padded the last, and which one to choose."""
     by_row = reading.rows(inputs)
-    held = by_row.lengths.shape[0] // recipe.lines
-    sizes = [held * length for length in recipe.lengths if length < inputs.ids.shape[2]]
-    most = jnp.max(jnp.sum(by_row.lengths.reshape(recipe.lines, held), axis=1))
+    held = by_row.lengths.shape[0] // recipe.num_packs
+    sizes = [held * length for length in recipe.pack_lengths if length < inputs.ids.shape[2]]
+    most = jnp.max(jnp.sum(by_row.lengths.reshape(recipe.num_packs, held), axis=1))
     chosen = jnp.sum(most > jnp.asarray(sizes, most.dtype))
-    return [*(packing.pack(by_row, recipe.lines, size) for size in sizes), inputs], chosen
+    return [*(packing.pack(by_row, recipe.num_packs, size) for size in sizes), inputs], chosen
 
 
 def _dealt(each: Array, parts: int) -> Array:
@@ -249,10 +252,10 @@ def _gathered(dealt: Array) -> Array:
 
 
 def eval_step(
-    recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batch, found: Found | None = None
+    recipe: Recipe, params: RagParams, knowledge: Knowledge, batch: Batch, search_results: SearchResults | None = None
 ) -> Float[Array, " B"]:
     """`log p(y|x)` of each target, without dropout or smoothing where the objective has none."""
-    seen = forward(recipe, params, knowledge, batch, found=found)
+    seen = forward(recipe, params, knowledge, batch, search_results=search_results)
     return -recipe.objective(seen.doc_log_prior, seen.logits, batch.targets, batch.target_mask)
 
 

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, Key
 
 from rag_jax.core import losses
 from rag_jax.core.decode import decoding, rag_sequence, sampling
-from rag_jax.core.decode.decoding import Decoded, Judge
-from rag_jax.core.decode.search import Limits, Rule
-from rag_jax.core.decode.tree_cache import Reader
+from rag_jax.core.decode.decoding import Decoded, Marginalise
+from rag_jax.core.decode.search import GenerationLimits, LogitsProcessor
+from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import Tokens
 
 Model = Literal["token", "sequence"]
@@ -21,38 +21,38 @@ class Variant(NamedTuple):
     """One of the models."""
 
     objective: Callable[..., Array]  # of training: an `Objective` that takes `label_smoothing` too
-    judge: Judge  # of given answers
+    marginalise: Marginalise  # of given answers
     decoders: Mapping[str, Callable[..., Decoded]]  # by method, around a search: (reader, prior, given, *, search, …)
     sample: Callable[..., Decoded]  # (reader, prior, given, *, keys, num_samples, limits, rules)
     has_score: bool  # whether answers are ranked by the search's score; if not, by log p(y|x)
 
 
 def rag_token_sample(
-    reader: Reader,
+    inputs: EncodedInputs,
     doc_log_prior: Float[Array, "B K"],
-    given: Tokens,
+    prefix: Tokens,
     *,
     keys: Key[Array, " B"],
     num_samples: int,
-    limits: Limits,
-    rules: tuple[Rule, ...] = (),
+    limits: GenerationLimits,
+    logits_processors: tuple[LogitsProcessor, ...] = (),
 ) -> Decoded:
     """RAG-Token, sampled: each token from the mixture over passages."""
-    search = partial(sampling.sample, keys=keys, num_samples=num_samples, rules=rules)
-    return decoding.rag_token(reader, doc_log_prior, given, search=search, limits=limits, n_best=num_samples)
+    search = partial(sampling.sample, keys=keys, num_samples=num_samples, logits_processors=logits_processors)
+    return decoding.rag_token(inputs, doc_log_prior, prefix, search=search, limits=limits, n_best=num_samples)
 
 
 VARIANTS: dict[Model, Variant] = {
     "token": Variant(
         losses.rag_token_loss,
-        decoding.by_token,
+        decoding.marginalise_rag_token,
         {"thorough": decoding.rag_token},
         rag_token_sample,
         has_score=True,
     ),
     "sequence": Variant(
         losses.rag_sequence_loss,
-        decoding.by_sequence,
+        decoding.marginalise_rag_sequence,
         {"thorough": rag_sequence.rag_sequence_thorough, "fast": rag_sequence.rag_sequence_fast},
         rag_sequence.rag_sequence_sample,
         has_score=False,

@@ -9,29 +9,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rag_jax.types import Quantised, Vectors
+from rag_jax.types import Int8Vectors, Vectors
 
 # Of float32 products that become scores, forwards and backwards. By default a GPU rounds their factors to ten bits and
 # a TPU to eight: of scores near 75 that loses the gaps between passages, which are all that the prior is made of.
 FULL_PRECISION = jax.lax.Precision.HIGHEST
 
 
-def quantise(vectors: Float[Array, "N D"]) -> Quantised:
+def quantize_int8(vectors: Float[Array, "N D"]) -> Int8Vectors:
     """Each row as whole numbers of -127 to 127, times its greatest magnitude / 127: half of bfloat16's memory."""
     vectors = vectors.astype(jnp.float32)
     scales = jnp.max(jnp.abs(vectors), axis=1) / 127
     steps = vectors / jnp.where(scales > 0, scales, 1.0)[:, None]
-    return Quantised(jnp.round(steps).astype(jnp.int8), scales)
+    return Int8Vectors(jnp.round(steps).astype(jnp.int8), scales)
 
 
 def count(vectors: Vectors) -> int:
     """N."""
-    return vectors.scales.shape[0] if isinstance(vectors, Quantised) else vectors.shape[0]
+    return vectors.scales.shape[0] if isinstance(vectors, Int8Vectors) else vectors.shape[0]
 
 
 def take(vectors: Vectors, rows: Int[Array, "*rows"]) -> Float[Array, "*rows D"]:
     """The vectors of some rows; float32 where they are stored in fewer bits."""
-    if isinstance(vectors, Quantised):
+    if isinstance(vectors, Int8Vectors):
         return vectors.values[rows].astype(jnp.float32) * vectors.scales[rows][..., None]
     return vectors[rows].astype(jnp.float32) if vectors.dtype == jnp.bfloat16 else vectors[rows]
 
@@ -43,7 +43,7 @@ def block(vectors: Vectors, start: Int[Array, ""], size: int) -> Any:
 
 def products(queries: Float[Array, "B D"], vectors: Vectors) -> Float[Array, "B N"]:
     """`q . d` for every query and vector, in float32."""
-    if isinstance(vectors, Quantised):
+    if isinstance(vectors, Int8Vectors):
         return _mixed(queries, vectors.values) * vectors.scales[None, :]
     if vectors.dtype == jnp.bfloat16:
         return _mixed(queries, vectors)

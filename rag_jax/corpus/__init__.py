@@ -13,26 +13,26 @@ What is read is told apart by what is there, files by their suffix, which `.gz` 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rag_jax.corpus.chunking import Cut
+from rag_jax.corpus.chunking import Chunker
 from rag_jax.corpus.documents import DOCUMENTS, files_in, is_document, read_document, read_folder
 from rag_jax.corpus.json_lines import read_json, read_rows
 from rag_jax.corpus.kinds import unknown
 from rag_jax.corpus.passage import Passage
 from rag_jax.corpus.tables import STATE, is_parquet, read_dataset, read_parquet
-from rag_jax.corpus.tsv import Heard, in_sequence, read_tsv
-from rag_jax.data.faults import Bad, BadLines, refuse
+from rag_jax.corpus.tsv import FaultRecorder, in_sequence, read_tsv
+from rag_jax.data.faults import BadLines, OnBadLine, raise_error
 from rag_jax.data.ids import UniqueIds
 from rag_jax.errors import InputError
 
-__all__ = ["Bad", "BadLines", "Cut", "Passage", "read_corpus", "read_passages", "refuse"]
+__all__ = ["BadLines", "Chunker", "OnBadLine", "Passage", "raise_error", "read_corpus", "read_passages"]
 
-Reader = Callable[[Path, Bad], Iterator[tuple[str, Passage]]]  # with the place of each passage, for the messages
+Reader = Callable[[Path, OnBadLine], Iterator[tuple[str, Passage]]]  # with the place of each passage, for the messages
 
 READERS: dict[str, Reader] = {".tsv": read_tsv, ".jsonl": read_rows, ".json": read_json}
 READERS |= dict.fromkeys(DOCUMENTS, read_document)
 
 
-def read_corpus(path: str | Path, cut: Cut | None = None, bad: Bad = refuse) -> Iterator[Passage]:
+def read_corpus(path: str | Path, cut: Chunker | None = None, bad: OnBadLine = raise_error) -> Iterator[Passage]:
     """Yields the passages of a corpus in order, cut to length if `cut` says so; faults are found as reading gets there.
 
     A fault of a row goes to `bad`, and the row is left out if that returns (see `rag_jax.data.faults`): a text that is
@@ -45,7 +45,7 @@ def read_corpus(path: str | Path, cut: Cut | None = None, bad: Bad = refuse) -> 
     file, and a corpus without passages.
     """
     path = Path(path)
-    reader, heard, ids = _reader(path), Heard(bad), UniqueIds()
+    reader, heard, ids = _reader(path), FaultRecorder(bad), UniqueIds()
     rows = _unique(reader(path, heard), ids, heard)
     empty = True
     for place, passage in in_sequence(rows, heard) if reader is read_tsv else rows:
@@ -61,12 +61,12 @@ def read_passages(path: str | Path, words: int | None = None) -> Iterator[Passag
 
     Raises `InputError` at the first bad row.
     """
-    return read_corpus(path, None if words is None else Cut(words))
+    return read_corpus(path, None if words is None else Chunker(words))
 
 
-def _pieces(passage: Passage, cut: Cut, place: str, ids: UniqueIds, bad: Bad) -> list[Passage]:
+def _pieces(passage: Passage, cut: Chunker, place: str, ids: UniqueIds, bad: OnBadLine) -> list[Passage]:
     """What a passage is cut into; nothing if an id of its pieces is that of another passage, which goes to `bad`."""
-    pieces = list(cut.pieces(passage))
+    pieces = list(cut.chunks(passage))
     try:
         for piece in pieces[1:]:
             ids.add(piece.id, place)
@@ -76,7 +76,7 @@ def _pieces(passage: Passage, cut: Cut, place: str, ids: UniqueIds, bad: Bad) ->
     return pieces
 
 
-def _unique(rows: Iterator[tuple[str, Passage]], ids: UniqueIds, bad: Bad) -> Iterator[tuple[str, Passage]]:
+def _unique(rows: Iterator[tuple[str, Passage]], ids: UniqueIds, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     for place, passage in rows:
         try:
             ids.add(passage.id, place)

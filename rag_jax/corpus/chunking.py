@@ -10,7 +10,7 @@ from itertools import accumulate
 from tokenizers import Tokenizer
 
 from rag_jax.corpus.passage import Passage
-from rag_jax.data.tokenizers import reading_text
+from rag_jax.data.tokenizers import ignore_special_tokens_in_text
 from rag_jax.errors import InputError
 
 WITHOUT_SPACES = re.compile(
@@ -23,7 +23,7 @@ JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True)
-class Cut:
+class Chunker:
     """Cuts texts of more than `size` words, or tokens where there is a tokenizer; a shorter one is left as it is.
 
     Each piece begins `size - overlap` after the one before it, and the last ends with the text. Words are what white
@@ -50,7 +50,7 @@ class Cut:
         if self.tokenizer is not None:
             object.__setattr__(self, "tokenizer", _unbounded(self.tokenizer))
 
-    def pieces(self, passage: Passage) -> Iterator[Passage]:
+    def chunks(self, passage: Passage) -> Iterator[Passage]:
         """The pieces of passage `a` are called `a`, `a#2`, `a#3`, … and keep its title, and `a` as their document.
 
         Cutting by words without overlap twice is cutting once. A corpus that has an `a` to be cut must not have an
@@ -67,7 +67,7 @@ class Cut:
             yield passage._replace(id=new, text=text, document=document)
 
 
-def _by_words(text: str, cut: Cut) -> Iterator[str]:
+def _by_words(text: str, cut: Chunker) -> Iterator[str]:
     units = list(_units(text))
     if len(units) <= cut.size:
         yield text
@@ -95,7 +95,7 @@ def _joined(character: str) -> bool:
     return unicodedata.category(character) in ("Mn", "Mc", "Me") or character in JOINERS
 
 
-def _by_tokens(text: str, cut: Cut, tokenizer: Tokenizer) -> Iterator[str]:
+def _by_tokens(text: str, cut: Chunker, tokenizer: Tokenizer) -> Iterator[str]:
     body = text.rstrip()  # so that every piece brings something to read that the one before has not
     starts = _token_starts(body, tokenizer)
     total = len(starts)
@@ -119,7 +119,7 @@ def _unbounded(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer, or a copy without truncation and padding, which would lose the end of a text or prolong it."""
     if tokenizer.truncation is None and tokenizer.padding is None:
         return tokenizer
-    return reading_text(Tokenizer.from_str(tokenizer.to_str()))
+    return ignore_special_tokens_in_text(Tokenizer.from_str(tokenizer.to_str()))
 
 
 def _token_starts(text: str, tokenizer: Tokenizer) -> list[int]:

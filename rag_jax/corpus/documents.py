@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rag_jax.corpus.passage import Passage, checked_passage
-from rag_jax.data.faults import Bad
+from rag_jax.data.faults import OnBadLine
 from rag_jax.data.lines import read_lines
 from rag_jax.errors import InputError
 
@@ -20,12 +20,12 @@ HEADING = re.compile(r" {0,3}#[ \t]")
 FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
 
 
-def read_document(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+def read_document(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Yields the document in a file, whose id is the file's name."""
     return _read(path, path.name, bad)
 
 
-def read_folder(folder: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+def read_folder(folder: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Yields the documents of a folder, sorted by name, each with its file."""
     for path in files_in(folder, is_document):
         yield from _read(path, path.relative_to(folder).as_posix(), bad)
@@ -51,7 +51,7 @@ def files_in(folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
             yield folder / entry.name
 
 
-def _read(path: Path, new: str, bad: Bad) -> Iterator[tuple[str, Passage]]:
+def _read(path: Path, new: str, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     place = os.fsencode(path).decode(errors="replace")  # of a name that is not UTF-8 too
     faults: list[InputError] = []
     lines = list(read_lines(path, faults.append))

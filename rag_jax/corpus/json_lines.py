@@ -10,12 +10,12 @@ from pathlib import Path
 from rag_jax.corpus.kilt import article, is_article
 from rag_jax.corpus.kinds import unknown
 from rag_jax.corpus.passage import Passage, checked_passage, given_id
-from rag_jax.data.faults import Bad
+from rag_jax.data.faults import OnBadLine
 from rag_jax.data.jsonl import read_jsonl
 from rag_jax.errors import InputError
 
 
-def read_rows(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+def read_rows(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Yields every passage or article with its place, `FILE:LINE`."""
     for number, row in read_jsonl(path, bad):
         place = f"{path}:{number}"
@@ -30,7 +30,7 @@ def read_rows(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
         yield place, passage
 
 
-def read_json(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+def read_json(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Reads a `.json` file that is one object per line: the first line that is not blank decides."""
     try:
         next(read_jsonl(path), None)

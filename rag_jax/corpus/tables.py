@@ -13,7 +13,7 @@ from typing import Any
 
 from rag_jax.corpus.documents import files_in
 from rag_jax.corpus.passage import IDS, Passage, checked_passage
-from rag_jax.data.faults import Bad
+from rag_jax.data.faults import OnBadLine
 from rag_jax.errors import InputError
 
 STATE = "state.json"  # in every folder that save_to_disk wrote
@@ -23,7 +23,7 @@ END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 BYTES = {"string": "binary", "large_string": "large_binary", "string_view": "binary_view"}
 
 
-def read_dataset(folder: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+def read_dataset(folder: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Yields the passages of a folder that `save_to_disk` wrote, each with its row in the dataset."""
     row = 0
     for file in data_files(folder):
@@ -32,7 +32,7 @@ def read_dataset(folder: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
             row += batch.num_rows
 
 
-def read_parquet(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+def read_parquet(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Yields the passages of a Parquet file, or of all in a folder, each with its file and its row there."""
     before = 0  # rows of the files that were read
     for file in files_in(path, is_parquet) if path.is_dir() else [path]:
@@ -48,7 +48,7 @@ def is_parquet(name: str) -> bool:
     return name.lower().endswith(".parquet")
 
 
-def _passages(batch: Any, where: str, row: int, new: int, bad: Bad) -> Iterator[tuple[str, Passage]]:
+def _passages(batch: Any, where: str, row: int, new: int, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """The passages of a batch that begins at `row`; `new` is the id of its first if it has none."""
     for number, (given, title, text) in enumerate(zip(*_columns(batch, where, new), strict=True), start=row):
         place = f"{where}: row {number}"

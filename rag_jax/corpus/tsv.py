@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rag_jax.corpus.passage import Passage, checked_passage
-from rag_jax.data.faults import Bad
+from rag_jax.data.faults import OnBadLine
 from rag_jax.data.lines import LONGEST, read_lines
 from rag_jax.errors import InputError
 
@@ -19,7 +19,7 @@ csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # as long as a line 
 NUMBER = re.compile("[1-9][0-9]{,17}")
 
 
-def read_tsv(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
+def read_tsv(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Yields every passage with its place, `FILE:LINE`, the line where its row begins."""
     rows = _rows(path, bad)
     place, header = next(rows, (f"{path}:1", []))
@@ -40,10 +40,10 @@ def read_tsv(path: Path, bad: Bad) -> Iterator[tuple[str, Passage]]:
         yield place, passage
 
 
-class Heard:
+class FaultRecorder:
     """Hands faults on to `bad`, and remembers that there was one."""
 
-    def __init__(self, bad: Bad) -> None:
+    def __init__(self, bad: OnBadLine) -> None:
         self.any = False
         self._bad = bad
 
@@ -52,7 +52,7 @@ class Heard:
         self._bad(error)
 
 
-def in_sequence(rows: Iterator[tuple[str, Passage]], bad: Heard) -> Iterator[tuple[str, Passage]]:
+def in_sequence(rows: Iterator[tuple[str, Passage]], bad: FaultRecorder) -> Iterator[tuple[str, Passage]]:
     """In a file whose first id is "1", as DPR's, ids count 1, 2, 3, …: another id is a sign of rows that were lost.
 
     After a row that `bad` lets pass, counting goes on from its number; if it is bad in another way, as `bad` must have
@@ -81,7 +81,7 @@ def in_sequence(rows: Iterator[tuple[str, Passage]], bad: Heard) -> Iterator[tup
         due, bad.any = number + 1 if number else due, False
 
 
-def _rows(path: Path, bad: Bad) -> Iterator[tuple[str, list[str]]]:
+def _rows(path: Path, bad: OnBadLine) -> Iterator[tuple[str, list[str]]]:
     """Yields the rows that are not blank, each with the place of its first line."""
     lines, name, first_line = _Lines(read_lines(path, bad)), str(path), 1
     # strict: a lenient reader would drop quotes that stand in the wrong place, or run two rows into one.

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from rag_jax.data.questions import Question
-from rag_jax.data.tokenizers import Vocabulary, pad
+from rag_jax.data.tokenizers import GeneratorTokenizer, pad
 from rag_jax.data.tower_inputs import QuestionTokenizer
 from rag_jax.errors import InputError
 from rag_jax.types import Batch, host
@@ -42,7 +42,7 @@ class Examples:
 def tokenize(
     pairs: Sequence[tuple[Question, str]],
     tower: QuestionTokenizer,
-    vocabulary: Vocabulary,
+    vocabulary: GeneratorTokenizer,
     rows: Mapping[str, int],
     *,
     max_question: int,
@@ -89,8 +89,8 @@ def shortened(ids: list[int], longest: int) -> list[int]:
     return ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
 
 
-def fitting(
-    pairs: Sequence[tuple[Question, str]], vocabulary: Vocabulary, max_target: int
+def short_enough(
+    pairs: Sequence[tuple[Question, str]], vocabulary: GeneratorTokenizer, max_target: int
 ) -> list[tuple[Question, str]]:
     """The pairs whose target has `max_target` tokens at most."""
     targets = vocabulary.targets([answer for _, answer in pairs])
@@ -98,7 +98,7 @@ def fitting(
 
 
 def in_order(
-    examples: Examples, vocabulary: Vocabulary, batch_size: int, skip: Collection[int] = ()
+    examples: Examples, vocabulary: GeneratorTokenizer, batch_size: int, skip: Collection[int] = ()
 ) -> Iterator[tuple[Batch, Int[np.ndarray, " b"]]]:
     """Every example once, but for the numbers to `skip`, by bucket: `(batch, examples' numbers)`; the last batch of a
     bucket is filled up with repetitions, so that it has as many numbers as it has new examples."""
@@ -118,7 +118,7 @@ def bucket(question: int, prompt: int, ladder: Ladder) -> tuple[int, int]:
     return next(((a, b) for a, b in ladder if question <= a and prompt <= b), (q * times, p * times))
 
 
-def collate(examples: Examples, chosen: Int[np.ndarray, " B"], vocabulary: Vocabulary) -> Batch:
+def collate(examples: Examples, chosen: Int[np.ndarray, " B"], vocabulary: GeneratorTokenizer) -> Batch:
     """The chosen examples of one bucket as a batch; targets are padded to what the longest of all examples needs."""
     question_length, prompt_length = (int(length) for length in examples.buckets[chosen[0]])
     targets = [examples.targets[i] for i in chosen]
@@ -127,7 +127,7 @@ def collate(examples: Examples, chosen: Int[np.ndarray, " B"], vocabulary: Vocab
     return Batch(
         question=pad([examples.questions[i] for i in chosen], question_length, 0),
         prompt=pad([examples.prompts[i] for i in chosen], prompt_length, vocabulary.pad),
-        decoder_inputs=pad([[vocabulary.start, *target[:-1]] for target in targets], size, vocabulary.pad).ids,
+        decoder_inputs=pad([[vocabulary.decoder_start, *target[:-1]] for target in targets], size, vocabulary.pad).ids,
         targets=padded.ids,
         target_mask=host(np.arange(size)[None, :] < np.asarray(padded.lengths)[:, None]),
     )

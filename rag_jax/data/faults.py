@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from rag_jax.errors import InputError
 
-Bad = Callable[[InputError], None]
+OnBadLine = Callable[[InputError], None]
 
 
-def refuse(error: InputError) -> None:
+def raise_error(error: InputError) -> None:
     """Ends the reading at the first bad row."""
     raise error
 

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rag_jax.data.faults import Bad, refuse
+from rag_jax.data.faults import OnBadLine, raise_error
 from rag_jax.data.ids import UniqueIds as UniqueIds
 from rag_jax.data.lines import open_bytes
 from rag_jax.data.lines import read_lines as read_lines
 from rag_jax.errors import InputError
 
 
-def read_jsonl(path: str | Path, bad: Bad = refuse) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: str | Path, bad: OnBadLine = raise_error) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number from 1, object) for every line that is not blank; lines that hold no object go to `bad`."""
     for number, line in enumerate(read_lines(path, bad), start=1):
         if not line.strip():

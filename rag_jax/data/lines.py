@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from rag_jax.data.faults import Bad, refuse
+from rag_jax.data.faults import OnBadLine, raise_error
 from rag_jax.errors import InputError
 
 LONGEST = 32 * 2**20  # bytes of a line, its end included
 PIECE = 2**20  # bytes that are asked for at once
 
 
-def read_lines(path: str | Path, bad: Bad = refuse) -> Iterator[str]:
+def read_lines(path: str | Path, bad: OnBadLine = raise_error) -> Iterator[str]:
     """Yields the lines of a text file, line ends included, so the n-th item is line n.
 
     Lines that hold bytes that are not UTF-8, a NUL byte, or more than `LONGEST` bytes go to `bad`; one that it lets

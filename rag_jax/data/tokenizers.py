@@ -22,7 +22,7 @@ from rag_jax.types import Tokens, host
 USUAL = SpecialTokens()
 
 
-class Vocabulary(NamedTuple):
+class GeneratorTokenizer(NamedTuple):
     """A generator's tokenizer with the ids of its special tokens, and how its input is worded.
 
     The templates are those of the paper's reference implementation. As there, a title loses one pair of quotes, and
@@ -33,7 +33,7 @@ class Vocabulary(NamedTuple):
     bos: int | None  # before a passage; None: nothing is
     pad: int
     eos: int
-    start: int  # what an answer is decoded from in training
+    decoder_start: int  # what an answer is decoded from in training
     passage_template: str = "{title} / {text}"
     question_template: str = " // {question}"
 
@@ -45,7 +45,7 @@ class Vocabulary(NamedTuple):
         return self.tokenizer.get_vocab_size()
 
     @property
-    def first(self) -> list[int]:
+    def passage_start(self) -> list[int]:
         """What a passage begins with, and all that there is of an empty one."""
         return [] if self.bos is None else [self.bos]
 
@@ -57,7 +57,7 @@ class Vocabulary(NamedTuple):
             templates.filled(titled if title else untitled, before=" ", title=_unquoted(title), text=text)
             for title, text in texts
         ]
-        return [[*self.first, *ids] for ids in templates.encode(self.tokenizer, rows)]
+        return [[*self.passage_start, *ids] for ids in templates.encode(self.tokenizer, rows)]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """` // question </s>`, whole."""
@@ -88,12 +88,12 @@ class Vocabulary(NamedTuple):
         return templates.encode(self.tokenizer, [[text] for text in texts])
 
 
-def read_vocabulary(path: Path, special: SpecialTokens = USUAL) -> Vocabulary:
+def read_generator_tokenizer(path: Path, special: SpecialTokens = USUAL) -> GeneratorTokenizer:
     """A generator's tokenizer from its tokenizer.json."""
-    return vocabulary(read_tokenizer(path), str(path), special)
+    return generator_tokenizer(read_tokenizer(path), str(path), special)
 
 
-def vocabulary(tokenizer: Tokenizer, where: str, special: SpecialTokens = USUAL) -> Vocabulary:
+def generator_tokenizer(tokenizer: Tokenizer, where: str, special: SpecialTokens = USUAL) -> GeneratorTokenizer:
     """Find a generator's special tokens in a tokenizer, which `where` names in errors, and set it to read text."""
     ids = {}
     for token in special.needed:
@@ -102,7 +102,9 @@ def vocabulary(tokenizer: Tokenizer, where: str, special: SpecialTokens = USUAL)
             raise InputError(f"{where}: no token {token}; give a tokenizer with {', '.join(special.needed)}")
         ids[token] = found
     bos = None if special.bos is None else ids[special.bos]
-    return Vocabulary(reading_text(tokenizer), bos, ids[special.pad], ids[special.eos], ids[special.start])
+    return GeneratorTokenizer(
+        ignore_special_tokens_in_text(tokenizer), bos, ids[special.pad], ids[special.eos], ids[special.start]
+    )
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -110,12 +112,12 @@ def read_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a folder that holds a tokenizer.json")
     try:
-        return reading_text(Tokenizer.from_file(str(path)))
+        return ignore_special_tokens_in_text(Tokenizer.from_file(str(path)))
     except Exception as error:  # the Rust side raises plain Exception
         raise InputError(f"{path}: not a readable tokenizer ({error}); copy or download it again") from None
 
 
-def reading_text(tokenizer: Tokenizer) -> Tokenizer:
+def ignore_special_tokens_in_text(tokenizer: Tokenizer) -> Tokenizer:
     """Set a tokenizer to read whole texts: no stored padding or truncation, and special tokens in them are text.
 
     A document that spells `</s>`, or a question that spells `[SEP]`, does not end a sequence or begin another. Tokens
@@ -142,7 +144,7 @@ def _found_as_words(tokenizer: Tokenizer) -> list[str]:
     return [token for token, i in special.items() if (i, token) in found]
 
 
-def train_vocabulary(texts: Iterable[str], size: int, special: SpecialTokens = USUAL) -> Vocabulary:
+def train_generator_tokenizer(texts: Iterable[str], size: int, special: SpecialTokens = USUAL) -> GeneratorTokenizer:
     """Learn a byte-level BPE in which every digit is a token of its own, so that numbers can be copied."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -160,7 +162,7 @@ def train_vocabulary(texts: Iterable[str], size: int, special: SpecialTokens = U
     whole = " ".join(each for each in (special.bos, "$A", special.eos) if each)
     ids = [(token, tokenizer.token_to_id(token)) for token in (special.bos, special.eos) if token]
     tokenizer.post_processor = processors.TemplateProcessing(single=whole, special_tokens=ids)
-    return vocabulary(tokenizer, "the new vocabulary", special)
+    return generator_tokenizer(tokenizer, "the new vocabulary", special)
 
 
 def _unquoted(title: str) -> str:

@@ -19,14 +19,14 @@ TITLE_AND_TEXT = "{title}. {text}"  # of towers that say nothing of titles
 QUESTION = "{question}"
 
 
-class Convention(NamedTuple):
+class TowerInputFormat(NamedTuple):
     """How a tower is fed, as its checkpoint says; the default is that of a BERT that says nothing."""
 
     passage: str = TITLE_AND_TEXT  # a template, or PAIR
     question: str = QUESTION
     max_length: int | None = None  # tokens of an input, special tokens included; None: as many as it has positions
 
-    def over(self, passage: str | None, question: str | None) -> "Convention":
+    def over(self, passage: str | None, question: str | None) -> "TowerInputFormat":
         """This one with the templates that are given. Raises `InputError` for those that cannot be filled in."""
         given = {"passage": passage, "question": question}
         new = self._replace(**{name: each for name, each in given.items() if each is not None})
@@ -37,10 +37,10 @@ class Convention(NamedTuple):
         return new
 
 
-PLAIN = Convention()
+PLAIN = TowerInputFormat()
 
 
-class TowerRows(NamedTuple):
+class TowerTokens(NamedTuple):
     """Token ids as a tower reads them, and how many tokens of each input it does not."""
 
     ids: list[list[int]]
@@ -55,7 +55,7 @@ class QuestionTokenizer:
     template: str = QUESTION
     max_length: int | None = None
 
-    def __call__(self, questions: Sequence[str]) -> TowerRows:
+    def __call__(self, questions: Sequence[str]) -> TowerTokens:
         template = templates.cut(self.template, self.tokenizer)
         return _rows(self.tokenizer, [templates.fill(template, question=each) for each in questions], self.max_length)
 
@@ -67,7 +67,7 @@ class QuestionTokenizer:
 
 def passage_rows(
     tokenizer: Tokenizer, passages: Sequence[tuple[str, str]], template: str, max_length: int
-) -> TowerRows:
+) -> TowerTokens:
     """(title, text) pairs by a template, or as PAIR."""
     if template == PAIR:
         return _pairs(tokenizer, passages, max_length)
@@ -76,17 +76,17 @@ def passage_rows(
     return _rows(tokenizer, list(worded), max_length)
 
 
-def text_rows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -> TowerRows:
+def text_rows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -> TowerTokens:
     """Texts with the tokenizer's own special tokens; a long one is cut before its last special token."""
     return _rows(tokenizer, [[text] for text in texts], max_length)
 
 
-def _rows(tokenizer: Tokenizer, filled: Sequence[templates.Pieces], max_length: int | None) -> TowerRows:
+def _rows(tokenizer: Tokenizer, filled: Sequence[templates.Pieces], max_length: int | None) -> TowerTokens:
     rows = templates.encode_whole(tokenizer, filled)
     if max_length is None:
-        return TowerRows(rows, [0] * len(rows))
+        return TowerTokens(rows, [0] * len(rows))
     kept = [ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in rows]
-    return TowerRows(kept, [len(ids) - len(cut) for ids, cut in zip(rows, kept, strict=True)])
+    return TowerTokens(kept, [len(ids) - len(cut) for ids, cut in zip(rows, kept, strict=True)])
 
 
 def worded(template: str, title: str, text: str) -> str:
@@ -113,7 +113,7 @@ def _fills(template: str, **fields: str) -> bool:
         return False
 
 
-def _pairs(tokenizer: Tokenizer, passages: Sequence[tuple[str, str]], max_length: int) -> TowerRows:
+def _pairs(tokenizer: Tokenizer, passages: Sequence[tuple[str, str]], max_length: int) -> TowerTokens:
     """`[CLS] title [SEP] text [SEP]`; without a title the text alone, as DPR's own code has it.
 
     All tokens are of type 0, as there: DPR's towers were trained so, and transformers' example of RAG makes vectors so.
@@ -133,7 +133,7 @@ def _pairs(tokenizer: Tokenizer, passages: Sequence[tuple[str, str]], max_length
         a, b = shares(len(title), len(text), max_length - 3) if named else (0, min(len(text), max_length - 2))
         ids.append([first, *title[:a], *([last] if named else []), *text[:b], last])
         lost.append(len(title) + len(text) - a - b)
-    return TowerRows(ids, lost)
+    return TowerTokens(ids, lost)
 
 
 def shares(title: int, text: int, room: int) -> tuple[int, int]:

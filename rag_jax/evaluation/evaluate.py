@@ -8,7 +8,7 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, fingerprint
 from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics import answer_recall_at_k, exact_match, f1, recall_at_k
-from rag_jax.index.engines.engine import Asked
+from rag_jax.index.engines.engine import Queries
 from rag_jax.index.engines.stored import open_bm25
 from rag_jax.index.store import Store
 from rag_jax.rag import RAG, Answer
@@ -29,15 +29,15 @@ def answering(rag: RAG, questions: Sequence[Question], batch_size: int = 64) -> 
 
 def recall(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
     """The question tower's recall over the whole index."""
-    passages = rag.parts.store.passages
-    depth = min(DEPTHS[-1], len(rag.parts.store))
+    passages = rag.components.store.passages
+    depth = min(DEPTHS[-1], len(rag.components.store))
     rows = rag.search([question.question for question in questions], depth)
     return recalls([[passages[row] for row in ranked if row >= 0] for ranked in rows], questions, depth)
 
 
 def bm25_recall(store: Store, questions: Sequence[Question]) -> dict[str, float]:
     """BM25's recall over the same passages: the lexical baseline."""
-    asked = Asked([question.question for question in questions], None)
+    asked = Queries([question.question for question in questions], None)
     depth = min(DEPTHS[-1], len(store))
     hits = open_bm25(store).search(asked, depth)
     return recalls([[store.passages[row] for row in ranked if row >= 0] for ranked in hits.rows], questions, depth)
@@ -45,8 +45,8 @@ def bm25_recall(store: Store, questions: Sequence[Question]) -> dict[str, float]
 
 def scores(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
     """The scores of an evaluation: exact match and F1, and the retriever's recall."""
-    _, scores = answering(rag, questions, rag.parts.config.eval_batch)
-    return scores if rag.parts.config.data.is_closed_book else scores | recall(rag, questions)
+    _, scores = answering(rag, questions, rag.components.config.eval_batch)
+    return scores if rag.components.config.data.is_closed_book else scores | recall(rag, questions)
 
 
 def recalls(found: Sequence[Sequence[Passage]], questions: Sequence[Question], depth: int) -> dict[str, float]:

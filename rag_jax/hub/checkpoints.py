@@ -7,7 +7,7 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from rag_jax.core.variants import Model
-from rag_jax.data.tower_inputs import PLAIN, Convention
+from rag_jax.data.tower_inputs import PLAIN, TowerInputFormat
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.types import Params
 
@@ -23,7 +23,7 @@ class TowerCheckpoint:
     tokenizer: Tokenizer | None = None
     side: Side | None = None
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # `hub.tokenizers.Stored`
-    convention: Convention = PLAIN  # what it reads of passages and questions
+    convention: TowerInputFormat = PLAIN  # what it reads of passages and questions
 
 
 @dataclass(frozen=True)

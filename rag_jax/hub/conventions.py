@@ -13,8 +13,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, normalizers
 
-from rag_jax.data.tokenizers import reading_text
-from rag_jax.data.tower_inputs import PAIR, QUESTION, TITLE_AND_TEXT, Convention, literal
+from rag_jax.data.tokenizers import ignore_special_tokens_in_text
+from rag_jax.data.tower_inputs import PAIR, QUESTION, TITLE_AND_TEXT, TowerInputFormat, literal
 from rag_jax.errors import InputError
 from rag_jax.hub.described import Described, read_json
 from rag_jax.hub.pooling import pools_prompts
@@ -24,7 +24,7 @@ QUERY, DOCUMENT = ("query",), ("document", "passage", "corpus")  # names of prom
 OURS = ("passage_template", "question_template", "max_seq_length")  # in config.json, by the fields of `Convention`
 
 
-def read_convention(config: Described, folder: Path, passage: str = TITLE_AND_TEXT) -> Convention:
+def read_convention(config: Described, folder: Path, passage: str = TITLE_AND_TEXT) -> TowerInputFormat:
     """A tower's own convention, by default with this template of passages.
 
     Raises `InputError` for descriptions that are damaged or of something else.
@@ -41,15 +41,15 @@ def lowered(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
     copy = Tokenizer.from_str(tokenizer.to_str())
     own = [copy.normalizer] if copy.normalizer is not None else []
     copy.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
-    return reading_text(copy)
+    return ignore_special_tokens_in_text(copy)
 
 
-def describe_convention(convention: Convention, usual: Convention) -> dict[str, Any]:
+def describe_convention(convention: TowerInputFormat, usual: TowerInputFormat) -> dict[str, Any]:
     """What config.json says of it, where it is not the one that is usual for such a tower."""
     return {key: value for key, value, other in zip(OURS, convention, usual, strict=True) if value != other}
 
 
-def _sentence_transformers(folder: Path, passage: str) -> Convention:
+def _sentence_transformers(folder: Path, passage: str) -> TowerInputFormat:
     """Prompts are put before what is read; a side without one of its own has the default one."""
     described = _described(folder / PROMPTS)
     named = described.get("prompts") or {}
@@ -69,7 +69,7 @@ def _sentence_transformers(folder: Path, passage: str) -> Convention:
         what = "before a pair of title and text" if passage == PAIR else "that are not pooled (include_prompt)"
         raise InputError(f"{folder / PROMPTS}: prompts {what} are not known here; use a tower without them")
     passage = passage if passage == PAIR else literal(document) + passage
-    return Convention(passage, literal(query) + QUESTION, _max_length(folder))
+    return TowerInputFormat(passage, literal(query) + QUESTION, _max_length(folder))
 
 
 def _max_length(folder: Path) -> int | None:

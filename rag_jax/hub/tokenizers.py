@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tokenizers import Regex, Tokenizer, decoders
 
-from rag_jax.data.tokenizers import read_tokenizer, reading_text
+from rag_jax.data.tokenizers import ignore_special_tokens_in_text, read_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub.described import read_json, write_json
 
@@ -51,7 +51,7 @@ def read(folder: Path, model: Mapping[str, Any]) -> Stored | None:
     try:
         _check_kind(folder, model)
         loaded = _loaded(folder, model)
-        tokenizer = reading_text(loaded.backend_tokenizer)
+        tokenizer = ignore_special_tokens_in_text(loaded.backend_tokenizer)
     except InputError:
         raise
     except Exception as error:  # the Rust side raises plain Exception
@@ -93,7 +93,7 @@ def fitted(tokenizer: Tokenizer, vocab_size: int, where: str) -> Tokenizer:
         what = f"a tokenizer of {tokenizer.get_vocab_size()} tokens, a generator of {vocab_size}"
         raise InputError(f"{where}: {what}; take the tokenizer that was saved with the weights")
     stored["model"]["vocab"] = {token: i for token, i in vocabulary.items() if i < vocab_size}
-    return reading_text(Tokenizer.from_str(json.dumps(stored)))
+    return ignore_special_tokens_in_text(Tokenizer.from_str(json.dumps(stored)))
 
 
 def _check_kind(folder: Path, model: Mapping[str, Any]) -> None:

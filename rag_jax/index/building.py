@@ -22,11 +22,11 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.errors import InputError
 from rag_jax.index import disk, manifest, ownership, pending_build
-from rag_jax.index.columns import Texts, as_table
-from rag_jax.index.encoder import Encoder, Heard, unheard
+from rag_jax.index.columns import PassageTable, as_table
+from rag_jax.index.encoder import ProgressCallback, TextEncoder, no_progress
 from rag_jax.index.manifest import Manifest
-from rag_jax.index.passage_tokenizer import Reads
-from rag_jax.index.pending_build import Plan
+from rag_jax.index.passage_tokenizer import PassageTokenizer
+from rag_jax.index.pending_build import PendingBuild
 from rag_jax.index.store import Store, open_store, write_tokens
 
 SEGMENT = 65_536  # passages in a segment: what a kill can cost, and what memory holds
@@ -36,26 +36,34 @@ T = TypeVar("T")
 def build(
     folder: Path,
     passages: Iterable[Passage],
-    encoder: Encoder,
-    reads: Reads | None,
-    done: Heard = unheard,
+    encoder: TextEncoder,
+    passage_tokenizer: PassageTokenizer | None,
+    done: ProgressCallback = no_progress,
 ) -> Store:
     """All three steps in this process, in float32; `done` hears how many passages have their vectors.
 
     Raises `InputError` for a folder that holds anything but a store.
     """
     with ownership.claimed(folder):
-        plan = read(folder, passages, describe(encoder, reads))
-        encode(folder, plan, encoder, reads, done)
-        commit(folder, plan, encoder, reads)
-    return open_store(folder, encoder, reads)
+        plan = read(folder, passages, describe(encoder, passage_tokenizer))
+        encode(folder, plan, encoder, passage_tokenizer, done)
+        commit(folder, plan, encoder, passage_tokenizer)
+    return open_store(folder, encoder, passage_tokenizer)
 
 
 def describe(
-    encoder: Encoder, reads: Reads | None, dtype: str = "float32", corpus: Mapping[str, Any] | None = None
+    encoder: TextEncoder,
+    passage_tokenizer: PassageTokenizer | None,
+    dtype: str = "float32",
+    corpus: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that a build depends on, as JSON has it."""
-    told = {"tower": encoder.described, "generator": reads and reads.facts, "dtype": dtype, "corpus": corpus}
+    told = {
+        "tower": encoder.facts,
+        "generator": passage_tokenizer and passage_tokenizer.facts,
+        "dtype": dtype,
+        "corpus": corpus,
+    }
     return json.loads(json.dumps(told))
 
 
@@ -64,8 +72,8 @@ def read(
     passages: Iterable[Passage],
     made_of: Mapping[str, Any],
     segment: int = SEGMENT,
-    done: Heard = unheard,
-) -> Plan:
+    done: ProgressCallback = no_progress,
+) -> PendingBuild:
     """Step 1. A corpus that was read to its end before is not read again.
 
     Raises `InputError` for a folder that holds anything but a store, or an unfinished build of something else, and for
@@ -77,7 +85,7 @@ def read(
     manifest.clear(folder, old)
     if found is not None:
         return _checked(folder, found, made_of, old)
-    begun = Plan(dict(made_of), over=old.content if old else ())
+    begun = PendingBuild(dict(made_of), over=old.content if old else ())
     pending_build.write(folder, begun)
     try:
         plan = replace(begun, segments=tuple(_read(folder, old, passages, segment, done)))
@@ -90,10 +98,10 @@ def read(
 
 def encode(
     folder: Path,
-    plan: Plan,
-    encoder: Encoder,
-    reads: Reads | None,
-    done: Heard = unheard,
+    plan: PendingBuild,
+    encoder: TextEncoder,
+    passage_tokenizer: PassageTokenizer | None,
+    done: ProgressCallback = no_progress,
     share: tuple[int, int] = (0, 1),
 ) -> None:
     """Step 2, for the segments of one share: (1, 4) is the second of four processes.
@@ -102,15 +110,17 @@ def encode(
     """
     for name, _ in plan.segments[share[0] :: share[1]]:
         if not disk.is_part(folder / "vectors" / name):
-            passages = list(Texts([disk.read_table(folder / "passages" / name)]))
-            found, cut = encoder.counted(passages, done)
+            passages = list(PassageTable([disk.read_table(folder / "passages" / name)]))
+            found, cut = encoder.encode_and_count(passages, done)
             vectors = checked(found, passages).astype(plan.made_of["dtype"])
             disk.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
-        if reads is not None:
-            write_tokens(folder, name, reads)
+        if passage_tokenizer is not None:
+            write_tokens(folder, name, passage_tokenizer)
 
 
-def commit(folder: Path, plan: Plan, encoder: Encoder, reads: Reads | None) -> Manifest:
+def commit(
+    folder: Path, plan: PendingBuild, encoder: TextEncoder, passage_tokenizer: PassageTokenizer | None
+) -> Manifest:
     """Step 3: what was built is the store; what was there before is cleared away.
 
     Raises `InputError` where the build was given up, or the store that it replaces changed, since it began.
@@ -119,15 +129,15 @@ def commit(folder: Path, plan: Plan, encoder: Encoder, reads: Reads | None) -> M
     if manifest.pending(folder, old) != plan:
         raise InputError(f"{folder}: {pending_build.FILE} is not this build's any more; run it again")
     _checked(folder, plan, plan.made_of, old)
-    return manifest.commit(folder, old, _described(folder, plan, encoder, reads, old))
+    return manifest.commit(folder, old, _described(folder, plan, encoder, passage_tokenizer, old))
 
 
-def needed(plan: Plan, width: int, max_length: int) -> int:
+def needed(plan: PendingBuild, width: int, max_length: int) -> int:
     """Bytes that the vectors and tokens of a build take at most."""
     return plan.passages * (width * np.dtype(plan.made_of["dtype"]).itemsize + 2 * max_length + 4)
 
 
-def check_room(folder: Path, plan: Plan, width: int, max_length: int) -> None:
+def check_room(folder: Path, plan: PendingBuild, width: int, max_length: int) -> None:
     """Raises `InputError` where the disk cannot hold what is still to be made."""
     wanted, left = needed(plan, width, max_length), plan.passages - plan.encoded(folder)
     missing, free = wanted * left // plan.passages, shutil.disk_usage(folder).free
@@ -152,18 +162,24 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _described(folder: Path, plan: Plan, encoder: Encoder, reads: Reads | None, old: Manifest | None) -> Manifest:
+def _described(
+    folder: Path,
+    plan: PendingBuild,
+    encoder: TextEncoder,
+    passage_tokenizer: PassageTokenizer | None,
+    old: Manifest | None,
+) -> Manifest:
     """The manifest of segments that are all there."""
-    kinds = ("passages", "vectors", *([reads.kind] if reads else ()))
+    kinds = ("passages", "vectors", *([passage_tokenizer.folder] if passage_tokenizer else ()))
     made = tuple(manifest.segment(folder, name, count, kinds) for name, count in plan.segments)
     vectors = disk.described(folder / "vectors" / made[0].name)["vectors"]
     blank = Manifest(
-        tower=encoder.described | {"source": encoder.source},
+        tower=encoder.facts | {"source": encoder.source},
         width=vectors["shape"][1],
         dtype=vectors["dtype"],
         passages=plan.passages,
         segments=made,
-        generators={reads.key: reads.facts} if reads else {},
+        generators={passage_tokenizer.key: passage_tokenizer.facts} if passage_tokenizer else {},
         made_of=plan.made_of,
         changes=old.changes if old else (),
     )
@@ -174,7 +190,7 @@ def _there(folder: Path) -> Manifest | None:
     return manifest.read(folder) if (folder / manifest.FILE).exists() else None
 
 
-def _checked(folder: Path, found: Plan, made_of: Mapping[str, Any], old: Manifest | None) -> Plan:
+def _checked(folder: Path, found: PendingBuild, made_of: Mapping[str, Any], old: Manifest | None) -> PendingBuild:
     """An unfinished build, if it is one of just this that takes the place of just that."""
     give_up = f"delete {pending_build.FILE} there to give it up"
     differing = sorted(key for key in made_of if found.made_of.get(key) != made_of[key])
@@ -187,7 +203,7 @@ def _checked(folder: Path, found: Plan, made_of: Mapping[str, Any], old: Manifes
 
 
 def _read(
-    folder: Path, old: Manifest | None, passages: Iterable[Passage], segment: int, done: Heard
+    folder: Path, old: Manifest | None, passages: Iterable[Passage], segment: int, done: ProgressCallback
 ) -> Iterator[tuple[str, int]]:
     """Write a corpus as segments of passages; their names and sizes."""
     empty = True

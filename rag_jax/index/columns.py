@@ -16,21 +16,21 @@ SCHEMA = pa.schema([(name, pa.string()) for name in Passage._fields])
 AT_ONCE = 4_096  # passages turned into Python objects together
 
 
-class Rows:
+class SegmentedArray:
     """An array `[N, width]` in pieces; narrower ones are padded on their right with `fill` where they are read."""
 
     def __init__(self, pieces: Sequence[np.ndarray], fill: int = 0) -> None:
-        self.pieces, self.fill = tuple(pieces), fill
-        self.starts = np.cumsum([0, *map(len, self.pieces)])
+        self.segments, self.fill = tuple(pieces), fill
+        self.starts = np.cumsum([0, *map(len, self.segments)])
 
     @property
     def shape(self) -> tuple[int, ...]:
         """`[N, width]`, or `[N]`."""
-        return int(self.starts[-1]), *np.max([piece.shape[1:] for piece in self.pieces], axis=0).tolist()
+        return int(self.starts[-1]), *np.max([piece.shape[1:] for piece in self.segments], axis=0).tolist()
 
     @property
     def dtype(self) -> np.dtype:
-        return np.result_type(*{piece.dtype for piece in self.pieces})
+        return np.result_type(*{piece.dtype for piece in self.segments})
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -41,7 +41,7 @@ class Rows:
         found = np.full((*rows.shape, *self.shape[1:]), self.fill, self.dtype)
         homes = np.searchsorted(self.starts, rows, side="right") - 1
         for home in np.unique(homes):
-            here, piece = homes == home, self.pieces[home]
+            here, piece = homes == home, self.segments[home]
             taken = piece[rows[here] - self.starts[home]]
             found[(here, *map(slice, piece.shape[1:]))] = taken
         return found
@@ -51,12 +51,12 @@ class Rows:
         if start >= stop:
             return np.zeros((0, *self.shape[1:]), self.dtype)
         first, last = np.searchsorted(self.starts, (start, stop - 1), side="right") - 1
-        if first == last and self.pieces[first].shape[1:] == self.shape[1:]:
-            return self.pieces[first][start - self.starts[first] : stop - self.starts[first]]
+        if first == last and self.segments[first].shape[1:] == self.shape[1:]:
+            return self.segments[first][start - self.starts[first] : stop - self.starts[first]]
         found = np.full((stop - start, *self.shape[1:]), self.fill, self.dtype)
         for home in range(first, last + 1):
             low, high = max(start, self.starts[home]), min(stop, self.starts[home + 1])
-            piece = self.pieces[home][low - self.starts[home] : high - self.starts[home]]
+            piece = self.segments[home][low - self.starts[home] : high - self.starts[home]]
             found[(slice(low - start, high - start), *map(slice, piece.shape[1:]))] = piece
         return found
 
@@ -71,7 +71,7 @@ class Rows:
         return self.between(0, len(self))
 
 
-class Texts(Sequence[Passage]):
+class PassageTable(Sequence[Passage]):
     """Passages by row, read from Arrow tables when they are asked for."""
 
     def __init__(self, tables: Sequence[pa.Table]) -> None:

@@ -15,12 +15,14 @@ from jaxtyping import Bool, Int
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.index.columns import Texts
+from rag_jax.index.columns import PassageTable
 
 compute: Any = importlib.import_module("pyarrow.compute")
 
 
-def named(texts: Texts, alive: Bool[np.ndarray, " N"], ids: Sequence[str], where: str) -> Int[np.ndarray, " rows"]:
+def named(
+    texts: PassageTable, alive: Bool[np.ndarray, " N"], ids: Sequence[str], where: str
+) -> Int[np.ndarray, " rows"]:
     """The living rows of some documents, and of single pieces. Raises `InputError` for an id that names none."""
     by_document, by_id = _documents(texts), texts.ids
     chosen = alive & (_is_in(by_document, ids) | _is_in(by_id, ids))
@@ -31,7 +33,7 @@ def named(texts: Texts, alive: Bool[np.ndarray, " N"], ids: Sequence[str], where
     return np.flatnonzero(chosen)
 
 
-def check_new(texts: Texts, alive: Bool[np.ndarray, " N"], more: Sequence[Passage], where: str) -> None:
+def check_new(texts: PassageTable, alive: Bool[np.ndarray, " N"], more: Sequence[Passage], where: str) -> None:
     """Raises `InputError` for passages whose ids are there already, or occur twice."""
     ids = [passage.id for passage in more]
     twice = [each for each, count in Counter(ids).items() if count > 1]
@@ -43,7 +45,7 @@ def check_new(texts: Texts, alive: Bool[np.ndarray, " N"], more: Sequence[Passag
 
 
 def replaced(
-    texts: Texts, alive: Bool[np.ndarray, " N"], changed: Sequence[Passage], where: str
+    texts: PassageTable, alive: Bool[np.ndarray, " N"], changed: Sequence[Passage], where: str
 ) -> tuple[Int[np.ndarray, " rows"], list[Passage]]:
     """The rows that make way for new passages, and these: pieces that are rewritten alone stay with their document.
 
@@ -62,14 +64,14 @@ def document(passage: Passage) -> str:
     return passage.document or passage.id
 
 
-def _home(texts: Texts, rows: Int[np.ndarray, " rows"], passage: Passage) -> str:
+def _home(texts: PassageTable, rows: Int[np.ndarray, " rows"], passage: Passage) -> str:
     """The document of a new passage: that of the old passage whose place it takes, if this was a piece."""
     own = document(passage)
     homes = {old.document for old in (texts[int(row)] for row in rows) if old.id == own and old.document}
     return next(iter(homes - {own}), passage.document)
 
 
-def _documents(texts: Texts) -> pa.ChunkedArray:
+def _documents(texts: PassageTable) -> pa.ChunkedArray:
     cut_from = texts.table.column("document")
     return compute.if_else(compute.equal(cut_from, ""), texts.ids, cut_from)
 

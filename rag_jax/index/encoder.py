@@ -13,21 +13,21 @@ from tokenizers import Tokenizer
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import fingerprint, pad
-from rag_jax.data.tower_inputs import TITLE_AND_TEXT, TowerRows, passage_rows, text_rows
-from rag_jax.index.truncation import Truncated
+from rag_jax.data.tower_inputs import TITLE_AND_TEXT, TowerTokens, passage_rows, text_rows
+from rag_jax.index.truncation import Truncation
 from rag_jax.types import Params, Tower
 
 BATCH_TOKENS = 1_024  # tokens in one batch, padding included: what a layer makes of more leaves a CPU's caches
 LADDER = (8, *range(16, 193, 16), 224, 256, 384, 512)  # lengths that passages are padded to, each a compilation
-Heard = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 
 
-def unheard(count: int) -> None:
+def no_progress(count: int) -> None:
     """For those who do not want to know how far it is."""
 
 
 @dataclass(frozen=True, eq=False)
-class Encoder:
+class TextEncoder:
     """The frozen passage tower with its tokenizer: text to vector."""
 
     tower: Tower = field(repr=False)
@@ -38,7 +38,7 @@ class Encoder:
     norm: float | None = None  # the length that the tower scales its vectors to
     source: str = ""  # where the tower was found, for whoever reads the store's manifest
 
-    def tokens(self, passages: Sequence[Passage]) -> TowerRows:
+    def tokens(self, passages: Sequence[Passage]) -> TowerTokens:
         """Passages as the tower reads them."""
         pairs = [(passage.title, passage.text) for passage in passages]
         return passage_rows(self.tokenizer, pairs, self.template, self.max_length)
@@ -52,27 +52,29 @@ class Encoder:
         return digest.hexdigest()[:16]
 
     @property
-    def described(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """What vectors depend on: those of encoders that differ in it do not belong into one index."""
         read = {"max_length": self.max_length, "template": self.template}
         return {"fingerprint": self.fingerprint, **read, "norm": self.norm}
 
-    def passages(self, passages: Sequence[Passage], done: Heard = unheard) -> Float[np.ndarray, "passages D"]:
+    def encode_passages(
+        self, passages: Sequence[Passage], done: ProgressCallback = no_progress
+    ) -> Float[np.ndarray, "passages D"]:
         """`d(z)` of passages, in their order."""
-        return self.counted(passages, done)[0]
+        return self.encode_and_count(passages, done)[0]
 
-    def counted(
-        self, passages: Sequence[Passage], done: Heard = unheard
-    ) -> tuple[Float[np.ndarray, "passages D"], Truncated]:
+    def encode_and_count(
+        self, passages: Sequence[Passage], done: ProgressCallback = no_progress
+    ) -> tuple[Float[np.ndarray, "passages D"], Truncation]:
         """`d(z)` of passages, and how much of them the tower did not read."""
         rows = self.tokens(passages)
-        return self.encode(rows.ids, done), Truncated.counted(rows.lost)
+        return self.encode(rows.ids, done), Truncation.from_counts(rows.lost)
 
-    def __call__(self, texts: Sequence[str], done: Heard = unheard) -> Float[np.ndarray, "texts D"]:
+    def __call__(self, texts: Sequence[str], done: ProgressCallback = no_progress) -> Float[np.ndarray, "texts D"]:
         """Vectors of texts as they are, cut to length."""
         return self.encode(text_rows(self.tokenizer, texts, self.max_length).ids, done)
 
-    def encode(self, rows: list[list[int]], done: Heard = unheard) -> Float[np.ndarray, "rows D"]:
+    def encode(self, rows: list[list[int]], done: ProgressCallback = no_progress) -> Float[np.ndarray, "rows D"]:
         """Vectors in the order of the rows. Rows are sorted by length, and `done` hears how many each batch held."""
         lengths = np.asarray([self._padded(len(row)) for row in rows])
         encode, vectors = jax.jit(self.tower), np.zeros((0, 0), np.float32)

@@ -22,8 +22,8 @@ from typing import Any
 from rag_jax.data import files
 from rag_jax.errors import InputError
 from rag_jax.index import disk, ownership, pending_build
-from rag_jax.index.pending_build import Plan
-from rag_jax.index.truncation import Truncated
+from rag_jax.index.pending_build import PendingBuild
+from rag_jax.index.truncation import Truncation
 
 FILE = "manifest.json"
 FORMAT = 4
@@ -86,9 +86,9 @@ class Manifest:
         """The first number that no segment has had."""
         return self.changes[-1]["next_segment"] if self.changes else 0
 
-    def truncated(self, kind: str = "vectors") -> Truncated:
+    def truncated(self, kind: str = "vectors") -> Truncation:
         """What the tower, or the generator of some tokens, does not read of the passages that were ever put in."""
-        return Truncated.total(segment.truncated[kind] for segment in self.segments if kind in segment.truncated)
+        return Truncation.total(segment.truncated[kind] for segment in self.segments if kind in segment.truncated)
 
     def changed(self, change: str, **fields: Any) -> "Manifest":
         """The next version. Segments' numbers are never used again, lest an old part be taken for a new one."""
@@ -177,7 +177,7 @@ def clear(folder: Path, found: Manifest | None) -> None:
     ownership.clear(folder, kept)
 
 
-def pending(folder: Path, found: Manifest | None) -> Plan | None:
+def pending(folder: Path, found: Manifest | None) -> PendingBuild | None:
     """The unfinished build that is to take a version's place; see `unfinished.find`."""
     return pending_build.find(folder, () if found is None else found.content)
 

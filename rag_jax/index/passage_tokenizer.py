@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int
 
 from rag_jax.corpus.passage import Passage
-from rag_jax.data.tokenizers import Vocabulary, fingerprint, pad
-from rag_jax.index.truncation import Truncated
+from rag_jax.data.tokenizers import GeneratorTokenizer, fingerprint, pad
+from rag_jax.index.truncation import Truncation
 
 
 class PassageTokens(NamedTuple):
@@ -19,7 +19,7 @@ class PassageTokens(NamedTuple):
 
     ids: Int[np.ndarray, "N P"]
     lengths: Int[np.ndarray, " N"]
-    truncated: Truncated
+    truncated: Truncation
 
     @property
     def part(self) -> dict[str, np.ndarray]:
@@ -28,19 +28,19 @@ class PassageTokens(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reads:
+class PassageTokenizer:
     """A generator's vocabulary, which words `<s> title / text`, and how many tokens of it are read."""
 
-    vocabulary: Vocabulary
+    tokenizer: GeneratorTokenizer
     max_length: int
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Everything that the tokens depend on."""
         return {
-            "tokenizer": fingerprint(self.vocabulary.tokenizer),
+            "tokenizer": fingerprint(self.tokenizer.tokenizer),
             "max_length": self.max_length,
-            "template": self.vocabulary.passage_template,
+            "template": self.tokenizer.passage_template,
         }
 
     @cached_property
@@ -49,16 +49,16 @@ class Reads:
         return hashlib.sha256(repr(sorted(self.facts.items())).encode()).hexdigest()[:16]
 
     @property
-    def kind(self) -> str:
+    def folder(self) -> str:
         """The folder of a store that holds these tokens."""
         return f"tokens-{self.key}"
 
-    def tokens(self, passages: Sequence[Passage]) -> PassageTokens:
+    def tokenize(self, passages: Sequence[Passage]) -> PassageTokens:
         """Tokens, padded and in as few bytes as they can be stored; long passages are cut."""
-        whole = self.vocabulary.passages([(passage.title, passage.text) for passage in passages])
+        whole = self.tokenizer.passages([(passage.title, passage.text) for passage in passages])
         rows = [ids[: self.max_length] for ids in whole]
-        cut = Truncated.counted(len(ids) - len(row) for ids, row in zip(whole, rows, strict=True))
-        dtype = np.uint16 if self.vocabulary.size <= 2**16 else np.uint32
+        cut = Truncation.from_counts(len(ids) - len(row) for ids, row in zip(whole, rows, strict=True))
+        dtype = np.uint16 if self.tokenizer.size <= 2**16 else np.uint32
         width = min(self.max_length, -(-max(map(len, rows), default=1) // 8) * 8)
-        tokens = pad(rows, width, self.vocabulary.pad, dtype)
+        tokens = pad(rows, width, self.tokenizer.pad, dtype)
         return PassageTokens(np.asarray(tokens.ids), np.asarray(tokens.lengths), cut)

@@ -18,7 +18,7 @@ FILE = "building.json"
 
 
 @dataclass(frozen=True)
-class Plan:
+class PendingBuild:
     """An unfinished build."""
 
     made_of: dict[str, Any]
@@ -39,7 +39,7 @@ class Plan:
         return sum(count for name, count in self.segments if disk.is_part(folder / "vectors" / name))
 
 
-def find(folder: Path, there: Collection[str]) -> Plan | None:
+def find(folder: Path, there: Collection[str]) -> PendingBuild | None:
     """The build that was begun in a folder, once its corpus is read, unless its segments are all `there`.
 
     Raises `InputError` for a damaged file.
@@ -48,7 +48,7 @@ def find(folder: Path, there: Collection[str]) -> Plan | None:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         segments = tuple((str(name), int(count)) for name, count in stored["segments"])
-        plan = Plan(dict(stored["made_of"]), segments, tuple(stored["over"]))
+        plan = PendingBuild(dict(stored["made_of"]), segments, tuple(stored["over"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
@@ -56,7 +56,7 @@ def find(folder: Path, there: Collection[str]) -> Plan | None:
     return None if set(plan.names) <= set(there) else plan
 
 
-def write(folder: Path, plan: Plan) -> None:
+def write(folder: Path, plan: PendingBuild) -> None:
     """Keep a build in mind until `forget`."""
     files.write_lines(folder / FILE, [json.dumps(asdict(plan)) + "\n"])
 

@@ -18,8 +18,8 @@ from jaxtyping import PyTree
 
 from rag_jax.core import retrieval
 from rag_jax.core.sharding import sharded
-from rag_jax.core.vectors import quantise
-from rag_jax.index.columns import Rows
+from rag_jax.core.vectors import quantize_int8
+from rag_jax.index.columns import SegmentedArray
 from rag_jax.index.store import Store
 from rag_jax.types import Knowledge, Tokens
 
@@ -54,14 +54,16 @@ class Placement:
     def knowledge(self, store: Store) -> Knowledge:
         """A store on the devices."""
         rows = rounded(store.size, self.shards)
-        tokens = Tokens(self._load(rows, store.ids, jnp.asarray), self._load(rows, store.lengths, jnp.asarray))
-        return self.searched(store)._replace(passages=tokens)
+        tokens = Tokens(
+            self._load(rows, store.passage_tokens, jnp.asarray), self._load(rows, store.passage_lengths, jnp.asarray)
+        )
+        return self.searched(store)._replace(passage_tokens=tokens)
 
     def searched(self, store: Store) -> Knowledge:
         """Only what is searched; there are no tokens of it to be read."""
         rows = rounded(store.size, self.shards)
-        vectors = self._load(rows, store.vectors, CONVERT[self.precision])
-        alive = self._load(rows, Rows([store.alive]), jnp.asarray)
+        vectors = self._load(rows, store.passage_vectors, CONVERT[self.precision])
+        alive = self._load(rows, SegmentedArray([store.alive]), jnp.asarray)
         return Knowledge(vectors, Tokens(jnp.zeros((1, 0), jnp.int32), jnp.zeros(1, jnp.int32)), alive)
 
     def everywhere(self, tree: PyTree) -> PyTree:
@@ -81,7 +83,7 @@ class Placement:
 
         return jax.tree.map(whole, tree)
 
-    def _load(self, rows: int, stored: Rows, convert: Callable) -> PyTree:
+    def _load(self, rows: int, stored: SegmentedArray, convert: Callable) -> PyTree:
         share, process = rows // self.shards, jax.process_index()
         if self.mesh is None:
             return _filled(stored, 0, share, convert, jax.local_devices()[0])
@@ -102,7 +104,7 @@ def rounded(size: int, shards: int = 1) -> int:
     return -(-size // step) * step
 
 
-def _filled(stored: Rows, start: int, count: int, convert: Callable, device: Any) -> PyTree:
+def _filled(stored: SegmentedArray, start: int, count: int, convert: Callable, device: Any) -> PyTree:
     """`count` rows from `start` on, on one device; beyond the end zeros."""
     with jax.default_device(device):
         like = jax.eval_shape(convert, stored.between(0, min(1, len(stored))))
@@ -126,5 +128,5 @@ def _sharded(mesh: Mesh, batch: tuple[str, ...]) -> retrieval.Index:
 CONVERT = {
     "float32": jax.jit(lambda vectors: vectors.astype(jnp.float32)),
     "bfloat16": jax.jit(lambda vectors: vectors.astype(jnp.bfloat16)),
-    "int8": jax.jit(quantise),
+    "int8": jax.jit(quantize_int8),
 }

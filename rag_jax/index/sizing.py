@@ -35,7 +35,7 @@ DEVICES = (
 
 
 @dataclass(frozen=True)
-class Size:
+class IndexSize:
     """An index: N passages, D numbers in a vector, P tokens in a passage."""
 
     passages: int

@@ -14,14 +14,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from rag_jax.corpus.passage import Passage
-from rag_jax.data.tokenizers import Vocabulary, pad
+from rag_jax.data.tokenizers import GeneratorTokenizer, pad
 from rag_jax.errors import InputError
 from rag_jax.index import disk, manifest, ownership, pending_build
-from rag_jax.index.columns import Rows, Texts, as_table
-from rag_jax.index.encoder import Encoder
+from rag_jax.index.columns import PassageTable, SegmentedArray, as_table
+from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.manifest import Manifest
-from rag_jax.index.passage_tokenizer import Reads
-from rag_jax.index.truncation import NONE, Truncated
+from rag_jax.index.passage_tokenizer import PassageTokenizer
+from rag_jax.index.truncation import NONE, Truncation
 from rag_jax.types import Knowledge, Tokens, host
 
 
@@ -29,14 +29,16 @@ from rag_jax.types import Knowledge, Tokens, host
 class Store:
     """An opened knowledge store, on the host. `rag_jax.index.placement` puts it on the device."""
 
-    passages: Texts  # [N]
-    vectors: Rows  # [N, D]
-    ids: Rows  # [N, P] tokens of the generator: `<s> title / text`
-    lengths: Rows  # [N]
+    passages: PassageTable  # [N]
+    passage_vectors: SegmentedArray  # [N, D]
+    passage_tokens: SegmentedArray  # [N, P] tokens of the generator: `<s> title / text`
+    passage_lengths: SegmentedArray  # [N]
     removed: frozenset[int] = frozenset()
     folder: Path | None = None
     manifest: Manifest | None = None
-    truncated: Truncated = NONE  # what its generator does not read of passages tokenised in memory; else the manifest's
+    truncated: Truncation = (
+        NONE  # what its generator does not read of passages tokenised in memory; else the manifest's
+    )
 
     def __repr__(self) -> str:
         return f"Store({len(self):,} passages, vectors of width {self.width}, {self.folder or 'in memory'})"
@@ -48,12 +50,12 @@ class Store:
     @property
     def size(self) -> int:
         """N, the rows; removed ones included."""
-        return len(self.vectors)
+        return len(self.passage_vectors)
 
     @property
     def width(self) -> int:
         """D."""
-        return self.vectors.shape[1]
+        return self.passage_vectors.shape[1]
 
     @property
     def is_closed_book(self) -> bool:
@@ -63,7 +65,7 @@ class Store:
     @property
     def is_bare(self) -> bool:
         """Whether there is nothing in it for a generator to read."""
-        return self.ids.shape[1] == 0
+        return self.passage_tokens.shape[1] == 0
 
     @cached_property
     def alive(self) -> Bool[np.ndarray, " N"]:
@@ -76,16 +78,20 @@ class Store:
     def knowledge(self) -> Knowledge:
         """All rows as arrays on the host: for indexes that fit there as a whole."""
         alive = None if not self.removed else host(self.alive)
-        return Knowledge(host(self.vectors.whole), Tokens(host(self.ids.whole), host(self.lengths.whole)), alive)
+        return Knowledge(
+            host(self.passage_vectors.whole),
+            Tokens(host(self.passage_tokens.whole), host(self.passage_lengths.whole)),
+            alive,
+        )
 
-    def chosen(self, rows: Int[np.ndarray, " n"]) -> Knowledge:
+    def subset(self, rows: Int[np.ndarray, " n"]) -> Knowledge:
         """A few rows as a little knowledge of their own, rows of -1 as empty passages: all that reading them needs."""
         some, there = np.maximum(rows, 0), rows >= 0
-        lengths = np.where(there, self.lengths[some], 1)  # `<s>`, which every passage begins with
-        vectors = np.where(there[:, None], self.vectors[some], self.vectors.dtype.type(0))
-        return Knowledge(host(vectors), Tokens(host(self.ids[some]), host(lengths)))
+        lengths = np.where(there, self.passage_lengths[some], 1)  # `<s>`, which every passage begins with
+        vectors = np.where(there[:, None], self.passage_vectors[some], self.passage_vectors.dtype.type(0))
+        return Knowledge(host(vectors), Tokens(host(self.passage_tokens[some]), host(lengths)))
 
-    def find(self, ids: Sequence[str]) -> Int[np.ndarray, " ids"]:
+    def find(self, ids: Sequence[str]) -> Int[np.ndarray, " passage_tokens"]:
         """The rows of some passages by their ids; -1 for those that are not there."""
         return self.passages.find(ids, self.alive if self.removed else None)
 
@@ -97,10 +103,12 @@ class Store:
         """This store with the rows of another behind its own, in memory."""
         return replace(
             self,
-            passages=Texts([self.passages.table, more.passages.table]),
-            vectors=Rows([*self.vectors.pieces, *more.vectors.pieces]),
-            ids=Rows([*self.ids.pieces, *more.ids.pieces], self.ids.fill),
-            lengths=Rows([*self.lengths.pieces, *more.lengths.pieces]),
+            passages=PassageTable([self.passages.table, more.passages.table]),
+            passage_vectors=SegmentedArray([*self.passage_vectors.segments, *more.passage_vectors.segments]),
+            passage_tokens=SegmentedArray(
+                [*self.passage_tokens.segments, *more.passage_tokens.segments], self.passage_tokens.fill
+            ),
+            passage_lengths=SegmentedArray([*self.passage_lengths.segments, *more.passage_lengths.segments]),
             removed=self.removed | {self.size + row for row in more.removed},
         )
 
@@ -109,30 +117,42 @@ class Store:
         return replace(self, removed=self.removed | {int(row) for row in rows})
 
 
-def from_vectors(passages: Sequence[Passage], vectors: Float[np.ndarray, "N D"], reads: Reads) -> Store:
+def from_vectors(
+    passages: Sequence[Passage], vectors: Float[np.ndarray, "N D"], passage_tokenizer: PassageTokenizer
+) -> Store:
     """A store, in memory, of passages that have their vectors already."""
-    ids, lengths, cut = reads.tokens(passages)
-    texts, tokens = Texts([as_table(passages)]), Rows([ids], reads.vocabulary.pad)
-    return Store(texts, Rows([vectors]), tokens, Rows([lengths]), truncated=cut)
+    ids, lengths, cut = passage_tokenizer.tokenize(passages)
+    texts, tokens = PassageTable([as_table(passages)]), SegmentedArray([ids], passage_tokenizer.tokenizer.pad)
+    return Store(texts, SegmentedArray([vectors]), tokens, SegmentedArray([lengths]), truncated=cut)
 
 
-def bare(passages: Sequence[Passage]) -> Store:
+def without_vectors(passages: Sequence[Passage]) -> Store:
     """Passages without vectors and tokens: a store that is still to be built, its rows known by their ids."""
     nothing, lengths = np.zeros((len(passages), 0), np.float32), np.zeros(len(passages), np.int32)
-    return Store(Texts([as_table(passages)]), Rows([nothing]), Rows([nothing.astype(np.uint16)]), Rows([lengths]))
+    return Store(
+        PassageTable([as_table(passages)]),
+        SegmentedArray([nothing]),
+        SegmentedArray([nothing.astype(np.uint16)]),
+        SegmentedArray([lengths]),
+    )
 
 
-def closed_book(width: int, vocabulary: Vocabulary) -> Store:
+def closed_book(width: int, vocabulary: GeneratorTokenizer) -> Store:
     """No knowledge: one empty passage, whose prior is one. The generator reads ` // question` alone."""
-    tokens = pad([vocabulary.first], 1, vocabulary.pad)
+    tokens = pad([vocabulary.passage_start], 1, vocabulary.pad)
     vectors, ids, lengths = np.zeros((1, width), np.float32), np.asarray(tokens.ids), np.asarray(tokens.lengths)
-    return Store(Texts([as_table([NOTHING])]), Rows([vectors]), Rows([ids], vocabulary.pad), Rows([lengths]))
+    return Store(
+        PassageTable([as_table([NOTHING])]),
+        SegmentedArray([vectors]),
+        SegmentedArray([ids], vocabulary.pad),
+        SegmentedArray([lengths]),
+    )
 
 
 NOTHING = Passage("none", "", "")
 
 
-def open_store(folder: Path, encoder: Encoder | None, reads: Reads | None) -> Store:
+def open_store(folder: Path, encoder: TextEncoder | None, passage_tokenizer: PassageTokenizer | None) -> Store:
     """Open a store whose vectors this encoder made (None: whichever did), for a generator (None: for none).
 
     Takes milliseconds: memory maps, sizes compared, nothing read. Only what this generator never read before is
@@ -143,31 +163,34 @@ def open_store(folder: Path, encoder: Encoder | None, reads: Reads | None) -> St
         found = manifest.read(folder)
         check_tower(folder, found, encoder)
         try:
-            if reads is None or all(f"{reads.kind}/{each.name}" in each.parts for each in found.segments):
-                return _opened(folder, found, reads)
-            if not _kept_tokens(folder, reads):
-                return _tokenised(folder, found, reads)
+            kept = [f"{passage_tokenizer.folder}/{each.name}" in each.parts for each in found.segments] if passage_tokenizer else []
+            if all(kept):
+                f"{passage_tokenizer.folder}/{each.name}" in each.parts for each in found.segments
+            ):
+                return _opened(folder, found, passage_tokenizer)
+            if not _kept_tokens(folder, passage_tokenizer):
+                return _tokenised(folder, found, passage_tokenizer)
         except InputError:
             if manifest.read(folder).version == found.version:
                 raise  # otherwise it was changed meanwhile, and the parts of the old version cleared away
 
 
-def opened_texts(folder: Path, found: Manifest) -> Texts:
+def opened_texts(folder: Path, found: Manifest) -> PassageTable:
     """The passages of a version, all rows."""
-    return Texts([disk.read_table(folder / "passages" / each.name) for each in found.segments])
+    return PassageTable([disk.read_table(folder / "passages" / each.name) for each in found.segments])
 
 
-def write_tokens(folder: Path, name: str, reads: Reads) -> None:
+def write_tokens(folder: Path, name: str, passage_tokenizer: PassageTokenizer) -> None:
     """Tokenise a segment's passages for a generator, unless that has been done."""
-    part = folder / reads.kind / name
+    part = folder / passage_tokenizer.folder / name
     if not disk.is_part(part):
-        tokens = reads.tokens(list(Texts([disk.read_table(folder / "passages" / name)])))
+        tokens = passage_tokenizer.tokenize(list(PassageTable([disk.read_table(folder / "passages" / name)])))
         disk.write_part(part, tokens.part)
 
 
-def check_tower(folder: Path, found: Manifest, encoder: Encoder | None) -> None:
+def check_tower(folder: Path, found: Manifest, encoder: TextEncoder | None) -> None:
     """Raises `InputError` where another tower made the vectors."""
-    for key, value in ({} if encoder is None else encoder.described).items():
+    for key, value in ({} if encoder is None else encoder.facts).items():
         held = found.tower.get(key)
         if held == value or _are_close(held, value):
             continue
@@ -186,41 +209,52 @@ def _are_close(held: object, value: object) -> bool:
 SAME = 1e-5  # by which scales may differ, relative to their size: they are typed in
 
 
-def _opened(folder: Path, found: Manifest, reads: Reads | None) -> Store:
+def _opened(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer | None) -> Store:
     names = [segment.name for segment in found.segments]
     vectors = [disk.read_arrays(folder / "vectors" / name)["vectors"] for name in names]
-    if reads is None:
+    if passage_tokenizer is None:
         tokens = [(np.zeros((len(rows), 0), np.uint16), np.zeros(len(rows), np.int32)) for rows in vectors]
     else:
-        parts = [disk.read_arrays(folder / reads.kind / name) for name in names]
+        parts = [disk.read_arrays(folder / passage_tokenizer.folder / name) for name in names]
         tokens = [(part["ids"], part["lengths"]) for part in parts]
     removed = disk.read_arrays(folder / found.removed)["rows"].tolist() if found.removed else ()
-    store = _composed(opened_texts(folder, found), vectors, tokens, reads)
+    store = _composed(opened_texts(folder, found), vectors, tokens, passage_tokenizer)
     store = replace(store, removed=frozenset(removed), folder=folder, manifest=found)
-    for name, rows in (("passages", len(store.passages)), ("vectors", store.size), ("tokens", len(store.lengths))):
+    for name, rows in (
+        ("passages", len(store.passages)),
+        ("vectors", store.size),
+        ("tokens", len(store.passage_lengths)),
+    ):
         if rows != found.rows or len(store) != found.passages:
             raise InputError(f"{folder}: {rows} rows of {name}, the manifest counts {found.rows}; {disk.REMEDY}")
     return store
 
 
-def _composed(texts: Texts, vectors: list, tokens: list, reads: Reads | None) -> Store:
-    fill = reads.vocabulary.pad if reads else 0
-    return Store(texts, Rows(vectors), Rows([each[0] for each in tokens], fill), Rows([each[1] for each in tokens]))
+def _composed(texts: PassageTable, vectors: list, tokens: list, passage_tokenizer: PassageTokenizer | None) -> Store:
+    fill = passage_tokenizer.tokenizer.pad if passage_tokenizer else 0
+    return Store(
+        texts,
+        SegmentedArray(vectors),
+        SegmentedArray([each[0] for each in tokens], fill),
+        SegmentedArray([each[1] for each in tokens]),
+    )
 
 
-def _kept_tokens(folder: Path, reads: Reads) -> bool:
+def _kept_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
     """Keep with a store what a generator reads of it; False where it cannot be written, or is just being built."""
     if not ownership.writable(folder):
         return False
     try:
         with manifest.changing(folder, patient=lambda: not (folder / pending_build.FILE).exists()) as now:
             for segment in now.segments:
-                write_tokens(folder, segment.name, reads)
+                write_tokens(folder, segment.name, passage_tokenizer)
             segments = [
-                manifest.segment(folder, each.name, each.passages, dict.fromkeys((*each.kinds, reads.kind)))
+                manifest.segment(
+                    folder, each.name, each.passages, dict.fromkeys((*each.kinds, passage_tokenizer.folder))
+                )
                 for each in now.segments
             ]
-            generators = now.generators | {reads.key: reads.facts}
+            generators = now.generators | {passage_tokenizer.key: passage_tokenizer.facts}
             new = now.changed("tokenise", segments=tuple(segments), generators=generators)
             manifest.commit(folder, now, new)
     except ownership.BusyError:
@@ -228,11 +262,11 @@ def _kept_tokens(folder: Path, reads: Reads) -> bool:
     return True
 
 
-def _tokenised(folder: Path, found: Manifest, reads: Reads) -> Store:
+def _tokenised(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer) -> Store:
     """Open a store for a generator that has not read all of it yet, with its tokens in memory."""
     bare = _opened(folder, found, None)
     tables = [disk.read_table(folder / "passages" / segment.name) for segment in found.segments]
-    tokens = [reads.tokens(list(Texts([table]))) for table in tables]
-    cut = Truncated.total(each.truncated for each in tokens)
-    told = _composed(bare.passages, list(bare.vectors.pieces), tokens, reads)
+    tokens = [passage_tokenizer.tokenize(list(PassageTable([table]))) for table in tables]
+    cut = Truncation.total(each.truncated for each in tokens)
+    told = _composed(bare.passages, list(bare.passage_vectors.segments), tokens, passage_tokenizer)
     return replace(told, removed=bare.removed, folder=folder, manifest=found, truncated=cut)

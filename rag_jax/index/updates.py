@@ -19,15 +19,17 @@ from rag_jax.data import files
 from rag_jax.errors import InputError
 from rag_jax.index import building, disk, documents, manifest, pending_build
 from rag_jax.index.columns import as_table
-from rag_jax.index.encoder import Encoder, Heard, unheard
+from rag_jax.index.encoder import ProgressCallback, TextEncoder, no_progress
 from rag_jax.index.manifest import Manifest, Segment
 from rag_jax.index.store import check_tower, opened_texts
-from rag_jax.index.truncation import Truncated
+from rag_jax.index.truncation import Truncation
 
-Encode = Callable[[Sequence[Passage]], tuple[np.ndarray, Truncated]]
+Encode = Callable[[Sequence[Passage]], tuple[np.ndarray, Truncation]]
 
 
-def add(folder: Path, passages: Iterable[Passage], encoder: Encoder, done: Heard = unheard) -> Manifest:
+def add(
+    folder: Path, passages: Iterable[Passage], encoder: TextEncoder, done: ProgressCallback = no_progress
+) -> Manifest:
     """Put more passages into a store; `done` hears how many have their vectors.
 
     Raises `InputError` for an id that is there already, and for another tower than the store's.
@@ -35,7 +37,7 @@ def add(folder: Path, passages: Iterable[Passage], encoder: Encoder, done: Heard
     with _changing(folder, encoder) as old:
         more = list(passages)
         documents.check_new(opened_texts(folder, old), _alive(folder, old), more, str(folder))
-        return _commit(folder, old, "add", removing=(), more=more, encode=partial(encoder.counted, done=done))
+        return _commit(folder, old, "add", removing=(), more=more, encode=partial(encoder.encode_and_count, done=done))
 
 
 def remove(folder: Path, ids: Sequence[str]) -> Manifest:
@@ -48,7 +50,9 @@ def remove(folder: Path, ids: Sequence[str]) -> Manifest:
         return _commit(folder, old, "remove", removing=rows.tolist())
 
 
-def replace(folder: Path, passages: Iterable[Passage], encoder: Encoder, done: Heard = unheard) -> Manifest:
+def replace(
+    folder: Path, passages: Iterable[Passage], encoder: TextEncoder, done: ProgressCallback = no_progress
+) -> Manifest:
     """Rewrite documents, found by their ids: all their old pieces make way for all the new ones.
 
     A piece that is given alone takes the place of that piece. Raises `InputError` for an id that is not there, and as
@@ -57,7 +61,7 @@ def replace(folder: Path, passages: Iterable[Passage], encoder: Encoder, done: H
     with _changing(folder, encoder) as old:
         texts, alive = opened_texts(folder, old), _alive(folder, old)
         rows, new = documents.replaced(texts, alive, list(passages), str(folder))
-        return _commit(folder, old, "replace", rows.tolist(), new, partial(encoder.counted, done=done))
+        return _commit(folder, old, "replace", rows.tolist(), new, partial(encoder.encode_and_count, done=done))
 
 
 def swap(folder: Path, other: Path) -> Manifest:
@@ -147,7 +151,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _changing(folder: Path, encoder: Encoder | None) -> Iterator[Manifest]:
+def _changing(folder: Path, encoder: TextEncoder | None) -> Iterator[Manifest]:
     """The version that is to be changed, under the store's lock."""
     with manifest.changing(folder) as found:
         if manifest.pending(folder, found) is not None:

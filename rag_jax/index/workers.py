@@ -17,11 +17,11 @@ from typing import Any
 
 from rag_jax.errors import InputError
 from rag_jax.index import building, disk
-from rag_jax.index.encoder import Encoder, Heard
-from rag_jax.index.passage_tokenizer import Reads
-from rag_jax.index.pending_build import Plan
+from rag_jax.index.encoder import ProgressCallback, TextEncoder
+from rag_jax.index.passage_tokenizer import PassageTokenizer
+from rag_jax.index.pending_build import PendingBuild
 
-Load = Callable[[], tuple[Encoder, Reads | None]]
+Load = Callable[[], tuple[TextEncoder, PassageTokenizer | None]]
 
 
 class Lock:
@@ -36,11 +36,11 @@ class Lock:
 
 def encode_together(
     folder: Path,
-    plan: Plan,
+    plan: PendingBuild,
     load: Load,
-    loaded: tuple[Encoder, Reads | None],
+    loaded: tuple[TextEncoder, PassageTokenizer | None],
     processes: int,
-    done: Heard,
+    done: ProgressCallback,
     lock: Lock,
 ) -> None:
     """`building.encode` by this process, which has the tower `loaded`, and others, which `load` it themselves.
@@ -85,7 +85,7 @@ def _taken(descriptor: Any) -> Lock:
     return Lock(descriptor.detach())
 
 
-def _share(folder: Path, plan: Plan, load: Load, share: tuple[int, int], lock: Lock) -> None:
+def _share(folder: Path, plan: PendingBuild, load: Load, share: tuple[int, int], lock: Lock) -> None:
     del lock  # its descriptor stays open until this process ends
     threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
     try:
@@ -101,7 +101,12 @@ def _end_with(parent: Any) -> None:
 
 
 def _wait(
-    folder: Path, plan: Plan, others: Mapping[int, BaseProcess], told: set[str], processes: int, done: Heard
+    folder: Path,
+    plan: PendingBuild,
+    others: Mapping[int, BaseProcess],
+    told: set[str],
+    processes: int,
+    done: ProgressCallback,
 ) -> None:
     while True:
         running = any(other.is_alive() for other in others.values())

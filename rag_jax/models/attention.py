@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rag_jax.core.packing import to_lines, to_rows
-from rag_jax.types import Packed
+from rag_jax.core.packing import to_packs, to_rows
+from rag_jax.types import PackedInputs
 
 FEW = 16  # fewer queries than this are those of a decoding step
 
@@ -39,7 +39,7 @@ class Attention(nn.Module):
         self.drop = nn.Dropout(self.dropout)
 
     def project(
-        self, states: Float[Array, "G N width"], packed: Packed | None = None
+        self, states: Float[Array, "G N width"], packed: PackedInputs | None = None
     ) -> tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]:
         """Keys and values of the attended states, which are in lines where they are `packed`."""
         keys, values = (self._split(to_rows(packed, dense(states))) for dense in (self.key, self.value))
@@ -52,19 +52,19 @@ class Attention(nn.Module):
         values: Float[Array, "R H S d"],
         mask: Bool[Array, "#R #T S"],
         deterministic: bool,
-        packed: Packed | None = None,
+        packed: PackedInputs | None = None,
     ) -> Float[Array, "G N width"]:
         """Attend from `states` to the positions where `mask` is True; the softmax is float32 whatever the dtype."""
         queries = self._split(to_rows(packed, self.query(states)))
         rows = queries.shape[0], queries.shape[2], self.width
         if self.fused and (deterministic or not self.dropout) and queries.shape[2] >= FEW:
-            return self.out(to_lines(packed, _fused(queries, keys, values, mask).reshape(rows)))
+            return self.out(to_packs(packed, _fused(queries, keys, values, mask).reshape(rows)))
         queries *= (self.width // self.heads) ** -0.5
         scores = jnp.einsum("RHTd,RHdS->RHTS", queries, keys, preferred_element_type=jnp.float32)
         scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(scores.dtype).min)
         weights = self.drop(jax.nn.softmax(scores, axis=3).astype(self.dtype), deterministic=deterministic)
         mixed = jnp.einsum("RHTS,RHSd->RHTd", weights, values)
-        return self.out(to_lines(packed, jnp.swapaxes(mixed, 1, 2).reshape(rows)))
+        return self.out(to_packs(packed, jnp.swapaxes(mixed, 1, 2).reshape(rows)))
 
     def _split(self, projected: Float[Array, "R T width"]) -> Float[Array, "R H T d"]:
         heads = projected.reshape(*projected.shape[:2], self.heads, self.width // self.heads)

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.core.packing import positions, to_lines, to_rows
+from rag_jax.core.packing import row_positions, to_packs, to_rows
 from rag_jax.models.architecture import Architecture
 from rag_jax.models.attention import Attention
 from rag_jax.models.dropout import Dropout
 from rag_jax.models.gelu import gelu
 from rag_jax.models.layers import Remat, spread, through
 from rag_jax.models.norm import LayerNorm
-from rag_jax.types import DropoutKey, Generator, Packed, Params, Place, Tokens
+from rag_jax.types import DecoderPositions, DropoutKey, Generator, PackedInputs, Params, Tokens
 
 Read = tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]  # keys and values of the inputs
 Past = tuple[Float[Array, "R H d slots"], Float[Array, "R H slots d"]]  # keys and values of the answers so far
@@ -83,7 +83,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(
-        self, states: Float[Array, "R T width"], deterministic: bool, packed: Packed | None = None
+        self, states: Float[Array, "R T width"], deterministic: bool, packed: PackedInputs | None = None
     ) -> Float[Array, "R T width"]:
         c = self.config
         init = nn.initializers.normal(c.init_std)
@@ -100,7 +100,11 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, states: Float[Array, "G N width"], mask: Bool[Array, "R 1 S"], deterministic: bool, packed: Packed | None
+        self,
+        states: Float[Array, "G N width"],
+        mask: Bool[Array, "R 1 S"],
+        deterministic: bool,
+        packed: PackedInputs | None,
     ) -> Float[Array, "G N width"]:
         c = self.config
         drop, attention = Dropout(c.dropout), _attention(c, "attention")
@@ -129,7 +133,7 @@ class DecoderLayer(nn.Module):
         past: Past | None,
         offset: Int[Array, ""],
         visible: Bool[Array, "#R T slots"],
-        memory: Read | Float[Array, "R S width"],
+        encoded: Read | Float[Array, "R S width"],
         memory_mask: Bool[Array, "R 1 S"],
         deterministic: bool,
     ) -> tuple[Float[Array, "R T width"], Past]:
@@ -138,7 +142,7 @@ class DecoderLayer(nn.Module):
         present = own if past is None else _write(past, own, offset)
         mixed = self.attention(states, *present, visible, deterministic)
         states = spread(self.attention_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
-        read = memory if isinstance(memory, tuple) else self.cross.project(memory)
+        read = encoded if isinstance(encoded, tuple) else self.cross.project(encoded)
         mixed = self.cross(states, *read, memory_mask, deterministic)
         states = spread(self.cross_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
         hidden = self.drop(self.ffn(states, deterministic), deterministic)
@@ -167,12 +171,12 @@ class Bart(nn.Module):
         """Both halves at once: only to make parameters of the right shapes."""
         return self.logits(self.decode(decoder_ids, self.encode(inputs, True), None, None, True)[0])
 
-    def encode(self, inputs: Tokens | Packed, deterministic: bool) -> Memory:
+    def encode(self, inputs: Tokens | PackedInputs, deterministic: bool) -> Memory:
         """Read the inputs and project them for every decoder layer's cross-attention."""
-        packed = inputs if isinstance(inputs, Packed) else None
-        rows = inputs.inputs if isinstance(inputs, Packed) else inputs
-        position = jnp.arange(rows.ids.shape[1], dtype=jnp.int32)[None, :] if packed is None else positions(packed)
-        states = self._embed(to_lines(packed, rows.ids), self.encoder_position, position)
+        packed = inputs if isinstance(inputs, PackedInputs) else None
+        rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+        position = jnp.arange(rows.ids.shape[1], dtype=jnp.int32)[None, :] if packed is None else row_positions(packed)
+        states = self._embed(to_packs(packed, rows.ids), self.encoder_position, position)
         states = self.drop(self.encoder_norm(states), deterministic, packed)
 
         def call(layer: EncoderLayer, states: Float[Array, "G N width"]) -> Float[Array, "G N width"]:
@@ -185,9 +189,14 @@ class Bart(nn.Module):
         return Memory(tuple(layer.cross.project(states, packed) for layer in self.decoder_layers), rows.mask)
 
     def decode(
-        self, ids: Int[Array, "R T"], memory: Memory, cache: Cache | None, place: Place | None, deterministic: bool
+        self,
+        ids: Int[Array, "R T"],
+        encoded: Memory,
+        cache: Cache | None,
+        positions: DecoderPositions | None,
+        deterministic: bool,
     ) -> tuple[Float[Array, "R T width"], Cache]:
-        """The states of `ids`, which follow what the cache holds (None: nothing) or stand where `place` says.
+        """The states of `ids`, which follow what the cache holds (None: nothing) or stand where `positions` says.
 
         Raises `ValueError` for a cache where layers run for training alone; the one that is returned then is empty.
         """
@@ -196,15 +205,15 @@ class Bart(nn.Module):
         offset = jnp.int32(0) if cache is None else cache.length
         past = (None,) * len(self.decoder_layers) if cache is None else cache.layers
         slots = ids.shape[1] if cache is None else cache.layers[0][1].shape[2]
-        position, visible = _in_line(offset, ids.shape[1], slots) if place is None else place
+        position, visible = _in_line(offset, ids.shape[1], slots) if positions is None else positions
         states = self._embed(ids, self.decoder_position, position)
         states = self.drop(self.decoder_norm(states), deterministic)
-        if not isinstance(memory.layers, tuple):
-            taught = self._taught(states, visible, memory.layers, memory.mask, deterministic)
+        if not isinstance(encoded.layers, tuple):
+            taught = self._taught(states, visible, encoded.layers, encoded.mask, deterministic)
             return taught, Cache((), offset + ids.shape[1])
         present = []
-        for layer, own, cross in zip(self.decoder_layers, past, memory.layers, strict=True):
-            states, filled = layer(states, own, offset, visible, cross, memory.mask[:, None, :], deterministic)
+        for layer, own, cross in zip(self.decoder_layers, past, encoded.layers, strict=True):
+            states, filled = layer(states, own, offset, visible, cross, encoded.mask[:, None, :], deterministic)
             present.append(filled)
         return states, Cache(tuple(present), offset + ids.shape[1])
 
@@ -244,12 +253,19 @@ def generator(config: BartConfig) -> Generator:
     """BART as pure functions of its parameters; the same ones per config, so that they compile once."""
     module = Bart(config)
 
-    def encode(params: Params, inputs: Tokens | Packed, key: DropoutKey = None) -> Any:
+    def encode(params: Params, inputs: Tokens | PackedInputs, key: DropoutKey = None) -> Any:
         return module.apply({"params": params}, inputs, key is None, rngs=_rngs(key), method=Bart.encode)
 
-    def decode(params, decoder_inputs, memory, cache=None, place=None, key: DropoutKey = None):
+    def decode(params, decoder_inputs, encoded, cache=None, positions=None, key: DropoutKey = None):
         return module.apply(
-            {"params": params}, decoder_inputs, memory, cache, place, key is None, rngs=_rngs(key), method=Bart.decode
+            {"params": params},
+            decoder_inputs,
+            encoded,
+            cache,
+            positions,
+            key is None,
+            rngs=_rngs(key),
+            method=Bart.decode,
         )
 
     def logits(params: Params, states: Array) -> Any:
@@ -272,10 +288,10 @@ def _rngs(key: DropoutKey) -> dict[str, Array]:
     return {} if key is None else {"dropout": key}
 
 
-def _in_line(offset: Int[Array, ""], length: int, slots: int) -> Place:
+def _in_line(offset: Int[Array, ""], length: int, slots: int) -> DecoderPositions:
     """Each token after the one before it, and all after those that fill the first `offset` slots."""
     position = offset + jnp.arange(length, dtype=jnp.int32)
-    return Place(position[None, :], (jnp.arange(slots)[None, :] <= position[:, None])[None, :, :])
+    return DecoderPositions(position[None, :], (jnp.arange(slots)[None, :] <= position[:, None])[None, :, :])
 
 
 def _write(past: Past, new: tuple[Array, Array], offset: Int[Array, ""]) -> Past:

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rag_jax.core.packing import numbers
-from rag_jax.types import Packed
+from rag_jax.core.packing import row_indices
+from rag_jax.types import PackedInputs
 
 
 class Dropout(nn.Dropout):
@@ -16,7 +16,7 @@ class Dropout(nn.Dropout):
     """
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, states: Float[Array, "G N width"], deterministic: bool, packed: Packed | None = None
+        self, states: Float[Array, "G N width"], deterministic: bool, packed: PackedInputs | None = None
     ) -> Float[Array, "G N width"]:
         if packed is None or deterministic or not self.rate:
             return super().__call__(states, deterministic)
@@ -25,5 +25,5 @@ class Dropout(nn.Dropout):
         def kept(number: Array) -> Array:
             return jax.random.bernoulli(jax.random.fold_in(key, number), 1 - self.rate, width)
 
-        keep = jax.vmap(jax.vmap(kept))(numbers(packed))
+        keep = jax.vmap(jax.vmap(kept))(row_indices(packed))
         return jnp.where(keep, states / (1 - self.rate), jnp.zeros((), states.dtype))

@@ -71,7 +71,7 @@ def mesh(config: Config) -> Mesh | None:
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[: shape.size])
 
 
-def at_hand(config: Config) -> Config:
+def fit_to_devices(config: Config) -> Config:
     """The config with one device instead of a mesh that cannot be made here: a pod's model answers on a laptop."""
     return config if config.mesh.size <= len(jax.devices()) else dataclasses.replace(config, mesh=configs.Mesh())
 
@@ -94,7 +94,7 @@ def jitted(step: Callable, mesh: Mesh | None, state: PyTree) -> Any:
     return jax.jit(step, donate_argnums=0, out_shardings=told, compiler_options=options)
 
 
-def compiled_first(step: Any) -> Callable:
+def compile_per_shape(step: Any) -> Callable:
     """A jitted step that gives back the compiler's memory before it runs, for each length of its inputs anew."""
     programs = {}
 
@@ -102,7 +102,7 @@ def compiled_first(step: Any) -> Callable:
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(inputs))
         if shapes not in programs:
             programs[shapes] = step.lower(state, *inputs).compile()
-            host.give_back()
+            host.release_memory()
         return programs[shapes](state, *inputs)
 
     return call
@@ -118,7 +118,7 @@ def put(tree: PyTree, wanted: PyTree[NamedSharding]) -> PyTree[jax.Array]:
     return jax.tree.map(spread, tree, wanted)
 
 
-def mine(mesh: Mesh | None, size: int) -> slice:
+def local_slice(mesh: Mesh | None, size: int) -> slice:
     """The questions of a batch of `size` that this process feeds its devices with."""
     if mesh is None:
         return slice(0, size)
@@ -127,9 +127,9 @@ def mine(mesh: Mesh | None, size: int) -> slice:
     return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
 
 
-def share(mesh: Mesh | None, size: int, read: Callable[[slice], PyTree]) -> PyTree:
+def shard_batch(mesh: Mesh | None, size: int, read: Callable[[slice], PyTree]) -> PyTree:
     """A batch of `size` questions of which this process `read`s its own, spread over the mesh by questions."""
-    own = mine(mesh, size)
+    own = local_slice(mesh, size)
     held = read(own)
     if mesh is None:
         return held
@@ -145,7 +145,7 @@ def share(mesh: Mesh | None, size: int, read: Callable[[slice], PyTree]) -> PyTr
     return jax.tree.map(placed, held)
 
 
-def keep_programs(config: Config) -> None:
+def enable_compilation_cache(config: Config) -> None:
     """Let compiled programs be found again by the next run, where the config names a folder for them."""
     if config.compute.cache is not None:
         jax.config.update("jax_compilation_cache_dir", os.fspath(config.compute.cache))

@@ -29,7 +29,7 @@ def product_options() -> dict[str, str]:
     return options
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Give the system the memory that was freed in this process: after compiling, more than half a gigabyte.
 
     glibc keeps what lies between blocks in use for the next who asks, but a step's blocks are too large for it.

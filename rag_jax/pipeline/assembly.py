@@ -13,73 +13,81 @@ from rag_jax.corpus import read_passages
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import templates, typed
 from rag_jax.data.questions import read_questions
-from rag_jax.data.tokenizers import Vocabulary, train_vocabulary, vocabulary
+from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.index import manifest, pending_build
 from rag_jax.index.building import build
-from rag_jax.index.encoder import Encoder
-from rag_jax.index.importers import read_existing
-from rag_jax.index.passage_tokenizer import Reads
-from rag_jax.index.store import Store, bare, closed_book, from_vectors, open_store
+from rag_jax.index.encoder import TextEncoder
+from rag_jax.index.importers import import_index
+from rag_jax.index.passage_tokenizer import PassageTokenizer
+from rag_jax.index.store import Store, closed_book, from_vectors, open_store, without_vectors
 from rag_jax.models import registry
 from rag_jax.pipeline import kept_tokenizers, lengths, networks
-from rag_jax.pipeline.components import Parts, Reader, Towers
+from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
 from rag_jax.pipeline.pretrained import read_words
 
 
-def assemble(config: Config, workdir: Path) -> Parts:
+def assemble(config: Config, workdir: Path) -> Components:
     """Everything that a run's `config` names and its workdir keeps, opened, checked and put together.
 
     Raises `InputError` for whatever is missing or does not fit.
     """
-    words, parts = kept_tokenizers.kept(workdir, networks.special_tokens(config)), prepare(config, workdir, [])
-    kept_tokenizers.check(parts.towers, words, workdir)
-    return opened(parts, workdir)
+    words, components = kept_tokenizers.kept(workdir, networks.special_tokens(config)), prepare(config, workdir, [])
+    kept_tokenizers.check(components.bi_encoder, words, workdir)
+    return open_components(components, workdir)
 
 
-def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Parts:
+def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Components:
     """The parts of a run as far as nothing has to be written for them: what cannot be used is found here.
 
     The generator's vocabulary is learnt where there is none yet. A store that is there holds no tokens; one that is
     still to be built of a corpus (`read_corpus`) holds its passages only. `opened` completes it. Raises `InputError`
     for whatever is missing or does not fit.
     """
-    towers, kept = read_towers(config), kept_tokenizers.read(workdir, networks.special_tokens(config))
-    reader = read_reader(config, kept, corpus)
-    return Parts(config, towers, reader, _found(config, workdir, corpus, towers, reader))
+    towers, kept = read_bi_encoder(config), kept_tokenizers.read(workdir, networks.special_tokens(config))
+    reader = read_generator(config, kept, corpus)
+    return Components(config, towers, reader, _found(config, workdir, corpus, towers, reader))
 
 
-def opened(parts: Parts, workdir: Path, encoded: Callable[[int, int], None] = lambda done, of: None) -> Parts:
+def open_components(
+    components: Components, workdir: Path, encoded: Callable[[int, int], None] = lambda done, of: None
+) -> Components:
     """The parts of a run with their store as training reads it, built or tokenised on first use.
 
     `encoded` hears how many passages have their vectors after each twentieth of them. Raises `InputError` for what
     cannot be written.
     """
-    if not parts.store.is_bare:
-        return parts
-    folder = _folder(parts.config, workdir)
-    if parts.store.manifest is not None:
-        store = open_index(folder, parts.config, parts.towers, parts.reader)
+    if not components.store.is_bare:
+        return components
+    folder = _folder(components.config, workdir)
+    if components.store.manifest is not None:
+        store = open_index(folder, components.config, components.bi_encoder, components.generator)
     else:
-        corpus = list(parts.store.passages)
-        store = build(folder, corpus, parts.towers.encoder, parts.reads, _by_twentieths(len(corpus), encoded))
-        store = _holding(corpus, store, folder, parts.config)  # unless it was begun before, of another corpus
-    return dataclasses.replace(parts, store=store)
+        corpus = list(components.store.passages)
+        store = build(
+            folder,
+            corpus,
+            components.bi_encoder.required_passage_encoder,
+            components.passage_tokenizer,
+            _by_twentieths(len(corpus), encoded),
+        )
+        store = _holding(corpus, store, folder, components.config)  # unless it was begun before, of another corpus
+    return dataclasses.replace(components, store=store)
 
 
-def compose(config: Config) -> Parts:
+def compose(config: Config) -> Components:
     """A config's towers and generator around its index, which exists in any layout; closed book without one.
 
     Raises `InputError` for whatever is missing or does not fit.
     """
     typed.fields(Config, config)
-    towers, reader = read_towers(config), read_reader(config)
+    towers, reader = read_bi_encoder(config), read_generator(config)
     if config.data.index is None:
-        return Parts(config, towers, reader, closed_book(towers.config.vector_width, reader.vocabulary))
-    return Parts(config, towers, reader, open_index(config.data.index, config, towers, reader))
+        return Components(config, towers, reader, closed_book(towers.config.vector_width, reader.tokenizer))
+    return Components(config, towers, reader, open_index(config.data.index, config, towers, reader))
 
 
-def read_towers(config: Config) -> Towers:
+def read_bi_encoder(config: Config) -> BiEncoder:
     """The bi-encoder's checkpoints, fed as they say unless the config says otherwise."""
     c = config.retriever
     found = hub.load_tower(c.tower)
@@ -98,9 +106,9 @@ def read_towers(config: Config) -> Towers:
     return _towers(c.tower, found, tokenizer, encoder)
 
 
-def _towers(source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer, encoder: Encoder | None) -> Towers:
+def _towers(source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer, encoder: TextEncoder | None) -> BiEncoder:
     settings = found.tokenizer_settings
-    return Towers(found.config, found.params, tokenizer, found.convention, source, encoder, settings)
+    return BiEncoder(found.config, found.params, tokenizer, found.convention, source, encoder, settings)
 
 
 def _checked_tower(
@@ -123,13 +131,15 @@ def _checked_tower(
     return dataclasses.replace(found, config=sizes, convention=convention), found.tokenizer
 
 
-def _encoder(config: Config, source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer) -> Encoder:
+def _encoder(config: Config, source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer) -> TextEncoder:
     wanted, convention, network = config.retriever.max_passage, found.convention, registry.tower(found.config)
     max_length, norm = min(wanted, convention.max_length or wanted), found.config.vector_norm
-    return Encoder(network, found.params, tokenizer, max_length, convention.passage, norm, source)
+    return TextEncoder(network, found.params, tokenizer, max_length, convention.passage, norm, source)
 
 
-def read_reader(config: Config, kept: Vocabulary | None = None, corpus: list[Passage] | None = None) -> Reader:
+def read_generator(
+    config: Config, kept: GeneratorTokenizer | None = None, corpus: list[Passage] | None = None
+) -> GeneratorBundle:
     """The generator: a checkpoint, or random weights of the config's sizes.
 
     Its tokenizer is the one `kept` by the run; at first the checkpoint's, or the given one, or that of the run that
@@ -143,22 +153,22 @@ def read_reader(config: Config, kept: Vocabulary | None = None, corpus: list[Pas
     if found is not None:
         lengths.check_tokens(str(wanted.checkpoint), words.tokenizer, found.config.vocab_size)
         networks.check_compute(config, found.config, str(wanted.checkpoint))
-        return Reader(found.config, found.params, words, found.tokenizer_settings)
+        return GeneratorBundle(found.config, found.params, words, found.tokenizer_settings)
     sizes = networks.from_scratch(config, words.size)
     networks.check_compute(config, sizes, "generator")
-    return Reader(sizes, registry.generator_of(sizes).init(sizes, jax.random.key(config.seed)), words)
+    return GeneratorBundle(sizes, registry.generator_of(sizes).init(sizes, jax.random.key(config.seed)), words)
 
 
 def _vocabulary(
-    config: Config, found: hub.GeneratorCheckpoint | None, kept: Vocabulary | None, corpus: list[Passage]
-) -> Vocabulary:
+    config: Config, found: hub.GeneratorCheckpoint | None, kept: GeneratorTokenizer | None, corpus: list[Passage]
+) -> GeneratorTokenizer:
     if kept is not None:
         return kept
     if found is not None:
         if found.tokenizer is None:
             raise InputError(f"{config.generator.checkpoint}: holds no tokenizer; save one with it (tokenizer.json)")
         special = registry.generator_of(found.config).special_tokens
-        return vocabulary(found.tokenizer, str(config.generator.checkpoint), special)
+        return generator_tokenizer(found.tokenizer, str(config.generator.checkpoint), special)
     special = networks.special_tokens(config)
     if config.generator.tokenizer:
         return read_words(config.generator.tokenizer, special)
@@ -166,16 +176,16 @@ def _vocabulary(
     return started or _learn(config, corpus)
 
 
-def _worded(config: Config, words: Vocabulary) -> Vocabulary:
+def _worded(config: Config, words: GeneratorTokenizer) -> GeneratorTokenizer:
     c = config.generator
     return words._replace(passage_template=c.passage_template, question_template=c.question_template)
 
 
-def _learn(config: Config, corpus: list[Passage]) -> Vocabulary:
+def _learn(config: Config, corpus: list[Passage]) -> GeneratorTokenizer:
     questions = read_questions(required(config.data.train, "data.train"))
     texts = [f" {text}" for question in questions for text in (question.question, *question.answers)]
     texts += [f"{passage.title} / {passage.text}" for passage in corpus]
-    return train_vocabulary(texts, config.generator.vocabulary, networks.special_tokens(config))
+    return train_generator_tokenizer(texts, config.generator.vocabulary, networks.special_tokens(config))
 
 
 def required(path: Path | None, name: str) -> Path:
@@ -196,13 +206,13 @@ def read_corpus(config: Config) -> list[Passage]:
     return passages
 
 
-def _found(config: Config, workdir: Path, corpus: list[Passage], towers: Towers, reader: Reader) -> Store:
+def _found(config: Config, workdir: Path, corpus: list[Passage], towers: BiEncoder, reader: GeneratorBundle) -> Store:
     """The run's knowledge store as it is, without tokens, or the corpus that it is to be built of."""
     if config.data.is_closed_book:
-        return closed_book(towers.config.vector_width, reader.vocabulary)
+        return closed_book(towers.config.vector_width, reader.tokenizer)
     folder = _folder(config, workdir)
     if corpus and not (folder / manifest.FILE).exists():
-        return bare(corpus)
+        return without_vectors(corpus)
     store = open_index(folder, config, towers, reader, tokens=False)
     return _holding(corpus, store, folder, config) if corpus else store
 
@@ -231,7 +241,7 @@ def _by_twentieths(count: int, encoded: Callable[[int, int], None]) -> Callable[
     return tell
 
 
-def fitting(store: Store, towers: Towers, where: str) -> Store:
+def check_width(store: Store, towers: BiEncoder, where: str) -> Store:
     """The store, if its vectors are as wide as the question tower's."""
     width, wanted = store.width, towers.config.vector_width
     if width != wanted:
@@ -239,15 +249,17 @@ def fitting(store: Store, towers: Towers, where: str) -> Store:
     return store
 
 
-def open_index(path: Path, config: Config, towers: Towers, reader: Reader, tokens: bool = True) -> Store:
+def open_index(path: Path, config: Config, towers: BiEncoder, reader: GeneratorBundle, tokens: bool = True) -> Store:
     """An index that exists: a store of this library, or one in a layout that `rag_jax.index.importers` reads.
 
     Without `tokens` nothing is written into a store whose passages this generator has not read yet.
     """
-    reads = Reads(reader.vocabulary, config.generator.max_passage)
+    passage_tokenizer = PassageTokenizer(reader.tokenizer, config.generator.max_passage)
     if (path / manifest.FILE).exists() or (path / pending_build.FILE).exists() or not path.exists():
-        return fitting(open_store(path, towers.passages, reads if tokens else None), towers, str(path))
-    found = read_existing(path, towers.config.vector_width)
-    store = from_vectors(found.passages, found.vectors, reads)
-    store.truncated.warn("generator", reads.max_length)
+        return check_width(
+            open_store(path, towers.passage_encoder, passage_tokenizer if tokens else None), towers, str(path)
+        )
+    found = import_index(path, towers.config.vector_width)
+    store = from_vectors(found.passages, found.vectors, passage_tokenizer)
+    store.truncated.warn("generator", passage_tokenizer.max_length)
     return store

@@ -21,7 +21,7 @@ from rag_jax.core.training import TrainState
 from rag_jax.errors import InputError, warn
 from rag_jax.types import RagParams
 
-Place = dict[str, Any]
+HostState = dict[str, Any]
 """Where the host stood, as JSON: the input's position, metrics not yet written, and what the run depends on."""
 
 
@@ -33,7 +33,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=2)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def save(self, state: TrainState, place: Place) -> None:
+    def save(self, state: TrainState, place: HostState) -> None:
         """Write a state under its step's number; returns before the disk is done.
 
         Raises `InputError` where this one or the one before it could not be written: those before are whole.
@@ -49,7 +49,7 @@ class Checkpoints:
 
     def restore(
         self, shapes: TrainState, shardings: TrainState | None = None, tell: Callable[[str], None] = warn
-    ) -> tuple[TrainState, Place] | None:
+    ) -> tuple[TrainState, HostState] | None:
         """The newest state that can be read, as spread as `shardings` say; None where there are parameters at most.
 
         Newer ones that are damaged are put aside, and `tell` hears of them. Raises `InputError` where none is whole.
@@ -120,7 +120,9 @@ class Checkpoints:
             multihost_utils.sync_global_devices("damaged checkpoints are put aside")
         self._manager.reload()
 
-    def _restore_state(self, step: int, shapes: TrainState, shardings: TrainState | None) -> tuple[TrainState, Place]:
+    def _restore_state(
+        self, step: int, shapes: TrainState, shardings: TrainState | None
+    ) -> tuple[TrainState, HostState]:
         params = _wanted(shapes.params, None if shardings is None else shardings.params)
         rest = _wanted(jax.eval_shape(_rest, shapes), None if shardings is None else _without_params(shardings))
         stored = self._restore(step, params=params, rest=rest, place=ocp.args.JsonRestore())
@@ -133,7 +135,7 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(**items))
 
 
-def saved_place(workdir: Path) -> Place | None:
+def saved_host_state(workdir: Path) -> HostState | None:
     """Where the run in a workdir stood at its newest checkpoint that says so; None where none does.
 
     Each process reads it for itself: orbax's manager would make the folder, and wait for the other processes.

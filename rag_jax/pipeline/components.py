@@ -10,12 +10,12 @@ from tokenizers import Tokenizer
 
 from rag_jax.config.config import Config
 from rag_jax.core import training
-from rag_jax.core.decode.search import Limits
-from rag_jax.data.tokenizers import Vocabulary
-from rag_jax.data.tower_inputs import Convention, QuestionTokenizer
+from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.data.tokenizers import GeneratorTokenizer
+from rag_jax.data.tower_inputs import QuestionTokenizer, TowerInputFormat
 from rag_jax.errors import InputError
-from rag_jax.index.encoder import Encoder
-from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.encoder import TextEncoder
+from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import Store
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
@@ -26,62 +26,62 @@ from rag_jax.types import Knowledge, Networks, Params, RagParams
 
 
 @dataclass(frozen=True, eq=False)
-class Towers:
+class BiEncoder:
     """The bi-encoder: the question tower, and that of the passages where it is at hand."""
 
     config: TowerConfig
     params: Params = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
-    convention: Convention  # how the question tower is fed
+    input_format: TowerInputFormat  # how the question tower is fed
     source: str  # where it is from, for errors
-    passages: Encoder | None
+    passage_encoder: TextEncoder | None
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, for saving it again
 
     @property
-    def questions(self) -> QuestionTokenizer:
+    def question_tokenizer(self) -> QuestionTokenizer:
         """What the question tower reads of a question."""
-        return QuestionTokenizer(self.tokenizer, self.convention.question, self.convention.max_length)
+        return QuestionTokenizer(self.tokenizer, self.input_format.question, self.input_format.max_length)
 
     @property
-    def encoder(self) -> Encoder:
+    def required_passage_encoder(self) -> TextEncoder:
         """The frozen passage tower. Raises `InputError` where the model came without it."""
-        if self.passages is None:
+        if self.passage_encoder is None:
             raise InputError(f"{self.source}: reads questions only; name the tower of the passages too, passage_tower")
-        return self.passages
+        return self.passage_encoder
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class GeneratorBundle:
     """The generator with its vocabulary."""
 
     config: GeneratorConfig
     params: Params = field(repr=False)
-    vocabulary: Vocabulary = field(repr=False)
+    tokenizer: GeneratorTokenizer = field(repr=False)
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class Components:
     """What a run or an answer is composed of; `towers` and `reader` hold what training starts from."""
 
     config: Config
-    towers: Towers
-    reader: Reader
+    bi_encoder: BiEncoder
+    generator: GeneratorBundle
     store: Store
 
     @property
     def networks(self) -> Networks:
         """The networks as pure functions, as answers are computed."""
-        return recipes.answering(self.config, self.towers.config, self.reader.config)
+        return recipes.inference_networks(self.config, self.bi_encoder.config, self.generator.config)
 
     @property
-    def first(self) -> RagParams:
+    def initial_params(self) -> RagParams:
         """The parameters that training starts from."""
-        return RagParams(self.towers.params, self.reader.params)
+        return RagParams(self.bi_encoder.params, self.generator.params)
 
     @property
-    def vocabulary(self) -> Vocabulary:
-        return self.reader.vocabulary
+    def generator_tokenizer(self) -> GeneratorTokenizer:
+        return self.generator.tokenizer
 
     @property
     def num_docs(self) -> int:
@@ -109,9 +109,9 @@ class Parts:
         return host_search(self.config.retriever.engine, self.store, self.placement)
 
     @property
-    def reads(self) -> Reads:
+    def passage_tokenizer(self) -> PassageTokenizer:
         """What the generator reads of a passage."""
-        return Reads(self.vocabulary, self.config.generator.max_passage)
+        return PassageTokenizer(self.generator_tokenizer, self.config.generator.max_passage)
 
     @property
     def truncated(self) -> list[str]:
@@ -120,39 +120,39 @@ class Parts:
         if held is None:
             return []
         tower = "tower", held.truncated(), held.tower["max_length"]
-        generator = "generator", held.truncated(self.reads.kind), self.reads.max_length
-        return [f"the {who} reads {cut.told(length)}" for who, cut, length in (tower, generator) if cut.passages]
+        generator = "generator", held.truncated(self.passage_tokenizer.folder), self.passage_tokenizer.max_length
+        return [f"the {who} reads {cut.describe(length)}" for who, cut, length in (tower, generator) if cut.passages]
 
     @property
-    def start(self) -> str:
+    def decoder_start_token(self) -> str:
         """The token that decoding starts from."""
-        return self.config.generator.start or self.vocabulary.token(self.vocabulary.start)
+        return self.config.generator.start or self.generator_tokenizer.token(self.generator_tokenizer.decoder_start)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> GenerationLimits:
         """How answers begin and end."""
-        start = token_id(self.vocabulary, self.start, "generator.start")
-        return Limits((start,), self.vocabulary.eos, self.config.generator.max_target)
+        start = token_id(self.generator_tokenizer, self.decoder_start_token, "generator.start")
+        return GenerationLimits((start,), self.generator_tokenizer.eos, self.config.generator.max_target)
 
     @property
     def question_length(self) -> int:
         """The tokens of a question that are read at most."""
         wanted = self.config.retriever.max_question
-        return min(wanted, self.towers.convention.max_length or wanted)
+        return min(wanted, self.bi_encoder.input_format.max_length or wanted)
 
     @property
-    def ladder(self) -> tuple[tuple[int, int], ...]:
+    def length_buckets(self) -> tuple[tuple[int, int], ...]:
         """The shapes that questions are padded to."""
-        return lengths.ladder(self.config, self.towers.config.max_positions)
+        return lengths.ladder(self.config, self.bi_encoder.config.max_positions)
 
     @property
     def recipe(self) -> training.Recipe:
         """The training step's parts."""
-        sizes = self.towers.config, self.reader.config
+        sizes = self.bi_encoder.config, self.generator.config
         return recipes.recipe(self.config, *sizes, self.num_docs, self.placement)
 
 
-def token_id(words: Vocabulary, token: str, name: str) -> int:
+def token_id(words: GeneratorTokenizer, token: str, name: str) -> int:
     """The id of a special token that an option names."""
     found = words.tokenizer.token_to_id(token)
     if found is None:

@@ -15,7 +15,7 @@ from rag_jax.hub import names, registry
 from rag_jax.pipeline import kept_tokenizers, pretrained
 from rag_jax.pipeline.assembly import compose
 from rag_jax.pipeline.checkpoints import Checkpoints
-from rag_jax.pipeline.components import Parts
+from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.trained import load_trained
 
 
@@ -37,43 +37,45 @@ def convert(source: str, target: Path) -> list[Mapped]:
     """
     check_new_folder(target)
     if (Path(source) / "checkpoints").is_dir():
-        parts, params = load_trained(Path(source))
-        hub.save(target, pretrained.checkpoint(parts, params))
-        return [*_parameters(parts), *_settings(parts)]
+        components, params = load_trained(Path(source))
+        hub.save(target, pretrained.checkpoint(components, params))
+        return [*_parameters(components), *_settings(components)]
     return _to_workdir(str(Path(source).absolute()) if Path(source).is_dir() else source, target)
 
 
 def _to_workdir(source: str, target: Path) -> list[Mapped]:
-    parts = compose(pretrained.describe(source))
+    components = compose(pretrained.describe(source))
     whole = target.absolute()
     side = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
     try:
         side.mkdir(parents=True)
         checkpoints = Checkpoints(side)
-        checkpoints.save_params(parts.first)
+        checkpoints.save_params(components.initial_params)
         checkpoints.close()
-        kept_tokenizers.keep(parts, side)
-        config.write(parts.config, side / "config.json")
+        kept_tokenizers.keep(components, side)
+        config.write(components.config, side / "config.json")
         os.replace(side, target)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}); choose another place") from None
     finally:
         shutil.rmtree(side, ignore_errors=True)
-    return [*_parameters(parts), *_settings(parts)]
+    return [*_parameters(components), *_settings(components)]
 
 
-def _parameters(parts: Parts) -> Iterator[Mapped]:
+def _parameters(components: Components) -> Iterator[Mapped]:
     """The names of both networks' tensors here and there; kernels are transposed on the way."""
-    layout = registry.tower_of(parts.towers.config).layout(parts.towers.config, "question")
-    tower = names.summary(parts.first.question_tower, layout.names, f"rag.question_encoder.{layout.prefix}")
-    generator = registry.generator_of(parts.reader.config).names
-    generator = names.summary(parts.first.generator, generator, "rag.generator.")
+    layout = registry.tower_of(components.bi_encoder.config).layout(components.bi_encoder.config, "question")
+    tower = names.summary(
+        components.initial_params.question_tower, layout.names, f"rag.question_encoder.{layout.prefix}"
+    )
+    generator = registry.generator_of(components.generator.config).names
+    generator = names.summary(components.initial_params.generator, generator, "rag.generator.")
     for half, found in (("question_tower", tower), ("generator", generator)):
         yield from (Mapped(f"{half}/{here}", *there) for here, there in found.items())
 
 
-def _settings(parts: Parts) -> Iterator[Mapped]:
-    found: hub.RagCheckpoint = pretrained.checkpoint(parts, parts.first)
+def _settings(components: Components) -> Iterator[Mapped]:
+    found: hub.RagCheckpoint = pretrained.checkpoint(components, components.initial_params)
     for name, value in dataclasses.asdict(found.reading).items():
         yield Mapped(f"{name} = {value!r}", "config.json")
     for name, value in found.generator.generation.items():

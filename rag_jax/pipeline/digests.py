@@ -50,8 +50,8 @@ def vectors(store: Store) -> Iterator[bytes]:
     if _on_disk(store):
         yield from _parts(store, "vectors")
     else:
-        yield str(store.vectors.dtype).encode()
-        yield from (np.ascontiguousarray(block).tobytes() for block in store.vectors.blocks(ROWS))
+        yield str(store.passage_vectors.dtype).encode()
+        yield from (np.ascontiguousarray(block).tobytes() for block in store.passage_vectors.blocks(ROWS))
 
 
 def _on_disk(store: Store) -> bool:

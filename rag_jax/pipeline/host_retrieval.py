@@ -16,27 +16,27 @@ from jaxtyping import Float, Int
 
 from rag_jax.core.decode.decoding import Answered
 from rag_jax.errors import InputError
-from rag_jax.index.engines.engine import Asked, Engine
+from rag_jax.index.engines.engine import Engine, Queries
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import Store
-from rag_jax.types import Found, Knowledge, host
+from rag_jax.types import Knowledge, SearchResults, host
 
 T = TypeVar("T")
 
 
-class Looked(NamedTuple):
+class RetrievalInputs(NamedTuple):
     """What a program is to read: some knowledge, and what was found in it (None: the program searches)."""
 
     knowledge: Knowledge
-    found: Found | None
+    search_results: SearchResults | None
     rows: Int[np.ndarray, "B K"] | None  # of the store, where `knowledge` is a little one
 
-    def restored(self, answered: Answered) -> Answered:
+    def with_store_rows(self, answered: Answered) -> Answered:
         """An answer on the host, its passages told by their rows of the store."""
         if self.rows is None:
             return answered
-        return answered._replace(retrieved=answered.retrieved._replace(ids=self.rows))
+        return answered._replace(retrieved=answered.retrieved._replace(rows=self.rows))
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class HostSearch:
     store: Store
     is_prior: bool  # whether its scores are the logits of p(z|x)
 
-    def __call__(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> Looked:
+    def __call__(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> RetrievalInputs:
         """Search for questions: their texts, and their vectors where the engine compares those."""
-        hits = self.engine.search(Asked(texts, vectors), k)
-        return little(self.store, hits.rows, hits.scores if self.is_prior else None)
+        hits = self.engine.search(Queries(texts, vectors), k)
+        return knowledge_subset(self.store, hits.rows, hits.scores if self.is_prior else None)
 
 
 def host_search(name: str, store: Store, placement: Placement) -> HostSearch | None:
@@ -61,18 +61,20 @@ def host_search(name: str, store: Store, placement: Placement) -> HostSearch | N
     kind = ENGINES[name]
     if not kind.on_host or store.is_closed_book:
         return None
-    return HostSearch(kind.open(store, placement), store, kind.is_prior)
+    return HostSearch(kind.open(store, placement), store, kind.scores_are_prior)
 
 
 def open_engine(name: str, store: Store, placement: Placement) -> Engine:
     """An engine over a store, by its name."""
-    searching = [each for each, kind in ENGINES.items() if not kind.from_questions]
+    searching = [each for each, kind in ENGINES.items() if not kind.reads_question_file]
     if name not in searching:
         raise InputError(f"no engine {name!r}; the engines are {', '.join(searching)}")
     return ENGINES[name].open(store, placement)
 
 
-def little(store: Store, rows: Int[np.ndarray, "B K"], scores: Float[np.ndarray, "B K"] | None) -> Looked:
+def knowledge_subset(
+    store: Store, rows: Int[np.ndarray, "B K"], scores: Float[np.ndarray, "B K"] | None
+) -> RetrievalInputs:
     """Chosen rows of a store (-1: none) as a knowledge of `B * K` passages, in which none is there twice.
 
     A question for which nothing was found is answered closed book: it reads one empty passage, whose prior is one.
@@ -85,10 +87,12 @@ def little(store: Store, rows: Int[np.ndarray, "B K"], scores: Float[np.ndarray,
     if scores is not None:
         scores = scores.copy()
         scores[nothing, 0] = 0
-    return Looked(store.chosen(filled), Found(host(found), None if scores is None else host(scores)), rows)
+    return RetrievalInputs(
+        store.subset(filled), SearchResults(host(found), None if scores is None else host(scores)), rows
+    )
 
 
-def among(positives: Int[np.ndarray, "B G"], rows: Int[np.ndarray, "B K"]) -> Int[np.ndarray, "B G"]:
+def subset_positions(positives: Int[np.ndarray, "B G"], rows: Int[np.ndarray, "B K"]) -> Int[np.ndarray, "B G"]:
     """Gold rows of the store as places in a little knowledge of `rows`; one that is not there is past its end."""
     different = np.unique(rows)
     places = np.minimum(np.searchsorted(different, positives), different.size - 1)
@@ -96,9 +100,9 @@ def among(positives: Int[np.ndarray, "B G"], rows: Int[np.ndarray, "B K"]) -> In
     return np.where(positives < 0, -1, found).astype(np.int32)
 
 
-def ahead(
-    items: Iterable[T], search: Callable[[T], Callable[[], Looked]], staleness: int
-) -> Iterator[tuple[T, Callable[[], Looked]]]:
+def prefetch(
+    items: Iterable[T], search: Callable[[T], Callable[[], RetrievalInputs]], staleness: int
+) -> Iterator[tuple[T, Callable[[], RetrievalInputs]]]:
     """Items, each with a wait for what is found for it; the search for one `staleness` later runs in the meantime.
 
     `search(item)` starts with what is known then, and returns what is to be computed. With a staleness of 0 each
@@ -106,7 +110,7 @@ def ahead(
     begins, by the question tower as it is then, one update too old, while the device trains on that item.
     """
     with ThreadPoolExecutor(1) as pool:
-        waiting: deque[tuple[T, Future[Looked]]] = deque()
+        waiting: deque[tuple[T, Future[RetrievalInputs]]] = deque()
         for item in items:
             waiting.append((item, pool.submit(search(item))))
             if len(waiting) > staleness:

@@ -4,7 +4,7 @@ import jax
 
 from rag_jax.data.tokenizers import fingerprint as of_tokenizer
 from rag_jax.pipeline import digests
-from rag_jax.pipeline.components import Parts
+from rag_jax.pipeline.components import Components
 from rag_jax.types import RagParams
 
 # What a config says of how answers are computed; where its files are found does not matter.
@@ -12,21 +12,24 @@ RETRIEVER = ("max_question", "engine", "precision", "vector_norm")
 GENERATOR = ("max_passage", "max_input", "max_target", "passage_template", "question_template", "question_from_tower")
 
 
-def of_answers(parts: Parts, params: RagParams, asked: object) -> str:
+def of_answers(components: Components, params: RagParams, asked: object) -> str:
     """A digest of everything that answers depend on: the model, its index, and what is `asked` (plain JSON)."""
-    c = parts.config
+    c = components.config
     told = {
         "asked": asked,
         "model": c.model,
-        "start": parts.start,
+        "start": components.decoder_start_token,
         "long_questions": c.data.long_questions,
         "retriever": {name: getattr(c.retriever, name) for name in RETRIEVER},
         "generator": {name: getattr(c.generator, name) for name in GENERATOR},
-        "questions": list(parts.towers.convention),
-        "networks": [repr(parts.towers.config), repr(parts.reader.config)],
-        "tokenizers": [of_tokenizer(parts.towers.tokenizer), of_tokenizer(parts.vocabulary.tokenizer)],
-        "index": [digests.of(digests.passages(parts.store)), digests.of(digests.vectors(parts.store))],
-        "searched": parts.store.manifest and parts.store.manifest.engines.get(c.retriever.engine),
+        "questions": list(components.bi_encoder.input_format),
+        "networks": [repr(components.bi_encoder.config), repr(components.generator.config)],
+        "tokenizers": [
+            of_tokenizer(components.bi_encoder.tokenizer),
+            of_tokenizer(components.generator_tokenizer.tokenizer),
+        ],
+        "index": [digests.of(digests.passages(components.store)), digests.of(digests.vectors(components.store))],
+        "searched": components.store.manifest and components.store.manifest.engines.get(c.retriever.engine),
         "shapes": [f"{leaf.dtype} {leaf.shape}" for leaf in jax.tree.leaves(params)],
         "parameters": digests.of(digests.leaves(params)),
     }

@@ -9,32 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from rag_jax.data.files import write_whole
-from rag_jax.data.tokenizers import Vocabulary, fingerprint, read_tokenizer, read_vocabulary
+from rag_jax.data.tokenizers import GeneratorTokenizer, fingerprint, read_generator_tokenizer, read_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.models.architecture import SpecialTokens
-from rag_jax.pipeline.components import Parts, Towers
+from rag_jax.pipeline.components import BiEncoder, Components
 
 TOKENIZER, FINGERPRINTS = "tokenizer.json", "fingerprints.json"
 FORMAT = 1
 
 
-def keep(parts: Parts, workdir: Path) -> None:
+def keep(components: Components, workdir: Path) -> None:
     """Write the generator's tokenizer, where none is there yet, and the fingerprints of what is read with."""
     if not (workdir / TOKENIZER).exists():
-        write_whole(workdir / TOKENIZER, parts.vocabulary.tokenizer.to_str(pretty=True))
+        write_whole(workdir / TOKENIZER, components.generator_tokenizer.tokenizer.to_str(pretty=True))
     words = read_tokenizer(workdir / TOKENIZER)  # as whoever opens the workdir gets it
-    read_with = {"generator": words, "question_tower": parts.towers.tokenizer}
+    read_with = {"generator": words, "question_tower": components.bi_encoder.tokenizer}
     told = {"format": FORMAT, **{name: fingerprint(each) for name, each in read_with.items()}}
     write_whole(workdir / FINGERPRINTS, json.dumps(told, indent=2) + "\n")
 
 
-def read(workdir: Path, special: SpecialTokens) -> Vocabulary | None:
+def read(workdir: Path, special: SpecialTokens) -> GeneratorTokenizer | None:
     """The generator's vocabulary that is in a workdir, or was put there before a run; None where there is none."""
     path = workdir / TOKENIZER
-    return read_vocabulary(path, special) if path.exists() else None
+    return read_generator_tokenizer(path, special) if path.exists() else None
 
 
-def kept(workdir: Path, special: SpecialTokens) -> Vocabulary:
+def kept(workdir: Path, special: SpecialTokens) -> GeneratorTokenizer:
     """The generator's vocabulary of a run. Raises `InputError` where it is missing, or is another than it was."""
     path, words = workdir / TOKENIZER, read(workdir, special)
     if words is None:
@@ -44,7 +44,7 @@ def kept(workdir: Path, special: SpecialTokens) -> Vocabulary:
     return words
 
 
-def check(towers: Towers, words: Vocabulary, workdir: Path) -> None:
+def check(towers: BiEncoder, words: GeneratorTokenizer, workdir: Path) -> None:
     """Refuse to read with other tokenizers than the parameters in a workdir were trained with."""
     told = _told(workdir)
     if fingerprint(words.tokenizer) != told.get("generator"):

@@ -5,17 +5,17 @@ from pathlib import Path
 
 from rag_jax import hub
 from rag_jax.config.config import Config, Data, Generator, Retriever
-from rag_jax.config.generation import Decoding
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.core.variants import Model
-from rag_jax.data.tokenizers import Vocabulary, read_vocabulary, vocabulary
+from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, read_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, reading, registry, tokenizers
 from rag_jax.hub.described import Described
 from rag_jax.index import manifest
 from rag_jax.models import registry as families
 from rag_jax.models.architecture import GeneratorConfig, SpecialTokens, TowerConfig
-from rag_jax.pipeline.components import Parts
-from rag_jax.pipeline.hf_generation import from_decoding, to_decoding
+from rag_jax.pipeline.components import Components
+from rag_jax.pipeline.hf_generation import from_hf, to_hf
 from rag_jax.types import RagParams
 
 
@@ -37,7 +37,7 @@ def describe(
     generator = configs.generator(stored.nested("generator"))
     words = read_words(folder)
     use = reading.describe(stored, model)
-    told = to_decoding(reading.generation(folder, stored), words, str(folder), use.model)
+    told = from_hf(reading.generation(folder, stored), words, str(folder), use.model)
     towers = _towers(source, passage_tower, tower)
     return over(_united(towers, source, use, tower, generator, told), index)
 
@@ -58,7 +58,7 @@ def unite(
     tower_folder, folder = hub.resolve(question_tower), hub.resolve(generator)
     stored = configs.read_config(folder)
     tower, sizes = configs.tower(configs.read_config(tower_folder), tower_folder), configs.generator(stored)
-    told = to_decoding(reading.generation(folder, stored), read_words(folder), str(folder), model)
+    told = from_hf(reading.generation(folder, stored), read_words(folder), str(folder), model)
     worded = Generator.passage_template, Generator.question_template
     use = hub.Reading(model, num_docs, Generator.max_input, *worded, question_from_tower=False)
     towers = _towers(question_tower, passage_tower, tower)
@@ -102,7 +102,7 @@ def _united(
     use: hub.Reading,
     tower: TowerConfig,
     generator: GeneratorConfig,
-    told: tuple[str, Decoding],
+    told: tuple[str, GenerationConfig],
 ) -> Config:
     start, decoding = told
     longest = generator.max_positions or max(use.max_input, decoding.max_length or 0)
@@ -129,10 +129,15 @@ def _united(
     )
 
 
-def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
+def checkpoint(components: Components, params: RagParams) -> hub.RagCheckpoint:
     """A model as transformers' RAG is to hold it."""
-    c, words, towers, reader = parts.config, parts.vocabulary, parts.towers, parts.reader
-    generation = from_decoding(parts.start, c.decoding, words, c.generator.max_target)
+    c, words, towers, reader = (
+        components.config,
+        components.generator_tokenizer,
+        components.bi_encoder,
+        components.generator,
+    )
+    generation = to_hf(components.decoder_start_token, c.decoding, words, c.generator.max_target)
     return hub.RagCheckpoint(
         tower=hub.TowerCheckpoint(
             towers.config,
@@ -140,7 +145,7 @@ def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
             towers.tokenizer,
             "question",
             towers.tokenizer_settings,
-            towers.convention,
+            towers.input_format,
         ),
         generator=hub.GeneratorCheckpoint(
             reader.config, params.generator, words.tokenizer, generation, reader.tokenizer_settings
@@ -156,14 +161,14 @@ def checkpoint(parts: Parts, params: RagParams) -> hub.RagCheckpoint:
     )
 
 
-def read_words(source: Path, special: SpecialTokens | None = None) -> Vocabulary:
+def read_words(source: Path, special: SpecialTokens | None = None) -> GeneratorTokenizer:
     """The vocabulary of a generator: a checkpoint's or a workdir's folder, or a tokenizer.json with what is beside it.
 
     Its special tokens are those of the family that a config.json there names, unless they are given. Raises
     `InputError` where there is no tokenizer.
     """
     if source.suffix == ".json" and (source.name != "tokenizer.json" or not source.exists()):
-        return read_vocabulary(source, special or SpecialTokens())
+        return read_generator_tokenizer(source, special or SpecialTokens())
     folder = source.parent if source.suffix == ".json" else source
     path = folder / "config.json"
     model = configs.read_config(folder) if path.exists() else Described(str(path), {})
@@ -175,7 +180,7 @@ def read_words(source: Path, special: SpecialTokens | None = None) -> Vocabulary
     if special is None:
         is_known = "model_type" in model
         special = registry.generator(model).architecture.special_tokens if is_known else SpecialTokens()
-    return vocabulary(stored.tokenizer, str(folder), special)
+    return generator_tokenizer(stored.tokenizer, str(folder), special)
 
 
 def _buckets(question: int, inputs: int) -> tuple[tuple[int, int], ...]:

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from rag_jax.config.generation import Decoding, Words
+from rag_jax.config.generation import ConstraintTokens, GenerationConfig
 from rag_jax.core import training
 from rag_jax.core.decode import decoding
 from rag_jax.core.decode.decoding import Answered
-from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.index.placement import Placement
-from rag_jax.types import Found, Knowledge, Networks, RagParams, Tokens
+from rag_jax.types import Knowledge, Networks, RagParams, SearchResults, Tokens
 
 ONE = Placement()
 
@@ -26,9 +26,9 @@ ONE = Placement()
 def answering(
     networks: Networks,
     model: Model,
-    options: Decoding,
-    limits: Limits,
-    words: Words,
+    options: GenerationConfig,
+    limits: GenerationLimits,
+    words: ConstraintTokens,
     num_docs: int,
     max_length: int,
     place: Placement = ONE,
@@ -56,14 +56,16 @@ def answering(
 
 
 @lru_cache
-def choosing(networks: Networks, model: Model, limits: Limits, num_docs: int, max_length: int, place: Placement = ONE):
+def choosing(
+    networks: Networks, model: Model, limits: GenerationLimits, num_docs: int, max_length: int, place: Placement = ONE
+):
     """The program that ranks given answers `[C, T]`, the same for all questions, best first."""
 
     def program(params, knowledge, question, prompt, labels, found) -> Answered:
         batch = question.ids.shape[0]
         answers = jax.tree.map(lambda each: jnp.repeat(each[None], batch, axis=0), labels)
         nothing = Tokens(jnp.zeros((batch, 0), jnp.int32), jnp.zeros(batch, jnp.int32))
-        decoder = partial(decoding.choose, answers=answers, judge=VARIANTS[model].judge, limits=limits)
+        decoder = partial(decoding.choose, answers=answers, marginalise=VARIANTS[model].marginalise, limits=limits)
         fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length, "index": place.index}
         return decoding.answer(networks, params, knowledge, question, prompt, nothing, found, **fixed)
 
@@ -80,7 +82,9 @@ def scoring(networks: Networks, model: Model, num_docs: int, max_length: int, pl
 
 @lru_cache
 def searching(networks: Networks, num_docs: int, place: Placement = ONE):
-    def search(params: RagParams, knowledge: Knowledge, question: Tokens, excluded: Array | None = None) -> Found:
+    def search(
+        params: RagParams, knowledge: Knowledge, question: Tokens, excluded: Array | None = None
+    ) -> SearchResults:
         return place.index.nearest(networks.tower(params.question_tower, question), knowledge, num_docs, excluded)
 
     return jax.jit(search, out_shardings=place.whole)

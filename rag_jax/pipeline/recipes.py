@@ -17,20 +17,22 @@ from rag_jax.pipeline import networks
 from rag_jax.types import Networks
 
 TRAINING = {  # by the retriever's mode: what becomes of the question tower, and where the passages come from
-    "trained": (lambda tower: tower, modes.nearest),
-    "frozen": (modes.frozen, modes.nearest),
-    "gold": (modes.absent, modes.gold),
-    "closed book": (modes.absent, modes.nearest),
+    "trained": (lambda tower: tower, modes.retrieve_nearest),
+    "frozen": (modes.frozen, modes.retrieve_nearest),
+    "gold": (modes.uniform_prior, modes.retrieve_gold),
+    "closed book": (modes.uniform_prior, modes.retrieve_nearest),
 }
 
 
-def trained(config: Config, tower: TowerConfig, reader: GeneratorConfig, mesh: Mesh | None = None) -> Networks:
+def training_networks(
+    config: Config, tower: TowerConfig, reader: GeneratorConfig, mesh: Mesh | None = None
+) -> Networks:
     """The networks as a training step computes them, on a mesh each question's part on one of its devices."""
     c, by_row = config.compute, None if mesh is None else NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     return _networks(config, tower, reader, scan=c.scan, remat=c.remat, sharding=by_row)
 
 
-def answering(config: Config, tower: TowerConfig, reader: GeneratorConfig) -> Networks:
+def inference_networks(config: Config, tower: TowerConfig, reader: GeneratorConfig) -> Networks:
     """The networks as answers are computed: layer by layer, which decodes faster, and nothing twice."""
     return _networks(config, tower, reader, scan=False, remat="none", sharding=None)
 
@@ -39,7 +41,7 @@ def recipe(
     config: Config, tower: TowerConfig, reader: GeneratorConfig, num_docs: int, placement: Placement
 ) -> training.Recipe:
     """The training step's parts."""
-    networks = trained(config, tower, reader, placement.mesh)
+    networks = training_networks(config, tower, reader, placement.mesh)
     change, search = TRAINING["closed book" if config.data.is_closed_book else config.retriever.mode]
     return training.Recipe(
         networks._replace(tower=change(networks.tower)),

@@ -10,17 +10,17 @@ import jax
 
 from rag_jax.config import config as configs
 from rag_jax.config.config import Config
-from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.data import typed
 from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.parallel import devices
 from rag_jax.pipeline import networks
-from rag_jax.training.provenance import MOVED
+from rag_jax.training.provenance import RELOCATABLE
 from rag_jax.training.workdir import CONFIG, check_ownership
 
-FREE = (
+MAY_CHANGE = (
     # these may change when a run is resumed: what it costs, what is told and how it is judged, not what is learnt
     "mesh",
     "watch",
@@ -66,7 +66,7 @@ def check(config: Config, workdir: Path) -> list[str]:
     check_together(config, workdir)
     if config.data.passages is not None and not config.data.is_closed_book:
         check_index(config.data.index or workdir / "index")
-    return check_course(config, workdir / CONFIG)
+    return check_resumable(config, workdir / CONFIG)
 
 
 def check_numbers(config: Config) -> None:
@@ -83,7 +83,7 @@ def check_numbers(config: Config) -> None:
         raise InputError(f"{told}; give a width that the heads divide")
     networks.family(config)
     try:
-        config.decoding.limits(config.model, Limits((0,), 0, generator.max_target))
+        config.decoding.limits(config.model, GenerationLimits((0,), 0, generator.max_target))
     except InputError as error:
         raise InputError(f"decoding: {error}") from None
     retriever, inside = config.retriever, not ENGINES[config.retriever.engine].on_host
@@ -105,7 +105,7 @@ def check_numbers(config: Config) -> None:
         raise InputError(f"{told}; give a question fewer tokens than the whole input")
 
 
-def check_course(config: Config, path: Path) -> list[str]:
+def check_resumable(config: Config, path: Path) -> list[str]:
     """Refuse to resume a run whose config said otherwise, key by key, unless the key may change: those are told."""
     if not path.exists():
         return []
@@ -115,7 +115,9 @@ def check_course(config: Config, path: Path) -> list[str]:
             continue
         if name == "steps" and value > was[name]:
             told.append(f"steps: {was[name]} before, {value} now{RATES_TO_COME}")
-        elif _among(name, (*FREE, *MOVED)) or (name == LONGEST and "cut" not in (was[CUT], config.data.long_questions)):
+        elif _among(name, (*MAY_CHANGE, *RELOCATABLE)) or (
+            name == LONGEST and "cut" not in (was[CUT], config.data.long_questions)
+        ):
             told.append(f"{name}: {was[name]} before, {value} now")
         else:
             refused.append(f"{name} was {was[name]!r}, is {value!r}")

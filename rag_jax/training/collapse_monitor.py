@@ -12,7 +12,7 @@ FALL = 0.5  # of the best so far
 RECOVERED = 0.75
 
 
-class Watchdog:
+class CollapseMonitor:
     """Judges a run's windows; its state goes into checkpoints, so that a run that goes on warns alike."""
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:

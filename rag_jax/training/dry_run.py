@@ -20,7 +20,7 @@ from rich.table import Table
 
 from rag_jax.config.config import Config
 from rag_jax.core import training
-from rag_jax.core.vectors import quantise
+from rag_jax.core.vectors import quantize_int8
 from rag_jax.data.files import gigabytes
 from rag_jax.errors import InputError
 from rag_jax.hub.published import generator_sizes, tower_sizes
@@ -32,7 +32,7 @@ from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.parallel import devices, partitioning
 from rag_jax.pipeline import lengths, networks, recipes
 from rag_jax.training import checks
-from rag_jax.types import Batch, Found, Knowledge, RagParams, Tokens
+from rag_jax.types import Batch, Knowledge, RagParams, SearchResults, Tokens
 
 WIKIPEDIA = 21_015_324  # the paper's passages
 
@@ -136,7 +136,7 @@ def _knowledge(config: Config, tower: TowerConfig, passages: int) -> Knowledge:
         rows = rounded(passages, config.mesh.size)
     vectors = _like((rows, tower.vector_width), jnp.float32)
     if config.retriever.precision == "int8":
-        vectors = jax.eval_shape(quantise, vectors)
+        vectors = jax.eval_shape(quantize_int8, vectors)
     else:
         vectors = _like(vectors.shape, config.retriever.precision)
     ids = _like((rows, config.generator.max_passage), jnp.uint16)
@@ -151,13 +151,13 @@ def _batch(config: Config, tower: TowerConfig) -> Batch:
     return Batch(asked, prompted, _int32(size, target), _int32(size, target), mask)
 
 
-def _found(config: Config) -> Found | None:
+def _found(config: Config) -> SearchResults | None:
     kind = ENGINES[config.retriever.engine]
     if kind.in_step or config.data.is_closed_book:
         return None
     shape = config.batch_size, config.retriever.num_docs
-    scores = _like(shape, jnp.float32) if kind.is_prior else None
-    return Found(_int32(*shape), scores)
+    scores = _like(shape, jnp.float32) if kind.scores_are_prior else None
+    return SearchResults(_int32(*shape), scores)
 
 
 def _like(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -218,14 +218,14 @@ def _sharding(params: RagParams, config: Config) -> Table:
 
 def _memory(config: Config, state: training.TrainState, known: Knowledge, batch: Batch, analysis) -> Table:
     table = Table("on each device", "memory", box=None, pad_edge=False)
-    parts: dict[str, PyTree] = {
+    components: dict[str, PyTree] = {
         "parameters": state.params,
         "moments": state.opt_state,
-        "index: vectors": known.vectors,
-        "index: tokens": known.passages,
+        "index: vectors": known.passage_vectors,
+        "index: tokens": known.passage_tokens,
         "batch": batch,
     }
-    held = {name: sum(map(_share, jax.tree.leaves(tree))) for name, tree in parts.items()}
+    held = {name: sum(map(_share, jax.tree.leaves(tree))) for name, tree in components.items()}
     held["gradients, activations (an estimate: the CPU's compiler)"] = analysis.temp_size_in_bytes
     for name, size in (held | {"in all": sum(held.values())}).items():
         table.add_row(name, gigabytes(size))

@@ -4,57 +4,57 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from rag_jax.data.batches import Examples, fitting, tokenize
+from rag_jax.data.batches import Examples, short_enough, tokenize
 from rag_jax.data.questions import Question, training_pairs
 from rag_jax.errors import InputError
 from rag_jax.index.engines.registry import ENGINES
-from rag_jax.pipeline.components import Parts
+from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.gold import check_gold
 
 
-def tokenize_pairs(parts: Parts, questions: Sequence[Question], console: Console) -> Examples:
+def tokenize_pairs(components: Components, questions: Sequence[Question], console: Console) -> Examples:
     """The training pairs as token ids; those with a long answer are left out, and counted aloud.
 
     Raises `InputError` for a question without the passages that it is to be trained with.
     """
-    config, limit = parts.config, parts.config.generator.max_target
+    config, limit = components.config, components.config.generator.max_target
     pairs = training_pairs(questions, config.data.answers)
-    kept = fitting(pairs, parts.vocabulary, limit)
+    kept = short_enough(pairs, components.generator_tokenizer, limit)
     if len(kept) < len(pairs):
         left = f"{len(pairs) - len(kept)} of {len(pairs)} training pairs"
         console.print(f"left out {left}: answers of more than {limit} tokens (generator.max_target)", soft_wrap=True)
     named = sorted({i for question, _ in kept for i in (*question.positive_ids, *question.passage_ids)})
-    rows = {i: row for i, row in zip(named, parts.store.find(named).tolist(), strict=True) if row >= 0}
-    _check_passages(parts, [question for question, _ in kept], rows)
-    check_gold(parts.store, questions, "training questions")
+    rows = {i: row for i, row in zip(named, components.store.find(named).tolist(), strict=True) if row >= 0}
+    _check_passages(components, [question for question, _ in kept], rows)
+    check_gold(components.store, questions, "training questions")
     examples = tokenize(
         kept,
-        parts.towers.questions,
-        parts.vocabulary,
+        components.bi_encoder.question_tokenizer,
+        components.generator_tokenizer,
         rows,
         max_question=config.retriever.max_question,
         max_target=limit,
-        num_docs=parts.num_docs,
-        ladder=parts.ladder,
+        num_docs=components.num_docs,
+        ladder=components.length_buckets,
         from_tower=config.generator.question_from_tower,
         cut=config.data.long_questions == "cut",
     )
     if examples.cut:
         cut = f"cut {examples.cut} of {len(kept)} training questions"
-        console.print(f"{cut}: more than {parts.question_length} tokens (retriever.max_question)", soft_wrap=True)
+        console.print(f"{cut}: more than {components.question_length} tokens (retriever.max_question)", soft_wrap=True)
     return examples
 
 
-def _check_passages(parts: Parts, questions: Sequence[Question], rows: dict[str, int]) -> None:
+def _check_passages(components: Components, questions: Sequence[Question], rows: dict[str, int]) -> None:
     """Every question must name what its mode or engine reads."""
-    retriever = parts.config.retriever
-    if parts.config.data.is_closed_book:
+    retriever = components.config.retriever
+    if components.config.data.is_closed_book:
         return
     for question in questions:
         if retriever.mode == "gold" and not any(i in rows for i in question.positive_ids):
             raise InputError(
                 f"question {question.id!r} names no gold passage of the index; retriever.mode gold needs one"
             )
-        if ENGINES[retriever.engine].from_questions and not any(i in rows for i in question.passage_ids):
+        if ENGINES[retriever.engine].reads_question_file and not any(i in rows for i in question.passage_ids):
             remedy = f"retriever.engine {retriever.engine} needs passage_ids"
             raise InputError(f"question {question.id!r} names no passage of the index to be read; {remedy}")

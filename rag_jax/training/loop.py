@@ -14,97 +14,99 @@ from rag_jax.data.questions import Question
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
 from rag_jax.pipeline.checkpoints import Checkpoints
-from rag_jax.pipeline.components import Parts
+from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.recipes import learning_rates
 from rag_jax.rag import RAG
 from rag_jax.training import step_timer
-from rag_jax.training.collapse_monitor import Watchdog
-from rag_jax.training.input_stream import Given, feed
-from rag_jax.training.metric_logger import Journal, Silent
-from rag_jax.training.metric_writers import TensorBoard, Wandb, Writer
-from rag_jax.training.metrics_buffer import Window
-from rag_jax.training.preemption import Stopping
-from rag_jax.training.provenance import MadeOf
-from rag_jax.training.resume import begin, kept, not_finite, rate
+from rag_jax.training.collapse_monitor import CollapseMonitor
+from rag_jax.training.input_stream import StepInputs, step_inputs
+from rag_jax.training.metric_logger import MetricLogger, NullLogger
+from rag_jax.training.metric_writers import MetricWriter, TensorBoard, Wandb
+from rag_jax.training.metrics_buffer import MetricsBuffer
+from rag_jax.training.preemption import PreemptionHandler
+from rag_jax.training.provenance import Dependencies
+from rag_jax.training.resume import current_learning_rate, host_state, non_finite_error, restore_or_init
 from rag_jax.types import RagParams
 
 console = Console()
 
 
 def train(
-    parts: Parts,
+    components: Components,
     first: RagParams,
     examples: Examples,
     workdir: Path,
-    depends: MadeOf,
+    depends: Dependencies,
     judged: Sequence[Question] = (),
 ) -> RAG:
     """The loop: one compiled step from state to state, retrieval included; checkpoints say what it `depends` on."""
-    config, checkpoints = parts.config, Checkpoints(workdir)
-    state, place = begin(parts, first, checkpoints)
-    step = devices.compiled_first(devices.jitted(partial(training.train_step, parts.recipe), parts.mesh, state))
-    done, rates = int(state.step), learning_rates(config)
-    window, watchdog, clock = (
-        Window(place["window"]),
-        Watchdog(place["watchdog"]),
-        step_timer.Clock(step_timer.searching(parts)),
+    config, checkpoints = components.config, Checkpoints(workdir)
+    state, resumed = restore_or_init(components, first, checkpoints)
+    step = devices.compile_per_shape(
+        devices.jitted(partial(training.train_step, components.recipe), components.mesh, state)
     )
-    batches = feed(parts, examples, place["input"], lambda: state.params, clock)
+    done, rates = int(state.step), learning_rates(config)
+    metrics_buffer, collapse_monitor, timer = (
+        MetricsBuffer(resumed["window"]),
+        CollapseMonitor(resumed["watchdog"]),
+        step_timer.StepTimer(step_timer.search_seconds(components)),
+    )
+    batches = step_inputs(components, examples, resumed["input"], lambda: state.params, timer)
 
-    with Stopping() as stopping, open_journal(config, workdir, done) as journal:
+    with PreemptionHandler() as preemption, open_journal(config, workdir, done) as logger:
         for number in range(done + 1, config.steps + 1):
             last = number == config.steps
-            with clock("input"):
-                given, drawn = next(batches)
-            with clock("step"):
+            with timer("input"):
+                given, host_batch = next(batches)
+            with timer("step"):
                 state, metrics = step(state, *given)
-                window.add(number, drawn, metrics)
-            clock.saw(config.batch_size)
+                metrics_buffer.add(number, host_batch, metrics)
+            timer.saw(config.batch_size)
             if number % config.log_every == 0 or last:
-                with clock("step"):
-                    values = window.close()
-                values["learning_rate"] = rate(rates, number, values)
-                journal.log(number, values, clock.close(*work(parts, given, values["input_tokens"])))
-                warned = watchdog.judge(values)
+                with timer("step"):
+                    values = metrics_buffer.close()
+                values["learning_rate"] = current_learning_rate(rates, number, values)
+                logger.log(number, values, timer.close(*work(components, given, values["input_tokens"])))
+                warned = collapse_monitor.judge(values)
                 if warned:
-                    journal.warn(warned)
-            if window.last and window.last.skipped_in_a_row >= config.max_bad_steps:
+                    logger.warn(warned)
+            if metrics_buffer.last and metrics_buffer.last.skipped_in_a_row >= config.max_bad_steps:
                 checkpoints.close()
-                raise not_finite(examples, window.last, workdir)
+                raise non_finite_error(examples, metrics_buffer.last, workdir)
             if config.eval_every and number % config.eval_every == 0:
-                with clock("evaluation"):
-                    journal.evaluated(number, evaluate.scores(RAG(parts, state.params), judged))
-            stop = stopping.after(number)
-            due = number % config.save_every == 0 and not window.skips()  # lest bad steps push good ones out
+                with timer("evaluation"):
+                    logger.evaluated(number, evaluate.scores(RAG(components, state.params), judged))
+            stop = preemption.after(number)
+            due = number % config.save_every == 0 and not metrics_buffer.skips()  # lest bad steps push good ones out
             if due or last or stop:
-                with clock("save"):
-                    checkpoints.save(state, kept(depends, drawn, window, watchdog))
+                with timer("save"):
+                    checkpoints.save(state, host_state(depends, host_batch, metrics_buffer, collapse_monitor))
             if stop and not last:
                 checkpoints.close()
-                raise stopping.stopped(number, workdir)
+                raise preemption.stopped(number, workdir)
     checkpoints.close()
-    return RAG(parts, state.params)
+    return RAG(components, state.params)
 
 
-def open_journal(config: Config, workdir: Path, first_step: int) -> Journal | Silent:
+def open_journal(config: Config, workdir: Path, first_step: int) -> MetricLogger | NullLogger:
     """Where the run is told, by the first process."""
     if not devices.is_first():
-        return Silent()
-    watchers: list[Writer] = []
+        return NullLogger()
+    watchers: list[MetricWriter] = []
     if config.watch.tensorboard:
         watchers.append(TensorBoard(workdir, first_step))
     if config.watch.wandb:
         watchers.append(Wandb(workdir, config.watch.wandb, dataclasses.asdict(config)))
-    return Journal(workdir, first_step, config.steps, console, watchers)
+    return MetricLogger(workdir, first_step, config.steps, console, watchers)
 
 
-def work(parts: Parts, given: Given, read: float) -> tuple[float, float]:
+def work(components: Components, given: StepInputs, read: float) -> tuple[float, float]:
     """The tokens that the generator reads and is taught for one question, and its model FLOPs.
 
     `read` is the mean length of an input; questions and targets count with the padding of this batch.
     """
-    c, question, target = parts.config, given.batch.question.ids.shape[1], given.batch.targets.shape[1]
+    c, question, target = components.config, given.batch.question.ids.shape[1], given.batch.targets.shape[1]
     trains = c.retriever.mode == "trained" and not c.data.is_closed_book
-    sizes = parts.towers.config, parts.reader.config
-    flops = step_timer.flops(*sizes, 1, parts.num_docs, (question, read, target), trains)
-    return parts.num_docs * (read + target), flops
+    sizes = components.bi_encoder.config, components.generator.config
+    flops = step_timer.flops(*sizes, 1, components.num_docs, (question, read, target), trains)
+    return components.num_docs * (read + target), flops

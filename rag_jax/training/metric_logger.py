@@ -16,18 +16,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rag_jax.data import files
 from rag_jax.data.files import write_whole
-from rag_jax.training.metric_writers import Writer
+from rag_jax.training.metric_writers import MetricWriter
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 SHOWN = {"loss": "loss", "recall": "recall@K", "learning_rate": "lr", "examples/s": "ex/s"}
 """What the terminal has room for in 80 columns, by the names it has there."""
 
 
-class Journal:
+class MetricLogger:
     """Use as a context: what was written after `first_step`, by a run that went further, is dropped on entering."""
 
     def __init__(
-        self, workdir: Path, first_step: int, steps: int, console: Console, writers: Sequence[Writer] = ()
+        self, workdir: Path, first_step: int, steps: int, console: Console, writers: Sequence[MetricWriter] = ()
     ) -> None:
         self._workdir, self._steps, self._console, self._writers = workdir, steps, console, writers
         self._step = first_step
@@ -35,7 +35,7 @@ class Journal:
         self._progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
         self._task = self._progress.add_task("", total=steps, completed=first_step, said="compiling")
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "MetricLogger":
         for name in (METRICS, TIMINGS):
             _forget_after(self._workdir / name, self._step)
         self._progress.start()
@@ -76,10 +76,10 @@ class Journal:
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-class Silent:
+class NullLogger:
     """The journal of a process that is not the first of several: the first one tells for all."""
 
-    def __enter__(self) -> "Silent":
+    def __enter__(self) -> "NullLogger":
         return self
 
     def __exit__(self, *_: object) -> None:

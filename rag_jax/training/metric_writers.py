@@ -9,7 +9,7 @@ from rag_jax.data.files import write_whole
 from rag_jax.errors import InputError
 
 
-class Writer(Protocol):
+class MetricWriter(Protocol):
     """Takes figures by step."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None: ...

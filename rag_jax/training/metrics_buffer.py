@@ -10,37 +10,37 @@ import jax
 import numpy as np
 
 from rag_jax.core.training import Metrics
-from rag_jax.training.input_stream import Drawn
+from rag_jax.training.input_stream import HostBatch
 
 
-class Fetched(NamedTuple):
+class LastStep(NamedTuple):
     """The last step whose metrics have arrived."""
 
     step: int
-    drawn: Drawn
+    host_batch: HostBatch
     skipped_in_a_row: int
 
 
-class Window:
+class MetricsBuffer:
     """Metrics by step, oldest first."""
 
     def __init__(self, held: list[dict[str, float | None]] | None = None):
         self._held = list(held or [])
-        self._coming: tuple[int, Drawn, Metrics] | None = None
-        self.last: Fetched | None = None
+        self._coming: tuple[int, HostBatch, Metrics] | None = None
+        self.last: LastStep | None = None
 
-    def add(self, step: int, drawn: Drawn, metrics: Metrics) -> None:
+    def add(self, step: int, host_batch: HostBatch, metrics: Metrics) -> None:
         """Of the step that was started last; those of the step before are fetched."""
         self.fetch()
-        self._coming = step, drawn, metrics
+        self._coming = step, host_batch, metrics
 
     def fetch(self) -> None:
         """Wait for the last step."""
         if self._coming is not None:
-            (step, drawn, metrics), self._coming = self._coming, None
+            (step, host_batch, metrics), self._coming = self._coming, None
             told = _plain(jax.device_get(metrics))
             self._held.append(told)
-            self.last = Fetched(step, drawn, int(told["skipped_in_a_row"] or 0))
+            self.last = LastStep(step, host_batch, int(told["skipped_in_a_row"] or 0))
 
     def skips(self) -> bool:
         """Whether the last step changed nothing, its loss, gradient or update not being finite."""

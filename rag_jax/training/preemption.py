@@ -12,7 +12,7 @@ from rag_jax.errors import warn
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopping:
+class PreemptionHandler:
     """As a context: a signal that asks to stop is heard at the end of a step. A second one is obeyed at once.
 
     Several processes agree on the step: JAX's coordinator tells all of them of the first SIGTERM.
@@ -22,7 +22,7 @@ class Stopping:
         self.signal: int | None = None
         self._before = {}
 
-    def __enter__(self) -> "Stopping":
+    def __enter__(self) -> "PreemptionHandler":
         if jax.process_count() == 1:  # otherwise JAX listens to SIGTERM itself
             self._before = {each: signal.signal(each, self._hear) for each in SIGNALS}
         return self

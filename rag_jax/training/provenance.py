@@ -16,11 +16,11 @@ from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.pipeline import digests
-from rag_jax.pipeline.checkpoints import Place
-from rag_jax.pipeline.components import Parts
+from rag_jax.pipeline.checkpoints import HostState
+from rag_jax.pipeline.components import Components
 from rag_jax.types import RagParams
 
-MadeOf = dict[str, str]
+Dependencies = dict[str, str]
 """Digests by what they are of, in words."""
 
 QUESTIONS, PASSAGES, VECTORS, ENGINE = "training questions", "passages", "passage vectors", "FAISS index"
@@ -38,38 +38,42 @@ KEYS = {
     NETWORKS: ("retriever.tower", "generator.checkpoint"),
     START: ("start_from",),
 }
-MOVED = ("retriever.passage_tower", *dict.fromkeys(key for keys in KEYS.values() for key in keys))
+RELOCATABLE = ("retriever.passage_tower", *dict.fromkeys(key for keys in KEYS.values() for key in keys))
 """Keys of the config whose places do not count."""
 
 
-def made_of(parts: Parts, questions: Sequence[Question], first: RagParams | None) -> MadeOf:
+def run_dependencies(components: Components, questions: Sequence[Question], first: RagParams | None) -> Dependencies:
     """What training depends on, an index that is still to be built aside; `first` where it starts from another run."""
-    c = parts.config
+    c = components.config
     told = {
         QUESTIONS: digests.of(_asked(questions, c)),
-        NETWORKS: digests.of(_networks(parts)),
+        NETWORKS: digests.of(_networks(components)),
     }
-    return told | read(parts) | ({} if first is None else {START: digests.of(digests.leaves(first))})
+    return (
+        told
+        | evaluation_dependencies(components)
+        | ({} if first is None else {START: digests.of(digests.leaves(first))})
+    )
 
 
-def read(parts: Parts) -> MadeOf:
+def evaluation_dependencies(components: Components) -> Dependencies:
     """What an evaluation depends on as well: both tokenizers, and the index."""
     words = {
         TOWER_TOKENIZER: digests.of(
-            [digests.plain([fingerprint(parts.towers.tokenizer), *parts.towers.convention[1:]])]
+            [digests.plain([fingerprint(components.bi_encoder.tokenizer), *components.bi_encoder.input_format[1:]])]
         ),
-        GENERATOR_TOKENIZER: fingerprint(parts.vocabulary.tokenizer),
+        GENERATOR_TOKENIZER: fingerprint(components.generator_tokenizer.tokenizer),
     }
-    return words | index(parts)
+    return words | index_dependencies(components)
 
 
-def index(parts: Parts) -> MadeOf:
+def index_dependencies(components: Components) -> Dependencies:
     """What training depends on of a knowledge store: the rows, and an engine that is not exact where it searches."""
-    store = parts.store
+    store = components.store
     if store.manifest is None and store.is_bare:
         return {}
     told = {PASSAGES: digests.of(digests.passages(store)), VECTORS: digests.of(digests.vectors(store))}
-    engine = parts.config.retriever.engine
+    engine = components.config.retriever.engine
     decisive = ENGINES[engine].depends_on
     if decisive and store.manifest is not None:
         facts = store.manifest.engines.get(engine, {})
@@ -77,11 +81,11 @@ def index(parts: Parts) -> MadeOf:
     return told
 
 
-def check_same(place: Place | None, now: MadeOf, config: Config, workdir: Path) -> MadeOf:
+def check_same(host_state: HostState | None, now: Dependencies, config: Config, workdir: Path) -> Dependencies:
     """What a run depends on, with what only its checkpoint knows. Raises `InputError` where that is not the same."""
-    if place is None:
+    if host_state is None:
         return now
-    was = place.get("made_of")
+    was = host_state.get("made_of")
     if was is None:
         raise InputError(f"{workdir}: checkpoints of an earlier version of this library; begin another --workdir")
     changed = [name for name in now if was.get(name) != now[name]]
@@ -95,24 +99,24 @@ def check_same(place: Place | None, now: MadeOf, config: Config, workdir: Path) 
 def _placed(name: str, config: Config) -> str:
     """The words, and where the config says that it is."""
     found = (configs.value(config, key) for key in KEYS[name])
-    place = next((each for each in found if each is not None), None)
-    return name if place is None else f"{name} ({place})"
+    path = next((each for each in found if each is not None), None)
+    return name if path is None else f"{name} ({path})"
 
 
 def _asked(questions: Iterable[Question], config: Config) -> Iterator[bytes]:
     """Of each question what training reads: passages found beforehand only where they are."""
-    fixed = ENGINES[config.retriever.engine].from_questions
+    fixed = ENGINES[config.retriever.engine].reads_question_file
     for each in questions:
         yield digests.plain(each if fixed else each._replace(passage_ids=()))
 
 
-def _networks(parts: Parts) -> Iterator[bytes]:
+def _networks(components: Components) -> Iterator[bytes]:
     """The checkpoints' sizes and weights. Random weights follow from the config, but for rounding on other devices."""
-    yield digests.plain(_unusual(parts.towers.config))
-    yield from digests.leaves(parts.towers.params)
-    if parts.config.generator.checkpoint is not None:
-        yield digests.plain(_unusual(parts.reader.config))
-        yield from digests.leaves(parts.reader.params)
+    yield digests.plain(_unusual(components.bi_encoder.config))
+    yield from digests.leaves(components.bi_encoder.params)
+    if components.config.generator.checkpoint is not None:
+        yield digests.plain(_unusual(components.generator.config))
+        yield from digests.leaves(components.generator.params)
 
 
 def _unusual(config: Any) -> Mapping[str, str]:

@@ -15,53 +15,57 @@ from rag_jax.data.batches import Examples
 from rag_jax.data.files import write_whole
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices, partitioning
-from rag_jax.pipeline.checkpoints import Checkpoints, Place
-from rag_jax.pipeline.components import Parts
-from rag_jax.training.collapse_monitor import Watchdog
-from rag_jax.training.input_stream import Drawn
-from rag_jax.training.metrics_buffer import Fetched, Window
-from rag_jax.training.provenance import MadeOf
+from rag_jax.pipeline.checkpoints import Checkpoints, HostState
+from rag_jax.pipeline.components import Components
+from rag_jax.training.collapse_monitor import CollapseMonitor
+from rag_jax.training.input_stream import HostBatch
+from rag_jax.training.metrics_buffer import LastStep, MetricsBuffer
+from rag_jax.training.provenance import Dependencies
 from rag_jax.types import RagParams
 
 IDS_TOLD = 16  # of the questions of a batch, in an error's one line
 
 
-def begin(parts: Parts, first: RagParams, checkpoints: Checkpoints) -> tuple[TrainState, Place]:
+def restore_or_init(components: Components, first: RagParams, checkpoints: Checkpoints) -> tuple[TrainState, HostState]:
     """The newest state that was saved, and where the host stood; or the first state, made of given parameters."""
-    init = partial(training.init, parts.recipe)
-    seed = parts.config.seed
+    init = partial(training.init, components.recipe)
+    seed = components.config.seed
     shapes = jax.eval_shape(lambda params: init(params, jax.random.key(seed)), first)
-    shardings = devices.shardings(shapes, parts.mesh, partitioning.rules(parts.towers.config, parts.reader.config))
+    shardings = devices.shardings(
+        shapes, components.mesh, partitioning.rules(components.bi_encoder.config, components.generator.config)
+    )
     found = checkpoints.restore(shapes, shardings)
     if found is not None:
         return found
     params = checkpoints.restore_params(first) or first
-    place = {"input": None, "window": [], "watchdog": None}
+    host_state = {"input": None, "window": [], "watchdog": None}
     if shardings is None:  # copies: the step donates its state, and the first parameters are needed to the end
-        return init(jax.tree.map(lambda leaf: jnp.array(leaf), params), jax.random.key(seed)), place
+        return init(jax.tree.map(lambda leaf: jnp.array(leaf), params), jax.random.key(seed)), host_state
     make = jax.jit(lambda params: init(params, jax.random.key(seed)), out_shardings=shardings)
-    return make(devices.put(params, shardings.params)), place
+    return make(devices.put(params, shardings.params)), host_state
 
 
-def kept(made_of: MadeOf, drawn: Drawn, window: Window, watchdog: Watchdog) -> Place:
+def host_state(
+    dependencies: Dependencies, host_batch: HostBatch, metrics_buffer: MetricsBuffer, collapse_monitor: CollapseMonitor
+) -> HostState:
     """What the host must know to go on behind the batch that was drawn last."""
     return {
-        "input": drawn.place,
-        "window": window.state(),
-        "watchdog": watchdog.state(),
-        "made_of": made_of,
+        "input": host_batch.stream_state,
+        "window": metrics_buffer.state(),
+        "watchdog": collapse_monitor.state(),
+        "made_of": dependencies,
     }
 
 
-def rate(rates: optax.Schedule, step: int, values: dict[str, float]) -> float:
+def current_learning_rate(rates: optax.Schedule, step: int, values: dict[str, float]) -> float:
     """The learning rate of the last step: a schedule counts the steps that changed something."""
     return float(np.asarray(rates(step - 1 - int(values["skipped"]))))
 
 
-def not_finite(examples: Examples, bad: Fetched, workdir: Path) -> InputError:
+def non_finite_error(examples: Examples, bad: LastStep, workdir: Path) -> InputError:
     """The error of a run that gets nowhere; the ids of its last batch, however many, are left in a file."""
-    step, drawn, in_a_row = bad
-    ids = [examples.ids[i] for i in drawn.examples]
+    step, host_batch, in_a_row = bad
+    ids = [examples.ids[i] for i in host_batch.examples]
     path = workdir / "not_finite.json"
     if devices.is_first():
         write_whole(path, json.dumps({"step": step, "questions": ids}) + "\n")

@@ -14,9 +14,9 @@ from rag_jax.data.questions import Question, fingerprint, read_questions
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
 from rag_jax.pipeline import kept_tokenizers
-from rag_jax.pipeline.assembly import assemble, opened, prepare, read_corpus, required
-from rag_jax.pipeline.checkpoints import Checkpoints, saved_place
-from rag_jax.pipeline.components import Parts
+from rag_jax.pipeline.assembly import assemble, open_components, prepare, read_corpus, required
+from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
+from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.gold import check_gold
 from rag_jax.pipeline.trained import restore_params
 from rag_jax.rag import RAG
@@ -24,7 +24,7 @@ from rag_jax.training.checks import check
 from rag_jax.training.examples import tokenize_pairs
 from rag_jax.training.loop import train
 from rag_jax.training.metric_logger import seconds_trained
-from rag_jax.training.provenance import check_same, index, made_of, read
+from rag_jax.training.provenance import check_same, evaluation_dependencies, index_dependencies, run_dependencies
 from rag_jax.training.workdir import CONFIG, locked
 from rag_jax.types import RagParams
 
@@ -62,32 +62,32 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
     """`fit`, in a workdir where nobody else trains."""
     changed = check(config, workdir)  # again: another run may have been there until now
     judged = questions_to_judge(config)
-    devices.keep_programs(config)
+    devices.enable_compilation_cache(config)
     rag = finished(config, workdir)
     if rag is not None:
-        check_gold(rag.parts.store, judged, "evaluation questions")
+        check_gold(rag.components.store, judged, "evaluation questions")
         rag.check(judged)
         if devices.is_first():
             tell(changed)
             configs.write(config, workdir / CONFIG)
         return rag
     questions = read_questions(required(config.data.train, "data.train"))
-    prepared, place = prepare(config, workdir, read_corpus(config)), saved_place(workdir)
+    prepared, host_state = prepare(config, workdir, read_corpus(config)), saved_host_state(workdir)
     examples = tokenize_pairs(prepared, questions, console)
     check_gold(prepared.store, judged, "evaluation questions")
-    RAG(prepared, prepared.first).check(judged)
-    start = start_params(prepared, begun=place is not None)
-    depends = check_same(place, made_of(prepared, questions, start), config, workdir)
-    parts = opened(prepared, workdir, tell_encoded)
-    if parts.store is not prepared.store:
-        depends = check_same(place, depends | index(parts), config, workdir)
-    for line in parts.truncated if devices.is_first() else ():
+    RAG(prepared, prepared.initial_params).check(judged)
+    start = start_params(prepared, begun=host_state is not None)
+    depends = check_same(host_state, run_dependencies(prepared, questions, start), config, workdir)
+    components = open_components(prepared, workdir, tell_encoded)
+    if components.store is not prepared.store:
+        depends = check_same(host_state, depends | index_dependencies(components), config, workdir)
+    for line in components.truncated if devices.is_first() else ():
         console.print(line, soft_wrap=True)
     if devices.is_first():
         tell(changed)
-        kept_tokenizers.keep(parts, workdir)
+        kept_tokenizers.keep(components, workdir)
         configs.write(config, workdir / CONFIG)
-    return train(parts, start or parts.first, examples, workdir, depends, judged)
+    return train(components, start or components.initial_params, examples, workdir, depends, judged)
 
 
 def questions_to_judge(config: Config) -> list[Question]:
@@ -104,16 +104,16 @@ def finished(config: Config, workdir: Path) -> RAG | None:
     """The model of a workdir whose training has come to its end; None where there are steps to be done."""
     if not (workdir / "checkpoints" / str(config.steps)).is_dir():
         return None
-    parts, checkpoints = assemble(config, workdir), Checkpoints(workdir)
-    params = checkpoints.params_at(config.steps, parts.first)
+    components, checkpoints = assemble(config, workdir), Checkpoints(workdir)
+    params = checkpoints.params_at(config.steps, components.initial_params)
     checkpoints.close()
-    check_same(saved_place(workdir), read(parts), config, workdir)
-    return None if params is None else RAG(parts, params)
+    check_same(saved_host_state(workdir), evaluation_dependencies(components), config, workdir)
+    return None if params is None else RAG(components, params)
 
 
 def measure(rag: RAG, questions: list[Question]) -> dict:
     """The final evaluation, beside everything that a score depends on."""
-    config, parts = rag.parts.config, rag.parts
+    config, components = rag.components.config, rag.components
     scores = evaluate.scores(rag, questions)
     results = scores | {
         "questions": len(questions),
@@ -121,27 +121,27 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
         "evaluated_on": fingerprint(questions),
         "steps": config.steps,
         "model": config.model,
-        "decoder": config.decoding.chosen() or "greedy",
-        "num_docs": parts.num_docs,
+        "decoder": config.decoding.changed_options() or "greedy",
+        "num_docs": components.num_docs,
         "index": evaluate.CLOSED_BOOK if config.data.is_closed_book else config.retriever.engine,
-        "passages": len(parts.store),
+        "passages": len(components.store),
     }
     if not config.data.is_closed_book:
-        frozen = evaluate.recall(RAG(parts, parts.first), questions)
+        frozen = evaluate.recall(RAG(components, components.initial_params), questions)
         results |= {f"{name}_frozen": value for name, value in frozen.items()}
-        bm25 = evaluate.bm25_recall(parts.store, questions)
+        bm25 = evaluate.bm25_recall(components.store, questions)
         results |= {f"{name}_bm25": value for name, value in bm25.items()}
     if config.closed_book:
         results["closed_book_exact_match"] = evaluate.closed_book_score(config.closed_book, questions)
     return results
 
 
-def start_params(parts: Parts, begun: bool) -> RagParams | None:
+def start_params(components: Components, begun: bool) -> RagParams | None:
     """What another run ended with, where this one starts from it; one that has begun does not need it any more."""
-    source = parts.config.start_from
+    source = components.config.start_from
     if source is None or (begun and not (source / "checkpoints").is_dir()):
         return None
-    return restore_params(source, parts)
+    return restore_params(source, components)
 
 
 def tell(lines: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import jax
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
-from rag_jax.pipeline.components import Parts
+from rag_jax.pipeline.components import Components
 from rag_jax.types import Knowledge, Retrieved, Tokens
 
 PEAK = {  # bfloat16 FLOP/s of the matrix units, dense, as the makers state them; by a part of the device's name
@@ -31,7 +31,7 @@ PEAK = {  # bfloat16 FLOP/s of the matrix units, dense, as the makers state them
 }
 
 
-class Clock:
+class StepTimer:
     """Sections of a window of steps: `with clock("input"): ...`; `close` tells them and begins the next window.
 
     `searching` are the seconds of every step that its own search takes, which no clock outside of the program can tell.
@@ -82,24 +82,24 @@ class Clock:
         return told
 
 
-def searching(parts: Parts) -> float:
+def search_seconds(components: Components) -> float:
     """The seconds that a training step's own search takes: the same alone, the median of three; 0 where it has none."""
-    c, recipe = parts.config, parts.recipe
+    c, recipe = components.config, components.recipe
     if c.data.is_closed_book or c.retriever.mode == "gold" or not ENGINES[c.retriever.engine].in_step:
         return 0.0
-    asked = c.batch_size // recipe.parts, parts.towers.config.vector_width
+    asked = c.batch_size // recipe.num_microbatches, components.bi_encoder.config.vector_width
 
     def search(knowledge: Knowledge) -> tuple[Retrieved, Tokens]:
         queries = jax.random.normal(jax.random.key(0), asked)
-        rows = recipe.search(recipe.lookup, queries, knowledge, recipe.num_docs, None)
+        rows = recipe.retrieve(recipe.lookup, queries, knowledge, recipe.num_docs, None)
         return recipe.lookup.gather(queries, knowledge, rows)
 
-    run, times = jax.jit(search, out_shardings=parts.placement.whole), []
+    run, times = jax.jit(search, out_shardings=components.placement.whole), []
     for _ in range(4):
         began = time.perf_counter()
-        jax.block_until_ready(run(parts.knowledge))
+        jax.block_until_ready(run(components.knowledge))
         times.append(time.perf_counter() - began)
-    return recipe.parts * statistics.median(times[1:])  # the first one compiles
+    return recipe.num_microbatches * statistics.median(times[1:])  # the first one compiles
 
 
 def flops(

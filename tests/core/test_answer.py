@@ -11,7 +11,7 @@ import answering
 import naive
 from answering import assert_judged, close
 from rag_jax.core.decode import beam, decoding
-from rag_jax.types import Found, Knowledge, Networks, RagParams, Retrieved, Tokens
+from rag_jax.types import Knowledge, Networks, RagParams, Retrieved, SearchResults, Tokens
 from readers import BARTS, CAT, CHAINS, COW, DOG, HISTORIES, SEEDS, B, K, Read, World, chain
 
 N, P, L, D = 7, 4, 3, 5
@@ -122,13 +122,13 @@ def assert_by_hand(world: World, decoder: str, seed: int) -> None:
     """Passages by sorting, inputs by joining lists, each of them read by itself, a prior by the paper's formula."""
     params, knowledge, question, prompt, given = told(world, seed)
     answered = jax.device_get(compiled(world, decoder)[0](*told(world, seed)))
-    scores, ids = naive.top_k(params.question_tower[question.ids[:, 0]], knowledge.vectors, K)
+    scores, ids = naive.top_k(params.question_tower[question.ids[:, 0]], knowledge.passage_vectors, K)
     assert answered.retrieved.ids.tolist() == ids
     prior = naive.doc_prior(np.array(scores))
     close(np.exp(answered.doc_log_prior), prior)
 
     inputs = [
-        naive.assemble(as_list(knowledge.passages, z), as_list(prompt, b), SIZE) for b in range(B) for z in ids[b]
+        naive.assemble(as_list(knowledge.passage_tokens, z), as_list(prompt, b), SIZE) for b in range(B) for z in ids[b]
     ]
     filled = np.array([each + [5] * (SIZE - len(each)) for each in inputs], np.int32)
     memory = jax.jit(world.generator.encode)(params.generator, Tokens(filled, np.array([*map(len, inputs)], np.int32)))
@@ -173,7 +173,7 @@ def test_wider_buckets_and_what_stands_behind_the_ends_change_nothing(decoder):
 def test_passages_from_elsewhere_are_read_like_those_of_the_index(decoder):
     asked, (answer, answer_from) = told(HISTORIES, 0), compiled(HISTORIES, decoder)
     expected = jax.device_get(answer(*asked))
-    passages = jax.tree.map(lambda stored: stored[expected.retrieved.ids], asked.knowledge.passages)
+    passages = jax.tree.map(lambda stored: stored[expected.retrieved.ids], asked.knowledge.passage_tokens)
     found = jax.device_get(answer_from(asked.params, expected.retrieved, passages, asked.prompt, asked.given))
     np.testing.assert_array_equal(found.decoded.tokens, expected.decoded.tokens)
     jax.tree.map(close, found, expected)
@@ -182,13 +182,13 @@ def test_passages_from_elsewhere_are_read_like_those_of_the_index(decoder):
 def test_rows_that_another_search_chose_are_read_instead_of_the_nearest():
     asked, (answer, answer_from) = told(HISTORIES, 0), compiled(HISTORIES, "token")
     rows = np.array([[6, 0, 3], [2, -1, 5], [4, -1, -1]], np.int32)
-    found = jax.device_get(answer(*asked, Found(rows, None)))
+    found = jax.device_get(answer(*asked, SearchResults(rows, None)))
     queries = asked.params.question_tower[asked.question.ids[:, 0]]
-    scores = np.einsum("BD,BKD->BK", queries, asked.knowledge.vectors[rows])
+    scores = np.einsum("BD,BKD->BK", queries, asked.knowledge.passage_vectors[rows])
     np.testing.assert_array_equal(found.retrieved.ids, rows)
     close(np.exp(found.doc_log_prior), naive.doc_prior(scores, rows >= 0))
 
-    passages = jax.tree.map(lambda stored: stored[rows], asked.knowledge.passages)
+    passages = jax.tree.map(lambda stored: stored[rows], asked.knowledge.passage_tokens)
     retrieved = Retrieved(rows, scores, rows >= 0)
     expected = jax.device_get(answer_from(asked.params, retrieved, passages, asked.prompt, asked.given))
     np.testing.assert_array_equal(found.decoded.tokens, expected.decoded.tokens)
@@ -198,7 +198,7 @@ def test_rows_that_another_search_chose_are_read_instead_of_the_nearest():
 def test_the_nearest_rows_chosen_beforehand_give_the_same_answers():
     asked, (answer, _) = told(HISTORIES, 0), compiled(HISTORIES, "token")
     expected = jax.device_get(answer(*asked))
-    found = jax.device_get(answer(*asked, Found(expected.retrieved.ids, None)))
+    found = jax.device_get(answer(*asked, SearchResults(expected.retrieved.ids, None)))
     np.testing.assert_array_equal(found.decoded.tokens, expected.decoded.tokens)
     jax.tree.map(close, found, expected)
 

@@ -12,13 +12,13 @@ import naive
 import tables
 from beams import Options, close, found, search
 from rag_jax.core.decode import logits_processors
-from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.search import GenerationLimits
 from tables import END
 
 cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 B, V, T = 4, 3, 4
-LIMITS = Limits((), END, T)
+LIMITS = GenerationLimits((), END, T)
 EVERY = 24  # beams: no step has more extensions; the last one has V of each of (V - 1) ** (T - 1) beginnings
 PREFIXES = [[], [2], [0, 2], [2, 0]]
 PENALTIES = [0.0, 1.0, 2.0, -0.5]
@@ -106,10 +106,10 @@ def to_the_end(written, log_probs):
 
 RULES = {
     "min_length": (logits_processors.min_length(3, END), not_early),
-    "no_repeated_ngrams": (logits_processors.no_repeated_ngrams(2), no_bigram_twice),
+    "no_repeated_ngrams": (logits_processors.no_repeat_ngram(2), no_bigram_twice),
     "bad_words": (logits_processors.bad_words([[0, 2], [2, 2, 2]]), no_two_after_zero_nor_three_twos),
-    "forced_start": (logits_processors.forced_start(2), from_two),
-    "forced_end": (logits_processors.forced_end(4, END), to_the_end),
+    "forced_start": (logits_processors.forced_bos(2), from_two),
+    "forced_end": (logits_processors.forced_eos(4, END), to_the_end),
 }
 
 
@@ -135,7 +135,7 @@ FEWER = {
 @pytest.mark.parametrize("fewer", list(FEWER))
 def test_answers_that_do_not_exist_score_minus_infinity_behind_those_that_do(fewer):
     table, end, obeyed, answers = FEWER[fewer]
-    hypotheses = search(table, Options(6, rules=obeyed), Limits((), end, 3))
+    hypotheses = search(table, Options(6, rules=obeyed), GenerationLimits((), end, 3))
     there = len(answers)
     assert hypotheses.exist[0].tolist() == [True] * there + [False] * (6 - there)
     assert np.all(hypotheses.scores[0, there:] == -np.inf)

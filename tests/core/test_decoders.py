@@ -95,7 +95,7 @@ def test_wider_inputs_and_what_stands_behind_their_ends_change_nothing():
 @cases
 @drawn(seed=seeds)
 def test_reading_what_is_given_in_chunks_changes_nothing(decoder, chunk, seed):
-    in_chunks = HISTORIES._replace(limits=HISTORIES.limits._replace(chunk=chunk))
+    in_chunks = HISTORIES._replace(limits=HISTORIES.limits._replace(prefill_chunk=chunk))
     seen, given = HISTORIES.read(seed), answering.prefixes(seed, HISTORIES, 4)
     expected = decode(decoder, HISTORIES, seen, BEAM, given)
     jax.tree.map(np.testing.assert_array_equal, decode(decoder, in_chunks, seen, BEAM, given), expected)

@@ -11,10 +11,10 @@ import pytest
 
 from rag_jax.core import retrieval
 from rag_jax.core.group_maxima import MOST, ROWS, group_maxima, suits
-from rag_jax.core.vectors import products, quantise
+from rag_jax.core.vectors import products, quantize_int8
 
 WIDTH = 64
-KINDS = {"bfloat16": jnp.bfloat16, "int8": quantise}
+KINDS = {"bfloat16": jnp.bfloat16, "int8": quantize_int8}
 
 
 def problem(count: int, queries: int, kind: str):

@@ -37,14 +37,14 @@ def test_a_frozen_tower_has_no_dropout(key):
 
 
 def test_an_absent_tower_has_no_opinion_and_learns_nothing():
-    before, after, metrics = one_step(recipe(tower=modes.absent(bag_of_words)))
+    before, after, metrics = one_step(recipe(tower=modes.uniform_prior(bag_of_words)))
     np.testing.assert_array_equal(before.question_tower, after.question_tower)
     close(metrics.collapse.prior_entropy, np.log(K))
 
 
 def test_gold_passages_are_read_in_their_order_and_missing_ones_are_masked():
     positives = np.asarray([[4, 7], [2, -1], [0, 1]], np.int32)
-    made_of = recipe()._replace(search=modes.gold)
+    made_of = recipe()._replace(retrieve=modes.retrieve_gold)
     seen = jax.jit(partial(training.forward, made_of))(rag_params(), knowledge(), batch(), positives=positives)
     np.testing.assert_array_equal(seen.retrieved.ids, [[4, 7, -1], [2, -1, -1], [0, 1, -1]])
     np.testing.assert_array_equal(np.isfinite(seen.doc_log_prior), seen.retrieved.ids >= 0)
@@ -52,4 +52,4 @@ def test_gold_passages_are_read_in_their_order_and_missing_ones_are_masked():
 
 def test_gold_passages_are_for_training_only():
     with pytest.raises(ValueError, match="known in training only"):
-        log_likelihood(recipe()._replace(search=modes.gold))(rag_params(), knowledge(), batch())
+        log_likelihood(recipe()._replace(retrieve=modes.retrieve_gold))(rag_params(), knowledge(), batch())

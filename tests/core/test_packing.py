@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 import hypotheses
 from rag_jax.core import packing
-from rag_jax.types import Packed, Tokens
+from rag_jax.types import PackedInputs, Tokens
 
 S, WIDTH = 5, 3
 
 
-def packed(lengths: list[int], lines: int, size: int) -> Packed:
+def packed(lengths: list[int], lines: int, size: int) -> PackedInputs:
     ids = np.arange(1, len(lengths) * S + 1, dtype=np.int32).reshape(-1, S)
     return packing.pack(Tokens(ids, np.asarray(lengths, np.int32)), lines, size)  # pyright: ignore[reportArgumentType]
 
@@ -34,22 +34,22 @@ def test_rows_go_into_lines_and_back(lines: int, each: int, data: st.DataObject)
     size = data.draw(st.integers(max(1, *(sum(lengths[i * each : (i + 1) * each]) for i in range(lines))), each * S))
     form = packed(lengths, lines, size)
     rows = np.random.default_rng(0).normal(size=(len(lengths), S, WIDTH)).astype(np.float32)
-    found = packing.to_lines(form, jnp.asarray(rows))
+    found = packing.to_packs(form, jnp.asarray(rows))
     np.testing.assert_array_equal(found, naive(rows, lengths, lines, size))
     mask = np.arange(S)[None, :] < np.asarray(lengths)[:, None]
     np.testing.assert_array_equal(packing.to_rows(form, found), np.where(mask[:, :, None], rows, 0))
     place = np.broadcast_to(np.arange(S, dtype=np.int32), (len(lengths), S))
-    filled = np.asarray(packing.to_lines(form, jnp.asarray(mask)))
+    filled = np.asarray(packing.to_packs(form, jnp.asarray(mask)))
     np.testing.assert_array_equal(
-        np.asarray(packing.positions(form))[filled], naive(place, lengths, lines, size)[filled]
+        np.asarray(packing.row_positions(form))[filled], naive(place, lengths, lines, size)[filled]
     )
 
 
-@pytest.mark.parametrize("there", [packing.to_lines, packing.to_rows])
+@pytest.mark.parametrize("there", [packing.to_packs, packing.to_rows])
 def test_the_gradient_is_that_of_the_copy(there) -> None:
     """Against finite sums: each output is a copy of one input, so that the Jacobian is a table of ones."""
     form = packed([2, 5, 0, 3], 2, 8)
-    shape = (4, S) if there is packing.to_lines else (2, 8)
+    shape = (4, S) if there is packing.to_packs else (2, 8)
     given = jnp.asarray(np.random.default_rng(1).normal(size=shape).astype(np.float32))
     found = jax.jacrev(lambda values: there(form, values).reshape(-1))(given).reshape(-1, given.size)
     ones = jnp.eye(given.size).reshape(given.size, *shape)
@@ -59,12 +59,12 @@ def test_the_gradient_is_that_of_the_copy(there) -> None:
 
 def test_without_packing_rows_are_lines() -> None:
     rows = jnp.ones((2, S))
-    assert packing.to_lines(None, rows) is rows
+    assert packing.to_packs(None, rows) is rows
     assert packing.to_rows(None, rows) is rows
 
 
 def test_the_gradient_is_gathered_not_added_up() -> None:
     """A scatter would run element by element on a CPU, and in no order on a GPU."""
     form = packed([2, 5, 0, 3], 1, 12)
-    program = jax.make_jaxpr(jax.grad(lambda rows: jnp.sum(jnp.sin(packing.to_lines(form, rows)))))(jnp.ones((4, S)))
+    program = jax.make_jaxpr(jax.grad(lambda rows: jnp.sum(jnp.sin(packing.to_packs(form, rows)))))(jnp.ones((4, S)))
     assert "scatter" not in str(program)

@@ -16,9 +16,9 @@ import handmade
 from handmade import D, K, V
 from rag_jax.core import likelihood, retrieval, training
 from rag_jax.core.decode import beam, decoding
-from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.sharding import sharded
-from rag_jax.core.vectors import quantise
+from rag_jax.core.vectors import quantize_int8
 from rag_jax.types import Generator, Networks, RagParams, Tokens
 
 PRODUCT = re.compile(r"stablehlo\.(?:dot_general|dot|convolution)\b.*")
@@ -56,8 +56,8 @@ def test_scores_and_their_gradient(platform: str):
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("block", [None, 4])
 def test_the_search(platform: str, kind: str, block: int | None):
-    vectors = jnp.asarray(handmade.knowledge().vectors)
-    stored = quantise(vectors) if kind == "int8" else vectors.astype(kind)
+    vectors = jnp.asarray(handmade.knowledge().passage_vectors)
+    stored = quantize_int8(vectors) if kind == "int8" else vectors.astype(kind)
     full, rounded = products(partial(retrieval.exact_top_k, k=K, block=block), platform, queries(), stored)
     halves = kind != "float32" and platform != "cpu"  # bfloat16 twice, exact as it is
     assert (bool(full), rounded) == (not halves, [])
@@ -94,7 +94,10 @@ def test_a_training_step(platform: str, index: retrieval.Index):
 @platforms
 def test_an_answer(platform: str):
     networks, batch, known = words_without_products().networks, handmade.batch(), handmade.knowledge()
-    limits, nothing = Limits((0,), 1, 3), Tokens(np.zeros((handmade.B, 0), np.int32), np.zeros(handmade.B, np.int32))
+    limits, nothing = (
+        GenerationLimits((0,), 1, 3),
+        Tokens(np.zeros((handmade.B, 0), np.int32), np.zeros(handmade.B, np.int32)),
+    )
     decoder = partial(decoding.rag_token, search=partial(beam.search, num_beams=2), limits=limits)
     answer = partial(decoding.answer, networks, decoder=decoder, num_docs=K, max_length=8)
     full, rounded = products(answer, platform, params(), known, batch.question, batch.prompt, nothing)

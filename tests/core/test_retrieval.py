@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import hypotheses
 import naive
 from rag_jax.core import retrieval
-from rag_jax.types import Found, Knowledge, Tokens
+from rag_jax.types import Knowledge, SearchResults, Tokens
 
 cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
@@ -171,12 +171,12 @@ def test_retrieval_returns_the_best_passages_with_their_tokens(seed):
     draw = np.random.default_rng(seed)
     known, queries = knowledge(draw, 40), integers(draw, 2, 4)
     found, passages = retrieve(queries, known, 3)
-    scores, ids = naive.top_k(queries, known.vectors, 3)
+    scores, ids = naive.top_k(queries, known.passage_vectors, 3)
     np.testing.assert_array_equal(found.ids, ids)
     np.testing.assert_array_equal(found.scores, scores)
     assert np.all(found.valid)
-    np.testing.assert_array_equal(passages.ids, known.passages.ids[np.array(ids)])
-    np.testing.assert_array_equal(passages.lengths, known.passages.lengths[np.array(ids)])
+    np.testing.assert_array_equal(passages.ids, known.passage_tokens.ids[np.array(ids)])
+    np.testing.assert_array_equal(passages.lengths, known.passage_tokens.lengths[np.array(ids)])
 
 
 def test_passages_that_the_index_does_not_have_are_not_valid():
@@ -197,9 +197,9 @@ def test_gather_marks_missing_passages_and_puts_the_first_one_in_their_place():
     np.testing.assert_array_equal(found.valid, ids >= 0)
     for b, k in np.ndindex(ids.shape):
         row = max(ids[b, k], 0)
-        assert found.scores[b, k] == queries[b] @ known.vectors[row]
-        np.testing.assert_array_equal(passages.ids[b, k], known.passages.ids[row])
-        assert passages.lengths[b, k] == known.passages.lengths[row]
+        assert found.scores[b, k] == queries[b] @ known.passage_vectors[row]
+        np.testing.assert_array_equal(passages.ids[b, k], known.passage_tokens.ids[row])
+        assert passages.lengths[b, k] == known.passage_tokens.lengths[row]
 
 
 def test_a_retrieved_score_teaches_the_question_its_passages_vector():
@@ -208,7 +208,7 @@ def test_a_retrieved_score_teaches_the_question_its_passages_vector():
 
     def best(queries):
         found, _ = _retrieve(queries, known, 2)
-        return jnp.sum(found.scores[:, 0]), found.ids
+        return jnp.sum(found.scores[:, 0]), found.rows
 
     known = jax.tree.map(jnp.asarray, known)
     gradient, ids = jax.jit(jax.grad(best, has_aux=True))(queries)
@@ -249,10 +249,10 @@ def test_what_another_search_found_is_read_with_its_own_scores_or_with_the_inner
     draw = np.random.default_rng(3)
     known, queries = knowledge(draw, 9), integers(draw, 2, 4)
     rows, scores = np.array([[4, 2], [8, -1]], np.int32), np.array([[7.5, 7.0], [3.0, -np.inf]], np.float32)
-    take = jax.jit(retrieval.gather_found)
-    own, passages = take(queries, known, Found(rows, scores))
-    recomputed, same = take(queries, known, Found(rows, None))
+    take = jax.jit(retrieval.gather_results)
+    own, passages = take(queries, known, SearchResults(rows, scores))
+    recomputed, same = take(queries, known, SearchResults(rows, None))
     np.testing.assert_array_equal(own.scores, scores)
     np.testing.assert_array_equal(own.valid, recomputed.valid)
-    assert recomputed.scores[0, 1] == queries[0] @ known.vectors[2]
+    assert recomputed.scores[0, 1] == queries[0] @ known.passage_vectors[2]
     np.testing.assert_array_equal(passages.ids, same.ids)

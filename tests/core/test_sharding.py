@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import hypotheses
 from rag_jax.core import retrieval
 from rag_jax.core.sharding import sharded
-from rag_jax.core.vectors import quantise
+from rag_jax.core.vectors import quantize_int8
 from rag_jax.types import Knowledge, Tokens
 
 MESH = Mesh(np.asarray(jax.devices()[:2]), ("index",))
@@ -27,7 +27,7 @@ def knowledge(seed: int, count: int, kind: str = "float32") -> Knowledge:
     """Small whole numbers, many inner products equal, a fifth of the rows dead."""
     draw = np.random.default_rng(seed)
     vectors = jnp.asarray(draw.integers(-3, 4, (count, 4)).astype(np.float32))
-    stored = quantise(vectors) if kind == "int8" else vectors.astype(kind)
+    stored = quantize_int8(vectors) if kind == "int8" else vectors.astype(kind)
     ids = draw.integers(3, 60_000, (count, 6)).astype(np.uint16)
     tokens = Tokens(jnp.asarray(ids), jnp.asarray(draw.integers(1, 7, count).astype(np.int32)))
     return Knowledge(stored, tokens, jnp.asarray(draw.random(count) < 0.8))

@@ -42,7 +42,7 @@ from handmade import (
     step,
 )
 from rag_jax.core import losses, training
-from rag_jax.types import Found, Generator, Networks, Packed
+from rag_jax.types import Generator, Networks, PackedInputs, SearchResults
 
 
 @models
@@ -62,7 +62,7 @@ def test_the_tower_learns_posterior_minus_prior_of_each_passages_vector(model):
         wanted = naive.sequence_posterior(*paper()) - prior
     else:
         wanted = np.sum((naive.token_posterior(*paper()) - prior[:, :, None]) * mask[:, None, :], axis=2)
-    vectors, question = knowledge().vectors[seen().retrieved.ids], batch().question
+    vectors, question = knowledge().passage_vectors[seen().retrieved.rows], batch().question
     expected = np.zeros((V, D))
     for b in range(B):
         pull = sum(wanted[b, k] * vectors[b, k] for k in range(K)) / B  # on the question's vector
@@ -137,7 +137,7 @@ def test_recall_is_the_share_of_answerable_questions_with_a_gold_passage(questio
 
 
 def test_the_step_tells_the_recall_of_what_it_retrieved():
-    ids = seen().retrieved.ids
+    ids = seen().retrieved.rows
     elsewhere = next(n for n in range(N) if n not in ids[1])
     positives = np.array([[ids[0, K - 1], -1], [elsewhere, -1], [-1, -1]], np.int32)
     assert one_step(recipe(), positives=positives)[2].recall == 1 / 2
@@ -145,9 +145,9 @@ def test_the_step_tells_the_recall_of_what_it_retrieved():
 
 @pytest.mark.parametrize("parts", [1, B])
 def test_the_step_tells_how_long_inputs_are_without_padding(parts):
-    passages = knowledge().passages.lengths[np.asarray(seen().retrieved.ids)]
+    passages = knowledge().passage_tokens.lengths[np.asarray(seen().retrieved.rows)]
     expected = np.mean(np.minimum(passages + batch().prompt.lengths[:, None], 8))
-    close(one_step(counted(recipe(), parts)._replace(lengths=(5,)))[2].input_tokens, expected)
+    close(one_step(counted(recipe(), parts)._replace(pack_lengths=(5,)))[2].input_tokens, expected)
 
 
 def test_each_step_draws_its_own_dropout_and_nothing_else_is_random():
@@ -187,31 +187,31 @@ def test_every_bucket_is_compiled_once_whatever_the_knowledge():
 
 def test_rows_that_were_found_elsewhere_give_the_same_step():
     made_of = recipe()
-    before, after, metrics = one_step(made_of, positives=np.asarray(seen().retrieved.ids)[:, :2])
-    rows = np.asarray(seen().retrieved.ids)
+    before, after, metrics = one_step(made_of, positives=np.asarray(seen().retrieved.rows)[:, :2])
+    rows = np.asarray(seen().retrieved.rows)
     different, places = np.unique(rows, return_inverse=True)
     little = jax.tree.map(lambda stored: stored[different], knowledge())  # as a search on the host sends it
     places = places.reshape(B, K).astype(np.int32)
-    state, told = step(made_of)(start(made_of), little, batch(), places[:, :2], Found(places, None))
+    state, told = step(made_of)(start(made_of), little, batch(), places[:, :2], SearchResults(places, None))
     jax.tree.map(close, jax.device_get(state.params), after)
     jax.tree.map(close, jax.device_get(told), metrics)
     assert norm(difference(before.question_tower, after.question_tower)) > 0
 
 
 def test_a_prior_of_another_search_teaches_the_question_tower_nothing():
-    rows = np.asarray(seen().retrieved.ids)
+    rows = np.asarray(seen().retrieved.rows)
     scores = np.linspace(3, 1, B * K, dtype=np.float32).reshape(B, K)
     made_of = recipe()
-    state, _ = step(made_of)(start(made_of), knowledge(), batch(), NO_GOLD, Found(rows, scores))
+    state, _ = step(made_of)(start(made_of), knowledge(), batch(), NO_GOLD, SearchResults(rows, scores))
     before = rag_params()
     np.testing.assert_array_equal(state.params.question_tower, before.question_tower)
     assert norm(difference(before.generator, jax.device_get(state.params.generator))) > 0
-    found = jax.device_get(forward(made_of)(before, knowledge(), batch(), None, None, Found(rows, scores)))
+    found = jax.device_get(forward(made_of)(before, knowledge(), batch(), None, None, SearchResults(rows, scores)))
     close(np.exp(found.doc_log_prior), naive.doc_prior(scores, rows >= 0))
 
 
 def counted(made_of: training.Recipe, parts: int) -> training.Recipe:
-    return made_of._replace(parts=parts)
+    return made_of._replace(num_microbatches=parts)
 
 
 @models
@@ -281,7 +281,7 @@ def test_an_update_that_is_not_finite_does_not_enter_the_parameters(optimizer, p
     ],
 )
 def test_packed_inputs_have_the_gradient_of_padded_ones(model, lengths, lines):
-    packed = recipe(model)._replace(lengths=lengths, lines=lines)
+    packed = recipe(model)._replace(pack_lengths=lengths, num_packs=lines)
     for seed in range(4):
         given = start(recipe(model)), knowledge(seed), batch(seed), NO_GOLD
         whole, (state, metrics) = step(recipe(model))(*given), step(packed)(*given)
@@ -294,8 +294,8 @@ def test_the_shortest_length_that_holds_all_inputs_of_a_line_is_computed(lines):
     """Told by a generator that says how many tokens it has room for."""
 
     def read_width(params, inputs, key=None):
-        rows = inputs.inputs if isinstance(inputs, Packed) else inputs
-        size = inputs.token.size if isinstance(inputs, Packed) else rows.ids.size
+        rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+        size = inputs.source.size if isinstance(inputs, PackedInputs) else rows.ids.size
         return bag_of_words(params["word"], rows) * 0.0 + size / (B * K)
 
     def follow(params, decoder_inputs, memory, cache=None, place=None, key=None):
@@ -313,10 +313,10 @@ def test_the_shortest_length_that_holds_all_inputs_of_a_line_is_computed(lines):
     )
     known, asked = knowledge(), batch()._replace(target_mask=np.arange(T)[None, :] < np.ones((B, 1)))
     for passage, prompt, width in [(1, 1, 4), (2, 2, 4), (3, 2, 6), (4, 2, 6), (4, 3, 8)]:
-        long = known._replace(passages=known.passages._replace(lengths=np.full(N, passage, np.int32)))
+        long = known._replace(passage_tokens=known.passage_tokens._replace(lengths=np.full(N, passage, np.int32)))
         given = asked._replace(prompt=asked.prompt._replace(lengths=np.full(B, prompt, np.int32)))
         _, metrics = step(made_of)(start(made_of), long, given, NO_GOLD)
         close(metrics.loss, width)
-    mixed = known._replace(passages=known.passages._replace(lengths=np.full(N, 3, np.int32)))
+    mixed = known._replace(passage_tokens=known.passage_tokens._replace(lengths=np.full(N, 3, np.int32)))
     given = asked._replace(prompt=asked.prompt._replace(lengths=np.asarray([1, 1, 3], np.int32)))  # 4, 4 and 6
     close(step(made_of)(start(made_of), mixed, given, NO_GOLD)[1].loss, 6)

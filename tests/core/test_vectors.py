@@ -13,7 +13,7 @@ from rag_jax.core import retrieval, vectors
 cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 search = jax.jit(retrieval.exact_top_k, static_argnums=2, static_argnames="block")
-quantise = jax.jit(vectors.quantise)
+quantise = jax.jit(vectors.quantize_int8)
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:

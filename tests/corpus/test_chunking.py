@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from rag_jax.corpus import Cut, Passage
+from rag_jax.corpus import Chunker, Passage
 from rag_jax.errors import InputError
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(0, 5)).filter(lambda sizes: sizes[1] < sizes[0])
@@ -45,8 +45,8 @@ def letters() -> Tokenizer:
 TOKENIZERS = [byte_level(), word_pieces(), letters()]
 
 
-def texts(cut: Cut, text: str) -> list[str]:
-    return [piece.text for piece in cut.pieces(Passage("a", "A", text))]
+def texts(cut: Chunker, text: str) -> list[str]:
+    return [piece.text for piece in cut.chunks(Passage("a", "A", text))]
 
 
 def spaced(text: str) -> bool:
@@ -57,7 +57,7 @@ def spaced(text: str) -> bool:
 @given(text=TEXTS.filter(spaced), sizes=SIZES)
 def test_words_are_cut_as_the_formula_says(text, sizes):
     size, overlap = sizes
-    words, pieces = text.split(), texts(Cut(size, overlap), text)
+    words, pieces = text.split(), texts(Chunker(size, overlap), text)
     if len(words) <= size:
         assert pieces == [text]
         return
@@ -71,7 +71,7 @@ def test_words_are_cut_as_the_formula_says(text, sizes):
 
 @given(text=TEXTS, size=st.integers(1, 5))
 def test_pieces_without_overlap_are_cut_once(text, size):
-    cut = Cut(size)
+    cut = Chunker(size)
     pieces = texts(cut, text)
     assert [texts(cut, piece) for piece in pieces] == [[piece] for piece in pieces]
 
@@ -81,13 +81,13 @@ UNSPACED = st.text(st.sampled_from("今天気ไทยก็é\u0301 \nabc/=\u20
 
 @given(text=UNSPACED, size=st.integers(1, 6))
 def test_text_without_spaces_is_cut_and_loses_nothing(text, size):
-    pieces = texts(Cut(size), text)
+    pieces = texts(Chunker(size), text)
     assert "".join("".join(pieces).split()) == "".join(text.split())
     for piece in pieces[1:]:
         assert unicodedata.category(piece[0])[0] != "M" or piece[0] in {word[0] for word in text.split()}
     marks = sum(unicodedata.category(character)[0] == "M" or character == "\u200d" for character in text)
     assert all(len(piece) <= 65 * size + marks for piece in pieces)
-    assert [texts(Cut(size), piece) for piece in pieces] == [[piece] for piece in pieces]
+    assert [texts(Chunker(size), piece) for piece in pieces] == [[piece] for piece in pieces]
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ def test_text_without_spaces_is_cut_and_loses_nothing(text, size):
     ],
 )
 def test_pieces_of_text_without_spaces_are_about_as_long_as_others(text, pieces):
-    found = texts(Cut(100), text)
+    found = texts(Chunker(100), text)
     assert len(found) in (pieces, pieces + 1)
     assert "".join("".join(found).split()) == "".join(text.split())
 
 
 def test_pieces_are_numbered_from_the_id_of_their_passage():
-    assert list(Cut(2, 1).pieces(Passage("b", "B", "one two\nthree four"))) == [
+    assert list(Chunker(2, 1).chunks(Passage("b", "B", "one two\nthree four"))) == [
         Passage("b", "B", "one two", "b"),
         Passage("b#2", "B", "two three", "b"),
         Passage("b#3", "B", "three four", "b"),
@@ -116,21 +116,21 @@ def test_pieces_are_numbered_from_the_id_of_their_passage():
 
 def test_what_is_not_cut_is_its_own_document_and_what_is_cut_again_keeps_its_own():
     whole, piece = Passage("b", "B", "one two"), Passage("b#2", "B", "one two three", "b")
-    assert list(Cut(2).pieces(whole)) == [whole]
-    assert [cut.document for cut in Cut(2).pieces(piece)] == ["b", "b"]
+    assert list(Chunker(2).chunks(whole)) == [whole]
+    assert [cut.document for cut in Chunker(2).chunks(piece)] == ["b", "b"]
 
 
 @pytest.mark.parametrize("tokenizer", [None, letters()], ids=["words", "tokens"])
 @pytest.mark.parametrize(("size", "overlap"), [(0, 0), (-1, -2), (3, 3), (3, 4), (3, -1)])
 def test_an_overlap_not_below_the_size_is_refused(tokenizer, size, overlap):
     with pytest.raises(InputError, match=r"cannot be cut; (ask for 1 (word|token) at least|let them share 0 to 2)$"):
-        Cut(size, overlap, tokenizer)
+        Chunker(size, overlap, tokenizer)
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["bytes", "word pieces", "letters"])
 @given(text=TEXTS, sizes=SIZES)
 def test_a_short_text_is_left_and_a_long_one_loses_nothing(tokenizer, text, sizes):
-    cut = Cut(*sizes, tokenizer)
+    cut = Chunker(*sizes, tokenizer)
     pieces = texts(cut, text)
     count = len(tokenizer.encode(text.rstrip(), add_special_tokens=False).ids)
     if count <= cut.size:
@@ -146,7 +146,7 @@ def test_a_short_text_is_left_and_a_long_one_loses_nothing(tokenizer, text, size
 def test_a_piece_is_as_many_whole_words_as_there_is_room_for(lengths, size, data):
     overlap = data.draw(st.integers(0, size - max(lengths)))  # or a word would not fit between two beginnings
     words = [chr(ord("A") + i) * length for i, length in enumerate(lengths)]
-    pieces = [piece.split() for piece in texts(Cut(size, overlap, letters()), " ".join(words))]
+    pieces = [piece.split() for piece in texts(Chunker(size, overlap, letters()), " ".join(words))]
     reached = 0
     for number, piece in enumerate(pieces):
         begin = words.index(piece[0])
@@ -164,7 +164,7 @@ def test_tokens_that_are_words_are_cut_like_words(count, sizes):
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     text = " ".join(f"word{i}" for i in range(count))
-    assert texts(Cut(*sizes, tokenizer), text) == texts(Cut(*sizes), text)
+    assert texts(Chunker(*sizes, tokenizer), text) == texts(Chunker(*sizes), text)
 
 
 @pytest.mark.parametrize(
@@ -178,18 +178,18 @@ def test_tokens_that_are_words_are_cut_like_words(count, sizes):
     ],
 )
 def test_pieces_begin_and_end_between_words(size, overlap, text, expected):
-    assert texts(Cut(size, overlap, letters()), text) == expected
+    assert texts(Chunker(size, overlap, letters()), text) == expected
 
 
 def test_truncation_and_special_tokens_of_the_tokenizer_do_not_count():
     tokenizer = word_pieces()
     tokenizer.enable_truncation(4)
     tokenizer.enable_padding(length=16)
-    assert texts(Cut(3, 0, tokenizer), "a b a b a b a") == ["a b a", "b a b", "a"]
-    assert texts(Cut(3, 0, tokenizer), "a b a") == ["a b a"]
+    assert texts(Chunker(3, 0, tokenizer), "a b a b a b a") == ["a b a", "b a b", "a"]
+    assert texts(Chunker(3, 0, tokenizer), "a b a") == ["a b a"]
     assert tokenizer.truncation is not None
 
 
 def test_a_character_of_several_tokens_is_in_one_piece():
-    pieces = texts(Cut(2, 0, byte_level()), "🐢🐢亀亀")  # 4 bytes and 3
+    pieces = texts(Chunker(2, 0, byte_level()), "🐢🐢亀亀")  # 4 bytes and 3
     assert "".join(pieces) == "🐢🐢亀亀"

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from corpora import refusal, skipping
-from rag_jax.corpus import Cut, Passage, read_corpus
+from rag_jax.corpus import Chunker, Passage, read_corpus
 from rag_jax.errors import InputError
 
 KINDS = ".tsv, .jsonl, .json, .txt, .md, .markdown (each also as .gz), .parquet, or a folder of documents or tables"
@@ -56,7 +56,7 @@ def test_the_suffix_may_be_capital_and_the_path_a_string(tmp_path):
 
 def test_a_tsv_is_cut_while_its_rows_count(tmp_path):
     (tmp_path / "corpus.tsv").write_text("id\ttext\ttitle\n1\ta b c\tA\n2\td\tD\n")
-    assert list(read_corpus(tmp_path / "corpus.tsv", Cut(2, 1))) == [
+    assert list(read_corpus(tmp_path / "corpus.tsv", Chunker(2, 1))) == [
         Passage("1", "A", "a b", "1"),
         Passage("1#2", "A", "b c", "1"),
         Passage("2", "D", "d"),
@@ -72,9 +72,9 @@ def test_a_piece_does_not_get_the_id_of_another_passage(tmp_path, first, second)
     with pytest.raises(
         InputError, match=r'corpus\.jsonl:2: the id "a#2" occurs twice; give every line an id of its own'
     ):
-        list(read_corpus(path, Cut(2)))
+        list(read_corpus(path, Chunker(2)))
     faults = []
-    left = list(read_corpus(path, Cut(2), faults.append))
+    left = list(read_corpus(path, Chunker(2), faults.append))
     assert len(faults) == 1
     assert len({passage.id for passage in left}) == len(left) == (2 if first == "a" else 1)
 
@@ -106,7 +106,7 @@ def test_a_long_corpus_is_read_without_being_held(tmp_path):
         file.writelines(f"{i}\t{'word ' * 600}\ttitle\n" for i in range(1, 1501))
     tracemalloc.start()
     try:
-        count = sum(1 for _ in read_corpus(tmp_path / "corpus.tsv", Cut(100)))
+        count = sum(1 for _ in read_corpus(tmp_path / "corpus.tsv", Chunker(100)))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

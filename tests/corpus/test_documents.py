@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from corpora import any_text, one_folder, refusal, skipping
-from rag_jax.corpus import BadLines, Cut, Passage, read_corpus
+from rag_jax.corpus import BadLines, Chunker, Passage, read_corpus
 from rag_jax.errors import InputError
 
 
@@ -94,7 +94,7 @@ def test_front_matter_is_left_out_of_markdown(tmp_path, text, left):
 
 def test_documents_are_cut(tmp_path):
     write(tmp_path, a_1txt="one two\nthree", b_1md="# B\nfour")
-    assert list(read_corpus(tmp_path, Cut(2))) == [
+    assert list(read_corpus(tmp_path, Chunker(2))) == [
         Passage("a.txt", "a", "one two", "a.txt"),
         Passage("a.txt#2", "a", "three", "a.txt"),
         Passage("b.md", "B", "# B", "b.md"),

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from corpora import refusal, skipping
-from rag_jax.corpus import Cut, Passage, read_corpus
+from rag_jax.corpus import Chunker, Passage, read_corpus
 
 ARTICLE = {
     "_id": "290",
@@ -42,7 +42,7 @@ def test_an_article_is_its_paragraphs_without_title_and_marks(tmp_path, name):
 def test_an_article_is_cut_into_passages_with_its_title(tmp_path):
     path = write(tmp_path / "kilt.jsonl", ARTICLE)
     words = PASSAGE.text.split()
-    assert list(read_corpus(path, Cut(5))) == [
+    assert list(read_corpus(path, Chunker(5))) == [
         Passage("290" if i == 0 else f"290#{i + 1}", "A", " ".join(words[5 * i : 5 * i + 5]), "290") for i in range(3)
     ]
 

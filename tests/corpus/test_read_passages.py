@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpora import corpora, one_folder
-from rag_jax.corpus import Cut, read_corpus, read_passages
+from rag_jax.corpus import Chunker, read_corpus, read_passages
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.errors import InputError
 
 
 def split(passages, size):
-    return [piece for passage in passages for piece in Cut(size).pieces(passage)]
+    return [piece for passage in passages for piece in Chunker(size).chunks(passage)]
 
 
 @one_folder

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_jax.data.batches import Examples, bucket, fitting, in_order, tokenize
+from rag_jax.data.batches import Examples, bucket, in_order, short_enough, tokenize
 from rag_jax.data.questions import Question
-from rag_jax.data.tokenizers import Vocabulary, train_vocabulary
+from rag_jax.data.tokenizers import GeneratorTokenizer, train_generator_tokenizer
 from rag_jax.data.tower_inputs import QuestionTokenizer
 from rag_jax.errors import InputError
 
@@ -16,15 +16,15 @@ TEXTS = ["how many people live in the town of old", "what is it", "where"]
 
 
 @pytest.fixture(scope="module")
-def vocabulary() -> Vocabulary:
-    return train_vocabulary(TEXTS * 3, 300)
+def vocabulary() -> GeneratorTokenizer:
+    return train_generator_tokenizer(TEXTS * 3, 300)
 
 
-def asked(vocabulary: Vocabulary) -> QuestionTokenizer:
+def asked(vocabulary: GeneratorTokenizer) -> QuestionTokenizer:
     return QuestionTokenizer(vocabulary.tokenizer)
 
 
-def make(vocabulary: Vocabulary, count: int, seed: int = 0) -> Examples:
+def make(vocabulary: GeneratorTokenizer, count: int, seed: int = 0) -> Examples:
     chance = np.random.default_rng(seed)
     pairs = []
     for number in range(count):
@@ -44,7 +44,7 @@ def test_a_bucket_holds_both_lengths_and_is_the_lowest_that_does(question: int, 
 
 @settings(max_examples=20, deadline=None)
 @given(count=st.integers(1, 40), size=st.integers(1, 9), seed=st.integers(0, 3))
-def test_in_order_visits_every_example_once(vocabulary: Vocabulary, count: int, size: int, seed: int) -> None:
+def test_in_order_visits_every_example_once(vocabulary: GeneratorTokenizer, count: int, size: int, seed: int) -> None:
     examples = make(vocabulary, count, seed)
     seen = []
     for batch, chosen in in_order(examples, vocabulary, size):
@@ -58,7 +58,7 @@ def test_in_order_visits_every_example_once(vocabulary: Vocabulary, count: int, 
     assert sorted(seen) == list(range(count))
 
 
-def test_gold_passages_become_rows(vocabulary: Vocabulary) -> None:
+def test_gold_passages_become_rows(vocabulary: GeneratorTokenizer) -> None:
     pairs = [(Question("a", "what", ("1",), ("p2", "elsewhere", "p0")), "1"), (Question("b", "where", ("2",)), "2")]
     examples = tokenize(
         pairs,
@@ -72,7 +72,7 @@ def test_gold_passages_become_rows(vocabulary: Vocabulary) -> None:
     assert examples.positives.tolist() == [[2, 0], [-1, -1]]
 
 
-def test_passages_found_beforehand_become_rows_best_first(vocabulary: Vocabulary) -> None:
+def test_passages_found_beforehand_become_rows_best_first(vocabulary: GeneratorTokenizer) -> None:
     pairs = [(Question("a", "what", ("1",), (), ("p4", "p0", "p2")), "1"), (Question("b", "where", ("2",)), "2")]
     fixed = {"max_question": 16, "max_target": 8, "ladder": LADDER}
     examples = tokenize(pairs, asked(vocabulary), vocabulary, {"p0": 0, "p4": 4}, num_docs=2, **fixed)
@@ -87,21 +87,21 @@ def test_passages_found_beforehand_become_rows_best_first(vocabulary: Vocabulary
         ("old", "9" * 30, "question 'q' has 32 tokens, more than max_target = 8"),
     ],
 )
-def test_what_is_too_long_is_named(vocabulary: Vocabulary, question: str, answer: str, what: str) -> None:
+def test_what_is_too_long_is_named(vocabulary: GeneratorTokenizer, question: str, answer: str, what: str) -> None:
     pairs = [(Question("q", question, (answer,)), answer)]
     with pytest.raises(InputError, match=what):
         tokenize(pairs, asked(vocabulary), vocabulary, {}, max_question=16, max_target=8, ladder=LADDER)
 
 
-def test_fitting_keeps_the_pairs_whose_target_is_short_enough(vocabulary: Vocabulary) -> None:
+def test_fitting_keeps_the_pairs_whose_target_is_short_enough(vocabulary: GeneratorTokenizer) -> None:
     pairs = [(Question(str(n), "what", ("9" * n,)), "9" * n) for n in range(1, 9)]
-    kept = fitting(pairs, vocabulary, 6)
+    kept = short_enough(pairs, vocabulary, 6)
     assert [answer for _, answer in kept] == ["9", "99", "999", "9999"]  # a space and an end stand around the digits
 
 
 @given(st.integers(1, 40), st.integers(2, 20))
 def test_long_questions_are_cut_before_their_last_token_and_counted(
-    vocabulary: Vocabulary, words: int, most: int
+    vocabulary: GeneratorTokenizer, words: int, most: int
 ) -> None:
     texts = ["old " * words, "old"]
     pairs = [(Question(str(n), text, ("1",)), "1") for n, text in enumerate(texts)]

@@ -4,14 +4,14 @@ import io
 
 import pytest
 
-from rag_jax.data.faults import BadLines, refuse
+from rag_jax.data.faults import BadLines, raise_error
 from rag_jax.errors import InputError
 
 
 def test_the_first_bad_row_is_refused_as_it_is():
     error = InputError("f:1: wrong; right it")
     with pytest.raises(InputError) as caught:
-        refuse(error)
+        raise_error(error)
     assert caught.value is error
 
 

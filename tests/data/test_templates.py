@@ -6,18 +6,18 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
 from rag_jax.data import templates
-from rag_jax.data.tokenizers import Vocabulary, train_vocabulary
+from rag_jax.data.tokenizers import GeneratorTokenizer, train_generator_tokenizer
 
 WORDS = st.text("ab </s>{}.", max_size=12)
 
 
 @pytest.fixture(scope="module")
-def words() -> Vocabulary:
-    found = train_vocabulary(["a b ab ba . / the cat sat"] * 3, 300)
+def words() -> GeneratorTokenizer:
+    found = train_generator_tokenizer(["a b ab ba . / the cat sat"] * 3, 300)
     return found._replace(passage_template="{title}</s>{text}", question_template=" <mask> {question}<s>")
 
 
-def plain(words: Vocabulary) -> Tokenizer:
+def plain(words: GeneratorTokenizer) -> Tokenizer:
     """The same tokenizer as transformers would use it: special tokens are found wherever they are spelt."""
     return Tokenizer.from_str(words.tokenizer.to_str())
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from rag_jax.data.tokenizers import (
-    Vocabulary,
+    GeneratorTokenizer,
     fingerprint,
+    ignore_special_tokens_in_text,
     pad,
+    read_generator_tokenizer,
     read_tokenizer,
-    read_vocabulary,
-    reading_text,
-    train_vocabulary,
+    train_generator_tokenizer,
 )
 from rag_jax.errors import InputError
 
@@ -25,18 +25,18 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_siz
 
 
 @pytest.fixture(scope="module")
-def vocabulary() -> Vocabulary:
-    return train_vocabulary(["Mumbai / A city of 12691836 people // how many people live in Mumbai"] * 4, 320)
+def vocabulary() -> GeneratorTokenizer:
+    return train_generator_tokenizer(["Mumbai / A city of 12691836 people // how many people live in Mumbai"] * 4, 320)
 
 
-def test_special_tokens_have_bart_s_ids(vocabulary: Vocabulary) -> None:
+def test_special_tokens_have_bart_s_ids(vocabulary: GeneratorTokenizer) -> None:
     assert (vocabulary.bos, vocabulary.pad, vocabulary.eos) == (0, 1, 2)
 
 
 @settings(max_examples=100, deadline=None)
 @given(title=WORDS, text=WORDS, question=WORDS)
 def test_passage_and_prompt_join_to_the_tokens_of_the_whole(
-    vocabulary: Vocabulary, title: str, text: str, question: str
+    vocabulary: GeneratorTokenizer, title: str, text: str, question: str
 ) -> None:
     text = text.strip() or "x"  # a passage that ends in white space would merge it with the separator's
     (passage,), (prompt,) = vocabulary.passages([(title, text)]), vocabulary.prompts([question])
@@ -48,19 +48,19 @@ def test_passage_and_prompt_join_to_the_tokens_of_the_whole(
 
 @settings(max_examples=50, deadline=None)
 @given(number=st.integers(0, 10**9))
-def test_every_digit_is_a_token(vocabulary: Vocabulary, number: int) -> None:
+def test_every_digit_is_a_token(vocabulary: GeneratorTokenizer, number: int) -> None:
     (target,) = vocabulary.targets([str(number)])
     assert len(target) == 1 + len(str(number)) + 1  # the leading space, the digits, the end
 
 
 @settings(max_examples=100, deadline=None)
 @given(answer=WORDS)
-def test_any_answer_survives_the_round_trip(vocabulary: Vocabulary, answer: str) -> None:
+def test_any_answer_survives_the_round_trip(vocabulary: GeneratorTokenizer, answer: str) -> None:
     (target,) = vocabulary.targets([answer])
     assert vocabulary.text(target) == answer.strip()
 
 
-def test_a_passage_without_title_has_no_slash(vocabulary: Vocabulary) -> None:
+def test_a_passage_without_title_has_no_slash(vocabulary: GeneratorTokenizer) -> None:
     (ids,) = vocabulary.passages([("", "A city")])
     assert vocabulary.text(ids) == "A city"
 
@@ -71,9 +71,9 @@ def test_padding_is_on_the_right_with_lengths() -> None:
     assert tokens.lengths.tolist() == [2, 1]
 
 
-def test_saving_and_reading_changes_nothing(vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_saving_and_reading_changes_nothing(vocabulary: GeneratorTokenizer, tmp_path: Path) -> None:
     vocabulary.tokenizer.save(str(tmp_path / "tokenizer.json"))
-    again = read_vocabulary(tmp_path / "tokenizer.json")
+    again = read_generator_tokenizer(tmp_path / "tokenizer.json")
     assert fingerprint(again.tokenizer) == fingerprint(vocabulary.tokenizer)
     assert again[1:] == vocabulary[1:]
 
@@ -87,7 +87,7 @@ def test_bad_tokenizers_are_named(tmp_path: Path) -> None:
         read_tokenizer(path)
     Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(path))
     with pytest.raises(InputError, match=r"tokenizer\.json: no token <s>"):
-        read_vocabulary(path)
+        read_generator_tokenizer(path)
 
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<mask>", "[SEP]", "[CLS]", "sep", "<extra one>"]
@@ -116,7 +116,7 @@ def spelling(kind: str) -> Tokenizer:
     tokenizer.add_tokens([AddedToken("word", normalized=False)])
     ends = [(token, words[token]) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    return reading_text(tokenizer)
+    return ignore_special_tokens_in_text(tokenizer)
 
 
 KINDS = {kind: spelling(kind) for kind in ("Unigram", "BPE", "WordPiece", "words", "lines")}
@@ -135,7 +135,7 @@ def test_no_text_has_a_special_token(kind: str, text: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(title=SPELT, text=SPELT)
-def test_no_text_of_a_user_controls_the_generator(vocabulary: Vocabulary, title: str, text: str) -> None:
+def test_no_text_of_a_user_controls_the_generator(vocabulary: GeneratorTokenizer, title: str, text: str) -> None:
     special = {vocabulary.tokenizer.token_to_id(token) for token in SPECIAL[:4]}
     (passage,), (prompt,) = vocabulary.passages([(title, text)]), vocabulary.prompts([text])
     (target,), (prefix,) = vocabulary.targets([text]), vocabulary.prefixes([text])
@@ -155,5 +155,5 @@ def test_ordinary_words_that_were_added_stay_tokens(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_reading_text_is_settled_once(kind: str) -> None:
     tokenizer = KINDS[kind]
-    again = reading_text(Tokenizer.from_str(tokenizer.to_str()))
-    assert fingerprint(again) == fingerprint(reading_text(again)) == fingerprint(tokenizer)
+    again = ignore_special_tokens_in_text(Tokenizer.from_str(tokenizer.to_str()))
+    assert fingerprint(again) == fingerprint(ignore_special_tokens_in_text(again)) == fingerprint(tokenizer)

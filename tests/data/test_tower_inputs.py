@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertTokenizer
 
-from rag_jax.data.tokenizers import reading_text
+from rag_jax.data.tokenizers import ignore_special_tokens_in_text
 from rag_jax.data.tower_inputs import (
     PAIR,
     PLAIN,
@@ -107,7 +107,7 @@ def test_a_pair_needs_room_and_a_tokenizer_that_separates() -> None:
         passage_rows(numbers(), [("1", "2")], PAIR, 9)
 
 
-TEXT = reading_text(Tokenizer.from_str(OURS.to_str()))  # as a checkpoint's is set when it is loaded
+TEXT = ignore_special_tokens_in_text(Tokenizer.from_str(OURS.to_str()))  # as a checkpoint's is set when it is loaded
 
 
 @settings(max_examples=100, deadline=None)

@@ -13,10 +13,10 @@ from oracle import relative, torch
 from rag_jax import hub
 from rag_jax.config.config import Config, Data, Retriever
 from rag_jax.corpus.passage import Passage
-from rag_jax.data.tower_inputs import PAIR, PLAIN, Convention
+from rag_jax.data.tower_inputs import PAIR, PLAIN, TowerInputFormat
 from rag_jax.errors import InputError
 from rag_jax.models.bert import BertConfig
-from rag_jax.pipeline.assembly import read_towers
+from rag_jax.pipeline.assembly import read_bi_encoder
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz.:", "A", "B"]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{each}" for each in LETTERS)]
@@ -59,13 +59,15 @@ def naive(folder: Path, model: torch.nn.Module, texts: list[str], prompt: str, l
 
 def towers(folder: Path, **options):
     """As a run has them, with longer limits of its own than the checkpoint's."""
-    return read_towers(Config(Data(), Retriever(str(folder), max_question=40, max_passage=40, **options)))
+    return read_bi_encoder(Config(Data(), Retriever(str(folder), max_question=40, max_passage=40, **options)))
 
 
 def vectors(folder: Path, **options) -> tuple[np.ndarray, np.ndarray]:
     """Of the questions and the passages."""
     found = towers(folder, **options)
-    return found.encoder.encode(found.questions(QUESTIONS).ids), found.encoder.passages(PASSAGES)
+    return found.required_passage_encoder.encode(
+        found.question_tokenizer(QUESTIONS).ids
+    ), found.required_passage_encoder.encode_passages(PASSAGES)
 
 
 @pytest.mark.parametrize(
@@ -116,12 +118,12 @@ def test_dpr_s_passages_are_pairs(kind, passage, tmp_path: Path) -> None:
 
 def test_a_bert_that_says_nothing_reads_title_and_text_as_one(tmp_path: Path) -> None:
     save(tmp_path)
-    assert hub.load_tower(tmp_path).convention == PLAIN == Convention("{title}. {text}", "{question}", None)
+    assert hub.load_tower(tmp_path).convention == PLAIN == TowerInputFormat("{title}. {text}", "{question}", None)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("side", [None, "question", "passage"])
-@pytest.mark.parametrize("fed", [PLAIN, Convention(PAIR), Convention("p: {text}", "q: {question}", 30)])
+@pytest.mark.parametrize("fed", [PLAIN, TowerInputFormat(PAIR), TowerInputFormat("p: {text}", "q: {question}", 30)])
 def test_what_is_saved_is_fed_as_before(pooling, side, fed, tmp_path: Path) -> None:
     save(tmp_path / "there")
     found = hub.load_tower(tmp_path / "there")

@@ -37,12 +37,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_segments_are_one_store(tmp_path: Path) -> None:
     store = build(tmp_path / "index")
-    assert [len(piece) for piece in store.vectors.pieces] == [20, 20, 10]
+    assert [len(piece) for piece in store.passage_vectors.segments] == [20, 20, 10]
     assert store.passages == PASSAGES
     whole = building.build(tmp_path / "whole", PASSAGES, encoder(), reads()).knowledge
-    np.testing.assert_allclose(store.knowledge.vectors, whole.vectors, rtol=1e-6)
-    np.testing.assert_array_equal(store.knowledge.passages.lengths, whole.passages.lengths)
-    np.testing.assert_array_equal(store.knowledge.passages.ids, whole.passages.ids)
+    np.testing.assert_allclose(store.knowledge.passage_vectors, whole.passage_vectors, rtol=1e-6)
+    np.testing.assert_array_equal(store.knowledge.passage_tokens.lengths, whole.passage_tokens.lengths)
+    np.testing.assert_array_equal(store.knowledge.passage_tokens.ids, whole.passage_tokens.ids)
 
 
 def test_a_build_that_crashed_anywhere_is_not_there_and_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_build_over_a_store_replaces_it_at_the_end(tmp_path: Path) -> None:
     building.commit(tmp_path, plan, encoder(), reads())
     assert open_store(tmp_path, encoder(), reads()).passages == PASSAGES[:7]
     assert old.passages == PASSAGES, "whoever has it open reads on"
-    np.testing.assert_array_equal(old.vectors.whole, encoder().passages(PASSAGES))
+    np.testing.assert_array_equal(old.passage_vectors.whole, encoder().encode_passages(PASSAGES))
     assert sorted(path.name for path in (tmp_path / "vectors").iterdir()) == ["000001", "000002"]
 
 
@@ -177,5 +177,5 @@ def test_vectors_are_kept_in_half_the_bytes_where_that_is_asked_for(tmp_path: Pa
     building.encode(tmp_path, plan, encoder(), None)
     building.commit(tmp_path, plan, encoder(), None)
     store = open_store(tmp_path, encoder(), None)
-    assert store.vectors.dtype == "bfloat16"
-    np.testing.assert_array_equal(store.vectors.whole, encoder().passages(PASSAGES).astype("bfloat16"))
+    assert store.passage_vectors.dtype == "bfloat16"
+    np.testing.assert_array_equal(store.passage_vectors.whole, encoder().encode_passages(PASSAGES).astype("bfloat16"))

@@ -6,18 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_jax.corpus.passage import Passage
-from rag_jax.index.columns import Rows, Texts, as_table
+from rag_jax.index.columns import PassageTable, SegmentedArray, as_table
 from stores import MORE, PASSAGES
 
 cases = settings(max_examples=50, deadline=None)
 
 
-def pieces(sizes: list[int], widths: list[int], seed: int) -> tuple[Rows, np.ndarray]:
+def pieces(sizes: list[int], widths: list[int], seed: int) -> tuple[SegmentedArray, np.ndarray]:
     """Pieces of these sizes, and the array that they are pieces of, padded with 9."""
     draw = np.random.default_rng(seed)
     parts = [draw.integers(0, 9, (n, width)).astype(np.uint16) for n, width in zip(sizes, widths, strict=True)]
     whole = [np.pad(part, ((0, 0), (0, max(widths) - part.shape[1])), constant_values=9) for part in parts]
-    return Rows(parts, 9), np.concatenate(whole)
+    return SegmentedArray(parts, 9), np.concatenate(whole)
 
 
 @cases
@@ -38,12 +38,12 @@ def test_rows_blocks_and_ranges_are_those_of_the_whole(shapes, data):
 
 def test_one_piece_is_not_copied():
     array = np.zeros((4, 2))
-    assert np.shares_memory(Rows([array]).whole, array)
-    assert np.shares_memory(Rows([array]).between(1, 3), array)
+    assert np.shares_memory(SegmentedArray([array]).whole, array)
+    assert np.shares_memory(SegmentedArray([array]).between(1, 3), array)
 
 
 def test_texts_of_several_tables_are_one_sequence():
-    texts = Texts([as_table(PASSAGES), as_table(MORE)])
+    texts = PassageTable([as_table(PASSAGES), as_table(MORE)])
     assert len(texts) == 55
     assert list(texts) == PASSAGES + MORE
     assert texts == PASSAGES + MORE
@@ -56,7 +56,7 @@ def test_texts_of_several_tables_are_one_sequence():
 
 
 def test_an_id_is_found_in_the_row_that_lives():
-    texts = Texts([as_table([Passage("a", "", "x"), Passage("b", "", "x")]), as_table([Passage("a", "", "y")])])
+    texts = PassageTable([as_table([Passage("a", "", "x"), Passage("b", "", "x")]), as_table([Passage("a", "", "y")])])
     assert texts.find(["b", "a", "c"]).tolist() == [1, 0, -1]
     assert texts.find(["b", "a", "c"], np.array([False, True, True])).tolist() == [1, 2, -1]
     assert texts.find(["a"], np.array([False, False, False])).tolist() == [-1]

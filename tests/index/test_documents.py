@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_jax.corpus import Cut
+from rag_jax.corpus import Chunker
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index import building, documents, updates
-from rag_jax.index.columns import Texts, as_table
+from rag_jax.index.columns import PassageTable, as_table
 from rag_jax.index.store import open_store
 from stores import encoder, reads
 
-CUT = Cut(3)
+CUT = Chunker(3)
 
 
 def cut(*wholes: Passage) -> list[Passage]:
-    return [piece for whole in wholes for piece in CUT.pieces(whole)]
+    return [piece for whole in wholes for piece in CUT.chunks(whole)]
 
 
 LONG = Passage("doc.md", "Doc", "one two three four five six seven")
@@ -96,7 +96,7 @@ def test_replacing_is_what_a_naive_loop_does(old: dict, new: dict, gone: set) ->
     alive = np.array([passage.document != "" or row not in gone for row, passage in enumerate(before)])
     after = cut(*(Passage(key, "", text) for key, text in new.items()))
     there = {documents.document(passage) for passage, lives in zip(before, alive, strict=True) if lives}
-    table = Texts([as_table(before)])
+    table = PassageTable([as_table(before)])
     if not new.keys() <= there:
         with pytest.raises(InputError):
             documents.replaced(table, alive, after, "here")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index import importers
-from rag_jax.index.importers import read_existing
+from rag_jax.index.importers import import_index
 
 N, D = 40, 8
 PASSAGES = [Passage(f"p{i}", f"Town {i}" if i else "", f"It has {i} people.") for i in range(N)]
@@ -66,7 +66,7 @@ def save_shard(file: Path, entries: object, protocol: int = 4, numpy_1: bool = F
 
 def refused(folder: Path, width: int | None = None) -> str:
     with pytest.raises(InputError) as caught:
-        read_existing(folder, width)
+        import_index(folder, width)
     message = str(caught.value)
     assert message.startswith(str(folder))
     assert re.fullmatch("[^\n]+; [^\n]+", message)
@@ -74,7 +74,7 @@ def refused(folder: Path, width: int | None = None) -> str:
 
 
 def assert_read(folder: Path, tolerance: float = 0.0) -> None:
-    found = read_existing(folder, D)
+    found = import_index(folder, D)
     assert found.passages == PASSAGES
     assert found.vectors.dtype == np.float32
     np.testing.assert_allclose(found.vectors, VECTORS, rtol=0, atol=tolerance)
@@ -95,9 +95,9 @@ def test_a_dataset_as_python_users_make_it(tmp_path):
     made = datasets.Dataset.from_dict(rows, features)
     made.filter(lambda row: row["id"] == 5).save_to_disk(str(tmp_path / "a"))
     made.remove_columns("id").save_to_disk(str(tmp_path / "b"))
-    assert read_existing(tmp_path / "a").passages == [Passage("5", "b", "two")]
-    assert read_existing(tmp_path / "a").vectors.tolist() == [[3, 4]]
-    assert read_existing(tmp_path / "b").passages == [Passage("0", "", "one"), Passage("1", "b", "two")]
+    assert import_index(tmp_path / "a").passages == [Passage("5", "b", "two")]
+    assert import_index(tmp_path / "a").vectors.tolist() == [[3, 4]]
+    assert import_index(tmp_path / "b").passages == [Passage("0", "", "one"), Passage("1", "b", "two")]
 
 
 @pytest.mark.parametrize(("data", "index"), importers.DATASETS)
@@ -138,7 +138,7 @@ def test_dpr_s_column_that_makes_distances_inner_products_is_dropped(tmp_path):
     longer = np.column_stack([VECTORS, np.sqrt(norms.max() - norms)]).astype(np.float32)
     save_faiss(save_tsv(tmp_path) / "hnsw.index", "HNSW8", longer)
     assert_read(tmp_path)
-    assert read_existing(tmp_path).vectors.shape == (N, D + 1)
+    assert import_index(tmp_path).vectors.shape == (N, D + 1)
     assert refused(tmp_path, 7).startswith("/hnsw.index: vectors of width 9, the question tower's have 7; ")
 
 
@@ -161,7 +161,7 @@ def test_dpr_s_shards_in_any_order_and_spelling(tmp_path, order, cut, kind, spel
     save_shard(tmp_path / "out_1", entries[cut:], protocol, numpy_1 and protocol < 4)
     for name in ("index.dpr", "index_meta.dpr", "psgs_w100.tsv.pkl"):  # beside good vectors, these are not looked at
         (tmp_path / name).touch()
-    np.testing.assert_array_equal(read_existing(tmp_path).vectors, VECTORS)
+    np.testing.assert_array_equal(import_index(tmp_path).vectors, VECTORS)
 
 
 def test_ids_of_shards_and_passages_are_the_same(tmp_path):
@@ -295,7 +295,7 @@ def test_a_missing_folder_and_a_missing_package_are_named(tmp_path, monkeypatch)
     save_dataset(tmp_path / "a")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match="needs the package pyarrow; run: pip install rag-jax"):
-        read_existing(tmp_path / "a")
+        import_index(tmp_path / "a")
 
 
 @pytest.mark.parametrize("name", ["_id", "docid"])
@@ -313,7 +313,7 @@ def test_an_index_that_ranks_by_distance_is_told(tmp_path, own, capsys):
         index = faiss.IndexFlat(D, metric)
         index.add(vectors)
         faiss.write_index(index, str(tmp_path / "index.faiss"))
-        found = read_existing(tmp_path, D)
+        found = import_index(tmp_path, D)
         said = capsys.readouterr().err
         assert said.startswith(f"warning: {tmp_path / 'index.faiss'}: ranks by L2 distance") is told
         assert said.count("\n") == told

@@ -177,7 +177,7 @@ def test_a_copy_without_its_mark_is_read_but_not_changed(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"has no rag-jax\.store, .*; copy that too if it is a copy, or build one"):
         updates.add(tmp_path / "index", MORE, encoder())
     store = open_store(tmp_path / "index", encoder(), reads())
-    assert store.ids.shape[0] == len(PASSAGES)
+    assert store.passage_tokens.shape[0] == len(PASSAGES)
     with mock.patch.object(stored.BM25, "build") as built, pytest.raises(InputError, match=r"has no rag-jax\.store"):
         stored.keep_bm25(store)
     assert not built.called, "nothing is done in vain"
@@ -283,7 +283,7 @@ def test_every_writer_is_refused_in_a_line_while_another_process_writes(tmp_path
             act()
     assert tree(folder) == before
     (folder / "building.json").write_text("{}")  # it is a build that writes: no end of it is waited for
-    assert open_store(folder, encoder(), reads()).ids.shape[0] == len(PASSAGES), "tokens made in memory"
+    assert open_store(folder, encoder(), reads()).passage_tokens.shape[0] == len(PASSAGES), "tokens made in memory"
     (folder / "building.json").unlink()
     holder.communicate()
     stored.keep_bm25(open_store(folder, None, None))

@@ -16,7 +16,7 @@ from stores import MORE, PASSAGES, encoder, reads
 
 def store() -> Store:
     """Two pieces of different token widths, with a row that holds no passage any more."""
-    one, two = (from_vectors(each, encoder().passages(each), reads()) for each in (PASSAGES, MORE))
+    one, two = (from_vectors(each, encoder().encode_passages(each), reads()) for each in (PASSAGES, MORE))
     return one.added(two).without([3])
 
 
@@ -27,15 +27,17 @@ def test_what_is_loaded_is_what_is_stored(shards: int, precision) -> None:
     mesh = None if shards == 1 else jax.make_mesh((shards,), ("index",), axis_types=(AxisType.Auto,))
     known = Placement(mesh, precision).knowledge(held)
     rows = np.arange(held.size)
-    vectors = np.asarray(take(known.vectors, jnp.asarray(rows)), np.float32)
+    vectors = np.asarray(take(known.passage_vectors, jnp.asarray(rows)), np.float32)
     tolerance = {"float32": 0.0, "bfloat16": 2.0**-8, "int8": 1 / 127}[precision]
-    np.testing.assert_allclose(vectors, held.vectors.whole, rtol=0, atol=tolerance * np.abs(held.vectors.whole).max())
-    np.testing.assert_array_equal(np.asarray(known.passages.ids)[rows], held.ids.whole)
-    np.testing.assert_array_equal(np.asarray(known.passages.lengths)[rows], held.lengths.whole)
+    np.testing.assert_allclose(
+        vectors, held.passage_vectors.whole, rtol=0, atol=tolerance * np.abs(held.passage_vectors.whole).max()
+    )
+    np.testing.assert_array_equal(np.asarray(known.passage_tokens.ids)[rows], held.passage_tokens.whole)
+    np.testing.assert_array_equal(np.asarray(known.passage_tokens.lengths)[rows], held.passage_lengths.whole)
     alive = np.asarray(known.alive)
     np.testing.assert_array_equal(alive[rows], held.alive)
     assert not alive[held.size :].any()
-    assert len(known.passages.ids.sharding.device_set) == shards
+    assert len(known.passage_tokens.ids.sharding.device_set) == shards
 
 
 @given(st.integers(1, 30_000_000), st.integers(1, 64))
@@ -58,4 +60,4 @@ def test_more_rows_than_travel_together_arrive() -> None:
     vectors = np.arange(2 * (PIECE + 9), dtype=np.float32).reshape(-1, 2)
     passages = [PASSAGES[0]._replace(id=str(row)) for row in range(len(vectors))]
     known = Placement().searched(from_vectors(passages, vectors, reads()))
-    np.testing.assert_array_equal(np.asarray(known.vectors)[: len(vectors)], vectors)
+    np.testing.assert_array_equal(np.asarray(known.passage_vectors)[: len(vectors)], vectors)

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from rag_jax.data.tokenizers import train_vocabulary
+from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.index import disk, manifest
 from rag_jax.index.building import build
-from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, closed_book, from_vectors, open_store
 from stores import PASSAGES, encoder, reads
 
@@ -26,10 +26,10 @@ def built(folder: Path) -> Store:
 def test_what_is_built_is_what_is_opened(tmp_path: Path) -> None:
     first, opened = built(tmp_path / "index"), open_store(tmp_path / "index", encoder(), reads())
     assert list(opened.passages) == list(first.passages) == PASSAGES
-    expected = from_vectors(PASSAGES, encoder().passages(PASSAGES), reads())
+    expected = from_vectors(PASSAGES, encoder().encode_passages(PASSAGES), reads())
     for store in (first, opened):
         jax.tree.map(np.testing.assert_array_equal, store.knowledge, expected.knowledge)
-    assert opened.ids.dtype == np.uint16
+    assert opened.passage_tokens.dtype == np.uint16
     assert opened.find([passage.id for passage in PASSAGES]).tolist() == list(range(len(PASSAGES)))
     assert opened.find(["p7", "nowhere"]).tolist() == [7, -1]
 
@@ -37,7 +37,7 @@ def test_what_is_built_is_what_is_opened(tmp_path: Path) -> None:
 def test_what_was_built_holds_nothing_but_its_parts(tmp_path: Path) -> None:
     built(tmp_path / "index")
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
-    folders = {"passages", "vectors", reads().kind}
+    folders = {"passages", "vectors", reads().folder}
     assert {path.name for path in (tmp_path / "index").iterdir()} == {"manifest.json", "rag-jax.store", *folders}
     kinds = {path.suffix for path in (tmp_path / "index").rglob("*") if path.is_file()}
     assert kinds == {".json", ".arrow", ".bin", ".store"}
@@ -48,7 +48,7 @@ def test_the_manifest_says_what_there_is(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert (told["version"], told["passages"], told["rows"], told["width"]) == (1, 50, 50, 8)
     assert told["dtype"] == "float32"
-    assert told["tower"] == encoder().described | {"source": "here"}
+    assert told["tower"] == encoder().facts | {"source": "here"}
     assert told["generators"] == {reads().key: reads().facts}
 
 
@@ -60,27 +60,27 @@ def test_a_store_can_be_moved(tmp_path: Path) -> None:
 
 def test_another_generator_reads_the_same_store_and_what_it_reads_is_kept(tmp_path: Path) -> None:
     built(tmp_path / "index")
-    other = Reads(train_vocabulary(["something else"], 270), 12)
-    expected = from_vectors(PASSAGES, np.zeros((50, 8), np.float32), other).knowledge.passages
+    other = PassageTokenizer(train_generator_tokenizer(["something else"], 270), 12)
+    expected = from_vectors(PASSAGES, np.zeros((50, 8), np.float32), other).knowledge.passage_tokens
     first, again = (open_store(tmp_path / "index", encoder(), other) for _ in range(2))
     for store in (first, again):
-        jax.tree.map(np.testing.assert_array_equal, store.knowledge.passages, expected)
+        jax.tree.map(np.testing.assert_array_equal, store.knowledge.passage_tokens, expected)
     assert first.manifest is not None
     assert again.manifest == first.manifest, "the second opening makes nothing"
     assert set(first.manifest.generators) == {reads().key, other.key}
     jax.tree.map(
         np.testing.assert_array_equal,
-        open_store(tmp_path / "index", encoder(), reads()).knowledge.passages,
-        from_vectors(PASSAGES, np.zeros((50, 8), np.float32), reads()).knowledge.passages,
+        open_store(tmp_path / "index", encoder(), reads()).knowledge.passage_tokens,
+        from_vectors(PASSAGES, np.zeros((50, 8), np.float32), reads()).knowledge.passage_tokens,
     )
 
 
 def test_a_store_that_cannot_be_written_is_read_by_another_generator_all_the_same(tmp_path, monkeypatch) -> None:
     built(tmp_path / "index")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    other = Reads(reads().vocabulary, 8)
+    other = PassageTokenizer(reads().tokenizer, 8)
     store = open_store(tmp_path / "index", encoder(), other)
-    assert store.ids.shape == (50, 8)
+    assert store.passage_tokens.shape == (50, 8)
     assert store.manifest == manifest.read(tmp_path / "index")
     assert store.manifest.version == 1
 
@@ -89,7 +89,7 @@ def test_a_store_opens_without_a_generator_and_whichever_tower_made_it(tmp_path:
     built(tmp_path / "index")
     store = open_store(tmp_path / "index", None, None)
     assert len(store) == 50
-    assert store.ids.shape == (50, 0)
+    assert store.passage_tokens.shape == (50, 0)
 
 
 def test_opening_takes_milliseconds(tmp_path: Path) -> None:
@@ -177,15 +177,15 @@ def test_what_is_no_store_is_named(tmp_path: Path) -> None:
 def test_chosen_rows_are_a_little_knowledge_of_their_own(tmp_path: Path) -> None:
     store = built(tmp_path / "index")
     rows = np.array([7, -1, 3, 7])
-    little = store.chosen(rows)
+    little = store.subset(rows)
     whole = store.knowledge
     there = rows >= 0
-    np.testing.assert_array_equal(little.vectors[there], whole.vectors[[7, 3, 7]])
-    np.testing.assert_array_equal(little.passages.ids[there], whole.passages.ids[[7, 3, 7]])
-    np.testing.assert_array_equal(little.passages.lengths[there], whole.passages.lengths[[7, 3, 7]])
-    empty = closed_book(store.width, reads().vocabulary).knowledge
-    np.testing.assert_array_equal(little.vectors[1], empty.vectors[0])
-    assert (little.passages.ids[1, 0], little.passages.lengths[1]) == (empty.passages.ids[0, 0], 1)
+    np.testing.assert_array_equal(little.passage_vectors[there], whole.passage_vectors[[7, 3, 7]])
+    np.testing.assert_array_equal(little.passage_tokens.ids[there], whole.passage_tokens.ids[[7, 3, 7]])
+    np.testing.assert_array_equal(little.passage_tokens.lengths[there], whole.passage_tokens.lengths[[7, 3, 7]])
+    empty = closed_book(store.width, reads().tokenizer).knowledge
+    np.testing.assert_array_equal(little.passage_vectors[1], empty.passage_vectors[0])
+    assert (little.passage_tokens.ids[1, 0], little.passage_tokens.lengths[1]) == (empty.passage_tokens.ids[0, 0], 1)
 
 
 @pytest.mark.parametrize(("norm", "fits"), [(4.472136, True), (4.47213595499958, True), (4.4722, False)])

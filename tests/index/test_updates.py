@@ -33,10 +33,10 @@ def assert_holds(store: Store, passages: list[Passage]) -> None:
     assert len(store) == len(passages)
     rows = store.find([passage.id for passage in passages])
     np.testing.assert_array_equal(rows, np.flatnonzero(store.alive))
-    np.testing.assert_allclose(store.vectors[rows], encoder().passages(passages), rtol=1e-6)
-    ids, lengths, _ = reads().tokens(passages)
-    np.testing.assert_array_equal(store.lengths[rows], lengths)
-    np.testing.assert_array_equal(store.ids[rows][:, : ids.shape[1]], ids)
+    np.testing.assert_allclose(store.passage_vectors[rows], encoder().encode_passages(passages), rtol=1e-6)
+    ids, lengths, _ = reads().tokenize(passages)
+    np.testing.assert_array_equal(store.passage_lengths[rows], lengths)
+    np.testing.assert_array_equal(store.passage_tokens[rows][:, : ids.shape[1]], ids)
 
 
 def test_added_passages_are_there(folder: Path) -> None:
@@ -103,7 +103,7 @@ def test_what_no_version_names_is_cleared_away(folder: Path, tmp_path: Path) -> 
     building.build(tmp_path / "other", PASSAGES[:5], encoder(), reads())
     updates.swap(folder, tmp_path / "other")
     parts = {str(path.parent.relative_to(folder)) for path in folder.rglob("part.json")}
-    assert parts == {"passages/000001", "vectors/000001", f"{reads().kind}/000001"}
+    assert parts == {"passages/000001", "vectors/000001", f"{reads().folder}/000001"}
 
 
 def changes(folder: Path, other: Path) -> dict:

@@ -18,7 +18,7 @@ import oracle
 from oracle import jit, relative, torch
 from rag_jax.models import bart
 from rag_jax.models.bart import BartConfig
-from rag_jax.types import Generator, Place, Tokens
+from rag_jax.types import DecoderPositions, Generator, Tokens
 
 SMALL = BartConfig(
     vocab_size=60,
@@ -127,12 +127,12 @@ def path(parents, t: int) -> list[int]:
     return [] if t < 0 else [*path(parents, parents[t]), t]
 
 
-def placed(parents: np.ndarray, slots: int = T) -> Place:
+def placed(parents: np.ndarray, slots: int = T) -> DecoderPositions:
     position, visible = np.zeros((ROWS, T), np.int32), np.zeros((ROWS, T, slots), bool)
     for row, t in np.ndindex(ROWS, T):
         seen = path(parents[row], t)
         position[row, t], visible[row, t, seen] = len(seen) - 1, True
-    return Place(position, visible)
+    return DecoderPositions(position, visible)
 
 
 @pytest.mark.parametrize(("chunks", "spare"), [((T,), 0), ((1,) * T, 3), ((3, T - 3), 2)])
@@ -143,7 +143,7 @@ def test_tokens_in_a_tree_have_the_states_of_each_branch_in_a_line(problem, rng,
     cache, parts, done = network.empty_cache(ROWS, T + spare), [], 0
     for size in chunks:
         now = slice(done, done + size)
-        place = Place(position[:, now], visible[:, now])
+        place = DecoderPositions(position[:, now], visible[:, now])
         part, cache = network.decode(params, decoder_inputs[:, now], memory, cache, place)
         parts.append(part)
         done += size

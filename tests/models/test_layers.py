@@ -11,7 +11,7 @@ import pytest
 from rag_jax.core import likelihood, packing, reading
 from rag_jax.models import bart, bert
 from rag_jax.models.dropout import Dropout
-from rag_jax.types import Networks, Packed, Tokens
+from rag_jax.types import Networks, PackedInputs, Tokens
 
 READER = bart.BartConfig(vocab_size=60, width=16, encoder_layers=2, decoder_layers=2, heads=2, ffn_width=24,
                          max_positions=14, dropout=0.2)  # fmt: skip
@@ -33,7 +33,7 @@ def networks(**how) -> Networks:
     return Networks(bert.tower(replace(TOWER, **how)), bart.generator(replace(READER, **how)))
 
 
-def total(networks: Networks, params, key=None, inputs: Tokens | Packed = INPUTS):
+def total(networks: Networks, params, key=None, inputs: Tokens | PackedInputs = INPUTS):
     """Something that all parameters have a part in."""
     logits = reading.read(networks.generator, params[1], inputs, TARGETS, key)
     vectors = networks.tower(params[0], Tokens(INPUTS.ids[:, 0], INPUTS.lengths[:, 0]), key)
@@ -83,7 +83,7 @@ def test_dropout_does_not_depend_on_how_many_lines_inputs_are_packed_into(params
     reader = Networks(networks().tower, bart.generator(replace(READER, **config)))
 
     @jax.jit
-    def run(params, key, packed: Packed):
+    def run(params, key, packed: PackedInputs):
         return total(reader, params, key, packed)
 
     def told(lines: int, size: int, seed: int) -> float:

@@ -45,25 +45,25 @@ def test_one_device_has_no_mesh_and_two_have_three_axes() -> None:
 
 
 def test_a_mesh_that_cannot_be_made_here_gives_way_to_one_device() -> None:
-    assert devices.at_hand(config(Mesh(data=8))).mesh == Mesh()
-    assert devices.at_hand(config(Mesh(data=2))).mesh == Mesh(data=2)
+    assert devices.fit_to_devices(config(Mesh(data=8))).mesh == Mesh()
+    assert devices.fit_to_devices(config(Mesh(data=2))).mesh == Mesh(data=2)
 
 
 def test_a_batch_is_spread_by_questions() -> None:
     rows = np.arange(12).reshape(4, 3)
     mesh = devices.mesh(config(Mesh(data=2)))
-    spread = devices.share(mesh, 4, lambda own: {"rows": rows[own]})["rows"]
+    spread = devices.shard_batch(mesh, 4, lambda own: {"rows": rows[own]})["rows"]
     np.testing.assert_array_equal(spread, rows)
     assert spread.sharding.spec == devices.BATCH
     assert [shard.data.shape for shard in spread.addressable_shards] == [(2, 3), (2, 3)]
-    assert devices.share(None, 4, lambda own: rows[own]) is not None
+    assert devices.shard_batch(None, 4, lambda own: rows[own]) is not None
 
 
 def test_a_step_is_compiled_once_for_each_length_of_its_inputs(caplog: pytest.LogCaptureFixture) -> None:
     def add(state, rows):
         return state + rows.sum(), rows.shape[0]
 
-    step = devices.compiled_first(devices.jitted(add, None, np.zeros(())))
+    step = devices.compile_per_shape(devices.jitted(add, None, np.zeros(())))
     state = jax.numpy.zeros(())
     with jax.log_compiles(), caplog.at_level("WARNING"):
         for size in (2, 3, 2, 3):

@@ -65,7 +65,7 @@ def test_transformers_loads_it_whole(places: Places) -> None:
     assert not told["unexpected_keys"]
     assert not told["mismatched_keys"]
     assert {name for name in told["missing_keys"] if "question_encoder.pooler." not in name} == set()
-    config = places.rag.parts.reader.config
+    config = places.rag.components.generator.config
     inputs = oracle.tokens(np.random.default_rng(0), 3, 12, config.vocab_size, oracle.BART_PAD)
     starts = np.asarray([[0, 7, 9], [0, 5, 6], [0, 8, 8]])
     with torch.no_grad():
@@ -82,8 +82,8 @@ def test_transformers_loads_it_whole(places: Places) -> None:
 
 def test_training_starts_from_what_was_converted(places: Places, towns, tmp_path: Path) -> None:
     start = dataclasses.replace(towns, start_from=places.workdir, steps=1)
-    parts = dataclasses.replace(places.rag.parts, config=start)
-    jax.tree.map(np.testing.assert_array_equal, start_params(parts, begun=False), places.rag.params)
+    components = dataclasses.replace(places.rag.components, config=start)
+    jax.tree.map(np.testing.assert_array_equal, start_params(components, begun=False), places.rag.params)
 
 
 def test_the_new_workdir_names_where_its_networks_are_from(places: Places) -> None:

@@ -47,5 +47,5 @@ def test_a_removed_passage_is_missing(capsys) -> None:
 
 
 def test_closed_book_has_no_gold_passages(capsys) -> None:
-    check_gold(closed_book(4, reads().vocabulary), asked(("7",)), "questions")
+    check_gold(closed_book(4, reads().tokenizer), asked(("7",)), "questions")
     assert capsys.readouterr() == ("", "")

@@ -4,18 +4,18 @@ import json
 import re
 
 import pytest
+import transformers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from transformers import GenerationConfig
 
 import pretrained
-from rag_jax.config.generation import Decoding
-from rag_jax.data.tokenizers import vocabulary
+from rag_jax.config.generation import GenerationConfig
+from rag_jax.data.tokenizers import generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub.configs import GENERATION, NEUTRAL
-from rag_jax.pipeline.hf_generation import from_decoding, to_decoding
+from rag_jax.pipeline.hf_generation import from_hf, to_hf
 
-WORDS = vocabulary(pretrained.generator_tokenizer(), "the tokenizer")
+WORDS = generator_tokenizer(pretrained.generator_tokenizer(), "the tokenizer")
 SPECIAL = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
 BART_LARGE_CNN = {
     "decoder_start_token_id": 2,
@@ -49,27 +49,27 @@ usual = {
     "forced_start": st.sampled_from([None, "<s>", "</s>"]),
     "forced_end": st.booleans(),
 }
-options = st.builds(Decoding, **usual, **beams) | st.builds(Decoding, **usual, **shaping)
+options = st.builds(GenerationConfig, **usual, **beams) | st.builds(GenerationConfig, **usual, **shaping)
 
 
-def read(model: str = "token", **told) -> Decoding:
-    return to_decoding(told, WORDS, "there", model)[1]
+def read(model: str = "token", **told) -> GenerationConfig:
+    return from_hf(told, WORDS, "there", model)[1]
 
 
 @settings(max_examples=200, deadline=None)
 @given(options, st.sampled_from(["<s>", "</s>"]), st.sampled_from(["token", "sequence"]))
-def test_what_is_told_to_transformers_comes_back(decoding: Decoding, start: str, model: str) -> None:
-    told = from_decoding(start, decoding, WORDS, 60)
+def test_what_is_told_to_transformers_comes_back(decoding: GenerationConfig, start: str, model: str) -> None:
+    told = to_hf(start, decoding, WORDS, 60)
     assert told.keys() <= GENERATION
-    assert to_decoding(json.loads(json.dumps(told)), WORDS, "there", model) == (start, decoding)
+    assert from_hf(json.loads(json.dumps(told)), WORDS, "there", model) == (start, decoding)
 
 
 @settings(max_examples=50, deadline=None)
 @given(options)
-def test_transformers_takes_it_without_complaint(decoding: Decoding) -> None:
-    assume(decoding.sample or decoding.n_best <= decoding.num_beams)
-    told = from_decoding("</s>", decoding, WORDS, 60)
-    held = GenerationConfig(**told)
+def test_transformers_takes_it_without_complaint(decoding: GenerationConfig) -> None:
+    assume(decoding.do_sample or decoding.n_best <= decoding.num_beams)
+    told = to_hf("</s>", decoding, WORDS, 60)
+    held = transformers.GenerationConfig(**told)
     assert {name: getattr(held, name) for name in told} == told
 
 
@@ -97,39 +97,39 @@ def test_new_tokens_do_not_count_the_end(told: dict, length: int) -> None:
 def test_without_a_length_there_is_transformers_own() -> None:
     """Of its models only RAG-Token counts the start token among the 20."""
     assert [read(model).max_length for model in ("token", "sequence")] == [19, 20]
-    assert from_decoding("<s>", Decoding(), WORDS, 60)["max_length"] == 61
+    assert to_hf("<s>", GenerationConfig(), WORDS, 60)["max_length"] == 61
 
 
 def test_bart_large_cnn_s_settings() -> None:
-    expected = Decoding(
+    expected = GenerationConfig(
         num_beams=4,
         early_stopping=True,
         length_penalty=2.0,
         min_length=56,
         max_length=141,
-        no_repeat_ngram=3,
-        forced_start="<s>",
-        forced_end=True,
+        no_repeat_ngram_size=3,
+        forced_bos="<s>",
+        forced_eos=True,
     )
-    assert to_decoding(BART_LARGE_CNN, WORDS, "there", "token") == ("</s>", expected)
-    assert from_decoding("</s>", expected, WORDS, 60) == BART_LARGE_CNN | SPECIAL
+    assert from_hf(BART_LARGE_CNN, WORDS, "there", "token") == ("</s>", expected)
+    assert to_hf("</s>", expected, WORDS, 60) == BART_LARGE_CNN | SPECIAL
 
 
 def test_samples_are_of_transformers_50_likeliest_tokens_unless_told() -> None:
-    assert read(do_sample=True) == Decoding(sample=True, top_k=50, max_length=19)
+    assert read(do_sample=True) == GenerationConfig(do_sample=True, top_k=50, max_length=19)
     assert read(do_sample=True, top_k=0).top_k is None
     assert read(do_sample=True, top_k=7, temperature=0.5).top_k == 7
-    assert from_decoding("<s>", Decoding(sample=True), WORDS, 60)["top_k"] == 0
+    assert to_hf("<s>", GenerationConfig(do_sample=True), WORDS, 60)["top_k"] == 0
 
 
 def test_what_shapes_samples_is_left_where_there_are_none() -> None:
-    assert read(temperature=0.5, top_k=7, top_p=0.3, min_p=0.1) == Decoding(max_length=19)
+    assert read(temperature=0.5, top_k=7, top_p=0.3, min_p=0.1) == GenerationConfig(max_length=19)
 
 
 def test_bad_words_are_words() -> None:
     ids = WORDS.prefixes(["Aaron", "the Danube"])
     assert read(bad_words_ids=ids).bad_words == ("Aaron", "the Danube")
-    assert from_decoding("<s>", Decoding(bad_words=("Aaron", "the Danube")), WORDS, 60)["bad_words_ids"] == ids
+    assert to_hf("<s>", GenerationConfig(bad_words=("Aaron", "the Danube")), WORDS, 60)["bad_words_ids"] == ids
     inside = WORDS.tokenizer.encode("Danube", add_special_tokens=False).ids  # not at the beginning of a word
     with pytest.raises(InputError, match=re.escape(f"there: bad_words_ids {inside} are no word of the tokenizer")):
         read(bad_words_ids=[inside])
@@ -152,16 +152,14 @@ def test_another_end_token_than_the_tokenizer_s_is_refused(ends: int | list[int]
 
 def test_a_start_that_is_no_token_is_refused() -> None:
     with pytest.raises(InputError, match=r"generator\.start is 'beginning', no token of the generator"):
-        from_decoding("beginning", Decoding(), WORDS, 60)
+        to_hf("beginning", GenerationConfig(), WORDS, 60)
 
 
 def test_tokens_that_the_vocabulary_has_not_are_kept_to_be_refused() -> None:
-    start, decoding = to_decoding(
-        {"decoder_start_token_id": 9_999, "forced_bos_token_id": 9_998}, WORDS, "there", "token"
-    )
-    assert (start, decoding.forced_start) == ("9999", "9998")
+    start, decoding = from_hf({"decoder_start_token_id": 9_999, "forced_bos_token_id": 9_998}, WORDS, "there", "token")
+    assert (start, decoding.forced_bos) == ("9999", "9998")
     with pytest.raises(InputError, match=r"forced_start is '9998', no token of the generator"):
-        from_decoding("<s>", decoding, WORDS, 60)
+        to_hf("<s>", decoding, WORDS, 60)
 
 
 @pytest.mark.parametrize("key", [key for key, neutral in NEUTRAL.items() if neutral is None])
@@ -187,9 +185,9 @@ def test_a_setting_of_another_type_is_named(settings: dict, what: str) -> None:
 
 @pytest.mark.parametrize("number", [-1, 2**40])
 def test_a_number_that_no_token_has_is_kept_too(number: int) -> None:
-    assert read(forced_bos_token_id=number).forced_start == str(number)
+    assert read(forced_bos_token_id=number).forced_bos == str(number)
 
 
 def test_a_start_that_is_null_is_the_usual_one() -> None:
     told = {"decoder_start_token_id": None}
-    assert to_decoding(told, WORDS, "there", "token") == to_decoding({}, WORDS, "there", "token")
+    assert from_hf(told, WORDS, "there", "token") == from_hf({}, WORDS, "there", "token")

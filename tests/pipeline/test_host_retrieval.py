@@ -9,43 +9,55 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_jax.errors import InputError
-from rag_jax.index.engines.engine import Asked, Hits
+from rag_jax.index.engines.engine import EngineResults, Queries
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import Store, closed_book, from_vectors
-from rag_jax.pipeline.host_retrieval import HostSearch, Looked, ahead, among, host_search, little, open_engine
+from rag_jax.pipeline.host_retrieval import (
+    HostSearch,
+    RetrievalInputs,
+    host_search,
+    knowledge_subset,
+    open_engine,
+    prefetch,
+    subset_positions,
+)
 from stores import PASSAGES, encoder, reads
 
 QUESTIONS = ["how many people are in town 17", "what of 29"]
 
 
 def store() -> Store:
-    return from_vectors(PASSAGES, encoder().passages(PASSAGES), reads())
+    return from_vectors(PASSAGES, encoder().encode_passages(PASSAGES), reads())
 
 
 def test_chosen_rows_travel_as_a_little_knowledge() -> None:
     rows = np.array([[4, -1, 7], [9, 9, 0]], np.int32)
-    looked, held = little(store(), rows, None), store()
-    assert looked.found is not None
-    places = np.asarray(looked.found.rows)
+    inputs, held = knowledge_subset(store(), rows, None), store()
+    assert inputs.search_results is not None
+    places = np.asarray(inputs.search_results.rows)
     np.testing.assert_array_equal(places < 0, rows < 0)
     there = rows >= 0
-    np.testing.assert_array_equal(np.asarray(looked.knowledge.vectors)[places[there]], held.vectors[rows[there]])
-    np.testing.assert_array_equal(np.asarray(looked.knowledge.passages.ids)[places[there]], held.ids[rows[there]])
-    assert looked.knowledge.vectors.shape == (6, 8)
+    np.testing.assert_array_equal(
+        np.asarray(inputs.knowledge.passage_vectors)[places[there]], held.passage_vectors[rows[there]]
+    )
+    np.testing.assert_array_equal(
+        np.asarray(inputs.knowledge.passage_tokens.ids)[places[there]], held.passage_tokens[rows[there]]
+    )
+    assert inputs.knowledge.passage_vectors.shape == (6, 8)
 
 
 @pytest.mark.parametrize("scores", [None, np.array([[-np.inf, -np.inf], [2, 1]], np.float32)])
 def test_a_question_without_a_hit_reads_one_empty_passage(scores) -> None:
     rows = np.array([[-1, -1], [9, 0]], np.int32)
-    looked = little(store(), rows, scores)
-    assert looked.found is not None
-    places = np.asarray(looked.found.rows)
+    inputs = knowledge_subset(store(), rows, scores)
+    assert inputs.search_results is not None
+    places = np.asarray(inputs.search_results.rows)
     assert (places >= 0).tolist() == [[True, False], [True, True]]
-    assert np.asarray(looked.knowledge.passages.lengths)[places[0, 0]] == 1
+    assert np.asarray(inputs.knowledge.passage_tokens.lengths)[places[0, 0]] == 1
     if scores is not None:
-        assert looked.found.scores is not None
-        assert np.asarray(looked.found.scores).tolist() == [[0, -np.inf], [2, 1]]
-    np.testing.assert_array_equal(looked.rows, rows)
+        assert inputs.search_results.scores is not None
+        assert np.asarray(inputs.search_results.scores).tolist() == [[0, -np.inf], [2, 1]]
+    np.testing.assert_array_equal(inputs.rows, rows)
 
 
 @settings(max_examples=50, deadline=None)
@@ -53,7 +65,7 @@ def test_a_question_without_a_hit_reads_one_empty_passage(scores) -> None:
 def test_gold_passages_are_known_in_the_little_knowledge(seed: int) -> None:
     draw = np.random.default_rng(seed)
     rows, positives = draw.integers(-1, 6, (3, 4)), draw.integers(-1, 6, (3, 2))
-    places = among(positives, rows)
+    places = subset_positions(positives, rows)
     numbers = np.where(rows < 0, -1, np.unique(rows, return_inverse=True)[1].reshape(rows.shape))
     for b, g in np.ndindex(positives.shape):
         if positives[b, g] < 0:
@@ -69,32 +81,32 @@ class Heard:
     """An engine that remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[Asked] = []
+        self.asked: list[Queries] = []
 
-    def search(self, asked: Asked, k: int, excluded=None) -> Hits:
+    def search(self, asked: Queries, k: int, excluded=None) -> EngineResults:
         self.asked.append(asked)
         rows = np.tile(np.arange(k, dtype=np.int32), (len(asked.texts), 1))
-        return Hits(rows, np.ones(rows.shape, np.float32), None)
+        return EngineResults(rows, np.ones(rows.shape, np.float32), None)
 
 
 @pytest.mark.parametrize("is_prior", [True, False])
 def test_an_engine_s_scores_are_the_prior_only_where_they_are_meant_to_be(is_prior: bool) -> None:
     engine = Heard()
-    looked = HostSearch(engine, store(), is_prior)(QUESTIONS, None, 3)
+    inputs = HostSearch(engine, store(), is_prior)(QUESTIONS, None, 3)
     assert engine.asked[0].texts == QUESTIONS
-    assert looked.found is not None
-    assert (looked.found.scores is not None) == is_prior
+    assert inputs.search_results is not None
+    assert (inputs.search_results.scores is not None) == is_prior
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])
 def test_a_search_lags_behind_by_just_as_much_as_is_said(staleness: int) -> None:
     updates, seen = 0, []
 
-    def look(item: int) -> Callable[[], Looked]:
+    def look(item: int) -> Callable[[], RetrievalInputs]:
         known = updates
         return lambda: known
 
-    for item, found in ahead(range(8), look, staleness):
+    for item, found in prefetch(range(8), look, staleness):
         seen.append((item, found()))
         updates += 1
     assert seen == [(item, max(0, item - staleness)) for item in range(8)]
@@ -111,7 +123,7 @@ def test_the_next_search_runs_while_this_item_is_worked_on() -> None:
 
         return search
 
-    results = ((item, found()) for item, found in ahead(range(3), look, 1))
+    results = ((item, found()) for item, found in prefetch(range(3), look, 1))
     assert next(results) == (0, 0)
     assert began[1].wait(10), "it began before it was asked for"
     may_end.set()
@@ -120,9 +132,9 @@ def test_the_next_search_runs_while_this_item_is_worked_on() -> None:
 
 def test_engines_agree_where_they_search_for_the_same() -> None:
     held, vectors = store(), encoder()(QUESTIONS)
-    asked = Asked(QUESTIONS, vectors)
+    asked = Queries(QUESTIONS, vectors)
     exact = open_engine("device", held, Placement()).search(asked, 3)
-    expected = np.argsort(-(vectors @ held.vectors.whole.T), axis=1, kind="stable")[:, :3]
+    expected = np.argsort(-(vectors @ held.passage_vectors.whole.T), axis=1, kind="stable")[:, :3]
     np.testing.assert_array_equal(exact.rows, expected)
     assert exact.recall == 1.0
     fused = open_engine("hybrid", held, Placement()).search(asked, 3)
@@ -133,7 +145,7 @@ def test_engines_agree_where_they_search_for_the_same() -> None:
 
 def test_the_program_s_own_search_is_no_host_search() -> None:
     assert host_search("device", store(), Placement()) is None
-    assert host_search("bm25", closed_book(8, reads().vocabulary), Placement()) is None
+    assert host_search("bm25", closed_book(8, reads().tokenizer), Placement()) is None
 
 
 def test_engines_that_are_not_there_are_named() -> None:

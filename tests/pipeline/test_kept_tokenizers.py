@@ -11,10 +11,10 @@ import pytest
 from rag_jax import cli
 from rag_jax.config import config as configs
 from rag_jax.config.config import Config
-from rag_jax.data.tokenizers import fingerprint, train_vocabulary
+from rag_jax.data.tokenizers import fingerprint, train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.pipeline import kept_tokenizers
-from rag_jax.pipeline.assembly import read_towers
+from rag_jax.pipeline.assembly import read_bi_encoder
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit, train_and_evaluate
 
@@ -34,7 +34,7 @@ def workdir(trained, tmp_path: Path) -> Path:
 
 def other_words(path: Path) -> None:
     """A tokenizer of the same size that was learnt from other texts."""
-    train_vocabulary(["violet orange crimson turquoise"] * 9, 360).tokenizer.save(str(path))
+    train_generator_tokenizer(["violet orange crimson turquoise"] * 9, 360).tokenizer.save(str(path))
 
 
 def swapped(path: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_question_tower_s_tokenizer_is_compared_too(trained, workdir: Path) 
     """Where the passages have a tower of their own, no index does."""
     rag = trained[0]
     of_the_tower(workdir)
-    towers = read_towers(configs.load(workdir / "config.json"))
+    towers = read_bi_encoder(configs.load(workdir / "config.json"))
     with pytest.raises(InputError, match=r"run: was trained with another tokenizer of the question tower; put back"):
         kept_tokenizers.check(towers, rag.parts.vocabulary, workdir)
     kept_tokenizers.check(rag.parts.towers, rag.parts.vocabulary, workdir)
@@ -139,5 +139,5 @@ def test_a_run_that_starts_from_another_reads_with_its_tokenizer(towns: Config, 
     other.write_text('{"id": "q", "question": "violet", "answers": ["red"]}\n')
     config = dataclasses.replace(towns, data=dataclasses.replace(towns.data, train=other), start_from=workdir)
     rag = fit(dataclasses.replace(config, steps=1, batch_size=1), tmp_path / "new")
-    there = RAG.from_workdir(workdir).parts.vocabulary.tokenizer
-    assert fingerprint(rag.parts.vocabulary.tokenizer) == fingerprint(there)
+    there = RAG.from_workdir(workdir).components.generator_tokenizer.tokenizer
+    assert fingerprint(rag.components.generator_tokenizer.tokenizer) == fingerprint(there)

@@ -15,7 +15,7 @@ import pretrained
 from rag_jax.config.config import Config, Data, Generator, Retriever
 from rag_jax.data.batches import bucket
 from rag_jax.data.jsonl import write_jsonl
-from rag_jax.data.tokenizers import train_vocabulary
+from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.pipeline import lengths
 from rag_jax.rag import RAG
@@ -107,7 +107,7 @@ def test_answers_and_targets_as_long_as_the_positions_are_numbers(networks: Path
         assert [len(each.tokens) for each in every] == [37] * len(every)
         assert np.isfinite([each.log_prob for each in every]).all()
     long = " ".join("a" * 36)
-    assert len(rag.parts.vocabulary.targets([long])[0]) == 37
+    assert len(rag.components.generator_tokenizer.targets([long])[0]) == 37
     assert np.isfinite(rag.log_likelihood(pretrained.QUESTIONS, [long] * 3)).all()
 
 
@@ -147,4 +147,6 @@ def test_special_tokens_that_no_text_has_may_be_beyond_the_vocabulary() -> None:
 
 
 def generator_words(size: int) -> Tokenizer:
-    return train_vocabulary([f"{p.title} / {p.text} {p.text[::-1]}" for p in pretrained.PASSAGES] * 9, size).tokenizer
+    return train_generator_tokenizer(
+        [f"{p.title} / {p.text} {p.text[::-1]}" for p in pretrained.PASSAGES] * 9, size
+    ).tokenizer

@@ -12,8 +12,8 @@ import naive
 import readers
 from rag_jax.core.decode import beam, decoding, rag_sequence
 from rag_jax.core.decode.decoding import Decoded
-from rag_jax.core.decode.search import Limits
-from rag_jax.core.decode.tree_cache import Reader
+from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import Generator, Tokens
 from readers import CHAINS, B, Question, Read, World
 
@@ -35,8 +35,10 @@ DECODERS = {
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _decode(decoder: str, generator: Generator, beams: Beam, n_best: int, limits: Limits, seen: Read, given: Tokens):
-    reader = Reader(generator, seen.params, seen.memory)
+def _decode(
+    decoder: str, generator: Generator, beams: Beam, n_best: int, limits: GenerationLimits, seen: Read, given: Tokens
+):
+    reader = EncodedInputs(generator, seen.params, seen.memory)
     search = partial(beam.search, **beams._asdict())
     return DECODERS[decoder](reader, seen.log_prior, given, search=search, limits=limits, n_best=n_best)
 
@@ -104,7 +106,7 @@ def every_answer(world: World) -> Iterator[list[int]]:
                 yield from ([*inner, last] for last in others)
 
 
-def filled(answer: list[int], limits: Limits) -> list[int]:
+def filled(answer: list[int], limits: GenerationLimits) -> list[int]:
     return answer + [limits.eos] * (limits.max_length - len(answer))
 
 

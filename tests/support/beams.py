@@ -9,7 +9,7 @@ import numpy as np
 import naive
 import tables
 from rag_jax.core.decode import beam
-from rag_jax.core.decode.search import Hypotheses, Limits, Rule
+from rag_jax.core.decode.search import GenerationLimits, Hypotheses, LogitsProcessor
 from rag_jax.types import Tokens
 from tables import END
 
@@ -22,15 +22,15 @@ class Options(NamedTuple):
     num_beams: int
     length_penalty: float = 1.0
     early_stopping: beam.EarlyStopping | None = False  # None: naively only
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[LogitsProcessor, ...] = ()
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _search(table, prefixes: Tokens, limits: Limits, options: Options) -> Hypotheses:
+def _search(table, prefixes: Tokens, limits: GenerationLimits, options: Options) -> Hypotheses:
     return beam.search(tables.model(table, prefixes, limits), limits, **options._asdict())
 
 
-def search(table: np.ndarray, options: Options, limits: Limits, prefixes: Tokens | None = None) -> Hypotheses:
+def search(table: np.ndarray, options: Options, limits: GenerationLimits, prefixes: Tokens | None = None) -> Hypotheses:
     """Answers to each question, going on from its prefix (default: from nothing)."""
     prefixes = tables.nothing(len(table)) if prefixes is None else prefixes
     return jax.device_get(_search(table, prefixes, limits, options))
@@ -43,7 +43,9 @@ def found(hypotheses: Hypotheses, b: int) -> list[naive.Scored]:
     return [(float(hypotheses.scores[b, w]), ids[w, : lengths[w]].tolist()) for w in there]
 
 
-def by_loops(table: np.ndarray, options: Options, limits: Limits, prefix: naive.Tokens = ()) -> list[naive.Scored]:
+def by_loops(
+    table: np.ndarray, options: Options, limits: GenerationLimits, prefix: naive.Tokens = ()
+) -> list[naive.Scored]:
     """The same search of one question, whose model goes on from a prefix."""
     follows, length = tables.next_log_probs(table), limits.max_length - len(prefix)
     answers = naive.beam_search(lambda tokens: follows([*prefix, *tokens]), limits.eos, length, *options[:3])

@@ -17,10 +17,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from rag_jax.core import losses, retrieval, training
 from rag_jax.core.decode import beam, decoding
-from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.index.placement import Placement
 from rag_jax.models import bart, bert
-from rag_jax.types import Batch, Knowledge, Networks, Quantised, RagParams, Tokens
+from rag_jax.types import Batch, Int8Vectors, Knowledge, Networks, RagParams, Tokens
 
 B, K, N, D, P, T, V = 3, 4, 1_003, 16, 12, 5, 50
 WIKIPEDIA = 21_015_324
@@ -60,7 +60,7 @@ def trained(lookup: retrieval.Index, params: RagParams, known: Knowledge, batch:
 
 
 def answered(lookup: retrieval.Index, params: RagParams, known: Knowledge, batch: Batch):
-    limits = Limits((0,), 2, 6)
+    limits = GenerationLimits((0,), 2, 6)
     search = partial(beam.search, num_beams=2)
     decoder = partial(decoding.rag_token, search=search, limits=limits, n_best=2)
     fixed = {"decoder": decoder, "num_docs": K, "max_length": 24, "index": lookup}
@@ -77,7 +77,7 @@ def wikipedia(place: Placement, params: RagParams, batch: Batch) -> dict[str, in
         return jax.ShapeDtypeStruct(shape, kind, sharding=spread)
 
     passages = Tokens(like((rows, 160), "uint16"), like((rows,), "int32"))
-    vectors = Quantised(like((rows, D), "int8"), like((rows,), "float32"))
+    vectors = Int8Vectors(like((rows, D), "int8"), like((rows,), "float32"))
     known = Knowledge(vectors, passages, like((rows,), "bool"))
     recipe = training.Recipe(NETWORKS, losses.rag_token_loss, optax.sgd(0.1), K, 24, lookup=place.index)
     state = jax.eval_shape(partial(training.init, recipe), params, jax.random.key(2))

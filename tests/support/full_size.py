@@ -122,8 +122,8 @@ def compare(rag, passage, expected) -> dict:
     import jax.numpy as jnp
 
     from rag_jax import beam, decoding, likelihood, logits_processors, rag_sequence, reading, retrieval
-    from rag_jax.core.decode.search import Limits
-    from rag_jax.core.decode.tree_cache import Reader
+    from rag_jax.core.decode.search import GenerationLimits
+    from rag_jax.core.decode.tree_cache import EncodedInputs
     from rag_jax.models import bart, bert
     from rag_jax.types import Tokens
 
@@ -148,18 +148,21 @@ def compare(rag, passage, expected) -> dict:
         "sequence_loss": (-likelihood.rag_sequence(prior, chosen, mask), expected["sequence_loss"]),
     }
     worst = {f"{name}_difference": float(np.abs(np.subtract(*pair)).max()) for name, pair in found.items()}
-    limits, nothing = Limits((EOS,), EOS, LENGTH - 1), Tokens(jnp.zeros((B, 0), jnp.int32), jnp.zeros(B, jnp.int32))
+    limits, nothing = (
+        GenerationLimits((EOS,), EOS, LENGTH - 1),
+        Tokens(jnp.zeros((B, 0), jnp.int32), jnp.zeros(B, jnp.int32)),
+    )
     obeyed = (
-        logits_processors.no_repeated_ngrams(2),
+        logits_processors.no_repeat_ngram(2),
         logits_processors.min_length(LENGTH, EOS),
-        logits_processors.forced_end(LENGTH - 1, EOS),
+        logits_processors.forced_eos(LENGTH - 1, EOS),
     )
     decoders = {"token": decoding.rag_token, "sequence": rag_sequence.rag_sequence_thorough}
     for name, beams in ((name, beams) for name in decoders for beams in (1, 4)):
 
         def write(params, name=name, beams=beams):
-            reader = Reader(generator, params, generator.encode(params, whole(data["inputs"])))
-            search = partial(beam.search, num_beams=beams, rules=obeyed)
+            reader = EncodedInputs(generator, params, generator.encode(params, whole(data["inputs"])))
+            search = partial(beam.search, num_beams=beams, logits_processors=obeyed)
             return decoders[name](reader, prior, nothing, search=search, limits=limits)
 
         written = np.asarray(jax.jit(write)(rag.generator.params).tokens[:, 0])

@@ -10,7 +10,7 @@ import pytest
 
 import naive
 from rag_jax.core import losses, packing, training
-from rag_jax.types import Batch, Generator, Knowledge, Networks, Packed, RagParams, Tokens
+from rag_jax.types import Batch, Generator, Knowledge, Networks, PackedInputs, RagParams, Tokens
 
 B, K, N, D, V, T = 3, 3, 12, 4, 11, 4
 OBJECTIVES = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}
@@ -32,8 +32,8 @@ def noisy_bag_of_words(embedding, tokens, key=None):
 
 def read_words(params, inputs, key=None):
     """The same, looked up token by token where inputs are packed."""
-    if isinstance(inputs, Packed):
-        words = packing.to_rows(inputs, params["word"][packing.to_lines(inputs, inputs.inputs.ids)])
+    if isinstance(inputs, PackedInputs):
+        words = packing.to_rows(inputs, params["word"][packing.to_packs(inputs, inputs.inputs.ids)])
         return jnp.sum(words, axis=1) / inputs.inputs.lengths[:, None].astype(jnp.float32)
     return bag_of_words(params["word"], inputs)
 

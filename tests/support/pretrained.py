@@ -18,7 +18,7 @@ from transformers import (
 import oracle
 from oracle import torch
 from rag_jax.corpus.passage import Passage
-from rag_jax.data.tokenizers import train_vocabulary
+from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
 
@@ -51,7 +51,7 @@ def tower_tokenizer() -> Tokenizer:
 
 def generator_tokenizer() -> Tokenizer:
     """A byte-level BPE like BART's."""
-    return train_vocabulary([f"{p.title} / {p.text}" for p in PASSAGES], 400).tokenizer
+    return train_generator_tokenizer([f"{p.title} / {p.text}" for p in PASSAGES], 400).tokenizer
 
 
 def sizes() -> tuple[BertConfig, BartConfig]:

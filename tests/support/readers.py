@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import naive
-from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.models import bart
 from rag_jax.types import Generator, Params, Tokens
 
@@ -33,7 +33,7 @@ class World(NamedTuple):
     """A generator, how its answers begin and end, and its language models as Python functions."""
 
     generator: Generator
-    limits: Limits
+    limits: GenerationLimits
     words: int  # V
     read: Callable[[int], Read]  # by a seed
     next_probs: Callable[[Read, int], naive.NextProbs]  # of a row
@@ -56,13 +56,13 @@ class Question(NamedTuple):
 def question(world: World, seen: Read, b: int) -> Question:
     k = seen.log_prior.shape[1]
     models = [world.next_probs(seen, b * k + each) for each in range(k)]
-    return Question(np.exp(seen.log_prior[b].astype(np.float64)), models, world.limits.start)
+    return Question(np.exp(seen.log_prior[b].astype(np.float64)), models, world.limits.decoder_start)
 
 
 # Random BARTs.
 
 
-def bart_world(words: int, limits: Limits) -> World:
+def bart_world(words: int, limits: GenerationLimits) -> World:
     config = bart.BartConfig(
         vocab_size=words, width=16, encoder_layers=1, decoder_layers=1, heads=2, ffn_width=16, max_positions=24
     )
@@ -81,7 +81,7 @@ def bart_world(words: int, limits: Limits) -> World:
     def next_probs(seen: Read, row: int) -> naive.NextProbs:
         """All tokens so far through the decoder again, without a cache."""
         memory = jax.tree.map(lambda rows: rows[row : row + 1], seen.memory)
-        longest = len(limits.start) + limits.max_length
+        longest = len(limits.decoder_start) + limits.max_length
 
         @cache
         def after(tokens: tuple[int, ...]) -> np.ndarray:
@@ -120,7 +120,7 @@ INPUTS, HASHES = 31, 97  # inputs that are told apart, and beginnings of answers
 WEIGHTS = np.array([pow(31, t, HASHES) for t in range(64)], np.int32)
 
 
-def history_world(words: int, limits: Limits) -> World:
+def history_world(words: int, limits: GenerationLimits) -> World:
     """`params` `[INPUTS, HASHES, V]` holds the logits by a hash of the input and one of the answer so far."""
 
     def encode(params, inputs, key=None):
@@ -165,7 +165,7 @@ def hash_of(tokens: Sequence[int]) -> int:
     return sum((token + 1) * 31**t for t, token in enumerate(tokens)) % HASHES
 
 
-def chain_world(words: int, limits: Limits) -> World:
+def chain_world(words: int, limits: GenerationLimits) -> World:
     """`params` `[X, V, V]` holds what follows each word in each passage; its first token is its number."""
 
     def encode(params, inputs, key=None):
@@ -212,7 +212,7 @@ def of_chains(passages: Sequence[np.ndarray], prior: Sequence[float]) -> Read:
     return Read(np.stack(passages), log_prior, np.arange(len(passages), dtype=np.int32))
 
 
-BARTS = bart_world(12, Limits((2, 0), 2, 5))
-HISTORIES = history_world(6, Limits((2, 0), 2, 5))
-CHAINS = chain_world(5, Limits((START,), END, 3))
+BARTS = bart_world(12, GenerationLimits((2, 0), 2, 5))
+HISTORIES = history_world(6, GenerationLimits((2, 0), 2, 5))
+CHAINS = chain_world(5, GenerationLimits((START,), END, 3))
 SEEDS = [0, 1, 3]

@@ -164,9 +164,9 @@ def read(rag: RAG, questions: list[str], k: int) -> list[Found]:
 
     @oracle.jit
     def program(params, knowledge, question, prompt):
-        queries = rag.parts.networks.tower(params.question_tower, question)
+        queries = rag.components.networks.tower(params.question_tower, question)
         found, passages = retrieval.gather(queries, knowledge, retrieval.nearest(queries, knowledge, k).rows)
-        return found, reading.assemble(passages, prompt, rag.parts.config.generator.max_input)
+        return found, reading.assemble(passages, prompt, rag.components.config.generator.max_input)
 
     told: dict[int, Found] = {}
     for batch, chosen in rag._batches(questions, ["-"] * len(questions), 64):

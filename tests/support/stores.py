@@ -6,18 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from rag_jax.corpus.passage import Passage
-from rag_jax.data.tokenizers import train_vocabulary
-from rag_jax.index.encoder import Encoder
-from rag_jax.index.passage_tokenizer import Reads
+from rag_jax.data.tokenizers import train_generator_tokenizer
+from rag_jax.index.encoder import TextEncoder
+from rag_jax.index.passage_tokenizer import PassageTokenizer
 
 PASSAGES = [Passage(f"p{i}", f"Town {i}", "people " * (i % 7) + f"and {i} more") for i in range(50)]
 MORE = [Passage(f"more{i}", f"Village {i}", f"nobody but {i} goats, " * 3) for i in range(5)]
 
 
 @lru_cache
-def reads(max_length: int = 16, size: int = 300) -> Reads:
+def reads(max_length: int = 16, size: int = 300) -> PassageTokenizer:
     """What a generator with a vocabulary of these passages reads of them."""
-    return Reads(train_vocabulary([f"{p.title} / {p.text}" for p in PASSAGES], size), max_length)
+    return PassageTokenizer(train_generator_tokenizer([f"{p.title} / {p.text}" for p in PASSAGES], size), max_length)
 
 
 def mean_of_words(params, tokens, key=None):
@@ -28,7 +28,7 @@ def mean_of_words(params, tokens, key=None):
 
 
 @lru_cache
-def encoder(width: int = 8) -> Encoder:
-    vocabulary = reads().vocabulary
+def encoder(width: int = 8) -> TextEncoder:
+    vocabulary = reads().tokenizer
     params = {"word": jax.random.normal(jax.random.key(0), (vocabulary.size, width))}
-    return Encoder(mean_of_words, params, vocabulary.tokenizer, 32, source="here")
+    return TextEncoder(mean_of_words, params, vocabulary.tokenizer, 32, source="here")

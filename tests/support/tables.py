@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import naive
-from rag_jax.core.decode.search import LanguageModel, Limits, Next, Start, take
+from rag_jax.core.decode.search import GenerationLimits, LanguageModel, NextTokens, Prefilled, take
 from rag_jax.types import Tokens
 
 END, CAT, DOG = 1, 2, 3  # the end is not zero, which an array may hold by chance
@@ -76,31 +76,31 @@ def chain(words: int, length: int, first: dict[int, float], after: dict[int, dic
 # The same model for a search, and for a loop.
 
 
-def model(tables: jax.Array, given: Tokens, limits: Limits) -> LanguageModel:
+def model(tables: jax.Array, given: Tokens, limits: GenerationLimits) -> LanguageModel:
     """Each step must be told what it appends to: the state, where each hypothesis stands, is put in order by `origin`.
 
     What is remembered behind an answer's end is nan.
     """
     count, words = tables.shape[1:]
 
-    def following(at: jax.Array) -> Next:
+    def following(at: jax.Array) -> NextTokens:
         log_probs = jnp.take_along_axis(tables, (at % count)[:, :, None], axis=1)  # an answer done goes on anywhere
         leads_to = (at * words + 1)[:, :, None] + jnp.arange(words)[None, None, :]
-        return Next(log_probs, jnp.stack([leads_to.astype(jnp.float32), log_probs], axis=1))
+        return NextTokens(log_probs, jnp.stack([leads_to.astype(jnp.float32), log_probs], axis=1))
 
-    def begin(width: int) -> Start:
+    def begin(width: int) -> Prefilled:
         at = jnp.zeros((tables.shape[0], 1), jnp.int32)
         evidence = jnp.full((tables.shape[0], 2, limits.max_length), jnp.nan)
         for t in range(given.ids.shape[1]):
             token, there = given.ids[:, t : t + 1], t < given.lengths
-            seen = jnp.take_along_axis(following(at).evidence[:, :, 0], token[:, None, :], axis=2)[:, :, 0]
+            seen = jnp.take_along_axis(following(at).doc_log_probs[:, :, 0], token[:, None, :], axis=2)[:, :, 0]
             evidence = evidence.at[:, :, t].set(jnp.where(there[:, None], seen, jnp.nan))
             at = jnp.where(there[:, None], at * words + token + 1, at)
         free = limits.max_length - given.ids.shape[1]
         ids = jnp.pad(jnp.where(given.mask, given.ids, limits.eos), ((0, 0), (0, free)), constant_values=limits.eos)
-        return Start(Tokens(ids, given.lengths), evidence, following(at), jnp.repeat(at, width, axis=1))
+        return Prefilled(Tokens(ids, given.lengths), evidence, following(at), jnp.repeat(at, width, axis=1))
 
-    def step(tokens: jax.Array, origin: jax.Array, state: jax.Array) -> tuple[Next, jax.Array]:
+    def step(tokens: jax.Array, origin: jax.Array, state: jax.Array) -> tuple[NextTokens, jax.Array]:
         at = take(state, origin) * words + tokens + 1
         return following(at), at
 

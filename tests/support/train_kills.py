@@ -93,7 +93,7 @@ def main(folder: Path, count: int) -> None:
         seen[steps(workdir)] += 1
         launch.ended(started(config, workdir))
         assert ending(workdir) == whole, f"another ending in {workdir}"
-        jax.tree.map(np.testing.assert_array_equal, restore_params(workdir, rag.parts), rag.params)
+        jax.tree.map(np.testing.assert_array_equal, restore_params(workdir, rag.components), rag.params)
         same += 1
         print(f"{same}/{count}, most so far: {dict(seen)}", file=sys.stderr)
     told = {"seconds": longest, "killed": seen.total(), "same": same, "newest checkpoint": dict(sorted(seen.items()))}

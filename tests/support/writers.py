@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from rag_jax.corpus import Cut
+from rag_jax.corpus import Chunker
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index import building, disk, documents, manifest, ownership, updates
 from rag_jax.index.engines import stored
 from rag_jax.index.passage_tokenizer import PassageTokens
 from rag_jax.index.store import open_store
-from rag_jax.index.truncation import Truncated
+from rag_jax.index.truncation import Truncation
 
 WIDTH = 64
 
@@ -37,11 +37,11 @@ class ByWords:
 
     def counted(
         self, passages: list[Passage], done: Callable[[int], None] = lambda count: None
-    ) -> tuple[np.ndarray, Truncated]:
+    ) -> tuple[np.ndarray, Truncation]:
         seeds = (int.from_bytes(hashlib.sha256(passage.text.encode()).digest()[:4], "little") for passage in passages)
         found = np.stack([np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32) for seed in seeds])
         done(len(found))
-        return found, Truncated()
+        return found, Truncation()
 
 
 class ByLetters:
@@ -55,7 +55,7 @@ class ByLetters:
     def tokens(self, passages: Sequence[Passage]) -> PassageTokens:
         rows = [passage.text.encode()[:8].ljust(8, b"\0") for passage in passages]
         ids = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 8).astype(np.uint16)
-        return PassageTokens(ids, np.full(len(rows), 8, np.int32), Truncated())
+        return PassageTokens(ids, np.full(len(rows), 8, np.int32), Truncation())
 
 
 ENCODER: Any = ByWords()
@@ -75,7 +75,7 @@ class Op:
 def corpus(name: str, count: int, words: int = 14) -> list[Passage]:
     """Documents of two pieces, and of one."""
     wholes = [Passage(f"{name}{i}", name, f"{name} {i} " * (words if i % 3 else 3)) for i in range(count)]
-    return [piece for whole in wholes for piece in Cut(20).pieces(whole)]
+    return [piece for whole in wholes for piece in Chunker(20).chunks(whole)]
 
 
 def build(folder: Path, passages: list[Passage], segment: int = 50) -> None:
@@ -178,7 +178,7 @@ def held(folder: Path) -> State | None:
     passages = tuple(store.living())
     assert len({passage.id for passage in passages}) == len(passages)
     rows = store.find([passage.id for passage in passages])
-    np.testing.assert_array_equal(store.vectors[rows], ENCODER.counted(passages)[0])
+    np.testing.assert_array_equal(store.passage_vectors[rows], ENCODER.counted(passages)[0])
     return passages
 
 

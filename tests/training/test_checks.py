@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rag_jax.config import config
-from rag_jax.config.config import Config, Data, Decoding, Generator, Optimizer, Retriever
+from rag_jax.config.config import Config, Data, GenerationConfig, Generator, Optimizer, Retriever
 from rag_jax.errors import InputError
 from rag_jax.training import checks
 
@@ -45,14 +45,26 @@ def changed(**fields) -> Config:
         (changed(generator=Generator(init_std=-1.0)), r"^generator\.init_std is -1\.0; give 0 or more$"),
         (changed(generator=Generator(vocabulary=-1)), r"^generator\.vocabulary is -1; give 1 or more$"),
         (changed(seed=-1), r"^seed is -1; give 0 to 2\*\*32 - 1$"),
-        (changed(decoding=Decoding(length_penalty=float("nan"))), r"^decoding: length_penalty is nan; give a finite "),
-        (changed(decoding=Decoding(length_penalty=float("inf"))), r"^decoding: length_penalty is inf; give a finite "),
         (
-            changed(decoding=Decoding(sample=True, temperature=float("inf"))),
+            changed(decoding=GenerationConfig(length_penalty=float("nan"))),
+            r"^decoding: length_penalty is nan; give a finite ",
+        ),
+        (
+            changed(decoding=GenerationConfig(length_penalty=float("inf"))),
+            r"^decoding: length_penalty is inf; give a finite ",
+        ),
+        (
+            changed(decoding=GenerationConfig(do_sample=True, temperature=float("inf"))),
             r"^decoding: temperature is inf; give a finite number above 0$",
         ),
-        (changed(decoding=Decoding(sample=True, top_p=float("nan"))), r"^decoding: top_p is nan; give a probability"),
-        (changed(decoding=Decoding(sample=True, min_p=float("nan"))), r"^decoding: min_p is nan; give a probability"),
+        (
+            changed(decoding=GenerationConfig(do_sample=True, top_p=float("nan"))),
+            r"^decoding: top_p is nan; give a probability",
+        ),
+        (
+            changed(decoding=GenerationConfig(do_sample=True, min_p=float("nan"))),
+            r"^decoding: min_p is nan; give a probability",
+        ),
         (changed(buckets=((0, 0),)), r"^buckets are \(\(0, 0\),\); give pairs of 1 token or more$"),
         (
             changed(retriever=Retriever("tower", max_question=300), buckets=((32, 36),)),
@@ -62,7 +74,7 @@ def changed(**fields) -> Config:
         (changed(optimizer=Optimizer(clip=0.0)), r"^optimizer\.clip is 0\.0; give more than 0; inf clips nothing$"),
         (changed(generator=Generator(dropout=1.5)), r"^generator\.dropout is 1\.5; give 0 or more, below 1$"),
         (changed(generator=Generator(heads=3)), r"^generator\.width is 128, generator\.heads 3; give a width that"),
-        (changed(decoding=Decoding(method="fast")), r"^decoding: method fast is a search of RAG-Sequence; "),
+        (changed(decoding=GenerationConfig(method="fast")), r"^decoding: method fast is a search of RAG-Sequence; "),
         (changed(buckets=()), r"^buckets are none; "),
         (changed(retriever=Retriever("tower", staleness=1)), r"^retriever\.staleness is 1 with the engine device; "),
         (changed(generator=Generator(lengths=(200, 100))), r"^generator\.lengths are \(200, 100\), max_input 300; "),
@@ -80,7 +92,7 @@ def test_a_workdir_of_another_config_is_refused_key_by_key(tmp_path: Path) -> No
     config.write(changed(seed=1), path := tmp_path / "config.json")
     other = changed(seed=2, generator=Generator(width=64), save_every=7)
     with pytest.raises(InputError) as caught:
-        checks.check_course(other, path)
+        checks.check_resumable(other, path)
     said = str(caught.value)
     assert "generator.width was 128, is 64" in said
     assert "seed was 1, is 2" in said
@@ -93,16 +105,16 @@ def test_every_key_with_bounds_exists_and_its_default_is_within() -> None:
     checks.check_numbers(USUAL)
 
 
-@pytest.mark.parametrize("name", [*checks.FREE, *checks.MOVED])
+@pytest.mark.parametrize("name", [*checks.MAY_CHANGE, *checks.RELOCATABLE])
 def test_every_key_that_may_change_exists(name: str) -> None:
     assert any(f"{each}.".startswith(f"{name}.") for each in config.names())
 
 
 def test_what_costs_only_time_may_change_and_is_told(tmp_path: Path) -> None:
     config.write(USUAL, path := tmp_path / "config.json")
-    assert checks.check_course(USUAL, path) == []
+    assert checks.check_resumable(USUAL, path) == []
     other = changed(mesh=config.Mesh(2), eval_every=5, log_every=7, watch=config.Watch(tensorboard=True), steps=1_500)
-    assert checks.check_course(other, path) == [
+    assert checks.check_resumable(other, path) == [
         "mesh.data: 1 before, 2 now",
         "watch.tensorboard: False before, True now",
         "steps: 1000 before, 1500 now; "
@@ -126,7 +138,7 @@ def test_an_index_is_not_built_among_other_things_and_nothing_is_written(tmp_pat
 def test_fewer_steps_are_another_config(tmp_path: Path) -> None:
     config.write(USUAL, path := tmp_path / "config.json")
     with pytest.raises(InputError, match=r"\(steps was 1000, is 900\); set it back, or choose another --workdir"):
-        checks.check_course(changed(steps=900), path)
+        checks.check_resumable(changed(steps=900), path)
 
 
 def test_nothing_is_made_where_a_config_is_checked(tmp_path: Path) -> None:
@@ -137,10 +149,10 @@ def test_nothing_is_made_where_a_config_is_checked(tmp_path: Path) -> None:
 def test_longer_questions_may_come_where_none_is_cut(tmp_path: Path) -> None:
     longer = changed(retriever=Retriever("tower", max_question=200))
     config.write(USUAL, path := tmp_path / "config.json")
-    assert checks.check_course(longer, path) == ["retriever.max_question: 128 before, 200 now"]
+    assert checks.check_resumable(longer, path) == ["retriever.max_question: 128 before, 200 now"]
     cut = dataclasses.replace(longer, data=Data(long_questions="cut"))
     with pytest.raises(InputError, match=r"retriever\.max_question was 128, is 200"):
-        checks.check_course(cut, path)
+        checks.check_resumable(cut, path)
     config.write(dataclasses.replace(USUAL, data=Data(long_questions="cut")), path)
     with pytest.raises(InputError, match=r"retriever\.max_question was 128, is 200"):
-        checks.check_course(longer, path)
+        checks.check_resumable(longer, path)

@@ -10,19 +10,19 @@ import jax
 
 import launch
 from rag_jax.config.config import Config, Mesh
-from rag_jax.pipeline.assembly import opened, prepare, read_corpus
+from rag_jax.pipeline.assembly import open_components, prepare, read_corpus
 from rag_jax.training import dry_run
 
 
 def test_it_plans_with_the_shapes_of_a_run(towns: Config, tmp_path: Path) -> None:
-    parts = opened(prepare(towns, tmp_path, read_corpus(towns)), tmp_path)
-    state, known, _ = dry_run.arguments(towns, *dry_run.sizes(towns), len(parts.store))
+    components = open_components(prepare(towns, tmp_path, read_corpus(towns)), tmp_path)
+    state, known, _ = dry_run.arguments(towns, *dry_run.sizes(towns), len(components.store))
 
     def told(tree) -> list:
         return [(path, leaf.shape, leaf.dtype) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
-    assert told(state.params) == told(parts.first)
-    assert told(known.vectors) == told(parts.knowledge.vectors)
+    assert told(state.params) == told(components.initial_params)
+    assert told(known.passage_vectors) == told(components.knowledge.passage_vectors)
 
 
 def test_a_mesh_splits_what_it_plans_with(towns: Config) -> None:
@@ -30,8 +30,10 @@ def test_a_mesh_splits_what_it_plans_with(towns: Config) -> None:
     state, known, batch = dry_run.arguments(split, *dry_run.sizes(split), passages=1_001)
     kernel = state.params.generator["decoder_layers_0"]["ffn"]["up"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (16, 64)
-    assert known.vectors.shape[0] >= 1_001
-    assert known.vectors.sharding.shard_shape(known.vectors.shape)[0] * 2 == known.vectors.shape[0]
+    assert known.passage_vectors.shape[0] >= 1_001
+    assert (
+        known.passage_vectors.sharding.shard_shape(known.passage_vectors.shape)[0] * 2 == known.passage_vectors.shape[0]
+    )
     assert batch.question.ids.sharding.shard_shape(batch.question.ids.shape)[0] * 2 == split.batch_size
 
 

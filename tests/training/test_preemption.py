@@ -15,13 +15,13 @@ from rag_jax.data.stream import stream
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG
 from rag_jax.training import loop, run
-from rag_jax.training.preemption import Stopping
+from rag_jax.training.preemption import PreemptionHandler
 from rag_jax.training.run import fit
 
 
 def test_a_signal_is_heard_behind_the_step() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with Stopping() as stopping:
+    with PreemptionHandler() as stopping:
         assert not stopping.after(1)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopping.after(2)
@@ -32,7 +32,7 @@ def test_a_signal_is_heard_behind_the_step() -> None:
 def test_a_stopped_run_goes_on(towns: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     config, stopped = dataclasses.replace(towns, steps=8, log_every=3), tmp_path / "stopped"
     whole = fit(config, tmp_path / "whole")
-    real, asked = loop.feed, iter([(signal.SIGTERM, 4), (signal.SIGINT, 3)])
+    real, asked = loop.step_inputs, iter([(signal.SIGTERM, 4), (signal.SIGINT, 3)])
 
     def asking(*arguments, **options):
         which, when = next(asked)

@@ -65,7 +65,7 @@ def test_model_flops_are_those_of_the_programs_matrix_products() -> None:
 def test_rates_are_by_the_seconds_of_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    clock = step_timer.Clock()
+    clock = step_timer.StepTimer()
     for _ in range(2):
         with clock("input"):
             now[0] += 0.5
@@ -87,7 +87,7 @@ def test_rates_are_by_the_seconds_of_the_window(monkeypatch: pytest.MonkeyPatch)
 def test_a_section_inside_another_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    clock = step_timer.Clock()
+    clock = step_timer.StepTimer()
     with clock("input"):
         now[0] += 1.0
         for _ in range(2):
@@ -100,7 +100,7 @@ def test_a_section_inside_another_counts_once(monkeypatch: pytest.MonkeyPatch) -
 def test_the_search_inside_a_step_is_a_share_of_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    clock = step_timer.Clock(searching=0.5)
+    clock = step_timer.StepTimer(searching=0.5)
     for _ in range(2):
         for _ in range(3):
             with clock("step"):

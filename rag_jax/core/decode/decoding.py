@@ -14,11 +14,11 @@ from jaxtyping import Array, Bool, Float, Int
 from rag_jax.core import likelihood, reading, retrieval
 from rag_jax.core.decode import trie
 from rag_jax.core.decode.language_model import mixture
-from rag_jax.core.decode.search import Limits, Search, take
-from rag_jax.core.decode.tree_cache import Reader, spread
+from rag_jax.core.decode.search import GenerationLimits, Search, take
+from rag_jax.core.decode.tree_cache import EncodedInputs, repeat_per_doc
 from rag_jax.core.decode.trie import BLOCKS, Blocks
 from rag_jax.core.retrieval import LOCAL, Index
-from rag_jax.types import Found, Knowledge, Networks, RagParams, Retrieved, Tokens
+from rag_jax.types import Knowledge, Networks, RagParams, Retrieved, SearchResults, Tokens
 
 
 class Decoded(NamedTuple):
@@ -45,11 +45,11 @@ class Answered(NamedTuple):
 class Decoder(Protocol):
     """Decode from what was read, a prior over its passages, and the tokens `[B, G]` that the answers begin with."""
 
-    def __call__(self, reader: Reader, doc_log_prior: Array, given: Tokens) -> Decoded: ...
+    def __call__(self, inputs: EncodedInputs, doc_log_prior: Array, prefix: Tokens) -> Decoded: ...
 
 
 @runtime_checkable
-class Judge(Protocol):
+class Marginalise(Protocol):
     """Answers with their likelihood and posteriors, from their tokens' log-probabilities under each passage."""
 
     def __call__(
@@ -63,8 +63,8 @@ def answer(
     knowledge: Knowledge,
     question: Tokens,
     prompt: Tokens,
-    given: Tokens,
-    found: Found | None = None,
+    prefix: Tokens,
+    search_results: SearchResults | None = None,
     *,
     decoder: Decoder,
     num_docs: int,
@@ -76,11 +76,11 @@ def answer(
     What another search `found` is read instead of the K nearest.
     """
     queries = networks.tower(params.question_tower, question)
-    if found is None:
+    if search_results is None:
         retrieved, passages = index.gather(queries, knowledge, index.nearest(queries, knowledge, num_docs).rows)
     else:
-        retrieved, passages = retrieval.gather_found(queries, knowledge, found, index)
-    return answer_from(networks, params, retrieved, passages, prompt, given, decoder=decoder, max_length=max_length)
+        retrieved, passages = retrieval.gather_results(queries, knowledge, search_results, index)
+    return answer_from(networks, params, retrieved, passages, prompt, prefix, decoder=decoder, max_length=max_length)
 
 
 def answer_from(
@@ -89,69 +89,73 @@ def answer_from(
     retrieved: Retrieved,
     passages: Tokens,
     prompt: Tokens,
-    given: Tokens,
+    prefix: Tokens,
     *,
     decoder: Decoder,
     max_length: int,
 ) -> Answered:
     """Read the passages `[B, K, P]`, wherever they come from, and decode."""
     prior = likelihood.doc_log_prior(retrieved.scores, retrieved.valid)
-    inputs = reading.assemble(passages, prompt, max_length)
-    memory = networks.generator.encode(params.generator, reading.rows(inputs))
-    return Answered(retrieved, prior, decoder(Reader(networks.generator, params.generator, memory), prior, given))
+    assembled = reading.assemble(passages, prompt, max_length)
+    encoded = networks.generator.encode(params.generator, reading.rows(assembled))
+    return Answered(
+        retrieved, prior, decoder(EncodedInputs(networks.generator, params.generator, encoded), prior, prefix)
+    )
 
 
 def rag_token(
-    reader: Reader,
+    inputs: EncodedInputs,
     doc_log_prior: Float[Array, "B K"],
-    given: Tokens,
+    prefix: Tokens,
     *,
     search: Search,
-    limits: Limits,
+    limits: GenerationLimits,
     n_best: int = 1,
 ) -> Decoded:
     """RAG-Token: search the mixture `sum_z p(z|x) p(y_t | x, z, y_<t)`, one set of hypotheses per question."""
-    found = search(mixture(reader, doc_log_prior, given, limits), limits)
+    found = search(mixture(inputs, doc_log_prior, prefix, limits), limits)
     found = jax.tree.map(lambda each: each[:, :n_best], found)
-    decoded = by_token(doc_log_prior, found.tokens, found.exist, found.evidence)
+    decoded = marginalise_rag_token(doc_log_prior, found.tokens, found.exist, found.evidence)
     return decoded._replace(score=found.scores)
 
 
 def choose(
-    reader: Reader,
+    inputs: EncodedInputs,
     doc_log_prior: Float[Array, "B K"],
-    given: Tokens,
+    prefix: Tokens,
     *,
     answers: Tokens,
-    judge: Judge,
-    limits: Limits,
+    marginalise: Marginalise,
+    limits: GenerationLimits,
     blocks: Blocks = BLOCKS,
 ) -> Decoded:
     """Of given answers `[B, C, T]` the likeliest, best first: the labels of a classifier, the choices of a question.
 
-    `judge` is `by_token` or `by_sequence`. The answers must begin with what they are `given`.
+    `judge` is `by_token` or `by_sequence`. The answers must begin with what they are `prefix`.
     """
     asked = jnp.broadcast_to(~jnp.isneginf(doc_log_prior)[:, None, :], (*answers.lengths.shape, doc_log_prior.shape[1]))
-    scored = score(reader, given, answers, asked, limits, blocks)
-    return best(judge(doc_log_prior, answers, jnp.ones(answers.lengths.shape, bool), scored), answers.lengths.shape[1])
+    scored = score_answers(inputs, prefix, answers, asked, limits, blocks)
+    return best(
+        marginalise(doc_log_prior, answers, jnp.ones(answers.lengths.shape, bool), scored), answers.lengths.shape[1]
+    )
 
 
-def score(
-    reader: Reader,
-    given: Tokens,
+def score_answers(
+    inputs: EncodedInputs,
+    prefix: Tokens,
     answers: Tokens,
     asked: Bool[Array, "B C K"],
-    limits: Limits,
+    limits: GenerationLimits,
     blocks: Blocks = BLOCKS,
 ) -> Float[Array, "B C K T"]:
     """`log p(y_t | x, z, y_<t)` of answers `[B, C, T]` under the passages that are `asked` for each; zero elsewhere."""
     k = asked.shape[2]
     by_row = jnp.swapaxes(asked, 1, 2).reshape(-1, asked.shape[1])
-    found = trie.score(reader, spread(given, k), spread(answers, k), by_row, limits, blocks)
+    found = trie.score_trie(inputs, repeat_per_doc(prefix, k), repeat_per_doc(answers, k), by_row, limits, blocks)
     return jnp.swapaxes(found.reshape(-1, k, *found.shape[1:]), 1, 2)
 
 
-def by_token(
+def marginalise_rag_token(
     doc_log_prior: Float[Array, "B K"],
     answers: Tokens,
     exist: Bool[Array, "B C"],
@@ -164,7 +168,7 @@ def by_token(
     return _decoded(answers, exist, mask, log_prob, per_token)
 
 
-def by_sequence(
+def marginalise_rag_sequence(
     doc_log_prior: Float[Array, "B K"],
     answers: Tokens,
     exist: Bool[Array, "B C"],

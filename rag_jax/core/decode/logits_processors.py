@@ -1,8 +1,8 @@
-"""Rules for the next token: constraints for any search, and the filters that shape a distribution for sampling.
+"""Logits processors: constraints for any search, and the filters that shape a distribution for sampling.
 
-Each function makes a `Rule` from what is written so far and the log-probabilities `[B, W, V]` to changed ones; they are
-applied in the order given, a forced token last. Nothing is normalised again: a beam's score is a sum of the model's own
-log-probabilities, in which a forced token counts zero.
+Each function makes a `LogitsProcessor`, which maps the log-probabilities `[B, W, V]` of the next token to changed ones,
+given the tokens generated so far. They are applied in order, a forced token last. Nothing is renormalised: a beam's
+score is a sum of the model's own log-probabilities, in which a forced token counts zero.
 """
 
 from collections.abc import Sequence
@@ -11,110 +11,110 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.core.decode.search import Rule
+from rag_jax.core.decode.search import LogitsProcessor
 from rag_jax.types import Tokens
 
 LogProbs = Float[Array, "B W V"]
 
 
-def min_length(length: int, eos: int) -> Rule:
+def min_length(length: int, eos: int) -> LogitsProcessor:
     """No end token before the answer would have `length` tokens with it."""
 
-    def rule(written: Tokens, log_probs: LogProbs) -> LogProbs:
-        too_early = written.lengths + 1 < length
+    def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
+        too_early = generated.lengths + 1 < length
         return jnp.where(too_early[:, :, None] & _only(eos, log_probs), -jnp.inf, log_probs)
 
-    return rule
+    return processor
 
 
-def forced_start(token: int) -> Rule:
+def forced_bos(token: int) -> LogitsProcessor:
     """The answer's first token (transformers: `forced_bos_token_id`)."""
 
-    def rule(written: Tokens, log_probs: LogProbs) -> LogProbs:
-        return _force(written.lengths == 0, token, log_probs)
+    def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
+        return _force(generated.lengths == 0, token, log_probs)
 
-    return rule
+    return processor
 
 
-def forced_end(max_length: int, eos: int) -> Rule:
+def forced_eos(max_length: int, eos: int) -> LogitsProcessor:
     """The end token, where the answer has room for one token only (transformers: `forced_eos_token_id`)."""
 
-    def rule(written: Tokens, log_probs: LogProbs) -> LogProbs:
-        return _force(written.lengths == max_length - 1, eos, log_probs)
+    def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
+        return _force(generated.lengths == max_length - 1, eos, log_probs)
 
-    return rule
+    return processor
 
 
-def no_repeated_ngrams(n: int) -> Rule:
+def no_repeat_ngram(n: int) -> LogitsProcessor:
     """No n tokens that the answer already has in this order (transformers: `no_repeat_ngram_size`)."""
 
-    def rule(written: Tokens, log_probs: LogProbs) -> LogProbs:
-        starts = jnp.arange(max(0, written.ids.shape[2] - n + 1))
-        repeats = _same_as_the_last(n - 1, written, starts)
-        repeats &= (starts + n)[None, None, :] <= written.lengths[:, :, None]
-        return _ban(log_probs, written.ids[:, :, n - 1 :], repeats)
+    def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
+        starts = jnp.arange(max(0, generated.ids.shape[2] - n + 1))
+        repeats = _same_as_the_last(n - 1, generated, starts)
+        repeats &= (starts + n)[None, None, :] <= generated.lengths[:, :, None]
+        return _ban(log_probs, generated.ids[:, :, n - 1 :], repeats)
 
-    return rule
+    return processor
 
 
-def bad_words(words: Sequence[Sequence[int]]) -> Rule:
+def bad_words(words: Sequence[Sequence[int]]) -> LogitsProcessor:
     """None of the given token sequences (transformers: `bad_words_ids`)."""
 
-    def rule(written: Tokens, log_probs: LogProbs) -> LogProbs:
+    def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
         for word in words:
-            begun = written.lengths >= len(word) - 1
+            begun = generated.lengths >= len(word) - 1
             for back, token in enumerate(reversed(word[:-1]), start=1):
-                begun &= _token_before(back, written) == token
+                begun &= _token_before(back, generated) == token
             log_probs = jnp.where(begun[:, :, None] & _only(word[-1], log_probs), -jnp.inf, log_probs)
         return log_probs
 
-    return rule
+    return processor
 
 
-def temperature(value: float) -> Rule:
+def temperature(value: float) -> LogitsProcessor:
     """Sharper below 1, flatter above: `p ** (1 / value)`."""
 
-    def rule(written: Tokens, log_probs: LogProbs) -> LogProbs:
-        del written
+    def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
+        del generated
         return log_probs / value
 
-    return rule
+    return processor
 
 
-def top_k(k: int) -> Rule:
+def top_k(k: int) -> LogitsProcessor:
     """Only the k most probable tokens."""
 
-    def rule(written: Tokens, log_probs: LogProbs) -> LogProbs:
-        del written
+    def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
+        del generated
         least = jax.lax.top_k(log_probs, min(k, log_probs.shape[2]))[0][:, :, -1:]
         return jnp.where(log_probs < least, -jnp.inf, log_probs)
 
-    return rule
+    return processor
 
 
-def top_p(p: float) -> Rule:
+def top_p(p: float) -> LogitsProcessor:
     """Only the most probable tokens that together have probability p at least (Holtzman et al. 2020), one at least."""
 
-    def rule(written: Tokens, log_probs: LogProbs) -> LogProbs:
-        del written
+    def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
+        del generated
         probs = jax.nn.softmax(log_probs, axis=2)
         ranked = jnp.sort(probs, axis=2)  # the least first: nothing small is lost in the sum
         reaches = jnp.cumsum(ranked, axis=2) > 1 - p  # without this token and all before it, p is not reached
         least = jnp.min(jnp.where(reaches, ranked, ranked[:, :, -1:]), axis=2, keepdims=True)
         return jnp.where(probs < least, -jnp.inf, log_probs)
 
-    return rule
+    return processor
 
 
-def min_p(p: float) -> Rule:
+def min_p(p: float) -> LogitsProcessor:
     """Only tokens with at least p times the probability of the most probable one (Nguyen et al. 2024)."""
 
-    def rule(written: Tokens, log_probs: LogProbs) -> LogProbs:
-        del written
+    def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
+        del generated
         least = jnp.max(log_probs, axis=2, keepdims=True) + jnp.log(jnp.float32(p))
         return jnp.where(log_probs < least, -jnp.inf, log_probs)
 
-    return rule
+    return processor
 
 
 def _only(token: int, log_probs: LogProbs) -> Bool[Array, "1 1 V"]:
@@ -125,17 +125,17 @@ def _force(now: Bool[Array, "B W"], token: int, log_probs: LogProbs) -> LogProbs
     return jnp.where(now[:, :, None], jnp.where(_only(token, log_probs), 0.0, -jnp.inf), log_probs)
 
 
-def _token_before(back: int, written: Tokens) -> Int[Array, "B W"]:
+def _token_before(back: int, generated: Tokens) -> Int[Array, "B W"]:
     """The token `back` places before the next one; where the answer is shorter, any."""
-    return jnp.take_along_axis(written.ids, jnp.maximum(written.lengths - back, 0)[:, :, None], axis=2)[:, :, 0]
+    return jnp.take_along_axis(generated.ids, jnp.maximum(generated.lengths - back, 0)[:, :, None], axis=2)[:, :, 0]
 
 
-def _same_as_the_last(count: int, written: Tokens, starts: Int[Array, " starts"]) -> Bool[Array, "B W starts"]:
+def _same_as_the_last(count: int, generated: Tokens, starts: Int[Array, " starts"]) -> Bool[Array, "B W starts"]:
     """Whether the `count` tokens from each start on are the last `count` ones."""
-    same = jnp.ones((*written.lengths.shape, starts.shape[0]), bool)
+    same = jnp.ones((*generated.lengths.shape, starts.shape[0]), bool)
     for i in range(count):
-        same &= written.ids[:, :, i : i + starts.shape[0]] == _token_before(count - i, written)[:, :, None]
-    return same & (written.lengths >= count)[:, :, None]
+        same &= generated.ids[:, :, i : i + starts.shape[0]] == _token_before(count - i, generated)[:, :, None]
+    return same & (generated.lengths >= count)[:, :, None]
 
 
 def _ban(log_probs: LogProbs, tokens: Int[Array, "B W many"], banned: Bool[Array, "B W many"]) -> LogProbs:

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from rag_jax.core.decode import sampling
-from rag_jax.core.decode.decoding import Decoded, best, by_sequence, score
-from rag_jax.core.decode.language_model import passages
-from rag_jax.core.decode.search import Hypotheses, Limits, Rule, Search
-from rag_jax.core.decode.tree_cache import Reader, spread
+from rag_jax.core.decode.decoding import Decoded, best, marginalise_rag_sequence, score_answers
+from rag_jax.core.decode.language_model import per_passage
+from rag_jax.core.decode.search import GenerationLimits, Hypotheses, LogitsProcessor, Search
+from rag_jax.core.decode.tree_cache import EncodedInputs, repeat_per_doc
 from rag_jax.core.decode.trie import BLOCKS, Blocks
 from rag_jax.types import Tokens
 
@@ -29,12 +29,12 @@ class Proposals(NamedTuple):
 
 
 def rag_sequence_thorough(
-    reader: Reader,
+    inputs: EncodedInputs,
     doc_log_prior: Float[Array, "B K"],
-    given: Tokens,
+    prefix: Tokens,
     *,
     search: Search,
-    limits: Limits,
+    limits: GenerationLimits,
     n_best: int = 1,
     blocks: Blocks = BLOCKS,
 ) -> Decoded:
@@ -42,39 +42,39 @@ def rag_sequence_thorough(
 
     A passage is asked only for the answers that it did not propose itself.
     """
-    proposed = _proposals(reader, doc_log_prior, given, search, limits)
+    proposed = _proposals(inputs, doc_log_prior, prefix, search, limits)
     told, known = _own_evidence(proposed, doc_log_prior.shape[1])
     asked = proposed.distinct[:, :, None] & ~known & ~jnp.isneginf(doc_log_prior)[:, None, :]
-    scored = score(reader, given, proposed.answers.tokens, asked, limits, blocks)
+    scored = score_answers(inputs, prefix, proposed.answers.tokens, asked, limits, blocks)
     told = jnp.where(known[:, :, :, None], told, scored)
-    return best(by_sequence(doc_log_prior, proposed.answers.tokens, proposed.distinct, told), n_best)
+    return best(marginalise_rag_sequence(doc_log_prior, proposed.answers.tokens, proposed.distinct, told), n_best)
 
 
 def rag_sequence_fast(
-    reader: Reader,
+    inputs: EncodedInputs,
     doc_log_prior: Float[Array, "B K"],
-    given: Tokens,
+    prefix: Tokens,
     *,
     search: Search,
-    limits: Limits,
+    limits: GenerationLimits,
     n_best: int = 1,
 ) -> Decoded:
     """RAG-Sequence: as thorough decoding, but a passage that did not propose an answer gives it no probability."""
-    proposed = _proposals(reader, doc_log_prior, given, search, limits)
+    proposed = _proposals(inputs, doc_log_prior, prefix, search, limits)
     told, known = _own_evidence(proposed, doc_log_prior.shape[1])
     told = jnp.where(known[:, :, :, None], told, -jnp.inf)
-    return best(by_sequence(doc_log_prior, proposed.answers.tokens, proposed.distinct, told), n_best)
+    return best(marginalise_rag_sequence(doc_log_prior, proposed.answers.tokens, proposed.distinct, told), n_best)
 
 
 def rag_sequence_sample(
-    reader: Reader,
+    inputs: EncodedInputs,
     doc_log_prior: Float[Array, "B K"],
-    given: Tokens,
+    prefix: Tokens,
     *,
     keys: Key[Array, " B"],
     num_samples: int,
-    limits: Limits,
-    rules: tuple[Rule, ...] = (),
+    limits: GenerationLimits,
+    logits_processors: tuple[LogitsProcessor, ...] = (),
     blocks: Blocks = BLOCKS,
 ) -> Decoded:
     """RAG-Sequence, sampled as it is defined: a passage from the prior, then an answer from that passage."""
@@ -83,21 +83,21 @@ def rag_sequence_sample(
     draw = partial(jax.random.categorical, shape=(num_samples,))
     rows = (jnp.arange(batch)[:, None] * k + jax.vmap(draw)(both[:, 0], doc_log_prior)).reshape(-1)
     own = jax.vmap(partial(jax.random.split, num=num_samples))(both[:, 1]).reshape(-1)
-    chosen = reader._replace(memory=jax.tree.map(lambda each: each[rows], reader.memory))
-    model = passages(chosen, spread(given, num_samples), limits)
-    drawn = sampling.sample(model, limits, keys=own, num_samples=1, rules=rules)
+    chosen = inputs._replace(encoded=jax.tree.map(lambda each: each[rows], inputs.encoded))
+    model = per_passage(chosen, repeat_per_doc(prefix, num_samples), limits)
+    drawn = sampling.sample(model, limits, keys=own, num_samples=1, logits_processors=logits_processors)
     tokens = jax.tree.map(lambda each: each.reshape(batch, num_samples, *each.shape[2:]), drawn.tokens)
     asked = jnp.broadcast_to(~jnp.isneginf(doc_log_prior)[:, None, :], (batch, num_samples, k))
-    scored = score(reader, given, tokens, asked, limits, blocks)
-    return by_sequence(doc_log_prior, tokens, jnp.any(asked, axis=2), scored)
+    scored = score_answers(inputs, prefix, tokens, asked, limits, blocks)
+    return marginalise_rag_sequence(doc_log_prior, tokens, jnp.any(asked, axis=2), scored)
 
 
 def _proposals(
-    reader: Reader, doc_log_prior: Float[Array, "B K"], given: Tokens, search: Search, limits: Limits
+    inputs: EncodedInputs, doc_log_prior: Float[Array, "B K"], prefix: Tokens, search: Search, limits: GenerationLimits
 ) -> Proposals:
     """Search every passage; one that is missing proposes nothing."""
     batch, k = doc_log_prior.shape
-    found = search(passages(reader, spread(given, k), limits), limits)
+    found = search(per_passage(inputs, repeat_per_doc(prefix, k), limits), limits)
     missing = jnp.isneginf(doc_log_prior).reshape(-1, 1)
     found = found._replace(scores=jnp.where(missing, -jnp.inf, found.scores))
     found = jax.tree.map(lambda each: each.reshape(batch, -1, *each.shape[2:]), found)
@@ -111,7 +111,7 @@ def _own_evidence(proposed: Proposals, num_docs: int) -> tuple[Float[Array, "B C
     """What each passage's search told of the tokens of each answer, and whether it did."""
     batch, count = proposed.distinct.shape
     by_passage = proposed.same.reshape(batch, count, num_docs, -1)
-    told = proposed.answers.evidence[:, :, 0].reshape(batch, 1, num_docs, count // num_docs, -1)
+    told = proposed.answers.doc_log_probs[:, :, 0].reshape(batch, 1, num_docs, count // num_docs, -1)
     place = jnp.argmax(by_passage, axis=3)  # of each answer among each passage's proposals
     told = jnp.take_along_axis(told, place[:, :, :, None, None], axis=3)[:, :, :, 0]
     return told, jnp.any(by_passage, axis=3)

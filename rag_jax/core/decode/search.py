@@ -14,20 +14,20 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from rag_jax.types import Tokens
 
 
-class Limits(NamedTuple):
+class GenerationLimits(NamedTuple):
     """How an answer begins and ends."""
 
-    start: tuple[int, ...]  # what the decoder starts from, no part of the answer: as in training
+    decoder_start: tuple[int, ...]  # what the decoder starts from, no part of the answer: as in training
     eos: int
     max_length: int  # T: tokens of an answer at most, those it is given and the end token included
-    chunk: int | None = None  # tokens of a long given prefix that pass through the decoder at once; None: all
+    prefill_chunk: int | None = None  # tokens of a long given prefix that pass through the decoder at once; None: all
 
 
-class Next(NamedTuple):
+class NextTokens(NamedTuple):
     """What may follow each hypothesis."""
 
     log_probs: Float[Array, "B W V"]
-    evidence: Float[Array, "B n W V"]  # what to remember of each token, should it be chosen
+    doc_log_probs: Float[Array, "B n W V"]  # what to remember of each token, should it be chosen
 
 
 class Hypotheses(NamedTuple):
@@ -35,68 +35,68 @@ class Hypotheses(NamedTuple):
 
     tokens: Tokens  # [B, W, T]
     scores: Float[Array, "B W"]  # -inf: there is none
-    evidence: Float[Array, "B W n T"]
+    doc_log_probs: Float[Array, "B W n T"]
 
     @property
     def exist(self) -> Bool[Array, "B W"]:
         return ~jnp.isneginf(self.scores)
 
 
-class Start(NamedTuple):
+class Prefilled(NamedTuple):
     """The beginning of every answer, which each of the question's hypotheses shares."""
 
-    given: Tokens  # [B, T]: the tokens that the answer was given, filled up with the end token
-    evidence: Float[Array, "B n T"]
-    next: Next  # of one hypothesis (W = 1)
+    prefix: Tokens  # [B, T]: the tokens that the answer was given, filled up with the end token
+    doc_log_probs: Float[Array, "B n T"]
+    next_tokens: NextTokens  # of one hypothesis (W = 1)
     state: Any
 
 
 @runtime_checkable
-class Begin(Protocol):
+class Prefill(Protocol):
     """Read what the answers start with; make room for `width` hypotheses of each question."""
 
-    def __call__(self, width: int) -> Start: ...
+    def __call__(self, width: int) -> Prefilled: ...
 
 
 @runtime_checkable
-class Step(Protocol):
+class DecodeStep(Protocol):
     """What may follow `tokens`, the w-th of which was appended to the hypothesis `origin[w]` of the call before."""
 
-    def __call__(self, tokens: Int[Array, "B W"], origin: Int[Array, "B W"], state: Any) -> tuple[Next, Any]: ...
+    def __call__(self, tokens: Int[Array, "B W"], origin: Int[Array, "B W"], state: Any) -> tuple[NextTokens, Any]: ...
 
 
 class LanguageModel(NamedTuple):
     """Answers, one token at a time."""
 
-    begin: Begin
-    step: Step
+    prefill: Prefill
+    decode_step: DecodeStep
 
 
 @runtime_checkable
-class Rule(Protocol):
+class LogitsProcessor(Protocol):
     """A change to the log-probabilities of the next token, given what is written; see `logits_processors`."""
 
-    def __call__(self, written: Tokens, log_probs: Float[Array, "B W V"]) -> Float[Array, "B W V"]: ...
+    def __call__(self, generated: Tokens, log_probs: Float[Array, "B W V"]) -> Float[Array, "B W V"]: ...
 
 
 @runtime_checkable
 class Search(Protocol):
     """The answers of a model, best first: `partial(beam.search, num_beams=4)`."""
 
-    def __call__(self, model: LanguageModel, limits: Limits) -> Hypotheses: ...
+    def __call__(self, model: LanguageModel, limits: GenerationLimits) -> Hypotheses: ...
 
 
-def first(start: Start, width: int, score: float = 0.0) -> Hypotheses:
+def initial_hypotheses(start: Prefilled, width: int, score: float = 0.0) -> Hypotheses:
     """`width` times what the answers start with."""
     tokens, evidence = jax.tree.map(
-        lambda each: jnp.repeat(each[:, None], width, axis=1), (start.given, start.evidence)
+        lambda each: jnp.repeat(each[:, None], width, axis=1), (start.prefix, start.doc_log_probs)
     )
     return Hypotheses(tokens, jnp.full(tokens.lengths.shape, score, jnp.float32), evidence)
 
 
-def newest(written: Tokens) -> Int[Array, "B W"]:
+def last_tokens(generated: Tokens) -> Int[Array, "B W"]:
     """The last token of each hypothesis, which has one."""
-    return jnp.take_along_axis(written.ids, jnp.maximum(written.lengths - 1, 0)[:, :, None], axis=2)[:, :, 0]
+    return jnp.take_along_axis(generated.ids, jnp.maximum(generated.lengths - 1, 0)[:, :, None], axis=2)[:, :, 0]
 
 
 def take(rows: PyTree[Array], chosen: Int[Array, "B C"]) -> PyTree[Array]:
@@ -108,7 +108,7 @@ def take(rows: PyTree[Array], chosen: Int[Array, "B C"]) -> PyTree[Array]:
 
 def append(
     before: Hypotheses,
-    following: Next,
+    next_tokens: NextTokens,
     origin: Int[Array, "B C"],
     token: Int[Array, "B C"],
     scores: Float[Array, "B C"],
@@ -117,15 +117,17 @@ def append(
     extended = take(before, origin)
     ids, lengths = extended.tokens
     here = jnp.arange(ids.shape[2])[None, None, :] == lengths[:, :, None]
-    vocabulary = following.log_probs.shape[2]
-    seen = following.evidence.reshape(*following.evidence.shape[:2], -1)
+    vocabulary = next_tokens.log_probs.shape[2]
+    seen = next_tokens.doc_log_probs.reshape(*next_tokens.doc_log_probs.shape[:2], -1)
     seen = jnp.take_along_axis(seen, (origin * vocabulary + token)[:, None, :], axis=2)
     evidence = jnp.where(here[:, :, None, :], jnp.swapaxes(seen, 1, 2)[:, :, :, None], extended.evidence)
     return Hypotheses(Tokens(jnp.where(here, token[:, :, None], ids), lengths + 1), scores, evidence)
 
 
-def apply(rules: tuple[Rule, ...], written: Tokens, log_probs: Float[Array, "B W V"]) -> Float[Array, "B W V"]:
+def process_logits(
+    processors: tuple[LogitsProcessor, ...], generated: Tokens, log_probs: Float[Array, "B W V"]
+) -> Float[Array, "B W V"]:
     """One rule after the other."""
-    for rule in rules:
-        log_probs = rule(written, log_probs)
+    for processor in processors:
+        log_probs = processor(generated, log_probs)
     return log_probs

@@ -14,79 +14,79 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rag_jax.core import likelihood
-from rag_jax.core.decode.search import Limits, take
-from rag_jax.types import Generator, Params, Place, Tokens
+from rag_jax.core.decode.search import GenerationLimits, take
+from rag_jax.types import DecoderPositions, Generator, Params, Tokens
 
 
-class Reader(NamedTuple):
+class EncodedInputs(NamedTuple):
     """A generator with what it has read."""
 
     generator: Generator
     params: Params
-    memory: PyTree[Array]  # rows R: one for each passage of each question
+    encoded: PyTree[Array]  # rows R: one for each passage of each question
 
 
-class Tree(NamedTuple):
+class TreeCache(NamedTuple):
     """Answers in the making."""
 
     cache: PyTree[Array]
-    filled: Int[Array, ""]  # slots
+    num_filled: Int[Array, ""]  # slots
     visible: Bool[Array, "R W slots"]  # those of each hypothesis
     position: Int[Array, " R"]  # of the next token
 
 
-class Opened(NamedTuple):
+class PrefilledTree(NamedTuple):
     """The start of the answers, read."""
 
     log_probs: Float[Array, "R V"]  # of the token that follows
-    evidence: Float[Array, "R G"]  # log-probability of each given token; anything after the last
-    tree: Tree
+    prefix_log_probs: Float[Array, "R G"]  # log-probability of each given token; anything after the last
+    tree: TreeCache
 
 
-def open_tree(reader: Reader, given: Tokens, limits: Limits, width: int, slots: int) -> Opened:
-    """Read the decoder's start and the `given` prefix `[R, G]` of each answer, which may be of length zero.
+def prefill(inputs: EncodedInputs, prefix: Tokens, limits: GenerationLimits, width: int, slots: int) -> PrefilledTree:
+    """Read the decoder's start and the `prefix` prefix `[R, G]` of each answer, which may be of length zero.
 
     Leaves room for `width` hypotheses of each row, with `slots` tokens in all.
     """
-    rows, started = given.ids.shape[0], len(limits.start)
-    start = jnp.broadcast_to(jnp.asarray(limits.start, jnp.int32)[None, :], (rows, started))
-    inputs = jnp.concatenate([start, given.ids], axis=1)
-    lengths = started + given.lengths
-    chunk = limits.chunk or inputs.shape[1]
+    rows, started = prefix.ids.shape[0], len(limits.decoder_start)
+    start = jnp.broadcast_to(jnp.asarray(limits.decoder_start, jnp.int32)[None, :], (rows, started))
+    tokens = jnp.concatenate([start, prefix.ids], axis=1)
+    lengths = started + prefix.lengths
+    chunk = limits.prefill_chunk or tokens.shape[1]
 
     def decode(cache: PyTree[Array], tokens: Int[Array, "R t"]):
-        states, cache = reader.generator.decode(reader.params, tokens, reader.memory, cache)
+        states, cache = inputs.generator.decode(inputs.params, tokens, inputs.encoded, cache)
         return cache, states
 
     def judge(nothing: None, followed: tuple[Float[Array, "R t width"], Int[Array, "R t"]]):
-        logits = reader.generator.logits(reader.params, followed[0])
+        logits = inputs.generator.logits(inputs.params, followed[0])
         return nothing, likelihood.target_log_probs(logits[:, None], followed[1])[:, 0]
 
-    empty = reader.generator.empty_cache(rows, inputs.shape[1] + slots)
-    cache, states = _in_chunks(decode, empty, inputs, chunk)
-    evidence = _in_chunks(judge, None, (states[:, started - 1 : -1], given.ids), chunk)[1]
+    empty = inputs.generator.empty_cache(rows, tokens.shape[1] + slots)
+    cache, states = _in_chunks(decode, empty, tokens, chunk)
+    evidence = _in_chunks(judge, None, (states[:, started - 1 : -1], prefix.ids), chunk)[1]
     last = jnp.take_along_axis(states, (lengths - 1)[:, None, None], axis=1)
-    logits = reader.generator.logits(reader.params, last)[:, 0]
-    seen = jnp.arange(inputs.shape[1] + slots)[None, None, :] < lengths[:, None, None]
-    tree = Tree(cache, jnp.int32(inputs.shape[1]), jnp.repeat(seen, width, axis=1), lengths)
-    return Opened(jax.nn.log_softmax(logits.astype(jnp.float32), axis=1), evidence, tree)
+    logits = inputs.generator.logits(inputs.params, last)[:, 0]
+    seen = jnp.arange(tokens.shape[1] + slots)[None, None, :] < lengths[:, None, None]
+    tree = TreeCache(cache, jnp.int32(tokens.shape[1]), jnp.repeat(seen, width, axis=1), lengths)
+    return PrefilledTree(jax.nn.log_softmax(logits.astype(jnp.float32), axis=1), evidence, tree)
 
 
-def grow(
-    reader: Reader, tree: Tree, tokens: Int[Array, "R W"], origin: Int[Array, "R W"]
-) -> tuple[Float[Array, "R W V"], Tree]:
+def decode_step(
+    inputs: EncodedInputs, tree: TreeCache, tokens: Int[Array, "R W"], origin: Int[Array, "R W"]
+) -> tuple[Float[Array, "R W V"], TreeCache]:
     """Append `tokens[w]` to the hypothesis that was number `origin[w]`: log-probabilities of what follows each."""
     width, slots = tree.visible.shape[1:]
-    own = jnp.arange(slots)[None, :] == tree.filled + jnp.arange(width)[:, None]
+    own = jnp.arange(slots)[None, :] == tree.num_filled + jnp.arange(width)[:, None]
     visible = take(tree.visible, origin) | own[None, :, :]
-    place = Place(jnp.repeat(tree.position[:, None], width, axis=1), visible)
-    states, cache = reader.generator.decode(reader.params, tokens, reader.memory, tree.cache, place)
-    logits = reader.generator.logits(reader.params, states)
-    grown = Tree(cache, tree.filled + width, visible, tree.position + 1)
+    place = DecoderPositions(jnp.repeat(tree.position[:, None], width, axis=1), visible)
+    states, cache = inputs.generator.decode(inputs.params, tokens, inputs.encoded, tree.cache, place)
+    logits = inputs.generator.logits(inputs.params, states)
+    grown = TreeCache(cache, tree.num_filled + width, visible, tree.position + 1)
     return jax.nn.log_softmax(logits.astype(jnp.float32), axis=2), grown
 
 
-def spread(rows: PyTree[Array], num_docs: int) -> PyTree[Array]:
+def repeat_per_doc(rows: PyTree[Array], num_docs: int) -> PyTree[Array]:
     """What is one per question, once for each of its passages."""
     return jax.tree.map(lambda each: jnp.repeat(each, num_docs, axis=0), rows)
 

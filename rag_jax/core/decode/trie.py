@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.core.decode.search import Limits
-from rag_jax.core.decode.tree_cache import Opened, Reader, open_tree
-from rag_jax.types import Place, Tokens
+from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.decode.tree_cache import EncodedInputs, PrefilledTree, prefill
+from rag_jax.types import DecoderPositions, Tokens
 
 
 class Blocks(NamedTuple):
@@ -36,36 +36,36 @@ class Trie(NamedTuple):
     size: Int[Array, " R"]
 
 
-def score(
-    reader: Reader,
-    given: Tokens,
+def score_trie(
+    inputs: EncodedInputs,
+    prefix: Tokens,
     answers: Tokens,
     present: Bool[Array, "R C"],
-    limits: Limits,
+    limits: GenerationLimits,
     blocks: Blocks = BLOCKS,
 ) -> Float[Array, "R C T"]:
     """`log p(y_t | x, z, y_<t)` of every token of the answers `[R, C, T]` that are `present`; zero elsewhere.
 
-    The answers of a row begin with the tokens that it is `given`. Those present are packed: the others cost nothing.
+    The answers of a row begin with the tokens that it is `prefix`. Those present are packed: the others cost nothing.
     """
-    rows = given.ids.shape[0]
+    rows = prefix.ids.shape[0]
     size = max(size for size in range(1, min(rows, blocks.rows) + 1) if rows % size == 0)
-    every = reader.memory, given, answers, present
+    every = inputs.encoded, prefix, answers, present
     parts = jax.tree.map(lambda each: each.reshape(rows // size, size, *each.shape[1:]), every)
 
     def visit(part):
-        memory, given, answers, present = part
-        return _score_rows(reader._replace(memory=memory), given, answers, present, limits, blocks)
+        encoded, prefix, answers, present = part
+        return _score_rows(inputs._replace(encoded=encoded), prefix, answers, present, limits, blocks)
 
     return jax.lax.map(visit, parts).reshape(answers.ids.shape)
 
 
-def build(answers: Tokens, given: Int[Array, " R"]) -> Trie:
+def build_trie(answers: Tokens, prefix: Int[Array, " R"]) -> Trie:
     """The trie of the tokens that follow the given ones, in the order of their depth; an answer's last is no node."""
     ids, lengths = answers
     rows, count, length = ids.shape
     t = jnp.arange(length)[None, None, :]
-    inner = (t >= given[:, None, None]) & (t + 1 < lengths[:, :, None])
+    inner = (t >= prefix[:, None, None]) & (t + 1 < lengths[:, :, None])
     same = (ids[:, :, None] == ids[:, None, :]).astype(jnp.int32)
     alike = (jnp.cumprod(same, axis=3) == 1) & inner[:, None]
     leader = jnp.argmax(alike, axis=2)  # the first answer with the same beginning stands for all
@@ -80,12 +80,17 @@ def build(answers: Tokens, given: Int[Array, " R"]) -> Trie:
 
 
 def _score_rows(
-    reader: Reader, given: Tokens, answers: Tokens, present: Bool[Array, "R C"], limits: Limits, blocks: Blocks
+    inputs: EncodedInputs,
+    prefix: Tokens,
+    answers: Tokens,
+    present: Bool[Array, "R C"],
+    limits: GenerationLimits,
+    blocks: Blocks,
 ) -> Float[Array, "R C T"]:
     """All answers of some rows, a block of answers at a time."""
     count, length = answers.ids.shape[1:]
     size = min(blocks.answers, count)
-    opened = open_tree(reader, given, limits, 1, -(-size * length // blocks.nodes) * blocks.nodes)
+    prefilled = prefill(inputs, prefix, limits, 1, -(-size * length // blocks.nodes) * blocks.nodes)
     packed = jnp.argsort(~present, axis=1, stable=True)
     packed = jnp.pad(packed, ((0, 0), (0, -count % size)), mode="edge")
     wanted = jnp.sum(present, axis=1)
@@ -95,7 +100,7 @@ def _score_rows(
         real = (number * size + jnp.arange(size))[None, :] < wanted[:, None]
         ids = jnp.take_along_axis(answers.ids, chosen[:, :, None], axis=1)
         lengths = jnp.where(real, jnp.take_along_axis(answers.lengths, chosen, axis=1), 0)
-        block = _score_block(reader, opened, given.lengths, Tokens(ids, lengths), blocks.nodes)
+        block = _score_block(inputs, prefilled, prefix.lengths, Tokens(ids, lengths), blocks.nodes)
         return jax.lax.dynamic_update_slice_in_dim(found, block, number * size, axis=1)
 
     nothing = jnp.zeros((packed.shape[0], packed.shape[1], length), jnp.float32)
@@ -105,19 +110,19 @@ def _score_rows(
 
 
 def _score_block(
-    reader: Reader, opened: Opened, given: Int[Array, " R"], answers: Tokens, size: int
+    inputs: EncodedInputs, prefilled: PrefilledTree, prefix: Int[Array, " R"], answers: Tokens, size: int
 ) -> Float[Array, "R C T"]:
     """All answers of a block, whose trie fits into the opened tree's slots, `size` nodes at a time."""
-    trie = build(answers, given)
+    trie = build_trie(answers, prefix)
     parent = jnp.pad(trie.rank[:, :, :-1], ((0, 0), (0, 0), (1, 0)), constant_values=-1)
     order = jax.tree.map(lambda each: jnp.pad(each, ((0, 0), (0, -each.shape[1] % size))), (trie.answer, trie.last))
 
     def visit(carry):
         number, cache, found = carry
         nodes = jax.tree.map(lambda each: jax.lax.dynamic_slice_in_dim(each, number * size, size, axis=1), order)
-        tokens, place = _nodes(opened, given, answers, trie, *nodes)
-        states, cache = reader.generator.decode(reader.params, tokens, reader.memory, cache, place)
-        logits = reader.generator.logits(reader.params, states)
+        tokens, place = _nodes(prefilled, prefix, answers, trie, *nodes)
+        states, cache = inputs.generator.decode(inputs.params, tokens, inputs.encoded, cache, place)
+        logits = inputs.generator.logits(inputs.params, states)
         inside = (parent >= number * size) & (parent < (number + 1) * size)
         scored = _children(logits, answers.ids, jnp.clip(parent - number * size, 0, size - 1))
         return number + 1, cache, jnp.where(inside, scored, found)
@@ -125,27 +130,27 @@ def _score_block(
     def unread(carry):
         return carry[0] * size < jnp.max(trie.size)
 
-    first = jnp.int32(0), opened.tree.cache, _from_the_start(opened, given, answers.ids)
+    first = jnp.int32(0), prefilled.tree.cache, _from_the_start(prefilled, prefix, answers.ids)
     return jnp.where(answers.mask, jax.lax.while_loop(unread, visit, first)[2], 0.0)
 
 
 def _nodes(
-    opened: Opened,
-    given: Int[Array, " R"],
+    prefilled: PrefilledTree,
+    prefix: Int[Array, " R"],
     answers: Tokens,
     trie: Trie,
     answer: Int[Array, "R nodes"],
     last: Int[Array, "R nodes"],
-) -> tuple[Int[Array, "R nodes"], Place]:
+) -> tuple[Int[Array, "R nodes"], DecoderPositions]:
     """The tokens of some nodes and their places: behind the start, after their own ancestors."""
-    tree = opened.tree
+    tree = prefilled.tree
     beginnings = jnp.take_along_axis(answers.ids, answer[:, :, None], axis=1)
     tokens = jnp.take_along_axis(beginnings, last[:, :, None], axis=2)[:, :, 0]
     ranks = jnp.take_along_axis(trie.rank, answer[:, :, None], axis=1)
     ancestor = (ranks >= 0) & (jnp.arange(ranks.shape[2])[None, None, :] <= last[:, :, None])
-    slots = (jnp.arange(tree.visible.shape[2]) - tree.filled)[None, None, None, :]
+    slots = (jnp.arange(tree.visible.shape[2]) - tree.num_filled)[None, None, None, :]
     own = jnp.any((ranks[:, :, :, None] == slots) & ancestor[:, :, :, None], axis=2)
-    return tokens, Place((tree.position - given)[:, None] + last, tree.visible | own)
+    return tokens, DecoderPositions((tree.position - prefix)[:, None] + last, tree.visible | own)
 
 
 def _children(
@@ -159,10 +164,12 @@ def _children(
     return (chosen - total).reshape(ids.shape)
 
 
-def _from_the_start(opened: Opened, given: Int[Array, " R"], ids: Int[Array, "R C T"]) -> Float[Array, "R C T"]:
+def _from_the_start(
+    prefilled: PrefilledTree, prefix: Int[Array, " R"], ids: Int[Array, "R C T"]
+) -> Float[Array, "R C T"]:
     """What reading the start told: of the tokens given, and of the first one after them; zero for the rest."""
     rows, _, length = ids.shape
-    first = jnp.take_along_axis(opened.log_probs, ids.reshape(rows, -1), axis=1).reshape(ids.shape)
-    told = jnp.pad(opened.evidence, ((0, 0), (0, length - opened.evidence.shape[1])))[:, None, :]
-    after = jnp.arange(length)[None, None, :] - given[:, None, None]
+    first = jnp.take_along_axis(prefilled.log_probs, ids.reshape(rows, -1), axis=1).reshape(ids.shape)
+    told = jnp.pad(prefilled.prefix_log_probs, ((0, 0), (0, length - prefilled.prefix_log_probs.shape[1])))[:, None, :]
+    after = jnp.arange(length)[None, None, :] - prefix[:, None, None]
     return jnp.where(after < 0, told, jnp.where(after == 0, first, 0.0))

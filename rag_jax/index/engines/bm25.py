@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float32, Int, Int32, Int64
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index import disk
-from rag_jax.index.engines.engine import Asked, Hits, best, candidates
+from rag_jax.index.engines.engine import EngineResults, Queries, best, candidates
 
 K1 = 0.9
 B = 0.4
@@ -88,7 +88,7 @@ class BM25:
             raise InputError(f"{folder}: its words and their lists do not belong together; {REMEDY}")
         return cls(words, lists, size)
 
-    def search(self, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> Hits:
+    def search(self, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The k best rows for each question; they serve as the logits of a prior.
 
         Only passages that share a word with the question are found; -1 behind the last of them. Equal scores are in the

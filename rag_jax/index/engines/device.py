@@ -9,10 +9,10 @@ from jaxtyping import Array, Int
 
 from rag_jax.core.retrieval import Index
 from rag_jax.errors import InputError
-from rag_jax.index.engines.engine import Asked, Hits
+from rag_jax.index.engines.engine import EngineResults, Queries
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import Store
-from rag_jax.types import Found, Knowledge
+from rag_jax.types import Knowledge, SearchResults
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DeviceIndex:
         recall = None if placement.precision == "float32" else measured or {}
         return cls(placement.searched(store), placement.index, recall)
 
-    def search(self, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> Hits:
+    def search(self, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The k best rows for each question. Raises `InputError` for questions without vectors."""
         if k < 1:
             raise InputError(f"cannot retrieve {k} passages; ask for 1 or more")
@@ -38,12 +38,12 @@ class DeviceIndex:
             raise InputError("a dense search needs the questions' vectors; name the question tower")
         barred = None if excluded is None else excluded.astype(np.int32)
         found = jax.device_get(_searching(self.index, k)(asked.vectors, self.knowledge, barred))
-        return Hits(found.rows, found.scores, 1.0 if self.recall is None else self.recall.get(f"recall@{k}"))
+        return EngineResults(found.rows, found.scores, 1.0 if self.recall is None else self.recall.get(f"recall@{k}"))
 
 
 @lru_cache
 def _searching(index: Index, k: int):
-    def search(queries: Array, knowledge: Knowledge, excluded: Array | None) -> Found:
+    def search(queries: Array, knowledge: Knowledge, excluded: Array | None) -> SearchResults:
         return index.nearest(queries, knowledge, k, excluded)
 
     return jax.jit(search)

@@ -9,14 +9,14 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 from rag_jax.errors import InputError
 
 
-class Asked(NamedTuple):
+class Queries(NamedTuple):
     """What is searched for; an engine takes what it needs."""
 
     texts: Sequence[str]
     vectors: Float[np.ndarray, "B D"] | None  # q(x); None where nobody made them
 
 
-class Hits(NamedTuple):
+class EngineResults(NamedTuple):
     """What was found, best first."""
 
     rows: Int32[np.ndarray, "B K"]  # -1 where fewer than K were found
@@ -27,7 +27,7 @@ class Hits(NamedTuple):
 class Engine(Protocol):
     """A search over the rows of a store."""
 
-    def search(self, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> Hits:
+    def search(self, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The k best rows for each question; those of `excluded` (-1: none) are not among them."""
         ...
 
@@ -39,7 +39,7 @@ def best(
     excluded: Int[np.ndarray, "B E"] | None = None,
     alive: Bool[np.ndarray, " N"] | None = None,
     recall: float | None = None,
-) -> Hits:
+) -> EngineResults:
     """The first k candidates that count: rows that exist, are alive, and are not excluded; their order stays."""
     counts = rows >= 0
     if alive is not None:
@@ -51,7 +51,7 @@ def best(
     missing = ((0, 0), (0, k - kept.shape[1]))
     found = np.where(kept, np.take_along_axis(rows, order, axis=1), -1)
     told = np.where(kept, np.take_along_axis(scores, order, axis=1), -np.inf)
-    return Hits(
+    return EngineResults(
         np.pad(found, missing, constant_values=-1).astype(np.int32),
         np.pad(told, missing, constant_values=-np.inf).astype(np.float32),
         recall,

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from rag_jax.data import files
 from rag_jax.errors import InputError
-from rag_jax.index.engines.engine import Asked, Hits, best, candidates
+from rag_jax.index.engines.engine import EngineResults, Queries, best, candidates
 
 # lists looked through, candidates kept, and how many more are scored again: FAISS's own, 1, 16 and 1, find little
 THOROUGH = ("nprobe=32", "efSearch=128", "k_factor_rf=4")
@@ -119,7 +119,7 @@ class FaissIndex:
             finally:
                 side.unlink(missing_ok=True)
 
-    def search(self, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> Hits:
+    def search(self, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The k best rows for each question, with FAISS's own scores: of what it kept of the vectors.
 
         Raises `InputError` for questions without vectors, or of another width.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from rag_jax.index.engines.engine import Asked, Engine, Hits, best, candidates
+from rag_jax.index.engines.engine import Engine, EngineResults, Queries, best, candidates
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Hybrid:
     constant: float = 60  # the larger, the less the very first ranks count
     depth: int = 100  # hits of each engine that are fused
 
-    def search(self, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> Hits:
+    def search(self, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The k best rows for each question; equal ones in the order of the rows.
 
         Looks deeper where more than `depth` are asked for, lest there are too few. Raises `InputError` as the engines

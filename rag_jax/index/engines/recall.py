@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int64
 
-from rag_jax.index.columns import Rows
-from rag_jax.index.engines.engine import Asked, Engine, Hits
+from rag_jax.index.columns import SegmentedArray
+from rag_jax.index.engines.engine import Engine, EngineResults, Queries
 
 KS = (1, 5, 10, 20, 100)
 ROUNDING = 1e-6  # of the largest score: inner products that differ by less are equal
@@ -19,7 +19,7 @@ ROUNDING = 1e-6  # of the largest score: inner products that differ by less are 
 def recall(
     engine: Engine,
     exact: Engine,
-    asked: Asked,
+    asked: Queries,
     ks: Sequence[int] = KS,
     excluded: Int[np.ndarray, "B E"] | None = None,
 ) -> dict[str, float]:
@@ -37,7 +37,10 @@ def recall(
 
 
 def sample_queries(
-    vectors: Float[np.ndarray, "N D"] | Rows, count: int, seed: int, alive: Bool[np.ndarray, " N"] | None = None
+    vectors: Float[np.ndarray, "N D"] | SegmentedArray,
+    count: int,
+    seed: int,
+    alive: Bool[np.ndarray, " N"] | None = None,
 ) -> tuple[Float32[np.ndarray, "Q D"], Int64[np.ndarray, "Q 1"]]:
     """Vectors of the index as queries, where no real questions are at hand, and the row of each.
 
@@ -49,7 +52,7 @@ def sample_queries(
     return np.asarray(vectors[chosen], np.float32), chosen[:, None]
 
 
-def _deep(exact: Engine, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] | None) -> Hits:
+def _deep(exact: Engine, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None) -> EngineResults:
     """Exact hits, down to one that is worse than the k-th, for every question that has so many."""
     depth = 2 * k
     while True:
@@ -60,13 +63,13 @@ def _deep(exact: Engine, asked: Asked, k: int, excluded: Int[np.ndarray, "B E"] 
         depth *= 2
 
 
-def _worst(hits: Hits, k: int) -> Float32[np.ndarray, " B"]:
+def _worst(hits: EngineResults, k: int) -> Float32[np.ndarray, " B"]:
     """The score that a hit must have to be as good as the k-th."""
     largest = np.abs(np.where(hits.rows >= 0, hits.scores, 0)).max(axis=1)
     return hits.scores[:, k - 1] - np.float32(ROUNDING) * largest
 
 
-def _right(rows: Int[np.ndarray, "B K"], deep: Hits, k: int) -> Bool[np.ndarray, "B K"]:
+def _right(rows: Int[np.ndarray, "B K"], deep: EngineResults, k: int) -> Bool[np.ndarray, "B K"]:
     """Which of the rows are as good as the exact search's first k."""
     good = np.where(deep.scores >= _worst(deep, k)[:, None], deep.rows, -1)
     return (rows[:, :, None] == good[:, None, :]).any(axis=2) & (rows >= 0)

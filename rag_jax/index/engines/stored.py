@@ -16,7 +16,7 @@ from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership
 from rag_jax.index.engines.bm25 import BM25
 from rag_jax.index.engines.device import DeviceIndex
-from rag_jax.index.engines.engine import Asked, Engine
+from rag_jax.index.engines.engine import Engine, Queries
 from rag_jax.index.engines.faiss_index import FaissIndex
 from rag_jax.index.engines.recall import recall, sample_queries
 from rag_jax.index.manifest import Manifest
@@ -28,31 +28,31 @@ TRAINING = 262_144  # vectors, at most, that one is trained on
 QUERIES = 256  # that recall is measured with, where no questions are given
 
 
-class Queries(NamedTuple):
+class RecallQueries(NamedTuple):
     """What recall is measured with."""
 
     vectors: Float[np.ndarray, "Q D"]
     excluded: Int[np.ndarray, "Q E"] | None  # the queries themselves, where they are passages
 
     @property
-    def asked(self) -> Asked:
+    def queries(self) -> Queries:
         """As engines are asked."""
-        return Asked([""] * len(self.vectors), self.vectors)
+        return Queries([""] * len(self.vectors), self.vectors)
 
 
-def from_passages(store: Store) -> Queries:
+def from_passages(store: Store) -> RecallQueries:
     """Passages of the store as queries, each of which is not to find itself."""
-    return Queries(*sample_queries(store.vectors, QUERIES, 0, store.alive))
+    return RecallQueries(*sample_queries(store.passage_vectors, QUERIES, 0, store.alive))
 
 
-def keep_faiss(store: Store, factory: str, queries: Queries) -> Manifest:
+def keep_faiss(store: Store, factory: str, queries: RecallQueries) -> Manifest:
     """Build an index of FAISS over a store's vectors, measure it, and keep it.
 
     Raises `InputError` for a store that cannot be written, before anything is built, and for one that has changed.
     """
     ownership.check_own(_folder(store))
-    sample, _ = sample_queries(store.vectors, TRAINING, 1)
-    built = FaissIndex.build(store.vectors.blocks(BLOCK), factory, sample)
+    sample, _ = sample_queries(store.passage_vectors, TRAINING, 1)
+    built = FaissIndex.build(store.passage_vectors.blocks(BLOCK), factory, sample)
     found = measured(replace(built, alive=store.alive), store, queries)
 
     def save(part: Path) -> None:
@@ -67,16 +67,16 @@ def keep_bm25(store: Store) -> Manifest:
     return _keep(store, "bm25", {"rows": store.size}, BM25.build(store.passages).save)
 
 
-def measure_precision(store: Store, precision: Precision, queries: Queries) -> Manifest:
+def measure_precision(store: Store, precision: Precision, queries: RecallQueries) -> Manifest:
     """Measure the search on the device with vectors in fewer bits; nothing is built. Raises as `keep_faiss`."""
     ownership.check_own(_folder(store))
     found = measured(DeviceIndex.of(store, Placement(precision=precision)), store, queries)
     return _keep(store, precision, {"rows": store.size, "recall": found})
 
 
-def measured(engine: Engine, store: Store, queries: Queries) -> dict[str, float]:
+def measured(engine: Engine, store: Store, queries: RecallQueries) -> dict[str, float]:
     """`recall@k` of an engine against the exact search in float32."""
-    return recall(engine, DeviceIndex.of(store, Placement()), queries.asked, excluded=queries.excluded)
+    return recall(engine, DeviceIndex.of(store, Placement()), queries.queries, excluded=queries.excluded)
 
 
 def open_faiss(store: Store) -> FaissIndex:
@@ -90,7 +90,7 @@ def open_faiss(store: Store) -> FaissIndex:
         raise InputError(f"{where}: has no index of FAISS; build one with rag-jax index --out DIR --faiss HNSW32")
     index = FaissIndex.open(_folder(store) / facts["part"] / FAISS, store.width, facts["rows"])
     if facts["rows"] < store.size:
-        index = index.extend(store.vectors.blocks(BLOCK, start=facts["rows"]))
+        index = index.extend(store.passage_vectors.blocks(BLOCK, start=facts["rows"]))
     return replace(index, alive=store.alive if store.removed else None, recall=facts["recall"])
 
 

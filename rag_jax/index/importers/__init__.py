@@ -15,12 +15,12 @@ from rag_jax.errors import InputError
 from rag_jax.index.importers.dataset import DATASETS, read_dataset
 from rag_jax.index.importers.dpr import read_dpr, refuse_pickles
 from rag_jax.index.importers.dpr_shards import SHARD
-from rag_jax.index.importers.vectors import Existing
+from rag_jax.index.importers.vectors import ImportedIndex
 
-__all__ = ["Existing", "read_existing"]
+__all__ = ["ImportedIndex", "import_index"]
 
 
-def read_existing(path: Path, width: int | None = None) -> Existing:
+def import_index(path: Path, width: int | None = None) -> ImportedIndex:
     """Reads the index in a folder; the vectors are float32, and as exact as the files have them.
 
     `width` is D of the question tower, where it is known: vectors of another width are refused, and FAISS files with

@@ -12,7 +12,7 @@ from rag_jax.corpus.tables import END, data_files
 from rag_jax.data.jsonl import UniqueIds, checked_characters, checked_id, checked_text
 from rag_jax.errors import InputError
 from rag_jax.index.importers.faiss_file import faiss_vectors, open_faiss, warn_of_distances
-from rag_jax.index.importers.vectors import Existing, checked, imported, one_line, stacked
+from rag_jax.index.importers.vectors import ImportedIndex, checked, imported, one_line, stacked
 
 DATASETS = (  # the passages and the FAISS file beside them
     ("passages", "index.faiss"),
@@ -22,7 +22,7 @@ DATASETS = (  # the passages and the FAISS file beside them
 )
 
 
-def read_dataset(folder: Path, index: Path, width: int | None) -> Existing:
+def read_dataset(folder: Path, index: Path, width: int | None) -> ImportedIndex:
     """A dataset's own vectors are exact; FAISS may have rounded those that it keeps."""
     tables = [_read_arrow(file) for file in data_files(folder)]
     passages = list(_dataset_passages(folder, tables))

@@ -9,10 +9,10 @@ from rag_jax.corpus import read_passages
 from rag_jax.errors import InputError
 from rag_jax.index.importers.dpr_shards import SHARD, shard_vectors
 from rag_jax.index.importers.faiss_file import faiss_vectors
-from rag_jax.index.importers.vectors import Existing, checked, one_line, stacked
+from rag_jax.index.importers.vectors import ImportedIndex, checked, one_line, stacked
 
 
-def read_dpr(path: Path, tsv: Path, files: Sequence[Path], width: int | None) -> Existing:
+def read_dpr(path: Path, tsv: Path, files: Sequence[Path], width: int | None) -> ImportedIndex:
     shards = [file for file in files if SHARD.fullmatch(file.name)]
     arrays = [file for file in files if file.suffix == ".npy"]
     indexes = [file for file in files if file.suffix in (".faiss", ".index")]

@@ -15,7 +15,7 @@ from rag_jax.errors import InputError
 AT_ONCE = 65_536  # rows of vectors looked through together
 
 
-class Existing(NamedTuple):
+class ImportedIndex(NamedTuple):
     """Passages, no id twice, and the vector of each: row i belongs to `passages[i]`."""
 
     passages: list[Passage]
@@ -43,7 +43,7 @@ def narrowed(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32, copy=False)
 
 
-def checked(place: Path, passages: list[Passage], vectors: np.ndarray, width: int | None) -> Existing:
+def checked(place: Path, passages: list[Passage], vectors: np.ndarray, width: int | None) -> ImportedIndex:
     """The index, if there is a sound vector of the right width for every passage."""
     if len(vectors) != len(passages):
         what = f"{len(vectors)} vectors for {len(passages)} passages"
@@ -57,7 +57,7 @@ def checked(place: Path, passages: list[Passage], vectors: np.ndarray, width: in
             row = start + int(np.argmin(sound))
             what = f'the vector of row {row}, passage "{passages[row].id}", holds NaN or infinity'
             raise InputError(f"{place}: {what}; encode that passage again")
-    return Existing(passages, vectors)
+    return ImportedIndex(passages, vectors)
 
 
 def imported(name: str) -> Any:

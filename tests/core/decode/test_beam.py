@@ -12,13 +12,13 @@ import naive
 import tables
 from beams import Options, assert_same, close, found, rounds
 from rag_jax.core.decode import beam, logits_processors
-from rag_jax.core.decode.search import Limits
+from rag_jax.core.decode.search import GenerationLimits
 from tables import CAT, DOG, END
 
 cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 B, V, T = 4, 4, 5
-LIMITS = Limits((), END, T)
+LIMITS = GenerationLimits((), END, T)
 PREFIXES = [[], [2], [0, 3], [3, 3, 0]]
 EARLY = [False, True, "never"]
 PENALTIES = [0.0, 1.0, 2.0, -0.5]
@@ -176,7 +176,7 @@ def test_going_on_from_a_prefix_is_searching_what_follows_it(options, seed, pref
         assert_same(found(hypotheses, b), by_loops(table[b], options, prefix))
 
 
-@pytest.mark.parametrize("options", [*GIVEN, Options(3, 1.0, False, (logits_processors.forced_end(T, END),))])
+@pytest.mark.parametrize("options", [*GIVEN, Options(3, 1.0, False, (logits_processors.forced_eos(T, END),))])
 @cases
 @given(seeds, st.permutations(PREFIXES))
 def test_what_is_remembered_of_each_token_stays_with_it_and_tells_the_models_log_probability(options, seed, prefixes):
@@ -184,7 +184,7 @@ def test_what_is_remembered_of_each_token_stays_with_it_and_tells_the_models_log
     hypotheses = search(table, options, tables.given(*prefixes))
     for b in range(B):
         for w, (_, answer) in enumerate(found(hypotheses, b)):
-            tables.assert_remembered(table[b], answer, hypotheses.evidence[b, w])
+            tables.assert_remembered(table[b], answer, hypotheses.doc_log_probs[b, w])
 
 
 @cases
@@ -200,7 +200,7 @@ def test_an_answer_ends_with_its_end_token_or_at_full_length_and_is_filled_up_wi
 @given(seeds)
 def test_answers_of_one_token_are_the_best_tokens(seed):
     table = tables.draw(seed, B, V, 1)
-    hypotheses = search(table, Options(3), limits=Limits((), END, 1))
+    hypotheses = search(table, Options(3), limits=GenerationLimits((), END, 1))
     for b in range(B):
         expected = naive.best([(float(score), [token]) for token, score in enumerate(table[b, 0])], 3)
         assert_same(found(hypotheses, b), expected)
@@ -211,7 +211,7 @@ def test_answers_of_one_token_are_the_best_tokens(seed):
 
 def steps(options: Options, length: int):
     """A search that tells how often its model was asked for what follows."""
-    limits, asked = Limits((), END, length), []
+    limits, asked = GenerationLimits((), END, length), []
 
     @jax.jit
     def program(table, prefixes):
@@ -219,7 +219,7 @@ def steps(options: Options, length: int):
 
         def step(tokens, origin, state):
             jax.debug.callback(lambda: asked.append(1))
-            return model.step(tokens, origin, state)
+            return model.decode_step(tokens, origin, state)
 
         return beam.search(model._replace(step=step), limits, **options._asdict())
 
@@ -256,7 +256,7 @@ def test_one_program_searches_whatever_the_values_and_moves_nothing_to_or_from_t
 
         def begin(width):
             begun.append(width)
-            return model.begin(width)
+            return model.prefill(width)
 
         return beam.search(model._replace(begin=begin), LIMITS, num_beams=3)
 

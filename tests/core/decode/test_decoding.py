@@ -16,8 +16,8 @@ import readers
 from answering import Beam, assert_best, assert_judged, close, decode, every_answer, found, judged, said
 from rag_jax.core.decode import decoding, sampling
 from rag_jax.core.decode.decoding import Decoded
-from rag_jax.core.decode.search import Limits
-from rag_jax.core.decode.tree_cache import Reader
+from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import Generator, Tokens
 from readers import BARTS, CAT, CHAINS, COW, DOG, END, HISTORIES, SEEDS, B, Read, World, chain, of_chains, question
 
@@ -72,7 +72,7 @@ def test_a_networks_likelihoods_are_those_of_decoding_from_scratch_at_every_toke
 
 
 WIDE = Beam(num_beams=36, length_penalty=0.0, early_stopping="never")  # no beginning of tiny answers falls out of it
-TINY = Limits((1,), 2, 4)
+TINY = GenerationLimits((1,), 2, 4)
 TINY_WORLDS = {"history": readers.history_world(4, TINY), "bart": readers.bart_world(4, TINY)}
 
 
@@ -132,7 +132,7 @@ def test_a_missing_passage_says_nothing():
 @jax.jit
 def _sampled(seen: Read, given: Tokens, keys) -> Decoded:
     search = partial(sampling.sample, keys=keys, num_samples=4)
-    reader = Reader(HISTORIES.generator, seen.params, seen.memory)
+    reader = EncodedInputs(HISTORIES.generator, seen.params, seen.memory)
     return decoding.rag_token(reader, seen.log_prior, given, search=search, limits=HISTORIES.limits, n_best=4)
 
 
@@ -147,14 +147,16 @@ def test_any_search_decodes_rag_token_and_samples_have_its_likelihood(seed):
 
 # Choosing among given answers.
 
-JUDGES = {"token": decoding.by_token, "sequence": decoding.by_sequence}
+JUDGES = {"token": decoding.marginalise_rag_token, "sequence": decoding.marginalise_rag_sequence}
 judges = pytest.mark.parametrize("model", list(JUDGES))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _choose(model: str, generator: Generator, limits: Limits, seen: Read, given: Tokens, answers: Tokens) -> Decoded:
-    reader = Reader(generator, seen.params, seen.memory)
-    return decoding.choose(reader, seen.log_prior, given, answers=answers, judge=JUDGES[model], limits=limits)
+def _choose(
+    model: str, generator: Generator, limits: GenerationLimits, seen: Read, given: Tokens, answers: Tokens
+) -> Decoded:
+    reader = EncodedInputs(generator, seen.params, seen.memory)
+    return decoding.choose(reader, seen.log_prior, given, answers=answers, marginalise=JUDGES[model], limits=limits)
 
 
 def choose(

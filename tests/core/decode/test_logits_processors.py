@@ -50,7 +50,9 @@ def each(written: Tokens):
         yield (b, w), written.ids[b, w, : written.lengths[b, w]].tolist()
 
 
-def assert_same_as(processor, rule: search.Rule, seed: int, start: tuple[int, ...] = (), rtol: float = 0.0) -> None:
+def assert_same_as(
+    processor, rule: search.LogitsProcessor, seed: int, start: tuple[int, ...] = (), rtol: float = 0.0
+) -> None:
     written, log_probs = histories(seed), predictions(seed)
     changed = np.array(rule(written, log_probs))
     for place, history in each(written):
@@ -72,28 +74,28 @@ def test_min_length_counts_the_answers_tokens_with_the_end_token(seed, length, s
 @cases
 @given(seeds, st.integers(0, V - 1))
 def test_forced_start_is_for_the_first_token_after_the_decoders_start(seed, token):
-    assert_same_as(theirs.ForcedBOSTokenLogitsProcessor(token), logits_processors.forced_start(token), seed, (START,))
+    assert_same_as(theirs.ForcedBOSTokenLogitsProcessor(token), logits_processors.forced_bos(token), seed, (START,))
 
 
 @cases
 @given(seeds, st.integers(1, T), starts)
 def test_forced_end_is_for_the_last_token_that_has_room(seed, length, start):
     processor = theirs.ForcedEOSTokenLogitsProcessor(length + len(start), END)
-    assert_same_as(processor, logits_processors.forced_end(length, END), seed, start)
+    assert_same_as(processor, logits_processors.forced_eos(length, END), seed, start)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 @cases
 @given(seeds)
 def test_no_repeated_ngrams_bans_what_would_repeat_one(n, seed):
-    assert_same_as(theirs.NoRepeatNGramLogitsProcessor(n), logits_processors.no_repeated_ngrams(n), seed)
+    assert_same_as(theirs.NoRepeatNGramLogitsProcessor(n), logits_processors.no_repeat_ngram(n), seed)
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
 @cases
 @given(seeds, starts.filter(lambda start: len(start) == 1))
 def test_a_start_that_is_no_word_is_in_no_repeated_ngram(n, seed, start):
-    assert_same_as(theirs.NoRepeatNGramLogitsProcessor(n), logits_processors.no_repeated_ngrams(n), seed, start)
+    assert_same_as(theirs.NoRepeatNGramLogitsProcessor(n), logits_processors.no_repeat_ngram(n), seed, start)
 
 
 words = st.lists(st.integers(0, V - 1), min_size=1, max_size=3)
@@ -142,22 +144,22 @@ def test_rules_are_applied_in_order_and_a_forced_token_wins_when_it_comes_last(s
         ]
     )
     ours = (
-        logits_processors.no_repeated_ngrams(1),
+        logits_processors.no_repeat_ngram(1),
         logits_processors.temperature(0.5),
         logits_processors.top_k(4),
         logits_processors.top_p(0.8),
-        logits_processors.forced_end(T, END),
+        logits_processors.forced_eos(T, END),
     )
-    assert_same_as(processors, partial(search.apply, ours), seed)
+    assert_same_as(processors, partial(search.process_logits, ours), seed)
 
 
 # What they promise.
 
 RULES = {
     "min_length": logits_processors.min_length(5, END),
-    "forced_start": logits_processors.forced_start(3),
-    "forced_end": logits_processors.forced_end(T, END),
-    "no_repeated_ngrams": logits_processors.no_repeated_ngrams(2),
+    "forced_start": logits_processors.forced_bos(3),
+    "forced_end": logits_processors.forced_eos(T, END),
+    "no_repeated_ngrams": logits_processors.no_repeat_ngram(2),
     "bad_words": logits_processors.bad_words([[0], [1, 1], [1, 0, 1]]),
     "temperature": logits_processors.temperature(0.7),
     "top_k": logits_processors.top_k(2),
@@ -208,7 +210,7 @@ def on_grid(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(64, np.ones(V) / V, (B, W)) / 64
 
 
-def kept(rule: search.Rule, probs: np.ndarray) -> np.ndarray:
+def kept(rule: search.LogitsProcessor, probs: np.ndarray) -> np.ndarray:
     """The tokens that a rule leaves as they are; the rest it makes impossible."""
     with np.errstate(divide="ignore"):
         log_probs = np.log(probs).astype(np.float32)

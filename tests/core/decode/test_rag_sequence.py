@@ -18,8 +18,8 @@ import readers
 from answering import Beam, assert_best, assert_judged, close, decode, every_answer, found, judged, said
 from rag_jax.core.decode import beam, language_model, logits_processors, rag_sequence
 from rag_jax.core.decode.decoding import Decoded
-from rag_jax.core.decode.search import Limits
-from rag_jax.core.decode.tree_cache import Reader, spread
+from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.decode.tree_cache import EncodedInputs, repeat_per_doc
 from rag_jax.core.decode.trie import Blocks
 from rag_jax.types import Generator, Tokens
 from readers import BARTS, CAT, CHAINS, COW, DOG, END, HISTORIES, SEEDS, B, K, Read, World, chain, of_chains, question
@@ -37,8 +37,10 @@ Answer = tuple[int, ...]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _proposed(generator: Generator, beams: Beam, limits: Limits, seen: Read, given: Tokens):
-    model = language_model.passages(Reader(generator, seen.params, seen.memory), spread(given, K), limits)
+def _proposed(generator: Generator, beams: Beam, limits: GenerationLimits, seen: Read, given: Tokens):
+    model = language_model.per_passage(
+        EncodedInputs(generator, seen.params, seen.memory), repeat_per_doc(given, K), limits
+    )
     return beam.search(model, limits, **beams._asdict())
 
 
@@ -115,7 +117,7 @@ def test_fast_posteriors_are_those_of_the_passages_that_proposed_the_answer(seed
             close(decoded.token_doc_posterior[b, c, :, : len(answer)], np.repeat(posterior[:, None], len(answer), 1))
 
 
-TINY = Limits((1,), 2, 3)
+TINY = GenerationLimits((1,), 2, 3)
 TINY_WORLDS = {"history": readers.history_world(4, TINY), "bart": readers.bart_world(4, TINY)}
 ALL = Beam(num_beams=42, length_penalty=0.0, early_stopping="never")  # more than there are tiny answers
 
@@ -181,7 +183,7 @@ def test_a_passage_is_not_asked_for_what_it_proposed_itself():
 
     @jax.jit
     def answer(seen: Read, given: Tokens):
-        reader = Reader(CHAINS.generator._replace(decode=follow), seen.params, seen.memory)
+        reader = EncodedInputs(CHAINS.generator._replace(decode=follow), seen.params, seen.memory)
         options = {"search": partial(beam.search, num_beams=2), "limits": CHAINS.limits, "blocks": Blocks(nodes=7)}
         return rag_sequence.rag_sequence_thorough(reader, seen.log_prior, given, **options)
 
@@ -195,8 +197,10 @@ GREEDY = (logits_processors.top_k(1),)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _sample(generator: Generator, limits: Limits, count: int, shaping, seen: Read, keys, given: Tokens) -> Decoded:
-    reader, blocks = Reader(generator, seen.params, seen.memory), Blocks(9, 128, 64)
+def _sample(
+    generator: Generator, limits: GenerationLimits, count: int, shaping, seen: Read, keys, given: Tokens
+) -> Decoded:
+    reader, blocks = EncodedInputs(generator, seen.params, seen.memory), Blocks(9, 128, 64)
     options = {"keys": keys, "num_samples": count, "limits": limits, "rules": shaping, "blocks": blocks}
     return rag_sequence.rag_sequence_sample(reader, seen.log_prior, given, **options)
 

@@ -15,24 +15,33 @@ import hypotheses
 import naive
 import tables
 from rag_jax.core.decode import logits_processors, sampling
-from rag_jax.core.decode.search import Hypotheses, Limits, Rule
+from rag_jax.core.decode.search import GenerationLimits, Hypotheses, LogitsProcessor
 from rag_jax.types import Tokens
 from tables import CAT, DOG, END
 
 cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
 B, V, T, W = 3, 4, 4, 6
-LIMITS = Limits((), END, T)
+LIMITS = GenerationLimits((), END, T)
 PREFIXES = [[], [CAT], [0, DOG]]
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))
-def _sample(table, prefixes: Tokens, keys, count: int, obeyed: tuple[Rule, ...], limits: Limits) -> Hypotheses:
+def _sample(
+    table, prefixes: Tokens, keys, count: int, obeyed: tuple[LogitsProcessor, ...], limits: GenerationLimits
+) -> Hypotheses:
     model = tables.model(table, prefixes, limits)
-    return sampling.sample(model, limits, keys=keys, num_samples=count, rules=obeyed)
+    return sampling.sample(model, limits, keys=keys, num_samples=count, logits_processors=obeyed)
 
 
-def sample(table, keys, prefixes=None, count: int = W, obeyed: tuple[Rule, ...] = (), limits: Limits = LIMITS):
+def sample(
+    table,
+    keys,
+    prefixes=None,
+    count: int = W,
+    obeyed: tuple[LogitsProcessor, ...] = (),
+    limits: GenerationLimits = LIMITS,
+):
     """Answers to each question, going on from its prefix (default: from nothing)."""
     prefixes = tables.nothing(len(table)) if prefixes is None else prefixes
     return jax.device_get(_sample(table, prefixes, keys, count, obeyed, limits))
@@ -114,7 +123,7 @@ def barred(written: naive.Tokens, probs: np.ndarray) -> np.ndarray:
     return naive.only(probs, [token for token in range(len(probs)) if token not in banned])
 
 
-SHAPES: dict[str, tuple[tuple[Rule, ...], Shape]] = {
+SHAPES: dict[str, tuple[tuple[LogitsProcessor, ...], Shape]] = {
     "as the model says": ((), lambda _, p: p),
     "sharper": ((logits_processors.temperature(0.5),), lambda _, p: naive.tempered(p, 0.5)),
     "flatter": ((logits_processors.temperature(2.0),), lambda _, p: naive.tempered(p, 2.0)),
@@ -152,7 +161,7 @@ def assert_drawn_from(drawn: list, probability: dict) -> None:
 @pytest.mark.parametrize("name", list(SHAPES))
 def test_answers_are_as_frequent_as_they_are_probable(name):
     obeyed, shape = SHAPES[name]
-    table, limits = draw(1, words=WORDS, length=SHORT), Limits((), END, SHORT)
+    table, limits = draw(1, words=WORDS, length=SHORT), GenerationLimits((), END, SHORT)
     prefixes = [[], [], [CAT]]
     drawn = sample(table, keys(0), tables.given(*prefixes), MANY, obeyed, limits)
     for b, prefix in enumerate(prefixes):
@@ -163,7 +172,7 @@ def test_answers_are_as_frequent_as_they_are_probable(name):
 
 @pytest.mark.parametrize("neighbours", ["samples", "questions"])
 def test_samples_and_questions_do_not_know_of_each_other(neighbours):
-    table, limits = draw(1, words=WORDS, length=SHORT)[[0, 0, 0]], Limits((), END, SHORT)
+    table, limits = draw(1, words=WORDS, length=SHORT)[[0, 0, 0]], GenerationLimits((), END, SHORT)
     drawn = sample(table, keys(0), None, MANY, (), limits)
     one = answers(drawn, 0)
     other = [*one[1:], one[0]] if neighbours == "samples" else answers(drawn, 1)
@@ -174,7 +183,7 @@ def test_samples_and_questions_do_not_know_of_each_other(neighbours):
 
 # What comes with an answer.
 
-GIVEN = [(), (logits_processors.temperature(2.0), logits_processors.top_k(3), logits_processors.forced_end(T, END))]
+GIVEN = [(), (logits_processors.temperature(2.0), logits_processors.top_k(3), logits_processors.forced_eos(T, END))]
 
 
 @pytest.mark.parametrize("obeyed", GIVEN, ids=["free", "with rules"])
@@ -232,7 +241,7 @@ def test_the_model_is_asked_as_long_as_some_answer_has_not_ended():
 
         def step(tokens, origin, state):
             jax.debug.callback(lambda: asked.append(1))
-            return model.step(tokens, origin, state)
+            return model.decode_step(tokens, origin, state)
 
         return sampling.sample(model._replace(step=step), LIMITS, keys=keys, num_samples=2)
 
@@ -254,7 +263,7 @@ def test_one_program_samples_whatever_the_values_and_moves_nothing_to_or_from_th
 
         def begin(width):
             begun.append(width)
-            return model.begin(width)
+            return model.prefill(width)
 
         return sampling.sample(model._replace(begin=begin), LIMITS, keys=keys, num_samples=W)
 

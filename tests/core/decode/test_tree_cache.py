@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import hypotheses
 import readers
 from rag_jax.core.decode import tree_cache
-from rag_jax.core.decode.search import Limits
-from rag_jax.core.decode.tree_cache import Reader
+from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import Generator, Tokens
 from readers import BARTS, HISTORIES, SEEDS, Read, World
 
@@ -25,20 +25,20 @@ chunked = pytest.mark.parametrize("chunk", CHUNKS)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _grown(generator: Generator, limits: Limits, seen: Read, prefix: Tokens, tokens, origin):
+def _grown(generator: Generator, limits: GenerationLimits, seen: Read, prefix: Tokens, tokens, origin):
     """What reading the prefixes tells, and what follows each of W hypotheses after each step."""
-    reader = Reader(generator, seen.params, seen.memory)
-    opened = tree_cache.open_tree(reader, prefix, limits, W, W * STEPS)
+    reader = EncodedInputs(generator, seen.params, seen.memory)
+    opened = tree_cache.prefill(reader, prefix, limits, W, W * STEPS)
 
     def extend(grown, step):
-        log_probs, grown = tree_cache.grow(reader, grown, *step)
+        log_probs, grown = tree_cache.decode_step(reader, grown, *step)
         return grown, log_probs
 
-    return opened.log_probs, opened.evidence, jax.lax.scan(extend, opened.tree, (tokens, origin))[1]
+    return opened.log_probs, opened.prefix_log_probs, jax.lax.scan(extend, opened.tree, (tokens, origin))[1]
 
 
 def grown(world: World, seen: Read, prefix: Tokens, tokens, origin, chunk: int | None = None):
-    limits = world.limits._replace(chunk=chunk)
+    limits = world.limits._replace(prefill_chunk=chunk)
     return jax.device_get(_grown(world.generator, limits, seen, prefix, tokens, origin))
 
 
@@ -56,10 +56,10 @@ def assert_grown_as_from_scratch(world: World, seed: int, chunk: int | None) -> 
     for row in range(R):
         next_probs = world.next_probs(seen, row)
         given = prefix.ids[row, : prefix.lengths[row]].tolist()
-        written = [[*world.limits.start, *given]] * W
+        written = [[*world.limits.decoder_start, *given]] * W
         close(first[row], np.log(next_probs(written[0])))
         for t, token in enumerate(given):
-            close(evidence[row, t], np.log(next_probs([*world.limits.start, *given[:t]])[token]))
+            close(evidence[row, t], np.log(next_probs([*world.limits.decoder_start, *given[:t]])[token]))
         for step in range(STEPS):
             written = [[*written[origin[step, row, w]], int(tokens[step, row, w])] for w in range(W)]
             close(following[step, row], np.log([next_probs(each) for each in written]))
@@ -111,9 +111,9 @@ def test_nothing_that_the_cache_holds_is_moved(world):
 
     @jax.jit
     def caches(seen, prefix, tokens, origin):
-        reader = Reader(world.generator, seen.params, seen.memory)
-        opened = tree_cache.open_tree(reader, prefix, world.limits, W, W * STEPS).tree
-        return opened, tree_cache.grow(reader, opened, tokens, origin)[1]
+        reader = EncodedInputs(world.generator, seen.params, seen.memory)
+        opened = tree_cache.prefill(reader, prefix, world.limits, W, W * STEPS).tree
+        return opened, tree_cache.decode_step(reader, opened, tokens, origin)[1]
 
     before, after = jax.device_get(caches(seen, prefix, tokens[0], origin[0]))
     assert before.filled == len(world.limits.start) + G
@@ -141,11 +141,15 @@ def test_no_more_than_a_chunk_passes_at_once_and_of_the_start_only_the_last_stat
         return HISTORIES.generator.logits(params, states)
 
     counted = HISTORIES.generator._replace(decode=decode, logits=logits)
-    limits, seen, (prefix, *_) = HISTORIES.limits._replace(chunk=chunk), HISTORIES.read(0), growth(0, HISTORIES.words)
-    whole = len(limits.start) + G
+    limits, seen, (prefix, *_) = (
+        HISTORIES.limits._replace(prefill_chunk=chunk),
+        HISTORIES.read(0),
+        growth(0, HISTORIES.words),
+    )
+    whole = len(limits.decoder_start) + G
 
     def opened(seen, prefix):
-        return tree_cache.open_tree(Reader(counted, seen.params, seen.memory), prefix, limits, W, W)
+        return tree_cache.prefill(EncodedInputs(counted, seen.params, seen.memory), prefix, limits, W, W)
 
     jax.eval_shape(opened, seen, prefix)
     assert max(decoded) == min(chunk or whole, whole)

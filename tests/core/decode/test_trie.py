@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import hypotheses
 import readers
 from rag_jax.core.decode import trie
-from rag_jax.core.decode.search import Limits
-from rag_jax.core.decode.tree_cache import Reader
+from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.core.decode.trie import Blocks
 from rag_jax.types import Generator, Tokens
 from readers import BARTS, HISTORIES, SEEDS, Read, World
@@ -38,12 +38,12 @@ def problem(seed: int, most_given: int = G) -> tuple[Tokens, Tokens, np.ndarray]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _score(generator: Generator, limits: Limits, blocks: Blocks, seen: Read, *told):
-    return trie.score(Reader(generator, seen.params, seen.memory), *told, limits, blocks)
+def _score(generator: Generator, limits: GenerationLimits, blocks: Blocks, seen: Read, *told):
+    return trie.score_trie(EncodedInputs(generator, seen.params, seen.memory), *told, limits, blocks)
 
 
 def score(world: World, seen: Read, *told, blocks: Blocks = trie.BLOCKS, chunk: int | None = None) -> np.ndarray:
-    return jax.device_get(_score(world.generator, world.limits._replace(chunk=chunk), blocks, seen, *told))
+    return jax.device_get(_score(world.generator, world.limits._replace(prefill_chunk=chunk), blocks, seen, *told))
 
 
 def alone(world: World, seen: Read, answers: Tokens, present: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def alone(world: World, seen: Read, answers: Tokens, present: np.ndarray) -> np.
     for row, c in zip(*np.nonzero(present), strict=True):
         next_probs, answer = world.next_probs(seen, row), answers.ids[row, c, : answers.lengths[row, c]].tolist()
         for t, token in enumerate(answer):
-            expected[row, c, t] = np.log(next_probs([*world.limits.start, *answer[:t]])[token])
+            expected[row, c, t] = np.log(next_probs([*world.limits.decoder_start, *answer[:t]])[token])
     return expected
 
 
@@ -115,7 +115,7 @@ def beginnings(answers: Tokens, row: int, chosen, given: int) -> set[tuple[int, 
     return {tuple(answer[:t]) for answer in cut for t in range(given + 1, len(answer))}
 
 
-_build = jax.jit(trie.build)
+_build = jax.jit(trie.build_trie)
 
 
 @cases
@@ -168,7 +168,9 @@ def test_each_distinct_beginning_passes_the_decoder_once(at_once, nodes):
         for row in range(R):
             for chosen in groups(present[row], at_once):
                 own = beginnings(answers, row, chosen, prefix.lengths[row])
-                expected += [(seen.memory[row], readers.hash_of([*HISTORIES.limits.start, *each])) for each in own]
+                expected += [
+                    (seen.memory[row], readers.hash_of([*HISTORIES.limits.decoder_start, *each])) for each in own
+                ]
                 calls += -(-len(own) // nodes)
         assert len(passed) == calls
         told = [tuple(token) for call in passed for token in call.reshape(-1, 2).astype(int).tolist()]

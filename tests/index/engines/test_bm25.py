@@ -21,7 +21,7 @@ from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics import exact_match
 from rag_jax.index import disk
 from rag_jax.index.engines.bm25 import AT_ONCE, BM25
-from rag_jax.index.engines.engine import Asked
+from rag_jax.index.engines.engine import Queries
 
 PASSAGES = [
     Passage("1", "Emma", "a novel by Jane Austen about matchmaking"),
@@ -52,7 +52,7 @@ def naive_bm25(query: list[str], k1: float = 0.9, b: float = 0.4) -> np.ndarray:
 
 
 def search(passages, queries: list[str], k: int, excluded=None):
-    return BM25.build(iter(passages)).search(Asked(queries, None), k, excluded)
+    return BM25.build(iter(passages)).search(Queries(queries, None), k, excluded)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_words_meet_in_every_form_and_case_that_exact_match_takes_for_the_same(w
     index = BM25.build(passages)
     for form in forms:
         same = [each for each in forms if exact_match(form, [each])]
-        found = index.search(Asked([form], None), len(passages)).rows[0]
+        found = index.search(Queries([form], None), len(passages)).rows[0]
         assert {passages[row].id for row in found if row >= 0} >= set(same)
-    other = index.search(Asked([word[0]], None), 1).rows
+    other = index.search(Queries([word[0]], None), 1).rows
     assert other.tolist() == [[-1]], "a letter of a word is not the word"
 
 
@@ -162,8 +162,8 @@ def test_dead_and_excluded_rows_give_way_to_the_next_best(k):
     passages, queries = random_passages(60), ["w1 w2 w3 w5", "w1 w7"]
     index, rng = BM25.build(passages), np.random.default_rng(1)
     alive, excluded = rng.random(60) < 0.6, rng.integers(-1, 60, (2, 8))
-    every = index.search(Asked(queries, None), 60)
-    hits = replace(index, alive=alive).search(Asked(queries, None), k, excluded)
+    every = index.search(Queries(queries, None), 60)
+    hits = replace(index, alive=alive).search(Queries(queries, None), k, excluded)
     for question in range(2):
         rows = [row for row in every.rows[question].tolist() if row >= 0]
         rows = [row for row in rows if alive[row] and row not in excluded[question]]
@@ -183,7 +183,7 @@ def test_what_is_saved_is_what_is_opened(tmp_path: Path):
     index, queries = BM25.build(PASSAGES), ["Charles the author", "geology"]
     index.save(tmp_path / "bm25")
     opened = BM25.open(tmp_path / "bm25", 4)
-    first, again = (each.search(Asked(queries, None), 4) for each in (index, opened))
+    first, again = (each.search(Queries(queries, None), 4) for each in (index, opened))
     np.testing.assert_array_equal(first.rows, again.rows)
     np.testing.assert_array_equal(first.scores, again.scores)
     assert isinstance(opened.lists.rows.base, np.memmap)
@@ -243,7 +243,7 @@ def test_hundreds_of_questions_to_thousands_of_passages_take_no_loop_over_these(
     passages = random_passages(5_000)
     index, queries = BM25.build(passages), [passage.text[:40] for passage in passages[:400]]
     began = time.process_time()
-    index.search(Asked(queries, None), 20)
+    index.search(Queries(queries, None), 20)
     assert time.process_time() - began < 2, "it takes a tenth of that"
 
 

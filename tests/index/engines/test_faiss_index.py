@@ -13,14 +13,14 @@ import pytest
 
 from rag_jax.errors import InputError
 from rag_jax.index.engines import faiss_index
-from rag_jax.index.engines.engine import Asked
+from rag_jax.index.engines.engine import Queries
 from rag_jax.index.engines.faiss_index import FaissIndex
 
 RNG = np.random.default_rng(0)
 N, D, QUERIES = 1_000, 16, 12
 TOPICS = RNG.normal(size=(20, D))
 VECTORS = (TOPICS[RNG.integers(20, size=N)] + 0.5 * RNG.normal(size=(N, D))).astype(np.float32)
-ASKED = Asked(["?"] * QUERIES, VECTORS[:QUERIES] + 0.1 * RNG.normal(size=(QUERIES, D)).astype(np.float32))
+ASKED = Queries(["?"] * QUERIES, VECTORS[:QUERIES] + 0.1 * RNG.normal(size=(QUERIES, D)).astype(np.float32))
 ALIVE = RNG.random(N) < 0.5
 COMPRESSED = "IVF8,PQ8x4"
 KINDS = ["Flat", "HNSW16", "IVF8,Flat", COMPRESSED, "SQ8", "PCA8,IVF8,Flat", "IVF8,PQ8x4,RFlat", "PQ8x4fs", "PQ8x4"]

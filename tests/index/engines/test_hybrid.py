@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from rag_jax.errors import InputError
-from rag_jax.index.engines.engine import Asked, Hits, best
+from rag_jax.index.engines.engine import EngineResults, Queries, best
 from rag_jax.index.engines.hybrid import Hybrid
 
-ASKED = Asked(["a", "b", "c"], None)
+ASKED = Queries(["a", "b", "c"], None)
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Listed:
 
     rows: list[list[int]]
 
-    def search(self, asked, k, excluded=None) -> Hits:
+    def search(self, asked, k, excluded=None) -> EngineResults:
         width = max(map(len, self.rows), default=0)
         rows = np.asarray([row + [-1] * (width - len(row)) for row in self.rows]).reshape(len(self.rows), width)
         return best(rows, np.zeros(rows.shape), k, excluded)
@@ -59,18 +59,18 @@ def test_engines_are_fused_as_in_a_loop(seed: int, k: int, depth: int, constant:
 
 def test_equal_scores_are_in_the_order_of_the_rows_whichever_engines_gave_the_ranks() -> None:
     engines = [Listed([each]) for each in ([9, 4, 2], [4, 2, 9], [2, 9, 4])]
-    hits = Hybrid(engines).search(Asked(["?"], None), 3)
+    hits = Hybrid(engines).search(Queries(["?"], None), 3)
     assert hits.rows.tolist() == [[2, 4, 9]]
     assert len(set(hits.scores[0].tolist())) == 1
 
 
 def test_one_engine_keeps_its_order() -> None:
-    assert Hybrid([Listed([[5, 3, 8]])]).search(Asked(["?"], None), 4).rows.tolist() == [[5, 3, 8, -1]]
+    assert Hybrid([Listed([[5, 3, 8]])]).search(Queries(["?"], None), 4).rows.tolist() == [[5, 3, 8, -1]]
 
 
 def test_more_than_the_depth_can_be_asked_for() -> None:
     engines = [Listed([list(range(20))]), Listed([list(range(20))])]
-    assert Hybrid(engines, depth=5).search(Asked(["?"], None), 12).rows.tolist() == [list(range(12))]
+    assert Hybrid(engines, depth=5).search(Queries(["?"], None), 12).rows.tolist() == [list(range(12))]
 
 
 def test_fewer_than_one_cannot_be_asked_for() -> None:
@@ -79,4 +79,4 @@ def test_fewer_than_one_cannot_be_asked_for() -> None:
 
 
 def test_nothing_asked_nothing_found() -> None:
-    assert Hybrid([Listed([])]).search(Asked([], None), 2).rows.shape == (0, 2)
+    assert Hybrid([Listed([])]).search(Queries([], None), 2).rows.shape == (0, 2)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rag_jax.index.columns import Rows
-from rag_jax.index.engines.engine import Asked, Hits, best
+from rag_jax.index.columns import SegmentedArray
+from rag_jax.index.engines.engine import EngineResults, Queries, best
 from rag_jax.index.engines.recall import recall, sample_queries
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(30, 4)).astype(np.float32)
-ASKED = Asked([""] * 6, RNG.normal(size=(6, 4)).astype(np.float32))
+ASKED = Queries([""] * 6, RNG.normal(size=(6, 4)).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Scored:
 
     scores: np.ndarray  # [B, N]
 
-    def search(self, asked, k, excluded=None) -> Hits:
+    def search(self, asked, k, excluded=None) -> EngineResults:
         order = np.argsort(-self.scores, axis=1, kind="stable")
         return best(order, np.take_along_axis(self.scores, order, axis=1), k, excluded)
 
@@ -53,22 +53,22 @@ def test_an_engine_that_finds_nothing_has_none() -> None:
 class Given:
     """An engine that finds what it is told to."""
 
-    hits: Hits
+    hits: EngineResults
 
-    def search(self, asked, k, excluded=None) -> Hits:
-        return Hits(self.hits.rows[:, :k], self.hits.scores[:, :k], None)
+    def search(self, asked, k, excluded=None) -> EngineResults:
+        return EngineResults(self.hits.rows[:, :k], self.hits.scores[:, :k], None)
 
 
 def test_rows_as_good_as_the_last_count_whichever_are_found() -> None:
     scores = np.asarray([[5.0, 3, 3, 3, 3, 3, 3, 1]], np.float32)
     late = np.asarray([[5.0, 0, 0, 0, 0, 0, 3, 1]], np.float32)
-    asked = Asked([""], None)
+    asked = Queries([""], None)
     assert recall(Scored(late), Scored(scores), asked, (2,)) == {"recall@2": 1.0}
     assert recall(Scored(late), Scored(scores), asked, (3,)) == {"recall@3": pytest.approx(2 / 3)}
 
 
 def test_scores_that_differ_by_rounding_are_equal_but_no_others() -> None:
-    asked, engine = Asked([""], None), Scored(np.asarray([[0.0, 1]]))
+    asked, engine = Queries([""], None), Scored(np.asarray([[0.0, 1]]))
     assert recall(engine, Scored(np.asarray([[1.0, np.nextafter(np.float32(1), np.float32(0))]])), asked, (1,)) == {
         "recall@1": 1.0
     }
@@ -79,7 +79,7 @@ def test_each_k_is_asked_for_by_itself() -> None:
     depths = []
 
     class Watched(Scored):
-        def search(self, asked, k, excluded=None) -> Hits:
+        def search(self, asked, k, excluded=None) -> EngineResults:
             depths.append(k)
             return super().search(asked, k, excluded)
 
@@ -93,18 +93,18 @@ def test_what_is_excluded_is_so_for_both() -> None:
     products = queries @ VECTORS.T
     knows_itself = Scored(np.where(np.arange(30) == rows, 9e9, -products))
     best_of_all = Scored(np.where(np.arange(30) == rows, 9e9, products))
-    asked = Asked([""] * 10, queries)
+    asked = Queries([""] * 10, queries)
     assert recall(knows_itself, best_of_all, asked, (1,)) == {"recall@1": 1.0}
     assert recall(knows_itself, best_of_all, asked, (1,), rows) == {"recall@1": 0.0}
 
 
 def test_no_questions_give_no_recall() -> None:
-    assert recall(EXACT, EXACT, Asked([], None)) == {}
+    assert recall(EXACT, EXACT, Queries([], None)) == {}
 
 
 def test_queries_are_vectors_of_the_index_with_their_rows() -> None:
     alive = np.arange(30) % 3 > 0
-    pieces = Rows([VECTORS[:11].astype(np.float16).astype(np.float32), VECTORS[11:]])
+    pieces = SegmentedArray([VECTORS[:11].astype(np.float16).astype(np.float32), VECTORS[11:]])
     for vectors in (VECTORS, pieces):
         queries, rows = sample_queries(vectors, 12, 0, alive)
         assert (queries.shape, rows.shape, queries.dtype) == ((12, 4), (12, 1), np.float32)

@@ -8,11 +8,11 @@ import pytest
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, updates
 from rag_jax.index.engines import stored
-from rag_jax.index.engines.engine import Asked
+from rag_jax.index.engines.engine import Queries
 from rag_jax.index.store import from_vectors, open_store
 from stores import MORE, PASSAGES, encoder, reads
 
-ASKED = Asked(["goats of village 3", "people in town 17"], encoder()(["goats of village 3", "people in town 17"]))
+ASKED = Queries(["goats of village 3", "people in town 17"], encoder()(["goats of village 3", "people in town 17"]))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def folder(built, tmp_path):
 
 
 def naive(passages, k: int) -> np.ndarray:
-    scores = ASKED.vectors @ encoder().passages(passages).T
+    scores = ASKED.vectors @ encoder().encode_passages(passages).T
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
 
@@ -79,6 +79,6 @@ def test_an_engine_file_that_is_gone_is_named(folder) -> None:
 
 
 def test_a_store_in_memory_keeps_no_engine() -> None:
-    store = from_vectors(PASSAGES, encoder().passages(PASSAGES), reads())
+    store = from_vectors(PASSAGES, encoder().encode_passages(PASSAGES), reads())
     with pytest.raises(InputError, match="the store is in memory"):
         stored.keep_bm25(store)
