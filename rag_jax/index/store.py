@@ -163,16 +163,17 @@ def open_store(folder: Path, encoder: TextEncoder | None, passage_tokenizer: Pas
         found = manifest.read(folder)
         check_tower(folder, found, encoder)
         try:
-            kept = [f"{passage_tokenizer.folder}/{each.name}" in each.parts for each in found.segments] if passage_tokenizer else []
-            if all(kept):
-                f"{passage_tokenizer.folder}/{each.name}" in each.parts for each in found.segments
-            ):
+            if passage_tokenizer is None or _has_tokens(found, passage_tokenizer):
                 return _opened(folder, found, passage_tokenizer)
             if not _kept_tokens(folder, passage_tokenizer):
                 return _tokenised(folder, found, passage_tokenizer)
         except InputError:
             if manifest.read(folder).version == found.version:
                 raise  # otherwise it was changed meanwhile, and the parts of the old version cleared away
+
+
+def _has_tokens(found: Manifest, passage_tokenizer: PassageTokenizer) -> bool:
+    return all(f"{passage_tokenizer.folder}/{each.name}" in each.parts for each in found.segments)
 
 
 def opened_texts(folder: Path, found: Manifest) -> PassageTable:
