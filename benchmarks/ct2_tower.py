@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.ct2_models import Dtype, convert_bert, states
-from rag_jax.hub import bert, names
+from rag_jax.hub import bert, tensor_names
 from rag_jax.models.bert import BertConfig
 from rag_jax.types import Params
 
@@ -21,7 +21,7 @@ def ct2_tower(
     """BERT with the pooling and the norm of `config`: a batch of token ids, padded to its longest."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "tower"
-        stored = names.to_stored(params, bert.NAMES)
+        stored = tensor_names.to_stored(params, bert.NAMES)
         convert_bert(stored, config.heads, config.layer_norm_eps, place, dtype)
         how: Any = {"compute_type": dtype, "inter_threads": 1, "intra_threads": threads}
         tower = ctranslate2.Encoder(str(place), **how)

@@ -27,7 +27,7 @@ from rag_jax.corpus import read_passages
 from rag_jax.data.outputs import new_json
 from rag_jax.data.tower_inputs import text_rows, worded
 from rag_jax.errors import InputError, report_errors
-from rag_jax.hub.source import resolve
+from rag_jax.hub.locate import resolve
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.models import registry
 

@@ -10,7 +10,7 @@ from rag_jax.corpus import read_passages
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.data.tower_inputs import text_rows
 from rag_jax.errors import InputError
-from rag_jax.hub.reading import load_tower
+from rag_jax.hub.loading import load_tower
 from rag_jax.index.engines.bm25 import BM25
 from rag_jax.index.engines.engine import Queries
 

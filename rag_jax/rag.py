@@ -22,7 +22,7 @@ from rag_jax.core.decode.decoding import Answered
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.variants import Model
 from rag_jax.corpus.passage import Passage
-from rag_jax.data import typed
+from rag_jax.data import validation
 from rag_jax.data.batches import Examples, in_order, tokenize
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import pad
@@ -316,7 +316,7 @@ class RAG:
 
     def _options(self, decoding: dict[str, Any]) -> tuple[GenerationConfig, GenerationLimits, ConstraintTokens]:
         """The config's way of decoding with some options changed, and what it comes to with this generator."""
-        options = typed.fields(GenerationConfig, {**vars(self.components.config.decoding), **decoding})
+        options = validation.validate_dataclass(GenerationConfig, {**vars(self.components.config.decoding), **decoding})
         limits = options.limits(self.components.config.model, self.components.limits)
         return options, limits, self._words(options)
 
@@ -330,7 +330,7 @@ class RAG:
         )
 
     def _check_num_docs(self, num_docs: int | None) -> int:
-        k = self.components.num_docs if num_docs is None else typed.typed(int, num_docs, "num_docs")
+        k = self.components.num_docs if num_docs is None else validation.validate_value(int, num_docs, "num_docs")
         held = len(self.components.store)
         if not 1 <= k <= held:
             raise InputError(f"cannot read {k} of {held} passages; ask for 1 to {held}")

@@ -17,7 +17,7 @@ from rag_jax.corpus import Chunker
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index import updates
-from rag_jax.index.engines import stored
+from rag_jax.index.engines import store_engines
 from rag_jax.index.engines.engine import Queries
 from rag_jax.index.store import closed_book, open_store
 from rag_jax.rag import RAG
@@ -39,7 +39,7 @@ def rag(trained) -> RAG:
     """The trained model over a store that has an exact index of FAISS."""
     workdir = trained[2]
     store = open_store(workdir / "index", None, None)
-    stored.keep_faiss(store, "Flat", stored.from_passages(store))
+    store_engines.keep_faiss(store, "Flat", store_engines.from_passages(store))
     return RAG.from_workdir(workdir)
 
 
@@ -70,7 +70,7 @@ def test_vectors_in_fewer_bits_find_nearly_the_same(rag: RAG, precision: str) ->
 
 def test_bm25_s_scores_are_the_prior(rag: RAG) -> None:
     lexical = over(rag, engine="bm25")
-    hits = stored.open_bm25(rag.components.store).search(Queries(ASKED, None), 2)
+    hits = store_engines.open_bm25(rag.components.store).search(Queries(ASKED, None), 2)
     for answer, rows, scores in zip(lexical.answer(ASKED, num_docs=2), hits.rows, hits.scores, strict=True):
         found = rows >= 0  # some share no word with the question
         assert [each.id for each in answer.passages] == [rag.components.store.passages[row].id for row in rows[found]]

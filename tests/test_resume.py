@@ -23,7 +23,7 @@ from rag_jax.data.jsonl import read_jsonl, write_jsonl
 from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.index import building, updates
-from rag_jax.index.engines.stored import keep_bm25
+from rag_jax.index.engines.store_engines import keep_bm25
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import open_store
 from rag_jax.rag import RAG

@@ -27,8 +27,8 @@ from rag_jax.data.tower_inputs import PAIR
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, ownership, updates
 from rag_jax.index.encoder import TextEncoder
-from rag_jax.index.engines import stored
-from rag_jax.index.engines.stored import RecallQueries
+from rag_jax.index.engines import store_engines
+from rag_jax.index.engines.store_engines import RecallQueries
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, open_store
 from rag_jax.index.workers import Lock, encode_together
@@ -184,15 +184,15 @@ class IndexCommand:
         store = open_store(out, None, None)
         queries = self._queries(store)
         if self.faiss:
-            stored.keep_faiss(store, self.faiss, queries)
+            store_engines.keep_faiss(store, self.faiss, queries)
         if self.bm25:
-            stored.keep_bm25(store)
+            store_engines.keep_bm25(store)
         for precision in self.precisions:
-            stored.measure_precision(store, precision, queries)
+            store_engines.measure_precision(store, precision, queries)
 
     def _queries(self, store: Store) -> RecallQueries:
         if self.questions is None:
-            return stored.from_passages(store)
+            return store_engines.from_passages(store)
         tower = manifest.read(store.folder).tower if store.folder else {}
         encode = question_encoder(self.question_tower or tower["source"], tower["norm"], self.question_template)
         return RecallQueries(encode([text for _, text in read_asked(self.questions)]), None)

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rag_jax.data import files
-from rag_jax.index import disk, manifest
+from rag_jax.index import manifest, part_files
 from rag_jax.index.manifest import Manifest
 from rag_jax.index.store import open_store
 
@@ -60,7 +60,7 @@ def _sizes(folder: Path, found: Manifest) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for segment in found.segments:
         for part in segment.parts:
-            held = sum(facts["bytes"] for facts in disk.described(folder / part).values())
+            held = sum(facts["bytes"] for facts in part_files.described(folder / part).values())
             sizes[Path(part).parent.name] = sizes.get(Path(part).parent.name, 0) + held
     for facts in found.engines.values():
         if "part" in facts:

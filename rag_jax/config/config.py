@@ -19,7 +19,7 @@ from typing import Any, Literal
 from rag_jax.config.command_line import parse
 from rag_jax.config.generation import GenerationConfig
 from rag_jax.core.variants import Model
-from rag_jax.data import typed
+from rag_jax.data import validation
 from rag_jax.data.files import write_whole
 from rag_jax.errors import InputError
 from rag_jax.index.engines import registry
@@ -185,7 +185,7 @@ def read(path: Path) -> Config:
         raise InputError(f"{path}:{_line(error, path)}: {type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(found, Config):
         raise InputError(f"{path}: defines no config; end it with `config = Config(...)`")
-    return typed.fields(Config, found, f"{path}: ")
+    return validation.validate_dataclass(Config, found, f"{path}: ")
 
 
 def _line(error: Exception, path: Path) -> int:
@@ -251,7 +251,7 @@ def write(config: Config, path: Path) -> None:
 def load(path: Path) -> Config:
     """The config that a run wrote."""
     try:
-        return typed.fields(Config, json.loads(path.read_text(encoding="utf-8")), f"{path}: ")
+        return validation.validate_dataclass(Config, json.loads(path.read_text(encoding="utf-8")), f"{path}: ")
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such file; name a workdir that train.py has written") from None
     except OSError as error:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from rag_jax.corpus.chunking import Chunker
 from rag_jax.corpus.documents import DOCUMENTS, files_in, is_document, read_document, read_folder
+from rag_jax.corpus.formats import unknown
 from rag_jax.corpus.json_lines import read_json, read_rows
-from rag_jax.corpus.kinds import unknown
 from rag_jax.corpus.passage import Passage
 from rag_jax.corpus.tables import STATE, is_parquet, read_dataset, read_parquet
 from rag_jax.corpus.tsv import FaultRecorder, in_sequence, read_tsv
-from rag_jax.data.faults import BadLines, OnBadLine, raise_error
-from rag_jax.data.ids import UniqueIds
+from rag_jax.data.bad_lines import BadLines, OnBadLine, raise_error
+from rag_jax.data.unique_ids import UniqueIds
 from rag_jax.errors import InputError
 
 __all__ = ["BadLines", "Chunker", "OnBadLine", "Passage", "raise_error", "read_corpus", "read_passages"]
@@ -33,16 +33,15 @@ READERS |= dict.fromkeys(DOCUMENTS, read_document)
 
 
 def read_corpus(path: str | Path, cut: Chunker | None = None, bad: OnBadLine = raise_error) -> Iterator[Passage]:
-    """Yields the passages of a corpus in order, cut to length if `cut` says so; faults are found as reading gets there.
+    """Yield the passages of a corpus in order, cut to length if `cut` is given; errors are found while reading.
 
-    A fault of a row goes to `bad`, and the row is left out if that returns (see `rag_jax.data.faults`): a text that is
-    missing, empty or no string, an id that occurs twice, those of pieces included, or, in a .tsv that counts, out of
-    sequence, too few or too many columns, unbalanced quotes, malformed JSON, bytes that are not UTF-8, NUL, half a
-    surrogate, too long a line. It is `FILE:LINE: what; remedy`, with the line where the row begins, or
-    `FILE: row N: …` of a table.
+    An invalid row goes to `bad`, and is skipped if that returns (see `rag_jax.data.bad_lines`): a missing, empty or
+    non-string text, a duplicate id (ids of chunks included), an id out of sequence in a numbered .tsv, too few or too
+    many columns, unbalanced quotes, malformed JSON, invalid UTF-8, NUL, a lone surrogate, a line that is too long. The
+    message is `FILE:LINE: what; remedy` with the line where the row begins, or `FILE: row N: …` for a table.
 
-    Raises `InputError` for what is not there or cannot be read, an unknown kind of corpus, a wrong header, a damaged
-    file, and a corpus without passages.
+    Raises `InputError` for a missing or unreadable path, an unknown kind of corpus, a wrong header, a damaged file, and
+    a corpus without passages.
     """
     path = Path(path)
     reader, heard, ids = _reader(path), FaultRecorder(bad), UniqueIds()

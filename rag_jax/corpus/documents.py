@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rag_jax.corpus.passage import Passage, checked_passage
-from rag_jax.data.faults import OnBadLine
+from rag_jax.data.bad_lines import OnBadLine
 from rag_jax.data.lines import read_lines
 from rag_jax.errors import InputError
 

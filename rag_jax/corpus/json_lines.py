@@ -7,10 +7,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from rag_jax.corpus.formats import unknown
 from rag_jax.corpus.kilt import article, is_article
-from rag_jax.corpus.kinds import unknown
 from rag_jax.corpus.passage import Passage, checked_passage, given_id
-from rag_jax.data.faults import OnBadLine
+from rag_jax.data.bad_lines import OnBadLine
 from rag_jax.data.jsonl import read_jsonl
 from rag_jax.errors import InputError
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rag_jax.corpus.documents import files_in
 from rag_jax.corpus.passage import IDS, Passage, checked_passage
-from rag_jax.data.faults import OnBadLine
+from rag_jax.data.bad_lines import OnBadLine
 from rag_jax.errors import InputError
 
 STATE = "state.json"  # in every folder that save_to_disk wrote

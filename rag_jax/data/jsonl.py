@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rag_jax.data.faults import OnBadLine, raise_error
-from rag_jax.data.ids import UniqueIds as UniqueIds
+from rag_jax.data.bad_lines import OnBadLine, raise_error
 from rag_jax.data.lines import open_bytes
 from rag_jax.data.lines import read_lines as read_lines
+from rag_jax.data.unique_ids import UniqueIds as UniqueIds
 from rag_jax.errors import InputError
 
 

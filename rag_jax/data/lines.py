@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from rag_jax.data.faults import OnBadLine, raise_error
+from rag_jax.data.bad_lines import OnBadLine, raise_error
 from rag_jax.errors import InputError
 
 LONGEST = 32 * 2**20  # bytes of a line, its end included

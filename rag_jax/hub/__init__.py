@@ -1,9 +1,9 @@
 """The Hugging Face ecosystem's checkpoints, in both directions."""
 
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
-from rag_jax.hub.reading import generator_family, load, load_generator, load_tower
-from rag_jax.hub.source import resolve
-from rag_jax.hub.writing import save
+from rag_jax.hub.loading import generator_family, load, load_generator, load_tower
+from rag_jax.hub.locate import resolve
+from rag_jax.hub.saving import save
 
 __all__ = [
     "Checkpoint",

@@ -7,9 +7,9 @@ import numpy as np
 
 from rag_jax.errors import InputError
 from rag_jax.hub.checkpoints import GeneratorCheckpoint
-from rag_jax.hub.described import Described, Sizes
+from rag_jax.hub.config_json import Described, Sizes
 from rag_jax.hub.formats import GeneratorFormat
-from rag_jax.hub.names import Names, same
+from rag_jax.hub.tensor_names import Names, same
 from rag_jax.hub.tensors import Stored, Tensors
 from rag_jax.models import bart
 from rag_jax.models.bart import BartConfig

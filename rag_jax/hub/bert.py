@@ -6,11 +6,11 @@ from typing import Any
 from rag_jax.data.tower_inputs import PAIR, PLAIN, TITLE_AND_TEXT
 from rag_jax.errors import InputError
 from rag_jax.hub.checkpoints import Side, TowerCheckpoint
-from rag_jax.hub.conventions import describe_convention
-from rag_jax.hub.described import Described, Sizes
+from rag_jax.hub.config_json import Described, Sizes
 from rag_jax.hub.formats import Layout, TowerFormat
-from rag_jax.hub.names import Names
+from rag_jax.hub.input_format import describe_convention
 from rag_jax.hub.pooling import describe_pooling, read_pooling
+from rag_jax.hub.tensor_names import Names
 from rag_jax.models import bert
 from rag_jax.models.bert import BertConfig
 

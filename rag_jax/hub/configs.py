@@ -8,7 +8,7 @@ from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
 from rag_jax.hub import registry
 from rag_jax.hub.checkpoints import Reading
-from rag_jax.hub.described import Described, read_json
+from rag_jax.hub.config_json import Described, read_json
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 
 

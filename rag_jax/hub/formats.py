@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from rag_jax.data.tower_inputs import TITLE_AND_TEXT
 from rag_jax.hub.checkpoints import GeneratorCheckpoint, Side, TowerCheckpoint
-from rag_jax.hub.described import Described
-from rag_jax.hub.names import Names
+from rag_jax.hub.config_json import Described
+from rag_jax.hub.tensor_names import Names
 from rag_jax.hub.tensors import Tensors
 from rag_jax.models.architecture import Architecture, GeneratorConfig, TowerConfig
 from rag_jax.types import Generator, Tower

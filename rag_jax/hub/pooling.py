@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from rag_jax.errors import InputError
-from rag_jax.hub.described import read_json
+from rag_jax.hub.config_json import read_json
 from rag_jax.models.architecture import TowerConfig
 
 Pooling = Literal["cls", "mean"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from rag_jax.hub import registry
 from rag_jax.hub.formats import Format
-from rag_jax.hub.reading import load_generator, load_tower
+from rag_jax.hub.loading import load_generator, load_tower
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 
 

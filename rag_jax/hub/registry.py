@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from rag_jax.hub import bart, bert
-from rag_jax.hub.described import Described
+from rag_jax.hub.config_json import Described
 from rag_jax.hub.formats import Format, GeneratorFormat, TowerFormat
 from rag_jax.models import registry as architectures
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig

@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders
 
 from rag_jax.data.tokenizers import ignore_special_tokens_in_text, read_tokenizer
 from rag_jax.errors import InputError
-from rag_jax.hub.described import read_json, write_json
+from rag_jax.hub.config_json import read_json, write_json
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 SPECIAL = {

@@ -21,7 +21,7 @@ import numpy as np
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.errors import InputError
-from rag_jax.index import disk, manifest, ownership, pending_build
+from rag_jax.index import manifest, ownership, part_files, pending_build
 from rag_jax.index.columns import PassageTable, as_table
 from rag_jax.index.encoder import ProgressCallback, TextEncoder, no_progress
 from rag_jax.index.manifest import Manifest
@@ -109,11 +109,11 @@ def encode(
     `done` hears how many passages have got their vectors now; those that had them before are not told.
     """
     for name, _ in plan.segments[share[0] :: share[1]]:
-        if not disk.is_part(folder / "vectors" / name):
-            passages = list(PassageTable([disk.read_table(folder / "passages" / name)]))
+        if not part_files.is_part(folder / "vectors" / name):
+            passages = list(PassageTable([part_files.read_table(folder / "passages" / name)]))
             found, cut = encoder.encode_and_count(passages, done)
             vectors = checked(found, passages).astype(plan.made_of["dtype"])
-            disk.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
+            part_files.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
         if passage_tokenizer is not None:
             write_tokens(folder, name, passage_tokenizer)
 
@@ -172,7 +172,7 @@ def _described(
     """The manifest of segments that are all there."""
     kinds = ("passages", "vectors", *([passage_tokenizer.folder] if passage_tokenizer else ()))
     made = tuple(manifest.segment(folder, name, count, kinds) for name, count in plan.segments)
-    vectors = disk.described(folder / "vectors" / made[0].name)["vectors"]
+    vectors = part_files.described(folder / "vectors" / made[0].name)["vectors"]
     blank = Manifest(
         tower=encoder.facts | {"source": encoder.source},
         width=vectors["shape"][1],
@@ -208,7 +208,7 @@ def _read(
     """Write a corpus as segments of passages; their names and sizes."""
     empty = True
     for number, chunk in enumerate(chunked(passages, segment), start=manifest.free_segment(folder, old)):
-        disk.write_part(folder / "passages" / f"{number:06d}", table=as_table(chunk))
+        part_files.write_part(folder / "passages" / f"{number:06d}", table=as_table(chunk))
         done(len(chunk))
         empty = False
         yield f"{number:06d}", len(chunk)

@@ -21,7 +21,7 @@ from typing import Any
 
 from rag_jax.data import files
 from rag_jax.errors import InputError
-from rag_jax.index import disk, ownership, pending_build
+from rag_jax.index import ownership, part_files, pending_build
 from rag_jax.index.pending_build import PendingBuild
 from rag_jax.index.truncation import Truncation
 
@@ -113,7 +113,7 @@ def read(folder: Path) -> Manifest:
         remedy = "the build was not finished: run it again" if (folder / pending_build.FILE).exists() else OTHERWISE
         raise InputError(f"{path}: no knowledge store there; {remedy}") from None
     except (OSError, ValueError):
-        raise InputError(f"{path}: damaged; {disk.REMEDY}") from None
+        raise InputError(f"{path}: damaged; {part_files.REMEDY}") from None
     if not isinstance(stored, dict) or "segments" not in stored:
         raise InputError(f"{path}: no knowledge store's; {OTHERWISE}")
     if stored.pop("format", None) != FORMAT:
@@ -124,7 +124,7 @@ def read(folder: Path) -> Manifest:
         del stored["version"], stored["rows"]
         return Manifest(segments=segments, changes=changes, **stored)
     except (TypeError, KeyError):
-        raise InputError(f"{path}: damaged; {disk.REMEDY}") from None
+        raise InputError(f"{path}: damaged; {part_files.REMEDY}") from None
 
 
 @contextmanager
@@ -189,22 +189,22 @@ def free_segment(folder: Path, found: Manifest | None) -> int:
 
 def verify(folder: Path, part: str, expected: str) -> None:
     """Compare a part with its checksums, and its description with the manifest's; raises `InputError`."""
-    path = folder / part / disk.DESCRIPTION
+    path = folder / part / part_files.DESCRIPTION
     if not path.is_file() or files.checksum(path) != expected:
-        raise InputError(f"{path}: not what the manifest names; {disk.REMEDY}")
-    disk.verify(folder / part)
+        raise InputError(f"{path}: not what the manifest names; {part_files.REMEDY}")
+    part_files.verify(folder / part)
 
 
 def segment(folder: Path, name: str, passages: int, kinds: Iterable[str]) -> Segment:
     """A segment of parts that are there."""
     kinds = tuple(kinds)
-    parts = {f"{kind}/{name}": files.checksum(folder / kind / name / disk.DESCRIPTION) for kind in kinds}
-    counts = {kind: disk.read_arrays(folder / kind / name) for kind in kinds if kind != "passages"}
+    parts = {f"{kind}/{name}": files.checksum(folder / kind / name / part_files.DESCRIPTION) for kind in kinds}
+    counts = {kind: part_files.read_arrays(folder / kind / name) for kind in kinds if kind != "passages"}
     return Segment(name, passages, parts, {kind: held["truncated"].tolist() for kind, held in counts.items()})
 
 
 def _check_counts(folder: Path, new: Manifest) -> None:
-    gone = len(disk.read_arrays(folder / new.removed)["rows"]) if new.removed else 0
+    gone = len(part_files.read_arrays(folder / new.removed)["rows"]) if new.removed else 0
     if new.passages != new.rows - gone:
         raise InputError(f"{folder}: {new.passages} passages, but {new.rows} rows without {gone}; build it anew")
     missing = [part for part in sorted(new.parts) if not (folder / part).is_dir()]

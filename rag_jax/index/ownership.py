@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rag_jax.data import files
 from rag_jax.errors import InputError
-from rag_jax.index import disk
+from rag_jax.index import part_files
 
 MARKER = "rag-jax.store"
 TEXT = b"A knowledge store of rag_jax: it writes and deletes parts of its own here, and leaves other files alone.\n"
@@ -116,7 +116,7 @@ def clear(folder: Path, kept: Callable[[str], bool]) -> None:
             own = re.fullmatch(rf"{shape}|\.{shape}\.\d+\.tmp", part.name) and part.is_dir(follow_symlinks=False)
             if own and not kept(f"{entry.name}/{part.name}"):
                 with suppress(OSError):  # what cannot be deleted is in nobody's way
-                    disk.delete_part(Path(part.path))
+                    part_files.delete_part(Path(part.path))
         with suppress(OSError):  # not empty
             os.rmdir(entry.path)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rag_jax.data import files
 from rag_jax.errors import InputError
-from rag_jax.index import disk
+from rag_jax.index import part_files
 
 FILE = "building.json"
 
@@ -36,7 +36,7 @@ class PendingBuild:
 
     def encoded(self, folder: Path) -> int:
         """The passages that have their vectors already."""
-        return sum(count for name, count in self.segments if disk.is_part(folder / "vectors" / name))
+        return sum(count for name, count in self.segments if part_files.is_part(folder / "vectors" / name))
 
 
 def find(folder: Path, there: Collection[str]) -> PendingBuild | None:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import GeneratorTokenizer, pad
 from rag_jax.errors import InputError
-from rag_jax.index import disk, manifest, ownership, pending_build
+from rag_jax.index import manifest, ownership, part_files, pending_build
 from rag_jax.index.columns import PassageTable, SegmentedArray, as_table
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.manifest import Manifest
@@ -178,15 +178,15 @@ def _has_tokens(found: Manifest, passage_tokenizer: PassageTokenizer) -> bool:
 
 def opened_texts(folder: Path, found: Manifest) -> PassageTable:
     """The passages of a version, all rows."""
-    return PassageTable([disk.read_table(folder / "passages" / each.name) for each in found.segments])
+    return PassageTable([part_files.read_table(folder / "passages" / each.name) for each in found.segments])
 
 
 def write_tokens(folder: Path, name: str, passage_tokenizer: PassageTokenizer) -> None:
     """Tokenise a segment's passages for a generator, unless that has been done."""
     part = folder / passage_tokenizer.folder / name
-    if not disk.is_part(part):
-        tokens = passage_tokenizer.tokenize(list(PassageTable([disk.read_table(folder / "passages" / name)])))
-        disk.write_part(part, tokens.part)
+    if not part_files.is_part(part):
+        tokens = passage_tokenizer.tokenize(list(PassageTable([part_files.read_table(folder / "passages" / name)])))
+        part_files.write_part(part, tokens.part)
 
 
 def check_tower(folder: Path, found: Manifest, encoder: TextEncoder | None) -> None:
@@ -212,13 +212,13 @@ SAME = 1e-5  # by which scales may differ, relative to their size: they are type
 
 def _opened(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer | None) -> Store:
     names = [segment.name for segment in found.segments]
-    vectors = [disk.read_arrays(folder / "vectors" / name)["vectors"] for name in names]
+    vectors = [part_files.read_arrays(folder / "vectors" / name)["vectors"] for name in names]
     if passage_tokenizer is None:
         tokens = [(np.zeros((len(rows), 0), np.uint16), np.zeros(len(rows), np.int32)) for rows in vectors]
     else:
-        parts = [disk.read_arrays(folder / passage_tokenizer.folder / name) for name in names]
+        parts = [part_files.read_arrays(folder / passage_tokenizer.folder / name) for name in names]
         tokens = [(part["ids"], part["lengths"]) for part in parts]
-    removed = disk.read_arrays(folder / found.removed)["rows"].tolist() if found.removed else ()
+    removed = part_files.read_arrays(folder / found.removed)["rows"].tolist() if found.removed else ()
     store = _composed(opened_texts(folder, found), vectors, tokens, passage_tokenizer)
     store = replace(store, removed=frozenset(removed), folder=folder, manifest=found)
     for name, rows in (
@@ -227,7 +227,7 @@ def _opened(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer |
         ("tokens", len(store.passage_lengths)),
     ):
         if rows != found.rows or len(store) != found.passages:
-            raise InputError(f"{folder}: {rows} rows of {name}, the manifest counts {found.rows}; {disk.REMEDY}")
+            raise InputError(f"{folder}: {rows} rows of {name}, the manifest counts {found.rows}; {part_files.REMEDY}")
     return store
 
 
@@ -266,7 +266,7 @@ def _kept_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
 def _tokenised(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer) -> Store:
     """Open a store for a generator that has not read all of it yet, with its tokens in memory."""
     bare = _opened(folder, found, None)
-    tables = [disk.read_table(folder / "passages" / segment.name) for segment in found.segments]
+    tables = [part_files.read_table(folder / "passages" / segment.name) for segment in found.segments]
     tokens = [passage_tokenizer.tokenize(list(PassageTable([table]))) for table in tables]
     cut = Truncation.total(each.truncated for each in tokens)
     told = _composed(bare.passages, list(bare.passage_vectors.segments), tokens, passage_tokenizer)

@@ -17,7 +17,7 @@ import numpy as np
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.errors import InputError
-from rag_jax.index import building, disk, documents, manifest, pending_build
+from rag_jax.index import building, documents, manifest, part_files, pending_build
 from rag_jax.index.columns import as_table
 from rag_jax.index.encoder import ProgressCallback, TextEncoder, no_progress
 from rag_jax.index.manifest import Manifest, Segment
@@ -96,9 +96,9 @@ def _commit(
     if encode is not None and more:
         segments = (*segments, _written(folder, old, more, encode))
     if removing:
-        gone = set(disk.read_arrays(folder / removed)["rows"].tolist()) if removed else set()
+        gone = set(part_files.read_arrays(folder / removed)["rows"].tolist()) if removed else set()
         removed = f"removed/{old.version + 1:06d}"
-        disk.write_part(folder / removed, {"rows": np.asarray(sorted(gone | set(removing)), np.int64)})
+        part_files.write_part(folder / removed, {"rows": np.asarray(sorted(gone | set(removing)), np.int64)})
     new = old.changed(change, segments=segments, removed=removed, passages=kept, made_of=None)
     return manifest.commit(folder, old, new)
 
@@ -108,8 +108,8 @@ def _written(folder: Path, old: Manifest, more: Sequence[Passage], encode: Encod
     name = f"{manifest.free_segment(folder, old):06d}"
     found, cut = encode(more)
     vectors = building.checked(found, more).astype(old.dtype)
-    disk.write_part(folder / "passages" / name, table=as_table(more))
-    disk.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
+    part_files.write_part(folder / "passages" / name, table=as_table(more))
+    part_files.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
     return manifest.segment(folder, name, len(more), ("passages", "vectors"))
 
 
@@ -141,9 +141,9 @@ def _copied(folder: Path, old: Manifest, other: Path, new: Manifest) -> Manifest
 
 def _copy(source: Path, target: Path) -> None:
     """A part under another name: by hard links where the file system has them, as parts never change."""
-    names = [facts["file"] for facts in disk.described(source).values()]
+    names = [facts["file"] for facts in part_files.described(source).values()]
     with files.writing(target), files.aside(target) as side:
-        for name in (*names, disk.DESCRIPTION):
+        for name in (*names, part_files.DESCRIPTION):
             try:
                 os.link(source / name, side / name)
             except OSError:
@@ -164,5 +164,5 @@ def _changing(folder: Path, encoder: TextEncoder | None) -> Iterator[Manifest]:
 def _alive(folder: Path, found: Manifest) -> np.ndarray:
     alive = np.ones(found.rows, bool)
     if found.removed:
-        alive[disk.read_arrays(folder / found.removed)["rows"]] = False
+        alive[part_files.read_arrays(folder / found.removed)["rows"]] = False
     return alive

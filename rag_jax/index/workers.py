@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_jax.errors import InputError
-from rag_jax.index import building, disk
+from rag_jax.index import building, part_files
 from rag_jax.index.encoder import ProgressCallback, TextEncoder
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.pending_build import PendingBuild
@@ -54,7 +54,7 @@ def encode_together(
         rank: spawn.Process(target=_share, args=(folder, plan, load, (rank, processes), lock), daemon=True)
         for rank in range(1, processes)
     }
-    before = {name for name, _ in plan.segments if disk.is_part(folder / "vectors" / name)}
+    before = {name for name, _ in plan.segments if part_files.is_part(folder / "vectors" / name)}
     with _deaf_to_interrupts():
         for other in others.values():
             other.start()
@@ -112,7 +112,7 @@ def _wait(
         running = any(other.is_alive() for other in others.values())
         for rank in others:
             for name, count in plan.segments[rank::processes]:
-                if name not in told and disk.is_part(folder / "vectors" / name):
+                if name not in told and part_files.is_part(folder / "vectors" / name):
                     told.add(name)
                     done(count)
         if not running:

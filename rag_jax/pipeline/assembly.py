@@ -11,7 +11,7 @@ from rag_jax import hub
 from rag_jax.config.config import Config
 from rag_jax.corpus import read_passages
 from rag_jax.corpus.passage import Passage
-from rag_jax.data import templates, typed
+from rag_jax.data import templates, validation
 from rag_jax.data.questions import read_questions
 from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, train_generator_tokenizer
 from rag_jax.errors import InputError
@@ -80,7 +80,7 @@ def compose(config: Config) -> Components:
 
     Raises `InputError` for whatever is missing or does not fit.
     """
-    typed.fields(Config, config)
+    validation.validate_dataclass(Config, config)
     towers, reader = read_bi_encoder(config), read_generator(config)
     if config.data.index is None:
         return Components(config, towers, reader, closed_book(towers.config.vector_width, reader.tokenizer))

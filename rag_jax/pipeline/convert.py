@@ -11,7 +11,7 @@ from rag_jax import hub
 from rag_jax.config import config
 from rag_jax.data.outputs import check_new_folder
 from rag_jax.errors import InputError
-from rag_jax.hub import names, registry
+from rag_jax.hub import registry, tensor_names
 from rag_jax.pipeline import kept_tokenizers, pretrained
 from rag_jax.pipeline.assembly import compose
 from rag_jax.pipeline.checkpoints import Checkpoints
@@ -65,11 +65,11 @@ def _to_workdir(source: str, target: Path) -> list[Mapped]:
 def _parameters(components: Components) -> Iterator[Mapped]:
     """The names of both networks' tensors here and there; kernels are transposed on the way."""
     layout = registry.tower_of(components.bi_encoder.config).layout(components.bi_encoder.config, "question")
-    tower = names.summary(
+    tower = tensor_names.summary(
         components.initial_params.question_tower, layout.names, f"rag.question_encoder.{layout.prefix}"
     )
     generator = registry.generator_of(components.generator.config).names
-    generator = names.summary(components.initial_params.generator, generator, "rag.generator.")
+    generator = tensor_names.summary(components.initial_params.generator, generator, "rag.generator.")
     for half, found in (("question_tower", tower), ("generator", generator)):
         yield from (Mapped(f"{half}/{here}", *there) for here, there in found.items())
 

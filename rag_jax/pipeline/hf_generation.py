@@ -10,7 +10,7 @@ from typing import Any
 from rag_jax.config.generation import SHAPING, GenerationConfig
 from rag_jax.core.variants import Model
 from rag_jax.data.tokenizers import GeneratorTokenizer
-from rag_jax.data.typed import typed
+from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
 from rag_jax.hub.configs import NEUTRAL, THEIRS
 from rag_jax.pipeline.components import token_id
@@ -97,7 +97,7 @@ def _check_types(generation: Mapping[str, Any], where: str) -> None:
     kinds = {theirs: hints[ours] for ours, theirs in OPTIONS} | dict.fromkeys(COUNTS, int)
     for name, kind in (kinds | {"bad_words_ids": tuple[tuple[int, ...], ...]}).items():
         if generation.get(name) is not None:
-            typed(kind, generation[name], name, where)
+            validate_value(kind, generation[name], name, where)
 
 
 def _token(number: int, words: GeneratorTokenizer) -> str:

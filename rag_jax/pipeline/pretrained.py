@@ -9,8 +9,8 @@ from rag_jax.config.generation import GenerationConfig
 from rag_jax.core.variants import Model
 from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, read_generator_tokenizer
 from rag_jax.errors import InputError
-from rag_jax.hub import configs, reading, registry, tokenizers
-from rag_jax.hub.described import Described
+from rag_jax.hub import configs, loading, registry, tokenizers
+from rag_jax.hub.config_json import Described
 from rag_jax.index import manifest
 from rag_jax.models import registry as families
 from rag_jax.models.architecture import GeneratorConfig, SpecialTokens, TowerConfig
@@ -36,8 +36,8 @@ def describe(
     tower = configs.tower(stored.nested("question_encoder"), folder)
     generator = configs.generator(stored.nested("generator"))
     words = read_words(folder)
-    use = reading.describe(stored, model)
-    told = from_hf(reading.generation(folder, stored), words, str(folder), use.model)
+    use = loading.describe(stored, model)
+    told = from_hf(loading.generation(folder, stored), words, str(folder), use.model)
     towers = _towers(source, passage_tower, tower)
     return over(_united(towers, source, use, tower, generator, told), index)
 
@@ -58,7 +58,7 @@ def unite(
     tower_folder, folder = hub.resolve(question_tower), hub.resolve(generator)
     stored = configs.read_config(folder)
     tower, sizes = configs.tower(configs.read_config(tower_folder), tower_folder), configs.generator(stored)
-    told = from_hf(reading.generation(folder, stored), read_words(folder), str(folder), model)
+    told = from_hf(loading.generation(folder, stored), read_words(folder), str(folder), model)
     worded = Generator.passage_template, Generator.question_template
     use = hub.Reading(model, num_docs, Generator.max_input, *worded, question_from_tower=False)
     towers = _towers(question_tower, passage_tower, tower)

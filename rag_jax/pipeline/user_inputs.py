@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from rag_jax.corpus.passage import Passage, checked_passage
-from rag_jax.data.ids import UniqueIds
 from rag_jax.data.jsonl import checked_characters, checked_id
-from rag_jax.data.typed import typed
+from rag_jax.data.unique_ids import UniqueIds
+from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
 
 
@@ -72,7 +72,7 @@ def rows(value: Any, questions: int, alive: Bool[np.ndarray, " N"]) -> Int[np.nd
 
 def count(value: Any, name: str) -> int:
     """A whole number from 1 on."""
-    found = typed(int, value, name)
+    found = validate_value(int, value, name)
     if found < 1:
         raise InputError(f"{name} is {found}; give 1 or more")
     return found
@@ -80,7 +80,7 @@ def count(value: Any, name: str) -> int:
 
 def seed(value: Any) -> int:
     """A whole number that keys of random numbers can be made of."""
-    found = typed(int, value, "seed")
+    found = validate_value(int, value, "seed")
     if not 0 <= found < 2**32:
         raise InputError(f"seed is {found}; give 0 to 2**32 - 1")
     return found

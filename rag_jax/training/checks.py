@@ -11,7 +11,7 @@ import jax
 from rag_jax.config import config as configs
 from rag_jax.config.config import Config
 from rag_jax.core.decode.search import GenerationLimits
-from rag_jax.data import typed
+from rag_jax.data import validation
 from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership
 from rag_jax.index.engines.registry import ENGINES
@@ -71,7 +71,7 @@ def check(config: Config, workdir: Path) -> list[str]:
 
 def check_numbers(config: Config) -> None:
     """Refuse numbers that make no run, and values of other types than the config's."""
-    typed.fields(Config, config)
+    validation.validate_dataclass(Config, config)
     values = dict(_values(config))
     for names, fits, remedy in BOUNDS:
         for name in names:

@@ -14,8 +14,8 @@ import oracle
 import pretrained
 from rag_jax.errors import InputError
 from rag_jax.hub import Reading, bart, bert, configs, load, load_generator, load_tower
-from rag_jax.hub.described import Described
-from rag_jax.hub.reading import describe
+from rag_jax.hub.config_json import Described
+from rag_jax.hub.loading import describe
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
 

@@ -17,7 +17,7 @@ import pretrained
 from rag_jax.errors import InputError
 from rag_jax.hub import load, load_generator, load_tower
 from rag_jax.hub.configs import read_config
-from rag_jax.hub.reading import describe
+from rag_jax.hub.loading import describe
 from rag_jax.models.bart import POSITION_OFFSET, BartConfig
 from rag_jax.models.bert import BertConfig
 from rag_jax.types import Params

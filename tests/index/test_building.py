@@ -12,7 +12,7 @@ import pytest
 from crashes import crashes
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.index import building, disk, manifest, ownership
+from rag_jax.index import building, manifest, ownership, part_files
 from rag_jax.index.store import Store, open_store
 from rag_jax.index.workers import Lock, encode_together
 from stores import PASSAGES, encoder, reads
@@ -163,7 +163,7 @@ def test_a_disk_that_gets_full_leaves_the_old_store(tmp_path: Path, monkeypatch)
     def full(path, array):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(disk, "_write_array", full)
+    monkeypatch.setattr(part_files, "_write_array", full)
     with pytest.raises(InputError, match=r"vectors/000001: the disk is full, .* are free; make room and run it again"):
         building.encode(tmp_path, plan, encoder(), reads())
     monkeypatch.undo()

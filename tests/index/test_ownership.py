@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag_jax.errors import InputError
-from rag_jax.index import building, disk, manifest, ownership, updates
-from rag_jax.index.engines import stored
+from rag_jax.index import building, manifest, ownership, part_files, updates
+from rag_jax.index.engines import store_engines
 from rag_jax.index.store import open_store
 from stores import MORE, PASSAGES, encoder, reads
 
@@ -178,8 +178,11 @@ def test_a_copy_without_its_mark_is_read_but_not_changed(tmp_path: Path) -> None
         updates.add(tmp_path / "index", MORE, encoder())
     store = open_store(tmp_path / "index", encoder(), reads())
     assert store.passage_tokens.shape[0] == len(PASSAGES)
-    with mock.patch.object(stored.BM25, "build") as built, pytest.raises(InputError, match=r"has no rag-jax\.store"):
-        stored.keep_bm25(store)
+    with (
+        mock.patch.object(store_engines.BM25, "build") as built,
+        pytest.raises(InputError, match=r"has no rag-jax\.store"),
+    ):
+        store_engines.keep_bm25(store)
     assert not built.called, "nothing is done in vain"
     assert tree(tmp_path) == before
 
@@ -192,7 +195,7 @@ def test_what_cannot_be_deleted_hinders_nobody(tmp_path: Path, monkeypatch) -> N
     building.build(folder, PASSAGES, encoder(), reads())
     building.build(tmp_path / "other", PASSAGES[:9], encoder(), reads())
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "delete_part", denied)
+        patched.setattr(part_files, "delete_part", denied)
         updates.swap(folder, tmp_path / "other")
         updates.add(folder, MORE, encoder())
     assert (folder / "vectors" / "000000").is_dir()
@@ -286,5 +289,5 @@ def test_every_writer_is_refused_in_a_line_while_another_process_writes(tmp_path
     assert open_store(folder, encoder(), reads()).passage_tokens.shape[0] == len(PASSAGES), "tokens made in memory"
     (folder / "building.json").unlink()
     holder.communicate()
-    stored.keep_bm25(open_store(folder, None, None))
+    store_engines.keep_bm25(open_store(folder, None, None))
     assert manifest.read(folder).version == 2

@@ -12,7 +12,7 @@ import pytest
 
 from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
-from rag_jax.index import disk, manifest
+from rag_jax.index import manifest, part_files
 from rag_jax.index.building import build
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, closed_book, from_vectors, open_store
@@ -138,11 +138,11 @@ def test_a_file_that_was_cut_is_named(file: str, tmp_path: Path) -> None:
 def test_a_changed_byte_is_found_by_its_checksum(tmp_path: Path) -> None:
     built(tmp_path / "index")
     path = tmp_path / "index" / "vectors/000000/vectors.bin"
-    disk.verify(path.parent)
+    part_files.verify(path.parent)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     open_store(tmp_path / "index", encoder(), reads())
     with pytest.raises(InputError, match=r"vectors\.bin: does not have the checksum"):
-        disk.verify(path.parent)
+        part_files.verify(path.parent)
 
 
 def test_a_description_of_other_sizes_is_found(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import BartForConditionalGeneration, BertModel, DPRContextEnco
 
 from rag_jax.hub import bart as bart_files
 from rag_jax.hub import bert as bert_files
-from rag_jax.hub import names
+from rag_jax.hub import tensor_names
 from rag_jax.hub.tensors import in_memory
 from rag_jax.models import bart, bert
 from rag_jax.types import Params, Tokens
@@ -123,14 +123,14 @@ def gradients(model: torch.nn.Module) -> dict[str, np.ndarray]:
 def tower_params(model: torch.nn.Module, config: bert.BertConfig, tensors: Mapping[str, np.ndarray]) -> Params:
     """The tensors of a tower (its state or its gradients) as a tree like our parameters."""
     table, prefix = LAYOUTS[type(model)]
-    kept = names.modern(in_memory(tensors))
-    return names.from_stored(kept, tower_shapes(config), table, where="oracle", prefix=prefix)
+    kept = tensor_names.modern(in_memory(tensors))
+    return tensor_names.from_stored(kept, tower_shapes(config), table, where="oracle", prefix=prefix)
 
 
 def generator_params(config: bart.BartConfig, tensors: Mapping[str, np.ndarray]) -> Params:
     """The tensors of BART (its state or its gradients) as a tree like our parameters."""
     kept = in_memory({name: value for name, value in tensors.items() if name not in bart_files.TIED})
-    return names.from_stored(kept, generator_shapes(config), bart_files.NAMES, where="oracle")
+    return tensor_names.from_stored(kept, generator_shapes(config), bart_files.NAMES, where="oracle")
 
 
 @cache

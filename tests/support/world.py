@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from rag_jax.config.config import Config, Data, Generator, Optimizer, Retriever
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.hub import bert as bert_files
-from rag_jax.hub import names
+from rag_jax.hub import tensor_names
 from rag_jax.hub.tokenizers import Stored
 from rag_jax.hub.tokenizers import write as write_tokenizer
 from rag_jax.models import bert
@@ -125,7 +125,7 @@ def write_tower(folder: Path) -> None:
     config = bert.BertConfig(vocab_size=len(words), width=32, layers=1, heads=2, ffn_width=64, max_positions=16)
     folder.mkdir(parents=True)
     write_tokenizer(folder, Stored(tokenizer, {}))  # alone, transformers would read it as BERT's
-    tensors = names.to_stored(bert.init(config, jax.random.key(1)), bert_files.NAMES)
+    tensors = tensor_names.to_stored(bert.init(config, jax.random.key(1)), bert_files.NAMES)
     tensors["embeddings.word_embeddings.weight"] = 8 * tensors["embeddings.word_embeddings.weight"]  # words over places
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors")
     stored = {

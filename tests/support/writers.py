@@ -20,8 +20,8 @@ import numpy as np
 from rag_jax.corpus import Chunker
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.index import building, disk, documents, manifest, ownership, updates
-from rag_jax.index.engines import stored
+from rag_jax.index import building, documents, manifest, ownership, part_files, updates
+from rag_jax.index.engines import store_engines
 from rag_jax.index.passage_tokenizer import PassageTokens
 from rag_jax.index.store import open_store
 from rag_jax.index.truncation import Truncation
@@ -120,7 +120,7 @@ def swaps(other: Path, passages: list[Passage]) -> Op:
     return Op("swap", lambda folder: updates.swap(folder, other), lambda state: tuple(passages))
 
 
-COUNTS = Op("engine bm25", lambda folder: stored.keep_bm25(open_store(folder, None, None)))
+COUNTS = Op("engine bm25", lambda folder: store_engines.keep_bm25(open_store(folder, None, None)))
 TOKENISES = Op("tokenise", lambda folder: open_store(folder, None, READS))
 
 
@@ -172,9 +172,9 @@ def held(folder: Path) -> State | None:
             manifest.verify(folder, part, expected)
     for part in [found.removed, *(engine.get("part") for engine in found.engines.values())]:
         if part:
-            disk.verify(folder / part)
+            part_files.verify(folder / part)
     store = open_store(folder, None, None)
-    stored.open_bm25(store)
+    store_engines.open_bm25(store)
     passages = tuple(store.living())
     assert len({passage.id for passage in passages}) == len(passages)
     rows = store.find([passage.id for passage in passages])

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float32, Int, Int32, Int64
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.index import disk
+from rag_jax.index import part_files
 from rag_jax.index.engines.engine import EngineResults, Queries, best, candidates
 
 K1 = 0.9
@@ -68,12 +68,12 @@ class BM25:
     def save(self, folder: Path) -> None:
         """Write it as a part of a store. Raises `InputError` where the disk does not take it."""
         arrays = self.lists._asdict() | {"size": np.asarray([self.size]), "format": np.asarray([FORMAT])}
-        disk.write_part(folder, arrays, pa.table({"word": self.words}))
+        part_files.write_part(folder, arrays, pa.table({"word": self.words}))
 
     @classmethod
     def open(cls, folder: Path, rows: int) -> "BM25":
         """A saved index, mapped into memory. Raises `InputError` for one that is damaged, or not of so many rows."""
-        arrays, table = disk.read_arrays(folder), disk.read_table(folder)
+        arrays, table = part_files.read_arrays(folder), part_files.read_table(folder)
         try:
             lists = Lists(*(np.asarray(arrays[name]) for name in Lists._fields))
             size, words = int(arrays["size"][0]), table.column("word").combine_chunks()

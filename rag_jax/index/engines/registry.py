@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from rag_jax.index.engines.device import DeviceIndex
 from rag_jax.index.engines.engine import Engine
 from rag_jax.index.engines.hybrid import Hybrid
-from rag_jax.index.engines.stored import open_bm25, open_faiss
+from rag_jax.index.engines.store_engines import open_bm25, open_faiss
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import Store
 

@@ -19,7 +19,7 @@ pytest.importorskip("Stemmer")
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics import exact_match
-from rag_jax.index import disk
+from rag_jax.index import part_files
 from rag_jax.index.engines.bm25 import AT_ONCE, BM25
 from rag_jax.index.engines.engine import Queries
 
@@ -228,7 +228,7 @@ def test_a_damaged_index_is_named(tmp_path: Path, damage, says: str):
 def test_an_index_that_splits_words_otherwise_is_named(tmp_path: Path):
     index = BM25.build(PASSAGES)
     arrays = index.lists._asdict() | {"size": np.asarray([4])}  # as before words were normalised
-    disk.write_part(tmp_path / "bm25", arrays, pa.table({"word": index.words}))
+    part_files.write_part(tmp_path / "bm25", arrays, pa.table({"word": index.words}))
     with pytest.raises(InputError, match=r"another version of this library; build it again with rag-jax index --out"):
         BM25.open(tmp_path / "bm25", 4)
 

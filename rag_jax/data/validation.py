@@ -23,21 +23,21 @@ from rag_jax.errors import InputError
 T = TypeVar("T")
 
 
-def typed(kind: Any, value: Any, name: str, where: str = "") -> Any:
+def validate_value(kind: Any, value: Any, name: str, where: str = "") -> Any:
     """The value as `kind` has it: a list as a tuple, a text as a path, a whole number as a float where one is meant.
 
     `name` is what the user calls it, `where` what the message begins with, as `FILE: `. Raises `InputError` for a value
     of another type.
     """
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return fields(kind, value, where, name)
+        return validate_dataclass(kind, value, where, name)
     try:
         return _converted(kind, value)
     except TypeError:
         raise InputError(f"{where}{name} is {reprlib.repr(value)}; give {_described(kind)}") from None
 
 
-def fields(kind: type[T], value: Any, where: str = "", name: str = "") -> T:
+def validate_dataclass(kind: type[T], value: Any, where: str = "", name: str = "") -> T:
     """A dataclass, from one whose fields are to be checked or from a mapping of their names.
 
     Raises `InputError` for a field that is missing, unknown, or of another type.
@@ -56,7 +56,7 @@ def fields(kind: type[T], value: Any, where: str = "", name: str = "") -> T:
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if each not in value and needed:
             raise InputError(f"{where}{prefix}{each} is missing; give {_described(hints[each])}")
-    return kind(**{each: typed(hints[each], given, prefix + each, where) for each, given in value.items()})
+    return kind(**{each: validate_value(hints[each], given, prefix + each, where) for each, given in value.items()})
 
 
 def _converted(kind: Any, value: Any) -> Any:

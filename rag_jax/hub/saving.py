@@ -10,9 +10,9 @@ import numpy as np
 
 from rag_jax.data.outputs import check_new_folder
 from rag_jax.errors import InputError
-from rag_jax.hub import configs, names, registry, tokenizers
+from rag_jax.hub import configs, registry, tensor_names, tokenizers
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, TowerCheckpoint
-from rag_jax.hub.described import write_json
+from rag_jax.hub.config_json import write_json
 from rag_jax.hub.tensors import write_tensors
 
 
@@ -66,14 +66,14 @@ def _tower(checkpoint: TowerCheckpoint) -> Contents:
     family = registry.tower_of(checkpoint.config)
     layout = family.layout(checkpoint.config, checkpoint.side)
     files, stored = family.files(checkpoint), _stored(checkpoint, checkpoint.config.max_positions, family.inputs)
-    return Contents(files, names.to_stored(checkpoint.params, layout.names, layout.prefix), {"": stored})
+    return Contents(files, tensor_names.to_stored(checkpoint.params, layout.names, layout.prefix), {"": stored})
 
 
 def _generator(checkpoint: GeneratorCheckpoint) -> Contents:
     family = registry.generator_of(checkpoint.config)
     files = family.files(checkpoint) | {"generation_config.json": dict(checkpoint.generation)}
     stored = _stored(checkpoint, checkpoint.config.max_positions, family.inputs)
-    return Contents(files, names.to_stored(checkpoint.params, family.names), {"": stored})
+    return Contents(files, tensor_names.to_stored(checkpoint.params, family.names), {"": stored})
 
 
 def _rag(checkpoint: RagCheckpoint) -> Contents:

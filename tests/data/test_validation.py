@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_jax.data.typed import fields, typed
+from rag_jax.data.validation import validate_dataclass, validate_value
 from rag_jax.errors import InputError
 
 
@@ -48,7 +48,7 @@ class Outer:
     ],
 )
 def test_a_value_is_brought_into_its_type(kind: Any, value: object, expected: object) -> None:
-    found = typed(kind, value, "x")
+    found = validate_value(kind, value, "x")
     assert found == expected
     assert type(found) is type(expected)
 
@@ -78,14 +78,14 @@ def test_a_value_is_brought_into_its_type(kind: Any, value: object, expected: ob
 )
 def test_a_value_of_another_type_is_one_line(kind: Any, value: object, wanted: str) -> None:
     with pytest.raises(InputError, match=f"^there: x is {re.escape(repr(value))}; give {re.escape(wanted)}$"):
-        typed(kind, value, "x", "there: ")
+        validate_value(kind, value, "x", "there: ")
 
 
 def test_a_dataclass_is_checked_to_its_leaves() -> None:
-    made = fields(Outer, {"path": "p", "inner": {"rate": 2, "names": ["x"]}, "count": 3})
+    made = validate_dataclass(Outer, {"path": "p", "inner": {"rate": 2, "names": ["x"]}, "count": 3})
     assert made == Outer(Path("p"), Inner(2.0, ("x",)), count=3)
-    assert fields(Outer, made) == made
-    assert fields(Outer, dataclasses.replace(made, inner=Inner(names=["y"]))).inner.names == ("y",)  # type: ignore[arg-type]
+    assert validate_dataclass(Outer, made) == made
+    assert validate_dataclass(Outer, dataclasses.replace(made, inner=Inner(names=["y"]))).inner.names == ("y",)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_dataclass_is_checked_to_its_leaves() -> None:
 )
 def test_what_is_wrong_in_a_dataclass_is_named(value: object, what: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(what)}$"):
-        fields(Outer, value, "there: ")
+        validate_dataclass(Outer, value, "there: ")
 
 
 JSON = st.recursive(
@@ -115,7 +115,7 @@ JSON = st.recursive(
 def test_whatever_is_given_is_taken_or_named_in_one_line(value: dict) -> None:
     said = ""
     try:
-        assert isinstance(hash(fields(Outer, value)), int), "no list is left in it"
+        assert isinstance(hash(validate_dataclass(Outer, value)), int), "no list is left in it"
     except InputError as error:
         said = str(error)
     assert "\n" not in said

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, normalizers
 from rag_jax.data.tokenizers import ignore_special_tokens_in_text
 from rag_jax.data.tower_inputs import PAIR, QUESTION, TITLE_AND_TEXT, TowerInputFormat, literal
 from rag_jax.errors import InputError
-from rag_jax.hub.described import Described, read_json
+from rag_jax.hub.config_json import Described, read_json
 from rag_jax.hub.pooling import pools_prompts
 
 PROMPTS, LENGTH = "config_sentence_transformers.json", "sentence_bert_config.json"

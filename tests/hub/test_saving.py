@@ -26,7 +26,7 @@ import oracle
 import pretrained
 from oracle import torch
 from rag_jax.errors import InputError
-from rag_jax.hub import Checkpoint, RagCheckpoint, TowerCheckpoint, load, save, tensors, tokenizers, writing
+from rag_jax.hub import Checkpoint, RagCheckpoint, TowerCheckpoint, load, save, saving, tensors, tokenizers
 from rag_jax.hub.configs import GENERATION
 
 TOWER, GENERATOR = pretrained.sizes()
@@ -212,11 +212,11 @@ def small_files(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("write_tensors", [writing.write_tensors, lambda folder, arrays: None])
+@pytest.mark.parametrize("write_tensors", [saving.write_tensors, lambda folder, arrays: None])
 @pytest.mark.parametrize("size", [100, 4000])
 def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path, monkeypatch, checkpoint, write_tensors, size):
     """The weights do not fit, config.json, or the tokenizers."""
-    monkeypatch.setattr(writing, "write_tensors", write_tensors)
+    monkeypatch.setattr(saving, "write_tensors", write_tensors)
     with small_files(size):
         message = refusal(tmp_path / "ours", checkpoint)
     assert message.startswith(f"{tmp_path / 'ours'}: cannot be written (")
@@ -228,8 +228,8 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path, monkeypatch, check
     ("module", "name", "error"),
     [
         (tensors, "save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
-        (writing, "write_tensors", OSError(28, "No space left on device")),
-        (writing, "write_json", OSError(28, "No space left on device")),
+        (saving, "write_tensors", OSError(28, "No space left on device")),
+        (saving, "write_json", OSError(28, "No space left on device")),
         (tokenizers, "write", OSError(28, "No space left on device")),
     ],
 )

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from rag_jax.data.faults import BadLines, raise_error
+from rag_jax.data.bad_lines import BadLines, raise_error
 from rag_jax.errors import InputError
 
 

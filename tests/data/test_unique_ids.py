@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_jax.data import ids as module
-from rag_jax.data.ids import UniqueIds
+from rag_jax.data import unique_ids as module
+from rag_jax.data.unique_ids import UniqueIds
 from rag_jax.errors import InputError
 
 MANY = 100_000

@@ -11,7 +11,7 @@ from transformers import BertModel, DPRContextEncoder, DPRQuestionEncoder
 
 import oracle
 from rag_jax.errors import InputError
-from rag_jax.hub import bart, bert, names
+from rag_jax.hub import bart, bert, tensor_names
 from rag_jax.hub.tensors import in_memory
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
@@ -36,7 +36,7 @@ def tower():
 def test_a_towers_names_and_tensors_are_those_of_transformers(kind, config):
     model, params = oracle.tower(kind, config)
     table, prefix = oracle.LAYOUTS[kind]
-    stored = names.to_stored(params, table, prefix)
+    stored = tensor_names.to_stored(params, table, prefix)
     theirs = oracle.state(model)
     assert stored.keys() == theirs.keys()
     for name, value in theirs.items():
@@ -45,7 +45,7 @@ def test_a_towers_names_and_tensors_are_those_of_transformers(kind, config):
 
 def test_the_generators_names_and_tensors_are_those_of_transformers():
     model, params = oracle.generator(GENERATOR)
-    stored = names.to_stored(params, bart.NAMES)
+    stored = tensor_names.to_stored(params, bart.NAMES)
     theirs = oracle.state(model)
     assert stored.keys() == theirs.keys() - TIED
     for name, value in stored.items():
@@ -57,8 +57,8 @@ def test_the_generators_names_and_tensors_are_those_of_transformers():
 def test_storing_and_reading_back_changes_nothing(which, prefix):
     table = {"bert": bert.NAMES, "dpr": bert.DPR, "bart": bart.NAMES}[which]
     params = oracle.generator(GENERATOR)[1] if which == "bart" else oracle.tower(DPRQuestionEncoder, PROJECTED)[1]
-    stored = in_memory(names.to_stored(params, table, prefix))
-    back = names.from_stored(stored, params, table, where="here", prefix=prefix)
+    stored = in_memory(tensor_names.to_stored(params, table, prefix))
+    back = tensor_names.from_stored(stored, params, table, where="here", prefix=prefix)
     assert jax.tree.structure(back) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
@@ -66,19 +66,19 @@ def test_storing_and_reading_back_changes_nothing(which, prefix):
 @pytest.mark.parametrize("table", [bert.NAMES, bert.DPR, bart.NAMES])
 def test_no_two_parameters_share_a_stored_name(table):
     shapes = oracle.generator_shapes(GENERATOR) if table is bart.NAMES else oracle.tower_shapes(PROJECTED)
-    stored = [names.stored_name(path, table) for path in flatten_dict(shapes, sep="/")]
+    stored = [tensor_names.stored_name(path, table) for path in flatten_dict(shapes, sep="/")]
     assert len(set(stored)) == len(stored)
 
 
 def test_every_missing_and_misshapen_tensor_is_named_in_one_line(tower):
-    stored = names.to_stored(tower, bert.NAMES)
+    stored = tensor_names.to_stored(tower, bert.NAMES)
     missing = {"embeddings.LayerNorm.bias", "encoder.layer.1.attention.self.query.weight"}
     misshapen = {"embeddings.word_embeddings.weight": (41, 16), "encoder.layer.0.intermediate.dense.weight": (25, 16)}
     broken = {name: value for name, value in stored.items() if name not in missing}
     broken |= {name: np.zeros(shape, np.float32) for name, shape in misshapen.items()}
     broken["surplus"] = np.zeros((2, 3), np.float32)
     with pytest.raises(InputError, match=r"^some/folder: ") as complaint:
-        names.from_stored(in_memory(broken), tower, bert.NAMES, where="some/folder")
+        tensor_names.from_stored(in_memory(broken), tower, bert.NAMES, where="some/folder")
     message = str(complaint.value)
     assert "\n" not in message
     assert set(re.findall(r"([\w.]+) \([\d, ]+\) is missing", message)) == missing
@@ -88,31 +88,31 @@ def test_every_missing_and_misshapen_tensor_is_named_in_one_line(tower):
 
 
 def test_a_table_of_the_right_size_and_the_wrong_shape_is_refused(tower):
-    stored = names.to_stored(tower, bert.NAMES)
+    stored = tensor_names.to_stored(tower, bert.NAMES)
     stored["embeddings.word_embeddings.weight"] = stored["embeddings.word_embeddings.weight"].T
     with pytest.raises(InputError, match=r"word_embeddings\.weight has shape"):
-        names.from_stored(in_memory(stored), tower, bert.NAMES, where="some/folder")
+        tensor_names.from_stored(in_memory(stored), tower, bert.NAMES, where="some/folder")
 
 
 @pytest.mark.parametrize(
     "name", ["pooler.dense.weight", "bert_model.pooler.dense.bias", "embeddings.position_ids", "cls.predictions.bias"]
 )
 def test_what_no_network_here_reads_is_left_out(tower, name):
-    stored = in_memory(names.to_stored(tower, bert.NAMES) | {name: np.ones((16, 16), np.float32)})
-    assert stored.keys() - names.modern(stored).keys() == {name}
+    stored = in_memory(tensor_names.to_stored(tower, bert.NAMES) | {name: np.ones((16, 16), np.float32)})
+    assert stored.keys() - tensor_names.modern(stored).keys() == {name}
 
 
 def test_layer_norms_old_names_are_known(tower):
-    stored = in_memory(names.to_stored(tower, bert.NAMES))
+    stored = in_memory(tensor_names.to_stored(tower, bert.NAMES))
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
         for name, tensor in stored.items()
     }
     assert old.keys() != stored.keys()
-    assert names.modern(old).keys() == stored.keys()
+    assert tensor_names.modern(old).keys() == stored.keys()
 
 
 def test_half_precision_tensors_become_the_models_dtype(tower):
-    halved = {name: value.astype(np.float16) for name, value in names.to_stored(tower, bert.NAMES).items()}
-    loaded = names.from_stored(in_memory(halved), tower, bert.NAMES, where="here")
+    halved = {name: value.astype(np.float16) for name, value in tensor_names.to_stored(tower, bert.NAMES).items()}
+    loaded = tensor_names.from_stored(in_memory(halved), tower, bert.NAMES, where="here")
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype(np.float32)}

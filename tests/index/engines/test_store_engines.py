@@ -7,7 +7,7 @@ import pytest
 
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, updates
-from rag_jax.index.engines import stored
+from rag_jax.index.engines import store_engines
 from rag_jax.index.engines.engine import Queries
 from rag_jax.index.store import from_vectors, open_store
 from stores import MORE, PASSAGES, encoder, reads
@@ -20,10 +20,10 @@ def built(tmp_path_factory):
     """A store with FAISS, words, and a measured search in eight bits."""
     folder = tmp_path_factory.mktemp("kept") / "index"
     building.build(folder, PASSAGES, encoder(), reads())
-    queries = stored.from_passages(open_store(folder, None, None))
-    stored.keep_faiss(open_store(folder, None, None), "Flat", queries)
-    stored.keep_bm25(open_store(folder, None, None))
-    stored.measure_precision(open_store(folder, None, None), "int8", queries)
+    queries = store_engines.from_passages(open_store(folder, None, None))
+    store_engines.keep_faiss(open_store(folder, None, None), "Flat", queries)
+    store_engines.keep_bm25(open_store(folder, None, None))
+    store_engines.measure_precision(open_store(folder, None, None), "int8", queries)
     return folder
 
 
@@ -43,13 +43,13 @@ def test_what_was_measured_stands_in_the_manifest_and_in_every_result(folder) ->
     assert engines["faiss"]["factory"] == "Flat"
     assert engines["faiss"]["recall"] == {"recall@1": 1.0, "recall@5": 1.0, "recall@10": 1.0, "recall@20": 1.0}
     assert 0.5 < engines["int8"]["recall"]["recall@10"] <= 1.0
-    assert stored.open_faiss(open_store(folder, None, None)).search(ASKED, 5).recall == 1.0
+    assert store_engines.open_faiss(open_store(folder, None, None)).search(ASKED, 5).recall == 1.0
 
 
 def test_a_kept_index_finds_what_it_did(folder) -> None:
     store = open_store(folder, None, None)
-    np.testing.assert_array_equal(stored.open_faiss(store).search(ASKED, 5).rows, naive(PASSAGES, 5))
-    assert stored.open_bm25(store).search(ASKED, 1).rows[1, 0] == 17
+    np.testing.assert_array_equal(store_engines.open_faiss(store).search(ASKED, 5).rows, naive(PASSAGES, 5))
+    assert store_engines.open_bm25(store).search(ASKED, 1).rows[1, 0] == 17
 
 
 def test_rows_that_came_and_went_since_are_found_and_not_found(folder) -> None:
@@ -58,8 +58,8 @@ def test_rows_that_came_and_went_since_are_found_and_not_found(folder) -> None:
     store = open_store(folder, None, None)
     now = PASSAGES + MORE
     expected = [[row for row in ranked if row != 17][:5] for ranked in naive(now, 6).tolist()]
-    assert stored.open_faiss(store).search(ASKED, 5).rows.tolist() == expected
-    words = stored.open_bm25(store).search(ASKED, 3).rows
+    assert store_engines.open_faiss(store).search(ASKED, 5).rows.tolist() == expected
+    words = store_engines.open_bm25(store).search(ASKED, 3).rows
     assert words[0, 0] >= 50
     assert 17 not in words
 
@@ -68,17 +68,17 @@ def test_a_store_that_changed_while_an_engine_was_built_does_not_take_it(folder)
     store = open_store(folder, None, None)
     updates.add(folder, MORE, encoder())
     with pytest.raises(InputError, match="was changed while an engine was built"):
-        stored.keep_bm25(store)
+        store_engines.keep_bm25(store)
     assert manifest.read(folder).engines["bm25"]["rows"] == 50
 
 
 def test_an_engine_file_that_is_gone_is_named(folder) -> None:
     (folder / manifest.read(folder).engines["faiss"]["part"] / "index.faiss").unlink()
     with pytest.raises(InputError, match=r"index\.faiss: missing; build it again"):
-        stored.open_faiss(open_store(folder, None, None))
+        store_engines.open_faiss(open_store(folder, None, None))
 
 
 def test_a_store_in_memory_keeps_no_engine() -> None:
     store = from_vectors(PASSAGES, encoder().encode_passages(PASSAGES), reads())
     with pytest.raises(InputError, match="the store is in memory"):
-        stored.keep_bm25(store)
+        store_engines.keep_bm25(store)

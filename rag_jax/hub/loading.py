@@ -10,12 +10,12 @@ import jax
 
 from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
-from rag_jax.hub import configs, names, registry, tokenizers
+from rag_jax.hub import configs, registry, tensor_names, tokenizers
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
+from rag_jax.hub.config_json import Described, read_json
 from rag_jax.hub.configs import read_config
-from rag_jax.hub.conventions import lowered, read_convention
-from rag_jax.hub.described import Described, read_json
-from rag_jax.hub.source import resolve
+from rag_jax.hub.input_format import lowered, read_convention
+from rag_jax.hub.locate import resolve
 from rag_jax.hub.tensors import Tensors, read_tensors
 from rag_jax.models.architecture import Architecture
 from rag_jax.types import Generator
@@ -27,7 +27,7 @@ WORDS = "word/embedding"  # our path of a tower's token table
 def load(source: str | Path, revision: str | None = None) -> Checkpoint:
     """A tower, a generator, RAG-Token or RAG-Sequence, of any family in the registry: what config.json says.
 
-    `source` is a folder, a folder in a package or a repository of the hub (`rag_jax.hub.source`). Tensors are read one
+    `source` is a folder, a folder in a package or a repository of the hub (`rag_jax.hub.locate`). Tensors are read one
     by one, in whatever precision they are stored, and become float32. Raises `InputError` for a checkpoint that cannot
     be had, is damaged, or does not fit its config: nothing is half-loaded.
     """
@@ -81,7 +81,7 @@ def describe(config: Described, model: Model | None = None) -> Reading:
 
 
 def _tower(folder: Path, config: Described) -> TowerCheckpoint:
-    return _tower_of(config, folder, lambda: (names.modern(read_tensors(folder)), ""), str(folder))
+    return _tower_of(config, folder, lambda: (tensor_names.modern(read_tensors(folder)), ""), str(folder))
 
 
 def _rag_tower(folder: Path, config: Described) -> TowerCheckpoint:
@@ -98,7 +98,7 @@ def _tower_tokenizer(folder: Path, config: Described) -> tokenizers.Stored | Non
 
 def _generator(folder: Path, config: Described) -> GeneratorCheckpoint:
     tokenizer, told = tokenizers.read(folder, config), generation(folder, config)
-    return _generator_of(config, names.modern(read_tensors(folder)), "", tokenizer, told, str(folder))
+    return _generator_of(config, tensor_names.modern(read_tensors(folder)), "", tokenizer, told, str(folder))
 
 
 def _rag_generator(folder: Path, config: Described) -> GeneratorCheckpoint:
@@ -110,7 +110,7 @@ def _rag_generator(folder: Path, config: Described) -> GeneratorCheckpoint:
 
 def _rag_part(folder: Path, part: str) -> tuple[Tensors, str]:
     """The tensors of a RAG checkpoint that belong to the part or to none, and the part's prefix."""
-    tensors = names.modern(read_tensors(folder))
+    tensors = tensor_names.modern(read_tensors(folder))
     root = "rag." if any(name.startswith("rag.") for name in tensors) else ""
     others = tuple(f"{root}{other}" for other in ("question_encoder.", "generator.") if other != part)
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(others)}, root + part
@@ -125,10 +125,10 @@ def _tower_of(config: Described, folder: Path, read: Callable[[], tuple[Tensors,
     sizes, stored = family.read_config(config, folder), _tower_tokenizer(folder, config)
     tensors, prefix = read()
     tensors = family.tidy(tensors, sizes, prefix, where)
-    words = ((each, each.prefix + names.stored_name(WORDS, each.names)) for each in family.layouts)
+    words = ((each, each.prefix + tensor_names.stored_name(WORDS, each.names)) for each in family.layouts)
     layout = next((each for each, name in words if prefix + name in tensors), family.layouts[0])
     shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
-    params = names.from_stored(tensors, shapes, layout.names, where=where, prefix=prefix + layout.prefix)
+    params = tensor_names.from_stored(tensors, shapes, layout.names, where=where, prefix=prefix + layout.prefix)
     tokenizer, settings = stored or (None, {})
     convention = read_convention(config, folder, family.passage(config))
     return TowerCheckpoint(sizes, params, tokenizer, layout.side, settings, convention)
@@ -149,7 +149,7 @@ def _generator_of(
         tokenizer = tokenizers.fitted(tokenizer, sizes.vocab_size, where)
     tensors = family.tidy(tensors, sizes, prefix, where)
     shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
-    params = names.from_stored(tensors, shapes, family.names, where=where, prefix=prefix)
+    params = tensor_names.from_stored(tensors, shapes, family.names, where=where, prefix=prefix)
     return GeneratorCheckpoint(sizes, params, tokenizer, told, settings)
 
 
