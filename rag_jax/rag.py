@@ -36,7 +36,7 @@ from rag_jax.pipeline.assembly import check_width, compose, open_index
 from rag_jax.pipeline.components import Components, token_id
 from rag_jax.pipeline.host_retrieval import RetrievalInputs, knowledge_subset
 from rag_jax.pipeline.trained import load_trained
-from rag_jax.types import Batch, Knowledge, RagParams, SearchResults, Tokens, host
+from rag_jax.types import Batch, InferenceBatch, Knowledge, RagParams, SearchResults, Tokens, host
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +158,8 @@ class RAG:
             every = np.resize(chosen, len(batch.question.ids))  # the last batch is filled up with repetitions
             mine = jax.tree.map(lambda each, every=every: each[every], (begun, rows))
             looked = self._look(batch, questions, chosen, k, mine[1])
-            asked = batch.question, batch.prompt, mine[0]
-            answered = program(self._placed, looked.knowledge, *asked, looked.search_results, key, every)
+            inputs = InferenceBatch(batch.question, batch.prompt)
+            answered = program(self._placed, looked.knowledge, inputs, mine[0], looked.search_results, key, every)
             yield from self._readable(answered, chosen, looked)
 
     def choose(self, questions: Sequence[str], labels: Sequence[str], **options: Any) -> list[Answer]:
@@ -185,7 +185,7 @@ class RAG:
         vocabulary, c = self.components.generator_tokenizer, self.components.config
         questions, labels = user_inputs.texts(questions, "questions"), user_inputs.texts(labels, "labels")
         limits = self.components.limits._replace(
-            start=(vocabulary.decoder_start,)
+            decoder_start=(vocabulary.decoder_start,)
         )  # as in training, wherever decoding starts from
         targets = vocabulary.targets(labels)
         if len(set(map(tuple, targets))) < max(2, len(labels)):
@@ -201,8 +201,8 @@ class RAG:
         padded = pad(targets, max(map(len, targets)), limits.eos)
         for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size, skip):
             looked = self._look(batch, questions, chosen, k)
-            asked = batch.question, batch.prompt, padded
-            answered = program(self._placed, looked.knowledge, *asked, looked.search_results)
+            inputs = InferenceBatch(batch.question, batch.prompt)
+            answered = program(self._placed, looked.knowledge, inputs, padded, looked.search_results)
             yield from self._readable(answered, chosen, looked)
 
     def log_likelihood(

@@ -82,6 +82,13 @@ class Batch(NamedTuple):
     target_mask: Bool[Array, "B T"]
 
 
+class InferenceBatch(NamedTuple):
+    """Questions without targets: the inputs of a program that answers them."""
+
+    question: Tokens  # [B, Q], in the question encoder's vocabulary
+    prompt: Tokens  # [B, L]: ` // question </s>`, in the generator's vocabulary
+
+
 class Retrieved(NamedTuple):
     """The K passages found for each question, best first."""
 

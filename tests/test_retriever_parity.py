@@ -24,7 +24,7 @@ from rag_jax.index.importers import import_index
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, from_vectors
 from rag_jax.rag import RAG
-from rag_jax.types import Tokens
+from rag_jax.types import InferenceBatch, Tokens
 from retrieved import WIDTH, Both, Theirs
 
 TWO = [Passage("0", "Foo", "foo"), Passage("1", "Bar", "bar")]
@@ -103,8 +103,10 @@ def test_what_is_retrieved_or_given_or_encoded_before_gives_the_same_answers(tok
     @oracle.jit
     def program(params, knowledge, question, prompt, rows, scores, inputs):
         fixed = {"decoder": decoder, "max_length": 64}
-        whole = decoding.answer(networks, params, knowledge, question, prompt, nothing, **fixed, num_docs=k)
-        passages = jax.tree.map(lambda each: each[rows], knowledge.passages)
+        whole = decoding.answer(
+            networks, params, knowledge, InferenceBatch(question, prompt), nothing, **fixed, num_docs=k
+        )
+        passages = jax.tree.map(lambda each: each[rows], knowledge.passage_tokens)
         there = retrieval.Retrieved(rows, scores, rows >= 0)
         given = decoding.answer_from(networks, params, there, passages, prompt, nothing, **fixed)
         memory = networks.generator.encode(params.generator, inputs)

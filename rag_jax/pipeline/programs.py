@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Int, Key
 
 from rag_jax.config.generation import ConstraintTokens, GenerationConfig
 from rag_jax.core import training
@@ -17,7 +17,7 @@ from rag_jax.core.decode.decoding import Answered
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.index.placement import Placement
-from rag_jax.types import Knowledge, Networks, RagParams, SearchResults, Tokens
+from rag_jax.types import InferenceBatch, Knowledge, Networks, RagParams, SearchResults, Tokens
 
 ONE = Placement()
 
@@ -35,17 +35,24 @@ def answering(
 ):
     """The compiled program from question tokens to answers: one for each composition, whatever the index holds."""
 
-    def program(params, knowledge, question, prompt, given, found, key, numbers) -> Answered:
-        keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+    def program(
+        params: RagParams,
+        knowledge: Knowledge,
+        batch: InferenceBatch,
+        prefix: Tokens,
+        search_results: SearchResults | None,
+        key: Key[Array, ""],
+        question_indices: Int[Array, " B"],
+    ) -> Answered:
+        keys = jax.vmap(partial(jax.random.fold_in, key))(question_indices)
         decoder = options.decoder(model, limits, words, keys)
         return decoding.answer(
             networks,
             params,
             knowledge,
-            question,
-            prompt,
-            given,
-            found,
+            batch,
+            prefix,
+            search_results,
             decoder=decoder,
             num_docs=num_docs,
             max_length=max_length,
@@ -59,15 +66,21 @@ def answering(
 def choosing(
     networks: Networks, model: Model, limits: GenerationLimits, num_docs: int, max_length: int, place: Placement = ONE
 ):
-    """The program that ranks given answers `[C, T]`, the same for all questions, best first."""
+    """The program that ranks the candidate answers `[C, T]`, which all questions share, best first."""
 
-    def program(params, knowledge, question, prompt, labels, found) -> Answered:
-        batch = question.ids.shape[0]
-        answers = jax.tree.map(lambda each: jnp.repeat(each[None], batch, axis=0), labels)
-        nothing = Tokens(jnp.zeros((batch, 0), jnp.int32), jnp.zeros(batch, jnp.int32))
+    def program(
+        params: RagParams,
+        knowledge: Knowledge,
+        batch: InferenceBatch,
+        candidates: Tokens,
+        search_results: SearchResults | None,
+    ) -> Answered:
+        num_questions = batch.question.ids.shape[0]
+        answers = jax.tree.map(lambda each: jnp.repeat(each[None], num_questions, axis=0), candidates)
+        no_prefix = Tokens(jnp.zeros((num_questions, 0), jnp.int32), jnp.zeros(num_questions, jnp.int32))
         decoder = partial(decoding.choose, answers=answers, marginalise=VARIANTS[model].marginalise, limits=limits)
         fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length, "index": place.index}
-        return decoding.answer(networks, params, knowledge, question, prompt, nothing, found, **fixed)
+        return decoding.answer(networks, params, knowledge, batch, no_prefix, search_results, **fixed)
 
     return jax.jit(program, out_shardings=place.whole)
 

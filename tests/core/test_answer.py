@@ -11,7 +11,7 @@ import answering
 import naive
 from answering import assert_judged, close
 from rag_jax.core.decode import beam, decoding
-from rag_jax.types import Knowledge, Networks, RagParams, Retrieved, SearchResults, Tokens
+from rag_jax.types import InferenceBatch, Knowledge, Networks, RagParams, Retrieved, SearchResults, Tokens
 from readers import BARTS, CAT, CHAINS, COW, DOG, HISTORIES, SEEDS, B, K, Read, World, chain
 
 N, P, L, D = 7, 4, 3, 5
@@ -55,8 +55,10 @@ def chain_knowledge(order: list[int]) -> Knowledge:
 def test_the_answer_is_what_the_best_passage_says(decoder):
     answer, _ = program(embed, CHAINS, decoder, num_docs=2)
     order, prompt = [2, 0, 1], question_tokens([0, 0, 0], 2)
-    answered = answer(SHARP, chain_knowledge(order), question_tokens([0, 1, 2], 3), prompt, answering.nothing())
-    assert answered.retrieved.ids[:, 0].tolist() == [order.index(question) for question in range(3)]
+    answered = answer(
+        SHARP, chain_knowledge(order), InferenceBatch(question_tokens([0, 1, 2], 3), prompt), answering.nothing()
+    )
+    assert answered.retrieved.rows[:, 0].tolist() == [order.index(question) for question in range(3)]
     assert answered.decoded.tokens[:, 0, 0].tolist() == [DOG, COW, CAT]
     close(np.exp(answered.doc_log_prior), naive.doc_prior(np.array(answered.retrieved.scores)))
 
@@ -71,10 +73,10 @@ def test_every_bucket_is_compiled_once_whatever_the_knowledge():
     answer, _ = program(counted, CHAINS, num_docs=2)
     prompt, nothing = question_tokens([0, 0], 2), answering.nothing(2)
     for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
-        answered = answer(SHARP, chain_knowledge(order), question_tokens([0, 1], 3), prompt, nothing)
+        answered = answer(SHARP, chain_knowledge(order), InferenceBatch(question_tokens([0, 1], 3), prompt), nothing)
         assert answered.decoded.tokens[:, 0, 0].tolist() == [[CAT, DOG, COW][order.index(q)] for q in (0, 1)]
     assert compiled == [(2, 3)]
-    answer(SHARP, chain_knowledge([0, 1, 2]), question_tokens([2, 1], 5), prompt, nothing)
+    answer(SHARP, chain_knowledge([0, 1, 2]), InferenceBatch(question_tokens([2, 1], 5), prompt), nothing)
     assert compiled == [(2, 3), (2, 5)]
 
 
@@ -88,8 +90,7 @@ class Told(NamedTuple):
 
     params: RagParams
     knowledge: Knowledge
-    question: Tokens
-    prompt: Tokens
+    batch: InferenceBatch
     given: Tokens
 
 
@@ -98,7 +99,7 @@ def told(world: World, seed: int) -> Told:
     params = RagParams(draw.standard_normal((world.words, D)).astype(np.float32), world.read(seed).params)
     knowledge = Knowledge(draw.standard_normal((N, D)).astype(np.float32), tokens(draw, world, N, P))
     question, prompt = tokens(draw, world, B, 4), tokens(draw, world, B, L)
-    return Told(params, knowledge, question, prompt, answering.prefixes(seed, world, 2))
+    return Told(params, knowledge, InferenceBatch(question, prompt), answering.prefixes(seed, world, 2))
 
 
 def tokens(draw: np.random.Generator, world: World, rows: int, length: int) -> Tokens:
@@ -120,10 +121,10 @@ decoders = pytest.mark.parametrize("decoder", ["token", "thorough"])
 
 def assert_by_hand(world: World, decoder: str, seed: int) -> None:
     """Passages by sorting, inputs by joining lists, each of them read by itself, a prior by the paper's formula."""
-    params, knowledge, question, prompt, given = told(world, seed)
+    params, knowledge, (question, prompt), given = told(world, seed)
     answered = jax.device_get(compiled(world, decoder)[0](*told(world, seed)))
     scores, ids = naive.top_k(params.question_tower[question.ids[:, 0]], knowledge.passage_vectors, K)
-    assert answered.retrieved.ids.tolist() == ids
+    assert answered.retrieved.rows.tolist() == ids
     prior = naive.doc_prior(np.array(scores))
     close(np.exp(answered.doc_log_prior), prior)
 
@@ -162,8 +163,8 @@ def widened(seed: int, narrow: Tokens, by: int) -> Tokens:
 @decoders
 def test_wider_buckets_and_what_stands_behind_the_ends_change_nothing(decoder):
     narrow, (answer, _) = told(HISTORIES, 0), compiled(HISTORIES, decoder)
-    by = {"question": widened(1, narrow.question, 3), "given": widened(2, narrow.given, 1)}
-    by["prompt"] = widened(3, narrow.prompt, 2)
+    wide_batch = InferenceBatch(widened(1, narrow.batch.question, 3), widened(3, narrow.batch.prompt, 2))
+    by = {"batch": wide_batch, "given": widened(2, narrow.given, 1)}
     one, other = (jax.device_get(answer(*each)) for each in (narrow, narrow._replace(**by)))
     np.testing.assert_array_equal(one.decoded.tokens, other.decoded.tokens)
     jax.tree.map(close, one, other)
@@ -173,8 +174,8 @@ def test_wider_buckets_and_what_stands_behind_the_ends_change_nothing(decoder):
 def test_passages_from_elsewhere_are_read_like_those_of_the_index(decoder):
     asked, (answer, answer_from) = told(HISTORIES, 0), compiled(HISTORIES, decoder)
     expected = jax.device_get(answer(*asked))
-    passages = jax.tree.map(lambda stored: stored[expected.retrieved.ids], asked.knowledge.passage_tokens)
-    found = jax.device_get(answer_from(asked.params, expected.retrieved, passages, asked.prompt, asked.given))
+    passages = jax.tree.map(lambda stored: stored[expected.retrieved.rows], asked.knowledge.passage_tokens)
+    found = jax.device_get(answer_from(asked.params, expected.retrieved, passages, asked.batch.prompt, asked.given))
     np.testing.assert_array_equal(found.decoded.tokens, expected.decoded.tokens)
     jax.tree.map(close, found, expected)
 
@@ -183,14 +184,14 @@ def test_rows_that_another_search_chose_are_read_instead_of_the_nearest():
     asked, (answer, answer_from) = told(HISTORIES, 0), compiled(HISTORIES, "token")
     rows = np.array([[6, 0, 3], [2, -1, 5], [4, -1, -1]], np.int32)
     found = jax.device_get(answer(*asked, SearchResults(rows, None)))
-    queries = asked.params.question_tower[asked.question.ids[:, 0]]
+    queries = asked.params.question_tower[asked.batch.question.ids[:, 0]]
     scores = np.einsum("BD,BKD->BK", queries, asked.knowledge.passage_vectors[rows])
-    np.testing.assert_array_equal(found.retrieved.ids, rows)
+    np.testing.assert_array_equal(found.retrieved.rows, rows)
     close(np.exp(found.doc_log_prior), naive.doc_prior(scores, rows >= 0))
 
     passages = jax.tree.map(lambda stored: stored[rows], asked.knowledge.passage_tokens)
     retrieved = Retrieved(rows, scores, rows >= 0)
-    expected = jax.device_get(answer_from(asked.params, retrieved, passages, asked.prompt, asked.given))
+    expected = jax.device_get(answer_from(asked.params, retrieved, passages, asked.batch.prompt, asked.given))
     np.testing.assert_array_equal(found.decoded.tokens, expected.decoded.tokens)
     jax.tree.map(close, found.decoded, expected.decoded)
 
@@ -198,7 +199,7 @@ def test_rows_that_another_search_chose_are_read_instead_of_the_nearest():
 def test_the_nearest_rows_chosen_beforehand_give_the_same_answers():
     asked, (answer, _) = told(HISTORIES, 0), compiled(HISTORIES, "token")
     expected = jax.device_get(answer(*asked))
-    found = jax.device_get(answer(*asked, SearchResults(expected.retrieved.ids, None)))
+    found = jax.device_get(answer(*asked, SearchResults(expected.retrieved.rows, None)))
     np.testing.assert_array_equal(found.decoded.tokens, expected.decoded.tokens)
     jax.tree.map(close, found, expected)
 

@@ -119,7 +119,7 @@ RULES = {
 def test_the_best_of_all_answers_that_obey_a_rule_are_found_and_those_that_do_not_exist_are_missing(name, seed):
     rule, change = RULES[name]
     table = tables.draw(seed, B, V, T)
-    assert_exact(table, Options(EVERY, rules=(rule,)), obeying(change), PREFIXES)
+    assert_exact(table, Options(EVERY, logits_processors=(rule,)), obeying(change), PREFIXES)
 
 
 # Fewer answers than beams.
@@ -135,7 +135,7 @@ FEWER = {
 @pytest.mark.parametrize("fewer", list(FEWER))
 def test_answers_that_do_not_exist_score_minus_infinity_behind_those_that_do(fewer):
     table, end, obeyed, answers = FEWER[fewer]
-    hypotheses = search(table, Options(6, rules=obeyed), GenerationLimits((), end, 3))
+    hypotheses = search(table, Options(6, logits_processors=obeyed), GenerationLimits((), end, 3))
     there = len(answers)
     assert hypotheses.exist[0].tolist() == [True] * there + [False] * (6 - there)
     assert np.all(hypotheses.scores[0, there:] == -np.inf)

@@ -46,8 +46,8 @@ def test_gold_passages_are_read_in_their_order_and_missing_ones_are_masked():
     positives = np.asarray([[4, 7], [2, -1], [0, 1]], np.int32)
     made_of = recipe()._replace(retrieve=modes.retrieve_gold)
     seen = jax.jit(partial(training.forward, made_of))(rag_params(), knowledge(), batch(), positives=positives)
-    np.testing.assert_array_equal(seen.retrieved.ids, [[4, 7, -1], [2, -1, -1], [0, 1, -1]])
-    np.testing.assert_array_equal(np.isfinite(seen.doc_log_prior), seen.retrieved.ids >= 0)
+    np.testing.assert_array_equal(seen.retrieved.rows, [[4, 7, -1], [2, -1, -1], [0, 1, -1]])
+    np.testing.assert_array_equal(np.isfinite(seen.doc_log_prior), seen.retrieved.rows >= 0)
 
 
 def test_gold_passages_are_for_training_only():

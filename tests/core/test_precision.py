@@ -19,7 +19,7 @@ from rag_jax.core.decode import beam, decoding
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.sharding import sharded
 from rag_jax.core.vectors import quantize_int8
-from rag_jax.types import Generator, Networks, RagParams, Tokens
+from rag_jax.types import Generator, InferenceBatch, Networks, RagParams, Tokens
 
 PRODUCT = re.compile(r"stablehlo\.(?:dot_general|dot|convolution)\b.*")
 OPERANDS = re.compile(r": \((.*)\) -> ")
@@ -100,7 +100,7 @@ def test_an_answer(platform: str):
     )
     decoder = partial(decoding.rag_token, search=partial(beam.search, num_beams=2), limits=limits)
     answer = partial(decoding.answer, networks, decoder=decoder, num_docs=K, max_length=8)
-    full, rounded = products(answer, platform, params(), known, batch.question, batch.prompt, nothing)
+    full, rounded = products(answer, platform, params(), known, InferenceBatch(batch.question, batch.prompt), nothing)
     assert (len(full), rounded) == (2, [])  # the search, the scores
 
 

@@ -22,7 +22,7 @@ class Options(NamedTuple):
     num_beams: int
     length_penalty: float = 1.0
     early_stopping: beam.EarlyStopping | None = False  # None: naively only
-    rules: tuple[LogitsProcessor, ...] = ()
+    logits_processors: tuple[LogitsProcessor, ...] = ()
 
 
 @partial(jax.jit, static_argnums=(2, 3))

@@ -20,7 +20,7 @@ from rag_jax.core.decode import beam, decoding
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.index.placement import Placement
 from rag_jax.models import bart, bert
-from rag_jax.types import Batch, Int8Vectors, Knowledge, Networks, RagParams, Tokens
+from rag_jax.types import Batch, InferenceBatch, Int8Vectors, Knowledge, Networks, RagParams, Tokens
 
 B, K, N, D, P, T, V = 3, 4, 1_003, 16, 12, 5, 50
 WIKIPEDIA = 21_015_324
@@ -64,8 +64,9 @@ def answered(lookup: retrieval.Index, params: RagParams, known: Knowledge, batch
     search = partial(beam.search, num_beams=2)
     decoder = partial(decoding.rag_token, search=search, limits=limits, n_best=2)
     fixed = {"decoder": decoder, "num_docs": K, "max_length": 24, "index": lookup}
+    inputs = InferenceBatch(batch.question, batch.prompt)
     nothing = Tokens(jnp.zeros((B, 0), jnp.int32), jnp.zeros(B, jnp.int32))
-    return jax.jit(partial(decoding.answer, NETWORKS, **fixed))(params, known, batch.question, batch.prompt, nothing)
+    return jax.jit(partial(decoding.answer, NETWORKS, **fixed))(params, known, inputs, nothing)
 
 
 def wikipedia(place: Placement, params: RagParams, batch: Batch) -> dict[str, int]:
@@ -102,7 +103,7 @@ def main() -> None:
         "devices": len(jax.devices()),
         "losses": [one[0], eight[0]],
         "parameters": max(jax.tree.leaves(apart)),
-        "rows": [np.asarray(each.retrieved.ids).tolist() for each in (alone, together)],
+        "rows": [np.asarray(each.retrieved.rows).tolist() for each in (alone, together)],
         "answers": [np.asarray(each.decoded.tokens).tolist() for each in (alone, together)],
         "log_probs": [np.asarray(each.decoded.log_prob).tolist() for each in (alone, together)],
         "wikipedia": wikipedia(place, params, batch),

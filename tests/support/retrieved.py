@@ -173,5 +173,5 @@ def read(rag: RAG, questions: list[str], k: int) -> list[Found]:
         found, inputs = jax.device_get(program(rag.params, rag.knowledge, batch.question, batch.prompt))
         for row, number in enumerate(chosen.tolist()):
             rows = zip(inputs.ids[row], inputs.lengths[row], strict=True)
-            told[number] = Found(found.ids[row].tolist(), found.scores[row], [ids[:n].tolist() for ids, n in rows])
+            told[number] = Found(found.rows[row].tolist(), found.scores[row], [ids[:n].tolist() for ids, n in rows])
     return [told[number] for number in range(len(questions))]

@@ -18,7 +18,7 @@ from rag_jax.core.decode.search import GenerationLimits, Search, take
 from rag_jax.core.decode.tree_cache import EncodedInputs, repeat_per_doc
 from rag_jax.core.decode.trie import BLOCKS, Blocks
 from rag_jax.core.retrieval import LOCAL, Index
-from rag_jax.types import Knowledge, Networks, RagParams, Retrieved, SearchResults, Tokens
+from rag_jax.types import InferenceBatch, Knowledge, Networks, RagParams, Retrieved, SearchResults, Tokens
 
 
 class Decoded(NamedTuple):
@@ -61,8 +61,7 @@ def answer(
     networks: Networks,
     params: RagParams,
     knowledge: Knowledge,
-    question: Tokens,
-    prompt: Tokens,
+    batch: InferenceBatch,
     prefix: Tokens,
     search_results: SearchResults | None = None,
     *,
@@ -75,12 +74,14 @@ def answer(
 
     What another search `found` is read instead of the K nearest.
     """
-    queries = networks.tower(params.question_tower, question)
+    queries = networks.tower(params.question_tower, batch.question)
     if search_results is None:
         retrieved, passages = index.gather(queries, knowledge, index.nearest(queries, knowledge, num_docs).rows)
     else:
         retrieved, passages = retrieval.gather_results(queries, knowledge, search_results, index)
-    return answer_from(networks, params, retrieved, passages, prompt, prefix, decoder=decoder, max_length=max_length)
+    return answer_from(
+        networks, params, retrieved, passages, batch.prompt, prefix, decoder=decoder, max_length=max_length
+    )
 
 
 def answer_from(
@@ -115,7 +116,7 @@ def rag_token(
     """RAG-Token: search the mixture `sum_z p(z|x) p(y_t | x, z, y_<t)`, one set of hypotheses per question."""
     found = search(mixture(inputs, doc_log_prior, prefix, limits), limits)
     found = jax.tree.map(lambda each: each[:, :n_best], found)
-    decoded = marginalise_rag_token(doc_log_prior, found.tokens, found.exist, found.evidence)
+    decoded = marginalise_rag_token(doc_log_prior, found.tokens, found.exist, found.doc_log_probs)
     return decoded._replace(score=found.scores)
 
 

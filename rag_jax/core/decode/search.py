@@ -120,7 +120,7 @@ def append(
     vocabulary = next_tokens.log_probs.shape[2]
     seen = next_tokens.doc_log_probs.reshape(*next_tokens.doc_log_probs.shape[:2], -1)
     seen = jnp.take_along_axis(seen, (origin * vocabulary + token)[:, None, :], axis=2)
-    evidence = jnp.where(here[:, :, None, :], jnp.swapaxes(seen, 1, 2)[:, :, :, None], extended.evidence)
+    evidence = jnp.where(here[:, :, None, :], jnp.swapaxes(seen, 1, 2)[:, :, :, None], extended.doc_log_probs)
     return Hypotheses(Tokens(jnp.where(here, token[:, :, None], ids), lengths + 1), scores, evidence)
 
 

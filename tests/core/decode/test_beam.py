@@ -221,7 +221,7 @@ def steps(options: Options, length: int):
             jax.debug.callback(lambda: asked.append(1))
             return model.decode_step(tokens, origin, state)
 
-        return beam.search(model._replace(step=step), limits, **options._asdict())
+        return beam.search(model._replace(decode_step=step), limits, **options._asdict())
 
     def taken(table) -> int:
         asked.clear()
@@ -258,7 +258,7 @@ def test_one_program_searches_whatever_the_values_and_moves_nothing_to_or_from_t
             begun.append(width)
             return model.prefill(width)
 
-        return beam.search(model._replace(begin=begin), LIMITS, num_beams=3)
+        return beam.search(model._replace(prefill=begin), LIMITS, num_beams=3)
 
     for seed in range(3):
         table, prefixes = tables.draw(seed, B, V, T), tables.given(*PREFIXES[seed:], *PREFIXES[:seed])

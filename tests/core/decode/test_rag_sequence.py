@@ -201,7 +201,7 @@ def _sample(
     generator: Generator, limits: GenerationLimits, count: int, shaping, seen: Read, keys, given: Tokens
 ) -> Decoded:
     reader, blocks = EncodedInputs(generator, seen.params, seen.memory), Blocks(9, 128, 64)
-    options = {"keys": keys, "num_samples": count, "limits": limits, "rules": shaping, "blocks": blocks}
+    options = {"keys": keys, "num_samples": count, "limits": limits, "logits_processors": shaping, "blocks": blocks}
     return rag_sequence.rag_sequence_sample(reader, seen.log_prior, given, **options)
 
 

@@ -208,7 +208,7 @@ def test_what_is_remembered_of_each_token_stays_with_it(obeyed, seed, prefixes):
     drawn = sample(table, keys(seed), tables.given(*prefixes), obeyed=obeyed)
     for b in range(B):
         for w, answer in enumerate(answers(drawn, b)):
-            tables.assert_remembered(table[b], answer, drawn.evidence[b, w])
+            tables.assert_remembered(table[b], answer, drawn.doc_log_probs[b, w])
 
 
 @cases
@@ -243,7 +243,7 @@ def test_the_model_is_asked_as_long_as_some_answer_has_not_ended():
             jax.debug.callback(lambda: asked.append(1))
             return model.decode_step(tokens, origin, state)
 
-        return sampling.sample(model._replace(step=step), LIMITS, keys=keys, num_samples=2)
+        return sampling.sample(model._replace(decode_step=step), LIMITS, keys=keys, num_samples=2)
 
     for seed in range(10):
         asked.clear()
@@ -265,7 +265,7 @@ def test_one_program_samples_whatever_the_values_and_moves_nothing_to_or_from_th
             begun.append(width)
             return model.prefill(width)
 
-        return sampling.sample(model._replace(begin=begin), LIMITS, keys=keys, num_samples=W)
+        return sampling.sample(model._replace(prefill=begin), LIMITS, keys=keys, num_samples=W)
 
     for seed in range(3):
         told = draw(seed), tables.given(*PREFIXES[seed:], *PREFIXES[:seed]), keys(seed)

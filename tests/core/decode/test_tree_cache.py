@@ -116,16 +116,16 @@ def test_nothing_that_the_cache_holds_is_moved(world):
         return opened, tree_cache.decode_step(reader, opened, tokens, origin)[1]
 
     before, after = jax.device_get(caches(seen, prefix, tokens[0], origin[0]))
-    assert before.filled == len(world.limits.start) + G
-    assert after.filled == before.filled + W
+    assert before.num_filled == len(world.limits.decoder_start) + G
+    assert after.num_filled == before.num_filled + W
     slots = before.visible.shape[2]
     held = [each for each in jax.tree.leaves(before.cache) if slots in np.shape(each)]
     grown = [each for each in jax.tree.leaves(after.cache) if slots in np.shape(each)]
     assert len(held) == len(grown) > 0
     for old, new in zip(held, grown, strict=True):
         axis = np.shape(old).index(slots)
-        np.testing.assert_array_equal(*(np.moveaxis(each, axis, 0)[: before.filled] for each in (old, new)))
-        assert np.any(np.moveaxis(new, axis, 0)[before.filled : after.filled] != 0)
+        np.testing.assert_array_equal(*(np.moveaxis(each, axis, 0)[: before.num_filled] for each in (old, new)))
+        assert np.any(np.moveaxis(new, axis, 0)[before.num_filled : after.num_filled] != 0)
 
 
 @chunked
