@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test proof kills lint benchmark clean
 
 demo: $(VENV)/demo
-	$(BIN)/python -m examples.cities --workdir runs/demo
+	$(BIN)/rag-jax demo --workdir runs/demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

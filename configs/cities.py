@@ -9,9 +9,9 @@ never asked about, 0.039 without passages. See docs/performance.md.
 import dataclasses
 from pathlib import Path
 
-from rag_jax.config.config import read
+from rag_jax.config.files import read_config_file
 
-reader = read(Path(__file__).with_name("cities_reader.py"))
+reader = read_config_file(Path(__file__).with_name("cities_reader.py"))
 
 config = dataclasses.replace(
     reader,

@@ -6,9 +6,9 @@ python train.py configs/cities_closed_book.py --workdir runs/demo/closed_book   
 import dataclasses
 from pathlib import Path
 
-from rag_jax.config.config import read
+from rag_jax.config.files import read_config_file
 
-rag, reader = (read(Path(__file__).with_name(name)) for name in ("cities.py", "cities_reader.py"))
+rag, reader = (read_config_file(Path(__file__).with_name(name)) for name in ("cities.py", "cities_reader.py"))
 
 config = dataclasses.replace(
     reader,

@@ -11,7 +11,7 @@ from rag_jax.errors import InputError, report_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a sub-command; an `InputError` is printed as one line, with exit code 2.
 
-    Each is imported when it is asked for: usage and mistakes are told at once, and Ctrl-C is heard while it loads.
+    Each sub-command is imported on use, so that usage and errors print at once and Ctrl-C works while it loads.
     """
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     with report_errors():
@@ -25,18 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"no command {command!r}; the commands are {', '.join(COMMANDS)}")
 
 
-COMMANDS = ("train", "index", "search", "answer", "convert", "plan", "benchmark")  # modules of rag_jax.commands
+COMMANDS = ("demo", "train", "index", "search", "answer", "convert", "plan", "benchmark")  # modules of rag_jax.commands
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
 
+  demo              train and use a model on the world's cities, in about ten minutes
   train CONFIG      train and evaluate a model, or resume
-  index             a corpus to a knowledge store; change one, look at one
-  search            search a knowledge store, by any engine
+  index             build, change or inspect an index
+  search            search an index with any engine
   answer            answer questions with a trained model, and show the passages
-  convert           a workdir to a checkpoint of transformers' RAG, or back
-  plan              what an index of any size takes on which devices
-  benchmark NAME    decode, encode, train, search: timed beside other libraries; retrieval, store: measured
+  convert           export a workdir as a transformers RAG checkpoint, or import one
+  plan              estimate memory and devices for an index of any size
+  benchmark NAME    measure decode, encode, train, search, retrieval or store
 
-rag-jax COMMAND --help lists the options; rag-jax --version says which one this is."""
+rag-jax COMMAND --help lists the options; rag-jax --version prints the version."""
 
 
 if __name__ == "__main__":

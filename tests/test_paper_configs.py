@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_jax.config import config as configs
+from rag_jax.config.files import read_config_file
 from rag_jax.training import checks
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def test_each_task_has_both_models() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_it_says_what_the_paper_does(path: Path) -> None:
-    config = configs.read(path)
+    config = read_config_file(path)
     task, model = path.stem.split("_")
     questions, num_docs = TASKS[task]
     assert config.model == model

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rag_jax.config import config as configs
+from rag_jax.config.files import load_config, save_config
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index.columns import SegmentedArray
@@ -50,9 +50,9 @@ def test_the_likelihood_of_an_answer_is_what_answering_said(rag: RAG) -> None:
 def test_a_workdir_can_be_moved_and_needs_no_corpus(trained, tmp_path: Path) -> None:
     whole, _, workdir = trained
     shutil.copytree(workdir, tmp_path / "moved")
-    config = configs.load(workdir / "config.json")
+    config = load_config(workdir / "config.json")
     gone = dataclasses.replace(config.data, passages=Path("gone.jsonl"), train=Path("gone.jsonl"))
-    configs.write(dataclasses.replace(config, data=gone), tmp_path / "moved" / "config.json")
+    save_config(dataclasses.replace(config, data=gone), tmp_path / "moved" / "config.json")
     moved = RAG.from_workdir(tmp_path / "moved")
     assert [answer.text for answer in moved.answer(ASKED)] == [answer.text for answer in whole.answer(ASKED)]
 

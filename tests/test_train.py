@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from rag_jax.config import config as configs
 from rag_jax.config.config import Config, Data, Generator, Optimizer, Retriever
+from rag_jax.config.files import load_config
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG
@@ -92,7 +92,7 @@ def test_it_starts_from_two_towers_and_a_generator_as_the_paper_does(tmp_path: P
 
 def test_the_workdir_holds_all_that_a_run_leaves(trained, towns: Config) -> None:
     _, results, workdir = trained
-    assert configs.load(workdir / "config.json") == towns
+    assert load_config(workdir / "config.json") == towns
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(10, 201, 10))
     told = {"loss", "learning_rate", "recall", "grad_norm", "input_tokens", "distinct", "kl", "skipped"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rag_jax.config import config as configs
 from rag_jax.config.config import Config
+from rag_jax.config.files import load_config, save_config
 from rag_jax.config.generation import GenerationConfig
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import fingerprint, read_questions
@@ -33,7 +33,7 @@ def finished(trained, towns: Config, tmp_path: Path) -> tuple[Config, Path]:
     workdir = tmp_path / "run"
     shutil.copytree(trained[2], workdir)
     config = changed(towns, train=Path("gone.jsonl"), passages=Path("gone.jsonl"))
-    configs.write(config, workdir / "config.json")
+    save_config(config, workdir / "config.json")
     return config, workdir
 
 
@@ -53,7 +53,7 @@ def test_a_finished_training_is_evaluated_otherwise_without_what_it_was_trained_
     assert results["evaluated_on"] == fingerprint(read_questions(tmp_path / "other.jsonl"))
     assert json.loads((workdir / "results.json").read_text()) == results
     assert sorted((workdir / "checkpoints").iterdir()) == before
-    assert configs.load(workdir / "config.json") == other
+    assert load_config(workdir / "config.json") == other
 
 
 def test_a_long_question_of_the_evaluation_is_named_before_training_or_cut(towns: Config, finished, tmp_path) -> None:

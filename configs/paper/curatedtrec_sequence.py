@@ -9,6 +9,6 @@ configs/paper/nq_sequence.py has trained. The rest is told in configs/paper/reci
 Not yet measured.
 """
 
-from configs.paper.recipe import recipe
+from recipe import recipe
 
 config = recipe("curatedtrec", "sequence", questions=635, start_from="runs/nq_sequence")

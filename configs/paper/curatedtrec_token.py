@@ -9,6 +9,6 @@ configs/paper/nq_token.py has trained. The rest is told in configs/paper/recipe.
 Not yet measured.
 """
 
-from configs.paper.recipe import recipe
+from recipe import recipe
 
 config = recipe("curatedtrec", "token", questions=635, start_from="runs/nq_token")

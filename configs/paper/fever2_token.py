@@ -10,6 +10,6 @@ configs/paper/recipe.py.
 Not yet measured.
 """
 
-from configs.paper.recipe import recipe
+from recipe import recipe
 
 config = recipe("fever2", "token", questions=96_966, max_target=8)

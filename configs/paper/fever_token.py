@@ -10,6 +10,6 @@ is told in configs/paper/recipe.py.
 Not yet measured.
 """
 
-from configs.paper.recipe import recipe
+from recipe import recipe
 
 config = recipe("fever", "token", questions=145_450, max_target=8)

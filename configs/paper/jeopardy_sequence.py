@@ -8,6 +8,6 @@ Clues of 64 tokens are ours: the paper tells no length. The rest is told in conf
 Not yet measured.
 """
 
-from configs.paper.recipe import BEAMS, recipe
+from recipe import BEAMS, recipe
 
 config = recipe("jeopardy", "sequence", questions=97_392, num_docs=10, max_target=64, decoding=BEAMS["sequence"])

@@ -9,6 +9,6 @@ Answers of 64 tokens are ours: the paper tells no length. The rest is told in co
 Not yet measured.
 """
 
-from configs.paper.recipe import BEAMS, recipe
+from recipe import BEAMS, recipe
 
 config = recipe("msmarco", "token", questions=153_726, num_docs=10, max_target=64, decoding=BEAMS["token"])

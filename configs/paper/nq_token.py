@@ -9,6 +9,6 @@ question's.
 Not yet measured.
 """
 
-from configs.paper.recipe import recipe
+from recipe import recipe
 
 config = recipe("nq", "token", questions=79_168, answers="all")

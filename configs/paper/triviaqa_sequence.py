@@ -9,6 +9,6 @@ rest is told in configs/paper/recipe.py.
 Not yet measured.
 """
 
-from configs.paper.recipe import recipe
+from recipe import recipe
 
 config = recipe("triviaqa", "sequence", questions=78_785)

@@ -8,6 +8,6 @@ configs/paper/nq_sequence.py has trained. The rest is told in configs/paper/reci
 Not yet measured.
 """
 
-from configs.paper.recipe import recipe
+from recipe import recipe
 
 config = recipe("webquestions", "sequence", questions=3_417, answers="all", start_from="runs/nq_sequence")

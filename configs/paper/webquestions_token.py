@@ -8,6 +8,6 @@ configs/paper/nq_token.py has trained. The rest is told in configs/paper/recipe.
 Not yet measured.
 """
 
-from configs.paper.recipe import recipe
+from recipe import recipe
 
 config = recipe("webquestions", "token", questions=3_417, answers="all", start_from="runs/nq_token")

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from rag_jax.commands.progress import Progress
-from rag_jax.config import config
 from rag_jax.config.command_line import parse
+from rag_jax.config.files import load_config
 from rag_jax.config.generation import BY_LOG_PROB, GenerationConfig
 from rag_jax.data import outputs
 from rag_jax.data.questions import Question, read_asked
@@ -122,7 +122,7 @@ def answer(arguments: Sequence[str]) -> None:
 def usual_decoding(workdir: Path | None, checkpoint: str | None) -> GenerationConfig:
     """How a model is decoded, unless asked for otherwise."""
     if workdir is not None:
-        return config.load(workdir / "config.json").decoding
+        return load_config(workdir / "config.json").decoding
     return pretrained.describe(checkpoint).decoding if checkpoint is not None else GenerationConfig()
 
 

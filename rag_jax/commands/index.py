@@ -17,7 +17,8 @@ from rag_jax import hub
 from rag_jax.commands.info import show
 from rag_jax.commands.progress import Progress
 from rag_jax.config.command_line import check_counts, parse
-from rag_jax.config.config import Config, Data, Retriever, load
+from rag_jax.config.config import Config, Data, Retriever
+from rag_jax.config.files import load_config
 from rag_jax.corpus import BadLines, Chunker, read_corpus
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
@@ -236,7 +237,7 @@ def question_encoder(source: str, norm: float | None, template: str | None = Non
 def _vocabulary(source: str) -> GeneratorTokenizer:
     path = Path(source)
     if (path / kept_tokenizers.FINGERPRINTS).exists():
-        return kept_tokenizers.kept(path, networks.special_tokens(load(path / CONFIG)))
+        return kept_tokenizers.kept(path, networks.special_tokens(load_config(path / CONFIG)))
     return read_words(path if path.suffix == ".json" else hub.resolve(source))
 
 

@@ -1,45 +1,84 @@
-"""`rag-jax train`: a run from a config file.
-
-The workdir is left with `config.json`, `metrics.jsonl`, `timings.jsonl`, `checkpoints/` and `results.json`. If
-interrupted, rerun the same command to resume from the newest checkpoint, as if the run had never stopped.
-"""
+"""`rag-jax train`: train and evaluate a model as a config says."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
-from rag_jax.config import config as configs
+from rag_jax.commands.invocation import invocation
+from rag_jax.config.catalog import config_names, find_config
+from rag_jax.config.files import read_config_file
+from rag_jax.config.overrides import override
 from rag_jax.errors import InputError
-from rag_jax.parallel import devices
-from rag_jax.training import dry_run
-from rag_jax.training.run import train_and_evaluate
 
 console = Console()
+DESCRIPTION = """Train and evaluate a model. If interrupted, rerun the same command to resume.
+
+CONFIG is the path of a Python file that ends with `config = Config(...)`, or one of
+{names}
+
+Every field of a config can be overridden by its dotted name, such as --optimizer.learning-rate 1e-4;
+`rag-jax train CONFIG --help` lists all of them with their values in that config.
+
+The workdir receives config.json, metrics.jsonl, timings.jsonl, checkpoints/ and results.json."""
 
 
 def train(arguments: Sequence[str]) -> None:
     """`rag-jax train CONFIG [--dotted.overrides VALUE] --workdir DIR`."""
-    parser = argparse.ArgumentParser(
-        prog="rag-jax train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--coordinator")
-    parser.add_argument("--processes", type=int)
-    parser.add_argument("--process", type=int)
-    known, overrides = parser.parse_known_args(list(arguments))
-    config = configs.override(configs.read(known.config), overrides)
-    if not known.coordinator and (known.processes, known.process) != (None, None):
-        raise InputError("--processes and --process need --coordinator; give HOST:PORT of the first, or auto")
-    if known.coordinator:
-        devices.join(None if known.coordinator == "auto" else known.coordinator, known.processes, known.process)
-    if known.dry_run:
-        console.print(dry_run.report(config, known.workdir))
+    parser = _parser()
+    options, overrides = parser.parse_known_args(list(arguments))
+    if options.config is None and options.help:
+        parser.description = DESCRIPTION.format(names="\n".join(f"  {name}" for name in config_names()))
+        parser.print_help()
         return
-    _, results = train_and_evaluate(config, known.workdir)
+    if options.config is None:
+        raise InputError(f"name a CONFIG: the path of a .py file, or one of {', '.join(config_names())}")
+    help_option = ["--help"] if options.help else []
+    config = override(read_config_file(find_config(options.config)), [*overrides, *help_option], options.config)
+    if options.workdir is None:
+        raise InputError("name the folder of the run: --workdir DIR")
+    if not options.coordinator and (options.processes, options.process) != (None, None):
+        raise InputError("--processes and --process need --coordinator; give HOST:PORT of the first, or auto")
+
+    from rag_jax.parallel import devices  # after the config: a wrong one is reported before JAX loads
+    from rag_jax.training import dry_run
+    from rag_jax.training.run import train_and_evaluate
+
+    if options.coordinator:
+        address = None if options.coordinator == "auto" else options.coordinator
+        devices.join(address, options.processes, options.process)
+    if options.dry_run:
+        console.print(dry_run.report(config, options.workdir))
+        return
+    _, results = train_and_evaluate(config, options.workdir)
     if devices.is_first():
         console.print_json(data=results)
-        console.print(f'Next: rag-jax answer "YOUR QUESTION" --workdir {known.workdir}', soft_wrap=True)
+        command = f'{invocation()} answer "YOUR QUESTION" --workdir {options.workdir}'
+        console.print(f"Next: {command}", soft_wrap=True, highlight=False)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are `InputError`s, of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; rag-jax train --help lists the options")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rag-jax train",
+        usage="rag-jax train CONFIG --workdir DIR [--dotted.key VALUE ...] [OPTIONS]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a config's name, or the path of a Python file")
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="the folder of the run; created if missing")
+    parser.add_argument("--dry-run", action="store_true", help="report shapes and memory, compile a step, and exit")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="the first of several processes, or auto")
+    parser.add_argument("--processes", type=int, metavar="N", help="how many processes there are")
+    parser.add_argument("--process", type=int, metavar="I", help="the number of this one, from 0")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help; after CONFIG: all of its keys")
+    return parser

@@ -1,27 +1,15 @@
-"""What a run is made of, as frozen dataclasses, and how the command line changes it.
+"""The config of a training run, as frozen dataclasses.
 
-A config file is Python and ends with `config = Config(...)`. Every field can be overridden by its dotted name:
-`--optimizer.learning-rate 1e-4`.
+A config file is Python and ends with `config = Config(...)`. Every field has a dotted name, by which the command line
+overrides it: `--optimizer.learning-rate 1e-4`.
 """
 
-import dataclasses
-import difflib
-import functools
-import json
-import runpy
-import traceback
-import typing
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from rag_jax.config.command_line import parse
 from rag_jax.config.generation import GenerationConfig
 from rag_jax.core.variants import Model
-from rag_jax.data import validation
-from rag_jax.data.files import write_whole
-from rag_jax.errors import InputError
 from rag_jax.index.engines import registry
 from rag_jax.models.registry import DEFAULT_GENERATOR
 
@@ -173,98 +161,3 @@ class Config:
     eval_every: int | None = None  # steps; None: at the end only
     max_bad_steps: int = 10  # steps in a row without a finite loss, gradient and update, after which training stops
     eval_batch: int = 64
-
-
-def read(path: Path) -> Config:
-    """The `config` of a config file. Raises `InputError` for what Python refuses, and for values of other types."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such config; see configs/ for those that exist")
-    try:
-        found = runpy.run_path(str(path)).get("config")
-    except Exception as error:
-        raise InputError(f"{path}:{_line(error, path)}: {type(error).__name__}: {_one_line(error)}") from error
-    if not isinstance(found, Config):
-        raise InputError(f"{path}: defines no config; end it with `config = Config(...)`")
-    return validation.validate_dataclass(Config, found, f"{path}: ")
-
-
-def _line(error: Exception, path: Path) -> int:
-    """The line of a config file at which running it failed."""
-    if isinstance(error, SyntaxError):
-        return error.lineno or 1
-    lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(path)]
-    return (lines or [1])[-1] or 1
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def override(config: Config, arguments: Sequence[str]) -> Config:
-    """The config with `--dotted.name VALUE` applied.
-
-    Raises `InputError` for an unknown name, with the nearest real one, and for a value of another type.
-    """
-    known = {name.replace("_", "-") for name in names(Config)}
-    for argument in arguments:
-        name = argument.partition("=")[0].removeprefix("--").replace("_", "-")
-        if argument.startswith("--") and name.removeprefix("no-") not in known and not _is_negation(name, known):
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise InputError(f"unknown config key --{name}; the nearest is --{close}")
-    remedy = "see rag_jax/config/config.py for the values of each key"
-    return parse(Config, arguments, remedy=remedy, default=config)
-
-
-def names(kind: type = Config, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all fields."""
-    hints = typing.get_type_hints(kind)
-    for each in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[each.name]):
-            yield from names(hints[each.name], f"{prefix}{each.name}.")
-        else:
-            yield prefix + each.name
-
-
-def value(config: Config, name: str) -> Any:
-    """What a config has under a dotted name."""
-    return functools.reduce(getattr, name.split("."), config)
-
-
-def relocate(config: Config, old: Path, new: Path) -> Config:
-    """The config with every path below `old` put below `new`."""
-
-    def moved(value: Any) -> Any:
-        if dataclasses.is_dataclass(value):
-            fields = {each.name: moved(getattr(value, each.name)) for each in dataclasses.fields(value)}
-            return type(value)(**fields)
-        inside = isinstance(value, Path) and value.is_relative_to(old)
-        return new / value.relative_to(old) if inside else value
-
-    return moved(config)
-
-
-def write(config: Config, path: Path) -> None:
-    """Write the resolved config as JSON."""
-    write_whole(path, json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
-
-
-def load(path: Path) -> Config:
-    """The config that a run wrote."""
-    try:
-        return validation.validate_dataclass(Config, json.loads(path.read_text(encoding="utf-8")), f"{path}: ")
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no such file; name a workdir that train.py has written") from None
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); name a workdir that train.py has written"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: damaged; copy the config of the run again") from None
-    except (UnicodeDecodeError, RecursionError):
-        raise InputError(f"{path}: damaged; copy the config of the run again") from None
-
-
-def _is_negation(name: str, known: set[str]) -> bool:
-    """tyro spells a boolean's negation `--compute.no-scan`."""
-    room, _, leaf = name.rpartition(".")
-    return leaf.startswith("no-") and ".".join(filter(None, (room, leaf[3:]))) in known

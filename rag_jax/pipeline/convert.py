@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rag_jax import hub
-from rag_jax.config import config
+from rag_jax.config.files import save_config
 from rag_jax.data.outputs import check_new_folder
 from rag_jax.errors import InputError
 from rag_jax.hub import registry, tensor_names
@@ -53,7 +53,7 @@ def _to_workdir(source: str, target: Path) -> list[Mapped]:
         checkpoints.save_params(components.initial_params)
         checkpoints.close()
         kept_tokenizers.keep(components, side)
-        config.write(components.config, side / "config.json")
+        save_config(components.config, side / "config.json")
         os.replace(side, target)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}); choose another place") from None

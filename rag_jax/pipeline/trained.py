@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rag_jax.config.config import load
+from rag_jax.config.files import load_config
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices
 from rag_jax.pipeline import kept_tokenizers, pretrained
@@ -17,7 +17,7 @@ def load_trained(workdir: Path, index: Path | None = None) -> tuple[Components, 
 
     Raises `InputError` where there is none.
     """
-    config = devices.fit_to_devices(load(workdir / "config.json"))
+    config = devices.fit_to_devices(load_config(workdir / "config.json"))
     components = assemble(pretrained.over(config, index), workdir)
     return components, restore_params(workdir, components)
 

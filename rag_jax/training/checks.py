@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 
-from rag_jax.config import config as configs
+from rag_jax.config import keys
 from rag_jax.config.config import Config
+from rag_jax.config.files import load_config
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.data import validation
 from rag_jax.errors import InputError
@@ -109,7 +110,7 @@ def check_resumable(config: Config, path: Path) -> list[str]:
     """Refuse to resume a run whose config said otherwise, key by key, unless the key may change: those are told."""
     if not path.exists():
         return []
-    was, refused, told = dict(_values(configs.load(path))), [], []
+    was, refused, told = dict(_values(load_config(path))), [], []
     for name, value in _values(config):
         if was[name] == value:
             continue
@@ -147,8 +148,8 @@ def check_index(folder: Path) -> None:
 
 def _values(config: Config) -> Iterator[tuple[str, Any]]:
     """Every dotted name with its value."""
-    for name in configs.names():
-        value = configs.value(config, name)
+    for name in keys.names():
+        value = keys.value(config, name)
         yield name, str(value) if isinstance(value, Path) else value
 
 

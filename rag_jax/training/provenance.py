@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rag_jax.config import config as configs
+from rag_jax.config import keys
 from rag_jax.config.config import Config
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import fingerprint
@@ -98,7 +98,7 @@ def check_same(host_state: HostState | None, now: Dependencies, config: Config, 
 
 def _placed(name: str, config: Config) -> str:
     """The words, and where the config says that it is."""
-    found = (configs.value(config, key) for key in KEYS[name])
+    found = (keys.value(config, key) for key in KEYS[name])
     path = next((each for each in found if each is not None), None)
     return name if path is None else f"{name} ({path})"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rag_jax.config import config as configs
 from rag_jax.config.config import Config
+from rag_jax.config.files import save_config
 from rag_jax.data.files import write_whole
 from rag_jax.data.questions import Question, fingerprint, read_questions
 from rag_jax.evaluation import evaluate
@@ -69,7 +69,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
         rag.check(judged)
         if devices.is_first():
             tell(changed)
-            configs.write(config, workdir / CONFIG)
+            save_config(config, workdir / CONFIG)
         return rag
     questions = read_questions(required(config.data.train, "data.train"))
     prepared, host_state = prepare(config, workdir, read_corpus(config)), saved_host_state(workdir)
@@ -86,7 +86,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
     if devices.is_first():
         tell(changed)
         kept_tokenizers.keep(components, workdir)
-        configs.write(config, workdir / CONFIG)
+        save_config(config, workdir / CONFIG)
     return train(components, start or components.initial_params, examples, workdir, depends, judged)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_jax.config import config as configs
 from rag_jax.config.config import Config, Data, Retriever
+from rag_jax.config.files import load_config, read_config_file, relocate, save_config
+from rag_jax.config.overrides import override
 from rag_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +15,7 @@ PLAIN = Config(Data(Path("p.jsonl"), Path("q.jsonl"), Path("e.jsonl")), Retrieve
 
 
 def test_dotted_overrides_reach_every_room() -> None:
-    changed = configs.override(
+    changed = override(
         PLAIN,
         [
             "--steps",
@@ -41,11 +42,11 @@ def test_dotted_overrides_reach_every_room() -> None:
 
 
 def test_underscores_and_hyphens_are_the_same() -> None:
-    assert configs.override(PLAIN, ["--batch_size", "3"]) == configs.override(PLAIN, ["--batch-size", "3"])
+    assert override(PLAIN, ["--batch_size", "3"]) == override(PLAIN, ["--batch-size", "3"])
 
 
 def test_passages_can_be_switched_off() -> None:
-    assert configs.override(PLAIN, ["--data.passages", "None"]).data.passages is None
+    assert override(PLAIN, ["--data.passages", "None"]).data.passages is None
 
 
 @pytest.mark.parametrize(
@@ -54,21 +55,21 @@ def test_passages_can_be_switched_off() -> None:
 )
 def test_an_unknown_key_is_refused_with_the_nearest_real_one(argument: str, nearest: str) -> None:
     with pytest.raises(InputError, match=f"{argument}; the nearest is {nearest}$"):
-        configs.override(PLAIN, [argument, "1"])
+        override(PLAIN, [argument, "1"])
 
 
 @pytest.mark.parametrize("arguments", [["--steps", "many"], ["--model", "tokens"], ["--steps"], ["stray"]])
 def test_a_value_that_does_not_fit_is_one_line(arguments: list[str]) -> None:
     with pytest.raises(InputError) as caught:
-        configs.override(PLAIN, arguments)
+        override(PLAIN, arguments)
     assert "\n" not in str(caught.value)
     assert arguments[-1].removeprefix("--") in str(caught.value)
 
 
 def test_json_and_back_is_the_same_config(tmp_path: Path) -> None:
-    config = configs.override(PLAIN, ["--data.passages", "None", "--start-from", "elsewhere"])
-    configs.write(config, tmp_path / "config.json")
-    assert configs.load(tmp_path / "config.json") == config
+    config = override(PLAIN, ["--data.passages", "None", "--start-from", "elsewhere"])
+    save_config(config, tmp_path / "config.json")
+    assert load_config(tmp_path / "config.json") == config
 
 
 @pytest.mark.parametrize(
@@ -88,15 +89,15 @@ def test_json_and_back_is_the_same_config(tmp_path: Path) -> None:
 def test_a_damaged_json_is_named(tmp_path: Path, text: str, what: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=what):
-        configs.load(tmp_path / "config.json")
+        load_config(tmp_path / "config.json")
 
 
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.py: no such config"):
-        configs.read(tmp_path / "none.py")
+    with pytest.raises(InputError, match=r"none\.py: no such config file"):
+        read_config_file(tmp_path / "none.py")
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(InputError, match=r"empty\.py: defines no config"):
-        configs.read(tmp_path / "empty.py")
+        read_config_file(tmp_path / "empty.py")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
         ("Config(Data(passages=3), Retriever('x'))", r": data\.passages is 3; give a path or None"),
         ("Config(Data(), 'x')", r": retriever is 'x'; give the fields of Retriever"),
         (
-            "Config(Data(), Retriever('x'), decoding=Decoding(early_stopping='sometimes'))",
+            "Config(Data(), Retriever('x'), decoding=GenerationConfig(early_stopping='sometimes'))",
             r": decoding\.early_stopping is",
         ),
         ("nothing", r":3: NameError: name 'nothing' is not defined"),
@@ -122,7 +123,7 @@ def test_a_config_file_that_is_wrong_is_one_line(tmp_path: Path, text: str, what
     path = tmp_path / "c.py"
     path.write_text(f"from rag_jax.config.config import *\n\nconfig = {text}\n")
     with pytest.raises(InputError, match=f"^{path}{what}") as caught:
-        configs.read(path)
+        read_config_file(path)
     assert "\n" not in str(caught.value)
 
 
@@ -131,18 +132,18 @@ def test_lists_in_a_config_file_are_tuples(tmp_path: Path) -> None:
         "from rag_jax.config.config import *\n"
         "config = Config(Data('p'), Retriever('x'), generator=Generator(lengths=[1, 2]), buckets=[[3, 4]])\n"
     )
-    found = configs.read(tmp_path / "c.py")
+    found = read_config_file(tmp_path / "c.py")
     assert (found.data.passages, found.generator.lengths, found.buckets) == (Path("p"), (1, 2), ((3, 4),))
     hash(found)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_config_of_the_project_reads(path: Path) -> None:
-    assert isinstance(configs.read(path), Config)
+    assert isinstance(read_config_file(path), Config)
 
 
 def test_relocation_moves_what_is_below_and_nothing_else() -> None:
-    moved = configs.relocate(configs.read(ROOT / "configs" / "cities.py"), Path("runs/demo"), Path("/elsewhere"))
+    moved = relocate(read_config_file(ROOT / "configs" / "cities.py"), Path("runs/demo"), Path("/elsewhere"))
     assert moved.data.passages == Path("/elsewhere/data/passages.jsonl")
     assert moved.start_from == Path("/elsewhere/reader")
-    assert moved.retriever == configs.read(ROOT / "configs" / "cities.py").retriever
+    assert moved.retriever == read_config_file(ROOT / "configs" / "cities.py").retriever

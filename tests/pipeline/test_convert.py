@@ -14,7 +14,7 @@ from transformers import RagTokenForGeneration
 import oracle
 from oracle import relative, torch
 from rag_jax import cli
-from rag_jax.config import config as configs
+from rag_jax.config.files import load_config
 from rag_jax.errors import InputError
 from rag_jax.models import bart
 from rag_jax.pipeline.convert import convert
@@ -87,7 +87,7 @@ def test_training_starts_from_what_was_converted(places: Places, towns, tmp_path
 
 
 def test_the_new_workdir_names_where_its_networks_are_from(places: Places) -> None:
-    config = configs.load(places.workdir / "config.json")
+    config = load_config(places.workdir / "config.json")
     assert config.retriever.tower == config.generator.checkpoint == str(places.folder)
     held = ["checkpoints", "config.json", "fingerprints.json", "tokenizer.json"]
     assert sorted(path.name for path in places.workdir.iterdir()) == held

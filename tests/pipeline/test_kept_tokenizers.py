@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rag_jax import cli
-from rag_jax.config import config as configs
 from rag_jax.config.config import Config
+from rag_jax.config.files import load_config, save_config
 from rag_jax.data.tokenizers import fingerprint, train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.pipeline import kept_tokenizers
@@ -24,11 +24,11 @@ TOKENIZER = "tokenizer.json"
 @pytest.fixture
 def workdir(trained, tmp_path: Path) -> Path:
     """A copy of the trained workdir, with the tower that it names."""
-    config = configs.load(trained[2] / "config.json")
+    config = load_config(trained[2] / "config.json")
     shutil.copytree(trained[2], tmp_path / "run")
     shutil.copytree(config.retriever.tower, tmp_path / "tower")
     moved = dataclasses.replace(config.retriever, tower=str(tmp_path / "tower"))
-    configs.write(dataclasses.replace(config, retriever=moved), tmp_path / "run" / "config.json")
+    save_config(dataclasses.replace(config, retriever=moved), tmp_path / "run" / "config.json")
     return tmp_path / "run"
 
 
@@ -99,7 +99,7 @@ def test_a_tokenizer_that_is_missing_or_another_is_refused(workdir: Path, capsys
     assert what in said
     assert said.count("\n") == 1
     with pytest.raises(InputError, match=re.escape(what)):  # it is at its end: only evaluated
-        train_and_evaluate(configs.load(workdir / "config.json"), workdir)
+        train_and_evaluate(load_config(workdir / "config.json"), workdir)
     assert contents(workdir) == before
 
 
@@ -107,7 +107,7 @@ def test_the_question_tower_s_tokenizer_is_compared_too(trained, workdir: Path) 
     """Where the passages have a tower of their own, no index does."""
     rag = trained[0]
     of_the_tower(workdir)
-    towers = read_bi_encoder(configs.load(workdir / "config.json"))
+    towers = read_bi_encoder(load_config(workdir / "config.json"))
     with pytest.raises(InputError, match=r"run: was trained with another tokenizer of the question tower; put back"):
         kept_tokenizers.check(towers, rag.parts.vocabulary, workdir)
     kept_tokenizers.check(rag.parts.towers, rag.parts.vocabulary, workdir)
@@ -115,7 +115,7 @@ def test_the_question_tower_s_tokenizer_is_compared_too(trained, workdir: Path) 
 
 def test_an_index_is_not_tokenised_for_a_workdir_by_another_tokenizer(workdir: Path, tmp_path, capsys) -> None:
     changed(workdir)
-    config = configs.load(workdir / "config.json")
+    config = load_config(workdir / "config.json")
     command = ["index", config.data.passages, "--out", tmp_path / "index", "--tower", tmp_path / "tower"]
     with pytest.raises(SystemExit):
         cli.main([*map(str, command), "--max-length", "16", "--generator", str(workdir)])

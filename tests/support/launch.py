@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_jax.config import config as configs
 from rag_jax.config.config import Config
+from rag_jax.config.files import save_config
 from xla_flags import flags
 
 ROOT = Path(__file__).parents[2]
@@ -17,9 +17,13 @@ ROOT = Path(__file__).parents[2]
 def write(config: Config, folder: Path) -> Path:
     """A config file that stands for a config."""
     folder.mkdir(parents=True, exist_ok=True)
-    configs.write(config, folder / "given.json")
+    save_config(config, folder / "given.json")
     path = folder / "given.py"
-    lines = "from pathlib import Path", "from rag_jax.config.config import load", "config = load(Path({!r}))"
+    lines = (
+        "from pathlib import Path",
+        "from rag_jax.config.files import load_config",
+        "config = load_config(Path({!r}))",
+    )
     path.write_text("\n".join(lines).format(str(folder / "given.json")) + "\n")
     return path
 

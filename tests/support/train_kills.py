@@ -19,10 +19,10 @@ import jax
 import numpy as np
 
 import launch
-from examples import cities
 from rag_jax.config.config import Compute, Config
-from rag_jax.config.config import read as read_config
+from rag_jax.config.files import read_config_file
 from rag_jax.data.jsonl import read_jsonl, write_jsonl
+from rag_jax.demo.data import write_data
 from rag_jax.pipeline.trained import restore_params
 from rag_jax.rag import RAG
 
@@ -31,10 +31,10 @@ CUT = 12  # questions of the evaluation
 
 def prepared(folder: Path) -> Config:
     """The demo's RAG-Token run, from its first step, shorter and with a checkpoint every few steps."""
-    cities.prepare(folder / "data")
+    write_data(folder / "data")
     few = islice(read_jsonl(folder / "data" / "test.jsonl"), CUT)
     write_jsonl(folder / "few.jsonl", [question for _, question in few])
-    config = read_config(launch.ROOT / "configs" / "cities.py")
+    config = read_config_file(launch.ROOT / "configs" / "cities.py")
     data = folder / "data"
     return dataclasses.replace(
         config,

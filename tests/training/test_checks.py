@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_jax.config import config
-from rag_jax.config.config import Config, Data, GenerationConfig, Generator, Optimizer, Retriever
+from rag_jax.config import keys
+from rag_jax.config.config import Config, Data, GenerationConfig, Generator, Mesh, Optimizer, Retriever, Watch
+from rag_jax.config.files import save_config
 from rag_jax.errors import InputError
 from rag_jax.training import checks
 
@@ -89,7 +90,7 @@ def test_numbers_that_make_no_run(wrong: Config, told: str) -> None:
 
 
 def test_a_workdir_of_another_config_is_refused_key_by_key(tmp_path: Path) -> None:
-    config.write(changed(seed=1), path := tmp_path / "config.json")
+    save_config(changed(seed=1), path := tmp_path / "config.json")
     other = changed(seed=2, generator=Generator(width=64), save_every=7)
     with pytest.raises(InputError) as caught:
         checks.check_resumable(other, path)
@@ -101,19 +102,19 @@ def test_a_workdir_of_another_config_is_refused_key_by_key(tmp_path: Path) -> No
 
 
 def test_every_key_with_bounds_exists_and_its_default_is_within() -> None:
-    assert {name for names, _, _ in checks.BOUNDS for name in names} <= set(config.names())
+    assert {name for names, _, _ in checks.BOUNDS for name in names} <= set(keys.names())
     checks.check_numbers(USUAL)
 
 
 @pytest.mark.parametrize("name", [*checks.MAY_CHANGE, *checks.RELOCATABLE])
 def test_every_key_that_may_change_exists(name: str) -> None:
-    assert any(f"{each}.".startswith(f"{name}.") for each in config.names())
+    assert any(f"{each}.".startswith(f"{name}.") for each in keys.names())
 
 
 def test_what_costs_only_time_may_change_and_is_told(tmp_path: Path) -> None:
-    config.write(USUAL, path := tmp_path / "config.json")
+    save_config(USUAL, path := tmp_path / "config.json")
     assert checks.check_resumable(USUAL, path) == []
-    other = changed(mesh=config.Mesh(2), eval_every=5, log_every=7, watch=config.Watch(tensorboard=True), steps=1_500)
+    other = changed(mesh=Mesh(2), eval_every=5, log_every=7, watch=Watch(tensorboard=True), steps=1_500)
     assert checks.check_resumable(other, path) == [
         "mesh.data: 1 before, 2 now",
         "watch.tensorboard: False before, True now",
@@ -136,7 +137,7 @@ def test_an_index_is_not_built_among_other_things_and_nothing_is_written(tmp_pat
 
 
 def test_fewer_steps_are_another_config(tmp_path: Path) -> None:
-    config.write(USUAL, path := tmp_path / "config.json")
+    save_config(USUAL, path := tmp_path / "config.json")
     with pytest.raises(InputError, match=r"\(steps was 1000, is 900\); set it back, or choose another --workdir"):
         checks.check_resumable(changed(steps=900), path)
 
@@ -148,11 +149,11 @@ def test_nothing_is_made_where_a_config_is_checked(tmp_path: Path) -> None:
 
 def test_longer_questions_may_come_where_none_is_cut(tmp_path: Path) -> None:
     longer = changed(retriever=Retriever("tower", max_question=200))
-    config.write(USUAL, path := tmp_path / "config.json")
+    save_config(USUAL, path := tmp_path / "config.json")
     assert checks.check_resumable(longer, path) == ["retriever.max_question: 128 before, 200 now"]
     cut = dataclasses.replace(longer, data=Data(long_questions="cut"))
     with pytest.raises(InputError, match=r"retriever\.max_question was 128, is 200"):
         checks.check_resumable(cut, path)
-    config.write(dataclasses.replace(USUAL, data=Data(long_questions="cut")), path)
+    save_config(dataclasses.replace(USUAL, data=Data(long_questions="cut")), path)
     with pytest.raises(InputError, match=r"retriever\.max_question was 128, is 200"):
         checks.check_resumable(longer, path)

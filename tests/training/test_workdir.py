@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rag_jax.config import config
 from rag_jax.config.config import Config, Data, Retriever
+from rag_jax.config.files import save_config
 from rag_jax.errors import InputError
 from rag_jax.training.workdir import LOCK, WRITTEN, check_ownership, locked
 
@@ -42,7 +42,7 @@ def test_a_config_of_something_else_is_not_overwritten(tmp_path: Path, text: str
 
 @pytest.mark.parametrize("name", ["config.json", *WRITTEN])
 def test_links_are_not_followed_even_in_a_workdir_of_ours(tmp_path: Path, name: str) -> None:
-    config.write(USUAL, tmp_path / "config.json")
+    save_config(USUAL, tmp_path / "config.json")
     check_ownership(tmp_path)
     (tmp_path / name).unlink(missing_ok=True)
     (tmp_path / name).symlink_to(tmp_path / "elsewhere")

@@ -1,0 +1,92 @@
+"""Config files: the Python that a user writes, and the JSON that a run leaves in its workdir."""
+
+import contextlib
+import dataclasses
+import json
+import runpy
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rag_jax.config.config import Config
+from rag_jax.data import validation
+from rag_jax.data.files import write_whole
+from rag_jax.errors import InputError
+
+
+def read_config_file(path: Path) -> Config:
+    """The `config` that a Python file defines. The file may import modules beside it.
+
+    Raises `InputError` for a file that is missing or that fails, and for values of the wrong type.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such config file; check the path")
+    try:
+        with _importable(path.resolve().parent):
+            found = runpy.run_path(str(path)).get("config")
+    except Exception as error:
+        raise InputError(f"{path}:{_line(error, path)}: {type(error).__name__}: {_one_line(error)}") from error
+    if not isinstance(found, Config):
+        raise InputError(f"{path}: defines no config; end it with `config = Config(...)`")
+    return validation.validate_dataclass(Config, found, f"{path}: ")
+
+
+def load_config(path: Path) -> Config:
+    """The config that a run saved. Raises `InputError` for a file that is missing or damaged."""
+    try:
+        return validation.validate_dataclass(Config, json.loads(path.read_text(encoding="utf-8")), f"{path}: ")
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such file; give a workdir of rag-jax train") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a workdir of rag-jax train") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: damaged; copy the config of the run again") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise InputError(f"{path}: damaged; copy the config of the run again") from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved config as JSON."""
+    write_whole(path, json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
+
+
+def relocate(config: Config, old: Path, new: Path) -> Config:
+    """The config with every path below `old` moved below `new`."""
+
+    def move(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            fields = {each.name: move(getattr(value, each.name)) for each in dataclasses.fields(value)}
+            return type(value)(**fields)
+        inside = isinstance(value, Path) and value.is_relative_to(old)
+        return new / value.relative_to(old) if inside else value
+
+    return move(config)
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let a config import the modules of its own folder; afterwards forget them, as another folder may have others."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).parent == folder:
+                del sys.modules[name]
+
+
+def _line(error: Exception, path: Path) -> int:
+    """The line of a config file at which it failed."""
+    if isinstance(error, SyntaxError):
+        return error.lineno or 1
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return (lines or [1])[-1] or 1
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,33 @@
+"""The demo's results beside its baselines: a model without passages, and the retriever before training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from rag_jax.data.questions import Question
+from rag_jax.evaluation import evaluate
+from rag_jax.rag import RAG
+
+
+def alternate_name_recall(rag: RAG, test: Sequence[Question]) -> dict[str, float]:
+    """Recall@1 on the questions that spell a city's name otherwise than its passage, trained and frozen."""
+    alternate = [question for question in test if question.id.endswith("-alternate")]
+    frozen = RAG(rag.components, rag.components.initial_params)
+    return {
+        "recall@1_alternate": evaluate.recall(rag, alternate)["recall@1"],
+        "recall@1_alternate_frozen": evaluate.recall(frozen, alternate)["recall@1"],
+    }
+
+
+def comparison_table(results: Mapping[str, Any]) -> Table:
+    """Each score beside its baseline."""
+    table = Table("", "this model", "baseline", box=None, pad_edge=False)
+    rows = [
+        ("exact match", "exact_match", "closed_book_exact_match", "without passages"),
+        ("recall@1", "recall@1", "recall@1_frozen", "retriever before training"),
+        ("recall@1, alternate names", "recall@1_alternate", "recall@1_alternate_frozen", "retriever before training"),
+    ]
+    for label, score, baseline, description in rows:
+        table.add_row(label, f"{results[score]:.3f}", f"{results[baseline]:.3f}  {description}")
+    return table
