@@ -42,7 +42,9 @@ def train(arguments: Sequence[str]) -> None:
     if not options.coordinator and (options.processes, options.process) != (None, None):
         raise InputError("--processes and --process need --coordinator; give HOST:PORT of the first, or auto")
 
-    from rag_jax.parallel import devices  # after the config: a wrong one is reported before JAX loads
+    # after the config is read: a wrong one is reported before everything loads
+    from rag_jax.evaluation import results_table
+    from rag_jax.parallel import devices
     from rag_jax.training import dry_run
     from rag_jax.training.run import train_and_evaluate
 
@@ -54,7 +56,7 @@ def train(arguments: Sequence[str]) -> None:
         return
     _, results = train_and_evaluate(config, options.workdir)
     if devices.is_first():
-        console.print_json(data=results)
+        results_table.show(console, results)
         command = f'{invocation()} answer "YOUR QUESTION" --workdir {options.workdir}'
         console.print(f"Next: {command}", soft_wrap=True, highlight=False)
 
