@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax.traverse_util import flatten_dict
 from transformers import BartConfig as TheirBartConfig
@@ -25,8 +24,8 @@ from transformers import (
 
 import oracle
 from oracle import jit, relative, torch
-from rag_jax.core import likelihood, training
-from rag_jax.core.losses import rag_sequence_loss, rag_token_loss
+from rag_jax.core import likelihood, scoring
+from rag_jax.core.losses import Objective, rag_sequence_loss, rag_token_loss
 from rag_jax.models import bart, bert
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
@@ -47,7 +46,7 @@ def rag_sequence_loss_of_transformers(prior, logits, targets, mask, *, label_smo
 class Compared(NamedTuple):
     """A loss here, and what makes transformers compute the same."""
 
-    ours: training.Objective
+    ours: Objective
     theirs: type
     epsilon: float
 
@@ -184,14 +183,13 @@ class Outcome(NamedTuple):
 
 
 @cache
-def our_outcome(case: Case) -> tuple[Outcome, training.Forward]:
+def our_outcome(case: Case) -> tuple[Outcome, scoring.Forward]:
     """All objectives in one program: the forward pass once, the backward pass once for each."""
     knowledge, batch, _ = data(case)
     networks = Networks(bert.tower(case.tower), bart.generator(case.generator))
-    recipe = training.Recipe(networks, rag_token_loss, optax.identity(), case.num_docs, P + L)
 
     def losses(params):
-        seen = training.forward(recipe, params, knowledge, batch)
+        seen = scoring.forward(networks, params, knowledge, batch, num_docs=case.num_docs, max_length=P + L)
         arguments = seen.doc_log_prior, seen.logits, batch.targets, batch.target_mask
         each = jnp.stack([compared.ours(*arguments) for compared in OBJECTIVES.values()])
         return jnp.mean(each, axis=1), (each, seen)

@@ -11,10 +11,24 @@ of -inf and a gradient of zero, never NaN.
 """
 
 from functools import reduce
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """`log p(y|x)` of each target: `rag_token` or `rag_sequence`."""
+
+    def __call__(
+        self,
+        doc_log_prior: Float[Array, "B K"],
+        target_log_probs: Float[Array, "B K T"],
+        mask: Bool[Array, "B T"],
+        /,
+    ) -> Float[Array, " B"]: ...
 
 
 def doc_log_prior(scores: Float[Array, "B K"], valid: Bool[Array, "B K"] | None = None) -> Float[Array, "B K"]:

@@ -21,6 +21,21 @@ def pack(inputs: Tokens, num_packs: int, size: int) -> PackedInputs:
     return PackedInputs(inputs, jnp.minimum(token, last), (count - 1).reshape(inputs.ids.shape), count[:, -1])
 
 
+def pack_at_lengths(
+    inputs: Tokens, num_packs: int, lengths: tuple[int, ...]
+) -> tuple[list[Tokens | PackedInputs], Int[Array, ""]]:
+    """Inputs `[B, K, S]` packed with room for each of the `lengths` per row, then unpacked; which is the shortest.
+
+    `lengths` ascend; those of S or more are left out. The returned index is that of the first in which all tokens fit.
+    """
+    rows = Tokens(inputs.ids.reshape(-1, inputs.ids.shape[-1]), inputs.lengths.reshape(-1))
+    rows_per_pack = rows.lengths.shape[0] // num_packs
+    sizes = [rows_per_pack * length for length in lengths if length < inputs.ids.shape[2]]
+    longest = jnp.max(jnp.sum(rows.lengths.reshape(num_packs, rows_per_pack), axis=1))
+    shortest = jnp.sum(longest > jnp.asarray(sizes, longest.dtype))
+    return [*(pack(rows, num_packs, size) for size in sizes), inputs], shortest
+
+
 def to_packs(packed: PackedInputs | None, rows: Shaped[Array, "R S *rest"]) -> Shaped[Array, "G N *rest"]:
     """Of each place in a line what stands in the rows; zeros behind the last token. None: rows are lines."""
     if packed is None:

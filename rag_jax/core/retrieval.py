@@ -164,16 +164,31 @@ class Index(NamedTuple):
 LOCAL = Index(nearest, gather)
 
 
-def gather_results(
-    queries: Float[Array, "B D"], knowledge: Knowledge, found: SearchResults, index: Index = LOCAL
+def retrieve(
+    queries: Float[Array, "B D"],
+    knowledge: Knowledge,
+    num_docs: int,
+    search_results: SearchResults | None = None,
+    index: Index = LOCAL,
 ) -> tuple[Retrieved, Tokens]:
-    """Take out of the index what a search outside the program chose, with its own scores where it gives some.
+    """Search for K passages per question and gather them; with `search_results` gather those instead."""
+    if search_results is None:
+        search_results = SearchResults(index.nearest(queries, knowledge, num_docs).rows, scores=None)
+    return gather_results(queries, knowledge, search_results, index)
 
-    A lexical search does (BM25's scores as the logits of `p(z|x)`: the paper's ablation, section 4.5); the question
-    tower then has no part in them, and no gradient.
+
+def gather_results(
+    queries: Float[Array, "B D"], knowledge: Knowledge, search_results: SearchResults, index: Index = LOCAL
+) -> tuple[Retrieved, Tokens]:
+    """The passages of `search_results`, with its scores where it has any.
+
+    A lexical search has: BM25's scores are then the logits of `p(z|x)` (the paper's ablation, section 4.5), and the
+    question tower gets no gradient. Without scores they are `q(x) . d(z)`.
     """
-    retrieved, passages = index.gather(queries, knowledge, found.rows)
-    return (retrieved if found.scores is None else retrieved._replace(scores=found.scores)), passages
+    retrieved, passages = index.gather(queries, knowledge, search_results.rows)
+    if search_results.scores is not None:
+        retrieved = retrieved._replace(scores=search_results.scores)
+    return retrieved, passages
 
 
 def _cpu_block(queries: Float[Array, "B D"], vectors: Vectors) -> int:

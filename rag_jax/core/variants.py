@@ -6,11 +6,12 @@ from typing import Literal, NamedTuple
 
 from jaxtyping import Array, Float, Key
 
-from rag_jax.core import losses
+from rag_jax.core import likelihood, losses
 from rag_jax.core.decode import decoding, rag_sequence, sampling
 from rag_jax.core.decode.decoding import Decoded, Marginalise
 from rag_jax.core.decode.search import GenerationLimits, LogitsProcessor
 from rag_jax.core.decode.tree_cache import EncodedInputs
+from rag_jax.core.likelihood import Likelihood
 from rag_jax.types import Tokens
 
 Model = Literal["token", "sequence"]
@@ -20,6 +21,7 @@ Method = Literal["thorough", "fast"]  # of searching RAG-Sequence; RAG-Token is 
 class Variant(NamedTuple):
     """One of the models."""
 
+    likelihood: Likelihood
     objective: Callable[..., Array]  # of training: an `Objective` that takes `label_smoothing` too
     marginalise: Marginalise  # of given answers
     decoders: Mapping[str, Callable[..., Decoded]]  # by method, around a search: (reader, prior, given, *, search, …)
@@ -44,6 +46,7 @@ def rag_token_sample(
 
 VARIANTS: dict[Model, Variant] = {
     "token": Variant(
+        likelihood.rag_token,
         losses.rag_token_loss,
         decoding.marginalise_rag_token,
         {"thorough": decoding.rag_token},
@@ -51,6 +54,7 @@ VARIANTS: dict[Model, Variant] = {
         has_score=True,
     ),
     "sequence": Variant(
+        likelihood.rag_sequence,
         losses.rag_sequence_loss,
         decoding.marginalise_rag_sequence,
         {"thorough": rag_sequence.rag_sequence_thorough, "fast": rag_sequence.rag_sequence_fast},

@@ -7,14 +7,13 @@ from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Int, Key
 
 from rag_jax.config.generation import ConstraintTokens, GenerationConfig
-from rag_jax.core import training
 from rag_jax.core.decode import decoding
 from rag_jax.core.decode.decoding import Answered
 from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.scoring import log_likelihood
 from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.index.placement import Placement
 from rag_jax.types import InferenceBatch, Knowledge, Networks, RagParams, SearchResults, Tokens
@@ -88,9 +87,15 @@ def choosing(
 @lru_cache
 def scoring(networks: Networks, model: Model, num_docs: int, max_length: int, place: Placement = ONE):
     """The program that computes `log p(y|x)` `[B]` of each question's own answer."""
-    parts = networks, VARIANTS[model].objective, optax.identity(), num_docs, max_length
-    recipe = training.Recipe(*parts, lookup=place.index)
-    return jax.jit(partial(training.eval_step, recipe), out_shardings=place.whole)
+    score = partial(
+        log_likelihood,
+        networks,
+        likelihood=VARIANTS[model].likelihood,
+        num_docs=num_docs,
+        max_length=max_length,
+        index=place.index,
+    )
+    return jax.jit(score, out_shardings=place.whole)
 
 
 @lru_cache

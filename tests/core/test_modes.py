@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 
 from handmade import (
+    B,
+    D,
     K,
     bag_of_words,
     batch,
     close,
     knowledge,
-    log_likelihood,
     noisy_bag_of_words,
     one_step,
     rag_params,
     recipe,
 )
-from rag_jax.core import modes, training
+from rag_jax.core import modes
+from rag_jax.core.gradient import TrainingBatch, loss_and_gradient
+from rag_jax.core.retrieval import LOCAL
 
 
 def test_a_frozen_tower_stays_while_the_generator_learns():
@@ -45,11 +48,13 @@ def test_an_absent_tower_has_no_opinion_and_learns_nothing():
 def test_gold_passages_are_read_in_their_order_and_missing_ones_are_masked():
     positives = np.asarray([[4, 7], [2, -1], [0, 1]], np.int32)
     made_of = recipe()._replace(retrieve=modes.retrieve_gold)
-    seen = jax.jit(partial(training.forward, made_of))(rag_params(), knowledge(), batch(), positives=positives)
-    np.testing.assert_array_equal(seen.retrieved.rows, [[4, 7, -1], [2, -1, -1], [0, 1, -1]])
-    np.testing.assert_array_equal(np.isfinite(seen.doc_log_prior), seen.retrieved.rows >= 0)
+    inputs = TrainingBatch(batch(), positives, None)
+    differentiate = jax.jit(partial(loss_and_gradient, made_of))
+    stats = differentiate(rag_params(), knowledge(), inputs, jax.random.key(0)).stats
+    np.testing.assert_array_equal(stats.rows, [[4, 7, -1], [2, -1, -1], [0, 1, -1]])
+    np.testing.assert_array_equal(np.isfinite(stats.doc_log_prior), stats.rows >= 0)
 
 
 def test_gold_passages_are_for_training_only():
     with pytest.raises(ValueError, match="known in training only"):
-        log_likelihood(recipe()._replace(retrieve=modes.retrieve_gold))(rag_params(), knowledge(), batch())
+        modes.retrieve_gold(LOCAL, np.zeros((B, D), np.float32), knowledge(), K, None)

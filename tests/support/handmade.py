@@ -9,7 +9,8 @@ import optax
 import pytest
 
 import naive
-from rag_jax.core import losses, packing, training
+from rag_jax.core import losses, packing, scoring, training
+from rag_jax.core.variants import VARIANTS
 from rag_jax.types import Batch, Generator, Knowledge, Networks, PackedInputs, RagParams, Tokens
 
 B, K, N, D, V, T = 3, 3, 12, 4, 11, 4
@@ -101,13 +102,14 @@ def step(made_of: training.Recipe):
 
 
 @cache
-def log_likelihood(made_of: training.Recipe):
-    return jax.jit(partial(training.eval_step, made_of))
+def log_likelihood(model: str):
+    function = partial(scoring.log_likelihood, likelihood=VARIANTS[model].likelihood, num_docs=K, max_length=8)
+    return jax.jit(partial(function, Networks(bag_of_words, GENERATOR)))
 
 
 @cache
-def forward(made_of: training.Recipe):
-    return jax.jit(partial(training.forward, made_of))
+def forward():
+    return jax.jit(partial(scoring.forward, Networks(bag_of_words, GENERATOR), num_docs=K, max_length=8))
 
 
 def one_step(made_of: training.Recipe, known: Knowledge | None = None, positives=NO_GOLD):
@@ -125,9 +127,9 @@ def norm(tree) -> float:
     return np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
-def seen() -> training.Forward:
+def seen() -> scoring.Forward:
     """What the first step sees; the same for both models."""
-    return jax.device_get(forward(recipe())(rag_params(), knowledge(), batch()))
+    return jax.device_get(forward()(rag_params(), knowledge(), batch()))
 
 
 def paper() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rag_jax.core import losses, training
+from rag_jax.core import scoring
 from rag_jax.models import bart, bert
 from rag_jax.training import step_timer
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
@@ -38,13 +38,7 @@ def _is_program(value) -> bool:
 
 
 def test_model_flops_are_those_of_the_programs_matrix_products() -> None:
-    made_of = training.Recipe(
-        Networks(bert.tower(TOWER), bart.generator(READER)),
-        losses.rag_token_loss,
-        None,
-        K,
-        64,  # pyright: ignore[reportArgumentType]
-    )
+    networks = Networks(bert.tower(TOWER), bart.generator(READER))
 
     def tokens(*shape: int) -> Tokens:
         return Tokens(jnp.ones(shape, jnp.int32), jnp.full(shape[:-1], shape[-1], jnp.int32))
@@ -53,7 +47,7 @@ def test_model_flops_are_those_of_the_programs_matrix_products() -> None:
     batch = Batch(tokens(B, Q), tokens(B, L), ids, ids, jnp.ones((B, T), bool))
     known = Knowledge(jnp.ones((8, TOWER.vector_width)), tokens(8, P))
     params = jax.eval_shape(lambda key: RagParams(bert.init(TOWER, key), bart.init(READER, key)), jax.random.key(0))
-    program = jax.make_jaxpr(partial(training.forward, made_of))(params, known, batch)
+    program = jax.make_jaxpr(partial(scoring.forward, networks, num_docs=K, max_length=64))(params, known, batch)
     forward = sum(products(program.jaxpr))
     retrieving = 2.0 * B * (8 + K) * TOWER.vector_width
     told = step_timer.flops(TOWER, READER, B, K, (Q, P + L, T), True)

@@ -75,10 +75,7 @@ def answer(
     What another search `found` is read instead of the K nearest.
     """
     queries = networks.tower(params.question_tower, batch.question)
-    if search_results is None:
-        retrieved, passages = index.gather(queries, knowledge, index.nearest(queries, knowledge, num_docs).rows)
-    else:
-        retrieved, passages = retrieval.gather_results(queries, knowledge, search_results, index)
+    retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs, search_results, index)
     return answer_from(
         networks, params, retrieved, passages, batch.prompt, prefix, decoder=decoder, max_length=max_length
     )
