@@ -10,14 +10,17 @@ from rag_jax.core import likelihood, losses, optimizers, reading, retrieval
 from rag_jax.core.decode import beam, decoding, logits_processors, rag_sequence, sampling
 
 if TYPE_CHECKING:
+    from rag_jax.config.generation import GenerationConfig
     from rag_jax.corpus.passage import Passage
-    from rag_jax.pipeline.answers import Answer
+    from rag_jax.pipeline.answers import Answer, SearchResult
     from rag_jax.rag import RAG
 
 __all__ = [
     "RAG",
     "Answer",
+    "GenerationConfig",
     "Passage",
+    "SearchResult",
     "beam",
     "decoding",
     "likelihood",
@@ -31,7 +34,13 @@ __all__ = [
 ]
 
 
-_FACADE = {"RAG": "rag_jax.rag", "Answer": "rag_jax.pipeline.answers", "Passage": "rag_jax.corpus.passage"}
+_FACADE = {
+    "RAG": "rag_jax.rag",
+    "Answer": "rag_jax.pipeline.answers",
+    "GenerationConfig": "rag_jax.config.generation",
+    "Passage": "rag_jax.corpus.passage",
+    "SearchResult": "rag_jax.pipeline.answers",
+}
 
 
 def __getattr__(name: str):

@@ -1,64 +1,59 @@
-"""The facade: questions in, answers with their passages out. Nothing is possible only through it.
+"""The facade: questions in, answers with their passages out. Everything it does can be done without it.
 
 rag = RAG.from_workdir("runs/demo")
 rag = RAG.from_pretrained("facebook/rag-token-nq", index="path/to/index")
 rag = RAG.from_networks("facebook/dpr-question_encoder-single-nq-base", "facebook/bart-large", index="path/to/index")
-rag.answer(["What is the population of Bombay?"])
+rag.answer("What is the population of Lyon?", num_beams=4)
+rag.search("population of Lyon", k=5)
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar, Unpack, overload
 
-import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from rag_jax import hub
-from rag_jax.config.generation import ConstraintTokens, GenerationConfig
-from rag_jax.core.decode.decoding import Answered
-from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.core.variants import Model
 from rag_jax.corpus.passage import Passage
-from rag_jax.data import validation
-from rag_jax.data.batches import Examples, in_order, tokenize
 from rag_jax.data.questions import Question
-from rag_jax.data.tokenizers import pad
-from rag_jax.errors import InputError, warn
-from rag_jax.index import documents
-from rag_jax.index.building import checked
-from rag_jax.index.store import Store, from_vectors
-from rag_jax.pipeline import pretrained, programs, user_inputs
-from rag_jax.pipeline.answers import Answer, to_answers
+from rag_jax.errors import InputError
+from rag_jax.index.store import Store
+from rag_jax.pipeline import edits, generation, pretrained, user_inputs
+from rag_jax.pipeline.answers import Answer, SearchResult, to_search_results
 from rag_jax.pipeline.assembly import check_width, compose, open_index
-from rag_jax.pipeline.components import Components, token_id
-from rag_jax.pipeline.host_retrieval import RetrievalInputs, knowledge_subset
+from rag_jax.pipeline.components import Components
+from rag_jax.pipeline.inference import Inference
+from rag_jax.pipeline.options import AnswerOptions, GenerationOptions
+from rag_jax.pipeline.question_batches import tokenize_questions
 from rag_jax.pipeline.trained import load_trained
-from rag_jax.types import Batch, InferenceBatch, Knowledge, RagParams, SearchResults, Tokens, host
+from rag_jax.types import Knowledge, RagParams
+
+T = TypeVar("T")
+# A string is a sequence of strings to a type checker, so that the overloads below overlap by design.
 
 
 @dataclass(frozen=True, eq=False)
 class RAG:
-    """A trained model with its knowledge. Frozen: whatever changes it returns another one."""
+    """A trained model with its index. Immutable: methods that change something return another model."""
 
     components: Components
     params: RagParams
 
     def __repr__(self) -> str:
-        c, held = (
-            self.components.config,
-            "closed book" if self.components.store.is_closed_book else repr(self.components.store),
-        )
-        return f"RAG({c.model}, tower {c.retriever.tower}, K = {self.components.num_docs}, {held})"
+        config, store = self.components.config, self.components.store
+        index = "closed book" if store.is_closed_book else repr(store)
+        return f"RAG({config.model}, tower {config.retriever.tower}, K = {self.components.num_docs}, {index})"
 
     @classmethod
     def from_workdir(cls, workdir: str | Path, index: str | Path | None = None) -> "RAG":
-        """The model that `train.py` left in a workdir, at its newest checkpoint, over its own `index` or another.
+        """The newest checkpoint of a training run, over the run's own index or another.
 
-        Where there are not as many devices as it was trained on, it is put on one. Raises `InputError` where there is
-        none.
+        Runs on one device where there are fewer than in training. Raises `InputError` without a checkpoint.
         """
         return cls(*load_trained(Path(workdir), _path(index)))
 
@@ -72,15 +67,17 @@ class RAG:
         passage_tower: str | Path | None = None,
         model: Model | None = None,
     ) -> "RAG":
-        """A RAG checkpoint of the Hugging Face ecosystem: a folder, or a repository of the hub at a `revision`.
+        """A RAG checkpoint of the Hugging Face ecosystem. Raises `InputError` for what cannot be loaded.
 
-        `index` is a knowledge store of this library, or a folder that `rag_jax.index.importers` reads; without one
-        the model is asked closed book. RAG checkpoints lack their passage tower: name it where passages are to be
-        encoded. `model` overrides what the checkpoint's config says. Raises `InputError` for what cannot be loaded.
+        Args:
+            source: a folder, or a repository of the hub.
+            index: a store of this library, or a folder that `rag_jax.index.importers` reads; None: closed book.
+            revision: of the repository.
+            passage_tower: encodes new passages; RAG checkpoints do not contain it.
+            model: "token" or "sequence", instead of what the checkpoint's config says.
         """
         source = f"{source}@{revision}" if revision else str(source)
-        tower = None if passage_tower is None else str(passage_tower)
-        config = pretrained.describe(source, _path(index), passage_tower=tower, model=model)
+        config = pretrained.describe(source, _path(index), passage_tower=_source(passage_tower), model=model)
         components = compose(config)
         return cls(components, components.initial_params)
 
@@ -95,37 +92,59 @@ class RAG:
         model: Model = "token",
         num_docs: int = 5,
     ) -> "RAG":
-        """Towers and a generator that have not met yet, as the paper starts from DPR and BART.
+        """Separately pretrained encoders and a generator, as the paper starts from DPR and BART.
 
-        Sources and `index` are those of `from_pretrained`; a passage tower that is not named is the question tower,
-        unless that is one of DPR's. Raises `InputError` for what cannot be loaded.
+        Args:
+            question_tower, generator, index: as in `from_pretrained`.
+            passage_tower: None: the question tower, unless that is one of DPR's.
+            model: "token" or "sequence".
+            num_docs: K, the passages to read.
         """
-        tower = None if passage_tower is None else str(passage_tower)
-        config = pretrained.unite(
-            str(question_tower), str(generator), _path(index), passage_tower=tower, model=model, num_docs=num_docs
-        )
-        components = compose(config)
+        sources, tower = (str(question_tower), str(generator), _path(index)), _source(passage_tower)
+        components = compose(pretrained.unite(*sources, passage_tower=tower, model=model, num_docs=num_docs))
         return cls(components, components.initial_params)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the folder that transformers' RagTokenForGeneration or RagSequenceForGeneration loads, tokenizers too.
+        """Write a folder that transformers' RagTokenForGeneration or RagSequenceForGeneration loads, with tokenizers.
 
-        The index stays where it is. Raises `InputError` for a folder that holds something.
+        The index is not written. Raises `InputError` for a folder that is not empty.
         """
         hub.save(folder, pretrained.checkpoint(self.components, self.params))
 
     @property
     def knowledge(self) -> Knowledge:
-        """The index on the device, or spread over several."""
+        """The index on the device, or sharded over several."""
         return self.components.knowledge
 
-    def answer(self, questions: Sequence[str], **options: Any) -> list[Answer]:
-        """Answers in the order of the questions; see `stream` for the options."""
-        return [answer for _, answer in sorted(self.stream(questions, **options), key=_number)]
+    @overload
+    def answer(  # pyright: ignore[reportOverlappingOverload]
+        self, questions: str, config: GenerationConfig | None = None, **options: Unpack[AnswerOptions]
+    ) -> Answer: ...
+    @overload
+    def answer(
+        self, questions: Sequence[str], config: GenerationConfig | None = None, **options: Unpack[AnswerOptions]
+    ) -> list[Answer]: ...
+    def answer(self, questions, config=None, **options):
+        """Answer one question, or a list of questions in its order.
+
+        Args:
+            questions: one string, or several.
+            config: how to generate; None: as the model's own config says.
+            num_docs: K, the passages to read; None: as in training.
+            prefixes: what answers must begin with, one for all or one for each question.
+            rows: read these rows of the index instead of searching, [B, K]; -1: none.
+            seed: of samples.
+            batch_size: questions that are computed at once.
+            options: these, and the fields of `GenerationConfig` to override, as `num_beams=4`.
+
+        Raises `InputError` for an empty or too long question or prefix, and for invalid options.
+        """
+        return _one_or_all(questions, self.stream(_listed(questions), config, **options))
 
     def stream(
         self,
         questions: Sequence[str],
+        config: GenerationConfig | None = None,
         *,
         num_docs: int | None = None,
         prefixes: Sequence[str] | str = "",
@@ -133,41 +152,35 @@ class RAG:
         seed: int = 0,
         batch_size: int = 64,
         skip: Collection[int] = (),
-        **decoding: Any,
+        **overrides: Unpack[GenerationOptions],
     ) -> Iterator[tuple[int, Answer]]:
-        """(number, answer) of every question, a batch at a time: questions of like length come together.
+        """(number, answer) of every question, a batch at a time, questions of similar length together.
 
-        `decoding` are the fields of `Decoding`; those not given are as in the model's config. `num_docs` is K, as in
-        training unless given. `prefixes` are beginnings that the answers must have, one for all or one for each
-        question. `rows` are passages that another search chose, as rows of the index, -1 for none: they are read
-        instead of the nearest. `seed` is for samples. Numbers to `skip` are not answered: they have been before.
-
-        Raises `InputError` for an empty or too long question or prefix, for more passages than the index has, and for
-        options that contradict each other.
+        `skip` holds numbers of questions to leave out; the other arguments are those of `answer`.
         """
-        c, questions = self.components.config, user_inputs.texts(questions, "questions")
-        options, limits, words = self._options(decoding)
-        rows = None if rows is None else user_inputs.rows(rows, len(questions), self.components.store.alive)
-        k = self._check_num_docs(num_docs) if rows is None else rows.shape[1]
-        prefixes = [prefixes] * len(questions) if isinstance(prefixes, str) else user_inputs.texts(prefixes, "prefixes")
-        begun = self._begun(prefixes, questions, limits, words)
-        fixed = c.generator.max_input, self.components.placement
-        program = programs.answering(self.components.networks, c.model, options, limits, words, k, *fixed)
-        key = jax.random.key(user_inputs.seed(seed))
-        for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size, skip):
-            every = np.resize(chosen, len(batch.question.ids))  # the last batch is filled up with repetitions
-            mine = jax.tree.map(lambda each, every=every: each[every], (begun, rows))
-            looked = self._look(batch, questions, chosen, k, mine[1])
-            inputs = InferenceBatch(batch.question, batch.prompt)
-            answered = program(self._placed, looked.knowledge, inputs, mine[0], looked.search_results, key, every)
-            yield from self._readable(answered, chosen, looked)
+        questions, components = user_inputs.questions(questions), self.components
+        options = generation.resolve(components, config, overrides)
+        checked = None if rows is None else user_inputs.rows(rows, len(questions), components.store.alive)
+        prefixes = user_inputs.prefixes(prefixes, len(questions))
+        prefix_tokens = generation.prefix_tokens(prefixes, options, components.generator_tokenizer)
+        computed = {"num_docs": num_docs, "rows": checked, "seed": user_inputs.seed(seed), "batch_size": batch_size}
+        return self._inference.answers(questions, options, prefix_tokens, **computed, skip=skip)
 
-    def choose(self, questions: Sequence[str], labels: Sequence[str], **options: Any) -> list[Answer]:
-        """Of some labels the likeliest for each question, marginalised over the passages; the rest are `alternatives`.
+    @overload
+    def choose(  # pyright: ignore[reportOverlappingOverload]
+        self, questions: str, labels: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
+    ) -> Answer: ...
+    @overload
+    def choose(
+        self, questions: Sequence[str], labels: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
+    ) -> list[Answer]: ...
+    def choose(self, questions, labels, **options):
+        """The most likely label for one question or for each of a list; the other labels are its `alternatives`.
 
-        This classifies (FEVER's labels) and answers multiple choice; see `stream_choices` for the options.
+        Labels are scored by `log p(label|x)`, marginalised over the passages: classification, or multiple choice.
+        Raises `InputError` as `answer` does, for fewer than two labels, and for one that is too long.
         """
-        return [answer for _, answer in sorted(self.stream_choices(questions, labels, **options), key=_number)]
+        return _one_or_all(questions, self.stream_choices(_listed(questions), labels, **options))
 
     def stream_choices(
         self,
@@ -178,268 +191,126 @@ class RAG:
         batch_size: int = 64,
         skip: Collection[int] = (),
     ) -> Iterator[tuple[int, Answer]]:
-        """(number, chosen label) of every question, a batch at a time, as `stream`.
+        """(number, most likely label) of every question, a batch at a time; see `stream` and `choose`."""
+        questions, labels = user_inputs.questions(questions), user_inputs.texts(labels, "labels")
+        return self._inference.choices(questions, labels, num_docs=num_docs, batch_size=batch_size, skip=skip)
 
-        Raises `InputError` as `stream` does, and where there are fewer than two labels or one is too long.
-        """
-        vocabulary, c = self.components.generator_tokenizer, self.components.config
-        questions, labels = user_inputs.texts(questions, "questions"), user_inputs.texts(labels, "labels")
-        limits = self.components.limits._replace(
-            decoder_start=(vocabulary.decoder_start,)
-        )  # as in training, wherever decoding starts from
-        targets = vocabulary.targets(labels)
-        if len(set(map(tuple, targets))) < max(2, len(labels)):
-            raise InputError(f"labels {list(labels)}; give two or more, all different")
-        for label, target in zip(labels, targets, strict=True):
-            if len(target) > limits.max_length:
-                raise InputError(
-                    f"label {label!r} has {len(target)} tokens, more than max_target = {limits.max_length}"
-                )
-        k = self._check_num_docs(num_docs)
-        fixed = c.generator.max_input, self.components.placement
-        program = programs.choosing(self.components.networks, c.model, limits, k, *fixed)
-        padded = pad(targets, max(map(len, targets)), limits.eos)
-        for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size, skip):
-            looked = self._look(batch, questions, chosen, k)
-            inputs = InferenceBatch(batch.question, batch.prompt)
-            answered = program(self._placed, looked.knowledge, inputs, padded, looked.search_results)
-            yield from self._readable(answered, chosen, looked)
-
+    @overload
+    def log_likelihood(  # pyright: ignore[reportOverlappingOverload]
+        self, questions: str, answers: str, *, num_docs: int | None = None, batch_size: int = 64
+    ) -> float: ...
+    @overload
     def log_likelihood(
         self, questions: Sequence[str], answers: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
-    ) -> Float[np.ndarray, " B"]:
-        """`log p(y|x)` in nats of one given answer for each question, marginalised over the K passages."""
-        questions, answers = user_inputs.texts(questions, "questions"), user_inputs.texts(answers, "answers")
-        if len(questions) != len(answers):
-            raise InputError(f"{len(questions)} questions and {len(answers)} answers; give one answer for each")
-        c, k = self.components.config, self._check_num_docs(num_docs)
-        fixed = c.generator.max_input, self.components.placement
-        program = programs.scoring(self.components.networks, c.model, k, *fixed)
-        found = np.zeros(len(questions), np.float32)
-        for batch, chosen in self._batches(questions, answers, batch_size):
-            looked = self._look(batch, questions, chosen, k)
-            scored = np.asarray(program(self._placed, looked.knowledge, batch, looked.search_results))[: len(chosen)]
-            _check_numbers(chosen, np.isnan(scored))
-            found[chosen] = scored
-        return found
+    ) -> Float[np.ndarray, " B"]: ...
+    def log_likelihood(self, questions, answers, *, num_docs=None, batch_size=64):
+        """`log p(y|x)` in nats, marginalised over the K passages, of one pair or of each question's own answer."""
+        if isinstance(questions, str) != isinstance(answers, str):
+            raise InputError("one string and one list as questions and answers; give two strings or two lists")
+        asked, targets = user_inputs.questions(_listed(questions)), user_inputs.texts(_listed(answers), "answers")
+        if len(asked) != len(targets):
+            raise InputError(f"{len(asked)} questions and {len(targets)} answers; give one answer for each")
+        log_probs = self._inference.log_likelihood(asked, targets, num_docs=num_docs, batch_size=batch_size)
+        return float(log_probs[0]) if isinstance(questions, str) else log_probs
 
-    def search(self, questions: Sequence[str], k: int, *, batch_size: int = 64) -> Int[np.ndarray, "B K"]:
-        """The rows of the k best passages for each question, best first; -1 where there are fewer."""
-        questions, fixed = (
-            user_inputs.texts(questions, "questions"),
-            (self._check_num_docs(k), self.components.placement),
-        )
-        program = programs.searching(self.components.networks, *fixed)
-        rows = np.zeros((len(questions), k), np.int32)
-        for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
-            if self.components.host_search is None:
-                found = program(self._placed, self.knowledge, batch.question).rows
-            else:
-                found = self._look(batch, questions, chosen, k).rows
-            rows[chosen] = np.asarray(found)[: len(chosen)]
-        return rows
+    @overload
+    def search(self, questions: str, k: int = 5, *, batch_size: int = 64) -> list[SearchResult]: ...  # pyright: ignore[reportOverlappingOverload]
+    @overload
+    def search(self, questions: Sequence[str], k: int = 5, *, batch_size: int = 64) -> list[list[SearchResult]]: ...
+    def search(self, questions, k=5, *, batch_size=64):
+        """The k best passages for one question or for each of a list, best first.
+
+        Raises `InputError` for more passages than the index has, and for a closed-book model.
+        """
+        results = self._inference.search(user_inputs.questions(_listed(questions)), k, batch_size=batch_size)
+        passages = to_search_results(results, self.components.store)
+        return passages[0] if isinstance(questions, str) else passages
+
+    def search_rows(self, questions: Sequence[str], k: int, *, batch_size: int = 64) -> Int[np.ndarray, "B K"]:
+        """The rows in the index of the k best passages for each question, best first; -1 where there are fewer."""
+        return np.asarray(self._inference.search(user_inputs.questions(questions), k, batch_size=batch_size).rows)
 
     def encode(self, questions: Sequence[str], *, batch_size: int = 64) -> Float[np.ndarray, "B D"]:
-        """`q(x)`: the vectors that the questions are searched by."""
-        questions = user_inputs.texts(questions, "questions")
-        program = programs.encoding(self.components.networks, self.components.placement)
-        vectors = np.zeros((len(questions), 0), np.float32)
-        for batch, chosen in self._batches(questions, ["-"] * len(questions), batch_size):
-            found = np.asarray(program(self._placed, batch.question), np.float32)[: len(chosen)]
-            if not vectors.shape[1]:
-                vectors = np.zeros((len(questions), found.shape[1]), np.float32)
-            vectors[chosen] = found
-        return vectors
+        """`q(x)`: the query vectors of the questions."""
+        return self._inference.encode(user_inputs.questions(questions), batch_size=batch_size)
 
-    def check(self, questions: Sequence[Question], *, num_docs: int | None = None, **decoding: Any) -> int:
-        """Whether `answer` can answer these, before anything is compiled: how many of them would be cut.
+    def check(
+        self,
+        questions: Sequence[Question],
+        config: GenerationConfig | None = None,
+        *,
+        num_docs: int | None = None,
+        **overrides: Unpack[GenerationOptions],
+    ) -> int:
+        """The number of questions that would be truncated. Compiles nothing.
 
-        Raises `InputError` for options that are none, and for a question that is too long, which its id names.
+        Raises `InputError` for invalid options, and for a question that is too long, by its id.
         """
-        self._options(decoding)
-        self._check_num_docs(num_docs)
-        return self._tokenized([(question, "-") for question in questions]).cut
+        generation.resolve(self.components, config, overrides)
+        self._inference.check_num_docs(num_docs)
+        return tokenize_questions(self.components, questions).cut
 
-    def with_long_questions(self, what: Literal["refuse", "cut"]) -> "RAG":
-        """The same model, which refuses questions of more tokens than max_question, or cuts them and warns."""
+    def with_long_questions(self, policy: Literal["refuse", "cut"]) -> "RAG":
+        """The same model with another policy for questions of more than max_question tokens; "cut" warns."""
         config = self.components.config
-        changed = replace(config, data=replace(config.data, long_questions=what))
+        changed = replace(config, data=replace(config.data, long_questions=policy))
         return replace(self, components=replace(self.components, config=changed))
 
-    def with_passage(self, changed: Passage) -> "RAG":
-        """The same model with one document of its index rewritten, found by its id: no training, no new compilation.
-
-        All pieces that it was cut into make way; a piece that is given by its own id takes the place of that piece.
-        """
-        store = self.components.store
-        rows, new = documents.replaced(store.passages, store.alive, user_inputs.passages([changed]), "the index")
-        return self.with_index(store.without(rows.tolist()).added(self._encoded(new)))
-
-    def with_passages(self, passages: Iterable[Passage]) -> "RAG":
-        """The same model over passages that the passage tower encodes now, in memory.
-
-        Raises `InputError` for one without a text, and for an id that occurs twice.
-        """
-        return self.with_index(self._encoded(user_inputs.passages(passages)))
-
-    def and_passages(self, passages: Iterable[Passage]) -> "RAG":
-        """The same model with more passages, encoded now, in memory; see `rag_jax.index.updates` for stores on disk.
-
-        Raises `InputError` for an id that is there already.
-        """
-        store, more = self.components.store, user_inputs.passages(passages)
-        documents.check_new(store.passages, store.alive, more, "the index")
-        return self.with_index(store.added(self._encoded(more)))
-
-    def without(self, ids: Sequence[str]) -> "RAG":
-        """The same model without some documents of its index, all their pieces, or single pieces, in memory.
-
-        Raises `InputError` for an id not there.
-        """
-        store = self.components.store
-        rows = documents.named(store.passages, store.alive, user_inputs.ids(ids, "ids"), "the index")
-        return self.with_index(store.without(rows.tolist()))
-
     def with_index(self, index: str | Path | Store) -> "RAG":
-        """The same model over another index (the paper's hot-swap): an opened store, or a path as `from_pretrained`'s.
+        """The same model over another index (the paper's index hot-swapping).
 
-        Raises `InputError` for one that is missing, damaged, of another width or made by another tower.
+        Args:
+            index: an opened store, or a path as `from_pretrained` takes it.
+
+        Raises `InputError` for one that is missing or damaged, of another width, or built by another tower.
         """
         components = self.components
         if isinstance(index, Store):
-            return replace(
-                self, components=replace(components, store=check_width(index, components.bi_encoder, "the store"))
-            )
+            store = check_width(index, components.bi_encoder, "the store")
+            return replace(self, components=replace(components, store=store))
         config = pretrained.over(components.config, Path(index))
         store = open_index(Path(index), config, components.bi_encoder, components.generator)
         return replace(self, components=replace(components, config=config, store=store))
 
-    def _options(self, decoding: dict[str, Any]) -> tuple[GenerationConfig, GenerationLimits, ConstraintTokens]:
-        """The config's way of decoding with some options changed, and what it comes to with this generator."""
-        options = validation.validate_dataclass(GenerationConfig, {**vars(self.components.config.decoding), **decoding})
-        limits = options.limits(self.components.config.model, self.components.limits)
-        return options, limits, self._words(options)
+    def with_passages(self, passages: Iterable[Passage]) -> "RAG":
+        """The same model over these passages alone, encoded now and kept in memory.
 
-    def _words(self, options: GenerationConfig) -> ConstraintTokens:
-        bad = tuple(tuple(word) for word in self.components.generator_tokenizer.prefixes(options.bad_words))
-        if not all(bad):
-            raise InputError(f"bad_words {list(options.bad_words)}: one is empty; leave it out")
-        forced = options.forced_bos
-        return ConstraintTokens(
-            bad, None if forced is None else token_id(self.components.generator_tokenizer, forced, "forced_bos")
-        )
+        Raises `InputError` for a passage without a text, and for an id that occurs twice.
+        """
+        return self.with_index(edits.encode_passages(self.components, passages))
 
-    def _check_num_docs(self, num_docs: int | None) -> int:
-        k = self.components.num_docs if num_docs is None else validation.validate_value(int, num_docs, "num_docs")
-        held = len(self.components.store)
-        if not 1 <= k <= held:
-            raise InputError(f"cannot read {k} of {held} passages; ask for 1 to {held}")
-        return k
+    def add_passages(self, passages: Iterable[Passage]) -> "RAG":
+        """The same model with more passages, in memory. Raises `InputError` for an id that is there already."""
+        return self.with_index(edits.add_passages(self.components, passages))
 
-    def _begun(
-        self, prefixes: Sequence[str], questions: Sequence[str], limits: GenerationLimits, words: ConstraintTokens
-    ) -> Tokens:
-        """The prefixes as tokens, padded to a few widths; a forced start is before them."""
-        if len(prefixes) != len(questions):
-            raise InputError(f"{len(prefixes)} prefixes for {len(questions)} questions; give one for all, or for each")
-        first = [] if words.forced_bos is None else [words.forced_bos]
-        given = [[*first, *each] if each else [] for each in self.components.generator_tokenizer.prefixes(prefixes)]
-        longest = max(map(len, given), default=0)
-        if longest >= limits.max_length:
-            room = f"an answer has max_length = {limits.max_length}"
-            raise InputError(f"a prefix has {longest} tokens, {room}; shorten it to {limits.max_length - 1} at most")
-        width = min(_power_of_two(longest), limits.max_length - 1) if longest else 0
-        return pad(given, width, limits.eos)
+    def replace_passage(self, passage: Passage) -> "RAG":
+        """The same model with one document rewritten, in memory: no training, no compilation.
 
-    def _batches(
-        self, questions: Sequence[str], answers: Sequence[str], batch_size: int, skip: Collection[int] = ()
-    ) -> Iterator[tuple[Batch, Int[np.ndarray, " b"]]]:
-        user_inputs.count(batch_size, "batch_size")
-        if not questions:
-            return iter(())
-        for number, question in enumerate(questions, 1):
-            if not question.strip():
-                raise InputError(f"question {number} is empty; write one")
-        asked = [Question(str(number), question, ()) for number, question in enumerate(questions, 1)]
-        examples = self._tokenized(list(zip(asked, answers, strict=True)))
-        if examples.cut:
-            warn(f"{examples.cut} of {len(questions)} questions are cut to {self.components.question_length} tokens")
-        return in_order(
-            examples, self.components.generator_tokenizer, min(batch_size, _power_of_two(len(questions))), skip
-        )
+        All chunks of the document of that id are replaced, or the one chunk that has it as its own id.
+        """
+        return self.with_index(edits.replace_passage(self.components, passage))
 
-    def _tokenized(self, pairs: Sequence[tuple[Question, str]]) -> Examples:
-        c = self.components.config
-        return tokenize(
-            pairs,
-            self.components.bi_encoder.question_tokenizer,
-            self.components.generator_tokenizer,
-            {},
-            max_question=c.retriever.max_question,
-            max_target=c.generator.max_target,
-            ladder=self.components.length_buckets,
-            from_tower=c.generator.question_from_tower,
-            cut=c.data.long_questions == "cut",
-        )
+    def remove_passages(self, ids: Sequence[str]) -> "RAG":
+        """The same model without some documents or chunks, in memory. Raises `InputError` for an unknown id."""
+        return self.with_index(edits.remove_passages(self.components, ids))
 
     @cached_property
-    def _placed(self) -> RagParams:
-        """Parameters that a mesh has already stay as they are spread."""
-        return self.components.placement.everywhere(self.params)
-
-    def _look(
-        self,
-        batch: Batch,
-        questions: Sequence[str],
-        chosen: Int[np.ndarray, " b"],
-        k: int,
-        rows: Int[np.ndarray, "B K"] | None = None,
-    ) -> RetrievalInputs:
-        """What a batch is to read: passages given by their `rows`, those that the host found, or the program's own."""
-        outside = self.components.host_search
-        if outside is None:
-            return RetrievalInputs(self.knowledge, None if rows is None else SearchResults(host(rows), None), None)
-        if rows is not None:
-            return knowledge_subset(self.components.store, rows, None)
-        vectors = programs.encoding(self.components.networks, self.components.placement)(self._placed, batch.question)
-        texts = [questions[int(number)] for number in np.resize(chosen, len(batch.question.ids))]
-        return outside(texts, np.asarray(vectors), k)
-
-    def _encoded(self, passages: list[Passage]) -> Store:
-        encoder = self.components.bi_encoder.required_passage_encoder
-        vectors, cut = encoder.encode_and_count(passages)
-        store = from_vectors(passages, checked(vectors, passages), self.components.passage_tokenizer)
-        cut.warn("tower", encoder.max_length)
-        store.truncated.warn("generator", self.components.passage_tokenizer.max_length)
-        return store
-
-    def _readable(
-        self, answered: Answered, chosen: Int[np.ndarray, " b"], looked: RetrievalInputs
-    ) -> Iterator[tuple[int, Answer]]:
-        seen = looked.with_store_rows(jax.device_get(answered))
-        prior, exists = np.asarray(seen.doc_log_prior), np.asarray(seen.decoded.exists)
-        none = ~exists.any(axis=1) & np.isfinite(prior).any(axis=1)  # though there is something to read
-        odd = none | np.isnan(prior).any(axis=1) | np.isnan(seen.decoded.log_prob).any(axis=1)
-        _check_numbers(chosen, np.asarray(odd))
-        found = to_answers(seen, len(chosen), self.components.store, self.components.generator_tokenizer)
-        return zip(chosen.tolist(), found, strict=True)
+    def _inference(self) -> Inference:
+        return Inference(self.components, self.components.placement.everywhere(self.params))
 
 
-def _check_numbers(chosen: Int[np.ndarray, " b"], odd: Bool[np.ndarray, " B"]) -> None:
-    """Refuse to go on where one of the `chosen` questions is `odd`: it has no log-probability."""
-    if odd[: len(chosen)].any():
-        remedy = "look for NaN or infinity in the model's weights and the index's vectors"
-        raise InputError(f"question {chosen[int(np.argmax(odd))] + 1}: no answer has a log-probability; {remedy}")
+def _listed(questions: T | str) -> T | list[str]:
+    return [questions] if isinstance(questions, str) else questions
 
 
-def _number(answered: tuple[int, Answer]) -> int:
-    return answered[0]
+def _one_or_all(questions: object, numbered: Iterator[tuple[int, T]]) -> T | list[T]:
+    results = [result for _, result in sorted(numbered, key=lambda each: each[0])]
+    return results[0] if isinstance(questions, str) else results
 
 
 def _path(index: str | Path | None) -> Path | None:
     return None if index is None else Path(index)
 
 
-def _power_of_two(count: int) -> int:
-    """The smallest power of two that is not below `count`, so that few batch sizes are compiled."""
-    return 1 << max(0, count - 1).bit_length()
+def _source(tower: str | Path | None) -> str | None:
+    return None if tower is None else str(tower)

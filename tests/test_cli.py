@@ -11,9 +11,11 @@ import pytest
 
 import rag_jax
 from rag_jax import cli
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.jsonl import write_jsonl
-from rag_jax.pipeline.answers import Answer
+from rag_jax.pipeline.answers import Answer, SearchResult
+from rag_jax.pipeline.inference import Inference
 from rag_jax.rag import RAG
 
 
@@ -41,7 +43,7 @@ def test_n_best_answers_are_printed_one_below_the_other(trained, capsys) -> None
     assert [printed.index(score) for score in scores] == sorted(printed.index(score) for score in scores)
     for options, order in (
         (["--labels", "red", "blue"], "best first, by log p(y|x)"),
-        (["--sample", "--n-best", "2"], "in the order drawn"),
+        (["--do-sample", "--n-best", "2"], "in the order drawn"),
     ):
         cli.main(["answer", ASKED, "--workdir", str(workdir), *options])
         assert f"{ASKED}   {order}" in capsys.readouterr().out
@@ -82,7 +84,7 @@ def asked_and_answered(workdir: Path, folder: Path, count: int = 40) -> list[str
     texts = [f"what colour is {' old' * (number % 3)} {towns[number % 3]}" for number in range(count)]
     write_jsonl(folder / "asked.jsonl", ({"id": f"q{n}", "question": text} for n, text in enumerate(texts)))
     files = ["--file", str(folder / "asked.jsonl"), "--output", str(folder / "answers.jsonl")]
-    return ["answer", "--workdir", str(workdir), *files, "--sample", "--temperature", "9", "--batch-size", "4"]
+    return ["answer", "--workdir", str(workdir), *files, "--do-sample", "--temperature", "9", "--batch-size", "4"]
 
 
 def ends(arguments: list[str], capsys) -> tuple[int, str]:
@@ -126,7 +128,7 @@ def test_an_interrupted_command_keeps_its_answers_and_resumes_to_the_same_ones(
     assert [line["id"] for line in again] == [f"q{number}" for number in range(40)]
     assert [line["answer"] for line in again] == [line["answer"] for line in straight], "samples too"
     assert len({line["answer"] for line in straight}) > 1
-    monkeypatch.setattr(RAG, "_look", None)  # nothing is left to be answered
+    monkeypatch.setattr(Inference, "_retrieve", None)  # nothing is left to be answered
     before = output.read_bytes()
     cli.main(command)
     assert output.read_bytes() == before
@@ -185,12 +187,17 @@ ASKED = "what colour is Norburg"
         ([ASKED, "--max-length", "5"], "max_length is 5, the model was trained with 4; give 1 to 4"),
         ([ASKED, "--prefix", "red blue green white"], "shorten it to 3 at most"),
         ([ASKED, "--method", "fast"], "method fast is a search of RAG-Sequence"),
-        ([ASKED, "--top-k", "3"], "top_k shapes samples, and sample is off"),
+        ([ASKED, "--top-k", "3"], "top_k shapes samples, and do_sample is off"),
         ([ASKED, "--labels", "red", "red"], "give two or more, all different"),
-        ([ASKED, "--labels", "red", "blue", "--num-beams", "3"], "labels are ranked as they are"),
+        (
+            [ASKED, "--labels", "red", "blue", "--num-beams", "3"],
+            "labels are scored as they are; leave out prefix and generation options",
+        ),
         ([ASKED, "--num-beams", "many"], "rag-jax answer --help lists all options"),
         ([ASKED, "--file", "questions.jsonl"], "ask QUESTIONS or name a --file of them, one of the two"),
         ([], "ask QUESTIONS or name a --file of them, one of the two"),
+        ([ASKED, ASKED, "--figure", "a.png"], "--figure draws the answer to one question; ask one, without --output"),
+        ([ASKED, "--figure", "a.png", "--output", "a.jsonl"], "--figure draws the answer to one question"),
         (["--file", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
     ],
 )
@@ -234,6 +241,7 @@ def test_the_version_is_that_of_the_package() -> None:
 
 def test_the_facade_stands_at_the_top_of_the_package() -> None:
     assert (rag_jax.RAG, rag_jax.Answer, rag_jax.Passage) == (RAG, Answer, Passage)
+    assert (rag_jax.SearchResult, rag_jax.GenerationConfig) == (SearchResult, GenerationConfig)
     assert all(hasattr(rag_jax, name) for name in rag_jax.__all__)
     assert (Path(rag_jax.__file__).parent / "py.typed").is_file()
 
@@ -246,6 +254,21 @@ def test_help_lists_the_benchmarks(capsys, option: str) -> None:
     for name in ("decode", "encode", "train", "search", "retrieval", "store"):
         assert f"\n  {name} " in printed.out
         assert (Path(cli.__file__).parents[1] / "benchmarks" / f"{name}.py").is_file()
+
+
+def test_the_posterior_of_an_answer_is_drawn_and_overwrites_nothing(trained, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("matplotlib", reason="figures need the demo extra")
+    figure = tmp_path / "posterior.png"
+    command = ["answer", ASKED, "--workdir", str(trained[2]), "--figure", str(figure)]
+    cli.main(command)
+    assert f"{figure}: p(passage | question, token)" in capsys.readouterr().out.replace("\n", "")
+    drawn = figure.read_bytes()
+    assert drawn.startswith(b"\x89PNG")
+    assert ends(command, capsys) == (
+        2,
+        f"error: {figure}: is there already; choose another name, or delete it: nothing is overwritten",
+    )
+    assert figure.read_bytes() == drawn
 
 
 def test_ctrl_c_of_a_command_is_one_line(monkeypatch, capsys) -> None:

@@ -46,7 +46,7 @@ def rag(trained) -> RAG:
 @pytest.mark.parametrize("changes", [{"engine": "faiss"}, {"mesh": Mesh(tensor=2)}], ids=str)
 def test_an_exact_index_anywhere_gives_the_same_answers(rag: RAG, changes: dict) -> None:
     other = over(rag, **changes)
-    np.testing.assert_array_equal(other.search(ASKED, 4), rag.search(ASKED, 4))
+    np.testing.assert_array_equal(other.search_rows(ASKED, 4), rag.search_rows(ASKED, 4))
     for here, there in zip(rag.answer(ASKED, num_docs=3), other.answer(ASKED, num_docs=3), strict=True):
         assert there.text == here.text
         assert [passage.id for passage in there.passages] == [passage.id for passage in here.passages]
@@ -64,7 +64,7 @@ def test_likelihoods_and_labels_are_the_same_by_a_search_on_the_host(rag: RAG) -
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_vectors_in_fewer_bits_find_nearly_the_same(rag: RAG, precision: str) -> None:
-    found, exact = over(rag, precision=precision).search(ASKED, 4), rag.search(ASKED, 4)
+    found, exact = over(rag, precision=precision).search_rows(ASKED, 4), rag.search_rows(ASKED, 4)
     assert np.mean([len(set(a) & set(b)) / 4 for a, b in zip(found, exact, strict=True)]) >= 0.7
 
 
@@ -88,11 +88,11 @@ def test_a_question_that_shares_no_word_is_answered_closed_book(rag: RAG) -> Non
     assert nothing.token_posteriors.shape == (0, len(nothing.tokens))
     likelihoods = lexical.log_likelihood(asked, ["red", "red"])
     np.testing.assert_allclose(likelihoods[0], blind.log_likelihood(["zzz"], ["red"])[0], rtol=1e-4)
-    assert (lexical.search(asked, 3)[0] == -1).all()
+    assert (lexical.search_rows(asked, 3)[0] == -1).all()
 
 
 def test_passages_that_were_chosen_elsewhere_are_read_with_a_host_engine_too(rag: RAG) -> None:
-    rows = rag.search(ASKED, 2)
+    rows = rag.search_rows(ASKED, 2)
     here, there = rag.answer(ASKED, rows=rows), over(rag, engine="faiss").answer(ASKED, rows=rows)
     assert [answer.text for answer in here] == [answer.text for answer in there]
     assert [[p.id for p in answer.passages] for answer in here] == [[p.id for p in a.passages] for a in there]
@@ -114,12 +114,12 @@ def test_training_searches_on_the_host_where_it_is_told_to(trained, rag, towns: 
 
 
 def test_another_store_of_about_the_size_compiles_nothing_anew(rag: RAG) -> None:
-    grown = rag.and_passages([Passage("new", "Neustadt", "Neustadt is painted red .")])
+    grown = rag.add_passages([Passage("new", "Neustadt", "Neustadt is painted red .")])
     grown.answer(ASKED)
     with compilations("jit(program)") as anew:
-        more = grown.and_passages([Passage("newer", "Neuerstadt", "Neuerstadt is painted blue .")])
+        more = grown.add_passages([Passage("newer", "Neuerstadt", "Neuerstadt is painted blue .")])
         more.answer(ASKED)
-        more.without(["new"]).answer(ASKED)
+        more.remove_passages(["new"]).answer(ASKED)
     assert anew == []
     with compilations("jit(program)") as anew:
         grown.answer(ASKED, num_beams=3)
@@ -129,10 +129,10 @@ def test_another_store_of_about_the_size_compiles_nothing_anew(rag: RAG) -> None
 def test_passages_come_and_go_in_memory(rag: RAG) -> None:
     asked = "what colour is Norburg"
     (before,) = rag.answer([asked], num_docs=1)
-    gone = rag.without([before.passages[0].id])
+    gone = rag.remove_passages([before.passages[0].id])
     (without,) = gone.answer([asked], num_docs=1)
     assert without.passages[0].id != before.passages[0].id
-    back = gone.and_passages([Passage(*before.passages[0][:3])])
+    back = gone.add_passages([Passage(*before.passages[0][:3])])
     (again,) = back.answer([asked], num_docs=1)
     assert again.passages[0][:3] == before.passages[0][:3]
     assert again.text == before.text
@@ -141,18 +141,18 @@ def test_passages_come_and_go_in_memory(rag: RAG) -> None:
 def test_documents_come_and_go_in_memory_with_all_their_pieces(rag: RAG) -> None:
     pieces = [*Chunker(4).chunks(Passage("doc", "Neustadt", "Neustadt is painted red . Neustadt is painted red ."))]
     assert len(pieces) == 3
-    grown = rag.and_passages(pieces)
+    grown = rag.add_passages(pieces)
     assert len(grown.components.store) == len(rag.components.store) + 3
-    assert list(grown.without(["doc"]).components.store.living()) == list(rag.components.store.living())
-    assert len(grown.without(["doc#2"]).components.store) == len(rag.components.store) + 2
+    assert list(grown.remove_passages(["doc"]).components.store.living()) == list(rag.components.store.living())
+    assert len(grown.remove_passages(["doc#2"]).components.store) == len(rag.components.store) + 2
     shorter = Passage("doc", "Neustadt", "Neustadt is painted blue .")
-    held = list(grown.with_passage(shorter).components.store.living())
+    held = list(grown.replace_passage(shorter).components.store.living())
     assert held == [*rag.components.store.living(), shorter]
-    piece = grown.with_passage(Passage("doc#2", "Neustadt", "Neustadt is black ."))
+    piece = grown.replace_passage(Passage("doc#2", "Neustadt", "Neustadt is black ."))
     assert len(piece.components.store) == len(grown.components.store)
-    assert list(piece.with_passage(shorter).components.store.living()) == held
+    assert list(piece.replace_passage(shorter).components.store.living()) == held
     with pytest.raises(InputError, match='has a passage "doc#2" already'):
-        grown.and_passages(pieces[1:2])
+        grown.add_passages(pieces[1:2])
 
 
 def test_a_store_that_changes_on_disk_is_taken_over_when_it_is_asked_for(rag: RAG, trained, tmp_path) -> None:

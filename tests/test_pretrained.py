@@ -187,5 +187,5 @@ def test_a_model_without_an_index_is_asked_closed_book(both: Both) -> None:
     rag = RAG.from_pretrained(both.folder / "rag")
     assert rag.components.store.is_closed_book
     np.testing.assert_array_equal(
-        rag.with_index(both.folder / "index").search(QUESTIONS, 3), both.ours.search(QUESTIONS, 3)
+        rag.with_index(both.folder / "index").search_rows(QUESTIONS, 3), both.ours.search_rows(QUESTIONS, 3)
     )

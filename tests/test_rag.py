@@ -1,9 +1,11 @@
 """The facade: answers with their passages, likelihoods of given answers, and knowledge that changes."""
 
 import dataclasses
+import inspect
 import math
 import re
 import shutil
+import typing
 from pathlib import Path
 
 import jax
@@ -12,9 +14,13 @@ import numpy as np
 import pytest
 
 from rag_jax.config.files import load_config, save_config
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index.columns import SegmentedArray
+from rag_jax.index.store import closed_book
+from rag_jax.pipeline.answers import Answer
+from rag_jax.pipeline.options import AnswerOptions, GenerationOptions
 from rag_jax.rag import RAG
 
 ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "Goldsee", "Neuort")]
@@ -29,6 +35,51 @@ def test_answers_come_in_order_and_do_not_depend_on_their_company(rag: RAG) -> N
     together, alone = rag.answer(ASKED), [rag.answer([question])[0] for question in ASKED]
     assert [answer.text for answer in together] == [answer.text for answer in alone]
     np.testing.assert_allclose([a.log_prob for a in together], [a.log_prob for a in alone], rtol=1e-4, atol=1e-6)
+
+
+def test_one_question_has_one_answer_and_a_list_has_a_list(rag: RAG) -> None:
+    for one, several in (
+        (rag.answer(ASKED[0]), rag.answer(ASKED[:1])),
+        (rag.choose(ASKED[0], ["red", "blue"]), rag.choose(ASKED[:1], ["red", "blue"])),
+    ):
+        assert isinstance(one, Answer)
+        assert [one.text, one.log_prob] == [several[0].text, several[0].log_prob]
+    assert rag.search(ASKED[0], 2) == rag.search(ASKED[:1], 2)[0]
+    assert rag.log_likelihood(ASKED[0], "red") == rag.log_likelihood(ASKED[:1], ["red"])[0]
+
+
+def test_a_config_of_one_s_own_is_followed_and_overridden(rag: RAG) -> None:
+    config = GenerationConfig(num_beams=3, n_best=3)
+    by_config, by_keywords = rag.answer(ASKED[0], config), rag.answer(ASKED[0], num_beams=3, n_best=3)
+    assert [each.text for each in by_config.alternatives] == [each.text for each in by_keywords.alternatives]
+    assert len(by_config.alternatives) == 2
+    assert rag.answer(ASKED[0], config, n_best=1).alternatives == []
+    with pytest.raises(InputError, match=r"^config is 4; give a GenerationConfig, or its fields as keyword arguments$"):
+        rag.answer(ASKED[0], 4)
+
+
+def test_the_typed_options_are_the_fields_of_the_config() -> None:
+    fields, hints = typing.get_type_hints(GenerationConfig), typing.get_type_hints(GenerationOptions)
+    assert hints == fields
+    streamed = inspect.signature(RAG.stream).parameters.keys() - {"self", "questions", "config", "skip", "overrides"}
+    assert typing.get_type_hints(AnswerOptions).keys() == fields.keys() | streamed
+
+
+def test_a_search_returns_passages_with_scores_best_first(rag: RAG) -> None:
+    (found,) = rag.search(ASKED[:1], 3)
+    store, query = rag.components.store, rag.encode(ASKED[:1])[0]
+    assert [each.row for each in found] == rag.search_rows(ASKED[:1], 3)[0].tolist()
+    for each in found:
+        assert tuple(each)[:3] == tuple(store.passages[each.row])[:3]
+        np.testing.assert_allclose(each.score, store.passage_vectors.whole[each.row] @ query, rtol=1e-4)
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    assert len(rag.search(ASKED[0])) == 5
+
+
+def test_a_closed_book_is_not_searched(rag: RAG) -> None:
+    store = closed_book(rag.components.store.width, rag.components.generator_tokenizer)
+    with pytest.raises(InputError, match=r"^a closed-book model has no passages to search; give it an index"):
+        rag.with_index(store).search(ASKED[0], 1)
 
 
 def test_priors_and_posteriors_are_distributions(rag: RAG) -> None:
@@ -61,13 +112,13 @@ def test_more_passages_can_be_read_than_in_training(rag: RAG) -> None:
     (answer,) = rag.answer(ASKED[:1], num_docs=5)
     assert len({passage.id for passage in answer.passages}) == 5
     rows = rag.components.store.find([passage.id for passage in answer.passages])
-    assert rag.search(ASKED[:1], 5)[0].tolist() == rows.tolist()
+    assert rag.search_rows(ASKED[:1], 5)[0].tolist() == rows.tolist()
 
 
 def test_a_changed_fact_changes_the_answer_and_nothing_is_trained(rag: RAG) -> None:
     (before,) = rag.answer(["what colour is Norburg"])
     other = "red" if before.text != "red" else "blue"
-    changed = rag.with_passage(Passage("Norburg", "Norburg", f"Norburg is painted {other} ."))
+    changed = rag.replace_passage(Passage("Norburg", "Norburg", f"Norburg is painted {other} ."))
     assert changed.answer(["what colour is Norburg"])[0].text == other
     assert rag.answer(["what colour is Norburg"])[0].text == before.text
     assert changed.params is rag.params
@@ -95,7 +146,7 @@ def test_every_answer_begins_with_its_prefix(rag: RAG) -> None:
 
 
 def test_passages_that_another_search_chose_are_read(rag: RAG) -> None:
-    nearest = rag.search(ASKED, 2)
+    nearest = rag.search_rows(ASKED, 2)
     same, usual = rag.answer(ASKED, rows=nearest), rag.answer(ASKED)
     assert [answer.text for answer in same] == [answer.text for answer in usual]
     other = rag.answer(ASKED, rows=(nearest + 7) % 256)
@@ -106,7 +157,7 @@ def test_passages_that_another_search_chose_are_read(rag: RAG) -> None:
 
 
 def test_samples_depend_on_the_seed_and_not_on_their_company(rag: RAG) -> None:
-    flat = {"sample": True, "temperature": 5.0, "n_best": 4}
+    flat = {"do_sample": True, "temperature": 5.0, "n_best": 4}
     first, again, other = (rag.answer(ASKED, seed=seed, **flat) for seed in (1, 1, 2))
     texts = [[[a.text, *(b.text for b in a.alternatives)] for a in answers] for answers in (first, again, other)]
     assert texts[0] == texts[1] != texts[2]
@@ -146,12 +197,12 @@ def test_a_k_that_the_index_has_not_is_refused(rag: RAG, k: int) -> None:
         ({"prefixes": ["red"]}, "1 prefixes for 5 questions"),
         ({"bad_words": ("",)}, "one is empty"),
         ({"min_length": 5}, "min_length is 5, max_length 4"),
-        ({"sample": True, "top_p": 0.0}, "top_p is 0.0; give a probability above 0"),
+        ({"do_sample": True, "top_p": 0.0}, "top_p is 0.0; give a probability above 0"),
         ({"length_penalty": float("nan")}, "length_penalty is nan; give a finite number"),
-        ({"sample": True, "temperature": float("inf")}, "temperature is inf; give a finite number above 0"),
+        ({"do_sample": True, "temperature": float("inf")}, "temperature is inf; give a finite number above 0"),
         ({"seed": -1}, "seed is -1; give 0 to 2**32 - 1"),
         ({"seed": 2**64}, "seed is 18446744073709551616; give 0 to 2**32 - 1"),
-        ({"sample": True, "num_beams": 2}, "num_beams is 2, and samples are drawn without beams"),
+        ({"do_sample": True, "num_beams": 2}, "num_beams is 2, and samples are drawn without beams"),
         ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes'; give true or false or 'never'"),
         ({"num_beams": "4"}, "num_beams is '4'; give a whole number"),
         ({"bad_words": "red"}, "bad_words is 'red'; give a list, each a text in quotes"),
@@ -181,7 +232,16 @@ def test_no_questions_have_no_answers(rag: RAG) -> None:
     assert rag.choose([], ["red", "blue"]) == []
 
 
+def test_no_questions_have_empty_results(rag: RAG) -> None:
+    assert rag.search([], 2) == []
+    assert rag.search_rows([], 2).shape == (0, 2)
+    assert rag.log_likelihood([], []).shape == (0,)
+    assert rag.encode([]).shape == (0, rag.components.store.width)
+
+
 def test_an_answer_too_many_is_refused(rag: RAG) -> None:
+    with pytest.raises(InputError, match=r"^one string and one list as questions and answers; give two strings or two"):
+        rag.log_likelihood(ASKED[0], ["red"])
     with pytest.raises(InputError, match="5 questions and 1 answers"):
         rag.log_likelihood(ASKED, ["red"])
 
@@ -203,17 +263,14 @@ def test_a_model_of_nan_does_not_answer(rag: RAG, half: str) -> None:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda rag: rag.answer("who?"),
-        lambda rag: next(rag.stream("who?")),
-        lambda rag: rag.choose("who?", ["red", "blue"]),
+        lambda rag: rag.stream("who?"),
+        lambda rag: rag.stream_choices("who?", ["red", "blue"]),
         lambda rag: rag.choose(ASKED, "red"),
-        lambda rag: rag.log_likelihood("who?", ["a"] * 4),
-        lambda rag: rag.log_likelihood(ASKED, "abcde"),
-        lambda rag: rag.search("who?", 1),
+        lambda rag: rag.search_rows("who?", 1),
         lambda rag: rag.encode("who?"),
-        lambda rag: rag.without("abc"),
+        lambda rag: rag.remove_passages("abc"),
         lambda rag: rag.with_passages("abc"),
-        lambda rag: rag.and_passages("abc"),
+        lambda rag: rag.add_passages("abc"),
     ],
 )
 def test_a_string_is_no_list_of_strings(rag: RAG, ask) -> None:
@@ -222,7 +279,7 @@ def test_a_string_is_no_list_of_strings(rag: RAG, ask) -> None:
 
 
 def test_rows_may_be_lists(rag: RAG) -> None:
-    rows = rag.search(ASKED, 2)
+    rows = rag.search_rows(ASKED, 2)
     here, there = rag.answer(ASKED, rows=rows.tolist()), rag.answer(ASKED, rows=rows)
     assert [answer.text for answer in here] == [answer.text for answer in there]
 
@@ -230,17 +287,17 @@ def test_rows_may_be_lists(rag: RAG) -> None:
 def test_a_removed_passage_is_not_read(rag: RAG) -> None:
     row = int(rag.components.store.find(["Norburg"])[0])
     with pytest.raises(InputError, match=f"rows: {row} was removed"):
-        rag.without(["Norburg"]).answer(ASKED[:1], rows=[[row]])
+        rag.remove_passages(["Norburg"]).answer(ASKED[:1], rows=[[row]])
 
 
-@pytest.mark.parametrize("change", [RAG.with_passages, RAG.and_passages])
+@pytest.mark.parametrize("change", [RAG.with_passages, RAG.add_passages])
 def test_passages_are_those_that_a_corpus_may_hold(rag: RAG, change) -> None:
     with pytest.raises(InputError, match='passage 2: the id "x" occurs twice'):
         change(rag, [Passage("x", "", "one"), Passage("x", "", "two")])
     with pytest.raises(InputError, match='passage 1: "text" is empty'):
         change(rag, [Passage("x", "", "")])
     changed = change(rag, [Passage("x", None, "Nowhere is red ."), Passage("y", "", "Elsewhere is blue .")])
-    assert changed.parts.store.passages[int(changed.parts.store.find(["x"])[0])].title == ""
+    assert changed.components.store.passages[int(changed.components.store.find(["x"])[0])].title == ""
 
 
 def test_a_model_is_shown_in_a_line_and_can_be_a_key(rag: RAG) -> None:
@@ -256,5 +313,8 @@ def test_a_model_is_shown_in_a_line_and_can_be_a_key(rag: RAG) -> None:
     assert "256 passages" in repr(rag)
     assert len(repr(rag)) < 500
     assert {rag: 1, rag.components: 2, rag.components.store: 3}[rag] == 1
+    answer = rag.answer(ASKED[0], num_beams=2, n_best=2)
+    told = f"Answer({answer.text!r}, log_prob={answer.log_prob:.4f}, 2 passages, 1 alternatives)"
+    assert repr(answer) == told
     assert rag == rag
     assert rag != dataclasses.replace(rag)

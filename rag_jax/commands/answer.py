@@ -1,4 +1,4 @@
-"""`rag-jax answer`: questions to a trained model, its answers and the passages that they rest on."""
+"""`rag-jax answer`: answers of a trained model to questions, with the passages that it read."""
 
 import argparse
 import math
@@ -19,59 +19,68 @@ from rag_jax.config.generation import BY_LOG_PROB, GenerationConfig
 from rag_jax.data import outputs
 from rag_jax.data.questions import Question, read_asked
 from rag_jax.errors import InputError
+from rag_jax.evaluation import figures
 from rag_jax.pipeline import identity, pretrained
 from rag_jax.rag import RAG, Answer
 
 
 @dataclass(frozen=True)
 class AnswerCommand:
-    """Answer questions with a trained model, and show the passages that the answers rest on."""
+    """Answer questions with a trained model, and show the passages that it read."""
 
     questions: tyro.conf.Positional[tuple[str, ...]] = ()
-    workdir: Path | None = None  # where train.py left its checkpoints
+    workdir: Path | None = None  # of a training run
     checkpoint: str | None = None  # or a RAG checkpoint: a folder, or a repository of the hub[@revision]
-    index: Path | None = None  # the knowledge: a store, or an index in another layout; None: the workdir's own
-    closed_book: bool = False  # ask a model that came without knowledge all the same
-    long_questions: Literal["refuse", "cut"] | None = None  # those that are too long; None: as the model's config says
-    file: Path | None = None  # or the questions of a file: JSON lines {"id": …, "question": …}
-    output: Path | None = None  # write the answers here as they come, as JSON lines; the same command resumes
+    index: Path | None = None  # a knowledge store, or an index in another layout; None: the workdir's own
+    closed_book: bool = False  # answer without passages, for a checkpoint without an index
+    long_questions: Literal["refuse", "cut"] | None = None  # policy for questions that are too long; None: the model's
+    file: Path | None = None  # read the questions from JSON lines {"id": …, "question": …}
+    output: Path | None = None  # write the answers as JSON lines; rerun the same command to resume
+    figure: Path | None = None  # draw the posterior over the passages for each token of one answer: a .png, .pdf, …
     num_docs: int | None = None  # K, the passages to read; None: as in training
-    prefix: str = ""  # how every answer begins
-    labels: tuple[str, ...] = ()  # choose the likeliest of these instead of writing an answer
+    prefix: str = ""  # what every answer must begin with
+    labels: tuple[str, ...] = ()  # choose the most likely of these instead of generating an answer
     seed: int = 0  # of samples
     batch_size: int = 64
     decoding: tyro.conf.OmitArgPrefixes[GenerationConfig] = field(default_factory=GenerationConfig)
-    usual: tyro.conf.Suppress[GenerationConfig] = field(
-        default_factory=GenerationConfig
-    )  # the model's own, which `decoding` begins as
+    default_decoding: tyro.conf.Suppress[GenerationConfig] = field(default_factory=GenerationConfig)  # the model's own
 
     def run(self) -> None:
-        """Answer, then show or write. Raises `InputError` for what cannot be asked."""
+        """Answer, then print or write. Raises `InputError` for invalid questions and options."""
         if bool(self.questions) == bool(self.file):
             raise InputError("ask QUESTIONS or name a --file of them, one of the two")
-        asked = read_asked(self.file) if self.file else [(str(n), text) for n, text in enumerate(self.questions, 1)]
+        questions = read_asked(self.file) if self.file else [(str(n), text) for n, text in enumerate(self.questions, 1)]
         if self.output:
             outputs.check_place(self.output)
+        if self.figure:
+            if len(questions) != 1 or self.output:
+                raise InputError("--figure draws the answer to one question; ask one, without --output")
+            figures.check_path(self.figure)
         rag = self._model()
-        named = [Question(id, question, ()) for id, question in asked]
-        rag.check(named, num_docs=self.num_docs, **asdict(self.decoding))
+        if self.figure and rag.components.store.is_closed_book:
+            raise InputError("--figure draws the posterior over the passages, and a closed book has none; leave it out")
+        named = [Question(id, question, ()) for id, question in questions]
+        rag.check(named, self.decoding, num_docs=self.num_docs)
         if self.output:
-            self._write(self.output, rag, asked)
+            self._write(self.output, rag, questions)
         else:
-            self._show(rag, [question for _, question in asked])
+            self._print(rag, [question for _, question in questions])
 
-    def _show(self, rag: RAG, questions: list[str]) -> None:
-        """Print answers: a file's as they come, others in the order of the questions."""
-        found, console = self._answers(rag, questions), Console()
+    def _print(self, rag: RAG, questions: list[str]) -> None:
+        """Print answers: those of a file as they are computed, others in the order of the questions."""
+        answers, console = self._answers(rag, questions), Console()
         order = BY_LOG_PROB if self.labels else self.decoding.ranking(rag.components.config.model)
-        for number, answer in found if self.file else sorted(found, key=lambda each: each[0]):
+        for number, answer in answers if self.file else sorted(answers, key=lambda each: each[0]):
             show(console, questions[number], answer, order)
+            if self.figure:
+                figures.token_posterior(questions[number], answer, self.figure)
+                console.print(f"{self.figure}: p(passage | question, token)", highlight=False, soft_wrap=True)
 
     def _write(self, output: Path, rag: RAG, asked: list[tuple[str, str]]) -> None:
-        """Append answers to a file as they come, after those that it has; when all are there, put them in order."""
+        """Append answers to a file as they are computed; sort them into the order of the questions at the end."""
         ids, questions = [id for id, _ in asked], [question for _, question in asked]
-        told = [asked, self.num_docs, self.prefix, self.labels, self.seed, asdict(self.decoding)]
-        with outputs.resumable_lines(output, identity.of_answers(rag.components, rag.params, told)) as lines:
+        options = [asked, self.num_docs, self.prefix, self.labels, self.seed, asdict(self.decoding)]
+        with outputs.resumable_lines(output, identity.of_answers(rag.components, rag.params, options)) as lines:
             done = {number for number, id in enumerate(ids) if id in lines}
             try:
                 with Progress("answering", len(asked), len(done), of="questions") as progress:
@@ -79,8 +88,8 @@ class AnswerCommand:
                         lines.append(ids[number], as_json(questions[number], answer))
                 lines.arrange(ids)
             except KeyboardInterrupt:
-                kept = f"{len(lines):,} of {len(asked):,} answers are in {output}"
-                raise KeyboardInterrupt(f"interrupted: {kept}; run the same command to resume") from None
+                progress_made = f"{len(lines):,} of {len(asked):,} answers are in {output}"
+                raise KeyboardInterrupt(f"interrupted: {progress_made}; run the same command to resume") from None
 
     def _model(self) -> RAG:
         if (self.workdir is None) == (self.checkpoint is None):
@@ -98,36 +107,43 @@ class AnswerCommand:
         return rag if self.long_questions is None else rag.with_long_questions(self.long_questions)
 
     def _answers(self, rag: RAG, questions: list[str], skip: Collection[int] = ()) -> Iterator[tuple[int, Answer]]:
-        """(number, answer) of each question that is not to `skip`, as they come."""
-        fixed = {"num_docs": self.num_docs, "batch_size": self.batch_size, "skip": skip}
+        """(number, answer) of each question that is not in `skip`, a batch at a time."""
         if not self.labels:
-            return rag.stream(questions, prefixes=self.prefix, seed=self.seed, **fixed, **asdict(self.decoding))
-        if self.decoding != self.usual or self.prefix:
-            raise InputError("labels are ranked as they are; leave prefix and the options of decoding")
-        return rag.stream_choices(questions, self.labels, **fixed)
+            return rag.stream(
+                questions,
+                self.decoding,
+                num_docs=self.num_docs,
+                prefixes=self.prefix,
+                seed=self.seed,
+                batch_size=self.batch_size,
+                skip=skip,
+            )
+        if self.decoding != self.default_decoding or self.prefix:
+            raise InputError("labels are scored as they are; leave out prefix and generation options")
+        return rag.stream_choices(questions, self.labels, num_docs=self.num_docs, batch_size=self.batch_size, skip=skip)
 
 
 def answer(arguments: Sequence[str]) -> None:
-    """`rag-jax answer`; what is not given on the command line is as the model's own config says."""
+    """`rag-jax answer`. Options that are not given default to the model's own config."""
     sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("--workdir", "--checkpoint"):
         sources.add_argument(name, nargs="?")
-    named, _ = sources.parse_known_args(arguments)
-    usual = usual_decoding(named.workdir and Path(named.workdir), named.checkpoint)
+    source, _ = sources.parse_known_args(arguments)
+    decoding = default_decoding(source.workdir and Path(source.workdir), source.checkpoint)
     remedy = "rag-jax answer --help lists all options"
-    default = AnswerCommand(decoding=usual, usual=usual)
+    default = AnswerCommand(decoding=decoding, default_decoding=decoding)
     parse(AnswerCommand, arguments, remedy=remedy, prog="rag-jax answer", default=default).run()
 
 
-def usual_decoding(workdir: Path | None, checkpoint: str | None) -> GenerationConfig:
-    """How a model is decoded, unless asked for otherwise."""
+def default_decoding(workdir: Path | None, checkpoint: str | None) -> GenerationConfig:
+    """The generation config that a model comes with."""
     if workdir is not None:
         return load_config(workdir / "config.json").decoding
     return pretrained.describe(checkpoint).decoding if checkpoint is not None else GenerationConfig()
 
 
 def as_json(question: str, answer: Answer) -> dict[str, Any]:
-    """An answer as a line of an output file, but for its id."""
+    """An answer as a line of an output file, except for its id."""
     return {"question": question, **_fields(answer), "alternatives": [*map(_fields, answer.alternatives)]}
 
 
@@ -142,18 +158,18 @@ def _fields(answer: Answer) -> dict[str, Any]:
     }
 
 
-def show(console: Console, question: str, found: Answer, order: str = "") -> None:
-    """Print one answered question; several answers with the `order` that they come in."""
-    several = bool(found.alternatives)
-    console.print(f"\n[bold]{escape(question)}[/bold]{f'   {order}' if several else ''}", highlight=False)
-    for answer in (found, *found.alternatives):
-        told = f"log p(y|x) = {answer.log_prob:.4f}" + (f"   score = {answer.score:.4f}" if several else "")
-        console.print(f"[bold green]{escape(answer.text)}[/bold green]   {told}", highlight=False)
+def show(console: Console, question: str, best: Answer, order: str = "") -> None:
+    """Print one answered question; `order` says how alternative answers are ranked."""
+    has_alternatives = bool(best.alternatives)
+    console.print(f"\n[bold]{escape(question)}[/bold]{f'   {order}' if has_alternatives else ''}", highlight=False)
+    for answer in (best, *best.alternatives):
+        scores = f"log p(y|x) = {answer.log_prob:.4f}" + (f"   score = {answer.score:.4f}" if has_alternatives else "")
+        console.print(f"[bold green]{escape(answer.text)}[/bold green]   {scores}", highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("prior", justify="right")
     table.add_column("posterior", justify="right")
     table.add_column("passage", overflow="fold")
-    for passage in found.passages:
+    for passage in best.passages:
         prior = f"{math.exp(passage.log_prior):.3f}"
         table.add_row(prior, f"{passage.posterior:.3f}", escape(f"{passage.title} / {passage.text}"))
     console.print(table)

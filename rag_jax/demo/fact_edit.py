@@ -25,7 +25,7 @@ def edit_fact(rag: RAG, question: Question) -> FactEdit:
     passage, (old,) = rag.components.store.passages[row], question.answers
     new = _other_number(old)
     start = time.perf_counter()
-    edited = rag.with_passage(Passage(passage.id, passage.title, passage.text.replace(old, new)))
+    edited = rag.replace_passage(Passage(passage.id, passage.title, passage.text.replace(old, new)))
     seconds = time.perf_counter() - start
     (before,), (after,) = rag.answer([question.question]), edited.answer([question.question])
     return FactEdit(passage.title, old, new, seconds, before.text, after.text)

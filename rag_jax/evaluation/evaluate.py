@@ -31,7 +31,7 @@ def recall(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
     """The question tower's recall over the whole index."""
     passages = rag.components.store.passages
     depth = min(DEPTHS[-1], len(rag.components.store))
-    rows = rag.search([question.question for question in questions], depth)
+    rows = rag.search_rows([question.question for question in questions], depth)
     return recalls([[passages[row] for row in ranked if row >= 0] for ranked in rows], questions, depth)
 
 

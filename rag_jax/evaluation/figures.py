@@ -1,28 +1,48 @@
-"""Figures of what a model did."""
+"""Figures of answers."""
 
 from pathlib import Path
 
+from rag_jax.data import outputs
 from rag_jax.errors import InputError
 from rag_jax.rag import Answer
 
 
-def token_posterior(question: str, answer: Answer, path: Path) -> None:
-    """Draw RAG-Token's posterior over the passages for every answer token, `p(z | x, y_t, y_<t)`, as a heat map.
+def check_path(path: Path) -> None:
+    """Raise `InputError` for a figure that cannot be drawn there: matplotlib, its formats, and what exists already."""
+    formats = sorted(_figure().canvas.get_supported_filetypes())
+    if path.suffix.removeprefix(".").lower() not in formats:
+        raise InputError(f"{path}: no format of a figure; name a file that ends in .png, .pdf or .svg")
+    outputs.check_new(path)
 
-    This is figure 2 of Lewis et al. 2020: which passage each token was taken from. The file's suffix says the format.
+
+def token_posterior(question: str, answer: Answer, path: Path) -> None:
+    """Draw the posterior over the passages for every answer token, `p(z | x, y_t, y_<t)`, as a heat map.
+
+    This is figure 2 of Lewis et al. 2020: which passage each token was taken from. With RAG-Sequence all tokens have
+    the same posterior, `p(z | x, y)`. The suffix of `path` is the format. Raises `InputError` for an answer without
+    passages, and for a file that cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure  # not pyplot: no window, no global state
-    except ImportError:
-        raise InputError("figures need the package matplotlib; run: pip install 'rag-jax[demo]'") from None
+    if not answer.passages:
+        raise InputError(f"{path}: the answer has no passages to draw a posterior of; leave --figure out")
     titles = [f"{number}. {passage.title}" for number, passage in enumerate(answer.passages, start=1)]
     tokens = [token.replace(" ", "␣") for token in answer.tokens]
-    figure = Figure(figsize=(max(6.5, 2.5 + 0.55 * len(tokens)), 1.5 + 0.4 * len(titles)), layout="constrained")
+    figure = _figure(figsize=(max(6.5, 2.5 + 0.55 * len(tokens)), 1.5 + 0.4 * len(titles)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(answer.token_posteriors, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(tokens)), tokens)
     axes.set_yticks(range(len(titles)), titles)
-    axes.set_title(f"{question}\n{answer.text}", fontsize=10)
+    axes.set_title(f"{question}\n{answer.text}", fontsize=10, parse_math=False)
     axes.set_xlabel("answer token")
     figure.colorbar(image, ax=axes, label="posterior")
-    figure.savefig(path, dpi=150)
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+
+
+def _figure(**options):
+    try:
+        from matplotlib.figure import Figure  # not pyplot: no window, no global state
+    except ImportError:
+        raise InputError("figures need the package matplotlib; run: pip install 'rag-jax[demo]'") from None
+    return Figure(**options)

@@ -1,4 +1,4 @@
-"""What the programs decoded, as text with its passages."""
+"""What the programs return, as text: answers with their passages, and search results."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,17 @@ from jaxtyping import Float
 from rag_jax.core.decode.decoding import Answered
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.index.store import Store
+from rag_jax.types import SearchResults
+
+
+class SearchResult(NamedTuple):
+    """A passage that a search returned."""
+
+    id: str
+    title: str
+    text: str
+    score: float  # the engine's own: an inner product, or BM25's
+    row: int  # in the index
 
 
 class RetrievedPassage(NamedTuple):
@@ -22,37 +33,53 @@ class RetrievedPassage(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An answer, its probability under the model, and the passages it rests on, best first."""
+    """An answer, its probability under the model, and the passages that it was generated from, best first."""
 
     text: str
     log_prob: float  # log p(y|x), in nats
-    score: float  # the length-normalised one, that beams are ranked by
+    score: float  # length-normalised, which beams are ranked by
     passages: list[RetrievedPassage]
     tokens: list[str]
     token_posteriors: Float[np.ndarray, "K T"]  # p(z|x,y_t,y_<t) for each of `tokens`
-    alternatives: "list[Answer]"  # the next best, as many as exist of those asked for
+    alternatives: "list[Answer]"  # the next best, where more than one answer was asked for
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.passages)} passages" + f", {len(self.alternatives)} alternatives" * bool(self.alternatives)
+        return f"Answer({self.text!r}, log_prob={self.log_prob:.4f}, {counts})"
 
 
-def to_answers(found: Answered, count: int, store: Store, words: GeneratorTokenizer) -> list[Answer]:
-    """The first `count` questions' answers, each with its alternatives; `found` is on the host."""
-    return [_answer(jax.tree.map(lambda array, row=row: array[row], found), store, words) for row in range(count)]
+def to_answers(answered: Answered, count: int, store: Store, tokenizer: GeneratorTokenizer) -> list[Answer]:
+    """The first `count` questions' answers, each with its alternatives; `answered` is on the host."""
+    return [_answer(jax.tree.map(lambda array, i=i: array[i], answered), store, tokenizer) for i in range(count)]
 
 
-def _answer(found: Answered, store: Store, words: GeneratorTokenizer) -> Answer:
-    exists = found.decoded.exists
-    ranked = [_ranked(found, rank, store, words) for rank in range(len(exists)) if exists[rank] or not rank]
+def to_search_results(results: SearchResults, store: Store) -> list[list[SearchResult]]:
+    """The passages found for each question; `results` are on the host and have scores."""
+
+    def result(row: int, score: float) -> SearchResult:
+        passage = store.passages[row]
+        return SearchResult(passage.id, passage.title, passage.text, score, row)
+
+    ranked = zip(np.asarray(results.rows).tolist(), np.asarray(results.scores).tolist(), strict=True)
+    return [[result(row, score) for row, score in zip(*each, strict=True) if row >= 0] for each in ranked]
+
+
+def _answer(answered: Answered, store: Store, tokenizer: GeneratorTokenizer) -> Answer:
+    exists = answered.decoded.exists
+    ranked = [_ranked(answered, rank, store, tokenizer) for rank in range(len(exists)) if exists[rank] or not rank]
     return ranked[0]._replace(alternatives=ranked[1:])
 
 
-def _ranked(found: Answered, rank: int, store: Store, words: GeneratorTokenizer) -> Answer:
-    decoded = jax.tree.map(lambda array: array[rank], found.decoded)
+def _ranked(answered: Answered, rank: int, store: Store, tokenizer: GeneratorTokenizer) -> Answer:
+    decoded = jax.tree.map(lambda array: array[rank], answered.decoded)
     ids = decoded.tokens[decoded.mask]
-    per_passage = zip(found.retrieved.rows, found.doc_log_prior, decoded.doc_posterior, strict=True)
-    read = [
+    per_passage = zip(answered.retrieved.rows, answered.doc_log_prior, decoded.doc_posterior, strict=True)
+    passages = [
         RetrievedPassage(*store.passages[row][:3], log_prior=float(prior), posterior=float(posterior))
         for row, prior, posterior in per_passage
         if row >= 0
     ]
-    pieces = [words.tokenizer.decode([int(i)], skip_special_tokens=False) for i in ids]
-    posteriors = np.asarray(decoded.token_doc_posterior)[found.retrieved.rows >= 0, : len(ids)]
-    return Answer(words.text(ids), float(decoded.log_prob), float(decoded.score), read, pieces, posteriors, [])
+    tokens = [tokenizer.tokenizer.decode([int(i)], skip_special_tokens=False) for i in ids]
+    posteriors = np.asarray(decoded.token_doc_posterior)[answered.retrieved.rows >= 0, : len(ids)]
+    text, log_prob, score = tokenizer.text(ids), float(decoded.log_prob), float(decoded.score)
+    return Answer(text, log_prob, score, passages, tokens, posteriors, [])

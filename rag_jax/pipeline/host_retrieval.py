@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from rag_jax.core.decode.decoding import Answered
 from rag_jax.errors import InputError
-from rag_jax.index.engines.engine import Engine, Queries
+from rag_jax.index.engines.engine import Engine, EngineResults, Queries
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import Store
@@ -47,9 +47,13 @@ class HostSearch:
     store: Store
     is_prior: bool  # whether its scores are the logits of p(z|x)
 
-    def __call__(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> RetrievalInputs:
+    def search(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> EngineResults:
         """Search for questions: their texts, and their vectors where the engine compares those."""
-        hits = self.engine.search(Queries(texts, vectors), k)
+        return self.engine.search(Queries(texts, vectors), k)
+
+    def __call__(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> RetrievalInputs:
+        """The passages that a search finds, for a program to read."""
+        hits = self.search(texts, vectors, k)
         return knowledge_subset(self.store, hits.rows, hits.scores if self.is_prior else None)
 
 

@@ -28,6 +28,23 @@ def texts(value: Any, name: str) -> list[str]:
     return found
 
 
+def questions(value: Any) -> list[str]:
+    """A list of questions, none of them empty."""
+    found = texts(value, "questions")
+    for number, question in enumerate(found, start=1):
+        if not question.strip():
+            raise InputError(f"question {number} is empty; write one")
+    return found
+
+
+def prefixes(value: Any, count: int) -> list[str]:
+    """One prefix for each of `count` answers: one string is for all of them."""
+    found = [value] * count if isinstance(value, str) else texts(value, "prefixes")
+    if len(found) != count:
+        raise InputError(f"{len(found)} prefixes for {count} questions; give one for all, or for each")
+    return found
+
+
 def ids(value: Any, name: str) -> list[str]:
     """A list of ids, each a string or a whole number."""
     return [checked_id(each, name, f"number {n}") for n, each in enumerate(_listed(value, name, "ids"), start=1)]

@@ -29,7 +29,7 @@ BART_LARGE_CNN = {
     "num_beams": 4,
 }
 shaping = {
-    "sample": st.just(True),
+    "do_sample": st.just(True),
     "temperature": st.floats(0.1, 5),
     "top_k": st.none() | st.integers(1, 60),
     "top_p": st.floats(0.1, 1),

@@ -52,8 +52,8 @@ def contents(folder: Path) -> dict[Path, int]:
 def test_a_run_leaves_the_fingerprints_of_what_it_reads_with(trained) -> None:
     rag, _, workdir = trained
     told = json.loads((workdir / "fingerprints.json").read_text())
-    assert told["generator"] == fingerprint(rag.parts.vocabulary.tokenizer)
-    assert told["question_tower"] == fingerprint(rag.parts.towers.tokenizer)
+    assert told["generator"] == fingerprint(rag.components.generator_tokenizer.tokenizer)
+    assert told["question_tower"] == fingerprint(rag.components.bi_encoder.tokenizer)
 
 
 def missing(workdir: Path) -> None:
@@ -109,8 +109,8 @@ def test_the_question_tower_s_tokenizer_is_compared_too(trained, workdir: Path) 
     of_the_tower(workdir)
     towers = read_bi_encoder(load_config(workdir / "config.json"))
     with pytest.raises(InputError, match=r"run: was trained with another tokenizer of the question tower; put back"):
-        kept_tokenizers.check(towers, rag.parts.vocabulary, workdir)
-    kept_tokenizers.check(rag.parts.towers, rag.parts.vocabulary, workdir)
+        kept_tokenizers.check(towers, rag.components.generator_tokenizer, workdir)
+    kept_tokenizers.check(rag.components.bi_encoder, rag.components.generator_tokenizer, workdir)
 
 
 def test_an_index_is_not_tokenised_for_a_workdir_by_another_tokenizer(workdir: Path, tmp_path, capsys) -> None:

@@ -101,7 +101,7 @@ def test_answers_and_targets_as_long_as_the_positions_are_numbers(networks: Path
     rag = RAG.from_networks(*sources, passage_tower=networks / "passages", model=model, num_docs=2)
     rag = rag.with_passages(pretrained.PASSAGES)
     longest = {"max_length": 37, "min_length": 37}
-    for options in ({"num_beams": 2, "n_best": 2}, {"sample": True, "n_best": 2}):
+    for options in ({"num_beams": 2, "n_best": 2}, {"do_sample": True, "n_best": 2}):
         answers = rag.answer(pretrained.QUESTIONS, **longest, **options)
         every = [each for answer in answers for each in (answer, *answer.alternatives)]
         assert [len(each.tokens) for each in every] == [37] * len(every)

@@ -40,6 +40,18 @@ def test_lists_of_strings_of_any_kind_are_taken() -> None:
         assert user_inputs.texts(value, "questions") == ["a", "b"]
 
 
+def test_questions_are_not_empty() -> None:
+    assert user_inputs.questions(["who?"]) == ["who?"]
+    with refused("question 2 is empty; write one"):
+        user_inputs.questions(["who?", " "])
+
+
+def test_one_prefix_is_for_all_questions() -> None:
+    assert user_inputs.prefixes("the", 2) == ["the", "the"]
+    with refused("1 prefixes for 2 questions; give one for all, or for each"):
+        user_inputs.prefixes(["the"], 2)
+
+
 def test_ids_are_strings_or_whole_numbers() -> None:
     assert user_inputs.ids(["a", 3], "ids") == ["a", "3"]
     with refused("ids is one string, 'abc'; give a list of ids"):

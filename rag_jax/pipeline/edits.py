@@ -1,0 +1,50 @@
+"""Passages added to, replaced in and removed from an index in memory; `rag_jax.index.updates` changes stores on disk.
+
+Documents are found by their ids: an edit concerns all chunks of a document, or one chunk that is named by its own id.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.index import documents
+from rag_jax.index.building import checked
+from rag_jax.index.store import Store, from_vectors
+from rag_jax.pipeline import user_inputs
+from rag_jax.pipeline.components import Components
+
+WHERE = "the index"  # in error messages
+
+
+def encode_passages(components: Components, passages: Iterable[Passage]) -> Store:
+    """A store in memory of these passages alone."""
+    return _encode(components, user_inputs.passages(passages))
+
+
+def add_passages(components: Components, passages: Iterable[Passage]) -> Store:
+    """The components' store with more passages. Raises `InputError` for an id that is there already."""
+    store, new = components.store, user_inputs.passages(passages)
+    documents.check_new(store.passages, store.alive, new, WHERE)
+    return store.added(_encode(components, new))
+
+
+def replace_passage(components: Components, passage: Passage) -> Store:
+    """The store with one document rewritten: all its chunks go, or the one chunk that has the passage's own id."""
+    store = components.store
+    rows, new = documents.replaced(store.passages, store.alive, user_inputs.passages([passage]), WHERE)
+    return store.without(rows.tolist()).added(_encode(components, new))
+
+
+def remove_passages(components: Components, ids: Sequence[str]) -> Store:
+    """The store without some documents or chunks. Raises `InputError` for an unknown id."""
+    store = components.store
+    rows = documents.named(store.passages, store.alive, user_inputs.ids(ids, "ids"), WHERE)
+    return store.without(rows.tolist())
+
+
+def _encode(components: Components, passages: list[Passage]) -> Store:
+    encoder = components.bi_encoder.required_passage_encoder
+    vectors, truncated = encoder.encode_and_count(passages)
+    store = from_vectors(passages, checked(vectors, passages), components.passage_tokenizer)
+    truncated.warn("tower", encoder.max_length)
+    store.truncated.warn("generator", components.passage_tokenizer.max_length)
+    return store
