@@ -16,19 +16,19 @@ from rag_jax.models.registry import DEFAULT_GENERATOR
 
 @dataclass(frozen=True)
 class Data:
-    """The files of a run. See `rag_jax.corpus` and `rag_jax.data.questions` for the formats."""
+    """The files of a run."""
 
-    passages: Path | None = None  # None, and no index: closed book, the generator reads the question alone
-    train: Path | None = None
-    evaluation: Path | None = None  # questions of the final evaluation
-    # of several gold answers: the first; all, a pair for each, as the paper trains NQ and WebQuestions; or one of them,
-    # drawn anew in each epoch
+    # the corpus: JSON lines, DPR's tsv, KILT, a folder of text or Markdown; None, and no index: closed book
+    passages: Path | None = None
+    train: Path | None = None  # training questions with their answers, one JSON object per line
+    evaluation: Path | None = None  # evaluation questions, in the same format
+    # which gold answers are trained: the first; all, one pair per answer, as the paper does for NQ and WebQuestions; or
+    # one sampled per epoch
     answers: Literal["first", "all", "sampled"] = "first"
-    # questions of more than retriever.max_question tokens, wherever they are asked: refused, or cut at their end and
-    # counted
+    # questions longer than retriever.max-question: refuse (an error), or cut (truncate and count)
     long_questions: Literal["refuse", "cut"] = "refuse"
-    passage_words: int = 100  # longer passages are cut into pieces of this many words
-    index: Path | None = None  # where the knowledge store is, or is to be built; None: in the workdir
+    passage_words: int = 100  # longer passages are split into chunks of this many words
+    index: Path | None = None  # folder of the index, built there if missing; None: WORKDIR/index
 
     @property
     def is_closed_book(self) -> bool:
@@ -38,126 +38,128 @@ class Data:
 
 @dataclass(frozen=True)
 class Retriever:
-    """The bi-encoder. Both towers start from `tower`, unless the passages have one of their own."""
+    """The bi-encoder: a question tower and a passage tower."""
 
-    tower: str  # a checkpoint: a folder, "package:NAME/FOLDER", or a repository of the hub
-    passage_tower: str | None = None  # of the passages, where it is another, as DPR's are; it stays as it is
-    # trained: end to end; frozen: the paper's ablation; gold: none, the generator reads the gold passages
+    # checkpoint of the question tower: a folder, package:NAME/FOLDER, or a Hugging Face repository
+    tower: str
+    passage_tower: str | None = None  # checkpoint of the passage tower, never trained; None: the same as tower
+    # trained: end to end; frozen: the question tower stays as it is; gold: no retrieval, read the gold passages
     mode: Literal["trained", "frozen", "gold"] = "trained"
-    num_docs: int = 5  # K
-    vector_norm: float | None = None  # for towers that normalise: scores are its square times the cosine
-    max_question: int = 128  # tokens, in either vocabulary
-    max_passage: int = 256  # tokens of a passage that the tower reads
-    # what they read, where that is not as their checkpoints say: "{title}. {text}" or the like, or pair, which is DPR's
-    # [CLS] title [SEP] text [SEP]; and "query: {question}" or the like
+    num_docs: int = 5  # K, the passages retrieved per question
+    # scale all vectors to this length, so that scores are its square times the cosine; None: as the tower returns them
+    vector_norm: float | None = None
+    max_question: int = 128  # longest question, in tokens of either tokenizer
+    max_passage: int = 256  # tokens of a passage that the passage tower reads; the rest is cut
+    # input of the passage tower: a template such as "{title}. {text}", or pair: [CLS] title [SEP] text [SEP] as in DPR;
+    # None: as the checkpoint says
     passage_template: str | None = None
+    # input of the question tower: a template such as "query: {question}"; None: as the checkpoint says
     question_template: str | None = None
-    # device: exact, inside the program; on the host: faiss (as the index was built with), bm25, hybrid (dense and
-    # bm25); fixed: training reads the passages that the question file names, all else searches as device does
+    # device: exact search inside the compiled step; faiss, bm25, hybrid (dense and bm25): search on the host; fixed:
+    # training reads the passage_ids of the question file
     engine: registry.TrainingEngineName = "device"
-    precision: Literal["float32", "bfloat16", "int8"] = "float32"  # of the vectors on the device
-    staleness: int = 0  # steps of training by which a search on the host may lag behind the question tower; 0: exact
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"  # of the passage vectors on the device
+    staleness: int = 0  # steps by which a search on the host may lag behind the question tower; 0: exact
 
 
 @dataclass(frozen=True)
 class Generator:
-    """From a checkpoint, or from scratch in the sizes given here, with a vocabulary of its own."""
+    """The generator: a checkpoint, or a network from scratch in the sizes given here."""
 
-    checkpoint: str | None = None  # a folder, "package:NAME/FOLDER", or a repository of the hub
-    architecture: str = DEFAULT_GENERATOR  # of a network from scratch; a checkpoint's is in its config.json
-    tokenizer: Path | None = None  # its tokenizer.json; None: learnt from the texts of the run, kept in the workdir
-    vocabulary: int = 2_000  # the size of a learnt one
-    width: int = 128
-    encoder_layers: int = 2
-    decoder_layers: int = 2
-    heads: int = 4
-    ffn_width: int = 512
-    dropout: float = 0.1
-    init_std: float = 0.02
-    max_passage: int = 256  # tokens of a passage that the generator reads
-    max_input: int = 300  # S: passage and question together; the passage is cut, never the question
-    lengths: tuple[int, ...] = ()  # tokens an input on average, ascending: what training may pack a batch's inputs to
-    max_target: int = 32  # T, the end token included
-    passage_template: str = "{title} / {text}"  # what it reads of a passage
-    question_template: str = " // {question}"  # and of the question, behind it
-    # transformers' RAG has the question decoded from the tower's tokens: in lower case, where its vocabulary is
+    checkpoint: str | None = None  # a folder, package:NAME/FOLDER, or a Hugging Face repository; None: from scratch
+    architecture: str = DEFAULT_GENERATOR  # of a network from scratch; a checkpoint states its own
+    # tokenizer.json of a network from scratch; None: learnt from the run's texts, saved in the workdir
+    tokenizer: Path | None = None
+    vocabulary: int = 2_000  # size of a learnt vocabulary
+    width: int = 128  # of the hidden states, from scratch
+    encoder_layers: int = 2  # from scratch
+    decoder_layers: int = 2  # from scratch
+    heads: int = 4  # attention heads, from scratch
+    ffn_width: int = 512  # of the feed-forward layers, from scratch
+    dropout: float = 0.1  # rate during training
+    init_std: float = 0.02  # standard deviation of random weights, from scratch
+    max_passage: int = 256  # tokens of a passage that the generator reads; the rest is cut
+    max_input: int = 300  # S, tokens of passage and question together; the passage is cut, never the question
+    # mean input lengths that a training batch may be packed to, ascending and below max-input; none: no packing
+    lengths: tuple[int, ...] = ()
+    max_target: int = 32  # T, tokens of an answer, the end token included
+    passage_template: str = "{title} / {text}"  # the passage's part of the input
+    question_template: str = " // {question}"  # the question's part, after the passage
+    # decode the question from the tower's tokens, lower-cased if its vocabulary is, as transformers' RAG does
     question_from_tower: bool = False
-    start: str | None = None  # the token that decoding starts from; None: the one that training starts from
+    start: str | None = None  # token that decoding starts from; None: as in training
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW for the question tower; AdamW or Muon for the generator. One schedule: linear warm-up, linear decay."""
+    """AdamW for the question tower, AdamW or Muon for the generator. Linear warm-up, then linear decay to 0."""
 
-    kind: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = 3e-5
-    tower_learning_rate: float = 3e-5
-    adam_learning_rate: float = 3e-3  # with Muon: for embeddings, biases and LayerNorms
-    warmup: int = 500
-    weight_decay: float = 1e-3
-    clip: float = 0.1
-    label_smoothing: float = 0.0
+    kind: Literal["adamw", "muon"] = "adamw"  # of the generator
+    learning_rate: float = 3e-5  # peak, of the generator
+    tower_learning_rate: float = 3e-5  # peak, of the question tower
+    adam_learning_rate: float = 3e-3  # peak, with Muon: of embeddings, biases and LayerNorms
+    warmup: int = 500  # steps
+    weight_decay: float = 1e-3  # decoupled weight decay
+    clip: float = 0.1  # maximum global norm of the gradient; inf: no clipping
+    label_smoothing: float = 0.0  # probability mass spread over the vocabulary
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """How devices share the work; the product is their number. The index is spread over all of them."""
+    """How devices share the work. The index is sharded over all of them."""
 
-    data: int = 1  # copies of the parameters, each reading its share of the batch
-    fsdp: int = 1  # devices that share parameters and moments, and the batch as well
-    tensor: int = 1  # devices that share each matrix product
+    data: int = 1  # data parallelism: copies of the parameters
+    fsdp: int = 1  # fully sharded data parallelism: devices that share parameters and optimizer state
+    tensor: int = 1  # tensor parallelism: devices that share each matrix product
 
     @property
     def size(self) -> int:
-        """The devices of the mesh."""
+        """The number of devices."""
         return self.data * self.fsdp * self.tensor
 
 
 @dataclass(frozen=True)
 class Compute:
-    """What a step costs in memory and time; the results are the same but for rounding."""
+    """Speed and memory of a step. Results stay the same up to rounding."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the networks; parameters, moments, likelihood: float32
-    # what is computed again in the backward pass: nothing; all but the matrix products; each layer
-    remat: Literal["none", "dots", "full"] = "none"
-    scan: bool = False  # layers as one loop: compiles in a fraction of the time
-    attention: Literal["plain", "fused"] = "plain"
-    accumulate: int = 1  # parts that a batch is computed in, one after the other
-    cache: Path | None = None  # a folder where compiled programs are kept for the next run
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters and likelihood stay float32
+    remat: Literal["none", "dots", "full"] = "none"  # recompute in the backward pass: all but matrix products; all
+    scan: bool = False  # run the layers as one loop, which compiles much faster
+    attention: Literal["plain", "fused"] = "plain"  # fused: jax.nn.dot_product_attention
+    accumulate: int = 1  # microbatches per batch, computed one after the other
+    cache: Path | None = None  # folder of compiled programs, reused by later runs
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Where a run is watched, besides the terminal and its files."""
+    """Where metrics go besides the terminal and metrics.jsonl."""
 
-    tensorboard: bool = False  # event files in the workdir
-    wandb: str | None = None  # a project of Weights & Biases; needs its package
+    tensorboard: bool = False  # write event files to WORKDIR/tensorboard
+    wandb: str | None = None  # project of Weights & Biases; needs the package wandb
 
 
 @dataclass(frozen=True)
 class Config:
-    """One training run."""
+    """The config of a training run."""
 
-    data: Data
-    retriever: Retriever
-    generator: Generator = field(default_factory=Generator)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    decoding: GenerationConfig = field(
-        default_factory=GenerationConfig
-    )  # how answers are found, unless asked for otherwise
-    mesh: Mesh = field(default_factory=Mesh)
-    compute: Compute = field(default_factory=Compute)
-    watch: Watch = field(default_factory=Watch)
-    model: Model = "token"
-    start_from: Path | None = None  # a workdir whose parameters this run starts from
-    closed_book: Path | None = None  # the workdir of a closed-book run, reported beside this one's scores
-    steps: int = 1_000
-    batch_size: int = 32
-    # (Q, L) that questions are padded to in the two vocabularies; each pair is one compilation
+    data: Data  # files
+    retriever: Retriever  # bi-encoder and search
+    generator: Generator = field(default_factory=Generator)  # network and its input
+    optimizer: Optimizer = field(default_factory=Optimizer)  # optimizers and schedule
+    decoding: GenerationConfig = field(default_factory=GenerationConfig)  # how evaluations find answers
+    mesh: Mesh = field(default_factory=Mesh)  # devices
+    compute: Compute = field(default_factory=Compute)  # speed and memory
+    watch: Watch = field(default_factory=Watch)  # further metric writers
+    model: Model = "token"  # RAG-Token or RAG-Sequence
+    start_from: Path | None = None  # workdir whose trained parameters this run starts from
+    closed_book: Path | None = None  # workdir of a closed-book run, whose exact match is reported as a baseline
+    steps: int = 1_000  # optimizer steps; one epoch is the number of questions / batch-size
+    batch_size: int = 32  # B, questions per step
+    # (Q, L) question lengths in tokens of tower and generator that batches are padded to; one compilation each
     buckets: tuple[tuple[int, int], ...] = ((16, 20), (32, 36), (64, 68), (128, 132))
-    seed: int = 0
-    log_every: int = 10  # steps
-    save_every: int = 500  # steps
-    eval_every: int | None = None  # steps; None: at the end only
-    max_bad_steps: int = 10  # steps in a row without a finite loss, gradient and update, after which training stops
-    eval_batch: int = 64
+    seed: int = 0  # of parameters, order of the data and dropout
+    log_every: int = 10  # steps between lines of metrics
+    save_every: int = 500  # steps between checkpoints
+    eval_every: int | None = None  # steps between evaluations; None: only at the end
+    max_bad_steps: int = 10  # stop after this many steps in a row without a finite loss, gradient and update
+    eval_batch: int = 64  # questions per batch of an evaluation

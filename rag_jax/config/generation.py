@@ -1,4 +1,4 @@
-"""How answers are found: the options a user has, checked, and the decoder that they make."""
+"""Generation options: validated, and turned into a decoder."""
 
 import math
 from collections.abc import Iterator
@@ -17,40 +17,40 @@ from rag_jax.errors import InputError
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How answers are found. The defaults are greedy; `sample` draws `n_best` answers instead of searching."""
+    """How answers are found. The default is greedy search; `do_sample` samples `n_best` answers instead."""
 
-    num_beams: int = 1
-    n_best: int = 1  # answers to each question
-    method: Method = "thorough"  # of RAG-Sequence: whether all passages judge every proposal
-    length_penalty: float = 1.0  # beams rank by log p / length ** length_penalty
-    early_stopping: bool | Literal["never"] = False  # as in transformers; see rag_jax.core.decode.beam
+    num_beams: int = 1  # width of beam search; 1: greedy
+    n_best: int = 1  # answers per question
+    method: Method = "thorough"  # of RAG-Sequence: whether every passage scores every hypothesis
+    length_penalty: float = 1.0  # beams are ranked by log p / length ** length_penalty
+    early_stopping: bool | Literal["never"] = False  # when beam search ends, as in transformers
     min_length: int = 0  # tokens, the end token included
-    max_length: int | None = None  # tokens, the end token included; None: as in training
-    no_repeat_ngram_size: int = 0  # n; no n tokens twice in an answer
-    bad_words: tuple[str, ...] = ()  # that no answer holds
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
-    min_p: float = 0.0
-    forced_bos: str | None = None  # a token that every answer begins with, as bart-large's do
-    forced_eos: bool = False  # the end token last, where an answer has no room for more
-    prefill_chunk: int | None = None  # tokens of a long prefix that pass through the decoder at once
+    max_length: int | None = None  # tokens, the end token included; None: generator.max-target
+    no_repeat_ngram_size: int = 0  # no n-gram of this size occurs twice in an answer; 0: no constraint
+    bad_words: tuple[str, ...] = ()  # words that no answer contains
+    do_sample: bool = False  # sample instead of searching
+    temperature: float = 1.0  # divides the logits of samples
+    top_k: int | None = None  # sample from the k most probable tokens
+    top_p: float = 1.0  # sample from the smallest set of tokens with this probability
+    min_p: float = 0.0  # sample from tokens at least this probable, relative to the most probable one
+    forced_bos: str | None = None  # token that every answer begins with, as for bart-large
+    forced_eos: bool = False  # end every answer of maximum length with the end token
+    prefill_chunk: int | None = None  # tokens of a long prefix that the decoder reads at once; None: all
 
     def changed_options(self) -> dict[str, Any]:
-        """The options that are not the usual ones, by name."""
-        usual = GenerationConfig()
-        named = ((each.name, getattr(self, each.name)) for each in fields(self))
-        return {name: value for name, value in named if value != getattr(usual, name)}
+        """The options that differ from their defaults, by name."""
+        defaults = GenerationConfig()
+        options = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return {name: value for name, value in options if value != getattr(defaults, name)}
 
     def limits(self, model: Model, trained: GenerationLimits) -> GenerationLimits:
-        """The model's limits with these in them. Raises `InputError` for what it or these options do not allow."""
+        """The model's limits, narrowed by these options. Raises `InputError` for invalid options."""
         length = trained.max_length if self.max_length is None else self.max_length
-        for complaint in (*self._about_lengths(length, trained), *self._about_search(model), *self._about_samples()):
-            raise InputError(complaint)
+        for error in (*self._length_errors(length, trained), *self._search_errors(model), *self._sampling_errors()):
+            raise InputError(error)
         return trained._replace(max_length=length, prefill_chunk=self.prefill_chunk)
 
-    def _about_lengths(self, length: int, trained: GenerationLimits) -> Iterator[str]:
+    def _length_errors(self, length: int, trained: GenerationLimits) -> Iterator[str]:
         longest = trained.max_length
         if not 1 <= length <= longest:
             yield f"max_length is {length}, the model was trained with {longest}; give 1 to {longest}"
@@ -61,7 +61,7 @@ class GenerationConfig:
         if self.no_repeat_ngram_size < 0:
             yield f"no_repeat_ngram_size is {self.no_repeat_ngram_size}; give 1 or more, or 0 for none"
 
-    def _about_search(self, model: Model) -> Iterator[str]:
+    def _search_errors(self, model: Model) -> Iterator[str]:
         if self.num_beams < 1:
             yield f"num_beams is {self.num_beams}; search with 1 (greedy) or more"
         if self.n_best < 1:
@@ -73,12 +73,12 @@ class GenerationConfig:
         if self.method not in VARIANTS[model].decoders or (self.do_sample and self.method != GenerationConfig.method):
             yield f"method {self.method} is a search of RAG-Sequence; leave it for RAG-Token and for samples"
 
-    def _about_samples(self) -> Iterator[str]:
+    def _sampling_errors(self) -> Iterator[str]:
         changed = [name for name in SHAPING if getattr(self, name) != getattr(GenerationConfig, name)]
         if changed and not self.do_sample:
             yield f"{changed[0]} shapes samples, and do_sample is off; turn it on or leave {changed[0]}"
         if self.do_sample and self.num_beams != 1:
-            yield f"num_beams is {self.num_beams}, and samples are drawn without beams; leave it or turn do_sample off"
+            yield f"num_beams is {self.num_beams}, and sampling uses no beams; leave it or turn do_sample off"
         if not 0 < self.temperature < math.inf:
             yield f"temperature is {self.temperature}; give a finite number above 0"
         if self.top_k is not None and self.top_k < 1:
@@ -89,45 +89,47 @@ class GenerationConfig:
             yield f"min_p is {self.min_p}; give a probability"
 
     def ranking(self, model: Model) -> str:
-        """What several answers to a question are ranked by, in words."""
+        """The order of several answers to a question, for display."""
         if self.do_sample:
             return "in the order drawn"
         return "best first, by score" if VARIANTS[model].has_score else BY_LOG_PROB
 
     def decoder(
-        self, model: Model, limits: GenerationLimits, words: "ConstraintTokens", keys: Key[Array, " B"]
+        self, model: Model, limits: GenerationLimits, constraints: "ConstraintTokens", keys: Key[Array, " B"]
     ) -> Decoder:
-        """The decoder of RAG-"token" or RAG-"sequence"; `keys` are used by samples only, one for each question."""
-        variant, obeyed = VARIANTS[model], self._rules(limits, words)
+        """The decoder of RAG-Token or RAG-Sequence; only sampling uses `keys`, one per question."""
+        variant, processors = VARIANTS[model], self._processors(limits, constraints)
         if self.do_sample:
-            return partial(variant.sample, keys=keys, num_samples=self.n_best, limits=limits, logits_processors=obeyed)
+            return partial(
+                variant.sample, keys=keys, num_samples=self.n_best, limits=limits, logits_processors=processors
+            )
         search = partial(
             beam.search,
             num_beams=self.num_beams,
             length_penalty=self.length_penalty,
             early_stopping=self.early_stopping,
-            logits_processors=obeyed,
+            logits_processors=processors,
         )
         return partial(variant.decoders[self.method], search=search, limits=limits, n_best=self.n_best)
 
-    def _rules(self, limits: GenerationLimits, words: "ConstraintTokens") -> tuple[LogitsProcessor, ...]:
-        """Constraints, then what shapes a distribution, each where it changes anything; a forced token last."""
+    def _processors(self, limits: GenerationLimits, constraints: "ConstraintTokens") -> tuple[LogitsProcessor, ...]:
+        """The processors that these options switch on: constraints, then sampling, forced tokens last."""
         possible = (
             (self.no_repeat_ngram_size > 0, logits_processors.no_repeat_ngram(max(1, self.no_repeat_ngram_size))),
-            (bool(words.bad_words), logits_processors.bad_words(words.bad_words)),
+            (bool(constraints.bad_words), logits_processors.bad_words(constraints.bad_words)),
             (self.min_length > 1, logits_processors.min_length(self.min_length, limits.eos)),
             (self.temperature != 1, logits_processors.temperature(self.temperature)),
             (self.top_k is not None, logits_processors.top_k(self.top_k or 1)),
             (self.top_p < 1, logits_processors.top_p(self.top_p)),
             (self.min_p > 0, logits_processors.min_p(self.min_p)),
-            (words.forced_bos is not None, logits_processors.forced_bos(words.forced_bos or 0)),
+            (constraints.forced_bos is not None, logits_processors.forced_bos(constraints.forced_bos or 0)),
             (self.forced_eos, logits_processors.forced_eos(limits.max_length, limits.eos)),
         )
-        return tuple(rule for wanted, rule in possible if wanted)
+        return tuple(processor for is_set, processor in possible if is_set)
 
 
 class ConstraintTokens(NamedTuple):
-    """The options that are words, as tokens."""
+    """The options given as words, tokenized."""
 
     bad_words: tuple[tuple[int, ...], ...]
     forced_bos: int | None

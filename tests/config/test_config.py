@@ -1,10 +1,13 @@
 """Config files, their overrides, and the JSON that a run leaves."""
 
 import dataclasses
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from rag_jax.config import keys
+from rag_jax.config.catalog import config_names, find_config
 from rag_jax.config.config import Config, Data, Retriever
 from rag_jax.config.files import load_config, read_config_file, relocate, save_config
 from rag_jax.config.overrides import override
@@ -147,3 +150,68 @@ def test_relocation_moves_what_is_below_and_nothing_else() -> None:
     assert moved.data.passages == Path("/elsewhere/data/passages.jsonl")
     assert moved.start_from == Path("/elsewhere/reader")
     assert moved.retriever == read_config_file(ROOT / "configs" / "cities.py").retriever
+
+
+@pytest.mark.parametrize(
+    ("argument", "nearest"),
+    [
+        ("--lr", "--optimizer.learning-rate"),
+        ("--epochs", "--steps"),
+        ("--k", "--retriever.num-docs"),
+        ("--top-k", "--retriever.num-docs"),
+        ("--beams", "--decoding.num-beams"),
+        ("--bs", "--batch-size"),
+        ("--data.batch_sise", "--batch-size"),
+        ("--retriever.learning-rate", "--optimizer.learning-rate"),
+        ("--num-doc", "--retriever.num-docs"),
+    ],
+)
+def test_an_unknown_key_is_matched_by_meaning(argument: str, nearest: str) -> None:
+    with pytest.raises(InputError, match=f"the nearest is {nearest}$"):
+        override(PLAIN, [argument, "1"])
+
+
+def test_every_alias_is_a_key() -> None:
+    assert set(keys.ALIASES.values()) <= {name.replace("_", "-") for name in keys.names()}
+
+
+def test_help_describes_every_key(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit) as stopped:
+        override(PLAIN, ["--help"])
+    assert not stopped.value.code
+    printed = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    descriptions = {}
+    for line, following in pairwise(printed):
+        if line.startswith("--"):
+            descriptions[line.partition(" ")[0].rstrip(",").removeprefix("--")] = following
+    for name in keys.names():
+        assert not descriptions[name.replace("_", "-")].startswith("(default"), name
+
+
+def test_every_config_is_found_by_name_and_by_path() -> None:
+    assert {"cities", "own", "paper/nq_token"} <= set(config_names())
+    assert "paper/recipe" not in config_names()
+    for name in config_names():
+        assert find_config(name) == find_config(str(find_config(name)))
+        assert isinstance(read_config_file(find_config(name)), Config)
+
+
+@pytest.mark.parametrize("name", ["citys", "configs/cities.py", "cities.py"])
+def test_an_unknown_config_is_refused_with_the_nearest(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"^{name}: no such config; the nearest is cities; .* one of cities, .*own"):
+        find_config(name)
+
+
+def test_a_config_imports_what_lies_beside_it(tmp_path: Path) -> None:
+    for folder, steps in (("a", 3), ("b", 4)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "beside.py").write_text(f"steps = {steps}\n")
+        (tmp_path / folder / "c.py").write_text(
+            "from beside import steps\nfrom rag_jax.config.config import *\n"
+            "config = Config(Data(), Retriever('x'), steps=steps)\n"
+        )
+    assert [read_config_file(tmp_path / folder / "c.py").steps for folder in "ab"] == [3, 4]
