@@ -34,5 +34,5 @@ def restore_params(workdir: Path, components: Components) -> RagParams:
         params = checkpoints.restore_params(components.initial_params)
         checkpoints.close()
     if params is None:
-        raise InputError(f"{workdir}: no checkpoint there; train first: python train.py CONFIG --workdir {workdir}")
+        raise InputError(f"{workdir}: no checkpoint there; train first: rag-jax train CONFIG --workdir {workdir}")
     return params
