@@ -25,7 +25,7 @@ from rag_jax import hub
 from rag_jax.config.command_line import parse
 from rag_jax.corpus import read_passages
 from rag_jax.data.outputs import new_json
-from rag_jax.data.tower_inputs import text_rows, worded
+from rag_jax.data.tower_inputs import fill_template, tokenize_texts
 from rag_jax.errors import InputError, report_errors
 from rag_jax.hub.locate import resolve
 from rag_jax.index.encoder import TextEncoder
@@ -77,7 +77,7 @@ def sample(encoder: TextEncoder, known: Options) -> list[str]:
         raise InputError("count, rounds, threads and batches: one is below 1; give numbers above 0")
     passages = list(read_passages(known.passages))
     drawn = np.random.default_rng(known.seed).permutation(len(passages))[: known.count]
-    return [worded(encoder.template, passages[i].title, passages[i].text) for i in np.sort(drawn)]
+    return [fill_template(encoder.template, passages[i].title, passages[i].text) for i in np.sort(drawn)]
 
 
 def sides(encoder: TextEncoder, config: Any, known: Options) -> dict[str, Encode]:
@@ -85,7 +85,7 @@ def sides(encoder: TextEncoder, config: Any, known: Options) -> dict[str, Encode
 
     def batched(embed: Embed, size: int, by_length: bool = True) -> Encode:
         def encode(texts: Sequence[str]) -> Float[np.ndarray, "texts D"]:
-            rows = text_rows(encoder.tokenizer, texts, known.max_length).ids
+            rows = tokenize_texts(encoder.tokenizer, texts, known.max_length).ids
             order = sorted(range(len(rows)), key=lambda i: len(rows[i])) if by_length else range(len(rows))
             vectors = np.empty((len(rows), config.vector_width), np.float32)
             for start in range(0, len(rows), size):

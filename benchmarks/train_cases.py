@@ -8,7 +8,7 @@ import numpy as np
 
 from rag_jax.corpus import read_passages
 from rag_jax.data.questions import Question, read_questions
-from rag_jax.data.tower_inputs import text_rows
+from rag_jax.data.tower_inputs import tokenize_texts
 from rag_jax.errors import InputError
 from rag_jax.hub.loading import load_tower
 from rag_jax.index.engines.bm25 import BM25
@@ -61,7 +61,7 @@ def real(corpus: Path, questions: Path, tower: str, shapes: Shapes, width: int, 
     found = np.maximum(found, 0)  # where too few share a word with the question, any passage is as long
 
     def tokens(texts: Sequence[str], limit: int) -> list[list[int]]:
-        return [list(row) for row in text_rows(tokenizer, texts, limit).ids]
+        return [list(row) for row in tokenize_texts(tokenizer, texts, limit).ids]
 
     def batch(first: int) -> Arrays:
         some = chosen[first : first + shapes.questions]

@@ -296,7 +296,7 @@ class RAG:
 
     @cached_property
     def _inference(self) -> Inference:
-        return Inference(self.components, self.components.placement.everywhere(self.params))
+        return Inference(self.components, self.components.placement.replicate(self.params))
 
 
 def _listed(questions: T | str) -> T | list[str]:

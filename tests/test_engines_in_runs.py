@@ -39,7 +39,7 @@ def rag(trained) -> RAG:
     """The trained model over a store that has an exact index of FAISS."""
     workdir = trained[2]
     store = open_store(workdir / "index", None, None)
-    store_engines.keep_faiss(store, "Flat", store_engines.from_passages(store))
+    store_engines.add_faiss(store, "Flat", store_engines.passage_queries(store))
     return RAG.from_workdir(workdir)
 
 
@@ -143,14 +143,14 @@ def test_documents_come_and_go_in_memory_with_all_their_pieces(rag: RAG) -> None
     assert len(pieces) == 3
     grown = rag.add_passages(pieces)
     assert len(grown.components.store) == len(rag.components.store) + 3
-    assert list(grown.remove_passages(["doc"]).components.store.living()) == list(rag.components.store.living())
+    assert list(grown.remove_passages(["doc"]).components.store.live_passages()) == list(rag.components.store.live_passages())
     assert len(grown.remove_passages(["doc#2"]).components.store) == len(rag.components.store) + 2
     shorter = Passage("doc", "Neustadt", "Neustadt is painted blue .")
-    held = list(grown.replace_passage(shorter).components.store.living())
-    assert held == [*rag.components.store.living(), shorter]
+    held = list(grown.replace_passage(shorter).components.store.live_passages())
+    assert held == [*rag.components.store.live_passages(), shorter]
     piece = grown.replace_passage(Passage("doc#2", "Neustadt", "Neustadt is black ."))
     assert len(piece.components.store) == len(grown.components.store)
-    assert list(piece.replace_passage(shorter).components.store.living()) == held
+    assert list(piece.replace_passage(shorter).components.store.live_passages()) == held
     with pytest.raises(InputError, match='has a passage "doc#2" already'):
         grown.add_passages(pieces[1:2])
 

@@ -108,18 +108,18 @@ def test_documents_are_replaced_and_removed_with_all_their_pieces(tower, tmp_pat
     (docs / "other.md").write_text("# Sudhof\nSudhof is painted blue . Sudhof is painted blue .")
     run(capsys, "index", docs, "--out", out, "--tower", tower, *SMALL, "--words", "6")
     ids = ["doc.md", "doc.md#2", "doc.md#3", "doc.md#4", "other.md", "other.md#2"]
-    assert [passage.id for passage in open_store(out, None, None).living()] == ids
+    assert [passage.id for passage in open_store(out, None, None).live_passages()] == ids
     (tmp_path / "doc.md").write_text("# Norburg\nNorburg is painted black .")
     run(capsys, "index", tmp_path / "doc.md", "--out", out, "--change", "replace", "--words", "6")
     store = open_store(out, None, None)
-    assert [(passage.id, "red" in passage.text) for passage in store.living()] == [
+    assert [(passage.id, "red" in passage.text) for passage in store.live_passages()] == [
         ("other.md", False),
         ("other.md#2", False),
         ("doc.md", False),
         ("doc.md#2", False),
     ]
     run(capsys, "index", "--out", out, "--remove", "other.md")
-    assert [passage.id for passage in open_store(out, None, None).living()] == ["doc.md", "doc.md#2"]
+    assert [passage.id for passage in open_store(out, None, None).live_passages()] == ["doc.md", "doc.md#2"]
     assert 'no passage has the id "other.md"' in refused(capsys, "index", "--out", out, "--remove", "other.md")
     assert "two changes" in refused(capsys, "index", docs, "--out", out, "--remove", "doc.md", "--change", "add")
     assert len(open_store(out, None, None)) == 2

@@ -23,7 +23,7 @@ from rag_jax.data.jsonl import read_jsonl, write_jsonl
 from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.index import building, updates
-from rag_jax.index.engines.store_engines import keep_bm25
+from rag_jax.index.engines.store_engines import add_bm25
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import open_store
 from rag_jax.rag import RAG
@@ -89,7 +89,7 @@ def test_what_does_not_matter_may_change_and_the_ending_is_the_same(
     _, rag, folder = whole
     changed, moved = half
     rebuild(rag, moved, corpus(moved))
-    keep_bm25(open_store(moved / "index", None, None))
+    add_bm25(open_store(moved / "index", None, None))
     words = train_generator_tokenizer([passage.text for passage in corpus(moved)], 300)
     open_store(moved / "index", None, PassageTokenizer(words, 16))  # another generator's tokens
     os.utime(moved / "train.jsonl")

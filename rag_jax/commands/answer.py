@@ -17,7 +17,7 @@ from rag_jax.config.command_line import parse
 from rag_jax.config.files import load_config
 from rag_jax.config.generation import BY_LOG_PROB, GenerationConfig
 from rag_jax.data import outputs
-from rag_jax.data.questions import Question, read_asked
+from rag_jax.data.questions import Question, read_question_texts
 from rag_jax.errors import InputError
 from rag_jax.evaluation import figures
 from rag_jax.pipeline import identity, pretrained
@@ -49,9 +49,9 @@ class AnswerCommand:
         """Answer, then print or write. Raises `InputError` for invalid questions and options."""
         if bool(self.questions) == bool(self.file):
             raise InputError("ask QUESTIONS or name a --file of them, one of the two")
-        questions = read_asked(self.file) if self.file else [(str(n), text) for n, text in enumerate(self.questions, 1)]
+        questions = read_question_texts(self.file) if self.file else [(str(n), text) for n, text in enumerate(self.questions, 1)]
         if self.output:
-            outputs.check_place(self.output)
+            outputs.check_path(self.output)
         if self.figure:
             if len(questions) != 1 or self.output:
                 raise InputError("--figure draws the answer to one question; ask one, without --output")
@@ -86,7 +86,7 @@ class AnswerCommand:
                 with Progress("answering", len(asked), len(done), of="questions") as progress:
                     for number, answer in progress.counted(self._answers(rag, questions, done)):
                         lines.append(ids[number], as_json(questions[number], answer))
-                lines.arrange(ids)
+                lines.reorder(ids)
             except KeyboardInterrupt:
                 progress_made = f"{len(lines):,} of {len(asked):,} answers are in {output}"
                 raise KeyboardInterrupt(f"interrupted: {progress_made}; run the same command to resume") from None

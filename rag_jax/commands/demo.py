@@ -12,7 +12,7 @@ from rich.console import Console
 from rag_jax.commands.answer import show
 from rag_jax.commands.invocation import invocation
 from rag_jax.config.command_line import parse
-from rag_jax.data.files import write_whole
+from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.demo.comparison import alternate_name_recall, comparison_table
 from rag_jax.demo.data import DEFAULT_WORKDIR, demo_config, write_data
@@ -70,7 +70,7 @@ def _train(workdir: Path) -> tuple[RAG, list[Question]]:
         "train_seconds": scores["train_seconds"] + seconds_trained(workdir / "reader"),
         **alternate_name_recall(rag, test),
     }
-    write_whole(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+    write_atomically(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     console.print(comparison_table(results))
     _print(
         f"{results['questions']:,} test questions, {results['passages']:,} passages, K = {results['num_docs']}, "

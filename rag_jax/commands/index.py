@@ -22,7 +22,7 @@ from rag_jax.config.files import load_config
 from rag_jax.corpus import BadLines, Chunker, read_corpus
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
-from rag_jax.data.questions import read_asked
+from rag_jax.data.questions import read_question_texts
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.tower_inputs import PAIR
 from rag_jax.errors import InputError
@@ -32,7 +32,7 @@ from rag_jax.index.engines import store_engines
 from rag_jax.index.engines.store_engines import RecallQueries
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, open_store
-from rag_jax.index.workers import Lock, encode_together
+from rag_jax.index.workers import Lock, encode_in_processes
 from rag_jax.models import registry
 from rag_jax.pipeline import kept_tokenizers, networks
 from rag_jax.pipeline.assembly import read_bi_encoder
@@ -119,30 +119,30 @@ class IndexCommand:
         return load_encoder(self.tower, self.max_length, self.template, self.norm), passage_tokenizer
 
     def _build(self, corpus: Path, out: Path) -> None:
-        ownership.check_place(out)
+        ownership.check_available(out)
         encoder, passage_tokenizer = self.loaded()
-        made_of = building.describe(encoder, passage_tokenizer, self.dtype, self._facts(corpus))
-        if self._is_built(out, made_of):
+        build_spec = building.make_build_spec(encoder, passage_tokenizer, self.dtype, self._facts(corpus))
+        if self._is_built(out, build_spec):
             console.print(f"{out}: was built of just this; nothing to do", soft_wrap=True)
             return
-        with ownership.claimed(out) as lock:
-            if self._is_built(out, made_of):  # by another process, a moment ago
+        with ownership.claim_and_lock(out) as lock:
+            if self._is_built(out, build_spec):  # by another process, a moment ago
                 return
             with Progress("reading passages") as told:
-                plan = building.read(out, self._passages(corpus, out, encoder), made_of, self.segment, told.advance)
+                plan = building.read(out, self._passages(corpus, out, encoder), build_spec, self.segment, told.advance)
             width = encoder([""]).shape[1]
-            building.check_room(out, plan, width, self.max_passage if passage_tokenizer else 0)
+            building.check_disk_space(out, plan, width, self.max_passage if passage_tokenizer else 0)
             with Progress("encoding passages", plan.passages, plan.encoded(out)) as told:
                 loaded = encoder, passage_tokenizer
-                encode_together(out, plan, self.loaded, loaded, self.processes, told.advance, Lock(lock))
+                encode_in_processes(out, plan, self.loaded, loaded, self.processes, told.advance, Lock(lock))
             building.commit(out, plan, encoder, passage_tokenizer)
 
-    def _is_built(self, out: Path, made_of: dict[str, Any]) -> bool:
+    def _is_built(self, out: Path, build_spec: dict[str, Any]) -> bool:
         """Whether the store is there; raises `InputError` for another one, unless it is to be replaced."""
         old = manifest.read(out) if (out / manifest.FILE).exists() else None
         if old is None:
             return False
-        if old.made_of == made_of and manifest.pending(out, old) is None:
+        if old.build_spec == build_spec and manifest.find_pending_build(out, old) is None:
             return True
         if self.change == "build":
             raise InputError(f"{out}: holds another store; add --change swap to put the new one in its place")
@@ -171,7 +171,7 @@ class IndexCommand:
                 yield from read_corpus(corpus, cut, bad)
             finally:
                 file.seek(0)
-                files.write_lines(log, file)
+                files.replace_file(log, file)
         console.print(f"{bad.count} bad lines left out; they are in {log}", soft_wrap=True)
 
     def _facts(self, corpus: Path) -> dict[str, Any]:
@@ -185,18 +185,18 @@ class IndexCommand:
         store = open_store(out, None, None)
         queries = self._queries(store)
         if self.faiss:
-            store_engines.keep_faiss(store, self.faiss, queries)
+            store_engines.add_faiss(store, self.faiss, queries)
         if self.bm25:
-            store_engines.keep_bm25(store)
+            store_engines.add_bm25(store)
         for precision in self.precisions:
             store_engines.measure_precision(store, precision, queries)
 
     def _queries(self, store: Store) -> RecallQueries:
         if self.questions is None:
-            return store_engines.from_passages(store)
+            return store_engines.passage_queries(store)
         tower = manifest.read(store.folder).tower if store.folder else {}
         encode = question_encoder(self.question_tower or tower["source"], tower["norm"], self.question_template)
-        return RecallQueries(encode([text for _, text in read_asked(self.questions)]), None)
+        return RecallQueries(encode([text for _, text in read_question_texts(self.questions)]), None)
 
 
 def index(arguments: Sequence[str]) -> None:

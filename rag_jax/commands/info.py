@@ -37,17 +37,17 @@ def _rows(folder: Path, found: Manifest) -> list[tuple[str, str]]:
         ("passages", f"{found.passages:,}" + (f" ({gone:,} removed)" if gone else "")),
         ("vectors", f"{found.width} x {found.dtype}"),
         ("tower", f"{found.tower['source']} ({found.tower['fingerprint']})"),
-        ("  reads", f"{found.tower['template']}; {found.truncated().describe(found.tower['max_length'])}"),
+        ("  reads", f"{found.tower['template']}; {found.truncated().summary(found.tower['max_length'])}"),
         *(row for key, facts in found.generators.items() for row in _generator(found, key, facts)),
         *(("engine", _engine(name, facts)) for name, facts in found.engines.items()),
         ("segments", str(len(found.segments))),
-        *((f"  {kind}", files.gigabytes(size)) for kind, size in _sizes(folder, found).items()),
+        *((f"  {kind}", files.format_bytes(size)) for kind, size in _sizes(folder, found).items()),
     ]
     return rows + [("change", f"{each['version']}: {each['change']}, {each['passages']:,}") for each in found.changes]
 
 
 def _generator(found: Manifest, key: str, facts: dict) -> list[tuple[str, str]]:
-    cut = found.truncated(f"tokens-{key}").describe(facts["max_length"])
+    cut = found.truncated(f"tokens-{key}").summary(facts["max_length"])
     return [("generator", facts["tokenizer"]), ("  reads", f"{facts['template']}; {cut}")]
 
 
@@ -60,7 +60,7 @@ def _sizes(folder: Path, found: Manifest) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for segment in found.segments:
         for part in segment.parts:
-            held = sum(facts["bytes"] for facts in part_files.described(folder / part).values())
+            held = sum(facts["bytes"] for facts in part_files.read_description(folder / part).values())
             sizes[Path(part).parent.name] = sizes.get(Path(part).parent.name, 0) + held
     for facts in found.engines.values():
         if "part" in facts:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rag_jax.config.command_line import parse
-from rag_jax.data.files import gigabytes
+from rag_jax.data.files import format_bytes
 from rag_jax.index.sizing import BYTES, DEVICES, IndexSize
 
 
@@ -25,8 +25,8 @@ class PlanCommand:
         console.print(f"{self.passages:,} passages, vectors of {self.width}, {self.tokens} tokens\n", highlight=False)
         parts = Table("on the devices", *BYTES, box=None, pad_edge=False)
         for part in size.parts("float32"):
-            parts.add_row(part, *(gigabytes(size.parts(precision)[part]) for precision in BYTES))
-        parts.add_row("all", *(gigabytes(sum(size.parts(precision).values())) for precision in BYTES))
+            parts.add_row(part, *(format_bytes(size.parts(precision)[part]) for precision in BYTES))
+        parts.add_row("all", *(format_bytes(sum(size.parts(precision).values())) for precision in BYTES))
         console.print(parts)
         needed = Table("devices needed: ms a search", *BYTES, box=None, pad_edge=False)
         for device in DEVICES:

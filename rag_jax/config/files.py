@@ -12,7 +12,7 @@ from typing import Any
 
 from rag_jax.config.config import Config
 from rag_jax.data import validation
-from rag_jax.data.files import write_whole
+from rag_jax.data.files import write_atomically
 from rag_jax.errors import InputError
 
 
@@ -49,7 +49,7 @@ def load_config(path: Path) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved config as JSON."""
-    write_whole(path, json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
+    write_atomically(path, json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
 
 
 def relocate(config: Config, old: Path, new: Path) -> Config:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rag_jax.corpus.chunking import Chunker
-from rag_jax.corpus.documents import DOCUMENTS, files_in, is_document, read_document, read_folder
-from rag_jax.corpus.formats import unknown
+from rag_jax.corpus.documents import DOCUMENT_SUFFIXES, files_in, is_document, read_document, read_folder
+from rag_jax.corpus.formats import unknown_format
 from rag_jax.corpus.json_lines import read_json, read_rows
 from rag_jax.corpus.passage import Passage
-from rag_jax.corpus.tables import STATE, is_parquet, read_dataset, read_parquet
-from rag_jax.corpus.tsv import FaultRecorder, in_sequence, read_tsv
+from rag_jax.corpus.tables import STATE_FILE, is_parquet, read_dataset, read_parquet
+from rag_jax.corpus.tsv import FaultRecorder, check_sequence, read_tsv
 from rag_jax.data.bad_lines import BadLines, OnBadLine, raise_error
 from rag_jax.data.unique_ids import UniqueIds
 from rag_jax.errors import InputError
@@ -29,10 +29,12 @@ __all__ = ["BadLines", "Chunker", "OnBadLine", "Passage", "raise_error", "read_c
 Reader = Callable[[Path, OnBadLine], Iterator[tuple[str, Passage]]]  # with the place of each passage, for the messages
 
 READERS: dict[str, Reader] = {".tsv": read_tsv, ".jsonl": read_rows, ".json": read_json}
-READERS |= dict.fromkeys(DOCUMENTS, read_document)
+READERS |= dict.fromkeys(DOCUMENT_SUFFIXES, read_document)
 
 
-def read_corpus(path: str | Path, cut: Chunker | None = None, bad: OnBadLine = raise_error) -> Iterator[Passage]:
+def read_corpus(
+    path: str | Path, chunker: Chunker | None = None, on_bad_line: OnBadLine = raise_error
+) -> Iterator[Passage]:
     """Yield the passages of a corpus in order, cut to length if `cut` is given; errors are found while reading.
 
     An invalid row goes to `bad`, and is skipped if that returns (see `rag_jax.data.bad_lines`): a missing, empty or
@@ -44,11 +46,11 @@ def read_corpus(path: str | Path, cut: Chunker | None = None, bad: OnBadLine = r
     a corpus without passages.
     """
     path = Path(path)
-    reader, heard, ids = _reader(path), FaultRecorder(bad), UniqueIds()
+    reader, heard, ids = _reader(path), FaultRecorder(on_bad_line), UniqueIds()
     rows = _unique(reader(path, heard), ids, heard)
     empty = True
-    for place, passage in in_sequence(rows, heard) if reader is read_tsv else rows:
-        pieces = [passage] if cut is None else _pieces(passage, cut, place, ids, bad)
+    for place, passage in check_sequence(rows, heard) if reader is read_tsv else rows:
+        pieces = [passage] if chunker is None else _pieces(passage, chunker, place, ids, on_bad_line)
         empty = empty and not pieces
         yield from pieces
     if empty:
@@ -94,12 +96,12 @@ def _reader(path: Path) -> Reader:
         return read_parquet
     base, dot, suffix = path.name.removesuffix(".gz").lower().rpartition(".")
     if not base or dot + suffix not in READERS:
-        raise unknown(path, "by its suffix")
+        raise unknown_format(path, "by its suffix")
     return READERS[dot + suffix]
 
 
 def _folder_reader(folder: Path) -> Reader:
-    if (folder / STATE).is_file():
+    if (folder / STATE_FILE).is_file():
         return read_dataset
     if (folder / "dataset_dict.json").is_file():
         raise InputError(f"{folder}: holds several datasets; name the folder of one of them")
@@ -107,4 +109,4 @@ def _folder_reader(folder: Path) -> Reader:
     for wanted, reader in ((is_parquet, read_parquet), (is_document, read_folder)):
         if next(files_in(folder, wanted), None):
             return reader
-    raise unknown(folder, "a folder without documents or tables")
+    raise unknown_format(folder, "a folder without documents or tables")

@@ -9,13 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rag_jax.corpus.passage import Passage, checked_passage
+from rag_jax.corpus.passage import Passage, validate_passage
 from rag_jax.data.bad_lines import OnBadLine
 from rag_jax.data.lines import read_lines
 from rag_jax.errors import InputError
 
-MARKDOWN = (".md", ".markdown")
-DOCUMENTS = (".txt", *MARKDOWN)
+MARKDOWN_SUFFIXES = (".md", ".markdown")
+DOCUMENT_SUFFIXES = (".txt", *MARKDOWN_SUFFIXES)
 HEADING = re.compile(r" {0,3}#[ \t]")
 FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
 
@@ -33,7 +33,7 @@ def read_folder(folder: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
 
 def is_document(name: str) -> bool:
     """Whether a file of this name is read."""
-    return _plain_name(name).lower().endswith(DOCUMENTS)
+    return _plain_name(name).lower().endswith(DOCUMENT_SUFFIXES)
 
 
 def files_in(folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
@@ -57,7 +57,7 @@ def _read(path: Path, new: str, bad: OnBadLine) -> Iterator[tuple[str, Passage]]
     lines = list(read_lines(path, faults.append))
     name = _plain_name(path.name)
     title = Path(name).stem.replace("_", " ").replace("-", " ").strip()
-    if name.lower().endswith(MARKDOWN):
+    if name.lower().endswith(MARKDOWN_SUFFIXES):
         lines = lines[_front_matter(lines) :]
         title = _heading(lines) or title
     text = "".join(lines).strip()
@@ -66,7 +66,7 @@ def _read(path: Path, new: str, bad: OnBadLine) -> Iterator[tuple[str, Passage]]
             raise faults[0]
         if not text:
             raise InputError(f"{place}:1: holds no text; write some, or remove the file")
-        passage = checked_passage(new, title, text, place)
+        passage = validate_passage(new, title, text, place)
     except InputError as error:
         bad(error)
         return

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rag_jax.errors import InputError
 
-KINDS = ".tsv, .jsonl, .json, .txt, .md, .markdown (each also as .gz), .parquet, or a folder of documents or tables"
+FORMATS = ".tsv, .jsonl, .json, .txt, .md, .markdown (each also as .gz), .parquet, or a folder of documents or tables"
 
 
-def unknown(path: Path, what: str) -> InputError:
+def unknown_format(path: Path, what: str) -> InputError:
     """The error; `what` says why it is none of them."""
-    return InputError(f"{path}: unknown kind of corpus, {what}; name a {KINDS}")
+    return InputError(f"{path}: unknown kind of corpus, {what}; name a {FORMATS}")

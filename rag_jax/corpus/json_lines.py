@@ -7,9 +7,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_jax.corpus.formats import unknown
+from rag_jax.corpus.formats import unknown_format
 from rag_jax.corpus.kilt import article, is_article
-from rag_jax.corpus.passage import Passage, checked_passage, given_id
+from rag_jax.corpus.passage import Passage, row_id, validate_passage
 from rag_jax.data.bad_lines import OnBadLine
 from rag_jax.data.jsonl import read_jsonl
 from rag_jax.errors import InputError
@@ -23,7 +23,7 @@ def read_rows(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
             if is_article(row):
                 passage = article(row, place)
             else:
-                passage = checked_passage(given_id(row, number), row.get("title"), row.get("text"), place)
+                passage = validate_passage(row_id(row, number), row.get("title"), row.get("text"), place)
         except InputError as error:
             bad(error)
             continue
@@ -35,5 +35,5 @@ def read_json(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
     try:
         next(read_jsonl(path), None)
     except InputError as error:
-        raise unknown(path, "not one JSON object on each line") from error
+        raise unknown_format(path, "not one JSON object on each line") from error
     return read_rows(path, bad)

@@ -9,7 +9,7 @@ paragraph, the marks of sections, and the marks before the items of lists.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rag_jax.corpus.passage import Passage, checked_passage
+from rag_jax.corpus.passage import Passage, validate_passage
 from rag_jax.errors import InputError
 
 SECTION, BULLET = "Section::::", "BULLET::::"
@@ -26,7 +26,7 @@ def article(row: Mapping[str, Any], place: str) -> Passage:
     if not isinstance(paragraphs, list) or not all(isinstance(paragraph, str) for paragraph in paragraphs):
         raise InputError(f'{place}: "text" is not a list of strings; write the paragraphs of the article as one')
     new = row.get("wikipedia_id", row.get("_id"))
-    return checked_passage(new, title, "\n".join(_texts(paragraphs, title)), place)
+    return validate_passage(new, title, "\n".join(_texts(paragraphs, title)), place)
 
 
 def _texts(paragraphs: list[str], title: object) -> Iterator[str]:

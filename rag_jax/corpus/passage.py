@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rag_jax.data.jsonl import checked_characters, checked_id, checked_text
+from rag_jax.data.jsonl import validate_characters, validate_id, validate_text
 from rag_jax.errors import InputError
 
 
@@ -19,18 +19,18 @@ class Passage(NamedTuple):
 IDS = ("id", "_id", "docid")  # what the id of a passage is called: here, by BEIR, by Tevatron
 
 
-def given_id(row: Mapping[str, Any], otherwise: object) -> object:
+def row_id(row: Mapping[str, Any], otherwise: object) -> object:
     """The id that a row has, by whichever name."""
     return next((row[name] for name in IDS if name in row), otherwise)
 
 
-def checked_passage(new: object, title: object, text: object, place: str) -> Passage:
+def validate_passage(new: object, title: object, text: object, place: str) -> Passage:
     """The passage of a row's values; no title is an empty one. Raises `InputError` for one without text."""
     title = "" if title is None else title
     if not isinstance(title, str):
         raise InputError(f'{place}: "title" is not a string; write it in quotes, or leave it out')
     return Passage(
-        id=checked_id(new, "id", place),
-        title=checked_characters(title, "title", place),
-        text=checked_text(text, "text", place),
+        id=validate_id(new, "id", place),
+        title=validate_characters(title, "title", place),
+        text=validate_text(text, "text", place),
     )

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from rag_jax.corpus.documents import files_in
-from rag_jax.corpus.passage import IDS, Passage, checked_passage
+from rag_jax.corpus.passage import IDS, Passage, validate_passage
 from rag_jax.data.bad_lines import OnBadLine
 from rag_jax.errors import InputError
 
-STATE = "state.json"  # in every folder that save_to_disk wrote
-AT_ONCE = 1_000  # rows
-END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
+STATE_FILE = "state.json"  # in every folder that save_to_disk wrote
+BATCH_ROWS = 1_000  # rows
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 # The bytes of strings are looked at one by one: Arrow only says that one of a thousand rows is not UTF-8.
-BYTES = {"string": "binary", "large_string": "large_binary", "string_view": "binary_view"}
+BINARY_TYPES = {"string": "binary", "large_string": "large_binary", "string_view": "binary_view"}
 
 
 def read_dataset(folder: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
@@ -54,7 +54,7 @@ def _passages(batch: Any, where: str, row: int, new: int, bad: OnBadLine) -> Ite
         place = f"{where}: row {number}"
         try:
             values = (_decoded(given, "id", place), _decoded(title, "title", place), _decoded(text, "text", place))
-            passage = checked_passage(*values, place)
+            passage = validate_passage(*values, place)
         except InputError as error:
             bad(error)
             continue
@@ -76,10 +76,10 @@ def _columns(batch: Any, where: str, new: int) -> Iterator[Iterable[Any]]:
 
 def _values(column: Any, name: str, where: str) -> list[Any]:
     pyarrow, kind = _pyarrow(), str(column.type)
-    if not re.fullmatch("|".join([*BYTES, "null"]) + "|u?int[0-9]+" * (name == "id"), kind):
+    if not re.fullmatch("|".join([*BINARY_TYPES, "null"]) + "|u?int[0-9]+" * (name == "id"), kind):
         raise InputError(f'{where}: the column "{name}" holds {kind}; cast it to strings')
-    if kind in BYTES:
-        column = column.view(getattr(pyarrow, BYTES[kind])())
+    if kind in BINARY_TYPES:
+        column = column.view(getattr(pyarrow, BINARY_TYPES[kind])())
     try:
         column.validate(full=True)  # offsets that point beyond the file would crash, not raise
     except pyarrow.ArrowException as error:
@@ -99,7 +99,7 @@ def _decoded(value: Any, name: str, place: str) -> Any:
 
 def data_files(folder: Path) -> list[Path]:
     """The Arrow files of a dataset, in order. Raises `InputError` for a description that is damaged or not plain."""
-    path = folder / STATE
+    path = folder / STATE_FILE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         files, indices = [folder / file["filename"] for file in state["_data_files"]], state.get("_indices_data_files")
@@ -114,8 +114,8 @@ def _arrow_batches(file: Path) -> Iterator[Any]:
     pyarrow = _pyarrow()
     try:
         with file.open("rb") as stream:
-            stream.seek(-len(END), 2)
-            if stream.read() != END:  # cut between two batches, which Arrow takes for the end
+            stream.seek(-len(END_OF_STREAM), 2)
+            if stream.read() != END_OF_STREAM:  # cut between two batches, which Arrow takes for the end
                 raise EOFError("the end is missing")
         with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
             yield from batches
@@ -130,7 +130,7 @@ def _parquet_batches(file: Path) -> Iterator[Any]:
             names = table.schema_arrow.names
             columns = [name for name in (*IDS, "title", "text") if name in names]
             # Without a column there would be no rows to fault; all are named then.
-            yield from table.iter_batches(AT_ONCE, columns=columns if "text" in columns else names)
+            yield from table.iter_batches(BATCH_ROWS, columns=columns if "text" in columns else names)
     except (OSError, pyarrow.ArrowException) as error:
         raise _damaged(file, error) from None
 

@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_jax.corpus.passage import Passage, checked_passage
+from rag_jax.corpus.passage import Passage, validate_passage
 from rag_jax.data.bad_lines import OnBadLine
-from rag_jax.data.lines import LONGEST, read_lines
+from rag_jax.data.lines import MAX_LINE_BYTES, read_lines
 from rag_jax.errors import InputError
 
 COLUMNS = ("id", "text", "title")
-csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # as long as a line may be; 128 KiB unless it is said
+csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # as long as a line may be; 128 KiB unless it is said
 NUMBER = re.compile("[1-9][0-9]{,17}")
 
 
@@ -33,7 +33,7 @@ def read_tsv(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
                 raise InputError(f"{place}: {what}; put one tab between columns, and fields with tabs in quotes")
             passage = Passage(row[new], row[title], row[text])
             if not (passage.id.strip() and passage.text.strip()):  # all that the lines may still have wrong
-                checked_passage(passage.id, passage.title, passage.text, place)
+                validate_passage(passage.id, passage.title, passage.text, place)
         except InputError as error:
             bad(error)
             continue
@@ -52,7 +52,7 @@ class FaultRecorder:
         self._bad(error)
 
 
-def in_sequence(rows: Iterator[tuple[str, Passage]], bad: FaultRecorder) -> Iterator[tuple[str, Passage]]:
+def check_sequence(rows: Iterator[tuple[str, Passage]], bad: FaultRecorder) -> Iterator[tuple[str, Passage]]:
     """In a file whose first id is "1", as DPR's, ids count 1, 2, 3, …: another id is a sign of rows that were lost.
 
     After a row that `bad` lets pass, counting goes on from its number; if it is bad in another way, as `bad` must have

@@ -1,7 +1,7 @@
-"""What becomes of a bad row: whoever reads a file says whether reading ends there, or goes on without the row.
+"""Callbacks for invalid rows: stop at the first one, or report each and skip it.
 
-Readers of files hand every fault of a single row to a `Bad`. If it raises, reading ends; if it returns, the row is left
-out and the next one is read. Faults of a whole file (missing, damaged, of the wrong kind) are raised whatever it says.
+Readers pass the error of a single row to an `OnBadLine` callback. If the callback raises, reading stops; if it returns,
+the row is skipped. Errors that concern a whole file (missing, damaged, wrong format) are raised regardless.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,14 @@ OnBadLine = Callable[[InputError], None]
 
 
 def raise_error(error: InputError) -> None:
-    """Ends the reading at the first bad row."""
+    """Stop reading at the first invalid row."""
     raise error
 
 
 class BadLines:
-    """Leaves bad rows out: `count` of them so far, each written as a line, `FILE:LINE: what; remedy`.
+    """Skip invalid rows: count them, and write each as one line, `FILE:LINE: what; remedy`.
 
-    `write` takes text, as the method of a file or of a stream does.
+    `write` takes a string, like the `write` method of a text file.
     """
 
     def __init__(self, write: Callable[[str], object]) -> None:

@@ -61,7 +61,7 @@ def tokenize(
     """
     texts = [question.question for question, _ in pairs]
     questions, lost = tower(texts)
-    prompts = vocabulary.prompts(tower.decoded(texts) if from_tower else texts)
+    prompts = vocabulary.prompts(tower.decode_tokens(texts) if from_tower else texts)
     long = [max(map(len, each)) > max_question for each in zip(questions, prompts, strict=True)]
     if cut:
         questions, prompts = ([shortened(ids, max_question) for ids in rows] for rows in (questions, prompts))

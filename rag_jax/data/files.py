@@ -1,6 +1,6 @@
-"""Files and folders written whole: whoever reads one finds the old or the new one, never half, whatever interrupts.
+"""Atomic replacement of files and folders: a reader finds the old or the new version, never a part of one.
 
-What the disk refuses becomes an `InputError` of one line.
+Errors of the file system become an `InputError` of one line.
 """
 
 import errno
@@ -14,32 +14,32 @@ from pathlib import Path
 from rag_jax.errors import InputError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file of a workdir, where one process writes: what another left when it was killed is taken away.
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file in a workdir, which has a single writer; a temporary file left by a crash is deleted first.
 
-    Raises `InputError` for a full disk and a folder that cannot be written: what was there before is still there.
+    Raises `InputError` if the disk is full or the folder is not writable; the previous file is then unchanged.
     """
-    side = path.with_name(f".{path.name}.tmp")
-    with writing(path):
-        side.unlink(missing_ok=True)
-    write_lines(path, [text], side)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with disk_errors(path):
+        temporary.unlink(missing_ok=True)
+    replace_file(path, [text], temporary)
 
 
-def write_lines(path: Path, lines: Iterable[str], side: Path | None = None) -> None:
-    """Replace a file as a whole: whoever reads it finds the old or the new one. Links are replaced, not followed.
+def replace_file(path: Path, lines: Iterable[str], temporary: Path | None = None) -> None:
+    """Replace a file atomically. A link is replaced, not followed.
 
-    It is written to the `side` and renamed; nothing may be there (None: a name of this process's own).
+    The lines are written to `temporary`, which must not exist (None: a name unique to this process), then renamed.
     """
-    side = side or path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path), side.open("x", encoding="utf-8") as file:
+    temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path), temporary.open("x", encoding="utf-8") as file:
         try:
             file.writelines(lines)
             file.flush()
-            sync(side)
-            os.replace(side, path)
-            sync(path.parent)
+            fsync(temporary)
+            os.replace(temporary, path)
+            fsync(path.parent)
         finally:
-            side.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def checksum(path: Path) -> str:
@@ -49,23 +49,23 @@ def checksum(path: Path) -> str:
 
 
 @contextmanager
-def aside(target: Path) -> Iterator[Path]:
-    """A folder beside the target, which takes its name and place when all in it is on the disk."""
-    side = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    side.mkdir(parents=True)
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; on success it is synced to disk and renamed to `target`."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
     try:
-        yield side
-        for file in side.iterdir():
-            sync(file)
-        sync(side)
-        os.replace(side, target)
-        sync(target.parent)
+        yield temporary
+        for file in temporary.iterdir():
+            fsync(file)
+        fsync(temporary)
+        os.replace(temporary, target)
+        fsync(target.parent)
     finally:
-        shutil.rmtree(side, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+def fsync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -74,25 +74,25 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path, needs: int = 0) -> Iterator[None]:
-    """Turns what the disk refuses into one line; `needs` are the bytes in all, where they are known."""
+def disk_errors(path: Path, needs: int = 0) -> Iterator[None]:
+    """Turn `OSError` into an `InputError`; `needs` is the total size in bytes, if known."""
     try:
         yield
     except OSError as error:
-        wanted = f", about {gigabytes(needs)} are needed in all" if needs else ""
+        total = f", about {format_bytes(needs)} are needed in all" if needs else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = gigabytes(shutil.disk_usage(_existing(path)).free)
-            raise InputError(f"{path}: the disk is full, {free} are free{wanted}; make room and run it again") from None
+            free = format_bytes(shutil.disk_usage(_nearest_existing(path)).free)
+            raise InputError(f"{path}: the disk is full, {free} are free{total}; make room and run it again") from None
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
-def gigabytes(count: int) -> str:
-    """Bytes for people to read."""
+def format_bytes(count: int) -> str:
+    """A number of bytes with its unit, as `1.5 GB`."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} bytes"
 
 
-def _existing(path: Path) -> Path:
+def _nearest_existing(path: Path) -> Path:
     return next(each for each in (path, *path.absolute().parents) if each.exists())

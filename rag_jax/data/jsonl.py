@@ -1,7 +1,7 @@
-"""JSON lines, row by row: whatever is wrong is named by its file and line.
+"""JSON Lines files, row by row, with errors located by file and line.
 
-JSON lines hold one object per line, in a file as `rag_jax.data.lines` reads it; blank lines are skipped, but counted.
-Every fault is an `InputError` of the form `FILE:LINE: what; remedy`.
+A file holds one object per line and is read by `rag_jax.data.lines`; blank lines are skipped, but counted. Every error
+is an `InputError` of the form `FILE:LINE: what; remedy`.
 """
 
 import json
@@ -17,78 +17,78 @@ from rag_jax.data.unique_ids import UniqueIds as UniqueIds
 from rag_jax.errors import InputError
 
 
-def read_jsonl(path: str | Path, bad: OnBadLine = raise_error) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) for every line that is not blank; lines that hold no object go to `bad`."""
-    for number, line in enumerate(read_lines(path, bad), start=1):
+def read_jsonl(path: str | Path, on_bad_line: OnBadLine = raise_error) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number from 1, object) for every non-blank line; errors of a line go to `on_bad_line`."""
+    for number, line in enumerate(read_lines(path, on_bad_line), start=1):
         if not line.strip():
             continue
         try:
             row = _parse(line, f"{path}:{number}")
         except InputError as error:
-            bad(error)
+            on_bad_line(error)
             continue
         yield number, row
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one object per line; the file appears whole or not at all, and missing folders are made.
+    """Write one object per line, atomically; missing folders are created.
 
-    Rows go to a file beside the target that takes its name at the end: an interrupted run leaves an old file as it was.
+    Rows go to a temporary file that is renamed at the end: an interrupted run leaves an existing file unchanged.
     """
     path = Path(path)
-    side = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open_bytes(side, "wb", path.suffix) as file:
+            with open_bytes(temporary, "wb", path.suffix) as file:
                 file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
-            os.replace(side, path)
+            os.replace(temporary, path)
         finally:
-            side.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
-def checked_text(value: object, name: str, place: str) -> str:
-    """Returns `value` if it is a string with something to read in it; `place` is the `FILE:LINE` for the message."""
+def validate_text(value: object, name: str, location: str) -> str:
+    """Return `value` if it is a non-blank string; `location` is the `FILE:LINE` in the message."""
     if not isinstance(value, str):
         found = "is missing" if value is None else f"is {_json_type(value)}, not a string"
-        raise InputError(f'{place}: "{name}" {found}; write "{name}" as a string in quotes')
+        raise InputError(f'{location}: "{name}" {found}; write "{name}" as a string in quotes')
     if not value.strip():
-        raise InputError(f'{place}: "{name}" is empty; fill it in or remove the line')
-    return checked_characters(value, name, place)
+        raise InputError(f'{location}: "{name}" is empty; fill it in or remove the line')
+    return validate_characters(value, name, location)
 
 
-def checked_characters(value: str, name: str, place: str) -> str:
-    """Returns `value` if it can be written as UTF-8 text: JSON's escapes can smuggle in what the bytes may not hold."""
+def validate_characters(value: str, name: str, location: str) -> str:
+    """Return `value` if it can be written as UTF-8 text: JSON escapes can express characters that bytes cannot."""
     if "\0" in value:
-        raise InputError(f'{place}: "{name}" holds a NUL character; remove it')
+        raise InputError(f'{location}: "{name}" holds a NUL character; remove it')
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f'{place}: "{name}" holds half a surrogate pair; write the whole character') from error
+        raise InputError(f'{location}: "{name}" holds half a surrogate pair; write the whole character') from error
     return value
 
 
-def checked_id(value: object, name: str, place: str) -> str:
-    """Returns an id as a string; files write it as a string or as a whole number."""
+def validate_id(value: object, name: str, location: str) -> str:
+    """Return an id as a string; files write it as a string or as an integer."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, str):
-        return checked_text(value, name, place)
-    raise InputError(f'{place}: "{name}" is {_json_type(value)}; write an id as a string or a whole number')
+        return validate_text(value, name, location)
+    raise InputError(f'{location}: "{name}" is {_json_type(value)}; write an id as a string or a whole number')
 
 
-def _parse(line: str, place: str) -> dict[str, Any]:
+def _parse(line: str, location: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.rstrip())  # with its line end, the fault of a line cut short would be in the next line
+        row = json.loads(line.rstrip())  # with its newline, an error in a truncated line would be located in the next
     except json.JSONDecodeError as error:
         what = f"malformed JSON at column {error.colno} ({error.msg})"
-        raise InputError(f"{place}: {what}; write one JSON object on each line") from error
+        raise InputError(f"{location}: {what}; write one JSON object on each line") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
-        raise InputError(f"{place}: JSON too large to be read; write one plain JSON object on each line") from error
+        raise InputError(f"{location}: JSON too large to be read; write one plain JSON object on each line") from error
     if not isinstance(row, dict):
-        raise InputError(f"{place}: holds {_json_type(row)}, not an object; write one JSON object on each line")
+        raise InputError(f"{location}: holds {_json_type(row)}, not an object; write one JSON object on each line")
     return row
 
 

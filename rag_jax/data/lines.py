@@ -1,7 +1,7 @@
-"""Text files line by line; whatever is wrong is named by its file and line.
+"""Text files, line by line, with errors located by file and line.
 
 Files are UTF-8 (a leading byte-order mark is dropped), lines end in a line feed, and a name that ends in `.gz` is gzip.
-No line is held that is longer than `LONGEST`, so that any file can be read in bounded memory.
+Lines longer than `MAX_LINE_BYTES` are rejected, so that any file can be read in bounded memory.
 """
 
 import gzip
@@ -13,33 +13,33 @@ from typing import IO
 from rag_jax.data.bad_lines import OnBadLine, raise_error
 from rag_jax.errors import InputError
 
-LONGEST = 32 * 2**20  # bytes of a line, its end included
-PIECE = 2**20  # bytes that are asked for at once
+MAX_LINE_BYTES = 32 * 2**20  # including the line feed
+READ_BYTES = 2**20  # read at once
 
 
-def read_lines(path: str | Path, bad: OnBadLine = raise_error) -> Iterator[str]:
-    """Yields the lines of a text file, line ends included, so the n-th item is line n.
+def read_lines(path: str | Path, on_bad_line: OnBadLine = raise_error) -> Iterator[str]:
+    """Yield the lines of a text file, line feeds included, so that the n-th item is line n.
 
-    Lines that hold bytes that are not UTF-8, a NUL byte, or more than `LONGEST` bytes go to `bad`; one that it lets
-    pass becomes an empty string, which no other line is. Raises `InputError` for a path that is no readable file, and
-    for a damaged `.gz`.
+    Lines with invalid UTF-8, a NUL byte, or more than `MAX_LINE_BYTES` bytes go to `on_bad_line`; a line that it skips
+    is yielded as an empty string, which no other line is. Raises `InputError` for a path that is not a readable file
+    and for a damaged `.gz`.
     """
     for number, raw in enumerate(_raw_lines(Path(path)), start=1):
         try:
             line = _decode(raw, path, number)
         except InputError as error:
-            bad(error)
+            on_bad_line(error)
             line = ""
         yield line.removeprefix("\ufeff") if number == 1 else line
 
 
 def open_bytes(path: Path, mode: str, suffix: str) -> IO[bytes]:
-    """Opens a file; `suffix`, which says whether it is compressed, is that of the name it has or is to have."""
+    """Open a file, compressed if `suffix`, that of its final name, is `.gz`."""
     return gzip.open(path, mode) if suffix == ".gz" else open(path, mode)  # type: ignore[return-value]
 
 
 def _raw_lines(path: Path) -> Iterator[bytes | None]:
-    """Yields every line, None for one that is too long."""
+    """Yield every line, or None for one that is too long."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file; name a file in it")
     if not path.exists():
@@ -47,9 +47,9 @@ def _raw_lines(path: Path) -> Iterator[bytes | None]:
     number = 0
     try:
         with open_bytes(path, "rb", path.suffix) as file:
-            while raw := file.readline(PIECE):
+            while raw := file.readline(READ_BYTES):
                 number += 1
-                yield raw if len(raw) < PIECE else _long_line(raw, file)
+                yield raw if len(raw) < READ_BYTES else _long_line(raw, file)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}:{number + 1}: damaged gzip ({error}); copy or download the file again") from error
     except OSError as error:
@@ -57,20 +57,20 @@ def _raw_lines(path: Path) -> Iterator[bytes | None]:
 
 
 def _long_line(raw: bytes, file: IO[bytes]) -> bytes | None:
-    """The line that begins with `raw`; None if it is too long, which is found without holding it."""
+    """The line that begins with `raw`, or None if it is too long; a long line is never held in memory."""
     pieces, size = [raw], len(raw)
-    while not raw.endswith(b"\n") and (raw := file.readline(PIECE)):
+    while not raw.endswith(b"\n") and (raw := file.readline(READ_BYTES)):
         size += len(raw)
         pieces.append(raw)
-        if size > LONGEST:
+        if size > MAX_LINE_BYTES:
             pieces.clear()
-    return b"".join(pieces) if size <= LONGEST else None
+    return b"".join(pieces) if size <= MAX_LINE_BYTES else None
 
 
 def _decode(raw: bytes | None, path: str | Path, number: int) -> str:
-    # Decoding line by line, not through a text file's buffer, is what makes the line of a bad byte known.
+    # Decode line by line, not through a text file's buffer, so that the line of an invalid byte is known.
     if raw is None:
-        what = f"longer than {LONGEST >> 20} MiB"
+        what = f"longer than {MAX_LINE_BYTES >> 20} MiB"
         raise InputError(f"{path}:{number}: {what}; cut the text into several, or end the lines with line feeds")
     if b"\0" in raw:
         raise InputError(f"{path}:{number}: holds a NUL byte; remove it, or save the file as UTF-8 text")

@@ -1,8 +1,9 @@
-"""Templates with fields: what they spell of a tokenizer's special tokens is special, what fills them in is text.
+"""Templates with fields: special tokens in a template are special, those in the field values are text.
 
-    filled(cut("{title} [SEP] {text}", tokenizer), title="Foo [SEP]", text="bar") == ["Foo [SEP] ", 102, " bar"]
+    template = split_at_special_tokens("{title} [SEP] {text}", tokenizer)
+    fill(template, title="Foo [SEP]", text="bar") == ["Foo [SEP] ", 102, " bar"]
 
-They are tokenised piece by piece, as the `tokenizers` library does between special tokens.
+The pieces are tokenised one by one, as the `tokenizers` library tokenises the text between special tokens.
 """
 
 import re
@@ -12,55 +13,55 @@ from itertools import chain
 from tokenizers import Tokenizer
 
 Pieces = list[str | int]
-"""Texts, and the ids of special tokens between them; a text is first, and last."""
+"""Texts alternating with the ids of special tokens; the first and the last piece are texts."""
 PLAIN: Pieces = ["{text}"]
 
 
-def cut(template: str, tokenizer: Tokenizer) -> Pieces:
-    """The template, cut at the special tokens that it spells."""
+def split_at_special_tokens(template: str, tokenizer: Tokenizer) -> Pieces:
+    """Split a template at the special tokens in it."""
     special = {token.content: (i, token) for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     if not special:
         return [template]
     longest_first = sorted(special, key=len, reverse=True)
     pieces: Pieces = [*re.split(f"({'|'.join(map(re.escape, longest_first))})", template)]
-    for place in range(1, len(pieces), 2):
-        before, spelt, behind = map(str, pieces[place - 1 : place + 2])
-        i, token = special[spelt]
-        before, behind = before.rstrip() if token.lstrip else before, behind.lstrip() if token.rstrip else behind
-        pieces[place - 1 : place + 2] = [before, i, behind]
+    for index in range(1, len(pieces), 2):
+        before, content, after = map(str, pieces[index - 1 : index + 2])
+        i, token = special[content]
+        before, after = before.rstrip() if token.lstrip else before, after.lstrip() if token.rstrip else after
+        pieces[index - 1 : index + 2] = [before, i, after]
     return pieces
 
 
 def fill(template: Pieces, **fields: str) -> Pieces:
-    """The template's fields filled in."""
+    """Fill in the fields of a template."""
     return [piece if isinstance(piece, int) else piece.format(**fields) for piece in template]
 
 
-def filled(template: Pieces, before: str = "", **fields: str) -> Pieces:
-    """The template's fields filled in; single spaces for double ones, also where it stands `before` more."""
+def fill_single_spaced(template: Pieces, following: str = "", **fields: str) -> Pieces:
+    """Fill in the fields and replace double spaces by single ones, also at the border to the `following` text."""
     *pieces, last = fill(template, **fields)
     single = [piece if isinstance(piece, int) else piece.replace("  ", " ") for piece in pieces]
-    return [*single, f"{last}{before}".replace("  ", " ").removesuffix(before)]
+    return [*single, f"{last}{following}".replace("  ", " ").removesuffix(following)]
 
 
 def encode(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> list[list[int]]:
-    """Token ids of filled templates; the tokenizer adds nothing at their ends."""
+    """Token ids of filled templates, without the special tokens that the tokenizer adds around a text."""
     texts = [piece for row in rows for piece in row if isinstance(piece, str)]
     encoded = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
     ids = ([[piece] if isinstance(piece, int) else next(encoded).ids for piece in row] for row in rows)
     return [list(chain.from_iterable(each)) for each in ids]
 
 
-def encode_whole(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> list[list[int]]:
-    """Token ids of filled templates, between the special tokens that the tokenizer sets around every text."""
+def encode_with_special_tokens(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> list[list[int]]:
+    """Token ids of filled templates, with the special tokens that the tokenizer adds around a text."""
     texts = [piece for row in rows for piece in row if isinstance(piece, str)]
     if all(len(row) == 1 for row in rows):
         return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    before, behind = _ends(tokenizer)
-    return [[*before, *ids, *behind] for ids in encode(tokenizer, rows)]
+    before, after = _surrounding_special_tokens(tokenizer)
+    return [[*before, *ids, *after] for ids in encode(tokenizer, rows)]
 
 
-def _ends(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+def _surrounding_special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     one = tokenizer.encode("a")
-    text = [place for place, special in enumerate(one.special_tokens_mask) if not special]
+    text = [position for position, special in enumerate(one.special_tokens_mask) if not special]
     return one.ids[: text[0]], one.ids[text[-1] + 1 :]

@@ -1,8 +1,8 @@
-"""Text to token ids, for the tower and for the generator.
+"""Tokenizers of the tower and of the generator.
 
-Both are `tokenizers.Tokenizer`s, which hold everything that encodes and decodes. The tower's adds its special tokens
-itself; the generator's pieces get theirs here, because passage and question are tokenised apart and joined inside the
-compiled program. Special tokens come from there and from templates only: what a user writes is text (`reading_text`).
+Both are `tokenizers.Tokenizer`s. The tower's adds its special tokens itself; those of the generator are added here,
+because passage and question are tokenised separately and joined inside the compiled program. Special tokens come from
+there and from templates only: in user input they are plain text (`ignore_special_tokens_in_text`).
 """
 
 import hashlib
@@ -19,26 +19,26 @@ from rag_jax.errors import InputError
 from rag_jax.models.architecture import SpecialTokens
 from rag_jax.types import Tokens, host
 
-USUAL = SpecialTokens()
+DEFAULT_SPECIAL_TOKENS = SpecialTokens()
 
 
 class GeneratorTokenizer(NamedTuple):
-    """A generator's tokenizer with the ids of its special tokens, and how its input is worded.
+    """A generator's tokenizer, the ids of its special tokens, and the templates of its input.
 
-    The templates are those of the paper's reference implementation. As there, a title loses one pair of quotes, and
-    double spaces become single ones.
+    The default templates are those of the paper's reference implementation. As there, one pair of quotes is stripped
+    from a title, and double spaces become single ones.
     """
 
     tokenizer: Tokenizer
-    bos: int | None  # before a passage; None: nothing is
+    bos: int | None  # begins a passage; None: no token does
     pad: int
     eos: int
-    decoder_start: int  # what an answer is decoded from in training
+    decoder_start: int  # the decoder's first input
     passage_template: str = "{title} / {text}"
     question_template: str = " // {question}"
 
-    def __repr__(self) -> str:  # a tokenizer's own is all of its words
-        return f"Vocabulary({self.size:,} tokens, {self.passage_template!r}, {self.question_template!r})"
+    def __repr__(self) -> str:  # that of a tokenizer lists its whole vocabulary
+        return f"GeneratorTokenizer({self.size:,} tokens, {self.passage_template!r}, {self.question_template!r})"
 
     @property
     def size(self) -> int:
@@ -46,61 +46,63 @@ class GeneratorTokenizer(NamedTuple):
 
     @property
     def passage_start(self) -> list[int]:
-        """What a passage begins with, and all that there is of an empty one."""
+        """The tokens that begin a passage; an empty passage has no others."""
         return [] if self.bos is None else [self.bos]
 
     def passages(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
-        """`<s> title / text` of (title, text) pairs, whole; `<s> text` where there is no title."""
-        titled, untitled = templates.cut(self.passage_template, self.tokenizer), templates.PLAIN
+        """Tokenise (title, text) pairs as `<s> title / text`, or as `<s> text` without a title; not truncated."""
+        titled, untitled = templates.split_at_special_tokens(self.passage_template, self.tokenizer), templates.PLAIN
         rows = [
-            # The question's separator begins with a space.
-            templates.filled(titled if title else untitled, before=" ", title=_unquoted(title), text=text)
+            # The question template, which follows, begins with a space.
+            templates.fill_single_spaced(titled if title else untitled, following=" ", title=_unquote(title), text=text)
             for title, text in texts
         ]
         return [[*self.passage_start, *ids] for ids in templates.encode(self.tokenizer, rows)]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
-        """` // question </s>`, whole."""
-        template = templates.cut(self.question_template, self.tokenizer)
-        rows = [templates.filled(template, question=question) for question in questions]
+        """Tokenise questions as ` // question </s>`; not truncated."""
+        template = templates.split_at_special_tokens(self.question_template, self.tokenizer)
+        rows = [templates.fill_single_spaced(template, question=question) for question in questions]
         return [[*ids, self.eos] for ids in templates.encode(self.tokenizer, rows)]
 
     def targets(self, answers: Sequence[str]) -> list[list[int]]:
-        """` answer </s>`, whole; the leading space makes a word the same tokens here as inside a passage."""
+        """Tokenise answers as ` answer </s>`; the leading space gives a word the same tokens as inside a passage."""
         return [[*ids, self.eos] for ids in self._encode([f" {answer}" for answer in answers])]
 
     def prefixes(self, texts: Sequence[str]) -> list[list[int]]:
-        """` text`, the beginning of an answer; of an empty text nothing."""
+        """Tokenise prefixes of answers as ` text`; an empty text has no tokens."""
         return self._encode([f" {text.strip()}" if text.strip() else "" for text in texts])
 
     def text(self, ids: Iterable[int]) -> str:
-        """The text of generated ids, special tokens left out."""
+        """Decode generated ids, without special tokens."""
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True).strip()
 
-    def token(self, number: int) -> str:
-        """A token by its id. Raises `ValueError` for an id that is none."""
-        found = self.tokenizer.id_to_token(number)
-        if found is None:
-            raise ValueError(f"{number} is no token of {self!r}")
-        return found
+    def token(self, id: int) -> str:
+        """A token by its id. Raises `ValueError` for an unknown id."""
+        token = self.tokenizer.id_to_token(id)
+        if token is None:
+            raise ValueError(f"{id} is no token of {self!r}")
+        return token
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return templates.encode(self.tokenizer, [[text] for text in texts])
 
 
-def read_generator_tokenizer(path: Path, special: SpecialTokens = USUAL) -> GeneratorTokenizer:
-    """A generator's tokenizer from its tokenizer.json."""
+def read_generator_tokenizer(path: Path, special: SpecialTokens = DEFAULT_SPECIAL_TOKENS) -> GeneratorTokenizer:
+    """Read a generator's tokenizer from its tokenizer.json."""
     return generator_tokenizer(read_tokenizer(path), str(path), special)
 
 
-def generator_tokenizer(tokenizer: Tokenizer, where: str, special: SpecialTokens = USUAL) -> GeneratorTokenizer:
-    """Find a generator's special tokens in a tokenizer, which `where` names in errors, and set it to read text."""
+def generator_tokenizer(
+    tokenizer: Tokenizer, source: str, special: SpecialTokens = DEFAULT_SPECIAL_TOKENS
+) -> GeneratorTokenizer:
+    """Make a `GeneratorTokenizer`; `source` names the tokenizer in errors. Raises `InputError` for missing tokens."""
     ids = {}
     for token in special.needed:
-        found = tokenizer.token_to_id(token)
-        if found is None:
-            raise InputError(f"{where}: no token {token}; give a tokenizer with {', '.join(special.needed)}")
-        ids[token] = found
+        id = tokenizer.token_to_id(token)
+        if id is None:
+            raise InputError(f"{source}: no token {token}; give a tokenizer with {', '.join(special.needed)}")
+        ids[token] = id
     bos = None if special.bos is None else ids[special.bos]
     return GeneratorTokenizer(
         ignore_special_tokens_in_text(tokenizer), bos, ids[special.pad], ids[special.eos], ids[special.start]
@@ -108,7 +110,7 @@ def generator_tokenizer(tokenizer: Tokenizer, where: str, special: SpecialTokens
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer from its tokenizer.json, set to read text."""
+    """Read a tokenizer.json; see `ignore_special_tokens_in_text`."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a folder that holds a tokenizer.json")
     try:
@@ -118,25 +120,25 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def ignore_special_tokens_in_text(tokenizer: Tokenizer) -> Tokenizer:
-    """Set a tokenizer to read whole texts: no stored padding or truncation, and special tokens in them are text.
+    """Turn off padding and truncation, and encode special tokens in a text as ordinary text.
 
-    A document that spells `</s>`, or a question that spells `[SEP]`, does not end a sequence or begin another. Tokens
-    that were added as ordinary words stay tokens.
+    A document that contains `</s>`, or a question that contains `[SEP]`, does not end a sequence. Tokens that were
+    added as ordinary words remain tokens.
     """
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True  # that is: as other text. It is no part of tokenizer.json
-    # A model that has them among its words (Unigram, whole words) would find them still: it gets to see them in halves.
-    if whole := [token for token in _found_as_words(tokenizer) if len(token) > 1]:
-        middle = "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in whole)
-        halves = pre_tokenizers.Split(Regex(middle), "isolated")
+    tokenizer.encode_special_tokens = True  # means: as ordinary text; tokenizer.json does not store it
+    # A model whose vocabulary has them (Unigram, whole words) would still find them: they are split in two before it.
+    if remaining := [token for token in _special_tokens_in_text(tokenizer) if len(token) > 1]:
+        positions = "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in remaining)
+        split = pre_tokenizers.Split(Regex(positions), "isolated")
         before = [] if tokenizer.pre_tokenizer is None else [tokenizer.pre_tokenizer]
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*before, halves])
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*before, split])
     return tokenizer
 
 
-def _found_as_words(tokenizer: Tokenizer) -> list[str]:
-    """The special tokens that a text which spells them would have."""
+def _special_tokens_in_text(tokenizer: Tokenizer) -> list[str]:
+    """The special tokens that the tokenizer still finds in a text that contains them."""
     special = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     texts = [text for token in special for text in (token, f"{token} a{token}")]
     encoded = zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True)
@@ -144,8 +146,10 @@ def _found_as_words(tokenizer: Tokenizer) -> list[str]:
     return [token for token, i in special.items() if (i, token) in found]
 
 
-def train_generator_tokenizer(texts: Iterable[str], size: int, special: SpecialTokens = USUAL) -> GeneratorTokenizer:
-    """Learn a byte-level BPE in which every digit is a token of its own, so that numbers can be copied."""
+def train_generator_tokenizer(
+    texts: Iterable[str], size: int, special: SpecialTokens = DEFAULT_SPECIAL_TOKENS
+) -> GeneratorTokenizer:
+    """Train a byte-level BPE in which every digit is a token, so that a model can copy numbers."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -158,19 +162,19 @@ def train_generator_tokenizer(texts: Iterable[str], size: int, special: SpecialT
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Used here on pieces, without it; whoever takes the tokenizer elsewhere expects whole inputs, as the network reads.
-    whole = " ".join(each for each in (special.bos, "$A", special.eos) if each)
+    # Not used here, where pieces are tokenised; other libraries expect the tokenizer to add the special tokens.
+    template = " ".join(each for each in (special.bos, "$A", special.eos) if each)
     ids = [(token, tokenizer.token_to_id(token)) for token in (special.bos, special.eos) if token]
-    tokenizer.post_processor = processors.TemplateProcessing(single=whole, special_tokens=ids)
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ids)
     return generator_tokenizer(tokenizer, "the new vocabulary", special)
 
 
-def _unquoted(title: str) -> str:
+def _unquote(title: str) -> str:
     return title.removeprefix('"').removesuffix('"')
 
 
 def pad(rows: Sequence[Sequence[int]], length: int, fill: int, dtype: type = np.int32) -> Tokens:
-    """Right-padded arrays on the host; every row must fit."""
+    """Pad rows on the right to arrays on the host; no row may be longer than `length`."""
     ids = np.full((len(rows), length), fill, dtype)
     for row, tokens in zip(ids, rows, strict=True):
         row[: len(tokens)] = tokens
@@ -178,5 +182,5 @@ def pad(rows: Sequence[Sequence[int]], length: int, fill: int, dtype: type = np.
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """A short digest of everything that a tokenizer does, encoding and decoding."""
+    """A short digest of everything that encoding and decoding depend on."""
     return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""What a tower reads of a passage and of a question, as token ids: its checkpoint's own convention, or a template.
+"""Token ids of passages and questions for a tower, in its checkpoint's own input format or by a template.
 
-DPR's passage tower reads a pair, `[CLS] title [SEP] text [SEP]`; towers of sentence-transformers have prompts before
-the text, and a length. A vector belongs to the input it was made of: another wording is another vector.
+DPR's passage tower reads a pair, `[CLS] title [SEP] text [SEP]`; sentence-transformers models have prompts before the
+text and a maximum length. Vectors of different input formats are not comparable.
 """
 
 import re
@@ -14,25 +14,25 @@ from tokenizers import Tokenizer
 from rag_jax.data import templates
 from rag_jax.errors import InputError
 
-PAIR = "pair"  # in the place of a passage's template
-TITLE_AND_TEXT = "{title}. {text}"  # of towers that say nothing of titles
+PAIR = "pair"  # given instead of a passage template
+TITLE_AND_TEXT = "{title}. {text}"  # for towers whose checkpoint does not specify a format
 QUESTION = "{question}"
 
 
 class TowerInputFormat(NamedTuple):
-    """How a tower is fed, as its checkpoint says; the default is that of a BERT that says nothing."""
+    """The input format of a tower; the defaults are for a BERT whose checkpoint does not specify one."""
 
     passage: str = TITLE_AND_TEXT  # a template, or PAIR
     question: str = QUESTION
-    max_length: int | None = None  # tokens of an input, special tokens included; None: as many as it has positions
+    max_length: int | None = None  # tokens of an input, with special tokens; None: the tower's number of positions
 
-    def over(self, passage: str | None, question: str | None) -> "TowerInputFormat":
-        """This one with the templates that are given. Raises `InputError` for those that cannot be filled in."""
-        given = {"passage": passage, "question": question}
-        new = self._replace(**{name: each for name, each in given.items() if each is not None})
-        if new.passage != PAIR and not _fills(new.passage, title="\1", text="\1"):
+    def override(self, passage: str | None, question: str | None) -> "TowerInputFormat":
+        """Replace the templates that are not None. Raises `InputError` for a template without its fields."""
+        templates = {"passage": passage, "question": question}
+        new = self._replace(**{name: each for name, each in templates.items() if each is not None})
+        if new.passage != PAIR and not _can_fill(new.passage, title="\1", text="\1"):
             raise InputError(f'passage template {new.passage!r}: write {{title}} and {{text}} into it, or "{PAIR}"')
-        if not _fills(new.question, question="\1"):
+        if not _can_fill(new.question, question="\1"):
             raise InputError(f"question template {new.question!r}: write {{question}} into it")
         return new
 
@@ -41,71 +41,76 @@ PLAIN = TowerInputFormat()
 
 
 class TowerTokens(NamedTuple):
-    """Token ids as a tower reads them, and how many tokens of each input it does not."""
+    """Token ids as a tower reads them, and the number of tokens of each input that were truncated."""
 
     ids: list[list[int]]
-    lost: list[int]
+    num_truncated: list[int]
 
 
 @dataclass(frozen=True)
 class QuestionTokenizer:
-    """Questions as the question tower reads them. One that is too long for the tower is cut at its end."""
+    """Tokenises questions for the question tower. A question longer than `max_length` is truncated."""
 
     tokenizer: Tokenizer
     template: str = QUESTION
     max_length: int | None = None
 
     def __call__(self, questions: Sequence[str]) -> TowerTokens:
-        template = templates.cut(self.template, self.tokenizer)
-        return _rows(self.tokenizer, [templates.fill(template, question=each) for each in questions], self.max_length)
+        template = templates.split_at_special_tokens(self.template, self.tokenizer)
+        return _encode(self.tokenizer, [templates.fill(template, question=each) for each in questions], self.max_length)
 
-    def decoded(self, questions: Sequence[str]) -> list[str]:
-        """The questions as their tokens say them: in lower case, where the vocabulary is."""
+    def decode_tokens(self, questions: Sequence[str]) -> list[str]:
+        """Tokenise and decode the questions: lower-cased, for instance, if the vocabulary is."""
         encodings = self.tokenizer.encode_batch(list(questions))
         return self.tokenizer.decode_batch([encoding.ids for encoding in encodings])
 
 
-def passage_rows(
+def tokenize_passages(
     tokenizer: Tokenizer, passages: Sequence[tuple[str, str]], template: str, max_length: int
 ) -> TowerTokens:
-    """(title, text) pairs by a template, or as PAIR."""
+    """Tokenise (title, text) pairs by a template, or as PAIR."""
     if template == PAIR:
-        return _pairs(tokenizer, passages, max_length)
-    titled, untitled = (templates.cut(each, tokenizer) for each in (template, without_title(template)))
-    worded = (templates.fill(titled if title else untitled, title=title, text=text) for title, text in passages)
-    return _rows(tokenizer, list(worded), max_length)
+        return _encode_pairs(tokenizer, passages, max_length)
+    titled, untitled = (templates.split_at_special_tokens(each, tokenizer) for each in (template, drop_title(template)))
+    rows = [templates.fill(titled if title else untitled, title=title, text=text) for title, text in passages]
+    return _encode(tokenizer, rows, max_length)
 
 
-def text_rows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -> TowerTokens:
-    """Texts with the tokenizer's own special tokens; a long one is cut before its last special token."""
-    return _rows(tokenizer, [[text] for text in texts], max_length)
+def tokenize_texts(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None) -> TowerTokens:
+    """Tokenise texts with the tokenizer's own special tokens; a long one is truncated before its last special token."""
+    return _encode(tokenizer, [[text] for text in texts], max_length)
 
 
-def _rows(tokenizer: Tokenizer, filled: Sequence[templates.Pieces], max_length: int | None) -> TowerTokens:
-    rows = templates.encode_whole(tokenizer, filled)
+def _encode(tokenizer: Tokenizer, inputs: Sequence[templates.Pieces], max_length: int | None) -> TowerTokens:
+    rows = templates.encode_with_special_tokens(tokenizer, inputs)
     if max_length is None:
         return TowerTokens(rows, [0] * len(rows))
-    kept = [ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in rows]
-    return TowerTokens(kept, [len(ids) - len(cut) for ids, cut in zip(rows, kept, strict=True)])
+    truncated = [truncate(ids, max_length) for ids in rows]
+    return TowerTokens(truncated, [len(ids) - len(short) for ids, short in zip(rows, truncated, strict=True)])
 
 
-def worded(template: str, title: str, text: str) -> str:
-    """The template filled in; without a title, without what it has between title and text as well."""
-    return (template if title else without_title(template)).format(title=title, text=text)
+def truncate(ids: list[int], max_length: int) -> list[int]:
+    """The first `max_length` tokens, with the last token of `ids`, which ends a text, as the last one."""
+    return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
-def without_title(template: str) -> str:
-    """The template of passages without one: without what it has between title and text as well."""
+def fill_template(template: str, title: str, text: str) -> str:
+    """Fill in a template; without a title, as `drop_title` changes it."""
+    return (template if title else drop_title(template)).format(title=title, text=text)
+
+
+def drop_title(template: str) -> str:
+    """The template for passages without a title: the separator between title and text is dropped too."""
     template, found = re.subn(r"\{title\}.*?(?=\{text\})", "", template, flags=re.DOTALL)
     return template if found else "{text}"
 
 
-def literal(prompt: str) -> str:
-    """A prompt as a template has it."""
+def escape_braces(prompt: str) -> str:
+    """Escape the braces of a prompt, so that it can be part of a template."""
     return prompt.replace("{", "{{").replace("}", "}}")
 
 
-def _fills(template: str, **fields: str) -> bool:
+def _can_fill(template: str, **fields: str) -> bool:
     fill: Callable[..., str] = template.format
     try:
         return "\1" in fill(**fields)
@@ -113,10 +118,10 @@ def _fills(template: str, **fields: str) -> bool:
         return False
 
 
-def _pairs(tokenizer: Tokenizer, passages: Sequence[tuple[str, str]], max_length: int) -> TowerTokens:
-    """`[CLS] title [SEP] text [SEP]`; without a title the text alone, as DPR's own code has it.
+def _encode_pairs(tokenizer: Tokenizer, passages: Sequence[tuple[str, str]], max_length: int) -> TowerTokens:
+    """`[CLS] title [SEP] text [SEP]`, or `[CLS] text [SEP]` without a title, as in DPR's code.
 
-    All tokens are of type 0, as there: DPR's towers were trained so, and transformers' example of RAG makes vectors so.
+    All tokens have type 0: DPR's towers were trained so, and the RAG example of transformers encodes passages so.
     """
     ends = tokenizer.encode("").ids
     if len(ends) != 2:
@@ -128,20 +133,22 @@ def _pairs(tokenizer: Tokenizer, passages: Sequence[tuple[str, str]], max_length
         [encoding.ids for encoding in tokenizer.encode_batch(list(each), add_special_tokens=False)]
         for each in (zip(*passages, strict=True) if passages else ((), ()))
     )
-    ids, lost = [], []
-    for (named, _), title, text in zip(passages, titles, texts, strict=True):
-        a, b = shares(len(title), len(text), max_length - 3) if named else (0, min(len(text), max_length - 2))
-        ids.append([first, *title[:a], *([last] if named else []), *text[:b], last])
-        lost.append(len(title) + len(text) - a - b)
-    return TowerTokens(ids, lost)
+    ids, num_truncated = [], []
+    for (has_title, _), title, text in zip(passages, titles, texts, strict=True):
+        a, b = (
+            longest_first(len(title), len(text), max_length - 3) if has_title else (0, min(len(text), max_length - 2))
+        )
+        ids.append([first, *title[:a], *([last] if has_title else []), *text[:b], last])
+        num_truncated.append(len(title) + len(text) - a - b)
+    return TowerTokens(ids, num_truncated)
 
 
-def shares(title: int, text: int, room: int) -> tuple[int, int]:
-    """The tokens of both that fit into a room: the longer is cut, and both where each is longer than its half.
+def longest_first(title: int, text: int, max_length: int) -> tuple[int, int]:
+    """The lengths of title and text after truncation to `max_length` in total, always shortening the longer one.
 
-    This is transformers' `longest_first`, which DPR cuts by.
+    This is the strategy `longest_first` of transformers, which DPR uses.
     """
-    if title + text <= room:
+    if title + text <= max_length:
         return title, text
-    short = min(title, text, room // 2)
-    return (short, room - short) if title <= text else (room - short, short)
+    short = min(title, text, max_length // 2)
+    return (short, max_length - short) if title <= text else (max_length - short, short)

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer, normalizers
 
 from rag_jax.data.tokenizers import ignore_special_tokens_in_text
-from rag_jax.data.tower_inputs import PAIR, QUESTION, TITLE_AND_TEXT, TowerInputFormat, literal
+from rag_jax.data.tower_inputs import PAIR, QUESTION, TITLE_AND_TEXT, TowerInputFormat, escape_braces
 from rag_jax.errors import InputError
 from rag_jax.hub.config_json import Described, read_json
 from rag_jax.hub.pooling import pools_prompts
@@ -31,7 +31,7 @@ def read_convention(config: Described, folder: Path, passage: str = TITLE_AND_TE
     """
     found = _sentence_transformers(folder, passage)
     given = [config.get(key) for key in OURS]
-    return found._replace(max_length=given[2] or found.max_length).over(given[0], given[1])
+    return found._replace(max_length=given[2] or found.max_length).override(given[0], given[1])
 
 
 def lowered(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
@@ -68,8 +68,8 @@ def _sentence_transformers(folder: Path, passage: str) -> TowerInputFormat:
     if (query or document) and (passage == PAIR or not pools_prompts(folder)):
         what = "before a pair of title and text" if passage == PAIR else "that are not pooled (include_prompt)"
         raise InputError(f"{folder / PROMPTS}: prompts {what} are not known here; use a tower without them")
-    passage = passage if passage == PAIR else literal(document) + passage
-    return TowerInputFormat(passage, literal(query) + QUESTION, _max_length(folder))
+    passage = passage if passage == PAIR else escape_braces(document) + passage
+    return TowerInputFormat(passage, escape_braces(query) + QUESTION, _max_length(folder))
 
 
 def _max_length(folder: Path) -> int | None:

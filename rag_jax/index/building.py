@@ -38,20 +38,20 @@ def build(
     passages: Iterable[Passage],
     encoder: TextEncoder,
     passage_tokenizer: PassageTokenizer | None,
-    done: ProgressCallback = no_progress,
+    on_progress: ProgressCallback = no_progress,
 ) -> Store:
     """All three steps in this process, in float32; `done` hears how many passages have their vectors.
 
     Raises `InputError` for a folder that holds anything but a store.
     """
-    with ownership.claimed(folder):
-        plan = read(folder, passages, describe(encoder, passage_tokenizer))
-        encode(folder, plan, encoder, passage_tokenizer, done)
+    with ownership.claim_and_lock(folder):
+        plan = read(folder, passages, make_build_spec(encoder, passage_tokenizer))
+        encode(folder, plan, encoder, passage_tokenizer, on_progress)
         commit(folder, plan, encoder, passage_tokenizer)
     return open_store(folder, encoder, passage_tokenizer)
 
 
-def describe(
+def make_build_spec(
     encoder: TextEncoder,
     passage_tokenizer: PassageTokenizer | None,
     dtype: str = "float32",
@@ -59,8 +59,8 @@ def describe(
 ) -> dict[str, Any]:
     """Everything that a build depends on, as JSON has it."""
     told = {
-        "tower": encoder.facts,
-        "generator": passage_tokenizer and passage_tokenizer.facts,
+        "tower": encoder.spec,
+        "generator": passage_tokenizer and passage_tokenizer.spec,
         "dtype": dtype,
         "corpus": corpus,
     }
@@ -70,9 +70,9 @@ def describe(
 def read(
     folder: Path,
     passages: Iterable[Passage],
-    made_of: Mapping[str, Any],
+    build_spec: Mapping[str, Any],
     segment: int = SEGMENT,
-    done: ProgressCallback = no_progress,
+    on_progress: ProgressCallback = no_progress,
 ) -> PendingBuild:
     """Step 1. A corpus that was read to its end before is not read again.
 
@@ -80,17 +80,17 @@ def read(
     a corpus without passages.
     """
     ownership.claim(folder)
-    old = _there(folder)
-    found = manifest.pending(folder, old)
-    manifest.clear(folder, old)
+    old = _read_manifest(folder)
+    found = manifest.find_pending_build(folder, old)
+    manifest.delete_unreferenced(folder, old)
     if found is not None:
-        return _checked(folder, found, made_of, old)
-    begun = PendingBuild(dict(made_of), over=old.content if old else ())
+        return _check_resumable(folder, found, build_spec, old)
+    begun = PendingBuild(dict(build_spec), replaces=old.content if old else ())
     pending_build.write(folder, begun)
     try:
-        plan = replace(begun, segments=tuple(_read(folder, old, passages, segment, done)))
+        plan = replace(begun, segments=tuple(_write_segments(folder, old, passages, segment, on_progress)))
     except InputError:
-        manifest.clear(folder, old)
+        manifest.delete_unreferenced(folder, old)
         raise
     pending_build.write(folder, plan)
     return plan
@@ -101,7 +101,7 @@ def encode(
     plan: PendingBuild,
     encoder: TextEncoder,
     passage_tokenizer: PassageTokenizer | None,
-    done: ProgressCallback = no_progress,
+    on_progress: ProgressCallback = no_progress,
     share: tuple[int, int] = (0, 1),
 ) -> None:
     """Step 2, for the segments of one share: (1, 4) is the second of four processes.
@@ -111,8 +111,8 @@ def encode(
     for name, _ in plan.segments[share[0] :: share[1]]:
         if not part_files.is_part(folder / "vectors" / name):
             passages = list(PassageTable([part_files.read_table(folder / "passages" / name)]))
-            found, cut = encoder.encode_and_count(passages, done)
-            vectors = checked(found, passages).astype(plan.made_of["dtype"])
+            found, cut = encoder.encode_and_count_truncation(passages, on_progress)
+            vectors = check_finite(found, passages).astype(plan.build_spec["dtype"])
             part_files.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
         if passage_tokenizer is not None:
             write_tokens(folder, name, passage_tokenizer)
@@ -125,28 +125,28 @@ def commit(
 
     Raises `InputError` where the build was given up, or the store that it replaces changed, since it began.
     """
-    old = _there(folder)
-    if manifest.pending(folder, old) != plan:
+    old = _read_manifest(folder)
+    if manifest.find_pending_build(folder, old) != plan:
         raise InputError(f"{folder}: {pending_build.FILE} is not this build's any more; run it again")
-    _checked(folder, plan, plan.made_of, old)
-    return manifest.commit(folder, old, _described(folder, plan, encoder, passage_tokenizer, old))
+    _check_resumable(folder, plan, plan.build_spec, old)
+    return manifest.commit(folder, old, _make_manifest(folder, plan, encoder, passage_tokenizer, old))
 
 
-def needed(plan: PendingBuild, width: int, max_length: int) -> int:
+def storage_bytes(plan: PendingBuild, width: int, max_length: int) -> int:
     """Bytes that the vectors and tokens of a build take at most."""
-    return plan.passages * (width * np.dtype(plan.made_of["dtype"]).itemsize + 2 * max_length + 4)
+    return plan.passages * (width * np.dtype(plan.build_spec["dtype"]).itemsize + 2 * max_length + 4)
 
 
-def check_room(folder: Path, plan: PendingBuild, width: int, max_length: int) -> None:
+def check_disk_space(folder: Path, plan: PendingBuild, width: int, max_length: int) -> None:
     """Raises `InputError` where the disk cannot hold what is still to be made."""
-    wanted, left = needed(plan, width, max_length), plan.passages - plan.encoded(folder)
+    wanted, left = storage_bytes(plan, width, max_length), plan.passages - plan.encoded(folder)
     missing, free = wanted * left // plan.passages, shutil.disk_usage(folder).free
     if missing > free:
-        told = f"the store needs up to {files.gigabytes(missing)} more, {files.gigabytes(free)} are free"
+        told = f"the store needs up to {files.format_bytes(missing)} more, {files.format_bytes(free)} are free"
         raise InputError(f"{folder}: {told}; make room, or name another disk")
 
 
-def checked(vectors: np.ndarray, passages: Sequence[Passage]) -> np.ndarray:
+def check_finite(vectors: np.ndarray, passages: Sequence[Passage]) -> np.ndarray:
     """The vectors, if they are numbers. Raises `InputError` that names the first passage whose vector is not."""
     sound = np.isfinite(vectors).all(axis=1)
     if not sound.all():
@@ -155,14 +155,14 @@ def checked(vectors: np.ndarray, passages: Sequence[Passage]) -> np.ndarray:
     return vectors
 
 
-def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` items, the last one shorter."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
 
 
-def _described(
+def _make_manifest(
     folder: Path,
     plan: PendingBuild,
     encoder: TextEncoder,
@@ -171,43 +171,45 @@ def _described(
 ) -> Manifest:
     """The manifest of segments that are all there."""
     kinds = ("passages", "vectors", *([passage_tokenizer.folder] if passage_tokenizer else ()))
-    made = tuple(manifest.segment(folder, name, count, kinds) for name, count in plan.segments)
-    vectors = part_files.described(folder / "vectors" / made[0].name)["vectors"]
+    made = tuple(manifest.make_segment(folder, name, count, kinds) for name, count in plan.segments)
+    vectors = part_files.read_description(folder / "vectors" / made[0].name)["vectors"]
     blank = Manifest(
-        tower=encoder.facts | {"source": encoder.source},
+        tower=encoder.spec | {"source": encoder.source},
         width=vectors["shape"][1],
         dtype=vectors["dtype"],
         passages=plan.passages,
         segments=made,
-        generators={passage_tokenizer.key: passage_tokenizer.facts} if passage_tokenizer else {},
-        made_of=plan.made_of,
+        generators={passage_tokenizer.key: passage_tokenizer.spec} if passage_tokenizer else {},
+        build_spec=plan.build_spec,
         changes=old.changes if old else (),
     )
-    return blank.changed("build")
+    return blank.next_version("build")
 
 
-def _there(folder: Path) -> Manifest | None:
+def _read_manifest(folder: Path) -> Manifest | None:
     return manifest.read(folder) if (folder / manifest.FILE).exists() else None
 
 
-def _checked(folder: Path, found: PendingBuild, made_of: Mapping[str, Any], old: Manifest | None) -> PendingBuild:
+def _check_resumable(
+    folder: Path, found: PendingBuild, build_spec: Mapping[str, Any], old: Manifest | None
+) -> PendingBuild:
     """An unfinished build, if it is one of just this that takes the place of just that."""
     give_up = f"delete {pending_build.FILE} there to give it up"
-    differing = sorted(key for key in made_of if found.made_of.get(key) != made_of[key])
+    differing = sorted(key for key in build_spec if found.build_spec.get(key) != build_spec[key])
     if differing:
         told = f"a build with another {' and '.join(differing)} was begun there"
         raise InputError(f"{folder}: {told}; finish it, {give_up}, or name another folder")
-    if found.over != (old.content if old else ()):
+    if found.replaces != (old.content if old else ()):
         raise InputError(f"{folder}: the store was changed after a build that replaces it was begun; {give_up}")
     return found
 
 
-def _read(
+def _write_segments(
     folder: Path, old: Manifest | None, passages: Iterable[Passage], segment: int, done: ProgressCallback
 ) -> Iterator[tuple[str, int]]:
     """Write a corpus as segments of passages; their names and sizes."""
     empty = True
-    for number, chunk in enumerate(chunked(passages, segment), start=manifest.free_segment(folder, old)):
+    for number, chunk in enumerate(batched(passages, segment), start=manifest.next_segment_number(folder, old)):
         part_files.write_part(folder / "passages" / f"{number:06d}", table=as_table(chunk))
         done(len(chunk))
         empty = False

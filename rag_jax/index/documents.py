@@ -20,8 +20,8 @@ from rag_jax.index.columns import PassageTable
 compute: Any = importlib.import_module("pyarrow.compute")
 
 
-def named(
-    texts: PassageTable, alive: Bool[np.ndarray, " N"], ids: Sequence[str], where: str
+def find_rows(
+    texts: PassageTable, alive: Bool[np.ndarray, " N"], ids: Sequence[str], source: str
 ) -> Int[np.ndarray, " rows"]:
     """The living rows of some documents, and of single pieces. Raises `InputError` for an id that names none."""
     by_document, by_id = _documents(texts), texts.ids
@@ -29,7 +29,7 @@ def named(
     there = {*_values(by_document, chosen), *_values(by_id, chosen)}
     for each in ids:
         if each not in there:
-            raise InputError(f'{where}: no passage has the id "{each}"; rag-jax search shows the ids that there are')
+            raise InputError(f'{source}: no passage has the id "{each}"; rag-jax search shows the ids that there are')
     return np.flatnonzero(chosen)
 
 
@@ -44,29 +44,29 @@ def check_new(texts: PassageTable, alive: Bool[np.ndarray, " N"], more: Sequence
         raise InputError(f'{where}: has a passage "{taken[0]}" already; replace it, or give the new one another id')
 
 
-def replaced(
+def plan_replacement(
     texts: PassageTable, alive: Bool[np.ndarray, " N"], changed: Sequence[Passage], where: str
 ) -> tuple[Int[np.ndarray, " rows"], list[Passage]]:
     """The rows that make way for new passages, and these: pieces that are rewritten alone stay with their document.
 
     Raises `InputError` for an id that is not there, and for new ids that other passages have.
     """
-    rows = named(texts, alive, list(dict.fromkeys(map(document, changed))), where)
-    new = [passage._replace(document=_home(texts, rows, passage)) for passage in changed]
+    rows = find_rows(texts, alive, list(dict.fromkeys(map(document_id, changed))), where)
+    new = [passage._replace(document=_document_of(texts, rows, passage)) for passage in changed]
     left = alive.copy()
     left[rows] = False
     check_new(texts, left, new, where)
     return rows, new
 
 
-def document(passage: Passage) -> str:
+def document_id(passage: Passage) -> str:
     """The id of a passage's document: its own, unless it was cut from one."""
     return passage.document or passage.id
 
 
-def _home(texts: PassageTable, rows: Int[np.ndarray, " rows"], passage: Passage) -> str:
+def _document_of(texts: PassageTable, rows: Int[np.ndarray, " rows"], passage: Passage) -> str:
     """The document of a new passage: that of the old passage whose place it takes, if this was a piece."""
-    own = document(passage)
+    own = document_id(passage)
     homes = {old.document for old in (texts[int(row)] for row in rows) if old.id == own and old.document}
     return next(iter(homes - {own}), passage.document)
 

@@ -13,12 +13,12 @@ from tokenizers import Tokenizer
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import fingerprint, pad
-from rag_jax.data.tower_inputs import TITLE_AND_TEXT, TowerTokens, passage_rows, text_rows
+from rag_jax.data.tower_inputs import TITLE_AND_TEXT, TowerTokens, tokenize_passages, tokenize_texts
 from rag_jax.index.truncation import Truncation
 from rag_jax.types import Params, Tower
 
 BATCH_TOKENS = 1_024  # tokens in one batch, padding included: what a layer makes of more leaves a CPU's caches
-LADDER = (8, *range(16, 193, 16), 224, 256, 384, 512)  # lengths that passages are padded to, each a compilation
+PADDED_LENGTHS = (8, *range(16, 193, 16), 224, 256, 384, 512)  # lengths that passages are padded to, each a compilation
 ProgressCallback = Callable[[int], None]
 
 
@@ -41,7 +41,7 @@ class TextEncoder:
     def tokens(self, passages: Sequence[Passage]) -> TowerTokens:
         """Passages as the tower reads them."""
         pairs = [(passage.title, passage.text) for passage in passages]
-        return passage_rows(self.tokenizer, pairs, self.template, self.max_length)
+        return tokenize_passages(self.tokenizer, pairs, self.template, self.max_length)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -52,31 +52,33 @@ class TextEncoder:
         return digest.hexdigest()[:16]
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         """What vectors depend on: those of encoders that differ in it do not belong into one index."""
         read = {"max_length": self.max_length, "template": self.template}
         return {"fingerprint": self.fingerprint, **read, "norm": self.norm}
 
     def encode_passages(
-        self, passages: Sequence[Passage], done: ProgressCallback = no_progress
+        self, passages: Sequence[Passage], on_progress: ProgressCallback = no_progress
     ) -> Float[np.ndarray, "passages D"]:
         """`d(z)` of passages, in their order."""
-        return self.encode_and_count(passages, done)[0]
+        return self.encode_and_count_truncation(passages, on_progress)[0]
 
-    def encode_and_count(
-        self, passages: Sequence[Passage], done: ProgressCallback = no_progress
+    def encode_and_count_truncation(
+        self, passages: Sequence[Passage], on_progress: ProgressCallback = no_progress
     ) -> tuple[Float[np.ndarray, "passages D"], Truncation]:
         """`d(z)` of passages, and how much of them the tower did not read."""
         rows = self.tokens(passages)
-        return self.encode(rows.ids, done), Truncation.from_counts(rows.lost)
+        return self.encode(rows.ids, on_progress), Truncation.from_counts(rows.num_truncated)
 
-    def __call__(self, texts: Sequence[str], done: ProgressCallback = no_progress) -> Float[np.ndarray, "texts D"]:
+    def __call__(
+        self, texts: Sequence[str], on_progress: ProgressCallback = no_progress
+    ) -> Float[np.ndarray, "texts D"]:
         """Vectors of texts as they are, cut to length."""
-        return self.encode(text_rows(self.tokenizer, texts, self.max_length).ids, done)
+        return self.encode(tokenize_texts(self.tokenizer, texts, self.max_length).ids, on_progress)
 
-    def encode(self, rows: list[list[int]], done: ProgressCallback = no_progress) -> Float[np.ndarray, "rows D"]:
+    def encode(self, rows: list[list[int]], on_progress: ProgressCallback = no_progress) -> Float[np.ndarray, "rows D"]:
         """Vectors in the order of the rows. Rows are sorted by length, and `done` hears how many each batch held."""
-        lengths = np.asarray([self._padded(len(row)) for row in rows])
+        lengths = np.asarray([self._padded_length(len(row)) for row in rows])
         encode, vectors = jax.jit(self.tower), np.zeros((0, 0), np.float32)
         for length in sorted(set(lengths)):
             members, size = np.flatnonzero(lengths == length), max(1, BATCH_TOKENS // length)
@@ -87,9 +89,9 @@ class TextEncoder:
                 if not vectors.size:
                     vectors = np.zeros((len(rows), found.shape[1]), found.dtype)
                 vectors[chosen] = found[: len(chosen)]
-                done(len(chosen))
+                on_progress(len(chosen))
         return vectors
 
-    def _padded(self, length: int) -> int:
+    def _padded_length(self, length: int) -> int:
         """Never more than `max_length`: a tower may have no more positions."""
-        return max(length, min(self.max_length, next((step for step in LADDER if length <= step), length)))
+        return max(length, min(self.max_length, next((step for step in PADDED_LENGTHS if length <= step), length)))

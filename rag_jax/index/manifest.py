@@ -27,6 +27,7 @@ from rag_jax.index.truncation import Truncation
 
 FILE = "manifest.json"
 FORMAT = 4
+JSON_KEYS = {"build_spec": "made_of"}  # fields of `Manifest` with another name in the file
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Manifest:
     generators: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the fingerprint of what they read
     removed: str | None = None  # the part that lists the rows without a passage
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    made_of: dict[str, Any] | None = None  # what it was built of; None once passages have changed
+    build_spec: dict[str, Any] | None = None  # what it was built of; None once passages have changed
     changes: tuple[dict[str, Any], ...] = ()  # the journal: what each version changed
 
     @property
@@ -90,7 +91,7 @@ class Manifest:
         """What the tower, or the generator of some tokens, does not read of the passages that were ever put in."""
         return Truncation.total(segment.truncated[kind] for segment in self.segments if kind in segment.truncated)
 
-    def changed(self, change: str, **fields: Any) -> "Manifest":
+    def next_version(self, change: str, **fields: Any) -> "Manifest":
         """The next version. Segments' numbers are never used again, lest an old part be taken for a new one."""
         new = replace(self, **fields)
         last = max((int(segment.name) + 1 for segment in new.segments), default=0)
@@ -110,17 +111,18 @@ def read(folder: Path) -> Manifest:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        remedy = "the build was not finished: run it again" if (folder / pending_build.FILE).exists() else OTHERWISE
+        remedy = "the build was not finished: run it again" if (folder / pending_build.FILE).exists() else BUILD_REMEDY
         raise InputError(f"{path}: no knowledge store there; {remedy}") from None
     except (OSError, ValueError):
         raise InputError(f"{path}: damaged; {part_files.REMEDY}") from None
     if not isinstance(stored, dict) or "segments" not in stored:
-        raise InputError(f"{path}: no knowledge store's; {OTHERWISE}")
+        raise InputError(f"{path}: no knowledge store's; {BUILD_REMEDY}")
     if stored.pop("format", None) != FORMAT:
         raise InputError(f"{path}: of another version of this library; build the store anew in another folder")
     try:
         segments = tuple(Segment(**segment) for segment in stored.pop("segments"))
         changes = tuple(stored.pop("changes"))
+        stored |= {field: stored.pop(key) for field, key in JSON_KEYS.items()}
         del stored["version"], stored["rows"]
         return Manifest(segments=segments, changes=changes, **stored)
     except (TypeError, KeyError):
@@ -128,19 +130,19 @@ def read(folder: Path) -> Manifest:
 
 
 @contextmanager
-def changing(folder: Path, patient: Callable[[], bool] = lambda: False) -> Iterator[Manifest]:
+def transaction(folder: Path, keep_waiting: Callable[[], bool] = lambda: False) -> Iterator[Manifest]:
     """The one writer of a store that is there; gives the version to be changed. What crashes left is cleared away.
 
     Raises `InputError` as `read` and `ownership.locked`; `patient` is the latter's.
     """
     read(folder)  # where there is no store, nothing is written
-    with ownership.locked(folder, patient):
+    with ownership.lock(folder, keep_waiting):
         found = read(folder)
-        clear(folder, found)
+        delete_unreferenced(folder, found)
         try:
             yield found
         except InputError:
-            clear(folder, read(folder))
+            delete_unreferenced(folder, read(folder))
             raise
 
 
@@ -153,20 +155,21 @@ def commit(folder: Path, old: Manifest | None, new: Manifest) -> Manifest:
     if (read(folder) if (folder / FILE).exists() else None) != old:
         raise InputError(f"{folder}: was changed by another process meanwhile; run it again")
     _check_counts(folder, new)
-    told = {"format": FORMAT, "version": new.version, "rows": new.rows, **asdict(new)}
-    files.write_lines(folder / FILE, [json.dumps(told, indent=2) + "\n"])
-    clear(folder, new)
+    stored = {JSON_KEYS.get(field, field): value for field, value in asdict(new).items()}
+    stored = {"format": FORMAT, "version": new.version, "rows": new.rows, **stored}
+    files.replace_file(folder / FILE, [json.dumps(stored, indent=2) + "\n"])
+    delete_unreferenced(folder, new)
     return new
 
 
-def clear(folder: Path, found: Manifest | None) -> None:
+def delete_unreferenced(folder: Path, found: Manifest | None) -> None:
     """Delete the store's parts that belong neither to a version (None: there is none) nor to an unfinished build.
 
     Tokens of their segments stay, named or not: whoever was making them goes on from there.
     """
-    plan = pending(folder, found)
+    plan = find_pending_build(folder, found)
     if plan is None:
-        pending_build.forget(folder)
+        pending_build.delete(folder)
     parts = set() if found is None else found.parts
     names = {segment.name for segment in (found.segments if found else ())} | {*(plan.names if plan else ())}
 
@@ -174,31 +177,31 @@ def clear(folder: Path, found: Manifest | None) -> None:
         kind, _, name = part.partition("/")
         return part in parts or (ownership.SEGMENTS.fullmatch(kind) is not None and name in names)
 
-    ownership.clear(folder, kept)
+    ownership.delete_parts(folder, kept)
 
 
-def pending(folder: Path, found: Manifest | None) -> PendingBuild | None:
+def find_pending_build(folder: Path, found: Manifest | None) -> PendingBuild | None:
     """The unfinished build that is to take a version's place; see `unfinished.find`."""
-    return pending_build.find(folder, () if found is None else found.content)
+    return pending_build.read(folder, () if found is None else found.content)
 
 
-def free_segment(folder: Path, found: Manifest | None) -> int:
+def next_segment_number(folder: Path, found: Manifest | None) -> int:
     """The number of the next segment: no version had it, and no part bears it."""
-    return max(0 if found is None else found.next_segment, ownership.free_number(folder))
+    return max(0 if found is None else found.next_segment, ownership.next_free_number(folder))
 
 
 def verify(folder: Path, part: str, expected: str) -> None:
     """Compare a part with its checksums, and its description with the manifest's; raises `InputError`."""
-    path = folder / part / part_files.DESCRIPTION
+    path = folder / part / part_files.DESCRIPTION_FILE
     if not path.is_file() or files.checksum(path) != expected:
         raise InputError(f"{path}: not what the manifest names; {part_files.REMEDY}")
     part_files.verify(folder / part)
 
 
-def segment(folder: Path, name: str, passages: int, kinds: Iterable[str]) -> Segment:
+def make_segment(folder: Path, name: str, passages: int, kinds: Iterable[str]) -> Segment:
     """A segment of parts that are there."""
     kinds = tuple(kinds)
-    parts = {f"{kind}/{name}": files.checksum(folder / kind / name / part_files.DESCRIPTION) for kind in kinds}
+    parts = {f"{kind}/{name}": files.checksum(folder / kind / name / part_files.DESCRIPTION_FILE) for kind in kinds}
     counts = {kind: part_files.read_arrays(folder / kind / name) for kind in kinds if kind != "passages"}
     return Segment(name, passages, parts, {kind: held["truncated"].tolist() for kind, held in counts.items()})
 
@@ -212,4 +215,4 @@ def _check_counts(folder: Path, new: Manifest) -> None:
         raise InputError(f"{folder / missing[0]}: was taken away meanwhile; run it again")
 
 
-OTHERWISE = "build one with rag-jax index CORPUS --out DIR, or name another folder"
+BUILD_REMEDY = "build one with rag-jax index CORPUS --out DIR, or name another folder"

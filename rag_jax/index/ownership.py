@@ -20,18 +20,20 @@ from rag_jax.index import part_files
 
 MARKER = "rag-jax.store"
 TEXT = b"A knowledge store of rag_jax: it writes and deletes parts of its own here, and leaves other files alone.\n"
-PATIENCE = 1.0  # seconds that a writer waits for another before it is refused
+LOCK_TIMEOUT = 1.0  # seconds that a writer waits for another before it is refused
 
 SEGMENTS = re.compile(r"passages|vectors|tokens-[0-9a-f]{16}")  # the folders that hold a part of each segment
 KINDS = ((SEGMENTS, r"\d{6,}"), (re.compile("removed"), r"\d{6,}"), (re.compile("engines"), r"(?:faiss|bm25)-\d{6,}"))
-SIDE = re.compile(r"\.(?:manifest|building)\.json\.\d+\.tmp")  # what a crash leaves of a file that was being replaced
+TEMPORARY = re.compile(
+    r"\.(?:manifest|building)\.json\.\d+\.tmp"
+)  # what a crash leaves of a file that was being replaced
 
 
 class BusyError(InputError):
     """Another process is writing to a store."""
 
 
-def check_place(folder: Path) -> None:
+def check_available(folder: Path) -> None:
     """Raises `InputError` for a path that is neither a store's folder, nor an empty one, nor free."""
     if not os.path.lexists(folder):
         return
@@ -49,8 +51,8 @@ def check_place(folder: Path) -> None:
 
 def claim(folder: Path) -> None:
     """Make a new or empty folder a store's own. Raises as `check_place`, and where it cannot be written."""
-    check_place(folder)
-    with files.writing(folder):
+    check_available(folder)
+    with files.disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
@@ -58,24 +60,24 @@ def claim(folder: Path) -> None:
                 os.write(handle, TEXT)
         finally:
             os.close(handle)
-        files.sync(folder)
+        files.fsync(folder)
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[int]:
+def claim_and_lock(folder: Path) -> Iterator[int]:
     """`claim` and `locked`, for whoever builds a store. What an `InputError` leaves empty is given back."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     claim(folder)
-    with locked(folder) as handle:
+    with lock(folder) as handle:
         try:
             yield handle
         except InputError:
-            _give_back(folder, missing)
+            _release_claim(folder, missing)
             raise
 
 
 @contextmanager
-def locked(folder: Path, patient: Callable[[], bool] = lambda: False) -> Iterator[int]:
+def lock(folder: Path, keep_waiting: Callable[[], bool] = lambda: False) -> Iterator[int]:
     """The one writer of a store; gives the descriptor that holds the lock, for processes that help to write.
 
     Another writer is waited for as long as somebody is `patient`. Raises `BusyError` after that, and `InputError` for a
@@ -83,33 +85,33 @@ def locked(folder: Path, patient: Callable[[], bool] = lambda: False) -> Iterato
     """
     handle = _open_marker(folder)
     try:
-        _lock(handle, folder, patient)
+        _lock(handle, folder, keep_waiting)
         _check_links(folder)
         yield handle
     finally:
         os.close(handle)
 
 
-def check_own(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Raises `InputError` for a folder that `locked` would refuse whoever else writes: before much is done in vain."""
     os.close(_open_marker(folder))
     _check_links(folder)
 
 
-def writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Whether it is a store's own, and can be written."""
     return (folder / MARKER).is_file() and os.access(folder, os.W_OK)
 
 
-def clear(folder: Path, kept: Callable[[str], bool]) -> None:
+def delete_parts(folder: Path, kept: Callable[[str], bool]) -> None:
     """Delete the parts of a store that are not `kept`, by their paths in its folder, and what crashes left of others.
 
     Called under the lock. Whoever has an older version open keeps its maps.
     """
     for entry in _entries(folder):
-        if SIDE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+        if TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
             Path(entry.path).unlink()
-        shape = _shape(entry.name)
+        shape = _part_pattern(entry.name)
         if shape is None or not entry.is_dir(follow_symlinks=False):
             continue
         for part in _entries(entry.path):
@@ -121,7 +123,7 @@ def clear(folder: Path, kept: Callable[[str], bool]) -> None:
             os.rmdir(entry.path)
 
 
-def free_number(folder: Path) -> int:
+def next_free_number(folder: Path) -> int:
     """The first number above all that name a segment's parts, whoever made them."""
     kinds = (entry.path for entry in _entries(folder) if SEGMENTS.fullmatch(entry.name) and entry.is_dir())
     return max((1 + int(name) for kind in kinds for name in os.listdir(kind) if name.isdecimal()), default=0)
@@ -132,7 +134,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
         return sorted(entries, key=lambda each: each.name)
 
 
-def _shape(kind: str) -> str | None:
+def _part_pattern(kind: str) -> str | None:
     """The names of the parts in a folder of a store; None for a folder that is none of its own."""
     return next((shape for kinds, shape in KINDS if kinds.fullmatch(kind)), None)
 
@@ -148,7 +150,7 @@ def _open_marker(folder: Path) -> int:
 
 
 def _lock(handle: int, folder: Path, patient: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,12 +167,12 @@ def _lock(handle: int, folder: Path, patient: Callable[[], bool]) -> None:
 
 def _check_links(folder: Path) -> None:
     for entry in _entries(folder):
-        if entry.is_symlink() and _shape(entry.name):
+        if entry.is_symlink() and _part_pattern(entry.name):
             told = "a link, and a store writes only into folders of its own"
             raise InputError(f"{entry.path}: {told}; move what it names into its place, or link the whole store")
 
 
-def _give_back(folder: Path, missing: list[Path]) -> None:
+def _release_claim(folder: Path, missing: list[Path]) -> None:
     """Undo a claim where nothing was written since; `missing` are the folders that were made for it, inmost first."""
     if os.listdir(folder) == [MARKER]:
         (folder / MARKER).unlink()

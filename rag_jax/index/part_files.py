@@ -19,52 +19,52 @@ import pyarrow as pa
 from rag_jax.data import files
 from rag_jax.errors import InputError
 
-DESCRIPTION = "part.json"
-FILES = re.compile(r"part\.json|table\.arrow|[a-z_]+\.bin|index\.faiss|\.index\.faiss\.\d+\.tmp")  # of parts
+DESCRIPTION_FILE = "part.json"
+PART_FILES = re.compile(r"part\.json|table\.arrow|[a-z_]+\.bin|index\.faiss|\.index\.faiss\.\d+\.tmp")  # of parts
 
 
 def is_part(folder: Path) -> bool:
     """Whether a part is there: all of it, since it was renamed into place, and its description goes first."""
-    return (folder / DESCRIPTION).is_file()
+    return (folder / DESCRIPTION_FILE).is_file()
 
 
 def write_part(folder: Path, arrays: Mapping[str, np.ndarray] | None = None, table: pa.Table | None = None) -> None:
     """Write a part where there is none."""
-    with files.writing(folder), files.aside(folder) as side:
+    with files.disk_errors(folder), files.staged_folder(folder) as side:
         described = {name: _write_array(side / f"{name}.bin", array) for name, array in (arrays or {}).items()}
         if table is not None:
             described["table"] = _write_table(side / "table.arrow", table)
-        (side / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        (side / DESCRIPTION_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of a part, mapped into memory. Raises `InputError` for one that is missing, cut or misdescribed."""
     found = {}
-    for name, facts in described(folder).items():
+    for name, facts in read_description(folder).items():
         if "shape" in facts:
-            path = _sized(folder / facts["file"], facts)
+            path = _check_size(folder / facts["file"], facts)
             kind, shape = np.dtype(facts["dtype"]), tuple(facts["shape"])
             if kind.itemsize * int(np.prod(shape)) != facts["bytes"]:
-                raise InputError(f"{folder / DESCRIPTION}: {name} does not have the bytes of its shape; {REMEDY}")
+                raise InputError(f"{folder / DESCRIPTION_FILE}: {name} does not have the bytes of its shape; {REMEDY}")
             found[name] = np.memmap(path, kind, "r", shape=shape) if facts["bytes"] else np.zeros(shape, kind)
     return found
 
 
 def read_table(folder: Path) -> pa.Table:
     """The Arrow table of a part, mapped into memory. Raises as `read_arrays`."""
-    facts = described(folder).get("table")
+    facts = read_description(folder).get("table")
     if facts is None:
-        raise InputError(f"{folder / DESCRIPTION}: describes no table; {REMEDY}")
-    path = _sized(folder / facts["file"], facts)
+        raise InputError(f"{folder / DESCRIPTION_FILE}: describes no table; {REMEDY}")
+    path = _check_size(folder / facts["file"], facts)
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, pa.ArrowException):
         raise InputError(f"{path}: cannot be read as Arrow; {REMEDY}") from None
 
 
-def described(folder: Path) -> dict[str, dict[str, Any]]:
+def read_description(folder: Path) -> dict[str, dict[str, Any]]:
     """What a part says of its files."""
-    path = folder / DESCRIPTION
+    path = folder / DESCRIPTION_FILE
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -75,16 +75,16 @@ def described(folder: Path) -> dict[str, dict[str, Any]]:
 
 def verify(folder: Path) -> None:
     """Compare every byte of a part with its checksums. Raises `InputError` for the first that differs."""
-    for facts in described(folder).values():
-        path = _sized(folder / facts["file"], facts)
+    for facts in read_description(folder).values():
+        path = _check_size(folder / facts["file"], facts)
         if files.checksum(path) != facts["sha256"]:
             raise InputError(f"{path}: does not have the checksum that was written with it; {REMEDY}")
 
 
 def delete_part(folder: Path) -> None:
     """Delete the files of a part, and its folder unless it holds others; what becomes of a part that crashed, too."""
-    for name in (DESCRIPTION, *sorted(os.listdir(folder))):
-        if FILES.fullmatch(name) and os.path.isfile(folder / name) and not os.path.islink(folder / name):
+    for name in (DESCRIPTION_FILE, *sorted(os.listdir(folder))):
+        if PART_FILES.fullmatch(name) and os.path.isfile(folder / name) and not os.path.islink(folder / name):
             (folder / name).unlink()
     with suppress(OSError):  # not empty
         folder.rmdir()
@@ -96,20 +96,20 @@ REMEDY = "copy it again, or build it anew in another folder"
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
     with path.open("wb") as file:
         np.ascontiguousarray(array).tofile(file)
-    return _facts(path) | {"dtype": str(array.dtype), "shape": list(array.shape)}
+    return _describe_file(path) | {"dtype": str(array.dtype), "shape": list(array.shape)}
 
 
 def _write_table(path: Path, table: pa.Table) -> dict[str, Any]:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    return _facts(path) | {"rows": table.num_rows}
+    return _describe_file(path) | {"rows": table.num_rows}
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _describe_file(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": files.checksum(path)}
 
 
-def _sized(path: Path, facts: Mapping[str, Any]) -> Path:
+def _check_size(path: Path, facts: Mapping[str, Any]) -> Path:
     try:
         size = path.stat().st_size
     except FileNotFoundError:

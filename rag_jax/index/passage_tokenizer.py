@@ -35,7 +35,7 @@ class PassageTokenizer:
     max_length: int
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         """Everything that the tokens depend on."""
         return {
             "tokenizer": fingerprint(self.tokenizer.tokenizer),
@@ -46,7 +46,7 @@ class PassageTokenizer:
     @cached_property
     def key(self) -> str:
         """A short name of `facts`."""
-        return hashlib.sha256(repr(sorted(self.facts.items())).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr(sorted(self.spec.items())).encode()).hexdigest()[:16]
 
     @property
     def folder(self) -> str:

@@ -6,7 +6,7 @@ it: they leave its parts alone, and do not change the passages that it is to rep
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ FILE = "building.json"
 class PendingBuild:
     """An unfinished build."""
 
-    made_of: dict[str, Any]
+    build_spec: dict[str, Any]
     segments: tuple[tuple[str, int], ...] = ()  # names, and how many passages; none while the corpus is being read
-    over: tuple[str, ...] = ()  # the parts of the store that it takes the place of; see `Manifest.content`
+    replaces: tuple[str, ...] = ()  # the parts of the store that it takes the place of; see `Manifest.content`
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ class PendingBuild:
         return sum(count for name, count in self.segments if part_files.is_part(folder / "vectors" / name))
 
 
-def find(folder: Path, there: Collection[str]) -> PendingBuild | None:
+def read(folder: Path, there: Collection[str]) -> PendingBuild | None:
     """The build that was begun in a folder, once its corpus is read, unless its segments are all `there`.
 
     Raises `InputError` for a damaged file.
@@ -58,9 +58,10 @@ def find(folder: Path, there: Collection[str]) -> PendingBuild | None:
 
 def write(folder: Path, plan: PendingBuild) -> None:
     """Keep a build in mind until `forget`."""
-    files.write_lines(folder / FILE, [json.dumps(asdict(plan)) + "\n"])
+    stored = {"made_of": plan.build_spec, "segments": plan.segments, "over": plan.replaces}
+    files.replace_file(folder / FILE, [json.dumps(stored) + "\n"])
 
 
-def forget(folder: Path) -> None:
+def delete(folder: Path) -> None:
     """It is finished, or given up."""
     (folder / FILE).unlink(missing_ok=True)

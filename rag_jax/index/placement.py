@@ -24,8 +24,8 @@ from rag_jax.index.store import Store
 from rag_jax.types import Knowledge, Tokens
 
 Precision = Literal["float32", "bfloat16", "int8"]
-PIECE = 65_536  # rows that travel together
-STEPS = 32  # sizes of an index between one power of two and the next
+TRANSFER_ROWS = 65_536  # rows that travel together
+SIZES_PER_OCTAVE = 32  # sizes of an index between one power of two and the next
 
 
 @dataclass(frozen=True)
@@ -47,26 +47,26 @@ class Placement:
         return retrieval.LOCAL if self.mesh is None else _sharded(self.mesh, self.batch)
 
     @property
-    def whole(self) -> NamedSharding | None:
+    def replicated(self) -> NamedSharding | None:
         """Where the results of a program belong that every process is to read; None: wherever they are."""
         return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
 
     def knowledge(self, store: Store) -> Knowledge:
         """A store on the devices."""
-        rows = rounded(store.size, self.shards)
+        rows = padded_rows(store.size, self.shards)
         tokens = Tokens(
             self._load(rows, store.passage_tokens, jnp.asarray), self._load(rows, store.passage_lengths, jnp.asarray)
         )
-        return self.searched(store)._replace(passage_tokens=tokens)
+        return self.search_arrays(store)._replace(passage_tokens=tokens)
 
-    def searched(self, store: Store) -> Knowledge:
+    def search_arrays(self, store: Store) -> Knowledge:
         """Only what is searched; there are no tokens of it to be read."""
-        rows = rounded(store.size, self.shards)
+        rows = padded_rows(store.size, self.shards)
         vectors = self._load(rows, store.passage_vectors, CONVERT[self.precision])
         alive = self._load(rows, SegmentedArray([store.alive]), jnp.asarray)
         return Knowledge(vectors, Tokens(jnp.zeros((1, 0), jnp.int32), jnp.zeros(1, jnp.int32)), alive)
 
-    def everywhere(self, tree: PyTree) -> PyTree:
+    def replicate(self, tree: PyTree) -> PyTree:
         """Beside an index that is spread: what is on this process's device alone, whole on every device.
 
         Arrays that are on the mesh already stay as they are.
@@ -86,9 +86,9 @@ class Placement:
     def _load(self, rows: int, stored: SegmentedArray, convert: Callable) -> PyTree:
         share, process = rows // self.shards, jax.process_index()
         if self.mesh is None:
-            return _filled(stored, 0, share, convert, jax.local_devices()[0])
+            return _load_rows(stored, 0, share, convert, jax.local_devices()[0])
         own = [(n, device) for n, device in enumerate(self.mesh.devices.flat) if device.process_index == process]
-        shares = [jax.device_put(_filled(stored, n * share, share, convert, device), device) for n, device in own]
+        shares = [jax.device_put(_load_rows(stored, n * share, share, convert, device), device) for n, device in own]
         spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
 
         def joined(*each: jax.Array) -> jax.Array:
@@ -97,20 +97,20 @@ class Placement:
         return jax.tree.map(joined, *shares)
 
 
-def rounded(size: int, shards: int = 1) -> int:
+def padded_rows(size: int, shards: int = 1) -> int:
     """The rows that an index of `size` takes on the device: at most 1/STEPS more, and as many on every shard."""
-    step = max(1, 2 ** (size.bit_length() - 1) // STEPS)
+    step = max(1, 2 ** (size.bit_length() - 1) // SIZES_PER_OCTAVE)
     step = shards * -(-step // shards)
     return -(-size // step) * step
 
 
-def _filled(stored: SegmentedArray, start: int, count: int, convert: Callable, device: Any) -> PyTree:
+def _load_rows(stored: SegmentedArray, start: int, count: int, convert: Callable, device: Any) -> PyTree:
     """`count` rows from `start` on, on one device; beyond the end zeros."""
     with jax.default_device(device):
         like = jax.eval_shape(convert, stored.between(0, min(1, len(stored))))
         held = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), like)
-        for first in range(start, min(start + count, len(stored)), PIECE):
-            piece = convert(jnp.asarray(stored.between(first, min(first + PIECE, start + count, len(stored)))))
+        for first in range(start, min(start + count, len(stored)), TRANSFER_ROWS):
+            piece = convert(jnp.asarray(stored.between(first, min(first + TRANSFER_ROWS, start + count, len(stored)))))
             held = _put(held, piece, first - start)
     return held
 

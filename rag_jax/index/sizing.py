@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_jax.errors import InputError
-from rag_jax.index.placement import Precision, rounded
+from rag_jax.index.placement import Precision, padded_rows
 
 BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
 RESERVE = 0.85  # of a device's memory that an index may take: networks and their states need the rest
@@ -48,7 +48,7 @@ class IndexSize:
 
     def parts(self, precision: Precision, shards: int = 1) -> dict[str, int]:
         """Bytes on the devices, by part."""
-        rows = rounded(self.passages, shards)
+        rows = padded_rows(self.passages, shards)
         return {
             "vectors": rows * self.width * BYTES[precision] + (4 * rows if precision == "int8" else 0),
             "tokens": rows * (2 * self.tokens + 4),

@@ -21,7 +21,7 @@ from rag_jax.index.columns import PassageTable, SegmentedArray, as_table
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.manifest import Manifest
 from rag_jax.index.passage_tokenizer import PassageTokenizer
-from rag_jax.index.truncation import NONE, Truncation
+from rag_jax.index.truncation import NO_TRUNCATION, Truncation
 from rag_jax.types import Knowledge, Tokens, host
 
 
@@ -37,7 +37,7 @@ class Store:
     folder: Path | None = None
     manifest: Manifest | None = None
     truncated: Truncation = (
-        NONE  # what its generator does not read of passages tokenised in memory; else the manifest's
+        NO_TRUNCATION  # what its generator does not read of passages tokenised in memory; else the manifest's
     )
 
     def __repr__(self) -> str:
@@ -60,10 +60,10 @@ class Store:
     @property
     def is_closed_book(self) -> bool:
         """Whether there is no knowledge in it; see `closed_book`."""
-        return self.size == 1 and self.passages[0] == NOTHING
+        return self.size == 1 and self.passages[0] == EMPTY_PASSAGE
 
     @property
-    def is_bare(self) -> bool:
+    def has_no_tokens(self) -> bool:
         """Whether there is nothing in it for a generator to read."""
         return self.passage_tokens.shape[1] == 0
 
@@ -95,11 +95,11 @@ class Store:
         """The rows of some passages by their ids; -1 for those that are not there."""
         return self.passages.find(ids, self.alive if self.removed else None)
 
-    def living(self) -> Iterator[Passage]:
+    def live_passages(self) -> Iterator[Passage]:
         """The passages that are there, in the order of their rows."""
         return (passage for row, passage in enumerate(self.passages) if row not in self.removed)
 
-    def added(self, more: "Store") -> "Store":
+    def concatenate(self, more: "Store") -> "Store":
         """This store with the rows of another behind its own, in memory."""
         return replace(
             self,
@@ -112,7 +112,7 @@ class Store:
             removed=self.removed | {self.size + row for row in more.removed},
         )
 
-    def without(self, rows: Sequence[int]) -> "Store":
+    def remove_rows(self, rows: Sequence[int]) -> "Store":
         """This store without some rows, in memory."""
         return replace(self, removed=self.removed | {int(row) for row in rows})
 
@@ -142,14 +142,14 @@ def closed_book(width: int, vocabulary: GeneratorTokenizer) -> Store:
     tokens = pad([vocabulary.passage_start], 1, vocabulary.pad)
     vectors, ids, lengths = np.zeros((1, width), np.float32), np.asarray(tokens.ids), np.asarray(tokens.lengths)
     return Store(
-        PassageTable([as_table([NOTHING])]),
+        PassageTable([as_table([EMPTY_PASSAGE])]),
         SegmentedArray([vectors]),
         SegmentedArray([ids], vocabulary.pad),
         SegmentedArray([lengths]),
     )
 
 
-NOTHING = Passage("none", "", "")
+EMPTY_PASSAGE = Passage("none", "", "")
 
 
 def open_store(folder: Path, encoder: TextEncoder | None, passage_tokenizer: PassageTokenizer | None) -> Store:
@@ -164,9 +164,9 @@ def open_store(folder: Path, encoder: TextEncoder | None, passage_tokenizer: Pas
         check_tower(folder, found, encoder)
         try:
             if passage_tokenizer is None or _has_tokens(found, passage_tokenizer):
-                return _opened(folder, found, passage_tokenizer)
-            if not _kept_tokens(folder, passage_tokenizer):
-                return _tokenised(folder, found, passage_tokenizer)
+                return _open_version(folder, found, passage_tokenizer)
+            if not _save_tokens(folder, passage_tokenizer):
+                return _open_and_tokenize(folder, found, passage_tokenizer)
         except InputError:
             if manifest.read(folder).version == found.version:
                 raise  # otherwise it was changed meanwhile, and the parts of the old version cleared away
@@ -176,7 +176,7 @@ def _has_tokens(found: Manifest, passage_tokenizer: PassageTokenizer) -> bool:
     return all(f"{passage_tokenizer.folder}/{each.name}" in each.parts for each in found.segments)
 
 
-def opened_texts(folder: Path, found: Manifest) -> PassageTable:
+def read_passages(folder: Path, found: Manifest) -> PassageTable:
     """The passages of a version, all rows."""
     return PassageTable([part_files.read_table(folder / "passages" / each.name) for each in found.segments])
 
@@ -191,7 +191,7 @@ def write_tokens(folder: Path, name: str, passage_tokenizer: PassageTokenizer) -
 
 def check_tower(folder: Path, found: Manifest, encoder: TextEncoder | None) -> None:
     """Raises `InputError` where another tower made the vectors."""
-    for key, value in ({} if encoder is None else encoder.facts).items():
+    for key, value in ({} if encoder is None else encoder.spec).items():
         held = found.tower.get(key)
         if held == value or _are_close(held, value):
             continue
@@ -204,13 +204,13 @@ def check_tower(folder: Path, found: Manifest, encoder: TextEncoder | None) -> N
 
 
 def _are_close(held: object, value: object) -> bool:
-    return isinstance(held, float) and isinstance(value, float) and isclose(held, value, rel_tol=SAME)
+    return isinstance(held, float) and isinstance(value, float) and isclose(held, value, rel_tol=NORM_TOLERANCE)
 
 
-SAME = 1e-5  # by which scales may differ, relative to their size: they are typed in
+NORM_TOLERANCE = 1e-5  # by which scales may differ, relative to their size: they are typed in
 
 
-def _opened(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer | None) -> Store:
+def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer | None) -> Store:
     names = [segment.name for segment in found.segments]
     vectors = [part_files.read_arrays(folder / "vectors" / name)["vectors"] for name in names]
     if passage_tokenizer is None:
@@ -219,7 +219,7 @@ def _opened(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer |
         parts = [part_files.read_arrays(folder / passage_tokenizer.folder / name) for name in names]
         tokens = [(part["ids"], part["lengths"]) for part in parts]
     removed = part_files.read_arrays(folder / found.removed)["rows"].tolist() if found.removed else ()
-    store = _composed(opened_texts(folder, found), vectors, tokens, passage_tokenizer)
+    store = _make_store(read_passages(folder, found), vectors, tokens, passage_tokenizer)
     store = replace(store, removed=frozenset(removed), folder=folder, manifest=found)
     for name, rows in (
         ("passages", len(store.passages)),
@@ -231,7 +231,7 @@ def _opened(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer |
     return store
 
 
-def _composed(texts: PassageTable, vectors: list, tokens: list, passage_tokenizer: PassageTokenizer | None) -> Store:
+def _make_store(texts: PassageTable, vectors: list, tokens: list, passage_tokenizer: PassageTokenizer | None) -> Store:
     fill = passage_tokenizer.tokenizer.pad if passage_tokenizer else 0
     return Store(
         texts,
@@ -241,33 +241,33 @@ def _composed(texts: PassageTable, vectors: list, tokens: list, passage_tokenize
     )
 
 
-def _kept_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
+def _save_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
     """Keep with a store what a generator reads of it; False where it cannot be written, or is just being built."""
-    if not ownership.writable(folder):
+    if not ownership.is_writable(folder):
         return False
     try:
-        with manifest.changing(folder, patient=lambda: not (folder / pending_build.FILE).exists()) as now:
+        with manifest.transaction(folder, keep_waiting=lambda: not (folder / pending_build.FILE).exists()) as now:
             for segment in now.segments:
                 write_tokens(folder, segment.name, passage_tokenizer)
             segments = [
-                manifest.segment(
+                manifest.make_segment(
                     folder, each.name, each.passages, dict.fromkeys((*each.kinds, passage_tokenizer.folder))
                 )
                 for each in now.segments
             ]
-            generators = now.generators | {passage_tokenizer.key: passage_tokenizer.facts}
-            new = now.changed("tokenise", segments=tuple(segments), generators=generators)
+            generators = now.generators | {passage_tokenizer.key: passage_tokenizer.spec}
+            new = now.next_version("tokenise", segments=tuple(segments), generators=generators)
             manifest.commit(folder, now, new)
     except ownership.BusyError:
         return False
     return True
 
 
-def _tokenised(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer) -> Store:
+def _open_and_tokenize(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer) -> Store:
     """Open a store for a generator that has not read all of it yet, with its tokens in memory."""
-    bare = _opened(folder, found, None)
+    bare = _open_version(folder, found, None)
     tables = [part_files.read_table(folder / "passages" / segment.name) for segment in found.segments]
     tokens = [passage_tokenizer.tokenize(list(PassageTable([table]))) for table in tables]
     cut = Truncation.total(each.truncated for each in tokens)
-    told = _composed(bare.passages, list(bare.passage_vectors.segments), tokens, passage_tokenizer)
+    told = _make_store(bare.passages, list(bare.passage_vectors.segments), tokens, passage_tokenizer)
     return replace(told, removed=bare.removed, folder=folder, manifest=found, truncated=cut)

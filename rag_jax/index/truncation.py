@@ -30,7 +30,7 @@ class Truncation(NamedTuple):
         """As a part of a store keeps it."""
         return np.asarray(self, np.int64)
 
-    def describe(self, max_length: int) -> str:
+    def summary(self, max_length: int) -> str:
         """For people, behind the name of who reads."""
         longer = {0: "no passage is", 1: "1 passage is"}.get(self.passages, f"{self.passages:,} passages are")
         lost = f", {self.tokens:,} tokens are not read" if self.tokens else ""
@@ -39,7 +39,7 @@ class Truncation(NamedTuple):
     def warn(self, reader: str, max_length: int) -> None:
         """Where nothing is built that could keep the count."""
         if self.passages:
-            warn(f"the {reader} reads {self.describe(max_length)}")
+            warn(f"the {reader} reads {self.summary(max_length)}")
 
 
-NONE = Truncation()
+NO_TRUNCATION = Truncation()

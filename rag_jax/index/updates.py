@@ -21,23 +21,30 @@ from rag_jax.index import building, documents, manifest, part_files, pending_bui
 from rag_jax.index.columns import as_table
 from rag_jax.index.encoder import ProgressCallback, TextEncoder, no_progress
 from rag_jax.index.manifest import Manifest, Segment
-from rag_jax.index.store import check_tower, opened_texts
+from rag_jax.index.store import check_tower, read_passages
 from rag_jax.index.truncation import Truncation
 
 Encode = Callable[[Sequence[Passage]], tuple[np.ndarray, Truncation]]
 
 
 def add(
-    folder: Path, passages: Iterable[Passage], encoder: TextEncoder, done: ProgressCallback = no_progress
+    folder: Path, passages: Iterable[Passage], encoder: TextEncoder, on_progress: ProgressCallback = no_progress
 ) -> Manifest:
     """Put more passages into a store; `done` hears how many have their vectors.
 
     Raises `InputError` for an id that is there already, and for another tower than the store's.
     """
-    with _changing(folder, encoder) as old:
+    with _transaction(folder, encoder) as old:
         more = list(passages)
-        documents.check_new(opened_texts(folder, old), _alive(folder, old), more, str(folder))
-        return _commit(folder, old, "add", removing=(), more=more, encode=partial(encoder.encode_and_count, done=done))
+        documents.check_new(read_passages(folder, old), _alive(folder, old), more, str(folder))
+        return _commit(
+            folder,
+            old,
+            "add",
+            removing=(),
+            more=more,
+            encode=partial(encoder.encode_and_count_truncation, on_progress=on_progress),
+        )
 
 
 def remove(folder: Path, ids: Sequence[str]) -> Manifest:
@@ -45,39 +52,46 @@ def remove(folder: Path, ids: Sequence[str]) -> Manifest:
 
     Raises `InputError` for an id that is not there, and if no passage would be left.
     """
-    with _changing(folder, None) as old:
-        rows = documents.named(opened_texts(folder, old), _alive(folder, old), ids, str(folder))
+    with _transaction(folder, None) as old:
+        rows = documents.find_rows(read_passages(folder, old), _alive(folder, old), ids, str(folder))
         return _commit(folder, old, "remove", removing=rows.tolist())
 
 
 def replace(
-    folder: Path, passages: Iterable[Passage], encoder: TextEncoder, done: ProgressCallback = no_progress
+    folder: Path, passages: Iterable[Passage], encoder: TextEncoder, on_progress: ProgressCallback = no_progress
 ) -> Manifest:
     """Rewrite documents, found by their ids: all their old pieces make way for all the new ones.
 
     A piece that is given alone takes the place of that piece. Raises `InputError` for an id that is not there, and as
     `add`.
     """
-    with _changing(folder, encoder) as old:
-        texts, alive = opened_texts(folder, old), _alive(folder, old)
-        rows, new = documents.replaced(texts, alive, list(passages), str(folder))
-        return _commit(folder, old, "replace", rows.tolist(), new, partial(encoder.encode_and_count, done=done))
+    with _transaction(folder, encoder) as old:
+        texts, alive = read_passages(folder, old), _alive(folder, old)
+        rows, new = documents.plan_replacement(texts, alive, list(passages), str(folder))
+        return _commit(
+            folder,
+            old,
+            "replace",
+            rows.tolist(),
+            new,
+            partial(encoder.encode_and_count_truncation, on_progress=on_progress),
+        )
 
 
 def swap(folder: Path, other: Path) -> Manifest:
     """Put the contents of another store, which stays as it is, in the place of this one's."""
-    with _changing(folder, None) as old:
+    with _transaction(folder, None) as old:
         while True:
             new = manifest.read(other)
             try:
-                swapped = _copied(folder, old, other, new)
+                swapped = _copy_contents(folder, old, other, new)
             except (InputError, OSError):
                 if manifest.read(other) == new:
                     raise
             else:
                 if manifest.read(other) == new:
                     return manifest.commit(folder, old, swapped)
-            manifest.clear(folder, old)  # the other was changed meanwhile
+            manifest.delete_unreferenced(folder, old)  # the other was changed meanwhile
 
 
 def _commit(
@@ -94,38 +108,38 @@ def _commit(
         raise InputError(f"{folder}: would hold no passage any more; leave one, or build another store")
     segments, removed = old.segments, old.removed
     if encode is not None and more:
-        segments = (*segments, _written(folder, old, more, encode))
+        segments = (*segments, _write_segment(folder, old, more, encode))
     if removing:
         gone = set(part_files.read_arrays(folder / removed)["rows"].tolist()) if removed else set()
         removed = f"removed/{old.version + 1:06d}"
         part_files.write_part(folder / removed, {"rows": np.asarray(sorted(gone | set(removing)), np.int64)})
-    new = old.changed(change, segments=segments, removed=removed, passages=kept, made_of=None)
+    new = old.next_version(change, segments=segments, removed=removed, passages=kept, build_spec=None)
     return manifest.commit(folder, old, new)
 
 
-def _written(folder: Path, old: Manifest, more: Sequence[Passage], encode: Encode) -> Segment:
+def _write_segment(folder: Path, old: Manifest, more: Sequence[Passage], encode: Encode) -> Segment:
     """The new passages as a segment; what generators read of it is made when they open the store."""
-    name = f"{manifest.free_segment(folder, old):06d}"
+    name = f"{manifest.next_segment_number(folder, old):06d}"
     found, cut = encode(more)
-    vectors = building.checked(found, more).astype(old.dtype)
+    vectors = building.check_finite(found, more).astype(old.dtype)
     part_files.write_part(folder / "passages" / name, table=as_table(more))
     part_files.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
-    return manifest.segment(folder, name, len(more), ("passages", "vectors"))
+    return manifest.make_segment(folder, name, len(more), ("passages", "vectors"))
 
 
-def _copied(folder: Path, old: Manifest, other: Path, new: Manifest) -> Manifest:
+def _copy_contents(folder: Path, old: Manifest, other: Path, new: Manifest) -> Manifest:
     """The version that holds another store's contents, copied beside the old ones."""
     segments = []
-    for number, each in enumerate(new.segments, start=manifest.free_segment(folder, old)):
+    for number, each in enumerate(new.segments, start=manifest.next_segment_number(folder, old)):
         name = f"{number:06d}"
         for part in each.parts:
-            _copy(other / part, folder / Path(part).parent / name)
-        segments.append(manifest.segment(folder, name, each.passages, each.kinds))
+            _copy_part(other / part, folder / Path(part).parent / name)
+        segments.append(manifest.make_segment(folder, name, each.passages, each.kinds))
     removed = None
     if new.removed:
         removed = f"removed/{old.version + 1:06d}"
-        _copy(other / new.removed, folder / removed)
-    return old.changed(
+        _copy_part(other / new.removed, folder / removed)
+    return old.next_version(
         "swap",
         tower=new.tower,
         width=new.width,
@@ -135,15 +149,15 @@ def _copied(folder: Path, old: Manifest, other: Path, new: Manifest) -> Manifest
         generators=new.generators,
         removed=removed,
         engines={},
-        made_of=new.made_of,
+        build_spec=new.build_spec,
     )
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy_part(source: Path, target: Path) -> None:
     """A part under another name: by hard links where the file system has them, as parts never change."""
-    names = [facts["file"] for facts in part_files.described(source).values()]
-    with files.writing(target), files.aside(target) as side:
-        for name in (*names, part_files.DESCRIPTION):
+    names = [facts["file"] for facts in part_files.read_description(source).values()]
+    with files.disk_errors(target), files.staged_folder(target) as side:
+        for name in (*names, part_files.DESCRIPTION_FILE):
             try:
                 os.link(source / name, side / name)
             except OSError:
@@ -151,10 +165,10 @@ def _copy(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _changing(folder: Path, encoder: TextEncoder | None) -> Iterator[Manifest]:
+def _transaction(folder: Path, encoder: TextEncoder | None) -> Iterator[Manifest]:
     """The version that is to be changed, under the store's lock."""
-    with manifest.changing(folder) as found:
-        if manifest.pending(folder, found) is not None:
+    with manifest.transaction(folder) as found:
+        if manifest.find_pending_build(folder, found) is not None:
             how = f"finish it with the command that began it, or give it up: delete {folder / pending_build.FILE}"
             raise InputError(f"{folder}: a build is unfinished there; {how}")
         check_tower(folder, found, encoder)

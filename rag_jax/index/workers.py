@@ -31,16 +31,16 @@ class Lock:
         self.handle = handle
 
     def __reduce__(self) -> tuple[Callable, tuple[Any]]:
-        return _taken, (reduction.DupFd(self.handle),)
+        return _unpickle_lock, (reduction.DupFd(self.handle),)
 
 
-def encode_together(
+def encode_in_processes(
     folder: Path,
     plan: PendingBuild,
     load: Load,
     loaded: tuple[TextEncoder, PassageTokenizer | None],
     processes: int,
-    done: ProgressCallback,
+    on_progress: ProgressCallback,
     lock: Lock,
 ) -> None:
     """`building.encode` by this process, which has the tower `loaded`, and others, which `load` it themselves.
@@ -51,16 +51,16 @@ def encode_together(
         raise InputError(f"{processes} processes cannot encode; give 1 or more")
     spawn = multiprocessing.get_context("spawn")  # a fork would share a half of XLA's threads
     others = {
-        rank: spawn.Process(target=_share, args=(folder, plan, load, (rank, processes), lock), daemon=True)
+        rank: spawn.Process(target=_encode_share, args=(folder, plan, load, (rank, processes), lock), daemon=True)
         for rank in range(1, processes)
     }
     before = {name for name, _ in plan.segments if part_files.is_part(folder / "vectors" / name)}
-    with _deaf_to_interrupts():
+    with _ignore_interrupts():
         for other in others.values():
             other.start()
     try:
-        building.encode(folder, plan, *loaded, done, (0, processes))
-        _wait(folder, plan, others, before, processes, done)
+        building.encode(folder, plan, *loaded, on_progress, (0, processes))
+        _wait(folder, plan, others, before, processes, on_progress)
     finally:
         for other in others.values():
             other.terminate()
@@ -69,7 +69,7 @@ def encode_together(
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def _ignore_interrupts() -> Iterator[None]:
     """Processes started within ignore Ctrl-C, which the terminal sends to all: this one hears it and ends them."""
     if threading.current_thread() is not threading.main_thread():  # who alone may change what a signal does
         yield
@@ -81,20 +81,20 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _taken(descriptor: Any) -> Lock:
+def _unpickle_lock(descriptor: Any) -> Lock:
     return Lock(descriptor.detach())
 
 
-def _share(folder: Path, plan: PendingBuild, load: Load, share: tuple[int, int], lock: Lock) -> None:
+def _encode_share(folder: Path, plan: PendingBuild, load: Load, share: tuple[int, int], lock: Lock) -> None:
     del lock  # its descriptor stays open until this process ends
-    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=[multiprocessing.parent_process()], daemon=True).start()
     try:
         building.encode(folder, plan, *load(), share=share)
     except InputError as error:
         raise SystemExit(str(error)) from None  # told on the standard error; the first process counts what is missing
 
 
-def _end_with(parent: Any) -> None:
+def _exit_with_parent(parent: Any) -> None:
     """End this process when the one that began the build is gone."""
     connection.wait([parent.sentinel])
     os._exit(1)

@@ -57,7 +57,7 @@ def open_components(
     `encoded` hears how many passages have their vectors after each twentieth of them. Raises `InputError` for what
     cannot be written.
     """
-    if not components.store.is_bare:
+    if not components.store.has_no_tokens:
         return components
     folder = _folder(components.config, workdir)
     if components.store.manifest is not None:
@@ -118,9 +118,9 @@ def _checked_tower(
     c = config.retriever
     if found.tokenizer is None:
         raise InputError(f"{source}: holds no tokenizer; save one with it (tokenizer.json)")
-    convention = found.convention.over(c.passage_template, c.question_template)
+    convention = found.convention.override(c.passage_template, c.question_template)
     for template in convention.passage, convention.question:
-        if len(templates.cut(template, found.tokenizer)) > 1:
+        if len(templates.split_at_special_tokens(template, found.tokenizer)) > 1:
             raise InputError(f'{source}: {template!r} spells a special token; leave it out ("pair" sets them)')
     read = {key: min(tokens, convention.max_length or tokens) for key, tokens in asked.items()}
     lengths.check_positions(source, found.config.max_positions, read)
@@ -219,7 +219,7 @@ def _found(config: Config, workdir: Path, corpus: list[Passage], towers: BiEncod
 
 def _holding(corpus: Sequence[Passage], store: Store, folder: Path, config: Config) -> Store:
     """The store, if it holds the corpus and nothing else."""
-    if len(corpus) != len(store) or any(a != b for a, b in zip(store.living(), corpus, strict=True)):
+    if len(corpus) != len(store) or any(a != b for a, b in zip(store.live_passages(), corpus, strict=True)):
         raise InputError(f"{folder}: holds other passages than {config.data.passages}; name another data.index")
     return store
 

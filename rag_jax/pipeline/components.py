@@ -121,7 +121,7 @@ class Components:
             return []
         tower = "tower", held.truncated(), held.tower["max_length"]
         generator = "generator", held.truncated(self.passage_tokenizer.folder), self.passage_tokenizer.max_length
-        return [f"the {who} reads {cut.describe(length)}" for who, cut, length in (tower, generator) if cut.passages]
+        return [f"the {who} reads {cut.summary(length)}" for who, cut, length in (tower, generator) if cut.passages]
 
     @property
     def decoder_start_token(self) -> str:

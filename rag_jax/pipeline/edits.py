@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.index import documents
-from rag_jax.index.building import checked
+from rag_jax.index.building import check_finite
 from rag_jax.index.store import Store, from_vectors
 from rag_jax.pipeline import user_inputs
 from rag_jax.pipeline.components import Components
@@ -24,27 +24,27 @@ def add_passages(components: Components, passages: Iterable[Passage]) -> Store:
     """The components' store with more passages. Raises `InputError` for an id that is there already."""
     store, new = components.store, user_inputs.passages(passages)
     documents.check_new(store.passages, store.alive, new, WHERE)
-    return store.added(_encode(components, new))
+    return store.concatenate(_encode(components, new))
 
 
 def replace_passage(components: Components, passage: Passage) -> Store:
     """The store with one document rewritten: all its chunks go, or the one chunk that has the passage's own id."""
     store = components.store
-    rows, new = documents.replaced(store.passages, store.alive, user_inputs.passages([passage]), WHERE)
-    return store.without(rows.tolist()).added(_encode(components, new))
+    rows, new = documents.plan_replacement(store.passages, store.alive, user_inputs.passages([passage]), WHERE)
+    return store.remove_rows(rows.tolist()).concatenate(_encode(components, new))
 
 
 def remove_passages(components: Components, ids: Sequence[str]) -> Store:
     """The store without some documents or chunks. Raises `InputError` for an unknown id."""
     store = components.store
-    rows = documents.named(store.passages, store.alive, user_inputs.ids(ids, "ids"), WHERE)
-    return store.without(rows.tolist())
+    rows = documents.find_rows(store.passages, store.alive, user_inputs.ids(ids, "ids"), WHERE)
+    return store.remove_rows(rows.tolist())
 
 
 def _encode(components: Components, passages: list[Passage]) -> Store:
     encoder = components.bi_encoder.required_passage_encoder
-    vectors, truncated = encoder.encode_and_count(passages)
-    store = from_vectors(passages, checked(vectors, passages), components.passage_tokenizer)
+    vectors, truncated = encoder.encode_and_count_truncation(passages)
+    store = from_vectors(passages, check_finite(vectors, passages), components.passage_tokenizer)
     truncated.warn("tower", encoder.max_length)
     store.truncated.warn("generator", components.passage_tokenizer.max_length)
     return store

@@ -21,7 +21,7 @@ def check_gold(store: Store, questions: Sequence[Question], what: str) -> None:
         return
     first = next(id for question in questions for id in question.positive_ids if id in unknown)
     if len(unknown) == len(named):
-        there = next(iter(store.living())).id
+        there = next(iter(store.live_passages())).id
         told = f"none of the {len(named):,} positive_ids of the {what} is a passage of the index"
         remedy = "write the ids of the corpus, or leave positive_ids out"
         raise InputError(f"{told} (the first is {first!r}, the index begins with {there!r}); {remedy}")

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rag_jax.data.files import write_whole
+from rag_jax.data.files import write_atomically
 from rag_jax.data.tokenizers import GeneratorTokenizer, fingerprint, read_generator_tokenizer, read_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.models.architecture import SpecialTokens
@@ -21,11 +21,11 @@ FORMAT = 1
 def keep(components: Components, workdir: Path) -> None:
     """Write the generator's tokenizer, where none is there yet, and the fingerprints of what is read with."""
     if not (workdir / TOKENIZER).exists():
-        write_whole(workdir / TOKENIZER, components.generator_tokenizer.tokenizer.to_str(pretty=True))
+        write_atomically(workdir / TOKENIZER, components.generator_tokenizer.tokenizer.to_str(pretty=True))
     words = read_tokenizer(workdir / TOKENIZER)  # as whoever opens the workdir gets it
     read_with = {"generator": words, "question_tower": components.bi_encoder.tokenizer}
     told = {"format": FORMAT, **{name: fingerprint(each) for name, each in read_with.items()}}
-    write_whole(workdir / FINGERPRINTS, json.dumps(told, indent=2) + "\n")
+    write_atomically(workdir / FINGERPRINTS, json.dumps(told, indent=2) + "\n")
 
 
 def read(workdir: Path, special: SpecialTokens) -> GeneratorTokenizer | None:

@@ -58,7 +58,7 @@ def answering(
             index=place.index,
         )
 
-    return jax.jit(program, out_shardings=place.whole)
+    return jax.jit(program, out_shardings=place.replicated)
 
 
 @lru_cache
@@ -81,7 +81,7 @@ def choosing(
         fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length, "index": place.index}
         return decoding.answer(networks, params, knowledge, batch, no_prefix, search_results, **fixed)
 
-    return jax.jit(program, out_shardings=place.whole)
+    return jax.jit(program, out_shardings=place.replicated)
 
 
 @lru_cache
@@ -95,7 +95,7 @@ def scoring(networks: Networks, model: Model, num_docs: int, max_length: int, pl
         max_length=max_length,
         index=place.index,
     )
-    return jax.jit(score, out_shardings=place.whole)
+    return jax.jit(score, out_shardings=place.replicated)
 
 
 @lru_cache
@@ -105,7 +105,7 @@ def searching(networks: Networks, num_docs: int, place: Placement = ONE):
     ) -> SearchResults:
         return place.index.nearest(networks.tower(params.question_tower, question), knowledge, num_docs, excluded)
 
-    return jax.jit(search, out_shardings=place.whole)
+    return jax.jit(search, out_shardings=place.replicated)
 
 
 @lru_cache
@@ -115,4 +115,4 @@ def encoding(networks: Networks, place: Placement = ONE):
     def encode(params: RagParams, question: Tokens) -> Array:
         return networks.tower(params.question_tower, question)
 
-    return jax.jit(encode, out_shardings=place.whole)
+    return jax.jit(encode, out_shardings=place.replicated)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from rag_jax.corpus.passage import Passage, checked_passage
-from rag_jax.data.jsonl import checked_characters, checked_id
+from rag_jax.corpus.passage import Passage, validate_passage
+from rag_jax.data.jsonl import validate_characters, validate_id
 from rag_jax.data.unique_ids import UniqueIds
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
@@ -24,7 +24,7 @@ def texts(value: Any, name: str) -> list[str]:
     for number, text in enumerate(found, start=1):
         if not isinstance(text, str):
             raise InputError(f"{name}: number {number} is {reprlib.repr(text)}; give a list of strings")
-        checked_characters(text, name, f"number {number}")
+        validate_characters(text, name, f"number {number}")
     return found
 
 
@@ -47,7 +47,7 @@ def prefixes(value: Any, count: int) -> list[str]:
 
 def ids(value: Any, name: str) -> list[str]:
     """A list of ids, each a string or a whole number."""
-    return [checked_id(each, name, f"number {n}") for n, each in enumerate(_listed(value, name, "ids"), start=1)]
+    return [validate_id(each, name, f"number {n}") for n, each in enumerate(_listed(value, name, "ids"), start=1)]
 
 
 def passages(value: Iterable[Any]) -> list[Passage]:
@@ -56,7 +56,7 @@ def passages(value: Iterable[Any]) -> list[Passage]:
     for number, each in enumerate(found, start=1):
         if not isinstance(each, Passage):
             raise InputError(f"passage {number} is {reprlib.repr(each)}; give rag_jax.corpus.passage.Passage")
-        checked = checked_passage(each.id, each.title, each.text, f"passage {number}")
+        checked = validate_passage(each.id, each.title, each.text, f"passage {number}")
         found[number - 1] = checked._replace(document=each.document)
         seen.add(checked.id, f"passage {number}")
     if not found:

@@ -143,7 +143,7 @@ def check_together(config: Config, workdir: Path) -> None:
 def check_index(folder: Path) -> None:
     """Refuse to build an index where one is missing, in a folder that holds something else."""
     if not (folder / manifest.FILE).exists():
-        ownership.check_place(folder)
+        ownership.check_available(folder)
 
 
 def _values(config: Config) -> Iterator[tuple[str, Any]]:

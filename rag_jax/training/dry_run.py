@@ -21,12 +21,12 @@ from rich.table import Table
 from rag_jax.config.config import Config
 from rag_jax.core import training
 from rag_jax.core.vectors import quantize_int8
-from rag_jax.data.files import gigabytes
+from rag_jax.data.files import format_bytes
 from rag_jax.errors import InputError
 from rag_jax.hub.published import generator_sizes, tower_sizes
 from rag_jax.index import manifest
 from rag_jax.index.engines.registry import ENGINES
-from rag_jax.index.placement import Placement, rounded
+from rag_jax.index.placement import Placement, padded_rows
 from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.parallel import devices, partitioning
@@ -133,7 +133,7 @@ def _knowledge(config: Config, tower: TowerConfig, passages: int) -> Knowledge:
     if config.data.is_closed_book or ENGINES[config.retriever.engine].on_host:
         rows = config.batch_size * _num_docs(config)  # what a search on the host sends, or an empty passage for each
     else:
-        rows = rounded(passages, config.mesh.size)
+        rows = padded_rows(passages, config.mesh.size)
     vectors = _like((rows, tower.vector_width), jnp.float32)
     if config.retriever.precision == "int8":
         vectors = jax.eval_shape(quantize_int8, vectors)
@@ -228,7 +228,7 @@ def _memory(config: Config, state: training.TrainState, known: Knowledge, batch:
     held = {name: sum(map(_share, jax.tree.leaves(tree))) for name, tree in components.items()}
     held["gradients, activations (an estimate: the CPU's compiler)"] = analysis.temp_size_in_bytes
     for name, size in (held | {"in all": sum(held.values())}).items():
-        table.add_row(name, gigabytes(size))
+        table.add_row(name, format_bytes(size))
     return table
 
 

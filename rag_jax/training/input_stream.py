@@ -64,15 +64,15 @@ def step_inputs(
             looked = found()
         assert looked.rows is not None
         gold = host(subset_positions(examples.positives[each.examples], looked.rows))
-        sent = components.placement.everywhere((looked.knowledge, gold, looked.search_results))
+        sent = components.placement.replicate((looked.knowledge, gold, looked.search_results))
         yield StepInputs(sent[0], each.batch, *sent[1:]), each
 
 
 def _drawn(components: Components, examples: Examples, stream_state: dict[str, Any] | None) -> Iterator[HostBatch]:
-    from rag_jax.data.stream import stream  # made of grain, which nothing else needs
+    from rag_jax.data.stream import example_stream  # made of grain, which nothing else needs
 
     c = components.config
-    numbers = stream(examples, c.batch_size, c.seed, c.data.answers == "sampled")
+    numbers = example_stream(examples, c.batch_size, c.seed, c.data.answers == "sampled")
     if stream_state is not None:
         numbers.set_state(stream_state)
     for each in numbers:

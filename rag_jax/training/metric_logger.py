@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rag_jax.data import files
-from rag_jax.data.files import write_whole
+from rag_jax.data.files import write_atomically
 from rag_jax.training.metric_writers import MetricWriter
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
@@ -102,7 +102,7 @@ def seconds_trained(workdir: Path) -> float:
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
     """Onto the disk before a checkpoint of the same step can be there."""
-    with files.writing(path), path.open("a", encoding="utf-8") as file:
+    with files.disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(_finite(line)) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -119,7 +119,7 @@ def _forget_after(path: Path, step: int) -> None:
     """Drop the lines that a continued run is going to write again, having started from an older checkpoint."""
     if path.exists():
         kept = [json.dumps(line) for line in _lines(path) if line["step"] <= step]
-        write_whole(path, "".join(f"{line}\n" for line in kept))
+        write_atomically(path, "".join(f"{line}\n" for line in kept))
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from rag_jax.data.files import write_whole
+from rag_jax.data.files import write_atomically
 from rag_jax.errors import InputError
 
 
@@ -46,7 +46,7 @@ class Wandb:
         kept = workdir / "wandb.txt"
         name = kept.read_text(encoding="utf-8").strip() if kept.exists() else None
         self._run = wandb.init(project=project, id=name, resume="allow", config=dict(config), dir=str(workdir))
-        write_whole(kept, f"{self._run.id}\n")
+        write_atomically(kept, f"{self._run.id}\n")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)

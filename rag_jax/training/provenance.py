@@ -70,7 +70,7 @@ def evaluation_dependencies(components: Components) -> Dependencies:
 def index_dependencies(components: Components) -> Dependencies:
     """What training depends on of a knowledge store: the rows, and an engine that is not exact where it searches."""
     store = components.store
-    if store.manifest is None and store.is_bare:
+    if store.manifest is None and store.has_no_tokens:
         return {}
     told = {PASSAGES: digests.of(digests.passages(store)), VECTORS: digests.of(digests.vectors(store))}
     engine = components.config.retriever.engine

@@ -12,7 +12,7 @@ import optax
 from rag_jax.core import training
 from rag_jax.core.training import TrainState
 from rag_jax.data.batches import Examples
-from rag_jax.data.files import write_whole
+from rag_jax.data.files import write_atomically
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices, partitioning
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
@@ -68,7 +68,7 @@ def non_finite_error(examples: Examples, bad: LastStep, workdir: Path) -> InputE
     ids = [examples.ids[i] for i in host_batch.examples]
     path = workdir / "not_finite.json"
     if devices.is_first():
-        write_whole(path, json.dumps({"step": step, "questions": ids}) + "\n")
+        write_atomically(path, json.dumps({"step": step, "questions": ids}) + "\n")
     more = f" and {len(ids) - IDS_TOLD} more: {path}" if len(ids) > IDS_TOLD else ""
     told = ", ".join(map(repr, ids[:IDS_TOLD])) + more
     what = (

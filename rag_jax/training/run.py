@@ -9,7 +9,7 @@ from rich.console import Console
 
 from rag_jax.config.config import Config
 from rag_jax.config.files import save_config
-from rag_jax.data.files import write_whole
+from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, fingerprint, read_questions
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
@@ -39,7 +39,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> tuple[RAG, dict]:
         results = measure(rag, questions)
         if devices.is_first():
             results |= {"train_seconds": seconds_trained(workdir)}
-            write_whole(workdir / evaluate.RESULTS, json.dumps(results, indent=2) + "\n")
+            write_atomically(workdir / evaluate.RESULTS, json.dumps(results, indent=2) + "\n")
     return rag, results
 
 

@@ -53,7 +53,7 @@ def locked(workdir: Path) -> Iterator[None]:
         _leave(made)
         raise InputError(f"{workdir}: cannot be written ({error.strerror}); choose another --workdir") from None
     try:
-        with files.writing(workdir / LOCK):
+        with files.disk_errors(workdir / LOCK):
             os.ftruncate(handle, 0)
             os.write(handle, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode())
         yield

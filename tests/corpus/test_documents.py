@@ -147,6 +147,6 @@ def test_a_name_that_is_not_utf8_is_a_fault_that_can_be_logged(tmp_path):
     write(tmp_path, b_1txt="two")
     (tmp_path / os.fsdecode(b"a\xff.txt")).write_text("one")
     with (tmp_path / "log").open("w", encoding="utf-8") as log:
-        assert list(read_corpus(tmp_path, bad=BadLines(log.write))) == [Passage("b.txt", "b", "two")]
+        assert list(read_corpus(tmp_path, on_bad_line=BadLines(log.write))) == [Passage("b.txt", "b", "two")]
     what = '"id" holds half a surrogate pair; write the whole character\n'
     assert (tmp_path / "log").read_text("utf-8") == f"{tmp_path}/a\ufffd.txt: {what}"

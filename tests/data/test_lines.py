@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from rag_jax.data import lines as module
-from rag_jax.data.lines import LONGEST, PIECE, read_lines
+from rag_jax.data.lines import MAX_LINE_BYTES, READ_BYTES, read_lines
 from rag_jax.errors import InputError
 
 MEGABYTE = b"x" * 2**20
@@ -23,7 +23,7 @@ def test_a_byte_order_mark_is_dropped_at_the_beginning_only(tmp_path):
     assert list(read_lines(path)) == ["one\n", "\ufefftwo\n"]
 
 
-@pytest.mark.parametrize("size", [1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
+@pytest.mark.parametrize("size", [1, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, 3 * READ_BYTES])
 @pytest.mark.parametrize("name", ["lines.txt", "lines.txt.gz"])
 def test_a_line_is_whole_however_many_pieces_it_is_read_in(tmp_path, name, size):
     lines = ["y" * (size - 1) + "\n", "\n", "z" * size]
@@ -43,8 +43,8 @@ def test_a_line_is_whole_however_many_pieces_it_is_read_in(tmp_path, name, size)
 )
 def test_a_bad_line_ends_the_reading_or_becomes_an_empty_string(tmp_path, monkeypatch, line, what):
     if line == b"four\n":
-        monkeypatch.setattr(module, "LONGEST", 4)
-        monkeypatch.setattr(module, "PIECE", 2)
+        monkeypatch.setattr(module, "MAX_LINE_BYTES", 4)
+        monkeypatch.setattr(module, "READ_BYTES", 2)
     path = tmp_path / "lines.txt"
     path.write_bytes(b"one\n" + line + b"two\n" + line)
     reading = read_lines(path)
@@ -76,9 +76,9 @@ def test_a_line_of_a_hundred_megabytes_is_passed_over_without_being_held(tmp_pat
 
 def test_the_longest_line_is_read(tmp_path):
     path = tmp_path / "lines.txt"
-    path.write_bytes(b"x" * (LONGEST - 1) + b"\n" + b"x" * LONGEST + b"\nend")
+    path.write_bytes(b"x" * (MAX_LINE_BYTES - 1) + b"\n" + b"x" * MAX_LINE_BYTES + b"\nend")
     lines, errors = skipping(path)
-    assert [len(line) for line in lines] == [LONGEST, 0, 3]
+    assert [len(line) for line in lines] == [MAX_LINE_BYTES, 0, 3]
     assert len(errors) == 1
 
 

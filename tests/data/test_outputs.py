@@ -47,15 +47,15 @@ def there(folder: Path) -> dict[str, Path]:
     for place in ("store/manifest.json", "run/config.json", "begun/rag-jax.store"):
         (folder / place).write_text("{}")
     return {
-        "is there already": folder / "thesis.txt",
+        "exists already": folder / "thesis.txt",
         "is a link": folder / "link",
         "is a link; ": folder / "dangling",
         "is a folder": folder,
         "is no plain file": folder / "fifo",
         "is no plain file; ": Path("/dev/null"),
-        f"is within {folder / 'store'}, a store or a workdir": folder / "store" / "new.jsonl",
-        f"is within {folder / 'run'}, a store or a workdir": folder / "run" / "sub" / "new.jsonl",
-        f"is within {folder / 'begun'}, a store": folder / "begun" / "new.jsonl",
+        f"is inside {folder / 'store'}, a store or a workdir": folder / "store" / "new.jsonl",
+        f"is inside {folder / 'run'}, a store or a workdir": folder / "run" / "sub" / "new.jsonl",
+        f"is inside {folder / 'begun'}, a store": folder / "begun" / "new.jsonl",
     }
 
 
@@ -121,7 +121,7 @@ def test_a_file_that_is_not_all_of_this_command_is_refused(tmp_path: Path, chang
     write(path)
     path.write_text(change(path.read_text()))
     before = path.read_bytes()
-    with pytest.raises(InputError, match=f"^{path}:{line}: is there already, and not from this command"):
+    with pytest.raises(InputError, match=f"^{path}:{line}: exists already, and is not from this command"):
         write(path)
     assert path.read_bytes() == before
 
@@ -132,7 +132,7 @@ def test_lines_are_put_in_order(tmp_path: Path) -> None:
     with resumable_lines(path, MARK) as lines:
         for number in (2, 0, 3, 1):
             lines.append(str(number), ROWS[number])
-        lines.arrange(["0", "1", "2", "3"])
+        lines.reorder(["0", "1", "2", "3"])
     write(tmp_path / "straight.jsonl")
     assert path.read_bytes() == (tmp_path / "straight.jsonl").read_bytes()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["answers.jsonl", "straight.jsonl"]
@@ -166,7 +166,7 @@ def test_figures_are_written_in_place_of_those_before(tmp_path: Path) -> None:
         tell({"results": list(range(100))})
         tell({"results": [1]})
     assert json.loads((tmp_path / "figures.json").read_text()) == {"results": [1]}
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         figures(tmp_path / "figures.json")
     with new_json(None) as tell:
         tell({})
@@ -182,7 +182,7 @@ def test_a_folder_is_made_where_nothing_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "to empty").symlink_to(tmp_path / "empty")
     for path in (*refused.values(), tmp_path / "to empty"):
-        with pytest.raises(InputError, match=r"is there already; |a store or a workdir; "):
+        with pytest.raises(InputError, match=r"exists already; |a store or a workdir; "):
             check_new_folder(path)
     check_new_folder(tmp_path / "empty")
     check_new_folder(tmp_path / "new" / "deep")

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag_jax.data.jsonl import write_jsonl
-from rag_jax.data.questions import Question, fingerprint, read_asked, read_questions, training_pairs
+from rag_jax.data.questions import Question, fingerprint, read_question_texts, read_questions, training_pairs
 from rag_jax.errors import InputError
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(str.strip)
@@ -97,4 +97,4 @@ def test_a_fingerprint_is_of_what_a_score_depends_on() -> None:
 def test_an_id_may_be_called_as_beir_and_tevatron_do(tmp_path, name):
     line = f'{{"{name}": "PLAIN-2", "question": "who?", "answers": ["me"]}}'
     assert read(tmp_path, line)[0].id == "PLAIN-2"
-    assert read_asked(tmp_path / "q.jsonl") == [("PLAIN-2", "who?")]
+    assert read_question_texts(tmp_path / "q.jsonl") == [("PLAIN-2", "who?")]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import hypotheses
 from rag_jax.data.batches import Examples
-from rag_jax.data.stream import stream
+from rag_jax.data.stream import example_stream
 from rag_jax.errors import InputError
 
 cases = hypotheses.costly
@@ -25,7 +25,7 @@ def examples(count: int, rungs: int = 3, per_question: int = 1) -> Examples:
 
 
 def drawn(held: Examples, count: int, seed: int = 0, size: int = 4, **options) -> list[list[int]]:
-    return [each.tolist() for each in islice(stream(held, size, seed, **options), count)]
+    return [each.tolist() for each in islice(example_stream(held, size, seed, **options), count)]
 
 
 @cases
@@ -55,9 +55,9 @@ def test_each_epoch_is_shuffled_anew_by_the_seed() -> None:
 def test_a_stream_goes_on_from_its_place_as_if_it_had_not_stopped(stop: int, seed: int, sampled: bool) -> None:
     held = examples(26, 3, per_question=2)
     whole = drawn(held, 50, seed, sampled=sampled)
-    first = stream(held, 4, seed, sampled)
+    first = example_stream(held, 4, seed, sampled)
     before = [next(first).tolist() for _ in range(stop)]
-    second = stream(held, 4, seed, sampled)
+    second = example_stream(held, 4, seed, sampled)
     second.set_state(json.loads(json.dumps(first.get_state())))
     assert before + [next(second).tolist() for _ in range(50 - stop)] == whole
 
@@ -74,4 +74,4 @@ def test_one_answer_of_each_question_is_drawn_anew_in_each_epoch() -> None:
 
 def test_no_examples_is_an_error() -> None:
     with pytest.raises(InputError, match="no examples to train on; give a question file"):
-        stream(examples(0), 4, 0)
+        example_stream(examples(0), 4, 0)

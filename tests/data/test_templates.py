@@ -23,15 +23,15 @@ def plain(words: GeneratorTokenizer) -> Tokenizer:
 
 
 def test_a_template_is_cut_at_its_special_tokens(words):
-    assert templates.cut("a</s><s> b", words.tokenizer) == ["a", words.eos, "", words.bos, " b"]
-    assert templates.cut("{title} / {text}", words.tokenizer) == ["{title} / {text}"]
-    assert templates.cut("", words.tokenizer) == [""]
+    assert templates.split_at_special_tokens("a</s><s> b", words.tokenizer) == ["a", words.eos, "", words.bos, " b"]
+    assert templates.split_at_special_tokens("{title} / {text}", words.tokenizer) == ["{title} / {text}"]
+    assert templates.split_at_special_tokens("", words.tokenizer) == [""]
 
 
 def test_the_longest_special_token_is_found(words):
     tokenizer = plain(words)
     tokenizer.add_special_tokens(["</s></s>"])
-    assert templates.cut("a</s></s>", tokenizer) == ["a", tokenizer.token_to_id("</s></s>"), ""]
+    assert templates.split_at_special_tokens("a</s></s>", tokenizer) == ["a", tokenizer.token_to_id("</s></s>"), ""]
 
 
 @pytest.mark.parametrize(("left", "right"), [(True, False), (False, True), (True, True)])
@@ -39,7 +39,7 @@ def test_a_special_token_takes_the_spaces_that_it_takes_in_a_text(words, left, r
     tokenizer = plain(words)
     tokenizer.add_special_tokens([AddedToken("<gap>", lstrip=left, rstrip=right, special=True)])
     template = "a  <gap> b<gap>"
-    row = templates.filled(templates.cut(template, tokenizer))
+    row = templates.fill_single_spaced(templates.split_at_special_tokens(template, tokenizer))
     whole = tokenizer.encode(template.replace("  ", " "), add_special_tokens=False).ids
     assert templates.encode(tokenizer, [row]) == [whole]
 
@@ -65,8 +65,10 @@ def test_where_nothing_spells_a_special_token_it_is_the_text_as_a_whole(words, f
 
 
 def test_a_tokenizer_sets_its_own_ends_around_a_filled_template(words):
-    row = templates.filled(templates.cut("{title}</s>{text}", words.tokenizer), title="</s>", text="a b")
+    row = templates.fill_single_spaced(
+        templates.split_at_special_tokens("{title}</s>{text}", words.tokenizer), title="</s>", text="a b"
+    )
     (title, text) = (words.tokenizer.encode(each, add_special_tokens=False).ids for each in ("</s>", "a b"))
     whole = [words.bos, *title, words.eos, *text, words.eos]
-    assert templates.encode_whole(words.tokenizer, [row]) == [whole]
-    assert templates.encode_whole(words.tokenizer, [["a b"]]) == [words.tokenizer.encode("a b").ids]
+    assert templates.encode_with_special_tokens(words.tokenizer, [row]) == [whole]
+    assert templates.encode_with_special_tokens(words.tokenizer, [["a b"]]) == [words.tokenizer.encode("a b").ids]

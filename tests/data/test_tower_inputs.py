@@ -12,11 +12,11 @@ from rag_jax.data.tower_inputs import (
     PLAIN,
     TITLE_AND_TEXT,
     QuestionTokenizer,
-    literal,
-    passage_rows,
-    shares,
-    text_rows,
-    worded,
+    escape_braces,
+    fill_template,
+    longest_first,
+    tokenize_passages,
+    tokenize_texts,
 )
 from rag_jax.errors import InputError
 
@@ -36,7 +36,7 @@ def numbers() -> Tokenizer:
 @settings(max_examples=300, deadline=None)
 @given(title=TEXTS.filter(bool), text=TEXTS.filter(bool), max_length=st.integers(5, 40))
 def test_a_pair_is_cut_as_transformers_cuts_it(title: str, text: str, max_length: int) -> None:
-    (row,), (lost,) = passage_rows(OURS, [(title, text)], PAIR, max_length)
+    (row,), (lost,) = tokenize_passages(OURS, [(title, text)], PAIR, max_length)
     assert row == THEIRS(title, text, truncation=True, max_length=max_length)["input_ids"]
     assert lost == len(THEIRS(title, text)["input_ids"]) - len(row)
 
@@ -44,14 +44,14 @@ def test_a_pair_is_cut_as_transformers_cuts_it(title: str, text: str, max_length
 @settings(max_examples=100, deadline=None)
 @given(text=TEXTS, max_length=st.integers(5, 40))
 def test_without_a_title_a_pair_is_the_text_alone_as_in_dpr_s_own_code(text: str, max_length: int) -> None:
-    (row,), (lost,) = passage_rows(OURS, [("", text)], PAIR, max_length)
+    (row,), (lost,) = tokenize_passages(OURS, [("", text)], PAIR, max_length)
     assert row == THEIRS(text, truncation=True, max_length=max_length)["input_ids"]
     assert lost == len(THEIRS(text)["input_ids"]) - len(row)
 
 
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(2, 300))
 def test_the_longer_of_a_pair_is_cut_first(title: int, text: int, room: int) -> None:
-    a, b = shares(title, text, room)
+    a, b = longest_first(title, text, room)
     assert a + b == min(room, title + text)
     assert a <= title
     assert b <= text
@@ -66,7 +66,7 @@ def test_the_longer_of_a_pair_is_cut_first(title: int, text: int, room: int) -> 
 @settings(max_examples=100, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1), max_length=st.integers(2, 20))
 def test_a_long_text_keeps_its_last_special_token_and_what_is_lost_is_counted(texts, max_length) -> None:
-    rows, lost = text_rows(OURS, texts, max_length)
+    rows, lost = tokenize_texts(OURS, texts, max_length)
     assert rows == THEIRS(texts, truncation=True, max_length=max_length)["input_ids"]
     assert [len(row) + n for row, n in zip(rows, lost, strict=True)] == [len(ids) for ids in THEIRS(texts)["input_ids"]]
 
@@ -78,33 +78,33 @@ def test_a_long_text_keeps_its_last_special_token_and_what_is_lost_is_counted(te
         ("{title}", "T", "x"),
         ("passage: {title}\n{text}!", "passage: T\nx!", "passage: x!"),
         ("{text} ({title})", "x (T)", "x"),
-        (literal("{a} ") + TITLE_AND_TEXT, "{a} T. x", "{a} x"),
+        (escape_braces("{a} ") + TITLE_AND_TEXT, "{a} T. x", "{a} x"),
     ],
 )
 def test_without_a_title_a_template_loses_what_belongs_to_it(template: str, titled: str, untitled: str) -> None:
-    assert (worded(template, "T", "x"), worded(template, "", "x")) == (titled, untitled)
+    assert (fill_template(template, "T", "x"), fill_template(template, "", "x")) == (titled, untitled)
 
 
 def test_questions_are_worded_and_cut_and_decoded_without_the_wording() -> None:
     asked = QuestionTokenizer(OURS, "abc {question}", 6)
     assert asked(["a b a b"]) == (THEIRS(["abc a b a b"], truncation=True, max_length=6)["input_ids"], [3])
-    assert asked.decoded(["A B a b"]) == ["a b a b"]
+    assert asked.decode_tokens(["A B a b"]) == ["a b a b"]
 
 
 @pytest.mark.parametrize("template", ["pairs", "{titel}", "{title", "{}", "", "{title.x}"])
 def test_a_template_without_a_passage_is_refused(template: str) -> None:
     told = r'^passage template .*: write \{title\} and \{text\} into it, or "pair"$'
     with pytest.raises(InputError, match=told):
-        PLAIN.over(template, None)
+        PLAIN.override(template, None)
     with pytest.raises(InputError, match=r"^question template .*: write \{question\} into it$"):
-        PLAIN.over(None, template)
+        PLAIN.override(None, template)
 
 
 def test_a_pair_needs_room_and_a_tokenizer_that_separates() -> None:
     with pytest.raises(InputError, match="4 tokens have no room for a pair of title and text; give 5 or more"):
-        passage_rows(OURS, [("a", "b")], PAIR, 4)
+        tokenize_passages(OURS, [("a", "b")], PAIR, 4)
     with pytest.raises(InputError, match=r"needs a tokenizer with \[CLS\] and \[SEP\]"):
-        passage_rows(numbers(), [("1", "2")], PAIR, 9)
+        tokenize_passages(numbers(), [("1", "2")], PAIR, 9)
 
 
 TEXT = ignore_special_tokens_in_text(Tokenizer.from_str(OURS.to_str()))  # as a checkpoint's is set when it is loaded
@@ -114,7 +114,7 @@ TEXT = ignore_special_tokens_in_text(Tokenizer.from_str(OURS.to_str()))  # as a 
 @given(title=TEXTS.filter(bool), text=TEXTS)
 def test_what_a_template_spells_of_special_tokens_is_special(title: str, text: str) -> None:
     template = "{title} [SEP] {text}"
-    (row,), _ = passage_rows(TEXT, [(title, text)], template, 100)
+    (row,), _ = tokenize_passages(TEXT, [(title, text)], template, 100)
     assert row == THEIRS(f"{title} [SEP] {text}")["input_ids"]
     (asked,), _ = QuestionTokenizer(TEXT, "[MASK] {question}")([text])
     assert asked == THEIRS(f"[MASK] {text}")["input_ids"]
@@ -124,7 +124,7 @@ def test_what_a_template_spells_of_special_tokens_is_special(title: str, text: s
 def test_what_fills_it_in_is_text(template: str) -> None:
     spelt = "a[SEP]b [CLS][MASK]"
     special = {i for i, token in TEXT.get_added_tokens_decoder().items() if token.special and token.content != "[UNK]"}
-    (row,), _ = passage_rows(TEXT, [(spelt, spelt)], template, 100)
+    (row,), _ = tokenize_passages(TEXT, [(spelt, spelt)], template, 100)
     seps = 1 if template == TITLE_AND_TEXT else 2
     cls, sep = (TEXT.token_to_id(token) for token in ("[CLS]", "[SEP]"))
     assert [i for i in row if i in special] == [cls, *[sep] * seps]

@@ -38,7 +38,7 @@ spellings = st.integers(-2, 12).map(str) | st.sampled_from(["01", "a", "¹", "٣
 def test_ids_are_refused_exactly_when_they_were_there_before(new_ids, newest):
     seen = set()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "NEWEST", newest)  # so that few ids are merged many times
+        patch.setattr(module, "MAX_RECENT", newest)  # so that few ids are merged many times
         ids = UniqueIds()
         for new in new_ids:
             assert refused(ids, new) == (new in seen)
@@ -61,7 +61,7 @@ def test_ids_with_the_same_first_half_of_their_digests_are_told_apart(monkeypatc
             return self.data.rjust(self.size, b"\0")
 
     monkeypatch.setattr(module, "blake2b", Halved)
-    monkeypatch.setattr(module, "NEWEST", 3)
+    monkeypatch.setattr(module, "MAX_RECENT", 3)
     ids, many = UniqueIds(), [chr(ord("a") + i) for i in range(20)]
     assert not any(refused(ids, new) for new in many)
     assert all(refused(ids, new) for new in many)

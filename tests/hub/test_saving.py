@@ -186,7 +186,7 @@ def test_a_full_folder_and_a_file_are_not_overwritten(tmp_path, checkpoint):
         place.parent.mkdir(exist_ok=True)
         place.write_text("kept")
     for folder in (tmp_path / "full", tmp_path / "file"):
-        reason = "is there already; choose another place, nothing is overwritten"
+        reason = "exists already; choose another place, nothing is overwritten"
         assert refusal(folder, checkpoint) == f"{folder}: {reason}"
     assert "cannot be written (Not a directory); choose another place" in refusal(tmp_path / "file" / "a", checkpoint)
     assert {path.name for path in tmp_path.rglob("*")} == {"full", "held", "file"}

@@ -14,15 +14,15 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, ownership, part_files
 from rag_jax.index.store import Store, open_store
-from rag_jax.index.workers import Lock, encode_together
+from rag_jax.index.workers import Lock, encode_in_processes
 from stores import PASSAGES, encoder, reads
 
-MADE_OF = building.describe(encoder(), reads())
+MADE_OF = building.make_build_spec(encoder(), reads())
 
 
 def build(folder: Path, passages=PASSAGES, segment: int = 20) -> Store:
     """The three steps, with small segments."""
-    with ownership.claimed(folder):
+    with ownership.claim_and_lock(folder):
         plan = building.read(folder, passages, MADE_OF, segment)
         building.encode(folder, plan, encoder(), reads())
         building.commit(folder, plan, encoder(), reads())
@@ -98,8 +98,8 @@ def test_processes_share_a_build_to_the_same_bytes(tmp_path: Path) -> None:
     for rank in (1, 0):
         building.encode(folder, plan, encoder(), reads(), heard.append, (rank, 2))
     assert sum(heard) == 50
-    with ownership.locked(folder) as lock:
-        encode_together(folder, plan, load, load(), 1, heard.append, Lock(lock))
+    with ownership.lock(folder) as lock:
+        encode_in_processes(folder, plan, load, load(), 1, heard.append, Lock(lock))
     assert plan.encoded(folder) == sum(heard) == 50, "nothing was left to be encoded"
     building.commit(folder, plan, encoder(), reads())
     assert contents(folder) == contents(tmp_path / "expected")
@@ -107,7 +107,7 @@ def test_processes_share_a_build_to_the_same_bytes(tmp_path: Path) -> None:
 
 def test_an_unfinished_build_of_something_else_is_refused(tmp_path: Path) -> None:
     building.read(tmp_path, PASSAGES, MADE_OF, 20)
-    other = building.describe(dataclasses.replace(encoder(), max_length=8), reads(), "float16")
+    other = building.make_build_spec(dataclasses.replace(encoder(), max_length=8), reads(), "float16")
     with pytest.raises(InputError, match="a build with another dtype and tower was begun there; finish it, delete"):
         building.read(tmp_path, PASSAGES, other, 20)
 
@@ -149,10 +149,10 @@ def test_a_vector_that_is_no_number_is_named_by_its_passage(tmp_path: Path) -> N
 
 def test_a_disk_that_is_too_small_is_found_before_anything_is_encoded(tmp_path: Path, monkeypatch) -> None:
     plan = building.read(tmp_path, PASSAGES, MADE_OF, 20)
-    assert building.needed(plan, 8, 16) == 50 * (8 * 4 + 2 * 16 + 4)
+    assert building.storage_bytes(plan, 8, 16) == 50 * (8 * 4 + 2 * 16 + 4)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9_000, 6_000, 3_000))
     with pytest.raises(InputError, match=r"needs up to 3\.4 kB more, 3\.0 kB are free; make room"):
-        building.check_room(tmp_path, plan, 8, 16)
+        building.check_disk_space(tmp_path, plan, 8, 16)
 
 
 def test_a_disk_that_gets_full_leaves_the_old_store(tmp_path: Path, monkeypatch) -> None:
@@ -172,7 +172,7 @@ def test_a_disk_that_gets_full_leaves_the_old_store(tmp_path: Path, monkeypatch)
 
 
 def test_vectors_are_kept_in_half_the_bytes_where_that_is_asked_for(tmp_path: Path) -> None:
-    made_of = building.describe(encoder(), None, "bfloat16")
+    made_of = building.make_build_spec(encoder(), None, "bfloat16")
     plan = building.read(tmp_path, PASSAGES, made_of)
     building.encode(tmp_path, plan, encoder(), None)
     building.commit(tmp_path, plan, encoder(), None)

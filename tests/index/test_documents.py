@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def held(folder: Path) -> list[Passage]:
-    return list(open_store(folder, encoder(), reads()).living())
+    return list(open_store(folder, encoder(), reads()).live_passages())
 
 
 def test_a_shorter_document_replaces_all_pieces_of_the_longer_one(folder: Path) -> None:
@@ -95,13 +95,13 @@ def test_replacing_is_what_a_naive_loop_does(old: dict, new: dict, gone: set) ->
     before = cut(*(Passage(key, "", text) for key, text in old.items()))
     alive = np.array([passage.document != "" or row not in gone for row, passage in enumerate(before)])
     after = cut(*(Passage(key, "", text) for key, text in new.items()))
-    there = {documents.document(passage) for passage, lives in zip(before, alive, strict=True) if lives}
+    there = {documents.document_id(passage) for passage, lives in zip(before, alive, strict=True) if lives}
     table = PassageTable([as_table(before)])
     if not new.keys() <= there:
         with pytest.raises(InputError):
-            documents.replaced(table, alive, after, "here")
+            documents.plan_replacement(table, alive, after, "here")
         return
-    rows, given_back = documents.replaced(table, alive, after, "here")
-    expected = [row for row, passage in enumerate(before) if documents.document(passage) in new and alive[row]]
+    rows, given_back = documents.plan_replacement(table, alive, after, "here")
+    expected = [row for row, passage in enumerate(before) if documents.document_id(passage) in new and alive[row]]
     assert rows.tolist() == expected
     assert given_back == after

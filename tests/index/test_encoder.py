@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from rag_jax.data.tower_inputs import TITLE_AND_TEXT, worded
+from rag_jax.data.tower_inputs import TITLE_AND_TEXT, fill_template
 from stores import PASSAGES, encoder
 
 
 def test_vectors_are_each_text_s_own_in_the_order_of_the_texts() -> None:
-    texts = [worded(TITLE_AND_TEXT, passage.title, passage.text) for passage in PASSAGES]
+    texts = [fill_template(TITLE_AND_TEXT, passage.title, passage.text) for passage in PASSAGES]
     heard = []
     together = encoder()(texts, heard.append)
     alone = np.concatenate([encoder()([text]) for text in texts[:10]])

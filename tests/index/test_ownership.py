@@ -121,13 +121,13 @@ def test_what_a_user_puts_into_a_store_stays_through_every_change(tmp_path: Path
     updates.add(folder, MORE, encoder())
     updates.remove(folder, ["p1"])
     updates.swap(folder, tmp_path / "other")
-    with ownership.claimed(folder):
-        plan = building.read(folder, MORE, building.describe(encoder(), None))
+    with ownership.claim_and_lock(folder):
+        plan = building.read(folder, MORE, building.make_build_spec(encoder(), None))
         building.encode(folder, plan, encoder(), None)
         building.commit(folder, plan, encoder(), None)
     assert before.items() <= tree(tmp_path).items()
     assert len(before) == len(mine)
-    assert list(open_store(folder, encoder(), reads()).living()) == MORE
+    assert list(open_store(folder, encoder(), reads()).live_passages()) == MORE
     assert (tmp_path / "elsewhere" / "thesis" / "chapters" / "one.tex").read_text() == "mine"
 
 
@@ -167,7 +167,7 @@ def test_a_store_behind_a_link_is_that_store(tmp_path: Path) -> None:
     building.build(tmp_path / "index", PASSAGES, encoder(), reads())
     updates.add(tmp_path / "index", MORE, encoder())
     assert (tmp_path / "index").is_symlink()
-    assert list(open_store(tmp_path / "disk", encoder(), reads()).living()) == PASSAGES + MORE
+    assert list(open_store(tmp_path / "disk", encoder(), reads()).live_passages()) == PASSAGES + MORE
 
 
 def test_a_copy_without_its_mark_is_read_but_not_changed(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_copy_without_its_mark_is_read_but_not_changed(tmp_path: Path) -> None
         mock.patch.object(store_engines.BM25, "build") as built,
         pytest.raises(InputError, match=r"has no rag-jax\.store"),
     ):
-        store_engines.keep_bm25(store)
+        store_engines.add_bm25(store)
     assert not built.called, "nothing is done in vain"
     assert tree(tmp_path) == before
 
@@ -199,7 +199,7 @@ def test_what_cannot_be_deleted_hinders_nobody(tmp_path: Path, monkeypatch) -> N
         updates.swap(folder, tmp_path / "other")
         updates.add(folder, MORE, encoder())
     assert (folder / "vectors" / "000000").is_dir()
-    assert list(open_store(folder, encoder(), reads()).living()) == PASSAGES[:9] + MORE
+    assert list(open_store(folder, encoder(), reads()).live_passages()) == PASSAGES[:9] + MORE
     updates.remove(folder, ["p1"])
     assert not (folder / "vectors" / "000000").exists()
 
@@ -217,7 +217,7 @@ def test_a_file_that_is_replaced_is_not_written_through_a_link(name: str, tmp_pa
     with pytest.raises(InputError, match=r"cannot be written \(File exists\)"):
         building.build(folder, MORE, encoder(), None)
     assert mine.read_text() == "mine"
-    assert list(open_store(folder, encoder(), None).living()) == PASSAGES
+    assert list(open_store(folder, encoder(), None).live_passages()) == PASSAGES
 
 
 def test_a_refused_build_leaves_nothing_and_a_crash_leaves_a_place_to_build_in(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_refused_build_leaves_nothing_and_a_crash_leaves_a_place_to_build_in(t
     assert tree(tmp_path) == {"index": None}
     ownership.claim(tmp_path / "index")  # and no further
     building.build(tmp_path / "index", PASSAGES, encoder(), reads())
-    assert list(open_store(tmp_path / "index", encoder(), reads()).living()) == PASSAGES
+    assert list(open_store(tmp_path / "index", encoder(), reads()).live_passages()) == PASSAGES
 
 
 names = st.sampled_from(
@@ -257,7 +257,7 @@ def test_only_files_of_parts_are_ever_cleared_away(files: set, tmp_path: Path) -
     ownership.claim(folder)
     for path in files:
         write(folder.joinpath(*path))
-    ownership.clear(folder, lambda part: False)
+    ownership.delete_parts(folder, lambda part: False)
     left = {tuple(path.relative_to(folder).parts) for path in folder.rglob("*") if path.is_file()}
     foreign = {path for path in files if path[1] not in OWN.get(path[0], ()) or path[2] in ("one.tex", "part.json.bak")}
     assert left == {*foreign, (ownership.MARKER,)}
@@ -270,7 +270,7 @@ HOLD += "with ownership.locked(Path(sys.argv[1])): print('held', flush=True); sy
 def test_every_writer_is_refused_in_a_line_while_another_process_writes(tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "index"
     building.build(folder, PASSAGES, encoder(), None)
-    monkeypatch.setattr(ownership, "PATIENCE", 0.05)
+    monkeypatch.setattr(ownership, "LOCK_TIMEOUT", 0.05)
     before = tree(folder)
     holder = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None
@@ -289,5 +289,5 @@ def test_every_writer_is_refused_in_a_line_while_another_process_writes(tmp_path
     assert open_store(folder, encoder(), reads()).passage_tokens.shape[0] == len(PASSAGES), "tokens made in memory"
     (folder / "building.json").unlink()
     holder.communicate()
-    store_engines.keep_bm25(open_store(folder, None, None))
+    store_engines.add_bm25(open_store(folder, None, None))
     assert manifest.read(folder).version == 2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType
 
 from rag_jax.core.vectors import take
-from rag_jax.index.placement import PIECE, STEPS, Placement, rounded
+from rag_jax.index.placement import SIZES_PER_OCTAVE, TRANSFER_ROWS, Placement, padded_rows
 from rag_jax.index.store import Store, from_vectors
 from stores import MORE, PASSAGES, encoder, reads
 
@@ -17,7 +17,7 @@ from stores import MORE, PASSAGES, encoder, reads
 def store() -> Store:
     """Two pieces of different token widths, with a row that holds no passage any more."""
     one, two = (from_vectors(each, encoder().encode_passages(each), reads()) for each in (PASSAGES, MORE))
-    return one.added(two).without([3])
+    return one.concatenate(two).remove_rows([3])
 
 
 @pytest.mark.parametrize("shards", [1, 2])
@@ -42,22 +42,22 @@ def test_what_is_loaded_is_what_is_stored(shards: int, precision) -> None:
 
 @given(st.integers(1, 30_000_000), st.integers(1, 64))
 def test_sizes_are_rounded_up_by_little_and_evenly(size: int, shards: int) -> None:
-    rows = rounded(size, shards)
+    rows = padded_rows(size, shards)
     assert rows >= size
     assert rows % shards == 0
-    assert rows - size < size / STEPS + shards
+    assert rows - size < size / SIZES_PER_OCTAVE + shards
 
 
 def test_a_store_that_grows_a_little_keeps_its_shapes() -> None:
-    sizes = {rounded(size) for size in range(40_000, 40_900)}
+    sizes = {padded_rows(size) for size in range(40_000, 40_900)}
     assert len(sizes) <= 2
-    first, other = (Placement().knowledge(each) for each in (store(), store().without([5])))
+    first, other = (Placement().knowledge(each) for each in (store(), store().remove_rows([5])))
     shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), each) for each in (first, other)]
     assert shapes[0] == shapes[1], "a removed row is a mask"
 
 
 def test_more_rows_than_travel_together_arrive() -> None:
-    vectors = np.arange(2 * (PIECE + 9), dtype=np.float32).reshape(-1, 2)
+    vectors = np.arange(2 * (TRANSFER_ROWS + 9), dtype=np.float32).reshape(-1, 2)
     passages = [PASSAGES[0]._replace(id=str(row)) for row in range(len(vectors))]
-    known = Placement().searched(from_vectors(passages, vectors, reads()))
+    known = Placement().search_arrays(from_vectors(passages, vectors, reads()))
     np.testing.assert_array_equal(np.asarray(known.passage_vectors)[: len(vectors)], vectors)

@@ -48,8 +48,8 @@ def test_the_manifest_says_what_there_is(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert (told["version"], told["passages"], told["rows"], told["width"]) == (1, 50, 50, 8)
     assert told["dtype"] == "float32"
-    assert told["tower"] == encoder().facts | {"source": "here"}
-    assert told["generators"] == {reads().key: reads().facts}
+    assert told["tower"] == encoder().spec | {"source": "here"}
+    assert told["generators"] == {reads().key: reads().spec}
 
 
 def test_a_store_can_be_moved(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def opened(folder: Path) -> Store:
 
 def assert_holds(store: Store, passages: list[Passage]) -> None:
     """Just these passages, in this order, with the vectors and tokens of a store that was built of them."""
-    assert list(store.living()) == passages
+    assert list(store.live_passages()) == passages
     assert len(store) == len(passages)
     rows = store.find([passage.id for passage in passages])
     np.testing.assert_array_equal(rows, np.flatnonzero(store.alive))
@@ -164,11 +164,11 @@ def test_a_change_that_cannot_be_made_leaves_the_store(change, told, folder: Pat
 
 
 def test_two_writers_do_not_meet(folder: Path) -> None:
-    with ownership.locked(folder), pytest.raises(InputError, match="another process is writing to it"):
+    with ownership.lock(folder), pytest.raises(InputError, match="another process is writing to it"):
         updates.remove(folder, ["p3"])
 
 
 def test_a_store_under_construction_is_not_changed(folder: Path) -> None:
-    building.read(folder, MORE, building.describe(encoder(), reads()))
+    building.read(folder, MORE, building.make_build_spec(encoder(), reads()))
     with pytest.raises(InputError, match="a build is unfinished there"):
         updates.remove(folder, ["p3"])

@@ -182,7 +182,7 @@ def test_nothing_is_overwritten(places: Places, tmp_path: Path, capsys, holds: s
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("mine")
     for source in (places.folder, places.workdir):
-        assert f"{target}: is there already; choose another place" in refused(capsys, "convert", source, target)
+        assert f"{target}: exists already; choose another place" in refused(capsys, "convert", source, target)
     assert sorted(tmp_path.rglob("*")) == sorted({target, mine})
     assert mine.read_text() == "mine"
 

@@ -42,7 +42,7 @@ def test_ids_of_another_kind_are_refused() -> None:
 
 
 def test_a_removed_passage_is_missing(capsys) -> None:
-    check_gold(store().without([1]), asked(("p1",), ("p2",)), "questions")
+    check_gold(store().remove_rows([1]), asked(("p1",), ("p2",)), "questions")
     assert "1 of 2 questions have no gold passage" in capsys.readouterr().err
 
 

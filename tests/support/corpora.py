@@ -39,7 +39,7 @@ def skipping(path: Path) -> tuple[list[Passage], list[str]]:
     """The passages that are left without the bad rows, and the log of those."""
     log = io.StringIO()
     bad = BadLines(log.write)
-    passages = list(read_corpus(path, bad=bad))
+    passages = list(read_corpus(path, on_bad_line=bad))
     messages = log.getvalue().splitlines()
     assert bad.count == len(messages)
     return passages, messages

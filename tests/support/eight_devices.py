@@ -94,7 +94,7 @@ def main() -> None:
     params, known, batch = world()
     place = Placement(jax.make_mesh((8,), ("index",), axis_types=(AxisType.Auto,)))
     spread = jax.device_put(known, NamedSharding(place.mesh, PartitionSpec("index")))
-    everywhere = place.everywhere(params)
+    everywhere = place.replicate(params)
     one, eight = trained(retrieval.LOCAL, params, known, batch), trained(place.index, everywhere, spread, batch)
     alone, together = answered(retrieval.LOCAL, params, known, batch), answered(place.index, everywhere, spread, batch)
     jax.config.update("jax_disable_most_optimizations", False)  # memory is what the optimised program takes

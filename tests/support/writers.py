@@ -80,8 +80,10 @@ def corpus(name: str, count: int, words: int = 14) -> list[Passage]:
 
 def build(folder: Path, passages: list[Passage], segment: int = 50) -> None:
     """As `rag-jax index --change swap` does it."""
-    with ownership.claimed(folder):
-        plan = building.read(folder, passages, building.describe(ENCODER, None, corpus={"of": passages}), segment)
+    with ownership.claim_and_lock(folder):
+        plan = building.read(
+            folder, passages, building.make_build_spec(ENCODER, None, corpus={"of": passages}), segment
+        )
         building.encode(folder, plan, ENCODER, None)
         building.commit(folder, plan, ENCODER, None)
 
@@ -100,18 +102,18 @@ def adds(passages: list[Passage]) -> Op:
 
 def removes(document: str) -> Op:
     def model(state: State) -> State | None:
-        left = tuple(old for old in state if documents.document(old) != document)
+        left = tuple(old for old in state if documents.document_id(old) != document)
         return left if len(left) < len(state) else None
 
     return Op("remove", lambda folder: updates.remove(folder, [document]), model)
 
 
 def replaces(passages: list[Passage]) -> Op:
-    gone = {documents.document(passage) for passage in passages}
+    gone = {documents.document_id(passage) for passage in passages}
 
     def model(state: State) -> State | None:
-        left = tuple(old for old in state if documents.document(old) not in gone)
-        return (*left, *passages) if gone <= {documents.document(old) for old in state} else None
+        left = tuple(old for old in state if documents.document_id(old) not in gone)
+        return (*left, *passages) if gone <= {documents.document_id(old) for old in state} else None
 
     return Op("replace", lambda folder: updates.replace(folder, passages, ENCODER), model)
 
@@ -120,7 +122,7 @@ def swaps(other: Path, passages: list[Passage]) -> Op:
     return Op("swap", lambda folder: updates.swap(folder, other), lambda state: tuple(passages))
 
 
-COUNTS = Op("engine bm25", lambda folder: store_engines.keep_bm25(open_store(folder, None, None)))
+COUNTS = Op("engine bm25", lambda folder: store_engines.add_bm25(open_store(folder, None, None)))
 TOKENISES = Op("tokenise", lambda folder: open_store(folder, None, READS))
 
 
@@ -145,7 +147,7 @@ def work(folder: Path, ops: Sequence[Op], log: Path, chance: random.Random, paus
     with log.open("a", buffering=1) as file:
         for number, op in enumerate(ops):
             time.sleep(chance.uniform(0, pause))
-            ownership.PATIENCE = chance.choice([0, 0.05, 1.0])
+            ownership.LOCK_TIMEOUT = chance.choice([0, 0.05, 1.0])
             try:
                 op.act(folder)
                 became = "made"
@@ -175,7 +177,7 @@ def held(folder: Path) -> State | None:
             part_files.verify(folder / part)
     store = open_store(folder, None, None)
     store_engines.open_bm25(store)
-    passages = tuple(store.living())
+    passages = tuple(store.live_passages())
     assert len({passage.id for passage in passages}) == len(passages)
     rows = store.find([passage.id for passage in passages])
     np.testing.assert_array_equal(store.passage_vectors[rows], ENCODER.counted(passages)[0])
@@ -213,9 +215,9 @@ def explained(folder: Path, before: State | None, known: list[str], first: Seque
 
 def leftovers(folder: Path) -> set[str]:
     """Parts that neither a version nor an unfinished build names, once the next writer has looked."""
-    with manifest.changing(folder) as found:
+    with manifest.transaction(folder) as found:
         pass
-    plan = manifest.pending(folder, found)
+    plan = manifest.find_pending_build(folder, found)
     there = {str(path.relative_to(folder)) for path in folder.glob("*/*")}
     own = {part for part in there if plan is not None and Path(part).name in plan.names}
     return there - found.parts - own

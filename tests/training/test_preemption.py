@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rag_jax.config.config import Config
-from rag_jax.data.stream import stream
+from rag_jax.data.stream import example_stream
 from rag_jax.errors import InputError
 from rag_jax.rag import RAG
 from rag_jax.training import loop, run
@@ -73,7 +73,7 @@ def test_a_run_that_gets_nowhere_names_the_questions_that_it_stopped_at(
         fit(config, tmp_path)
     assert "\n" not in str(caught.value)
     told = json.loads((tmp_path / "not_finite.json").read_text())
-    numbers = stream(seen[0], towns.batch_size, towns.seed)
+    numbers = example_stream(seen[0], towns.batch_size, towns.seed)
     at_last = [next(numbers) for _ in range(last)][-1]
     assert told == {"step": last, "questions": [seen[0].ids[i] for i in at_last]}
     assert all(repr(each) in str(caught.value) for each in told["questions"])

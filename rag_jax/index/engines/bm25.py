@@ -26,14 +26,14 @@ from jaxtyping import Bool, Float32, Int, Int32, Int64
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index import part_files
-from rag_jax.index.engines.engine import EngineResults, Queries, best, candidates
+from rag_jax.index.engines.engine import EngineResults, Queries, num_candidates, select_top_k
 
 K1 = 0.9
 B = 0.4
 AT_ONCE = 4_096  # passages whose words are counted together; no more texts than these are held
 
 
-class Lists(NamedTuple):
+class PostingLists(NamedTuple):
     """For each word w the passages that hold it, in `starts[w] : starts[w + 1]`."""
 
     starts: Int64[np.ndarray, " W+1"]
@@ -46,7 +46,7 @@ class BM25:
     """An index of words over passages; it keeps the words' statistics, not the passages."""
 
     words: pa.Array  # by their numbers
-    lists: Lists
+    lists: PostingLists
     size: int  # N
     alive: Bool[np.ndarray, " N"] | None = None  # rows that may be found; None: all
 
@@ -75,7 +75,7 @@ class BM25:
         """A saved index, mapped into memory. Raises `InputError` for one that is damaged, or not of so many rows."""
         arrays, table = part_files.read_arrays(folder), part_files.read_table(folder)
         try:
-            lists = Lists(*(np.asarray(arrays[name]) for name in Lists._fields))
+            lists = PostingLists(*(np.asarray(arrays[name]) for name in PostingLists._fields))
             size, words = int(arrays["size"][0]), table.column("word").combine_chunks()
             is_old = "format" not in arrays or int(arrays["format"][0]) != FORMAT
         except (KeyError, IndexError):
@@ -88,21 +88,25 @@ class BM25:
             raise InputError(f"{folder}: its words and their lists do not belong together; {REMEDY}")
         return cls(words, lists, size)
 
-    def search(self, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
+    def search(self, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The k best rows for each question; they serve as the logits of a prior.
 
         Only passages that share a word with the question are found; -1 behind the last of them. Equal scores are in the
         order of the corpus. Another engine's recall does not apply, so there is none.
         """
-        depth = min(candidates(k, excluded), self.size)
-        rows = np.full((len(asked.texts), depth), -1, np.int32)
+        depth = min(num_candidates(k, excluded), self.size)
+        rows = np.full((len(queries.texts), depth), -1, np.int32)
         scores = np.full(rows.shape, -np.inf, np.float32)
-        ground = np.zeros(self.size, np.float32) if self.alive is None else np.where(self.alive, DEAD[1], DEAD[0])
-        for question, words in enumerate(self._asked(asked.texts)):
+        ground = (
+            np.zeros(self.size, np.float32)
+            if self.alive is None
+            else np.where(self.alive, INITIAL_SCORES[1], INITIAL_SCORES[0])
+        )
+        for question, words in enumerate(self._asked(queries.texts)):
             every = self._score(words, ground.copy())
             found = _first(every, depth)
             rows[question, : len(found)], scores[question, : len(found)] = found, every[found]
-        return best(rows, scores, k, excluded)
+        return select_top_k(rows, scores, k, excluded)
 
     def _score(self, words: Iterable[int], scores: Float32[np.ndarray, " N"]) -> Float32[np.ndarray, " N"]:
         for word in words:
@@ -121,7 +125,7 @@ class BM25:
         return {word: number for number, word in enumerate(self.words.to_pylist())}
 
 
-DEAD = np.asarray([-np.inf, 0], np.float32)  # what a row begins with: one without a passage, and any other
+INITIAL_SCORES = np.asarray([-np.inf, 0], np.float32)  # what a row begins with: one without a passage, and any other
 REMEDY = "build it again with rag-jax index --out DIR --bm25"
 FORMAT = 2  # of the words: how texts are split into them
 
@@ -149,7 +153,7 @@ def _count(texts: Sequence[str], numbers: dict[str, int], first: int) -> _Counts
     return _Counts(*(each.astype(np.int32) for each in (rows + first, words, times, lengths)))
 
 
-def _lists(counts: _Counts, words: int) -> Lists:
+def _lists(counts: _Counts, words: int) -> PostingLists:
     """Lucene's BM25: a word adds `idf tf / (tf + k1 (1 - b + b length / mean length))`, where
     `idf = log(1 + (N - n + 1/2) / (n + 1/2))`, N counts the passages, and n those that hold the word."""
     holding = np.bincount(counts.words, minlength=words)
@@ -158,7 +162,7 @@ def _lists(counts: _Counts, words: int) -> Lists:
     order = np.argsort(counts.words, kind="stable")
     rows, times = counts.rows[order], counts.times[order].astype(np.float32)
     scores = np.repeat(idf, holding) * times / (times + longer[rows])
-    return Lists(np.concatenate([[0], np.cumsum(holding)]), rows, scores)
+    return PostingLists(np.concatenate([[0], np.cumsum(holding)]), rows, scores)
 
 
 def _first(scores: Float32[np.ndarray, " N"], k: int) -> Int64[np.ndarray, " found"]:

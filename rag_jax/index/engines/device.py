@@ -28,16 +28,16 @@ class DeviceIndex:
         """A store's vectors, without its tokens."""
         measured = store.manifest and store.manifest.engines.get(placement.precision, {}).get("recall")
         recall = None if placement.precision == "float32" else measured or {}
-        return cls(placement.searched(store), placement.index, recall)
+        return cls(placement.search_arrays(store), placement.index, recall)
 
-    def search(self, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
+    def search(self, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The k best rows for each question. Raises `InputError` for questions without vectors."""
         if k < 1:
             raise InputError(f"cannot retrieve {k} passages; ask for 1 or more")
-        if asked.vectors is None:
+        if queries.vectors is None:
             raise InputError("a dense search needs the questions' vectors; name the question tower")
         barred = None if excluded is None else excluded.astype(np.int32)
-        found = jax.device_get(_searching(self.index, k)(asked.vectors, self.knowledge, barred))
+        found = jax.device_get(_searching(self.index, k)(queries.vectors, self.knowledge, barred))
         return EngineResults(found.rows, found.scores, 1.0 if self.recall is None else self.recall.get(f"recall@{k}"))
 
 

@@ -27,12 +27,12 @@ class EngineResults(NamedTuple):
 class Engine(Protocol):
     """A search over the rows of a store."""
 
-    def search(self, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
+    def search(self, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The k best rows for each question; those of `excluded` (-1: none) are not among them."""
         ...
 
 
-def best(
+def select_top_k(
     rows: Int[np.ndarray, "B C"],
     scores: Float[np.ndarray, "B C"],
     k: int,
@@ -58,7 +58,7 @@ def best(
     )
 
 
-def candidates(k: int, excluded: Int[np.ndarray, "B E"] | None, dead: int = 0) -> int:
+def num_candidates(k: int, excluded: Int[np.ndarray, "B E"] | None, dead: int = 0) -> int:
     """How many to ask for, lest the excluded and the `dead` ones take the places of others."""
     if k < 1:
         raise InputError(f"cannot retrieve {k} passages; ask for 1 or more")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from rag_jax.index.engines.engine import Engine, EngineResults, Queries, best, candidates
+from rag_jax.index.engines.engine import Engine, EngineResults, Queries, num_candidates, select_top_k
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,19 @@ class Hybrid:
     constant: float = 60  # the larger, the less the very first ranks count
     depth: int = 100  # hits of each engine that are fused
 
-    def search(self, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
+    def search(self, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The k best rows for each question; equal ones in the order of the rows.
 
         Looks deeper where more than `depth` are asked for, lest there are too few. Raises `InputError` as the engines
         do.
         """
-        depth = max(self.depth, candidates(k, None))
-        found = [engine.search(asked, depth, excluded).rows for engine in self.engines]
+        depth = max(self.depth, num_candidates(k, None))
+        found = [engine.search(queries, depth, excluded).rows for engine in self.engines]
         rows = np.concatenate(found, axis=1).astype(np.int64)
         shares = np.concatenate([1 / (self.constant + np.arange(1, depth + 1))] * len(found))
         rows, scores = _summed(rows, np.where(rows < 0, 0.0, shares[None, :]))
         order = np.lexsort((rows, np.where(rows < 0, np.inf, -scores)), axis=1)
-        return best(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1), k)
+        return select_top_k(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1), k)
 
 
 def _summed(

@@ -19,7 +19,7 @@ ROUNDING = 1e-6  # of the largest score: inner products that differ by less are 
 def recall(
     engine: Engine,
     exact: Engine,
-    asked: Queries,
+    queries: Queries,
     ks: Sequence[int] = KS,
     excluded: Int[np.ndarray, "B E"] | None = None,
 ) -> dict[str, float]:
@@ -28,12 +28,14 @@ def recall(
     Rows that the exact search scores as its k-th are as good as that one, whichever of them it names. Only the k for
     which there are k rows to be found; none where nothing is asked.
     """
-    if not len(asked.texts):
+    if not len(queries.texts):
         return {}
-    deep = _deep(exact, asked, max(ks), excluded)
+    deep = _exact_hits(exact, queries, max(ks), excluded)
     there = int((deep.rows >= 0).sum(axis=1).min())
-    found = {k: engine.search(asked, k, excluded).rows for k in ks if k <= there}  # the depth may change what it finds
-    return {f"recall@{k}": float(_right(rows, deep, k).sum(axis=1).mean() / k) for k, rows in found.items()}
+    found = {
+        k: engine.search(queries, k, excluded).rows for k in ks if k <= there
+    }  # the depth may change what it finds
+    return {f"recall@{k}": float(_is_correct(rows, deep, k).sum(axis=1).mean() / k) for k, rows in found.items()}
 
 
 def sample_queries(
@@ -52,24 +54,24 @@ def sample_queries(
     return np.asarray(vectors[chosen], np.float32), chosen[:, None]
 
 
-def _deep(exact: Engine, asked: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None) -> EngineResults:
+def _exact_hits(exact: Engine, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None) -> EngineResults:
     """Exact hits, down to one that is worse than the k-th, for every question that has so many."""
     depth = 2 * k
     while True:
-        hits = exact.search(asked, depth, excluded)
+        hits = exact.search(queries, depth, excluded)
         last = hits.rows[:, -1]
-        if not ((last >= 0) & (hits.scores[:, -1] >= _worst(hits, k))).any():
+        if not ((last >= 0) & (hits.scores[:, -1] >= _score_threshold(hits, k))).any():
             return hits
         depth *= 2
 
 
-def _worst(hits: EngineResults, k: int) -> Float32[np.ndarray, " B"]:
+def _score_threshold(hits: EngineResults, k: int) -> Float32[np.ndarray, " B"]:
     """The score that a hit must have to be as good as the k-th."""
     largest = np.abs(np.where(hits.rows >= 0, hits.scores, 0)).max(axis=1)
     return hits.scores[:, k - 1] - np.float32(ROUNDING) * largest
 
 
-def _right(rows: Int[np.ndarray, "B K"], deep: EngineResults, k: int) -> Bool[np.ndarray, "B K"]:
+def _is_correct(rows: Int[np.ndarray, "B K"], deep: EngineResults, k: int) -> Bool[np.ndarray, "B K"]:
     """Which of the rows are as good as the exact search's first k."""
-    good = np.where(deep.scores >= _worst(deep, k)[:, None], deep.rows, -1)
+    good = np.where(deep.scores >= _score_threshold(deep, k)[:, None], deep.rows, -1)
     return (rows[:, :, None] == good[:, None, :]).any(axis=2) & (rows >= 0)

@@ -40,41 +40,41 @@ class RecallQueries(NamedTuple):
         return Queries([""] * len(self.vectors), self.vectors)
 
 
-def from_passages(store: Store) -> RecallQueries:
+def passage_queries(store: Store) -> RecallQueries:
     """Passages of the store as queries, each of which is not to find itself."""
     return RecallQueries(*sample_queries(store.passage_vectors, QUERIES, 0, store.alive))
 
 
-def keep_faiss(store: Store, factory: str, queries: RecallQueries) -> Manifest:
+def add_faiss(store: Store, factory: str, queries: RecallQueries) -> Manifest:
     """Build an index of FAISS over a store's vectors, measure it, and keep it.
 
     Raises `InputError` for a store that cannot be written, before anything is built, and for one that has changed.
     """
-    ownership.check_own(_folder(store))
+    ownership.check_writable(_folder(store))
     sample, _ = sample_queries(store.passage_vectors, TRAINING, 1)
     built = FaissIndex.build(store.passage_vectors.blocks(BLOCK), factory, sample)
-    found = measured(replace(built, alive=store.alive), store, queries)
+    found = measure_recall(replace(built, alive=store.alive), store, queries)
 
     def save(part: Path) -> None:
         built.save(part / FAISS)
 
-    return _keep(store, "faiss", {"factory": factory, "rows": store.size, "recall": found}, save)
+    return _save_engine(store, "faiss", {"factory": factory, "rows": store.size, "recall": found}, save)
 
 
-def keep_bm25(store: Store) -> Manifest:
+def add_bm25(store: Store) -> Manifest:
     """Count a store's words, and keep that. Raises as `keep_faiss`."""
-    ownership.check_own(_folder(store))
-    return _keep(store, "bm25", {"rows": store.size}, BM25.build(store.passages).save)
+    ownership.check_writable(_folder(store))
+    return _save_engine(store, "bm25", {"rows": store.size}, BM25.build(store.passages).save)
 
 
 def measure_precision(store: Store, precision: Precision, queries: RecallQueries) -> Manifest:
     """Measure the search on the device with vectors in fewer bits; nothing is built. Raises as `keep_faiss`."""
-    ownership.check_own(_folder(store))
-    found = measured(DeviceIndex.of(store, Placement(precision=precision)), store, queries)
-    return _keep(store, precision, {"rows": store.size, "recall": found})
+    ownership.check_writable(_folder(store))
+    found = measure_recall(DeviceIndex.of(store, Placement(precision=precision)), store, queries)
+    return _save_engine(store, precision, {"rows": store.size, "recall": found})
 
 
-def measured(engine: Engine, store: Store, queries: RecallQueries) -> dict[str, float]:
+def measure_recall(engine: Engine, store: Store, queries: RecallQueries) -> dict[str, float]:
     """`recall@k` of an engine against the exact search in float32."""
     return recall(engine, DeviceIndex.of(store, Placement()), queries.queries, excluded=queries.excluded)
 
@@ -115,13 +115,15 @@ def _folder(store: Store) -> Path:
     return store.folder
 
 
-def _keep(store: Store, name: str, facts: dict[str, Any], save: Callable[[Path], None] | None = None) -> Manifest:
+def _save_engine(
+    store: Store, name: str, facts: dict[str, Any], save: Callable[[Path], None] | None = None
+) -> Manifest:
     """Keep what was measured, and saved, of an engine; other writers are waited for.
 
     Raises `InputError` where the store's rows are not those any more that the engine was built of.
     """
     folder = _folder(store)
-    with manifest.changing(folder, patient=lambda: True) as now:
+    with manifest.transaction(folder, keep_waiting=lambda: True) as now:
         if store.manifest is None or now.content != store.manifest.content:
             raise InputError(f"{folder}: was changed while an engine was built; build the engine again")
         if save is not None:
@@ -129,5 +131,7 @@ def _keep(store: Store, name: str, facts: dict[str, Any], save: Callable[[Path],
             save(folder / part)
             facts = facts | {"part": part}
         return manifest.commit(
-            folder, now, now.changed(f"engine {name}", engines=now.engines | {name: facts}, made_of=now.made_of)
+            folder,
+            now,
+            now.next_version(f"engine {name}", engines=now.engines | {name: facts}, build_spec=now.build_spec),
         )

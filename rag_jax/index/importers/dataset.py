@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from rag_jax.corpus.passage import IDS, Passage, given_id
-from rag_jax.corpus.tables import END, data_files
-from rag_jax.data.jsonl import UniqueIds, checked_characters, checked_id, checked_text
+from rag_jax.corpus.passage import IDS, Passage, row_id
+from rag_jax.corpus.tables import END_OF_STREAM, data_files
+from rag_jax.data.jsonl import UniqueIds, validate_characters, validate_id, validate_text
 from rag_jax.errors import InputError
 from rag_jax.index.importers.faiss_file import faiss_vectors, open_faiss, warn_of_distances
-from rag_jax.index.importers.vectors import ImportedIndex, checked, imported, one_line, stacked
+from rag_jax.index.importers.vectors import ImportedIndex, concatenate, import_package, summarize_error, validate_index
 
 DATASETS = (  # the passages and the FAISS file beside them
     ("passages", "index.faiss"),
@@ -29,7 +29,7 @@ def read_dataset(folder: Path, index: Path, width: int | None) -> ImportedIndex:
     if not passages:
         raise InputError(f"{folder}: holds no passages; save a dataset with a row for each")
     if "embeddings" in tables[0].column_names:
-        vectors, place = stacked(_embeddings(folder, tables), len(passages)), folder
+        vectors, place = concatenate(_embeddings(folder, tables), len(passages)), folder
         if index.is_file():
             found = open_faiss(index)
             if found.ntotal != len(passages):
@@ -41,21 +41,21 @@ def read_dataset(folder: Path, index: Path, width: int | None) -> ImportedIndex:
     else:
         remedy = f"add a column embeddings, or put {index.name} into {index.parent}"
         raise InputError(f"{folder}: holds passages, but no vectors; {remedy}")
-    return checked(place, passages, vectors, width)
+    return validate_index(place, passages, vectors, width)
 
 
 def _read_arrow(file: Path) -> Any:
     """The table in an Arrow stream, mapped into memory, not read."""
-    pyarrow = imported("pyarrow")
+    pyarrow = import_package("pyarrow")
     try:
         table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
         table.validate(full=True)  # offsets that point beyond the file would crash, not raise
         with file.open("rb") as stream:
-            stream.seek(-len(END), 2)
-            if stream.read() != END:  # cut between two batches, which Arrow takes for the end
+            stream.seek(-len(END_OF_STREAM), 2)
+            if stream.read() != END_OF_STREAM:  # cut between two batches, which Arrow takes for the end
                 raise EOFError("the end is missing")
     except (OSError, EOFError, pyarrow.ArrowException) as error:
-        raise InputError(f"{file}: cannot be read as Arrow ({one_line(error)}); save or copy it again") from None
+        raise InputError(f"{file}: cannot be read as Arrow ({summarize_error(error)}); save or copy it again") from None
     return table
 
 
@@ -75,16 +75,16 @@ def _dataset_passages(folder: Path, tables: Sequence[Any]) -> Iterator[Passage]:
         for batch in table.select(columns).to_batches(1_000):
             for values in batch.to_pylist():
                 place = f"{folder}: row {row}"
-                new = checked_id(given_id(values, row), "id", place)
-                title = checked_characters(values["title"] or "", "title", place)
+                new = validate_id(row_id(values, row), "id", place)
+                title = validate_characters(values["title"] or "", "title", place)
                 ids.add(new, place)
-                yield Passage(new, title, checked_text(values["text"], "text", place))
+                yield Passage(new, title, validate_text(values["text"], "text", place))
                 row += 1
 
 
 def _embeddings(folder: Path, tables: Sequence[Any]) -> Iterator[tuple[str, np.ndarray]]:
     """The column `embeddings` as views of the mapped file, each with the row that it begins at."""
-    pyarrow, compute, row = imported("pyarrow"), imported("pyarrow.compute"), 0
+    pyarrow, compute, row = import_package("pyarrow"), import_package("pyarrow.compute"), 0
     types, width = pyarrow.types, None
     for table in tables:
         column = table.column("embeddings")

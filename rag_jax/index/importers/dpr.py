@@ -9,7 +9,7 @@ from rag_jax.corpus import read_passages
 from rag_jax.errors import InputError
 from rag_jax.index.importers.dpr_shards import SHARD, shard_vectors
 from rag_jax.index.importers.faiss_file import faiss_vectors
-from rag_jax.index.importers.vectors import ImportedIndex, checked, one_line, stacked
+from rag_jax.index.importers.vectors import ImportedIndex, concatenate, summarize_error, validate_index
 
 
 def read_dpr(path: Path, tsv: Path, files: Sequence[Path], width: int | None) -> ImportedIndex:
@@ -24,12 +24,12 @@ def read_dpr(path: Path, tsv: Path, files: Sequence[Path], width: int | None) ->
         raise InputError(f"{path}: holds {indexes[0].name} and {indexes[1].name}; leave the index of the passages")
     passages = list(read_passages(tsv))
     if shards:
-        return checked(path, passages, shard_vectors(path, passages, shards), width)
+        return validate_index(path, passages, shard_vectors(path, passages, shards), width)
     if arrays:
         blocks = [(str(file), _read_npy(file)) for file in arrays]
         rows = sum(len(block) for _, block in blocks)
-        return checked(arrays[0] if len(arrays) == 1 else path, passages, stacked(blocks, rows), width)
-    return checked(indexes[0], passages, faiss_vectors(indexes[0], width), width)
+        return validate_index(arrays[0] if len(arrays) == 1 else path, passages, concatenate(blocks, rows), width)
+    return validate_index(indexes[0], passages, faiss_vectors(indexes[0], width), width)
 
 
 def refuse_pickles(files: Sequence[Path]) -> None:
@@ -44,7 +44,9 @@ def _read_npy(file: Path) -> np.ndarray:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file}: cannot be read ({one_line(error)}); save it with numpy.save, as floats") from None
+        raise InputError(
+            f"{file}: cannot be read ({summarize_error(error)}); save it with numpy.save, as floats"
+        ) from None
     if not isinstance(array, np.ndarray) or array.ndim != 2:
         raise InputError(f"{file}: not an array of two dimensions; save one with a row for each passage")
     return array

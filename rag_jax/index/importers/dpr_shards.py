@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.index.importers.vectors import narrowed, one_line
+from rag_jax.index.importers.vectors import summarize_error, to_float32
 
 SHARD = re.compile(r".+_[0-9]+(\.pkl)?")
 
@@ -32,7 +32,7 @@ def shard_vectors(path: Path, passages: Sequence[Passage], shards: Sequence[Path
             if len(vector) != vectors.shape[1]:
                 what = f'the vector of "{name}" has width {len(vector)}, those before {vectors.shape[1]}'
                 raise InputError(f"{shard}: {what}; leave the shards of one encoder only")
-            vectors[row], seen[row] = narrowed(vector), True
+            vectors[row], seen[row] = to_float32(vector), True
     missing = [passages[row].id for row in np.flatnonzero(~seen).tolist()]
     wrong = {
         "passages without a vector": missing,
@@ -54,7 +54,7 @@ def _shard_entries(shard: Path) -> Iterator[tuple[str, np.ndarray]]:
     except InputError:
         raise
     except Exception as error:  # what malformed bytes end in is anyone's guess
-        raise InputError(f"{shard}: no DPR vector shard ({one_line(error)}); {remedy}") from None
+        raise InputError(f"{shard}: no DPR vector shard ({summarize_error(error)}); {remedy}") from None
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         match entry:
             case (str() | int() as name, _Array(values=np.ndarray() as vector), *_) if _is_vector(vector):

@@ -7,20 +7,20 @@ import numpy as np
 from jaxtyping import Float
 
 from rag_jax.errors import InputError, warn
-from rag_jax.index.importers.vectors import AT_ONCE, imported, one_line
+from rag_jax.index.importers.vectors import AT_ONCE, import_package, summarize_error
 
 
 def open_faiss(file: Path) -> Any:
-    faiss = imported("faiss")
+    faiss = import_package("faiss")
     try:
         return faiss.read_index(str(file), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))  # mapped, where FAISS can
     except RuntimeError as error:
-        raise InputError(f"{file}: FAISS cannot read it ({one_line(error)}); write or copy it again") from None
+        raise InputError(f"{file}: FAISS cannot read it ({summarize_error(error)}); write or copy it again") from None
 
 
 def faiss_vectors(file: Path, width: int | None) -> Float[np.ndarray, "N D"]:
     """The vectors that FAISS keeps, decoded where it compressed them, in the order of their ids 0, 1, 2, …"""
-    faiss, outer = imported("faiss"), open_faiss(file)
+    faiss, outer = import_package("faiss"), open_faiss(file)
     ids, index = np.arange(outer.ntotal), outer
     try:
         if isinstance(outer, faiss.IndexIDMap):
@@ -35,7 +35,7 @@ def faiss_vectors(file: Path, width: int | None) -> Float[np.ndarray, "N D"]:
         vectors = index.reconstruct_n(0, len(ids))
     except RuntimeError as error:
         remedy = "add the vectors in the order of the passages to an index that keeps them"
-        raise InputError(f"{file}: does not give its vectors back ({one_line(error)}); {remedy}") from None
+        raise InputError(f"{file}: does not give its vectors back ({summarize_error(error)}); {remedy}") from None
     vectors = vectors if index is outer else vectors[np.argsort(ids)]
     if vectors.shape[1] - 1 != width:  # otherwise DPR's trick makes distances rank as inner products
         warn_of_distances(file, outer, vectors)
@@ -47,14 +47,14 @@ def warn_of_distances(file: Path, index: Any, vectors: Float[np.ndarray, "N D"])
 
     That is what `add_faiss_index` of `datasets` makes unless it is told otherwise.
     """
-    if index.metric_type != imported("faiss").METRIC_L2 or not len(vectors):
+    if index.metric_type != import_package("faiss").METRIC_L2 or not len(vectors):
         return
     blocks = (vectors[start : start + AT_ONCE] for start in range(0, len(vectors), AT_ONCE))
     lengths = np.concatenate([np.linalg.norm(block, axis=1) for block in blocks])
     low, high = lengths.min(), lengths.max()
-    if high - low > SAME * high:
+    if high - low > NORM_TOLERANCE * high:
         told = f"ranks by L2 distance, and its vectors have lengths from {low:.4g} to {high:.4g}"
         warn(f"{file}: {told}; here they are ranked by inner product, as RAG is defined, which is another order")
 
 
-SAME = 1e-3  # of the greatest length, by which lengths may differ and count as equal
+NORM_TOLERANCE = 1e-3  # of the greatest length, by which lengths may differ and count as equal

@@ -22,7 +22,7 @@ class ImportedIndex(NamedTuple):
     vectors: Float[np.ndarray, "N D"]
 
 
-def stacked(blocks: Iterable[tuple[str, np.ndarray]], rows: int) -> Float[np.ndarray, "N D"]:
+def concatenate(blocks: Iterable[tuple[str, np.ndarray]], rows: int) -> Float[np.ndarray, "N D"]:
     """The rows of all blocks as float32; each is copied once."""
     vectors, start = np.empty((rows, 0), np.float32), 0
     for place, block in blocks:
@@ -33,17 +33,17 @@ def stacked(blocks: Iterable[tuple[str, np.ndarray]], rows: int) -> Float[np.nda
         if block.shape[1] != vectors.shape[1]:
             what = f"vectors of width {block.shape[1]}, those before have {vectors.shape[1]}"
             raise InputError(f"{place}: {what}; leave the vectors of one encoder only")
-        vectors[start : start + len(block)] = narrowed(block)
+        vectors[start : start + len(block)] = to_float32(block)
         start += len(block)
     return vectors
 
 
-def narrowed(values: np.ndarray) -> np.ndarray:
+def to_float32(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # becomes infinity, which is refused by its row
         return values.astype(np.float32, copy=False)
 
 
-def checked(place: Path, passages: list[Passage], vectors: np.ndarray, width: int | None) -> ImportedIndex:
+def validate_index(place: Path, passages: list[Passage], vectors: np.ndarray, width: int | None) -> ImportedIndex:
     """The index, if there is a sound vector of the right width for every passage."""
     if len(vectors) != len(passages):
         what = f"{len(vectors)} vectors for {len(passages)} passages"
@@ -60,7 +60,7 @@ def checked(place: Path, passages: list[Passage], vectors: np.ndarray, width: in
     return ImportedIndex(passages, vectors)
 
 
-def imported(name: str) -> Any:
+def import_package(name: str) -> Any:
     """The module; here, and not above, so that only who reads such an index needs it."""
     try:
         return importlib.import_module(name)
@@ -68,7 +68,7 @@ def imported(name: str) -> Any:
         raise InputError(f"an existing index needs the package {error.name}; run: pip install rag-jax") from error
 
 
-def one_line(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """What a library has to say, on one line, without the place in its own source."""
     text = " ".join(str(error).split())
     return re.sub("^Error in .+? at [^ ]+: (Error: )?", "", text)[:200] or type(error).__name__

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
 from rag_jax.errors import InputError
-from rag_jax.index.engines.engine import best, candidates
+from rag_jax.index.engines.engine import num_candidates, select_top_k
 
 N = 6
 
@@ -25,7 +25,7 @@ def searches(draw):
 @given(searches())
 def test_the_first_k_that_count_are_those_of_a_loop(search) -> None:
     rows, scores, k, excluded, alive = search
-    hits = best(rows, scores, k, excluded, alive)
+    hits = select_top_k(rows, scores, k, excluded, alive)
     assert hits.rows.shape == hits.scores.shape == (len(rows), k)
     assert (hits.rows.dtype, hits.scores.dtype) == (np.int32, np.float32)
     for question in range(len(rows)):
@@ -42,20 +42,20 @@ def test_the_first_k_that_count_are_those_of_a_loop(search) -> None:
 
 def test_nothing_excluded_is_minus_one() -> None:
     rows, scores = np.asarray([[4, 2, -1]]), np.asarray([[3.0, 2.0, -np.inf]])
-    hits = best(rows, scores, 2, np.asarray([[-1, -1]]))
+    hits = select_top_k(rows, scores, 2, np.asarray([[-1, -1]]))
     assert hits.rows.tolist() == [[4, 2]]
 
 
 def test_a_recall_goes_with_what_was_found() -> None:
-    assert best(np.zeros((1, 1), int), np.zeros((1, 1)), 1, recall=0.5).recall == 0.5
+    assert select_top_k(np.zeros((1, 1), int), np.zeros((1, 1)), 1, recall=0.5).recall == 0.5
 
 
 @pytest.mark.parametrize("k", [0, -3])
 def test_fewer_than_one_cannot_be_asked_for(k: int) -> None:
     with pytest.raises(InputError, match=f"^cannot retrieve {k} passages; ask for 1 or more$"):
-        candidates(k, None)
+        num_candidates(k, None)
 
 
 def test_as_many_more_are_asked_for_as_may_be_dropped() -> None:
-    assert candidates(5, None) == 5
-    assert candidates(5, np.full((2, 3), -1), dead=4) == 12
+    assert num_candidates(5, None) == 5
+    assert num_candidates(5, np.full((2, 3), -1), dead=4) == 12

@@ -218,7 +218,7 @@ def test_a_disk_that_does_not_take_it_leaves_what_was_there(tmp_path: Path, monk
         Path(name).write_bytes(b"half")
         raise RuntimeError(f"Error in void faiss::write at x.cpp:1: write error: 7 != 9 ({mask})")
 
-    monkeypatch.setattr(faiss_index.imported(), "write_index", fails)
+    monkeypatch.setattr(faiss_index.import_faiss(), "write_index", fails)
     says = "the disk is full, " if mask != "something else" else "cannot be written ("
     assert refused(lambda: built("Flat").save(path)).startswith(f"{path}: {says}")
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"index.faiss": b"before"}

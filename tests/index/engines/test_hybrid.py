@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rag_jax.errors import InputError
-from rag_jax.index.engines.engine import EngineResults, Queries, best
+from rag_jax.index.engines.engine import EngineResults, Queries, select_top_k
 from rag_jax.index.engines.hybrid import Hybrid
 
 ASKED = Queries(["a", "b", "c"], None)
@@ -21,7 +21,7 @@ class Listed:
     def search(self, asked, k, excluded=None) -> EngineResults:
         width = max(map(len, self.rows), default=0)
         rows = np.asarray([row + [-1] * (width - len(row)) for row in self.rows]).reshape(len(self.rows), width)
-        return best(rows, np.zeros(rows.shape), k, excluded)
+        return select_top_k(rows, np.zeros(rows.shape), k, excluded)
 
 
 def shuffled(seed: int, count: int = 30) -> Listed:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rag_jax.index.columns import SegmentedArray
-from rag_jax.index.engines.engine import EngineResults, Queries, best
+from rag_jax.index.engines.engine import EngineResults, Queries, select_top_k
 from rag_jax.index.engines.recall import recall, sample_queries
 
 RNG = np.random.default_rng(0)
@@ -22,7 +22,7 @@ class Scored:
 
     def search(self, asked, k, excluded=None) -> EngineResults:
         order = np.argsort(-self.scores, axis=1, kind="stable")
-        return best(order, np.take_along_axis(self.scores, order, axis=1), k, excluded)
+        return select_top_k(order, np.take_along_axis(self.scores, order, axis=1), k, excluded)
 
 
 PRODUCTS = ASKED.vectors @ VECTORS.T
@@ -45,7 +45,7 @@ def test_an_engine_that_finds_nothing_has_none() -> None:
     nothing = Scored(np.where(np.arange(30) < 30, -np.inf, PRODUCTS))
     wrong = Scored(-PRODUCTS)
     assert recall(wrong, EXACT, ASKED, (1, 5)) == {"recall@1": 0.0, "recall@5": 0.0}
-    empty = best(np.full((6, 5), -1), nothing.scores[:, :5], 5)
+    empty = select_top_k(np.full((6, 5), -1), nothing.scores[:, :5], 5)
     assert recall(Given(empty), EXACT, ASKED, (5,)) == {"recall@5": 0.0}
 
 

@@ -20,9 +20,9 @@ def built(tmp_path_factory):
     """A store with FAISS, words, and a measured search in eight bits."""
     folder = tmp_path_factory.mktemp("kept") / "index"
     building.build(folder, PASSAGES, encoder(), reads())
-    queries = store_engines.from_passages(open_store(folder, None, None))
-    store_engines.keep_faiss(open_store(folder, None, None), "Flat", queries)
-    store_engines.keep_bm25(open_store(folder, None, None))
+    queries = store_engines.passage_queries(open_store(folder, None, None))
+    store_engines.add_faiss(open_store(folder, None, None), "Flat", queries)
+    store_engines.add_bm25(open_store(folder, None, None))
     store_engines.measure_precision(open_store(folder, None, None), "int8", queries)
     return folder
 
@@ -68,7 +68,7 @@ def test_a_store_that_changed_while_an_engine_was_built_does_not_take_it(folder)
     store = open_store(folder, None, None)
     updates.add(folder, MORE, encoder())
     with pytest.raises(InputError, match="was changed while an engine was built"):
-        store_engines.keep_bm25(store)
+        store_engines.add_bm25(store)
     assert manifest.read(folder).engines["bm25"]["rows"] == 50
 
 
@@ -81,4 +81,4 @@ def test_an_engine_file_that_is_gone_is_named(folder) -> None:
 def test_a_store_in_memory_keeps_no_engine() -> None:
     store = from_vectors(PASSAGES, encoder().encode_passages(PASSAGES), reads())
     with pytest.raises(InputError, match="the store is in memory"):
-        store_engines.keep_bm25(store)
+        store_engines.add_bm25(store)
