@@ -1,22 +1,24 @@
-"""Any corpus as a stream of passages: all of Wikipedia passes through without being held.
+"""Readers that stream a corpus of any supported format as passages, without holding it in memory.
 
-What is read is told apart by what is there, files by their suffix, which `.gz` may follow but for Parquet:
+The format is recognised by the file suffix, which `.gz` may follow except for Parquet, or by a folder's contents:
 
 | what | module |
 |---|---|
 | `.tsv` of DPR | `tsv` |
-| JSON lines of passages, or of articles as KILT has them: `.jsonl`, `.json` | `lines`, `kilt` |
-| text and Markdown: `.txt`, `.md`, `.markdown`, a document each, or a folder of them | `documents` |
-| `.parquet`, or a folder of them; a folder that `save_to_disk` of `datasets` wrote | `tables` |
+| JSON Lines of passages, or of articles in the format of KILT: `.jsonl`, `.json` | `json_lines`, `kilt` |
+| text and Markdown, one document per file: `.txt`, `.md`, `.markdown`, or a folder of them | `documents`, `markdown` |
+| `.parquet`, or a folder of them; a folder written by `save_to_disk` of `datasets` | `tables` |
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from rag_jax.corpus.chunking import Chunker
-from rag_jax.corpus.documents import DOCUMENT_SUFFIXES, files_in, is_document, read_document, read_folder
+from rag_jax.corpus.documents import DOCUMENT_SUFFIXES, files_in, is_document, is_markdown, read_document, read_folder
 from rag_jax.corpus.formats import unknown_format
 from rag_jax.corpus.json_lines import read_json, read_rows
+from rag_jax.corpus.markdown import markdown_chunks
 from rag_jax.corpus.passage import Passage
 from rag_jax.corpus.tables import STATE_FILE, is_parquet, read_dataset, read_parquet
 from rag_jax.corpus.tsv import FaultRecorder, check_sequence, read_tsv
@@ -26,7 +28,9 @@ from rag_jax.errors import InputError
 
 __all__ = ["BadLines", "Chunker", "OnBadLine", "Passage", "raise_error", "read_corpus", "read_passages"]
 
-Reader = Callable[[Path, OnBadLine], Iterator[tuple[str, Passage]]]  # with the place of each passage, for the messages
+Reader = Callable[
+    [Path, OnBadLine], Iterator[tuple[str, Passage]]
+]  # yields the location of each passage, for messages, and the passage
 
 READERS: dict[str, Reader] = {".tsv": read_tsv, ".jsonl": read_rows, ".json": read_json}
 READERS |= dict.fromkeys(DOCUMENT_SUFFIXES, read_document)
@@ -35,10 +39,12 @@ READERS |= dict.fromkeys(DOCUMENT_SUFFIXES, read_document)
 def read_corpus(
     path: str | Path, chunker: Chunker | None = None, on_bad_line: OnBadLine = raise_error
 ) -> Iterator[Passage]:
-    """Yield the passages of a corpus in order, cut to length if `cut` is given; errors are found while reading.
+    """Yield the passages of a corpus in order, split by `chunker` if given; errors are found while reading.
 
-    An invalid row goes to `bad`, and is skipped if that returns (see `rag_jax.data.bad_lines`): a missing, empty or
-    non-string text, a duplicate id (ids of chunks included), an id out of sequence in a numbered .tsv, too few or too
+    Markdown files are split at their structure (`rag_jax.corpus.markdown`), everything else as plain text.
+
+    Errors of a row go to `on_bad_line`; if that returns, it is skipped (see `rag_jax.data.bad_lines`): a missing or
+    empty text, a duplicate id (ids of chunks included), an id out of sequence in a numbered .tsv, too few or too
     many columns, unbalanced quotes, malformed JSON, invalid UTF-8, NUL, a lone surrogate, a line that is too long. The
     message is `FILE:LINE: what; remedy` with the line where the row begins, or `FILE: row N: …` for a table.
 
@@ -46,45 +52,62 @@ def read_corpus(
     a corpus without passages.
     """
     path = Path(path)
-    reader, heard, ids = _reader(path), FaultRecorder(on_bad_line), UniqueIds()
-    rows = _unique(reader(path, heard), ids, heard)
+    reader, recorder, ids = _reader(path), FaultRecorder(on_bad_line), UniqueIds()
+    rows = _unique(reader(path, recorder), ids, recorder)
     empty = True
-    for place, passage in check_sequence(rows, heard) if reader is read_tsv else rows:
-        pieces = [passage] if chunker is None else _pieces(passage, chunker, place, ids, on_bad_line)
-        empty = empty and not pieces
-        yield from pieces
+    for location, passage in check_sequence(rows, recorder) if reader is read_tsv else rows:
+        split = _splitter(reader, passage, chunker)
+        chunks = _chunks(passage, split, location, ids, on_bad_line)
+        empty = empty and not chunks
+        yield from chunks
     if empty:
         raise InputError(f"{path}: holds no passages; give a corpus with one at least")
 
 
 def read_passages(path: str | Path, words: int | None = None) -> Iterator[Passage]:
-    """Yields the passages of a corpus in order, as they stand, or those of more than so many `words` cut (see `Cut`).
+    """Yield the passages of a corpus in order, split into chunks of `words` words if given (see `Chunker`).
 
-    Raises `InputError` at the first bad row.
+    Raises `InputError` at the first invalid row.
     """
     return read_corpus(path, None if words is None else Chunker(words))
 
 
-def _pieces(passage: Passage, cut: Chunker, place: str, ids: UniqueIds, bad: OnBadLine) -> list[Passage]:
-    """What a passage is cut into; nothing if an id of its pieces is that of another passage, which goes to `bad`."""
-    pieces = list(cut.chunks(passage))
+def _splitter(reader: Reader, passage: Passage, chunker: Chunker | None) -> Callable[[Passage], Iterable[Passage]]:
+    if chunker is None:
+        return lambda whole: [whole]
+    if reader in (read_document, read_folder) and is_markdown(passage.id):
+        return partial(markdown_chunks, chunker=chunker)
+    return chunker.chunks
+
+
+def _chunks(
+    passage: Passage,
+    split: Callable[[Passage], Iterable[Passage]],
+    location: str,
+    ids: UniqueIds,
+    on_bad_line: OnBadLine,
+) -> list[Passage]:
+    """The chunks of a passage; none if the id of one is taken by another passage, which goes to `on_bad_line`."""
+    chunks = list(split(passage))
     try:
-        for piece in pieces[1:]:
-            ids.add(piece.id, place)
+        for chunk in chunks[1:]:
+            ids.add(chunk.id, location)
     except InputError as error:
-        bad(error)
+        on_bad_line(error)
         return []
-    return pieces
+    return chunks
 
 
-def _unique(rows: Iterator[tuple[str, Passage]], ids: UniqueIds, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
-    for place, passage in rows:
+def _unique(
+    rows: Iterator[tuple[str, Passage]], ids: UniqueIds, on_bad_line: OnBadLine
+) -> Iterator[tuple[str, Passage]]:
+    for location, passage in rows:
         try:
-            ids.add(passage.id, place)
+            ids.add(passage.id, location)
         except InputError as error:
-            bad(error)
+            on_bad_line(error)
             continue
-        yield place, passage
+        yield location, passage
 
 
 def _reader(path: Path) -> Reader:

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -56,15 +56,25 @@ class Chunker:
         Cutting by words without overlap twice is cutting once. A corpus that has an `a` to be cut must not have an
         `a#2` already.
         """
+        return number_chunks(passage, [(passage.title, text) for text in self.split(passage.text)])
+
+    def split(self, text: str) -> Iterator[str]:
+        """The texts of the chunks."""
+        return _by_words(text, self) if self.tokenizer is None else _by_tokens(text, self, self.tokenizer)
+
+    def count(self, text: str) -> int:
+        """The length of a text in the unit of `size`."""
         if self.tokenizer is None:
-            texts = _by_words(passage.text, self)
-        else:
-            texts = _by_tokens(passage.text, self, self.tokenizer)
-        texts = list(texts)
-        document = passage.document or (passage.id if len(texts) > 1 else "")
-        for number, text in enumerate(texts, start=1):
-            new = passage.id if number == 1 else f"{passage.id}#{number}"
-            yield passage._replace(id=new, text=text, document=document)
+            return sum(1 for _ in _units(text))
+        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def number_chunks(passage: Passage, chunks: Sequence[tuple[str, str]]) -> Iterator[Passage]:
+    """The (title, text) chunks of a passage `a`, with the ids `a`, `a#2`, `a#3`, … and `a` as their document."""
+    document = passage.document or (passage.id if len(chunks) > 1 else "")
+    for number, (title, text) in enumerate(chunks, start=1):
+        id = passage.id if number == 1 else f"{passage.id}#{number}"
+        yield Passage(id, title, text, document)
 
 
 def _by_words(text: str, cut: Chunker) -> Iterator[str]:

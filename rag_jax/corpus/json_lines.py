@@ -15,25 +15,25 @@ from rag_jax.data.jsonl import read_jsonl
 from rag_jax.errors import InputError
 
 
-def read_rows(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
+def read_rows(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Yields every passage or article with its place, `FILE:LINE`."""
-    for number, row in read_jsonl(path, bad):
-        place = f"{path}:{number}"
+    for number, row in read_jsonl(path, on_bad_line):
+        location = f"{path}:{number}"
         try:
             if is_article(row):
-                passage = article(row, place)
+                passage = article(row, location)
             else:
-                passage = validate_passage(row_id(row, number), row.get("title"), row.get("text"), place)
+                passage = validate_passage(row_id(row, number), row.get("title"), row.get("text"), location)
         except InputError as error:
-            bad(error)
+            on_bad_line(error)
             continue
-        yield place, passage
+        yield location, passage
 
 
-def read_json(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
+def read_json(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Reads a `.json` file that is one object per line: the first line that is not blank decides."""
     try:
         next(read_jsonl(path), None)
     except InputError as error:
         raise unknown_format(path, "not one JSON object on each line") from error
-    return read_rows(path, bad)
+    return read_rows(path, on_bad_line)

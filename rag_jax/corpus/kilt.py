@@ -20,13 +20,13 @@ def is_article(row: Mapping[str, Any]) -> bool:
     return "wikipedia_title" in row and ("wikipedia_id" in row or isinstance(row.get("text"), list))
 
 
-def article(row: Mapping[str, Any], place: str) -> Passage:
+def article(row: Mapping[str, Any], location: str) -> Passage:
     """The whole article as one passage, to be cut; raises `InputError` for one that is not as KILT writes it."""
     paragraphs, title = row.get("text"), row["wikipedia_title"]
     if not isinstance(paragraphs, list) or not all(isinstance(paragraph, str) for paragraph in paragraphs):
-        raise InputError(f'{place}: "text" is not a list of strings; write the paragraphs of the article as one')
+        raise InputError(f'{location}: "text" is not a list of strings; write the paragraphs of the article as one')
     new = row.get("wikipedia_id", row.get("_id"))
-    return validate_passage(new, title, "\n".join(_texts(paragraphs, title)), place)
+    return validate_passage(new, title, "\n".join(_texts(paragraphs, title)), location)
 
 
 def _texts(paragraphs: list[str], title: object) -> Iterator[str]:

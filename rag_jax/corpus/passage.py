@@ -24,13 +24,13 @@ def row_id(row: Mapping[str, Any], otherwise: object) -> object:
     return next((row[name] for name in IDS if name in row), otherwise)
 
 
-def validate_passage(new: object, title: object, text: object, place: str) -> Passage:
+def validate_passage(new: object, title: object, text: object, location: str) -> Passage:
     """The passage of a row's values; no title is an empty one. Raises `InputError` for one without text."""
     title = "" if title is None else title
     if not isinstance(title, str):
-        raise InputError(f'{place}: "title" is not a string; write it in quotes, or leave it out')
+        raise InputError(f'{location}: "title" is not a string; write it in quotes, or leave it out')
     return Passage(
-        id=validate_id(new, "id", place),
-        title=validate_characters(title, "title", place),
-        text=validate_text(text, "text", place),
+        id=validate_id(new, "id", location),
+        title=validate_characters(title, "title", location),
+        text=validate_text(text, "text", location),
     )

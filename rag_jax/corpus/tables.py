@@ -23,22 +23,22 @@ END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 BINARY_TYPES = {"string": "binary", "large_string": "large_binary", "string_view": "binary_view"}
 
 
-def read_dataset(folder: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
+def read_dataset(folder: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Yields the passages of a folder that `save_to_disk` wrote, each with its row in the dataset."""
     row = 0
     for file in data_files(folder):
         for batch in _arrow_batches(file):
-            yield from _passages(batch, str(folder), row, row, bad)
+            yield from _passages(batch, str(folder), row, row, on_bad_line)
             row += batch.num_rows
 
 
-def read_parquet(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
+def read_parquet(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Yields the passages of a Parquet file, or of all in a folder, each with its file and its row there."""
     before = 0  # rows of the files that were read
     for file in files_in(path, is_parquet) if path.is_dir() else [path]:
         row = 0
         for batch in _parquet_batches(file):
-            yield from _passages(batch, str(file), row, before + row, bad)
+            yield from _passages(batch, str(file), row, before + row, on_bad_line)
             row += batch.num_rows
         before += row
 
@@ -48,17 +48,21 @@ def is_parquet(name: str) -> bool:
     return name.lower().endswith(".parquet")
 
 
-def _passages(batch: Any, where: str, row: int, new: int, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
+def _passages(batch: Any, where: str, row: int, new: int, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """The passages of a batch that begins at `row`; `new` is the id of its first if it has none."""
     for number, (given, title, text) in enumerate(zip(*_columns(batch, where, new), strict=True), start=row):
-        place = f"{where}: row {number}"
+        location = f"{where}: row {number}"
         try:
-            values = (_decoded(given, "id", place), _decoded(title, "title", place), _decoded(text, "text", place))
-            passage = validate_passage(*values, place)
+            values = (
+                _decoded(given, "id", location),
+                _decoded(title, "title", location),
+                _decoded(text, "text", location),
+            )
+            passage = validate_passage(*values, location)
         except InputError as error:
-            bad(error)
+            on_bad_line(error)
             continue
-        yield place, passage
+        yield location, passage
 
 
 def _columns(batch: Any, where: str, new: int) -> Iterator[Iterable[Any]]:
@@ -87,14 +91,14 @@ def _values(column: Any, name: str, where: str) -> list[Any]:
     return column.to_pylist()
 
 
-def _decoded(value: Any, name: str, place: str) -> Any:
+def _decoded(value: Any, name: str, location: str) -> Any:
     if not isinstance(value, bytes):
         return value
     try:
         return value.decode()
     except UnicodeDecodeError as error:
         what = f'byte {error.start + 1} of "{name}" is not UTF-8'
-        raise InputError(f"{place}: {what}; save the table with strings that are") from error
+        raise InputError(f"{location}: {what}; save the table with strings that are") from error
 
 
 def data_files(folder: Path) -> list[Path]:

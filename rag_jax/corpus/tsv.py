@@ -19,40 +19,40 @@ csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # as long as 
 NUMBER = re.compile("[1-9][0-9]{,17}")
 
 
-def read_tsv(path: Path, bad: OnBadLine) -> Iterator[tuple[str, Passage]]:
+def read_tsv(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
     """Yields every passage with its place, `FILE:LINE`, the line where its row begins."""
-    rows = _rows(path, bad)
-    place, header = next(rows, (f"{path}:1", []))
+    rows = _rows(path, on_bad_line)
+    location, header = next(rows, (f"{path}:1", []))
     if sorted(header) != sorted(COLUMNS):
-        raise InputError(f"{place}: not the header of a corpus; begin with the line id<TAB>text<TAB>title")
+        raise InputError(f"{location}: not the header of a corpus; begin with the line id<TAB>text<TAB>title")
     new, text, title = (header.index(name) for name in COLUMNS)
-    for place, row in rows:
+    for location, row in rows:
         try:
             if len(row) != len(header):
                 what = f"{len(row)} column{'s' * (len(row) != 1)}, not {len(header)}"
-                raise InputError(f"{place}: {what}; put one tab between columns, and fields with tabs in quotes")
+                raise InputError(f"{location}: {what}; put one tab between columns, and fields with tabs in quotes")
             passage = Passage(row[new], row[title], row[text])
             if not (passage.id.strip() and passage.text.strip()):  # all that the lines may still have wrong
-                validate_passage(passage.id, passage.title, passage.text, place)
+                validate_passage(passage.id, passage.title, passage.text, location)
         except InputError as error:
-            bad(error)
+            on_bad_line(error)
             continue
-        yield place, passage
+        yield location, passage
 
 
 class FaultRecorder:
     """Hands faults on to `bad`, and remembers that there was one."""
 
-    def __init__(self, bad: OnBadLine) -> None:
+    def __init__(self, on_bad_line: OnBadLine) -> None:
         self.any = False
-        self._bad = bad
+        self._bad = on_bad_line
 
     def __call__(self, error: InputError) -> None:
         self.any = True
         self._bad(error)
 
 
-def check_sequence(rows: Iterator[tuple[str, Passage]], bad: FaultRecorder) -> Iterator[tuple[str, Passage]]:
+def check_sequence(rows: Iterator[tuple[str, Passage]], on_bad_line: FaultRecorder) -> Iterator[tuple[str, Passage]]:
     """In a file whose first id is "1", as DPR's, ids count 1, 2, 3, …: another id is a sign of rows that were lost.
 
     After a row that `bad` lets pass, counting goes on from its number; if it is bad in another way, as `bad` must have
@@ -65,34 +65,36 @@ def check_sequence(rows: Iterator[tuple[str, Passage]], bad: FaultRecorder) -> I
     if first[1].id != "1":
         yield from rows
         return
-    due, bad.any = 2, False
-    for place, passage in rows:
+    due, on_bad_line.any = 2, False
+    for location, passage in rows:
         if passage.id == str(due):
-            due, bad.any = due + 1, False
-            yield place, passage
+            due, on_bad_line.any = due + 1, False
+            yield location, passage
             continue
         number = int(passage.id) if NUMBER.fullmatch(passage.id) else 0  # one that is never due
-        if bad.any and number > due:
-            due, bad.any = number + 1, False
-            yield place, passage
+        if on_bad_line.any and number > due:
+            due, on_bad_line.any = number + 1, False
+            yield location, passage
             continue
         what = f'the id "{passage.id}" where "{due}" is due, for the ids count from "1"'
-        bad(InputError(f"{place}: {what}; copy or download the file again, or write a choice of rows as .jsonl"))
-        due, bad.any = number + 1 if number else due, False
+        on_bad_line(
+            InputError(f"{location}: {what}; copy or download the file again, or write a choice of rows as .jsonl")
+        )
+        due, on_bad_line.any = number + 1 if number else due, False
 
 
-def _rows(path: Path, bad: OnBadLine) -> Iterator[tuple[str, list[str]]]:
+def _rows(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, list[str]]]:
     """Yields the rows that are not blank, each with the place of its first line."""
-    lines, name, first_line = _Lines(read_lines(path, bad)), str(path), 1
+    lines, name, first_line = _Lines(read_lines(path, on_bad_line)), str(path), 1
     # strict: a lenient reader would drop quotes that stand in the wrong place, or run two rows into one.
     reader = csv.reader(lines, delimiter="\t", strict=True)
     while True:
-        place = f"{name}:{first_line}"
+        location = f"{name}:{first_line}"
         try:
             row = next(reader, None)
         except csv.Error as error:
             remedy = 'close every " and double those inside a field, or use .jsonl'
-            bad(InputError(f"{place}: malformed row ({error}); {remedy}"))
+            on_bad_line(InputError(f"{location}: malformed row ({error}); {remedy}"))
             # A quote that is not closed swallows the rows after it, which may be sound: they are read again.
             lines.repeat_all_but_one()
             first_line += 1
@@ -100,7 +102,7 @@ def _rows(path: Path, bad: OnBadLine) -> Iterator[tuple[str, list[str]]]:
         if row is None:
             return
         if row and "" not in lines.taken:  # an empty string is a bad line, which makes the row around it bad
-            yield place, row
+            yield location, row
         first_line += len(lines.taken)
         lines.taken.clear()
 

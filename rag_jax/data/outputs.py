@@ -134,7 +134,7 @@ def resumable_lines(path: Path, fingerprint: str) -> Iterator[ResumableLines]:
     """
     check_path(path)
     if path.suffix == ".gz":
-        raise InputError(f"{path}: lines are appended one by one, which .gz does not allow; omit the suffix")
+        raise InputError(f"{path}: lines are appended as they come, which .gz does not allow; omit the suffix")
     with _open_for_update(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

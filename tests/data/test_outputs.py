@@ -173,7 +173,7 @@ def test_figures_are_written_in_place_of_those_before(tmp_path: Path) -> None:
 
 
 def test_gz_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"which \.gz does not take"):
+    with pytest.raises(InputError, match=r"which \.gz does not allow"):
         begin(tmp_path / "answers.jsonl.gz")
 
 
