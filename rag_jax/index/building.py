@@ -1,11 +1,11 @@
-"""From a corpus to a knowledge store, in three steps that each can be killed and taken up again.
+"""Building a knowledge store from a corpus, in three steps that can each be interrupted and resumed.
 
-1. Read: the corpus streams into segments of passages on the disk. Whatever is wrong with it is found here.
-2. Encode: each segment gets its vectors and its tokens, sorted by length within the segment. Several processes can
-   share the segments. A segment is done whole or not at all, and done by anyone it is the same bytes.
-3. Commit: the manifest names all segments, and the store is there (or, over an old one, the new instead of the old).
+1. Read: stream the corpus into segments of passages on disk. Errors in the corpus are found here.
+2. Encode: compute the vectors and tokens of each segment. Several processes can share the segments. A segment is
+   written atomically, with the same bytes by whichever process.
+3. Commit: write the manifest that lists all segments; this creates the store, or replaces the old one.
 
-Memory holds one segment, whatever the corpus. All steps are made under the store's lock (`ownership.claimed`).
+Memory holds one segment, whatever the size of the corpus. All steps hold the store's lock (`claim_and_lock`).
 """
 
 import json
@@ -29,7 +29,7 @@ from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.pending_build import PendingBuild
 from rag_jax.index.store import Store, open_store, write_tokens
 
-SEGMENT = 65_536  # passages in a segment: what a kill can cost, and what memory holds
+SEGMENT = 65_536  # passages in a segment: the work that an interruption can lose, and what memory holds
 T = TypeVar("T")
 
 
@@ -40,9 +40,9 @@ def build(
     passage_tokenizer: PassageTokenizer | None,
     on_progress: ProgressCallback = no_progress,
 ) -> Store:
-    """All three steps in this process, in float32; `done` hears how many passages have their vectors.
+    """Run all three steps in this process, in float32; `on_progress` receives the number of passages just encoded.
 
-    Raises `InputError` for a folder that holds anything but a store.
+    Raises `InputError` for a folder that is not empty and not a store.
     """
     with ownership.claim_and_lock(folder):
         plan = read(folder, passages, make_build_spec(encoder, passage_tokenizer))
@@ -57,14 +57,14 @@ def make_build_spec(
     dtype: str = "float32",
     corpus: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything that a build depends on, as JSON has it."""
-    told = {
+    """Everything that a build depends on, as JSON."""
+    spec = {
         "tower": encoder.spec,
         "generator": passage_tokenizer and passage_tokenizer.spec,
         "dtype": dtype,
         "corpus": corpus,
     }
-    return json.loads(json.dumps(told))
+    return json.loads(json.dumps(spec))
 
 
 def read(
@@ -74,9 +74,9 @@ def read(
     segment: int = SEGMENT,
     on_progress: ProgressCallback = no_progress,
 ) -> PendingBuild:
-    """Step 1. A corpus that was read to its end before is not read again.
+    """Step 1: read the corpus, unless an unfinished build of the same spec has read all of it.
 
-    Raises `InputError` for a folder that holds anything but a store, or an unfinished build of something else, and for
+    Raises `InputError` for a folder that is not empty and not a store, for an unfinished build of another spec, and for
     a corpus without passages.
     """
     ownership.claim(folder)
@@ -104,9 +104,9 @@ def encode(
     on_progress: ProgressCallback = no_progress,
     share: tuple[int, int] = (0, 1),
 ) -> None:
-    """Step 2, for the segments of one share: (1, 4) is the second of four processes.
+    """Step 2, for one share of the segments: (1, 4) is that of the second of four processes.
 
-    `done` hears how many passages have got their vectors now; those that had them before are not told.
+    `on_progress` receives the number of passages just encoded, without those that already had vectors.
     """
     for name, _ in plan.segments[share[0] :: share[1]]:
         if not part_files.is_part(folder / "vectors" / name):
@@ -121,42 +121,42 @@ def encode(
 def commit(
     folder: Path, plan: PendingBuild, encoder: TextEncoder, passage_tokenizer: PassageTokenizer | None
 ) -> Manifest:
-    """Step 3: what was built is the store; what was there before is cleared away.
+    """Step 3: make the build the store's current version, and delete the parts of the previous one.
 
-    Raises `InputError` where the build was given up, or the store that it replaces changed, since it began.
+    Raises `InputError` if the build was discarded, or the store that it replaces was changed, since it began.
     """
     old = _read_manifest(folder)
     if manifest.find_pending_build(folder, old) != plan:
-        raise InputError(f"{folder}: {pending_build.FILE} is not this build's any more; run it again")
+        raise InputError(f"{folder}: {pending_build.FILE} no longer describes this build; run it again")
     _check_resumable(folder, plan, plan.build_spec, old)
     return manifest.commit(folder, old, _make_manifest(folder, plan, encoder, passage_tokenizer, old))
 
 
 def storage_bytes(plan: PendingBuild, width: int, max_length: int) -> int:
-    """Bytes that the vectors and tokens of a build take at most."""
+    """The maximum size in bytes of the vectors and tokens of a build."""
     return plan.passages * (width * np.dtype(plan.build_spec["dtype"]).itemsize + 2 * max_length + 4)
 
 
 def check_disk_space(folder: Path, plan: PendingBuild, width: int, max_length: int) -> None:
-    """Raises `InputError` where the disk cannot hold what is still to be made."""
-    wanted, left = storage_bytes(plan, width, max_length), plan.passages - plan.encoded(folder)
-    missing, free = wanted * left // plan.passages, shutil.disk_usage(folder).free
+    """Raise `InputError` if the disk has no room for the rest of the build."""
+    total, left = storage_bytes(plan, width, max_length), plan.passages - plan.encoded(folder)
+    missing, free = total * left // plan.passages, shutil.disk_usage(folder).free
     if missing > free:
-        told = f"the store needs up to {files.format_bytes(missing)} more, {files.format_bytes(free)} are free"
-        raise InputError(f"{folder}: {told}; make room, or name another disk")
+        what = f"the store needs up to {files.format_bytes(missing)} more, {files.format_bytes(free)} are free"
+        raise InputError(f"{folder}: {what}; make room, or name another disk")
 
 
 def check_finite(vectors: np.ndarray, passages: Sequence[Passage]) -> np.ndarray:
-    """The vectors, if they are numbers. Raises `InputError` that names the first passage whose vector is not."""
-    sound = np.isfinite(vectors).all(axis=1)
-    if not sound.all():
-        odd = passages[int(np.argmin(sound))]
-        raise InputError(f'passage "{odd.id}": its vector holds NaN or infinity; check the tower and that text')
+    """Return the vectors. Raises `InputError` that names the first passage whose vector is not finite."""
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        passage = passages[int(np.argmin(finite))]
+        raise InputError(f'passage "{passage.id}": its vector holds NaN or infinity; check the tower and that text')
     return vectors
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter."""
+    """Yield lists of `size` items; the last may be shorter."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
@@ -169,7 +169,7 @@ def _make_manifest(
     passage_tokenizer: PassageTokenizer | None,
     old: Manifest | None,
 ) -> Manifest:
-    """The manifest of segments that are all there."""
+    """The manifest of a build whose segments are complete."""
     kinds = ("passages", "vectors", *([passage_tokenizer.folder] if passage_tokenizer else ()))
     made = tuple(manifest.make_segment(folder, name, count, kinds) for name, count in plan.segments)
     vectors = part_files.read_description(folder / "vectors" / made[0].name)["vectors"]
@@ -193,21 +193,21 @@ def _read_manifest(folder: Path) -> Manifest | None:
 def _check_resumable(
     folder: Path, found: PendingBuild, build_spec: Mapping[str, Any], old: Manifest | None
 ) -> PendingBuild:
-    """An unfinished build, if it is one of just this that takes the place of just that."""
-    give_up = f"delete {pending_build.FILE} there to give it up"
+    """Return an unfinished build, if it has this spec and replaces this version. Raises `InputError` otherwise."""
+    discard = f"delete {pending_build.FILE} there to discard it"
     differing = sorted(key for key in build_spec if found.build_spec.get(key) != build_spec[key])
     if differing:
-        told = f"a build with another {' and '.join(differing)} was begun there"
-        raise InputError(f"{folder}: {told}; finish it, {give_up}, or name another folder")
+        what = f"a build with another {' and '.join(differing)} was started there"
+        raise InputError(f"{folder}: {what}; finish it, {discard}, or name another folder")
     if found.replaces != (old.content if old else ()):
-        raise InputError(f"{folder}: the store was changed after a build that replaces it was begun; {give_up}")
+        raise InputError(f"{folder}: the store was changed after a build that replaces it was started; {discard}")
     return found
 
 
 def _write_segments(
     folder: Path, old: Manifest | None, passages: Iterable[Passage], segment: int, done: ProgressCallback
 ) -> Iterator[tuple[str, int]]:
-    """Write a corpus as segments of passages; their names and sizes."""
+    """Write a corpus as segments of passages; yield their names and sizes."""
     empty = True
     for number, chunk in enumerate(batched(passages, segment), start=manifest.next_segment_number(folder, old)):
         part_files.write_part(folder / "passages" / f"{number:06d}", table=as_table(chunk))

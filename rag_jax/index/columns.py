@@ -1,4 +1,4 @@
-"""Rows that lie in several pieces, seen as one: arrays in memory maps, and the passages' texts in Arrow."""
+"""Views of segmented columns as one: memory-mapped arrays, and the passages' texts in Arrow tables."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from rag_jax.corpus.passage import Passage
 
 compute: Any = importlib.import_module("pyarrow.compute")  # its functions are made when it is imported
 SCHEMA = pa.schema([(name, pa.string()) for name in Passage._fields])
-AT_ONCE = 4_096  # passages turned into Python objects together
+AT_ONCE = 4_096  # passages converted to Python objects at once
 
 
 class SegmentedArray:
-    """An array `[N, width]` in pieces; narrower ones are padded on their right with `fill` where they are read."""
+    """An array `[N, width]` in segments; narrower ones are padded on the right with `fill` when read."""
 
     def __init__(self, pieces: Sequence[np.ndarray], fill: int = 0) -> None:
         self.segments, self.fill = tuple(pieces), fill
@@ -36,43 +36,42 @@ class SegmentedArray:
         return int(self.starts[-1])
 
     def __getitem__(self, rows: Int[np.ndarray, "*rows"]) -> np.ndarray:
-        """Chosen rows, in any order."""
+        """Some rows, in any order."""
         rows = np.asarray(rows)
-        found = np.full((*rows.shape, *self.shape[1:]), self.fill, self.dtype)
-        homes = np.searchsorted(self.starts, rows, side="right") - 1
-        for home in np.unique(homes):
-            here, piece = homes == home, self.segments[home]
-            taken = piece[rows[here] - self.starts[home]]
-            found[(here, *map(slice, piece.shape[1:]))] = taken
-        return found
+        result = np.full((*rows.shape, *self.shape[1:]), self.fill, self.dtype)
+        numbers = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(numbers):
+            mask, segment = numbers == number, self.segments[number]
+            result[(mask, *map(slice, segment.shape[1:]))] = segment[rows[mask] - self.starts[number]]
+        return result
 
     def between(self, start: int, stop: int) -> np.ndarray:
-        """The rows from `start` up to `stop`: a view where one piece holds them, a copy otherwise."""
+        """The rows from `start` up to `stop`: a view if one segment holds them, otherwise a copy."""
         if start >= stop:
             return np.zeros((0, *self.shape[1:]), self.dtype)
         first, last = np.searchsorted(self.starts, (start, stop - 1), side="right") - 1
         if first == last and self.segments[first].shape[1:] == self.shape[1:]:
             return self.segments[first][start - self.starts[first] : stop - self.starts[first]]
-        found = np.full((stop - start, *self.shape[1:]), self.fill, self.dtype)
-        for home in range(first, last + 1):
-            low, high = max(start, self.starts[home]), min(stop, self.starts[home + 1])
-            piece = self.segments[home][low - self.starts[home] : high - self.starts[home]]
-            found[(slice(low - start, high - start), *map(slice, piece.shape[1:]))] = piece
-        return found
+        result = np.full((stop - start, *self.shape[1:]), self.fill, self.dtype)
+        for number in range(first, last + 1):
+            low, high = max(start, self.starts[number]), min(stop, self.starts[number + 1])
+            part = self.segments[number][low - self.starts[number] : high - self.starts[number]]
+            result[(slice(low - start, high - start), *map(slice, part.shape[1:]))] = part
+        return result
 
     def blocks(self, size: int, start: int = 0) -> Iterator[np.ndarray]:
-        """The rows from `start` on, `size` at a time."""
+        """Yield the rows from `start` on, `size` at a time."""
         for first in range(start, len(self), size):
             yield self.between(first, min(first + size, len(self)))
 
     @property
     def whole(self) -> np.ndarray:
-        """All rows as one array: a view of a single piece, a copy of several."""
+        """All rows as one array: a view of a single segment, a copy of several."""
         return self.between(0, len(self))
 
 
 class PassageTable(Sequence[Passage]):
-    """Passages by row, read from Arrow tables when they are asked for."""
+    """Passages by row, read lazily from Arrow tables."""
 
     def __init__(self, tables: Sequence[pa.Table]) -> None:
         self.table = pa.concat_tables(tables)
@@ -107,12 +106,12 @@ class PassageTable(Sequence[Passage]):
         return self.table.column("id")
 
     def find(self, ids: Sequence[str], alive: Bool[np.ndarray, " N"] | None = None) -> Int[np.ndarray, " ids"]:
-        """The rows of some ids, -1 for those that no living row has."""
+        """The rows of some ids; -1 for ids without an alive row."""
         rows = None if alive is None else np.flatnonzero(alive)
-        held = self.ids if rows is None else self.ids.take(pa.array(rows))
-        where = compute.index_in(pa.array(ids, pa.string()), value_set=held.combine_chunks())
-        found = where.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return found if rows is None else np.where(found < 0, -1, rows[np.maximum(found, 0)] if len(rows) else -1)
+        searched = self.ids if rows is None else self.ids.take(pa.array(rows))
+        indices = compute.index_in(pa.array(ids, pa.string()), value_set=searched.combine_chunks())
+        indices = indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return indices if rows is None else np.where(indices < 0, -1, rows[np.maximum(indices, 0)] if len(rows) else -1)
 
 
 def as_table(passages: Sequence[Passage]) -> pa.Table:

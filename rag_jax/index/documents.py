@@ -1,7 +1,6 @@
-"""Which rows some ids name: an id is that of a document, with all pieces that it was cut into, or of one piece.
+"""The rows of documents and chunks: an id names a document, with all its chunks, or a single chunk.
 
-Each passage keeps the id of the document that it was cut from, so that what becomes of a document becomes of all of it,
-however many pieces it had and has.
+Each passage keeps the id of its document, so that a document can be removed or replaced whatever its number of chunks.
 """
 
 import importlib
@@ -23,7 +22,7 @@ compute: Any = importlib.import_module("pyarrow.compute")
 def find_rows(
     texts: PassageTable, alive: Bool[np.ndarray, " N"], ids: Sequence[str], source: str
 ) -> Int[np.ndarray, " rows"]:
-    """The living rows of some documents, and of single pieces. Raises `InputError` for an id that names none."""
+    """The alive rows of some documents and single chunks. Raises `InputError` for an unknown id."""
     by_document, by_id = _documents(texts), texts.ids
     chosen = alive & (_is_in(by_document, ids) | _is_in(by_id, ids))
     there = {*_values(by_document, chosen), *_values(by_id, chosen)}
@@ -34,7 +33,7 @@ def find_rows(
 
 
 def check_new(texts: PassageTable, alive: Bool[np.ndarray, " N"], more: Sequence[Passage], where: str) -> None:
-    """Raises `InputError` for passages whose ids are there already, or occur twice."""
+    """Raise `InputError` for passages whose ids exist already or occur twice."""
     ids = [passage.id for passage in more]
     twice = [each for each, count in Counter(ids).items() if count > 1]
     if twice:
@@ -47,9 +46,9 @@ def check_new(texts: PassageTable, alive: Bool[np.ndarray, " N"], more: Sequence
 def plan_replacement(
     texts: PassageTable, alive: Bool[np.ndarray, " N"], changed: Sequence[Passage], where: str
 ) -> tuple[Int[np.ndarray, " rows"], list[Passage]]:
-    """The rows that make way for new passages, and these: pieces that are rewritten alone stay with their document.
+    """The rows to remove, and the passages to add; a chunk that is replaced alone keeps its document.
 
-    Raises `InputError` for an id that is not there, and for new ids that other passages have.
+    Raises `InputError` for an unknown id, and for new ids that other passages have.
     """
     rows = find_rows(texts, alive, list(dict.fromkeys(map(document_id, changed))), where)
     new = [passage._replace(document=_document_of(texts, rows, passage)) for passage in changed]
@@ -60,12 +59,12 @@ def plan_replacement(
 
 
 def document_id(passage: Passage) -> str:
-    """The id of a passage's document: its own, unless it was cut from one."""
+    """The id of a passage's document: its own id, unless it is a chunk."""
     return passage.document or passage.id
 
 
 def _document_of(texts: PassageTable, rows: Int[np.ndarray, " rows"], passage: Passage) -> str:
-    """The document of a new passage: that of the old passage whose place it takes, if this was a piece."""
+    """The document of a new passage: that of the chunk that it replaces, if any."""
     own = document_id(passage)
     homes = {old.document for old in (texts[int(row)] for row in rows) if old.id == own and old.document}
     return next(iter(homes - {own}), passage.document)

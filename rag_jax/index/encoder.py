@@ -1,4 +1,4 @@
-"""The frozen passage tower with its tokenizer: text to vector, sorted by length so that little padding is computed."""
+"""The frozen passage tower with its tokenizer: text to vector, sorted by length to reduce padding."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -17,35 +17,35 @@ from rag_jax.data.tower_inputs import TITLE_AND_TEXT, TowerTokens, tokenize_pass
 from rag_jax.index.truncation import Truncation
 from rag_jax.types import Params, Tower
 
-BATCH_TOKENS = 1_024  # tokens in one batch, padding included: what a layer makes of more leaves a CPU's caches
-PADDED_LENGTHS = (8, *range(16, 193, 16), 224, 256, 384, 512)  # lengths that passages are padded to, each a compilation
+BATCH_TOKENS = 1_024  # tokens in one batch, padding included: the activations of more do not fit a CPU's caches
+PADDED_LENGTHS = (8, *range(16, 193, 16), 224, 256, 384, 512)  # each is one compilation
 ProgressCallback = Callable[[int], None]
 
 
 def no_progress(count: int) -> None:
-    """For those who do not want to know how far it is."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextEncoder:
-    """The frozen passage tower with its tokenizer: text to vector."""
+    """The frozen passage tower with its tokenizer."""
 
     tower: Tower = field(repr=False)
     params: Params = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
     max_length: int
-    template: str = TITLE_AND_TEXT  # what the tower reads of a passage, see `rag_jax.data.tower_inputs`
-    norm: float | None = None  # the length that the tower scales its vectors to
-    source: str = ""  # where the tower was found, for whoever reads the store's manifest
+    template: str = TITLE_AND_TEXT  # of a passage, see `rag_jax.data.tower_inputs`
+    norm: float | None = None  # that the tower normalises its vectors to
+    source: str = ""  # where the tower was loaded from, recorded in the manifest
 
     def tokens(self, passages: Sequence[Passage]) -> TowerTokens:
-        """Passages as the tower reads them."""
+        """Tokenise passages for the tower."""
         pairs = [(passage.title, passage.text) for passage in passages]
         return tokenize_passages(self.tokenizer, pairs, self.template, self.max_length)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the tower's weights and its tokenizer: vectors of different fingerprints do not mix."""
+        """A digest of the tower's weights and tokenizer; vectors of different fingerprints are not comparable."""
         digest = hashlib.sha256(fingerprint(self.tokenizer).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
@@ -53,31 +53,31 @@ class TextEncoder:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What vectors depend on: those of encoders that differ in it do not belong into one index."""
+        """Everything that the vectors depend on; an index holds vectors of one spec only."""
         read = {"max_length": self.max_length, "template": self.template}
         return {"fingerprint": self.fingerprint, **read, "norm": self.norm}
 
     def encode_passages(
         self, passages: Sequence[Passage], on_progress: ProgressCallback = no_progress
     ) -> Float[np.ndarray, "passages D"]:
-        """`d(z)` of passages, in their order."""
+        """The vectors `d(z)` of passages."""
         return self.encode_and_count_truncation(passages, on_progress)[0]
 
     def encode_and_count_truncation(
         self, passages: Sequence[Passage], on_progress: ProgressCallback = no_progress
     ) -> tuple[Float[np.ndarray, "passages D"], Truncation]:
-        """`d(z)` of passages, and how much of them the tower did not read."""
+        """The vectors `d(z)` of passages, and how much of their text was truncated."""
         rows = self.tokens(passages)
         return self.encode(rows.ids, on_progress), Truncation.from_counts(rows.num_truncated)
 
     def __call__(
         self, texts: Sequence[str], on_progress: ProgressCallback = no_progress
     ) -> Float[np.ndarray, "texts D"]:
-        """Vectors of texts as they are, cut to length."""
+        """The vectors of plain texts, truncated to `max_length`."""
         return self.encode(tokenize_texts(self.tokenizer, texts, self.max_length).ids, on_progress)
 
     def encode(self, rows: list[list[int]], on_progress: ProgressCallback = no_progress) -> Float[np.ndarray, "rows D"]:
-        """Vectors in the order of the rows. Rows are sorted by length, and `done` hears how many each batch held."""
+        """The vectors of token rows, in their order; `on_progress` receives the size of each batch."""
         lengths = np.asarray([self._padded_length(len(row)) for row in rows])
         encode, vectors = jax.jit(self.tower), np.zeros((0, 0), np.float32)
         for length in sorted(set(lengths)):
@@ -93,5 +93,5 @@ class TextEncoder:
         return vectors
 
     def _padded_length(self, length: int) -> int:
-        """Never more than `max_length`: a tower may have no more positions."""
+        """At most `max_length`: a tower may have no more positions."""
         return max(length, min(self.max_length, next((step for step in PADDED_LENGTHS if length <= step), length)))

@@ -1,15 +1,14 @@
-"""Which parts make up a knowledge store: `manifest.json`, whose replacement is the one moment at which a store changes.
+"""The parts of a knowledge store: `manifest.json`, whose atomic replacement is the only way that a store changes.
 
     DIR/manifest.json                          version, counts, dtypes, checksums, fingerprints, and the changes so far
     DIR/passages/000000/, vectors/000000/      the segments: ids, titles and texts; d(z) as raw rows
-    DIR/tokens-FINGERPRINT/000000/             what a generator reads of them, for each generator that was used
-    DIR/removed/000003/                        the rows that hold no passage any more, as of version 3
-    DIR/engines/…                              FAISS's and BM25's own files
-    DIR/rag-jax.store                          the mark of a store's own folder, and its lock: see `ownership`
+    DIR/tokens-FINGERPRINT/000000/             their tokens, for each generator that opened the store
+    DIR/removed/000003/                        the rows whose passages are removed, as of version 3
+    DIR/engines/…                              files of FAISS and BM25
+    DIR/rag-jax.store                          the marker and the lock of the store's folder, see `ownership`
 
-Parts are never changed, only added. Whatever neither the manifest nor an unfinished build names does not exist: a crash
-leaves such parts behind, and the next change clears them away. An opened version keeps its memory maps, whatever
-becomes of the names.
+Parts are never changed, only added. Parts that neither the manifest nor an unfinished build references are left by
+crashes; the next change deletes them. An open version keeps its memory maps even when its files are deleted.
 """
 
 import json
@@ -32,16 +31,16 @@ JSON_KEYS = {"build_spec": "made_of"}  # fields of `Manifest` with another name 
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows that were written together; `parts` are its folders with the checksums of their descriptions."""
+    """Rows that were written together; `parts` maps its folders to the checksums of their descriptions."""
 
     name: str
     passages: int
     parts: dict[str, str]
-    truncated: dict[str, list[int]]  # what the tower (vectors) and generators do not read: passages, and their tokens
+    truncated: dict[str, list[int]]  # by kind of part: truncated passages, and tokens that they lose
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What is there of it: passages, vectors, tokens of some generators."""
+        """The kinds of its parts: passages, vectors, tokens of some generators."""
         return tuple(Path(part).parent.name for part in self.parts)
 
 
@@ -49,50 +48,50 @@ class Segment:
 class Manifest:
     """One version of a store."""
 
-    tower: dict[str, Any]  # fingerprint, max_length, template, and where it was found
+    tower: dict[str, Any]  # its `TextEncoder.spec`, and where it was loaded from
     width: int  # D
     dtype: str  # of the vectors
-    passages: int  # that are there: rows that hold one
+    passages: int  # without removed ones
     segments: tuple[Segment, ...]
-    generators: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the fingerprint of what they read
-    removed: str | None = None  # the part that lists the rows without a passage
+    generators: dict[str, dict[str, Any]] = field(default_factory=dict)  # by `PassageTokenizer.key`
+    removed: str | None = None  # the part that lists the removed rows
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    build_spec: dict[str, Any] | None = None  # what it was built of; None once passages have changed
-    changes: tuple[dict[str, Any], ...] = ()  # the journal: what each version changed
+    build_spec: dict[str, Any] | None = None  # of the build; None once passages have changed
+    changes: tuple[dict[str, Any], ...] = ()  # the history, one entry for each version
 
     @property
     def version(self) -> int:
-        """Counts the changes."""
+        """The number of changes."""
         return len(self.changes)
 
     @property
     def content(self) -> tuple[str, ...]:
-        """The names of what decides which passages there are: versions of a store that share it hold the same."""
+        """The parts that determine the passages; versions of a store with equal content hold the same passages."""
         return (*(segment.name for segment in self.segments), *([self.removed] if self.removed else ()))
 
     @property
     def parts(self) -> set[str]:
-        """The paths of all its parts, in the store's folder."""
+        """The paths of all parts, relative to the store's folder."""
         engines = {engine["part"] for engine in self.engines.values() if "part" in engine}
         removed = {self.removed} if self.removed else set()
         return {part for segment in self.segments for part in segment.parts} | engines | removed
 
     @property
     def rows(self) -> int:
-        """N, removed ones included: a row number means the same passage in every version."""
+        """N, with removed rows: a row number denotes the same passage in every version."""
         return sum(segment.passages for segment in self.segments)
 
     @property
     def next_segment(self) -> int:
-        """The first number that no segment has had."""
+        """The first number that no segment has used."""
         return self.changes[-1]["next_segment"] if self.changes else 0
 
     def truncated(self, kind: str = "vectors") -> Truncation:
-        """What the tower, or the generator of some tokens, does not read of the passages that were ever put in."""
+        """The truncation by the tower, or by a generator, of all passages ever added."""
         return Truncation.total(segment.truncated[kind] for segment in self.segments if kind in segment.truncated)
 
     def next_version(self, change: str, **fields: Any) -> "Manifest":
-        """The next version. Segments' numbers are never used again, lest an old part be taken for a new one."""
+        """The next version. Segment numbers are never reused, so that an old part is never mistaken for a new one."""
         new = replace(self, **fields)
         last = max((int(segment.name) + 1 for segment in new.segments), default=0)
         entry = {
@@ -106,7 +105,7 @@ class Manifest:
 
 
 def read(folder: Path) -> Manifest:
-    """What a store says of itself. Raises `InputError` where there is none, or an old or damaged one."""
+    """Read a store's manifest. Raises `InputError` if it is missing, damaged or of another format."""
     path = folder / FILE
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -116,9 +115,9 @@ def read(folder: Path) -> Manifest:
     except (OSError, ValueError):
         raise InputError(f"{path}: damaged; {part_files.REMEDY}") from None
     if not isinstance(stored, dict) or "segments" not in stored:
-        raise InputError(f"{path}: no knowledge store's; {BUILD_REMEDY}")
+        raise InputError(f"{path}: not the manifest of a knowledge store; {BUILD_REMEDY}")
     if stored.pop("format", None) != FORMAT:
-        raise InputError(f"{path}: of another version of this library; build the store anew in another folder")
+        raise InputError(f"{path}: of another version of this library; rebuild the store in another folder")
     try:
         segments = tuple(Segment(**segment) for segment in stored.pop("segments"))
         changes = tuple(stored.pop("changes"))
@@ -131,9 +130,9 @@ def read(folder: Path) -> Manifest:
 
 @contextmanager
 def transaction(folder: Path, keep_waiting: Callable[[], bool] = lambda: False) -> Iterator[Manifest]:
-    """The one writer of a store that is there; gives the version to be changed. What crashes left is cleared away.
+    """Lock an existing store for changing, delete unreferenced parts, and yield the current version.
 
-    Raises `InputError` as `read` and `ownership.locked`; `patient` is the latter's.
+    Raises `InputError` as `read` and `ownership.lock`, which also defines `keep_waiting`.
     """
     read(folder)  # where there is no store, nothing is written
     with ownership.lock(folder, keep_waiting):
@@ -147,13 +146,13 @@ def transaction(folder: Path, keep_waiting: Callable[[], bool] = lambda: False) 
 
 
 def commit(folder: Path, old: Manifest | None, new: Manifest) -> Manifest:
-    """Make a version the store's in the place of another (None: of none), and clear away what that alone had.
+    """Replace version `old` (None: no version) by `new`, and delete the parts that only `old` had.
 
-    Called under the lock. Raises `InputError`, and changes nothing, where the store is not of the version `old` any
-    more, and where the new one's counts and parts do not agree with what is there.
+    Requires the lock. Raises `InputError`, and changes nothing, if the current version is not `old`, or if the counts
+    and parts of the new one do not match the files.
     """
     if (read(folder) if (folder / FILE).exists() else None) != old:
-        raise InputError(f"{folder}: was changed by another process meanwhile; run it again")
+        raise InputError(f"{folder}: was changed by another process; run it again")
     _check_counts(folder, new)
     stored = {JSON_KEYS.get(field, field): value for field, value in asdict(new).items()}
     stored = {"format": FORMAT, "version": new.version, "rows": new.rows, **stored}
@@ -163,9 +162,9 @@ def commit(folder: Path, old: Manifest | None, new: Manifest) -> Manifest:
 
 
 def delete_unreferenced(folder: Path, found: Manifest | None) -> None:
-    """Delete the store's parts that belong neither to a version (None: there is none) nor to an unfinished build.
+    """Delete the parts that neither a version (None: there is none) nor an unfinished build references.
 
-    Tokens of their segments stay, named or not: whoever was making them goes on from there.
+    Tokens of their segments are kept, referenced or not, so that an interrupted tokenisation can resume.
     """
     plan = find_pending_build(folder, found)
     if plan is None:
@@ -173,25 +172,25 @@ def delete_unreferenced(folder: Path, found: Manifest | None) -> None:
     parts = set() if found is None else found.parts
     names = {segment.name for segment in (found.segments if found else ())} | {*(plan.names if plan else ())}
 
-    def kept(part: str) -> bool:
+    def is_referenced(part: str) -> bool:
         kind, _, name = part.partition("/")
         return part in parts or (ownership.SEGMENTS.fullmatch(kind) is not None and name in names)
 
-    ownership.delete_parts(folder, kept)
+    ownership.delete_parts(folder, is_referenced)
 
 
 def find_pending_build(folder: Path, found: Manifest | None) -> PendingBuild | None:
-    """The unfinished build that is to take a version's place; see `unfinished.find`."""
+    """The unfinished build that is to replace a version; see `pending_build.read`."""
     return pending_build.read(folder, () if found is None else found.content)
 
 
 def next_segment_number(folder: Path, found: Manifest | None) -> int:
-    """The number of the next segment: no version had it, and no part bears it."""
+    """The number of the next segment, which no version and no part on disk has used."""
     return max(0 if found is None else found.next_segment, ownership.next_free_number(folder))
 
 
 def verify(folder: Path, part: str, expected: str) -> None:
-    """Compare a part with its checksums, and its description with the manifest's; raises `InputError`."""
+    """Compare a part with its checksums, and its description with the manifest. Raises `InputError` if they differ."""
     path = folder / part / part_files.DESCRIPTION_FILE
     if not path.is_file() or files.checksum(path) != expected:
         raise InputError(f"{path}: not what the manifest names; {part_files.REMEDY}")
@@ -199,7 +198,7 @@ def verify(folder: Path, part: str, expected: str) -> None:
 
 
 def make_segment(folder: Path, name: str, passages: int, kinds: Iterable[str]) -> Segment:
-    """A segment of parts that are there."""
+    """The `Segment` of parts on disk."""
     kinds = tuple(kinds)
     parts = {f"{kind}/{name}": files.checksum(folder / kind / name / part_files.DESCRIPTION_FILE) for kind in kinds}
     counts = {kind: part_files.read_arrays(folder / kind / name) for kind in kinds if kind != "passages"}
@@ -207,12 +206,12 @@ def make_segment(folder: Path, name: str, passages: int, kinds: Iterable[str]) -
 
 
 def _check_counts(folder: Path, new: Manifest) -> None:
-    gone = len(part_files.read_arrays(folder / new.removed)["rows"]) if new.removed else 0
-    if new.passages != new.rows - gone:
-        raise InputError(f"{folder}: {new.passages} passages, but {new.rows} rows without {gone}; build it anew")
+    removed = len(part_files.read_arrays(folder / new.removed)["rows"]) if new.removed else 0
+    if new.passages != new.rows - removed:
+        raise InputError(f"{folder}: {new.passages} passages, but {new.rows} rows, {removed} removed; rebuild it")
     missing = [part for part in sorted(new.parts) if not (folder / part).is_dir()]
     if missing:
-        raise InputError(f"{folder / missing[0]}: was taken away meanwhile; run it again")
+        raise InputError(f"{folder / missing[0]}: was deleted by another process; run it again")
 
 
 BUILD_REMEDY = "build one with rag-jax index CORPUS --out DIR, or name another folder"

@@ -1,9 +1,8 @@
-"""Which folder is a store's own, who may write there, and what may be deleted.
+"""Ownership of a store's folder: claiming it, locking it, and deleting the store's parts in it.
 
-A store takes a folder that is new or empty, and marks it with the file `rag-jax.store` before it writes anything else
-there; a folder that holds other things is refused. The marker is also the lock: whoever builds a store, changes it or
-adds to it holds it, and there is one writer at a time. Only what has the names of a store's own parts, in a marked
-folder, is ever deleted; links are not followed, and folders behind links are not written to.
+A store claims a new or empty folder by writing the marker file `rag-jax.store` before anything else; a folder with
+other contents is rejected. The marker is also the lock of the store's single writer. Only entries named like a store's
+parts, in a marked folder, are ever deleted; links are not followed, and linked folders are not written to.
 """
 
 import fcntl
@@ -20,21 +19,19 @@ from rag_jax.index import part_files
 
 MARKER = "rag-jax.store"
 TEXT = b"A knowledge store of rag_jax: it writes and deletes parts of its own here, and leaves other files alone.\n"
-LOCK_TIMEOUT = 1.0  # seconds that a writer waits for another before it is refused
+LOCK_TIMEOUT = 1.0  # seconds
 
-SEGMENTS = re.compile(r"passages|vectors|tokens-[0-9a-f]{16}")  # the folders that hold a part of each segment
+SEGMENTS = re.compile(r"passages|vectors|tokens-[0-9a-f]{16}")  # folders with a part for each segment
 KINDS = ((SEGMENTS, r"\d{6,}"), (re.compile("removed"), r"\d{6,}"), (re.compile("engines"), r"(?:faiss|bm25)-\d{6,}"))
-TEMPORARY = re.compile(
-    r"\.(?:manifest|building)\.json\.\d+\.tmp"
-)  # what a crash leaves of a file that was being replaced
+TEMPORARY = re.compile(r"\.(?:manifest|building)\.json\.\d+\.tmp")  # files left by a crash
 
 
 class BusyError(InputError):
-    """Another process is writing to a store."""
+    """Another process holds the lock of a store."""
 
 
 def check_available(folder: Path) -> None:
-    """Raises `InputError` for a path that is neither a store's folder, nor an empty one, nor free."""
+    """Raise `InputError` for a path that exists and is neither a store nor an empty folder."""
     if not os.path.lexists(folder):
         return
     try:
@@ -50,7 +47,7 @@ def check_available(folder: Path) -> None:
 
 
 def claim(folder: Path) -> None:
-    """Make a new or empty folder a store's own. Raises as `check_place`, and where it cannot be written."""
+    """Claim a new or empty folder for a store. Raises as `check_available`, and if it is not writable."""
     check_available(folder)
     with files.disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +62,7 @@ def claim(folder: Path) -> None:
 
 @contextmanager
 def claim_and_lock(folder: Path) -> Iterator[int]:
-    """`claim` and `locked`, for whoever builds a store. What an `InputError` leaves empty is given back."""
+    """`claim` and `lock` a folder for building; after an `InputError`, a folder that is still empty is released."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     claim(folder)
     with lock(folder) as handle:
@@ -78,10 +75,10 @@ def claim_and_lock(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def lock(folder: Path, keep_waiting: Callable[[], bool] = lambda: False) -> Iterator[int]:
-    """The one writer of a store; gives the descriptor that holds the lock, for processes that help to write.
+    """Lock a store for writing; yields the file descriptor of the lock, which helper processes can inherit.
 
-    Another writer is waited for as long as somebody is `patient`. Raises `BusyError` after that, and `InputError` for a
-    folder that is no store's own.
+    Waits for another writer for `LOCK_TIMEOUT` seconds, and then while `keep_waiting()` is true. Raises `BusyError`
+    after that, and `InputError` for a folder that is not a store's.
     """
     handle = _open_marker(folder)
     try:
@@ -93,20 +90,20 @@ def lock(folder: Path, keep_waiting: Callable[[], bool] = lambda: False) -> Iter
 
 
 def check_writable(folder: Path) -> None:
-    """Raises `InputError` for a folder that `locked` would refuse whoever else writes: before much is done in vain."""
+    """Raise `InputError` for a folder that `lock` would reject; called before long computations."""
     os.close(_open_marker(folder))
     _check_links(folder)
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether it is a store's own, and can be written."""
+    """Whether a folder is a store's and writable."""
     return (folder / MARKER).is_file() and os.access(folder, os.W_OK)
 
 
 def delete_parts(folder: Path, kept: Callable[[str], bool]) -> None:
-    """Delete the parts of a store that are not `kept`, by their paths in its folder, and what crashes left of others.
+    """Delete the parts of a store whose relative paths are not `kept`, and temporary files left by crashes.
 
-    Called under the lock. Whoever has an older version open keeps its maps.
+    Requires the lock. Processes that have an older version open keep its memory maps.
     """
     for entry in _entries(folder):
         if TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
@@ -117,14 +114,14 @@ def delete_parts(folder: Path, kept: Callable[[str], bool]) -> None:
         for part in _entries(entry.path):
             own = re.fullmatch(rf"{shape}|\.{shape}\.\d+\.tmp", part.name) and part.is_dir(follow_symlinks=False)
             if own and not kept(f"{entry.name}/{part.name}"):
-                with suppress(OSError):  # what cannot be deleted is in nobody's way
+                with suppress(OSError):  # a part that cannot be deleted does no harm
                     part_files.delete_part(Path(part.path))
         with suppress(OSError):  # not empty
             os.rmdir(entry.path)
 
 
 def next_free_number(folder: Path) -> int:
-    """The first number above all that name a segment's parts, whoever made them."""
+    """The first number above those of all segment parts in the folder, referenced or not."""
     kinds = (entry.path for entry in _entries(folder) if SEGMENTS.fullmatch(entry.name) and entry.is_dir())
     return max((1 + int(name) for kind in kinds for name in os.listdir(kind) if name.isdecimal()), default=0)
 
@@ -135,7 +132,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
 
 def _part_pattern(kind: str) -> str | None:
-    """The names of the parts in a folder of a store; None for a folder that is none of its own."""
+    """The pattern of part names in a store's subfolder; None for a folder that is not the store's."""
     return next((shape for kinds, shape in KINDS if kinds.fullmatch(kind)), None)
 
 
@@ -143,8 +140,8 @@ def _open_marker(folder: Path) -> int:
     try:
         return os.open(folder / MARKER, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
-        told = f"has no {MARKER}, so nobody can tell that it is a store's own"
-        raise InputError(f"{folder}: {told}; copy that too if it is a copy, or build one in another folder") from None
+        what = f"has no {MARKER}, which marks the folder of a store"
+        raise InputError(f"{folder}: {what}; copy that too if it is a copy, or build one in another folder") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
 
@@ -162,20 +159,22 @@ def _lock(handle: int, folder: Path, patient: Callable[[], bool]) -> None:
     with suppress(OSError):
         if os.path.samestat(os.fstat(handle), os.stat(folder / MARKER)):
             return
-    raise InputError(f"{folder}: another process gave it up just now; run it again")
+    raise InputError(f"{folder}: another process just released it; run it again")
 
 
 def _check_links(folder: Path) -> None:
     for entry in _entries(folder):
         if entry.is_symlink() and _part_pattern(entry.name):
-            told = "a link, and a store writes only into folders of its own"
-            raise InputError(f"{entry.path}: {told}; move what it names into its place, or link the whole store")
+            what = "a link, and a store does not write into linked folders"
+            raise InputError(
+                f"{entry.path}: {what}; replace it by the folder that it links to, or link the whole store"
+            )
 
 
 def _release_claim(folder: Path, missing: list[Path]) -> None:
-    """Undo a claim where nothing was written since; `missing` are the folders that were made for it, inmost first."""
+    """Undo a claim if nothing was written since; `missing` are the folders created for it, innermost first."""
     if os.listdir(folder) == [MARKER]:
         (folder / MARKER).unlink()
-        with suppress(OSError):  # somebody else is there
+        with suppress(OSError):  # not empty
             for each in missing:
                 each.rmdir()

@@ -1,7 +1,7 @@
-"""A part of a knowledge store on disk: a folder of raw arrays and a table that describes itself, and never changes.
+"""A part of a knowledge store: an immutable, self-describing folder of raw arrays and an Arrow table.
 
-`part.json` names every file with its bytes, its checksum, and of arrays dtype and shape. A part is written to the side
-and renamed into place: it is there whole, or not at all.
+`part.json` lists every file with its size, its checksum, and the dtype and shape of arrays. A part is written to a
+temporary folder and renamed, so that it exists completely or not at all.
 """
 
 import json
@@ -24,12 +24,12 @@ PART_FILES = re.compile(r"part\.json|table\.arrow|[a-z_]+\.bin|index\.faiss|\.in
 
 
 def is_part(folder: Path) -> bool:
-    """Whether a part is there: all of it, since it was renamed into place, and its description goes first."""
+    """Whether a part exists, and then completely: it is renamed into place, and its description is deleted first."""
     return (folder / DESCRIPTION_FILE).is_file()
 
 
 def write_part(folder: Path, arrays: Mapping[str, np.ndarray] | None = None, table: pa.Table | None = None) -> None:
-    """Write a part where there is none."""
+    """Write a new part."""
     with files.disk_errors(folder), files.staged_folder(folder) as side:
         described = {name: _write_array(side / f"{name}.bin", array) for name, array in (arrays or {}).items()}
         if table is not None:
@@ -38,7 +38,7 @@ def write_part(folder: Path, arrays: Mapping[str, np.ndarray] | None = None, tab
 
 
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a part, mapped into memory. Raises `InputError` for one that is missing, cut or misdescribed."""
+    """Memory-map the arrays of a part. Raises `InputError` for one that is missing, truncated or misdescribed."""
     found = {}
     for name, facts in read_description(folder).items():
         if "shape" in facts:
@@ -51,7 +51,7 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_table(folder: Path) -> pa.Table:
-    """The Arrow table of a part, mapped into memory. Raises as `read_arrays`."""
+    """Memory-map the Arrow table of a part. Raises as `read_arrays`."""
     facts = read_description(folder).get("table")
     if facts is None:
         raise InputError(f"{folder / DESCRIPTION_FILE}: describes no table; {REMEDY}")
@@ -63,7 +63,7 @@ def read_table(folder: Path) -> pa.Table:
 
 
 def read_description(folder: Path) -> dict[str, dict[str, Any]]:
-    """What a part says of its files."""
+    """A part's description of its files."""
     path = folder / DESCRIPTION_FILE
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def read_description(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def verify(folder: Path) -> None:
-    """Compare every byte of a part with its checksums. Raises `InputError` for the first that differs."""
+    """Compare the files of a part with their checksums. Raises `InputError` for the first that differs."""
     for facts in read_description(folder).values():
         path = _check_size(folder / facts["file"], facts)
         if files.checksum(path) != facts["sha256"]:
@@ -82,7 +82,7 @@ def verify(folder: Path) -> None:
 
 
 def delete_part(folder: Path) -> None:
-    """Delete the files of a part, and its folder unless it holds others; what becomes of a part that crashed, too."""
+    """Delete the files of a part, complete or not, and its folder unless it holds other files."""
     for name in (DESCRIPTION_FILE, *sorted(os.listdir(folder))):
         if PART_FILES.fullmatch(name) and os.path.isfile(folder / name) and not os.path.islink(folder / name):
             (folder / name).unlink()
@@ -90,7 +90,7 @@ def delete_part(folder: Path) -> None:
         folder.rmdir()
 
 
-REMEDY = "copy it again, or build it anew in another folder"
+REMEDY = "copy it again, or rebuild it in another folder"
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:

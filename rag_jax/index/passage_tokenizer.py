@@ -1,4 +1,4 @@
-"""What a generator reads of a passage, as tokens: made once, kept with the store, put together inside the program."""
+"""The generator's tokens of a passage: computed once, stored, and joined with the question inside the program."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from rag_jax.index.truncation import Truncation
 
 
 class PassageTokens(NamedTuple):
-    """Passages as a generator reads them."""
+    """Tokenised passages."""
 
     ids: Int[np.ndarray, "N P"]
     lengths: Int[np.ndarray, " N"]
@@ -23,13 +23,13 @@ class PassageTokens(NamedTuple):
 
     @property
     def part(self) -> dict[str, np.ndarray]:
-        """The arrays that a store keeps of them."""
+        """The arrays of a store's part."""
         return {"ids": self.ids, "lengths": self.lengths, "truncated": self.truncated.array}
 
 
 @dataclass(frozen=True)
 class PassageTokenizer:
-    """A generator's vocabulary, which words `<s> title / text`, and how many tokens of it are read."""
+    """Tokenises passages as `<s> title / text` for a generator, truncated to `max_length`."""
 
     tokenizer: GeneratorTokenizer
     max_length: int
@@ -50,11 +50,11 @@ class PassageTokenizer:
 
     @property
     def folder(self) -> str:
-        """The folder of a store that holds these tokens."""
+        """The name of the folder in a store that holds these tokens."""
         return f"tokens-{self.key}"
 
     def tokenize(self, passages: Sequence[Passage]) -> PassageTokens:
-        """Tokens, padded and in as few bytes as they can be stored; long passages are cut."""
+        """Tokenise passages into padded arrays of the smallest integer type; long passages are truncated."""
         whole = self.tokenizer.passages([(passage.title, passage.text) for passage in passages])
         rows = [ids[: self.max_length] for ids in whole]
         cut = Truncation.from_counts(len(ids) - len(row) for ids, row in zip(whole, rows, strict=True))

@@ -1,7 +1,7 @@
-"""An unfinished build: what is made of which corpus, the segments it was read into, and the store that it replaces.
+"""An unfinished build: its spec, the segments that the corpus was read into, and the store version that it replaces.
 
-`building.json` says so from the moment that reading begins until the manifest names what was built. Other writers see
-it: they leave its parts alone, and do not change the passages that it is to replace.
+`building.json` holds it from the start of reading until the manifest is committed. While it exists, other writers keep
+its parts and do not change the passages that it replaces.
 """
 
 import json
@@ -22,12 +22,12 @@ class PendingBuild:
     """An unfinished build."""
 
     build_spec: dict[str, Any]
-    segments: tuple[tuple[str, int], ...] = ()  # names, and how many passages; none while the corpus is being read
-    replaces: tuple[str, ...] = ()  # the parts of the store that it takes the place of; see `Manifest.content`
+    segments: tuple[tuple[str, int], ...] = ()  # names and numbers of passages; empty while the corpus is being read
+    replaces: tuple[str, ...] = ()  # the `Manifest.content` of the version that it replaces
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the segments."""
+        """The names of the segments."""
         return tuple(name for name, _ in self.segments)
 
     @property
@@ -35,12 +35,12 @@ class PendingBuild:
         return sum(count for _, count in self.segments)
 
     def encoded(self, folder: Path) -> int:
-        """The passages that have their vectors already."""
+        """The number of passages that have vectors."""
         return sum(count for name, count in self.segments if part_files.is_part(folder / "vectors" / name))
 
 
 def read(folder: Path, there: Collection[str]) -> PendingBuild | None:
-    """The build that was begun in a folder, once its corpus is read, unless its segments are all `there`.
+    """The unfinished build in a folder; None if there is none, or its segments are all in `there`, as committed.
 
     Raises `InputError` for a damaged file.
     """
@@ -57,11 +57,11 @@ def read(folder: Path, there: Collection[str]) -> PendingBuild | None:
 
 
 def write(folder: Path, plan: PendingBuild) -> None:
-    """Keep a build in mind until `forget`."""
+    """Record a build until `delete`."""
     stored = {"made_of": plan.build_spec, "segments": plan.segments, "over": plan.replaces}
     files.replace_file(folder / FILE, [json.dumps(stored) + "\n"])
 
 
 def delete(folder: Path) -> None:
-    """It is finished, or given up."""
+    """Delete the record of a finished or discarded build."""
     (folder / FILE).unlink(missing_ok=True)

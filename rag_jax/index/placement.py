@@ -1,8 +1,7 @@
-"""A store onto the device, or spread over several, as the pytree that the compiled programs search and read.
+"""Placing a store on one device, or sharding it over several, as the pytree that compiled programs search and read.
 
-Rows are rounded up, so that a store that grows a little, or another of about the same size, fits the programs that are
-compiled already; what is rounded up holds no passage and is found by no search. Vectors travel piece by piece: the host
-never holds more than one of them beside the memory maps.
+The number of rows is rounded up, so that a store of about the same size fits the programs that are compiled already; no
+search returns the padding. Vectors are transferred in blocks: the host holds one block besides the memory maps.
 """
 
 from collections.abc import Callable
@@ -24,17 +23,17 @@ from rag_jax.index.store import Store
 from rag_jax.types import Knowledge, Tokens
 
 Precision = Literal["float32", "bfloat16", "int8"]
-TRANSFER_ROWS = 65_536  # rows that travel together
-SIZES_PER_OCTAVE = 32  # sizes of an index between one power of two and the next
+TRANSFER_ROWS = 65_536  # rows transferred at once
+SIZES_PER_OCTAVE = 32  # padded sizes between one power of two and the next
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The devices that an index is spread over, all axes of their mesh together, and the precision of its vectors."""
+    """The devices that an index is sharded over, by all axes of their mesh, and the precision of its vectors."""
 
     mesh: Mesh | None = None  # None: one device, the default
     precision: Precision = "float32"
-    batch: tuple[str, ...] = ()  # the axes that split the questions of a batch, where they divide it
+    batch: tuple[str, ...] = ()  # the mesh axes that shard the questions of a batch, if they divide it
 
     @property
     def shards(self) -> int:
@@ -43,16 +42,16 @@ class Placement:
 
     @property
     def index(self) -> retrieval.Index:
-        """How a program reaches knowledge that was placed so."""
+        """The search functions for knowledge with this placement."""
         return retrieval.LOCAL if self.mesh is None else _sharded(self.mesh, self.batch)
 
     @property
     def replicated(self) -> NamedSharding | None:
-        """Where the results of a program belong that every process is to read; None: wherever they are."""
+        """The sharding of results that every process reads; None: no constraint."""
         return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
 
     def knowledge(self, store: Store) -> Knowledge:
-        """A store on the devices."""
+        """Load a store onto the devices."""
         rows = padded_rows(store.size, self.shards)
         tokens = Tokens(
             self._load(rows, store.passage_tokens, jnp.asarray), self._load(rows, store.passage_lengths, jnp.asarray)
@@ -60,28 +59,25 @@ class Placement:
         return self.search_arrays(store)._replace(passage_tokens=tokens)
 
     def search_arrays(self, store: Store) -> Knowledge:
-        """Only what is searched; there are no tokens of it to be read."""
+        """Load a store onto the devices without its tokens, for searches."""
         rows = padded_rows(store.size, self.shards)
         vectors = self._load(rows, store.passage_vectors, CONVERT[self.precision])
         alive = self._load(rows, SegmentedArray([store.alive]), jnp.asarray)
         return Knowledge(vectors, Tokens(jnp.zeros((1, 0), jnp.int32), jnp.zeros(1, jnp.int32)), alive)
 
     def replicate(self, tree: PyTree) -> PyTree:
-        """Beside an index that is spread: what is on this process's device alone, whole on every device.
-
-        Arrays that are on the mesh already stay as they are.
-        """
+        """Replicate arrays of this process's device over the mesh; arrays that are on the mesh already are kept."""
         if self.mesh is None:
             return tree
-        devices, place = set(self.mesh.devices.flat), NamedSharding(self.mesh, PartitionSpec())
+        devices, sharding = set(self.mesh.devices.flat), NamedSharding(self.mesh, PartitionSpec())
 
-        def whole(leaf: Any) -> jax.Array:
+        def replicated(leaf: Any) -> jax.Array:
             if isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices:
                 return leaf
-            held = np.asarray(leaf)
-            return jax.make_array_from_callback(held.shape, place, lambda index: held[index])
+            array = np.asarray(leaf)
+            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-        return jax.tree.map(whole, tree)
+        return jax.tree.map(replicated, tree)
 
     def _load(self, rows: int, stored: SegmentedArray, convert: Callable) -> PyTree:
         share, process = rows // self.shards, jax.process_index()
@@ -98,14 +94,14 @@ class Placement:
 
 
 def padded_rows(size: int, shards: int = 1) -> int:
-    """The rows that an index of `size` takes on the device: at most 1/STEPS more, and as many on every shard."""
+    """The number of rows after padding: at most 1/SIZES_PER_OCTAVE more than `size`, and equal on every shard."""
     step = max(1, 2 ** (size.bit_length() - 1) // SIZES_PER_OCTAVE)
     step = shards * -(-step // shards)
     return -(-size // step) * step
 
 
 def _load_rows(stored: SegmentedArray, start: int, count: int, convert: Callable, device: Any) -> PyTree:
-    """`count` rows from `start` on, on one device; beyond the end zeros."""
+    """Load `count` rows from `start` on onto one device; zeros after the last row."""
     with jax.default_device(device):
         like = jax.eval_shape(convert, stored.between(0, min(1, len(stored))))
         held = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), like)

@@ -1,7 +1,7 @@
-"""What an index of any size takes, by arithmetic: bytes of each part, devices, and the least time of a search.
+"""Estimates for an index of any size: bytes of each part, number of devices, and the lower bound of a search's time.
 
-A search reads every vector once, so that its time is at least their bytes by the memory's bandwidth; inner products are
-few operations a byte, and cost nothing beside that until questions are many.
+A search reads every vector once, so its time is at least their size divided by the memory bandwidth; inner products
+need few operations per byte, which only matter for large batches of questions.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rag_jax.errors import InputError
 from rag_jax.index.placement import Precision, padded_rows
 
 BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
-RESERVE = 0.85  # of a device's memory that an index may take: networks and their states need the rest
+RESERVE = 0.85  # fraction of a device's memory for the index; networks and their states need the rest
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class IndexSize:
         }
 
     def devices(self, precision: Precision, device: Device) -> int:
-        """How many it is to be spread over."""
+        """The number of devices that hold it."""
         return int(np.ceil(sum(self.parts(precision).values()) / (RESERVE * device.memory)))
 
     def roofline(self, precision: Precision, device: Device) -> float:
-        """Seconds that reading all vectors takes at the full bandwidth of as many devices as are needed."""
+        """Seconds to read all vectors at the full bandwidth of `devices(precision, device)` devices."""
         return self.parts(precision)["vectors"] / (device.bandwidth * self.devices(precision, device))

@@ -1,7 +1,7 @@
-"""An opened knowledge store: the passages, their vectors by the frozen passage tower, and what the generator reads.
+"""An open knowledge store: the passages, their vectors by the frozen passage tower, and the generator's tokens.
 
-Row i is the same passage in every version of a store; a removed one leaves its row behind, which no search returns. How
-a store lies on the disk: `rag_jax.index.manifest`. How it is made and changed: `building` and `living`.
+Row i is the same passage in every version of a store; the row of a removed passage remains, but no search returns it.
+`rag_jax.index.manifest` describes the files, `building` and `updates` how they are created and changed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from rag_jax.types import Knowledge, Tokens, host
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An opened knowledge store, on the host. `rag_jax.index.placement` puts it on the device."""
+    """An open knowledge store, on the host. `rag_jax.index.placement` puts it on the device."""
 
     passages: PassageTable  # [N]
     passage_vectors: SegmentedArray  # [N, D]
@@ -36,20 +36,18 @@ class Store:
     removed: frozenset[int] = frozenset()
     folder: Path | None = None
     manifest: Manifest | None = None
-    truncated: Truncation = (
-        NO_TRUNCATION  # what its generator does not read of passages tokenised in memory; else the manifest's
-    )
+    truncated: Truncation = NO_TRUNCATION  # by the generator, for passages tokenised in memory; else in the manifest
 
     def __repr__(self) -> str:
         return f"Store({len(self):,} passages, vectors of width {self.width}, {self.folder or 'in memory'})"
 
     def __len__(self) -> int:
-        """The passages that are there."""
+        """The number of passages, without removed ones."""
         return self.size - len(self.removed)
 
     @property
     def size(self) -> int:
-        """N, the rows; removed ones included."""
+        """N, the number of rows, with removed ones."""
         return len(self.passage_vectors)
 
     @property
@@ -59,24 +57,24 @@ class Store:
 
     @property
     def is_closed_book(self) -> bool:
-        """Whether there is no knowledge in it; see `closed_book`."""
+        """Whether it holds the one empty passage of `closed_book`."""
         return self.size == 1 and self.passages[0] == EMPTY_PASSAGE
 
     @property
     def has_no_tokens(self) -> bool:
-        """Whether there is nothing in it for a generator to read."""
+        """Whether it has no tokens for a generator."""
         return self.passage_tokens.shape[1] == 0
 
     @cached_property
     def alive(self) -> Bool[np.ndarray, " N"]:
-        """The rows that hold a passage."""
+        """The rows whose passages are not removed."""
         alive = np.ones(self.size, bool)
         alive[sorted(self.removed)] = False
         return alive
 
     @cached_property
     def knowledge(self) -> Knowledge:
-        """All rows as arrays on the host: for indexes that fit there as a whole."""
+        """All rows as arrays in host memory, for indexes that fit there."""
         alive = None if not self.removed else host(self.alive)
         return Knowledge(
             host(self.passage_vectors.whole),
@@ -85,22 +83,22 @@ class Store:
         )
 
     def subset(self, rows: Int[np.ndarray, " n"]) -> Knowledge:
-        """A few rows as a little knowledge of their own, rows of -1 as empty passages: all that reading them needs."""
-        some, there = np.maximum(rows, 0), rows >= 0
-        lengths = np.where(there, self.passage_lengths[some], 1)  # `<s>`, which every passage begins with
-        vectors = np.where(there[:, None], self.passage_vectors[some], self.passage_vectors.dtype.type(0))
-        return Knowledge(host(vectors), Tokens(host(self.passage_tokens[some]), host(lengths)))
+        """The `Knowledge` of some rows; rows of -1 are empty passages."""
+        valid_rows, valid = np.maximum(rows, 0), rows >= 0
+        lengths = np.where(valid, self.passage_lengths[valid_rows], 1)  # `<s>`, which begins every passage
+        vectors = np.where(valid[:, None], self.passage_vectors[valid_rows], self.passage_vectors.dtype.type(0))
+        return Knowledge(host(vectors), Tokens(host(self.passage_tokens[valid_rows]), host(lengths)))
 
     def find(self, ids: Sequence[str]) -> Int[np.ndarray, " passage_tokens"]:
-        """The rows of some passages by their ids; -1 for those that are not there."""
+        """The rows of some passages by their ids; -1 for unknown ids."""
         return self.passages.find(ids, self.alive if self.removed else None)
 
     def live_passages(self) -> Iterator[Passage]:
-        """The passages that are there, in the order of their rows."""
+        """The passages without removed ones, in the order of their rows."""
         return (passage for row, passage in enumerate(self.passages) if row not in self.removed)
 
     def concatenate(self, more: "Store") -> "Store":
-        """This store with the rows of another behind its own, in memory."""
+        """This store followed by the rows of another, in memory."""
         return replace(
             self,
             passages=PassageTable([self.passages.table, more.passages.table]),
@@ -113,21 +111,21 @@ class Store:
         )
 
     def remove_rows(self, rows: Sequence[int]) -> "Store":
-        """This store without some rows, in memory."""
+        """This store with some rows marked as removed, in memory."""
         return replace(self, removed=self.removed | {int(row) for row in rows})
 
 
 def from_vectors(
     passages: Sequence[Passage], vectors: Float[np.ndarray, "N D"], passage_tokenizer: PassageTokenizer
 ) -> Store:
-    """A store, in memory, of passages that have their vectors already."""
+    """A store, in memory, of passages with their vectors."""
     ids, lengths, cut = passage_tokenizer.tokenize(passages)
     texts, tokens = PassageTable([as_table(passages)]), SegmentedArray([ids], passage_tokenizer.tokenizer.pad)
     return Store(texts, SegmentedArray([vectors]), tokens, SegmentedArray([lengths]), truncated=cut)
 
 
 def without_vectors(passages: Sequence[Passage]) -> Store:
-    """Passages without vectors and tokens: a store that is still to be built, its rows known by their ids."""
+    """A store, in memory, of passages without vectors and tokens, for the rows of their ids before it is built."""
     nothing, lengths = np.zeros((len(passages), 0), np.float32), np.zeros(len(passages), np.int32)
     return Store(
         PassageTable([as_table(passages)]),
@@ -138,7 +136,7 @@ def without_vectors(passages: Sequence[Passage]) -> Store:
 
 
 def closed_book(width: int, vocabulary: GeneratorTokenizer) -> Store:
-    """No knowledge: one empty passage, whose prior is one. The generator reads ` // question` alone."""
+    """A store of one empty passage, whose prior is one: the generator reads only ` // question`."""
     tokens = pad([vocabulary.passage_start], 1, vocabulary.pad)
     vectors, ids, lengths = np.zeros((1, width), np.float32), np.asarray(tokens.ids), np.asarray(tokens.lengths)
     return Store(
@@ -153,11 +151,11 @@ EMPTY_PASSAGE = Passage("none", "", "")
 
 
 def open_store(folder: Path, encoder: TextEncoder | None, passage_tokenizer: PassageTokenizer | None) -> Store:
-    """Open a store whose vectors this encoder made (None: whichever did), for a generator (None: for none).
+    """Open a store with vectors by this encoder (None: any), with tokens for a generator (None: without).
 
-    Takes milliseconds: memory maps, sizes compared, nothing read. Only what this generator never read before is
-    tokenised, and kept where the folder can be written. Raises `InputError` for a store that is missing, damaged, or
-    made by another tower.
+    Takes milliseconds: files are memory-mapped and their sizes compared. If the store has no tokens for this generator,
+    it is tokenised, and the tokens are saved if the folder is writable. Raises `InputError` for a store that is
+    missing, damaged, or encoded by another tower.
     """
     while True:
         found = manifest.read(folder)
@@ -169,7 +167,7 @@ def open_store(folder: Path, encoder: TextEncoder | None, passage_tokenizer: Pas
                 return _open_and_tokenize(folder, found, passage_tokenizer)
         except InputError:
             if manifest.read(folder).version == found.version:
-                raise  # otherwise it was changed meanwhile, and the parts of the old version cleared away
+                raise  # otherwise another process changed it and deleted the parts of this version: try again
 
 
 def _has_tokens(found: Manifest, passage_tokenizer: PassageTokenizer) -> bool:
@@ -177,12 +175,12 @@ def _has_tokens(found: Manifest, passage_tokenizer: PassageTokenizer) -> bool:
 
 
 def read_passages(folder: Path, found: Manifest) -> PassageTable:
-    """The passages of a version, all rows."""
+    """The passages of a version, with removed rows."""
     return PassageTable([part_files.read_table(folder / "passages" / each.name) for each in found.segments])
 
 
 def write_tokens(folder: Path, name: str, passage_tokenizer: PassageTokenizer) -> None:
-    """Tokenise a segment's passages for a generator, unless that has been done."""
+    """Tokenise a segment's passages for a generator, unless its part exists."""
     part = folder / passage_tokenizer.folder / name
     if not part_files.is_part(part):
         tokens = passage_tokenizer.tokenize(list(PassageTable([part_files.read_table(folder / "passages" / name)])))
@@ -190,24 +188,24 @@ def write_tokens(folder: Path, name: str, passage_tokenizer: PassageTokenizer) -
 
 
 def check_tower(folder: Path, found: Manifest, encoder: TextEncoder | None) -> None:
-    """Raises `InputError` where another tower made the vectors."""
+    """Raise `InputError` if another tower encoded the vectors."""
     for key, value in ({} if encoder is None else encoder.spec).items():
-        held = found.tower.get(key)
-        if held == value or _are_close(held, value):
+        stored = found.tower.get(key)
+        if stored == value or _are_close(stored, value):
             continue
-        told = f"built by a tower with {key} {held!r}, the run's has {value!r}"
+        what = f"built by a tower with {key} {stored!r}, the run's has {value!r}"
         remedies = {
-            "template": f"set passage_template to {held!r}",
+            "template": f"set passage_template to {stored!r}",
             "norm": "give retriever.vector_norm, or --norm of rag-jax index, the other's",
         }
-        raise InputError(f"{folder}: {told}; {remedies.get(key, 'name that tower')}, or build it anew")
+        raise InputError(f"{folder}: {what}; {remedies.get(key, 'name that tower')}, or rebuild it")
 
 
-def _are_close(held: object, value: object) -> bool:
-    return isinstance(held, float) and isinstance(value, float) and isclose(held, value, rel_tol=NORM_TOLERANCE)
+def _are_close(stored: object, value: object) -> bool:
+    return isinstance(stored, float) and isinstance(value, float) and isclose(stored, value, rel_tol=NORM_TOLERANCE)
 
 
-NORM_TOLERANCE = 1e-5  # by which scales may differ, relative to their size: they are typed in
+NORM_TOLERANCE = 1e-5  # relative, for norms that users type in
 
 
 def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer | None) -> Store:
@@ -242,7 +240,7 @@ def _make_store(texts: PassageTable, vectors: list, tokens: list, passage_tokeni
 
 
 def _save_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
-    """Keep with a store what a generator reads of it; False where it cannot be written, or is just being built."""
+    """Add a generator's tokens to a store; returns False if it is not writable, or being built."""
     if not ownership.is_writable(folder):
         return False
     try:
@@ -264,10 +262,10 @@ def _save_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
 
 
 def _open_and_tokenize(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer) -> Store:
-    """Open a store for a generator that has not read all of it yet, with its tokens in memory."""
-    bare = _open_version(folder, found, None)
+    """Open a store for a generator that it has no tokens for, with the tokens in memory."""
+    store = _open_version(folder, found, None)
     tables = [part_files.read_table(folder / "passages" / segment.name) for segment in found.segments]
     tokens = [passage_tokenizer.tokenize(list(PassageTable([table]))) for table in tables]
-    cut = Truncation.total(each.truncated for each in tokens)
-    told = _make_store(bare.passages, list(bare.passage_vectors.segments), tokens, passage_tokenizer)
-    return replace(told, removed=bare.removed, folder=folder, manifest=found, truncated=cut)
+    truncated = Truncation.total(each.truncated for each in tokens)
+    tokenized = _make_store(store.passages, list(store.passage_vectors.segments), tokens, passage_tokenizer)
+    return replace(tokenized, removed=store.removed, folder=folder, manifest=found, truncated=truncated)

@@ -1,4 +1,4 @@
-"""What is not read of passages that are longer than a tower or a generator reads."""
+"""Counts of the passages and tokens that a tower's or a generator's maximum length truncates."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from rag_jax.errors import warn
 
 
 class Truncation(NamedTuple):
-    """Passages that are cut, and the tokens of them that are lost."""
+    """The number of truncated passages, and of the tokens that they lose."""
 
     passages: int = 0
     tokens: int = 0
 
     @classmethod
     def from_counts(cls, lost: Iterable[int]) -> "Truncation":
-        """From how many tokens of each passage are lost."""
+        """From the number of lost tokens of each passage."""
         cut = [tokens for tokens in lost if tokens]
         return cls(len(cut), sum(cut))
 
@@ -27,17 +27,17 @@ class Truncation(NamedTuple):
 
     @property
     def array(self) -> np.ndarray:
-        """As a part of a store keeps it."""
+        """The counts as a store keeps them."""
         return np.asarray(self, np.int64)
 
     def summary(self, max_length: int) -> str:
-        """For people, behind the name of who reads."""
+        """A phrase that follows "the tower reads"."""
         longer = {0: "no passage is", 1: "1 passage is"}.get(self.passages, f"{self.passages:,} passages are")
         lost = f", {self.tokens:,} tokens are not read" if self.tokens else ""
         return f"{max_length} tokens of a passage; {longer} longer{lost}"
 
     def warn(self, reader: str, max_length: int) -> None:
-        """Where nothing is built that could keep the count."""
+        """Print a warning if passages are truncated; for passages in memory, whose counts no store keeps."""
         if self.passages:
             warn(f"the {reader} reads {self.summary(max_length)}")
 

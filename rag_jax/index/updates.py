@@ -1,8 +1,7 @@
-"""Changing a store's passages without building it again: add, remove, replace, swap.
+"""Changing a store's passages without rebuilding it: add, remove, replace, swap.
 
-Each change writes its parts beside the old ones and then replaces the manifest: before that moment the store is the old
-version, after it the new one, and a crash in between leaves parts that nobody reads. Whoever has an older version open
-goes on reading it. What is removed or replaced are whole documents, with all pieces that they were cut into.
+Each change writes new parts and then replaces the manifest atomically; a crash before that leaves unreferenced parts.
+Processes that have an older version open continue to read it. Documents are removed and replaced with all their chunks.
 """
 
 import os
@@ -30,9 +29,9 @@ Encode = Callable[[Sequence[Passage]], tuple[np.ndarray, Truncation]]
 def add(
     folder: Path, passages: Iterable[Passage], encoder: TextEncoder, on_progress: ProgressCallback = no_progress
 ) -> Manifest:
-    """Put more passages into a store; `done` hears how many have their vectors.
+    """Add passages to a store; `on_progress` receives the number of passages just encoded.
 
-    Raises `InputError` for an id that is there already, and for another tower than the store's.
+    Raises `InputError` for an id that exists already, and for another tower than the store's.
     """
     with _transaction(folder, encoder) as old:
         more = list(passages)
@@ -48,9 +47,9 @@ def add(
 
 
 def remove(folder: Path, ids: Sequence[str]) -> Manifest:
-    """Take documents, with all their pieces, or single pieces out of a store.
+    """Remove documents, with all their chunks, or single chunks from a store.
 
-    Raises `InputError` for an id that is not there, and if no passage would be left.
+    Raises `InputError` for an unknown id, and if no passage would remain.
     """
     with _transaction(folder, None) as old:
         rows = documents.find_rows(read_passages(folder, old), _alive(folder, old), ids, str(folder))
@@ -60,10 +59,9 @@ def remove(folder: Path, ids: Sequence[str]) -> Manifest:
 def replace(
     folder: Path, passages: Iterable[Passage], encoder: TextEncoder, on_progress: ProgressCallback = no_progress
 ) -> Manifest:
-    """Rewrite documents, found by their ids: all their old pieces make way for all the new ones.
+    """Replace documents by their ids: all chunks of a document are removed, and the new ones are added.
 
-    A piece that is given alone takes the place of that piece. Raises `InputError` for an id that is not there, and as
-    `add`.
+    A chunk that is given alone replaces that chunk. Raises `InputError` for an unknown id, and as `add`.
     """
     with _transaction(folder, encoder) as old:
         texts, alive = read_passages(folder, old), _alive(folder, old)
@@ -79,7 +77,7 @@ def replace(
 
 
 def swap(folder: Path, other: Path) -> Manifest:
-    """Put the contents of another store, which stays as it is, in the place of this one's."""
+    """Replace the contents of a store by those of another, which stays unchanged."""
     with _transaction(folder, None) as old:
         while True:
             new = manifest.read(other)
@@ -91,7 +89,7 @@ def swap(folder: Path, other: Path) -> Manifest:
             else:
                 if manifest.read(other) == new:
                     return manifest.commit(folder, old, swapped)
-            manifest.delete_unreferenced(folder, old)  # the other was changed meanwhile
+            manifest.delete_unreferenced(folder, old)  # another process changed the other store: copy again
 
 
 def _commit(
@@ -102,23 +100,23 @@ def _commit(
     more: Sequence[Passage] = (),
     encode: Encode | None = None,
 ) -> Manifest:
-    """Write what changes, then the manifest that says so; called under the store's lock."""
-    kept = old.passages - len(removing) + len(more)
-    if not kept:
+    """Write the changed parts, then the manifest. Requires the store's lock."""
+    remaining = old.passages - len(removing) + len(more)
+    if not remaining:
         raise InputError(f"{folder}: would hold no passage any more; leave one, or build another store")
     segments, removed = old.segments, old.removed
     if encode is not None and more:
         segments = (*segments, _write_segment(folder, old, more, encode))
     if removing:
-        gone = set(part_files.read_arrays(folder / removed)["rows"].tolist()) if removed else set()
+        before = set(part_files.read_arrays(folder / removed)["rows"].tolist()) if removed else set()
         removed = f"removed/{old.version + 1:06d}"
-        part_files.write_part(folder / removed, {"rows": np.asarray(sorted(gone | set(removing)), np.int64)})
-    new = old.next_version(change, segments=segments, removed=removed, passages=kept, build_spec=None)
+        part_files.write_part(folder / removed, {"rows": np.asarray(sorted(before | set(removing)), np.int64)})
+    new = old.next_version(change, segments=segments, removed=removed, passages=remaining, build_spec=None)
     return manifest.commit(folder, old, new)
 
 
 def _write_segment(folder: Path, old: Manifest, more: Sequence[Passage], encode: Encode) -> Segment:
-    """The new passages as a segment; what generators read of it is made when they open the store."""
+    """Write new passages as a segment; generators tokenise it when they open the store."""
     name = f"{manifest.next_segment_number(folder, old):06d}"
     found, cut = encode(more)
     vectors = building.check_finite(found, more).astype(old.dtype)
@@ -128,7 +126,7 @@ def _write_segment(folder: Path, old: Manifest, more: Sequence[Passage], encode:
 
 
 def _copy_contents(folder: Path, old: Manifest, other: Path, new: Manifest) -> Manifest:
-    """The version that holds another store's contents, copied beside the old ones."""
+    """Copy another store's parts, and return the version that consists of them."""
     segments = []
     for number, each in enumerate(new.segments, start=manifest.next_segment_number(folder, old)):
         name = f"{number:06d}"
@@ -154,7 +152,7 @@ def _copy_contents(folder: Path, old: Manifest, other: Path, new: Manifest) -> M
 
 
 def _copy_part(source: Path, target: Path) -> None:
-    """A part under another name: by hard links where the file system has them, as parts never change."""
+    """Copy a part, by hard links where the file system supports them: parts never change."""
     names = [facts["file"] for facts in part_files.read_description(source).values()]
     with files.disk_errors(target), files.staged_folder(target) as side:
         for name in (*names, part_files.DESCRIPTION_FILE):
@@ -166,11 +164,11 @@ def _copy_part(source: Path, target: Path) -> None:
 
 @contextmanager
 def _transaction(folder: Path, encoder: TextEncoder | None) -> Iterator[Manifest]:
-    """The version that is to be changed, under the store's lock."""
+    """Lock the store and yield the version to change. Raises `InputError` for an unfinished build or another tower."""
     with manifest.transaction(folder) as found:
         if manifest.find_pending_build(folder, found) is not None:
-            how = f"finish it with the command that began it, or give it up: delete {folder / pending_build.FILE}"
-            raise InputError(f"{folder}: a build is unfinished there; {how}")
+            remedy = f"finish it with the command that started it, or discard it: delete {folder / pending_build.FILE}"
+            raise InputError(f"{folder}: a build is unfinished there; {remedy}")
         check_tower(folder, found, encoder)
         yield found
 

@@ -1,6 +1,6 @@
-"""Several processes encode one build: each takes its share of the segments, and whoever dies is named.
+"""Encoding one build in several processes, each with its share of the segments.
 
-All of them hold the store's lock until they end, so that nobody else writes while one of them still does.
+Every process holds the store's lock until it ends, so that no other writer interferes while one of them still writes.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ Load = Callable[[], tuple[TextEncoder, PassageTokenizer | None]]
 
 
 class Lock:
-    """The lock of a store as its descriptor, which a process that it is handed to holds as well."""
+    """The file descriptor of a store's lock; a process that it is passed to holds the lock too."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
@@ -43,13 +43,13 @@ def encode_in_processes(
     on_progress: ProgressCallback,
     lock: Lock,
 ) -> None:
-    """`building.encode` by this process, which has the tower `loaded`, and others, which `load` it themselves.
+    """Run `building.encode` in this process, with the `loaded` tower, and in others, which `load` it themselves.
 
-    Raises `InputError` for what one of them could not encode; what the others did is kept.
+    Raises `InputError` if a process fails; segments that are complete are kept.
     """
     if processes < 1:
         raise InputError(f"{processes} processes cannot encode; give 1 or more")
-    spawn = multiprocessing.get_context("spawn")  # a fork would share a half of XLA's threads
+    spawn = multiprocessing.get_context("spawn")  # a fork would not copy XLA's threads
     others = {
         rank: spawn.Process(target=_encode_share, args=(folder, plan, load, (rank, processes), lock), daemon=True)
         for rank in range(1, processes)
@@ -70,8 +70,8 @@ def encode_in_processes(
 
 @contextlib.contextmanager
 def _ignore_interrupts() -> Iterator[None]:
-    """Processes started within ignore Ctrl-C, which the terminal sends to all: this one hears it and ends them."""
-    if threading.current_thread() is not threading.main_thread():  # who alone may change what a signal does
+    """Make child processes ignore Ctrl-C, which the terminal sends to all; this process handles it and ends them."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -91,11 +91,11 @@ def _encode_share(folder: Path, plan: PendingBuild, load: Load, share: tuple[int
     try:
         building.encode(folder, plan, *load(), share=share)
     except InputError as error:
-        raise SystemExit(str(error)) from None  # told on the standard error; the first process counts what is missing
+        raise SystemExit(str(error)) from None  # printed to standard error; the first process checks the exit codes
 
 
 def _exit_with_parent(parent: Any) -> None:
-    """End this process when the one that began the build is gone."""
+    """End this process when its parent has ended."""
     connection.wait([parent.sentinel])
     os._exit(1)
 

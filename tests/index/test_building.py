@@ -108,7 +108,7 @@ def test_processes_share_a_build_to_the_same_bytes(tmp_path: Path) -> None:
 def test_an_unfinished_build_of_something_else_is_refused(tmp_path: Path) -> None:
     building.read(tmp_path, PASSAGES, MADE_OF, 20)
     other = building.make_build_spec(dataclasses.replace(encoder(), max_length=8), reads(), "float16")
-    with pytest.raises(InputError, match="a build with another dtype and tower was begun there; finish it, delete"):
+    with pytest.raises(InputError, match="a build with another dtype and tower was started there; finish it, delete"):
         building.read(tmp_path, PASSAGES, other, 20)
 
 

@@ -154,7 +154,7 @@ def test_a_folder_of_parts_that_is_a_link_is_not_written_to_and_can_be_read(kind
         lambda: building.build(folder, PASSAGES, encoder(), reads()),
     ):
         with pytest.raises(
-            InputError, match=f"{kind}: a link, .*; move what it names into its place, or link the whole"
+            InputError, match=f"{kind}: a link, .*; replace it by the folder that it links to, or link the whole"
         ):
             act()
     assert tree(tmp_path) == before

@@ -1,4 +1,4 @@
-"""Exact search on the device, behind the interface of the engines on the host: for looking, and for measuring them."""
+"""Exact search on the device behind the `Engine` interface, for searches and for measuring other engines."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,15 +17,15 @@ from rag_jax.types import Knowledge, SearchResults
 
 @dataclass(frozen=True)
 class DeviceIndex:
-    """Vectors on the device, or spread over several; the search is exact for them as they are kept there."""
+    """Vectors on one or several devices; the search is exact at their precision."""
 
     knowledge: Knowledge
     index: Index
-    recall: dict[str, float] | None = None  # recall@k of vectors in fewer bits, as measured; None: they are all there
+    recall: dict[str, float] | None = None  # measured recall@k at lower precision; None: float32
 
     @classmethod
     def of(cls, store: Store, placement: Placement) -> "DeviceIndex":
-        """A store's vectors, without its tokens."""
+        """Load a store's vectors, without its tokens."""
         measured = store.manifest and store.manifest.engines.get(placement.precision, {}).get("recall")
         recall = None if placement.precision == "float32" else measured or {}
         return cls(placement.search_arrays(store), placement.index, recall)

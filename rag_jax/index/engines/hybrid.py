@@ -1,4 +1,4 @@
-"""Several engines as one: reciprocal rank fusion (Cormack et al. 2009), which needs no common scale of their scores."""
+"""Reciprocal rank fusion of several engines (Cormack et al. 2009), which needs no common scale of their scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +11,19 @@ from rag_jax.index.engines.engine import Engine, EngineResults, Queries, num_can
 
 @dataclass(frozen=True)
 class Hybrid:
-    """A passage scores the sum of `1 / (constant + rank)` over the engines among whose first hits it is.
+    """The score of a passage is the sum of `1 / (constant + rank)` over the engines whose top `depth` contain it.
 
-    There is no recall: what it finds is no approximation of one exact search, and to differ from each is its purpose.
+    Recall is not defined: the results do not approximate one exact search.
     """
 
     engines: Sequence[Engine]
-    constant: float = 60  # the larger, the less the very first ranks count
+    constant: float = 60  # larger values give the first ranks less weight
     depth: int = 100  # hits of each engine that are fused
 
     def search(self, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
-        """The k best rows for each question; equal ones in the order of the rows.
+        """The k best rows for each question; ties in the order of the rows.
 
-        Looks deeper where more than `depth` are asked for, lest there are too few. Raises `InputError` as the engines
-        do.
+        Fuses `k` hits of each engine if `k` is greater than `depth`. Raises `InputError` as the engines do.
         """
         depth = max(self.depth, num_candidates(k, None))
         found = [engine.search(queries, depth, excluded).rows for engine in self.engines]
@@ -38,9 +37,9 @@ class Hybrid:
 def _summed(
     rows: Int[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"]
 ) -> tuple[Int[np.ndarray, "B C"], Float[np.ndarray, "B C"]]:
-    """Each row once, with the sum of its shares; -1 in place of what stood there again.
+    """Each row once, with the sum of its shares; duplicates become -1.
 
-    The shares of a row are added in the order of their size: the same ranks, by whichever engines, give equal scores.
+    The shares of a row are added in ascending order, so that the same ranks, by any engines, give equal scores.
     """
     order = np.lexsort((shares, rows), axis=1)
     rows, shares = np.take_along_axis(rows, order, axis=1), np.take_along_axis(shares, order, axis=1)

@@ -1,7 +1,6 @@
-"""How much of what an exact search finds another engine finds: recall@K as the literature on approximate search has it.
+"""Recall@k of an engine against exact search, as defined in the literature on approximate nearest neighbours.
 
-Not to be confused with the recall of gold passages (`rag_jax.evaluation`), which judges the vectors; this judges the
-engine.
+It measures the engine; the recall of gold passages (`rag_jax.evaluation`) measures the vectors.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from rag_jax.index.columns import SegmentedArray
 from rag_jax.index.engines.engine import Engine, EngineResults, Queries
 
 KS = (1, 5, 10, 20, 100)
-ROUNDING = 1e-6  # of the largest score: inner products that differ by less are equal
+ROUNDING = 1e-6  # relative to the largest score: smaller differences are ties
 
 
 def recall(
@@ -23,10 +22,10 @@ def recall(
     ks: Sequence[int] = KS,
     excluded: Int[np.ndarray, "B E"] | None = None,
 ) -> dict[str, float]:
-    """`recall@k`: the share of the exact search's first k that are among the engine's, the mean over the questions.
+    """`recall@k`: the fraction of the exact top k that the engine's top k contain, averaged over the questions.
 
-    Rows that the exact search scores as its k-th are as good as that one, whichever of them it names. Only the k for
-    which there are k rows to be found; none where nothing is asked.
+    Rows that tie with the exact k-th score count as correct. Values of k for which a question has fewer than k rows are
+    omitted; without queries the result is empty.
     """
     if not len(queries.texts):
         return {}
@@ -44,10 +43,9 @@ def sample_queries(
     seed: int,
     alive: Bool[np.ndarray, " N"] | None = None,
 ) -> tuple[Float32[np.ndarray, "Q D"], Int64[np.ndarray, "Q 1"]]:
-    """Vectors of the index as queries, where no real questions are at hand, and the row of each.
+    """Sample at most `count` vectors of the index as queries, for lack of real questions, and the row of each.
 
-    Every engine finds a vector by itself: pass the rows as `excluded`, lest the recall is flattered. There are fewer
-    than `count` where the index holds fewer.
+    Pass the rows as `excluded`: every engine finds a vector by itself, which would inflate the recall.
     """
     rows = np.arange(len(vectors)) if alive is None else np.flatnonzero(alive)
     chosen = np.sort(np.random.default_rng(seed).choice(rows, min(count, len(rows)), replace=False))
@@ -55,7 +53,7 @@ def sample_queries(
 
 
 def _exact_hits(exact: Engine, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None) -> EngineResults:
-    """Exact hits, down to one that is worse than the k-th, for every question that has so many."""
+    """Exact hits, deep enough that for every question the last one is worse than the k-th, if there are so many."""
     depth = 2 * k
     while True:
         hits = exact.search(queries, depth, excluded)
@@ -66,12 +64,12 @@ def _exact_hits(exact: Engine, queries: Queries, k: int, excluded: Int[np.ndarra
 
 
 def _score_threshold(hits: EngineResults, k: int) -> Float32[np.ndarray, " B"]:
-    """The score that a hit must have to be as good as the k-th."""
+    """The score from which a hit ties with the k-th."""
     largest = np.abs(np.where(hits.rows >= 0, hits.scores, 0)).max(axis=1)
     return hits.scores[:, k - 1] - np.float32(ROUNDING) * largest
 
 
 def _is_correct(rows: Int[np.ndarray, "B K"], deep: EngineResults, k: int) -> Bool[np.ndarray, "B K"]:
-    """Which of the rows are as good as the exact search's first k."""
+    """Which rows are among the exact top k, or tie with the k-th."""
     good = np.where(deep.scores >= _score_threshold(deep, k)[:, None], deep.rows, -1)
     return (rows[:, :, None] == good[:, None, :]).any(axis=2) & (rows >= 0)

@@ -1,4 +1,4 @@
-"""The searches that a config may name: where each runs, what it needs, and what its scores are."""
+"""The engines that a config may name: where each runs, what it needs, and what its scores mean."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -15,20 +15,18 @@ TrainingEngineName = Literal["device", "faiss", "bm25", "hybrid", "fixed"]
 
 
 class EngineSpec(NamedTuple):
-    """A search. Opening raises `InputError` where the store was not built with what it needs."""
+    """An engine and its properties. `open` raises `InputError` if the store lacks what the engine needs."""
 
     open: Callable[[Store, Placement], Engine]
-    on_host: bool = True  # or else the index is on the device, and the programs search it
-    needs_vectors: bool = True  # the questions'; or else it reads their texts
-    scores_are_prior: bool = (
-        False  # whether its scores are the logits of p(z|x); or else these are recomputed from vectors
-    )
+    on_host: bool = True  # otherwise compiled programs search the index on the device
+    needs_vectors: bool = True  # of the questions; otherwise it uses their texts
+    scores_are_prior: bool = False  # as logits of p(z|x), which are otherwise recomputed from the vectors
     reads_question_file: bool = False  # whether training reads the passages that the question file names
-    depends_on: tuple[str, ...] = ()  # facts of its index in the store that decide what an inexact search finds
+    depends_on: tuple[str, ...] = ()  # fields of its manifest entry that determine approximate results
 
     @property
     def in_step(self) -> bool:
-        """Whether a training step searches for itself."""
+        """Whether the compiled training step performs the search."""
         return not self.on_host and not self.reads_question_file
 
 

@@ -1,7 +1,7 @@
-"""Engines that are kept with a store, each measured against the exact search when it is built.
+"""Engines saved in a store, each with its recall against exact search, measured when it is built.
 
-What was measured stands in the manifest, and comes back with everything that the engine finds. An engine belongs to the
-rows that there were: those added later are added to FAISS's when it is opened, and words are counted again.
+The manifest records the recall, and search results report it. An engine covers the rows that existed when it was built:
+later rows are added to a FAISS index when it is opened, and a BM25 index is rebuilt.
 """
 
 from collections.abc import Callable
@@ -23,32 +23,32 @@ from rag_jax.index.manifest import Manifest
 from rag_jax.index.placement import Placement, Precision
 from rag_jax.index.store import Store
 
-BLOCK = 65_536  # vectors that are added to an index together
-TRAINING = 262_144  # vectors, at most, that one is trained on
-QUERIES = 256  # that recall is measured with, where no questions are given
+BLOCK = 65_536  # vectors added to an index at once
+TRAINING = 262_144  # maximum number of training vectors
+QUERIES = 256  # number of passages used as queries if no questions are given
 
 
 class RecallQueries(NamedTuple):
-    """What recall is measured with."""
+    """The queries that recall is measured with."""
 
     vectors: Float[np.ndarray, "Q D"]
-    excluded: Int[np.ndarray, "Q E"] | None  # the queries themselves, where they are passages
+    excluded: Int[np.ndarray, "Q E"] | None  # the rows of queries that are passages
 
     @property
     def queries(self) -> Queries:
-        """As engines are asked."""
+        """The `Queries` for an engine."""
         return Queries([""] * len(self.vectors), self.vectors)
 
 
 def passage_queries(store: Store) -> RecallQueries:
-    """Passages of the store as queries, each of which is not to find itself."""
+    """Passages of the store as queries, each excluded from its own results."""
     return RecallQueries(*sample_queries(store.passage_vectors, QUERIES, 0, store.alive))
 
 
 def add_faiss(store: Store, factory: str, queries: RecallQueries) -> Manifest:
-    """Build an index of FAISS over a store's vectors, measure it, and keep it.
+    """Build a FAISS index over a store's vectors, measure its recall, and save it in the store.
 
-    Raises `InputError` for a store that cannot be written, before anything is built, and for one that has changed.
+    Raises `InputError` for a store that is not writable, before building, and for one that changed during it.
     """
     ownership.check_writable(_folder(store))
     sample, _ = sample_queries(store.passage_vectors, TRAINING, 1)
@@ -62,28 +62,25 @@ def add_faiss(store: Store, factory: str, queries: RecallQueries) -> Manifest:
 
 
 def add_bm25(store: Store) -> Manifest:
-    """Count a store's words, and keep that. Raises as `keep_faiss`."""
+    """Build a BM25 index and save it in the store. Raises as `add_faiss`."""
     ownership.check_writable(_folder(store))
     return _save_engine(store, "bm25", {"rows": store.size}, BM25.build(store.passages).save)
 
 
 def measure_precision(store: Store, precision: Precision, queries: RecallQueries) -> Manifest:
-    """Measure the search on the device with vectors in fewer bits; nothing is built. Raises as `keep_faiss`."""
+    """Measure and record the recall of device search at a lower precision. Raises as `add_faiss`."""
     ownership.check_writable(_folder(store))
     found = measure_recall(DeviceIndex.of(store, Placement(precision=precision)), store, queries)
     return _save_engine(store, precision, {"rows": store.size, "recall": found})
 
 
 def measure_recall(engine: Engine, store: Store, queries: RecallQueries) -> dict[str, float]:
-    """`recall@k` of an engine against the exact search in float32."""
+    """`recall@k` of an engine against exact search in float32."""
     return recall(engine, DeviceIndex.of(store, Placement()), queries.queries, excluded=queries.excluded)
 
 
 def open_faiss(store: Store) -> FaissIndex:
-    """A store's index of FAISS, with the rows that came after it.
-
-    Raises `InputError` where there is none, and for one that is damaged.
-    """
+    """Open a store's FAISS index, and add the rows that are newer. Raises `InputError` if it is missing or damaged."""
     facts = _facts(store, "faiss")
     if facts is None:
         where = store.folder or "the store in memory"
@@ -95,7 +92,7 @@ def open_faiss(store: Store) -> FaissIndex:
 
 
 def open_bm25(store: Store) -> BM25:
-    """A store's index of words; where there is none, or not of all its rows, the words are counted now."""
+    """Open a store's BM25 index; if it is missing or does not cover all rows, build one in memory."""
     facts, alive = _facts(store, "bm25"), store.alive if store.removed else None
     if facts is None or facts["rows"] != store.size:
         return replace(BM25.build(store.passages), alive=alive)
@@ -118,9 +115,9 @@ def _folder(store: Store) -> Path:
 def _save_engine(
     store: Store, name: str, facts: dict[str, Any], save: Callable[[Path], None] | None = None
 ) -> Manifest:
-    """Keep what was measured, and saved, of an engine; other writers are waited for.
+    """Save an engine and record it in the manifest; waits for other writers.
 
-    Raises `InputError` where the store's rows are not those any more that the engine was built of.
+    Raises `InputError` if the store's rows changed since the engine was built.
     """
     folder = _folder(store)
     with manifest.transaction(folder, keep_waiting=lambda: True) as now:

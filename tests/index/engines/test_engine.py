@@ -58,4 +58,4 @@ def test_fewer_than_one_cannot_be_asked_for(k: int) -> None:
 
 def test_as_many_more_are_asked_for_as_may_be_dropped() -> None:
     assert num_candidates(5, None) == 5
-    assert num_candidates(5, np.full((2, 3), -1), dead=4) == 12
+    assert num_candidates(5, np.full((2, 3), -1), removed=4) == 12
