@@ -1,11 +1,10 @@
-"""BM25, the lexical engine that a trained retriever has to beat: words in common, weighted by how rare they are.
+"""BM25, the lexical baseline for trained retrievers.
 
-The settings are those of the open-domain literature: k1 0.9 and b 0.4 (Anserini's; Yang et al. 2017), the title in
-front of the text. bm25s splits texts into words and knows the English stop words, and Snowball's English stemmer
-(PyStemmer) cuts their endings. What a word adds to the score of each passage that holds it is computed when the index
-is built; a search adds up the lists of its words.
+The parameters are those of the open-domain literature: k1 0.9 and b 0.4 (Anserini's; Yang et al. 2017), over title and
+text. bm25s tokenises and drops English stop words, Snowball's English stemmer (PyStemmer) stems. The score that a word
+contributes to each passage is computed when the index is built; a search sums the posting lists of its words.
 
-Words are compared as exact match compares answers: composed and decomposed letters are the same, and case is folded.
+Words are normalised as for exact match: Unicode composition and case do not matter.
 """
 
 import logging
@@ -30,20 +29,20 @@ from rag_jax.index.engines.engine import EngineResults, Queries, num_candidates,
 
 K1 = 0.9
 B = 0.4
-AT_ONCE = 4_096  # passages whose words are counted together; no more texts than these are held
+AT_ONCE = 4_096  # passages counted at once; memory holds no more texts
 
 
 class PostingLists(NamedTuple):
-    """For each word w the passages that hold it, in `starts[w] : starts[w + 1]`."""
+    """The passages that contain word w, in `starts[w] : starts[w + 1]`."""
 
     starts: Int64[np.ndarray, " W+1"]
-    rows: Int32[np.ndarray, " L"]  # each row once for a word, ascending
-    scores: Float32[np.ndarray, " L"]  # what the word adds to the passage's score, once for each time that it is asked
+    rows: Int32[np.ndarray, " L"]  # unique and ascending for each word
+    scores: Float32[np.ndarray, " L"]  # contribution of each occurrence of the word in a query
 
 
 @dataclass(frozen=True)
 class BM25:
-    """An index of words over passages; it keeps the words' statistics, not the passages."""
+    """A BM25 index; it holds the statistics of words, not the passages."""
 
     words: pa.Array  # by their numbers
     lists: PostingLists
@@ -52,9 +51,9 @@ class BM25:
 
     @classmethod
     def build(cls, passages: Iterable[Passage]) -> "BM25":
-        """An index of passages, read once. Takes about 20 bytes for each word of each passage while it is built.
+        """Index passages in one pass. Building takes about 20 bytes per distinct word of each passage.
 
-        Raises `InputError` if `bm25s` or `PyStemmer` is not installed, and if the passages hold no word to search for.
+        Raises `InputError` if `bm25s` or `PyStemmer` is not installed, and if the passages contain no searchable word.
         """
         numbers: dict[str, int] = {}
         counts, texts = [_Counts(*np.zeros((4, 0), np.int32))], (f"{each.title} {each.text}" for each in passages)
@@ -66,22 +65,22 @@ class BM25:
         return cls(pa.array(list(numbers), pa.string()), _lists(joined, len(numbers)), len(joined.lengths))
 
     def save(self, folder: Path) -> None:
-        """Write it as a part of a store. Raises `InputError` where the disk does not take it."""
+        """Write the index as a part of a store. Raises `InputError` if it cannot be written."""
         arrays = self.lists._asdict() | {"size": np.asarray([self.size]), "format": np.asarray([FORMAT])}
         part_files.write_part(folder, arrays, pa.table({"word": self.words}))
 
     @classmethod
     def open(cls, folder: Path, rows: int) -> "BM25":
-        """A saved index, mapped into memory. Raises `InputError` for one that is damaged, or not of so many rows."""
+        """Memory-map a saved index. Raises `InputError` if it is damaged or has another number of rows."""
         arrays, table = part_files.read_arrays(folder), part_files.read_table(folder)
         try:
             lists = PostingLists(*(np.asarray(arrays[name]) for name in PostingLists._fields))
             size, words = int(arrays["size"][0]), table.column("word").combine_chunks()
             is_old = "format" not in arrays or int(arrays["format"][0]) != FORMAT
         except (KeyError, IndexError):
-            raise InputError(f"{folder}: holds no index of words; {REMEDY}") from None
+            raise InputError(f"{folder}: holds no BM25 index; {REMEDY}") from None
         if is_old:
-            raise InputError(f"{folder}: splits words as another version of this library; {REMEDY}")
+            raise InputError(f"{folder}: written by another version of this library; {REMEDY}")
         if size != rows:
             raise InputError(f"{folder}: an index of {size} passages, there are {rows}; {REMEDY}")
         if len(lists.starts) != len(words) + 1 or not lists.starts[-1] == len(lists.rows) == len(lists.scores):
@@ -89,10 +88,10 @@ class BM25:
         return cls(words, lists, size)
 
     def search(self, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
-        """The k best rows for each question; they serve as the logits of a prior.
+        """The k best rows for each question; their scores serve as the logits of a prior.
 
-        Only passages that share a word with the question are found; -1 behind the last of them. Equal scores are in the
-        order of the corpus. Another engine's recall does not apply, so there is none.
+        Only passages that share a word with the question are returned, padded with -1; ties are in the order of the
+        rows. Recall is not defined.
         """
         depth = min(num_candidates(k, excluded), self.size)
         rows = np.full((len(queries.texts), depth), -1, np.int32)
@@ -115,7 +114,7 @@ class BM25:
         return scores
 
     def _asked(self, texts: Sequence[str]) -> list[list[int]]:
-        """The numbers of each text's known words."""
+        """The numbers of the known words of each text."""
         tokens = _split(texts)
         known = {number: self._numbers[word] for word, number in tokens.vocab.items() if word in self._numbers}
         return [[known[number] for number in each if number in known] for each in tokens.ids]
@@ -125,25 +124,25 @@ class BM25:
         return {word: number for number, word in enumerate(self.words.to_pylist())}
 
 
-INITIAL_SCORES = np.asarray([-np.inf, 0], np.float32)  # what a row begins with: one without a passage, and any other
+INITIAL_SCORES = np.asarray([-np.inf, 0], np.float32)  # of removed rows, and of others
 REMEDY = "build it again with rag-jax index --out DIR --bm25"
-FORMAT = 2  # of the words: how texts are split into them
+FORMAT = 2  # of the tokenisation
 
 
 class _Counts(NamedTuple):
-    """How often passages hold words, each pair once, by ascending rows."""
+    """Occurrences of words in passages, each pair once, by ascending rows."""
 
     rows: Int32[np.ndarray, " L"]
     words: Int32[np.ndarray, " L"]
     times: Int32[np.ndarray, " L"]
-    lengths: Int32[np.ndarray, " N"]  # words of each passage
+    lengths: Int32[np.ndarray, " N"]  # number of words in each passage
 
 
 def _count(texts: Sequence[str], numbers: dict[str, int], first: int) -> _Counts:
-    """Counts the words of texts, which stand in rows from `first` on; new words get the next numbers."""
+    """Count the words of texts in the rows from `first` on; new words get the next numbers."""
     tokens = _split(texts)
     number = np.zeros(len(tokens.vocab), np.int64)
-    for word in sorted(tokens.vocab):  # the order of its own changes from process to process
+    for word in sorted(tokens.vocab):  # its own order differs between processes
         number[tokens.vocab[word]] = numbers.setdefault(word, len(numbers))
     lengths = np.fromiter(map(len, tokens.ids), np.int64, len(tokens.ids))
     words = number[np.fromiter(chain.from_iterable(tokens.ids), np.int64, lengths.sum())]
@@ -154,8 +153,8 @@ def _count(texts: Sequence[str], numbers: dict[str, int], first: int) -> _Counts
 
 
 def _lists(counts: _Counts, words: int) -> PostingLists:
-    """Lucene's BM25: a word adds `idf tf / (tf + k1 (1 - b + b length / mean length))`, where
-    `idf = log(1 + (N - n + 1/2) / (n + 1/2))`, N counts the passages, and n those that hold the word."""
+    """Lucene's BM25: a word contributes `idf tf / (tf + k1 (1 - b + b length / mean length))`, where
+    `idf = log(1 + (N - n + 1/2) / (n + 1/2))` for N passages, n of which contain the word."""
     holding = np.bincount(counts.words, minlength=words)
     idf = np.log1p((len(counts.lengths) - holding + 0.5) / (holding + 0.5)).astype(np.float32)
     longer = (K1 * (1 - B + B * counts.lengths / counts.lengths.mean())).astype(np.float32)
@@ -166,8 +165,7 @@ def _lists(counts: _Counts, words: int) -> PostingLists:
 
 
 def _first(scores: Float32[np.ndarray, " N"], k: int) -> Int64[np.ndarray, " found"]:
-    """The k best rows that score more than 0, equal ones in their order. The others are not sorted: they are most of a
-    corpus."""
+    """The k best rows with positive scores, ties in their order. Only these are sorted: most of a corpus has none."""
     shared = np.flatnonzero(scores > 0)
     if len(shared) > k:
         shared = shared[scores[shared] >= np.partition(scores[shared], -k)[-k]]
@@ -175,7 +173,7 @@ def _first(scores: Float32[np.ndarray, " N"], k: int) -> Int64[np.ndarray, " fou
 
 
 def _split(texts: Sequence[str]) -> Any:
-    """The words of texts, stemmed, as numbers (`ids`) with a vocabulary of their own (`vocab`)."""
+    """The stemmed words of texts as numbers (`ids`) with their vocabulary (`vocab`)."""
     bm25s, stemmer = _import_packages()
     folded = [unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()) for text in texts]
     return bm25s.tokenize(folded, token_pattern=_word(), stopwords="en", stemmer=stemmer, show_progress=False)
@@ -183,21 +181,21 @@ def _split(texts: Sequence[str]) -> Any:
 
 @cache
 def _word() -> str:
-    """A regular expression for words: two signs or more, each a letter or a digit, or a mark upon one.
+    """A regular expression for words: two or more letters, digits or combining marks.
 
-    Without marks a word of Hindi would be cut at every vowel, and a Latin one at an accent that has no composed form.
+    Without the marks, Hindi words would be split at vowel signs, and Latin ones at accents without a composed form.
     """
     marks = "".join(chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code))[0] == "M")
     return rf"[\w{marks}]{{2,}}"
 
 
 def _import_packages() -> tuple[ModuleType, Any]:
-    """Returns the module `bm25s` and a stemmer; here, and not above, so that only a search by BM25 needs the extra."""
+    """Import `bm25s` and a stemmer lazily, so that only BM25 requires them."""
     try:
         import bm25s
         import Stemmer
     except ImportError as error:
         raise InputError(f"BM25 needs the package {error.name}; run: pip install rag-jax") from error
-    # bm25s lets every debug message of its own through, into whatever log the program keeps.
+    # bm25s logs debug messages by default.
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     return bm25s, Stemmer.Stemmer("english")

@@ -1,4 +1,4 @@
-"""FAISS on the host, by its factory string: for indexes that no device holds, at the price of some recall."""
+"""FAISS on the host, by its factory string, for indexes that do not fit the devices, at some cost in recall."""
 
 import errno
 import os
@@ -17,26 +17,26 @@ from rag_jax.data import files
 from rag_jax.errors import InputError
 from rag_jax.index.engines.engine import EngineResults, Queries, num_candidates, select_top_k
 
-# lists looked through, candidates kept, and how many more are scored again: FAISS's own, 1, 16 and 1, find little
+# Probed lists, candidates, and the factor of candidates that are refined; FAISS defaults to 1, 16 and 1: low recall.
 SEARCH_PARAMETERS = ("nprobe=32", "efSearch=128", "k_factor_rf=4")
 
 
 @dataclass(frozen=True)
 class FaissIndex:
-    """Rows in an index of FAISS, compared by inner product."""
+    """A FAISS index with inner product as its metric."""
 
     index: Any
     alive: Bool[np.ndarray, " N"] | None = None
     recall: dict[str, float] = field(default_factory=dict)  # recall@k as measured
-    file: Path | None = None  # that it is mapped from
+    file: Path | None = None  # that it is memory-mapped from
 
     @classmethod
     def build(
         cls, blocks: Iterable[Float[np.ndarray, "n D"]], factory: str, training: Float[np.ndarray, "m D"]
     ) -> "FaissIndex":
-        """An index of all blocks, trained on some vectors where its kind needs that.
+        """Index all blocks, after training on the `training` vectors if the index type requires it.
 
-        Raises `InputError` for a factory string that FAISS does not know, and for too few vectors to train on.
+        Raises `InputError` for a factory string that FAISS does not know, and for too few training vectors.
         """
         faiss, width = import_faiss(), training.shape[1]
         try:
@@ -52,21 +52,21 @@ class FaissIndex:
             what = f"{factory} cannot be trained on {len(training)} vectors of width {width}"
             raise InputError(f"{what} ({short_reason(error)}); choose a smaller one") from None
         for setting in SEARCH_PARAMETERS:
-            with suppress(RuntimeError):  # most kinds know one of them, or none
+            with suppress(RuntimeError):  # most types have one of them, or none
                 faiss.ParameterSpace().set_index_parameters(index, setting)
         return cls(index).extend(blocks)
 
     @classmethod
     def open(cls, path: Path, width: int, rows: int | None = None) -> "FaissIndex":
-        """An index that was saved, mapped into memory where its kind allows that.
+        """Open a saved index, memory-mapped if its type allows it.
 
-        Raises `InputError` for a file that is missing, damaged, of another width, or not of so many rows.
+        Raises `InputError` for a file that is missing, damaged, or has another width or number of rows.
         """
         if not path.is_file():
             raise InputError(f"{path}: missing; {REMEDY}")
         try:
             index = import_faiss().read_index(str(path), import_faiss().IO_FLAG_MMAP_IFC)
-            # FAISS does not notice that mapped lists of an IVF were cut short, and reads on beyond their end
+            # FAISS does not notice that mapped lists of an IVF are truncated, and reads beyond their end
             mapped = import_faiss().try_extract_index_ivf(index) is None
             index = index if mapped else import_faiss().read_index(str(path))
         except RuntimeError as error:
@@ -78,13 +78,13 @@ class FaissIndex:
         return cls(index, file=path if mapped else None)
 
     def extend(self, blocks: Iterable[Float[np.ndarray, "n D"]]) -> "FaissIndex":
-        """The index with more rows behind its own; what it was trained on stays. Nothing but a block is copied.
+        """Append rows, without training again; copies one block at a time.
 
-        Raises `InputError` for a kind that does not number its rows by itself.
+        Raises `InputError` for an index type that requires explicit ids.
         """
         grown = self
         for block in blocks:
-            if grown.file is not None:  # what is mapped cannot grow: FAISS would end the process
+            if grown.file is not None:  # a mapped index cannot grow: FAISS would abort the process
                 grown = replace(grown, index=import_faiss().read_index(str(grown.file)), file=None)
             try:
                 grown.index.add(_floats(block))
@@ -95,18 +95,18 @@ class FaissIndex:
         return grown
 
     def tune(self, settings: str) -> None:
-        """From now on search with other settings, which a saved index keeps: `nprobe=8`, `efSearch=64`.
+        """Change search parameters, which a saved index keeps: `nprobe=8`, `efSearch=64`.
 
-        Raises `InputError` for one that this kind does not have.
+        Raises `InputError` for a parameter that this index type does not have.
         """
         try:
             import_faiss().ParameterSpace().set_index_parameters(self.index, settings)
         except RuntimeError as error:
-            told = f"this index of FAISS does not take {settings!r} ({short_reason(error)})"
-            raise InputError(f"{told}; IVF takes nprobe=NUMBER, HNSW efSearch=NUMBER") from None
+            what = f"this index of FAISS does not take {settings!r} ({short_reason(error)})"
+            raise InputError(f"{what}; IVF takes nprobe=NUMBER, HNSW efSearch=NUMBER") from None
 
     def save(self, path: Path) -> None:
-        """Write it to the side, and rename it into place. Raises `InputError` where the disk does not take it."""
+        """Write the index atomically. Raises `InputError` if it cannot be written."""
         side = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with files.disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,14 +115,14 @@ class FaissIndex:
                 files.fsync(side)
                 os.replace(side, path)
                 files.fsync(path.parent)
-            except RuntimeError as error:  # which is how FAISS tells what the disk told it
+            except RuntimeError as error:  # FAISS reports disk errors so
                 full = os.strerror(errno.ENOSPC) in str(error)
                 raise OSError(errno.ENOSPC if full else errno.EIO, short_reason(error)) from None
             finally:
                 side.unlink(missing_ok=True)
 
     def search(self, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
-        """The k best rows for each question, with FAISS's own scores: of what it kept of the vectors.
+        """The k best rows for each question, with FAISS's scores of its (possibly compressed) vectors.
 
         Raises `InputError` for questions without vectors, or of another width.
         """
@@ -135,7 +135,7 @@ class FaissIndex:
         return select_top_k(rows, scores, k, excluded, self.alive, self.recall.get(f"recall@{k}"))
 
     def _search(self, vectors: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows without a passage are passed over, or, by kinds that cannot be told so, found beside as many others."""
+        """Skip removed rows, or, for index types that do not support this, search for that many more candidates."""
         limit = max(1, self.index.ntotal)
         if self._selector is None:
             return self.index.search(vectors, min(wanted, limit))
@@ -156,7 +156,7 @@ REMEDY = "build it again with rag-jax index --faiss"
 
 
 def _search_parameters(index: Any, selector: Any) -> Any:
-    """A search among the selected rows, and otherwise as the index is set."""
+    """Search parameters that select some rows, otherwise with the index's settings."""
     faiss = import_faiss()
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
@@ -186,9 +186,9 @@ def _floats(vectors: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
 
 
 def import_faiss() -> ModuleType:
-    """FAISS; here, and not above, so that only who searches with it needs it."""
-    # its threads wait for one another thousands of times while it trains; where other programs run, those that wait
-    # must leave them the cores: seconds become a hundred times as many otherwise
+    """Import FAISS lazily, so that only its engine requires it."""
+    # Its threads synchronise thousands of times during training. On a shared machine, waiting threads must yield their
+    # cores: training is a hundred times slower otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import faiss
@@ -198,5 +198,5 @@ def import_faiss() -> ModuleType:
 
 
 def short_reason(error: Exception) -> str:
-    """What FAISS complains of, without the place in its own source."""
+    """FAISS's error message without the location in its source."""
     return str(error).strip().rpartition(": ")[2].splitlines()[0][:160]

@@ -1,11 +1,11 @@
-"""Indexes that users already have: passages with their vectors, in the files of Hugging Face, FAISS and DPR.
+"""Importers of existing indexes: passages with their vectors, in the formats of Hugging Face, FAISS and DPR.
 
-A folder of the first kind holds a dataset saved by `save_to_disk`, with the columns `title`, `text`, and perhaps `id`
-and `embeddings`: in `passages/` or in the folder itself, with `index.faiss` where the vectors are not in the dataset,
-or under the names that transformers gives them. A folder of DPR's holds `psgs_w100.tsv` (or one other `.tsv`, each also
-as `.gz`) and the vectors: best DPR's own shards, else `.npy` files in the order of the tsv, else a FAISS file.
+A Hugging Face folder holds a dataset saved by `save_to_disk`, with the columns `title`, `text`, and optionally `id` and
+`embeddings`, in `passages/` or in the folder itself, and `index.faiss` if the vectors are not in the dataset; or both
+under the names that transformers uses. A DPR folder holds `psgs_w100.tsv` (or one other `.tsv`, each also as `.gz`) and
+the vectors: DPR's shards, otherwise `.npy` files in the order of the tsv, otherwise a FAISS file.
 
-Nothing in any of them is run: pickled vectors are read by `shards`, which knows numbers, strings and arrays.
+No code in these files is executed: pickled vectors are read by `dpr_shards`, which knows numbers, strings and arrays.
 """
 
 import re
@@ -21,13 +21,13 @@ __all__ = ["ImportedIndex", "import_index"]
 
 
 def import_index(path: Path, width: int | None = None) -> ImportedIndex:
-    """Reads the index in a folder; the vectors are float32, and as exact as the files have them.
+    """Read the index in a folder; vectors become float32.
 
-    `width` is D of the question tower, where it is known: vectors of another width are refused, and FAISS files with
-    one column more, DPR's trick to search inner products by distance, lose that column.
+    `width` is D of the question tower, if known: vectors of another width are rejected, and the additional column of
+    FAISS files by DPR, its reduction of inner product to distance, is dropped.
 
-    Raises `InputError` for a folder that holds no such index or half of one, a damaged file, a pickle of anything but
-    vectors, passages that are empty or share an id, vectors that are not one for each passage, and NaN or infinity.
+    Raises `InputError` for a folder without a complete index, a damaged file, a pickle of anything but vectors,
+    passages that are empty or share an id, numbers of passages and vectors that differ, and NaN or infinity.
     """
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; check the path")
@@ -51,5 +51,5 @@ def import_index(path: Path, width: int | None = None) -> ImportedIndex:
 
 
 def _natural(path: Path) -> list[str | int]:
-    """Sorts `_2` before `_10`."""
+    """A sort key by which `_2` precedes `_10`."""
     return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"([0-9]+)", path.name))]

@@ -1,4 +1,4 @@
-"""A dataset of passages that `datasets` saved, and the FAISS file beside it."""
+"""Passages in a dataset saved by `datasets`, with vectors in a column or in a FAISS file."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,13 @@ DATASETS = (  # the passages and the FAISS file beside them
 
 
 def read_dataset(folder: Path, index: Path, width: int | None) -> ImportedIndex:
-    """A dataset's own vectors are exact; FAISS may have rounded those that it keeps."""
+    """Read passages and vectors; the column `embeddings` is preferred, since FAISS may have compressed its vectors."""
     tables = [_read_arrow(file) for file in data_files(folder)]
     passages = list(_dataset_passages(folder, tables))
     if not passages:
         raise InputError(f"{folder}: holds no passages; save a dataset with a row for each")
     if "embeddings" in tables[0].column_names:
-        vectors, place = concatenate(_embeddings(folder, tables), len(passages)), folder
+        vectors, location = concatenate(_embeddings(folder, tables), len(passages)), folder
         if index.is_file():
             found = open_faiss(index)
             if found.ntotal != len(passages):
@@ -37,15 +37,15 @@ def read_dataset(folder: Path, index: Path, width: int | None) -> ImportedIndex:
                 raise InputError(f"{index}: {what}; delete it to go by the column embeddings, or make it anew")
             warn_of_distances(index, found, vectors)
     elif index.is_file():
-        vectors, place = faiss_vectors(index, width), index
+        vectors, location = faiss_vectors(index, width), index
     else:
         remedy = f"add a column embeddings, or put {index.name} into {index.parent}"
         raise InputError(f"{folder}: holds passages, but no vectors; {remedy}")
-    return validate_index(place, passages, vectors, width)
+    return validate_index(location, passages, vectors, width)
 
 
 def _read_arrow(file: Path) -> Any:
-    """The table in an Arrow stream, mapped into memory, not read."""
+    """Memory-map the table in an Arrow stream."""
     pyarrow = import_package("pyarrow")
     try:
         table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
@@ -74,16 +74,16 @@ def _dataset_passages(folder: Path, tables: Sequence[Any]) -> Iterator[Passage]:
                 raise InputError(f'{folder}: the column "{name}" holds {types[name]}; cast it to strings')
         for batch in table.select(columns).to_batches(1_000):
             for values in batch.to_pylist():
-                place = f"{folder}: row {row}"
-                new = validate_id(row_id(values, row), "id", place)
-                title = validate_characters(values["title"] or "", "title", place)
-                ids.add(new, place)
-                yield Passage(new, title, validate_text(values["text"], "text", place))
+                location = f"{folder}: row {row}"
+                new = validate_id(row_id(values, row), "id", location)
+                title = validate_characters(values["title"] or "", "title", location)
+                ids.add(new, location)
+                yield Passage(new, title, validate_text(values["text"], "text", location))
                 row += 1
 
 
 def _embeddings(folder: Path, tables: Sequence[Any]) -> Iterator[tuple[str, np.ndarray]]:
-    """The column `embeddings` as views of the mapped file, each with the row that it begins at."""
+    """Yield the column `embeddings` as views of the mapped file, each with the location of its first row."""
     pyarrow, compute, row = import_package("pyarrow"), import_package("pyarrow.compute"), 0
     types, width = pyarrow.types, None
     for table in tables:

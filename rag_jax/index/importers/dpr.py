@@ -1,4 +1,4 @@
-"""DPR's passages, a tsv, with their vectors in DPR's shards, in numpy's files or in FAISS's."""
+"""DPR's tsv of passages, with vectors in DPR's shards, in `.npy` files or in a FAISS file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def read_dpr(path: Path, tsv: Path, files: Sequence[Path], width: int | None) ->
 
 
 def refuse_pickles(files: Sequence[Path]) -> None:
-    """DPR's lists of ids, which say what the rows of its FAISS file are, are pickles of any kind."""
+    """Raise `InputError` for DPR's lists of ids, which map the rows of its FAISS file: they are pickles."""
     for file in files:
         if file.suffix == ".dpr" or (file.suffix == ".pkl" and not SHARD.fullmatch(file.name)):
             remedy = "use psgs_w100.tsv with DPR's vector shards, or with .npy files in its order"

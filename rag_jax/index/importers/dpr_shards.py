@@ -1,4 +1,4 @@
-"""DPR's vector shards, which are pickles, read without running what a pickle may hold."""
+"""DPR's vector shards, which are pickles, read without executing code in them."""
 
 import pickle
 import re
@@ -46,14 +46,14 @@ def shard_vectors(path: Path, passages: Sequence[Passage], shards: Sequence[Path
 
 
 def _shard_entries(shard: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """The ids and vectors that DPR's `generate_dense_embeddings.py` wrote."""
+    """Yield the ids and vectors written by DPR's `generate_dense_embeddings.py`."""
     remedy = "leave only the files that generate_dense_embeddings.py wrote"
     try:
         with shard.open("rb") as file:
             entries = _Shard(file, shard).load()
     except InputError:
         raise
-    except Exception as error:  # what malformed bytes end in is anyone's guess
+    except Exception as error:  # malformed bytes may raise anything
         raise InputError(f"{shard}: no DPR vector shard ({summarize_error(error)}); {remedy}") from None
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         match entry:
@@ -69,7 +69,7 @@ def _is_vector(array: np.ndarray) -> bool:
 
 
 class _Array:
-    """What stands in for an array while a shard is read."""
+    """The replacement of `numpy.ndarray` while a shard is read."""
 
     values: np.ndarray | None = None
 
@@ -81,7 +81,7 @@ class _Array:
 
 
 class _Dtype:
-    """What stands in for a dtype while a shard is read."""
+    """The replacement of `numpy.dtype` while a shard is read."""
 
     def __init__(self, name: str, *_: object) -> None:
         self.name, self.order = name, "="
@@ -123,11 +123,10 @@ STAND_INS = {
 
 
 class _Shard(pickle.Unpickler):
-    """Reads pickled numbers, strings, lists and arrays of numbers, like torch's `weights_only`, and refuses all else.
+    """Reads pickled numbers, strings, lists and arrays of numbers, like torch's `weights_only`, and nothing else.
 
-    A pickle is a program that may call whatever `find_class` hands out, which here are the functions above and nothing
-    else. They take the place of numpy's own because those trust what they are given: with a forged dtype, numpy's
-    `__setstate__` takes bytes of the file for pointers.
+    A pickle is a program that may call whatever `find_class` returns: here only the functions above. They replace
+    numpy's own, which trust their input: with a forged dtype, numpy's `__setstate__` interprets file bytes as pointers.
     """
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
