@@ -1,8 +1,8 @@
-"""The one exception a user is meant to read.
+"""The exception for invalid user input.
 
-Whatever the user brought — a corpus, a question file, a config, a checkpoint — that cannot be used ends in an
-`InputError`: one line that names what is wrong, where, and the remedy. The commands print it and exit with 2; no other
-exception is caught there, so a traceback is always a defect of the library.
+A corpus, question file, config or checkpoint that cannot be used raises an `InputError` of one line: what is wrong,
+where, and the remedy. Commands print it and exit with code 2. They catch no other exception, so a traceback is always a
+defect of the library.
 """
 
 import contextlib
@@ -11,19 +11,19 @@ from collections.abc import Iterator
 
 
 class InputError(ValueError):
-    """Something the user brought cannot be used; the message is one line: what, where, remedy."""
+    """Invalid user input; the message is one line: what, where, remedy."""
 
 
 def warn(text: str) -> None:
-    """Tell on the standard error what was got over, in one line."""
+    """Print a warning on standard error, in one line."""
     print(f"warning: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """Around a command: an `InputError` becomes one line on the standard error, and exit code 2; Ctrl-C one, and 130.
+    """Report an `InputError` of a command in one line on standard error, and exit with 2; for Ctrl-C, exit with 130.
 
-    Whoever raises `KeyboardInterrupt` with a text has it printed: what was kept, and how to resume.
+    The text of a `KeyboardInterrupt`, which says what was saved and how to resume, is printed.
     """
     try:
         yield
@@ -35,4 +35,4 @@ def report_errors() -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-INTERRUPTED = 130  # as shells count: 128 and the number of SIGINT
+INTERRUPTED = 130  # as in shells: 128 + SIGINT

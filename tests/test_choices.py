@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rag_jax.core.variants import VARIANTS, Method, Model
-from rag_jax.hub.configs import THEIRS
+from rag_jax.hub.configs import RAG_ARCHITECTURES
 from rag_jax.index.engines.registry import ENGINES, EngineName, TrainingEngineName
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +17,7 @@ NAMES = {*VARIANTS, *ENGINES, *typing.get_args(Method)}
 
 
 def test_every_name_that_may_be_given_is_in_its_table() -> None:
-    assert set(typing.get_args(Model)) == set(VARIANTS) == set(THEIRS)
+    assert set(typing.get_args(Model)) == set(VARIANTS) == set(RAG_ARCHITECTURES)
     assert set(typing.get_args(TrainingEngineName)) == set(ENGINES)
     assert set(typing.get_args(EngineName)) == {name for name, kind in ENGINES.items() if not kind.reads_question_file}
     assert {method for variant in VARIANTS.values() for method in variant.decoders} == set(typing.get_args(Method))

@@ -7,18 +7,18 @@ import numpy as np
 
 from rag_jax.errors import InputError
 from rag_jax.hub.checkpoints import GeneratorCheckpoint
-from rag_jax.hub.config_json import Described, Sizes
+from rag_jax.hub.config_json import ConfigJson, Sizes
 from rag_jax.hub.formats import GeneratorFormat
-from rag_jax.hub.tensor_names import Names, same
+from rag_jax.hub.tensor_names import TensorNames, same
 from rag_jax.hub.tensors import Stored, Tensors
 from rag_jax.models import bart
 from rag_jax.models.bart import BartConfig
 
 PROJECTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
-WORDS = "model.shared.weight"  # the token table, and the names of those tied to it
+WORDS = "model.shared.weight"  # the token table
 TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 BIAS = "final_logits_bias"
-NAMES = Names(
+NAMES = TensorNames(
     (
         (r"^word/", "model.shared."),
         (r"^(encoder|decoder)_position/", r"model.\1.embed_positions."),
@@ -49,7 +49,7 @@ SIZES: Sizes = (
     ("scale_embedding", "scale_embedding"),
 )
 HALVES = ("attention_heads", "ffn_dim")  # one size here for both halves
-# What the network here does; a checkpoint that asks for anything else is of another network.
+# The only settings that the network here implements.
 ONLY = {
     "activation_function": "gelu",
     "normalize_before": False,
@@ -60,8 +60,8 @@ ONLY = {
 }
 
 
-def read_config(config: Described) -> BartConfig:
-    """The sizes."""
+def read_config(config: ConfigJson) -> BartConfig:
+    """Read the sizes."""
     config.require(**ONLY)
     for name in HALVES:
         config.require(**{f"decoder_{name}": config[f"encoder_{name}"]})
@@ -69,7 +69,7 @@ def read_config(config: Described) -> BartConfig:
 
 
 def describe(config: BartConfig, generation: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that transformers makes the same BART from; it wants the special tokens of `generation` there too."""
+    """The config.json of transformers for this BART, which also holds the special tokens of `generation`."""
     sizes = {theirs: getattr(config, ours) for ours, theirs in SIZES}
     return {
         "architectures": ["BartForConditionalGeneration"],
@@ -90,10 +90,10 @@ def files(checkpoint: GeneratorCheckpoint) -> dict[str, Any]:
     return {"config.json": describe(checkpoint.config, checkpoint.generation)}
 
 
-def untied(tensors: Tensors, config: BartConfig, prefix: str, where: str) -> dict[str, Stored]:
-    """The tensors with the token table once, however often it was stored, and with a bias of the vocabulary.
+def merge_tied_tables(tensors: Tensors, config: BartConfig, prefix: str, source: str) -> dict[str, Stored]:
+    """Merge the tied copies of the token table, and add a zero bias of the vocabulary if it is missing.
 
-    Raises `InputError` where tied tensors differ.
+    Raises `InputError` if tied tensors differ.
     """
     words, *tied = (prefix + name for name in (WORDS, *TIED))
     bias = prefix + BIAS
@@ -104,7 +104,7 @@ def untied(tensors: Tensors, config: BartConfig, prefix: str, where: str) -> dic
     for name in copies[1:]:
         if not same(tensors[copies[0]], tensors[name]):
             remedy = "give a checkpoint whose token table is one"
-            raise InputError(f"{where}: {name} is not {copies[0]}, and only tied tables are known here; {remedy}")
+            raise InputError(f"{source}: {name} is not {copies[0]}, and only tied tables are known here; {remedy}")
     found = {name: tensor for name, tensor in tensors.items() if name not in copies}
     size = config.vocab_size
     found.setdefault(bias, Stored((1, size), lambda: np.zeros((1, size), np.float32)))
@@ -122,6 +122,6 @@ FORMAT = GeneratorFormat(
     read_config=read_config,
     names=NAMES,
     files=files,
-    tidy=untied,
+    normalize=merge_tied_tables,
     published={"facebook/bart-large": BartConfig(), "facebook/bart-base": BASE},
 )

@@ -1,4 +1,4 @@
-"""Checkpoints of BERT: on its own, as DPR's encoders, and in the layout of sentence-transformers."""
+"""Checkpoints of BERT: plain, as DPR encoders, and in the layout of sentence-transformers."""
 
 from pathlib import Path
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from rag_jax.data.tower_inputs import PAIR, PLAIN, TITLE_AND_TEXT
 from rag_jax.errors import InputError
 from rag_jax.hub.checkpoints import Side, TowerCheckpoint
-from rag_jax.hub.config_json import Described, Sizes
+from rag_jax.hub.config_json import ConfigJson, Sizes
 from rag_jax.hub.formats import Layout, TowerFormat
-from rag_jax.hub.input_format import describe_convention
+from rag_jax.hub.input_format import describe_input_format
 from rag_jax.hub.pooling import describe_pooling, read_pooling
-from rag_jax.hub.tensor_names import Names
+from rag_jax.hub.tensor_names import TensorNames
 from rag_jax.models import bert
 from rag_jax.models.bert import BertConfig
 
-NAMES = Names(
+NAMES = TensorNames(
     (
         (r"^(word|position|token_type)/", r"embeddings.\1_embeddings."),
         (r"^embedding_norm/", "embeddings.LayerNorm."),
@@ -28,8 +28,8 @@ NAMES = Names(
         (r"^projection/", "encode_proj."),
     )
 )
-# DPR's encoders keep BERT under a name of its own, and the projection beside it.
-DPR = Names((*NAMES.rules, (r"^(?=embeddings\.|encoder\.)", "bert_model.")))
+# In DPR's encoders, BERT has a prefix, and the projection is beside it.
+DPR = TensorNames((*NAMES.rules, (r"^(?=embeddings\.|encoder\.)", "bert_model.")))
 QUESTION, PASSAGE = Layout("question_encoder.", DPR, "question"), Layout("ctx_encoder.", DPR, "passage")
 
 SIZES: Sizes = (
@@ -44,12 +44,12 @@ SIZES: Sizes = (
     ("attention_dropout", "attention_probs_dropout_prob"),
     ("layer_norm_eps", "layer_norm_eps"),
 )
-# What the network here does; a checkpoint that asks for anything else is of another network.
+# The only settings that the network here implements.
 ONLY = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
 
 
-def read_config(config: Described, folder: Path) -> BertConfig:
-    """Sizes and pooling: DPR's [CLS], or as the config or a sentence-transformers `modules.json` says."""
+def read_config(config: ConfigJson, folder: Path) -> BertConfig:
+    """Read sizes and pooling: [CLS] as in DPR, unless the config or a sentence-transformers `modules.json` differs."""
     config.require(**ONLY)
     pooling, norm = read_pooling(folder)
     return BertConfig(
@@ -62,7 +62,7 @@ def read_config(config: Described, folder: Path) -> BertConfig:
 
 
 def describe(config: BertConfig, architecture: str | None) -> dict[str, Any]:
-    """The config that transformers makes the same tower from; pooling that it does not know is said beside it."""
+    """The config.json of transformers for this tower, with additional keys for pooling that it does not support."""
     sizes = {theirs: getattr(config, ours) for ours, theirs in SIZES}
     own = {"pooling": config.pooling, "vector_norm": config.vector_norm} if not is_dpr(config) else {}
     return {
@@ -78,33 +78,33 @@ def describe(config: BertConfig, architecture: str | None) -> dict[str, Any]:
 
 
 def files(checkpoint: TowerCheckpoint) -> dict[str, Any]:
-    """One of DPR's encoders, or where it pools otherwise a BERT in sentence-transformers' layout."""
-    config, fed = checkpoint.config, checkpoint.convention
+    """The JSON files of a DPR encoder, or, with other pooling, of a BERT in the layout of sentence-transformers."""
+    config, fed = checkpoint.config, checkpoint.input_format
     assert isinstance(config, BertConfig)
     if is_dpr(config):
         is_passage = checkpoint.side == "passage"
         usual = PLAIN._replace(passage=PAIR if is_passage else fed.passage)  # a question encoder reads no passages
         described = describe(config, "DPRContextEncoder" if is_passage else "DPRQuestionEncoder")
-        return {"config.json": described | describe_convention(fed, usual)}
+        return {"config.json": described | describe_input_format(fed, usual)}
     if config.projection:
         raise InputError("a tower that projects and does not pool as DPR has no layout there; nothing is written")
-    described = describe(config, "BertModel") | describe_convention(fed, PLAIN)
+    described = describe(config, "BertModel") | describe_input_format(fed, PLAIN)
     return {"config.json": described, **describe_pooling(config, fed.max_length)}
 
 
 def layout(config: BertConfig, side: Side | None) -> Layout:
-    """DPR's where it pools so: that of the passages' encoder, or of the questions'."""
+    """The layout of DPR's passage or question encoder for its pooling, otherwise that of plain BERT."""
     dpr = PASSAGE if side == "passage" else QUESTION
     return dpr if is_dpr(config) else Layout("", NAMES)
 
 
 def is_dpr(config: BertConfig) -> bool:
-    """Whether DPR's encoders pool as this tower does: the state of [CLS], as it is."""
+    """Whether this tower pools as DPR's encoders: the state of [CLS], not normalised."""
     return config.pooling == "cls" and config.vector_norm is None
 
 
-def passage(config: Described) -> str:
-    """DPR's passage tower reads pairs."""
+def passage(config: ConfigJson) -> str:
+    """The default passage template: DPR's passage tower reads pairs."""
     return PAIR if config["model_type"] == "dpr" else TITLE_AND_TEXT
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the Hugging Face ecosystem as values: networks' sizes, parameters, tokenizers, and their use."""
+"""Loaded checkpoints of the Hugging Face ecosystem: configs, parameters, tokenizers, and settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,19 +16,19 @@ Side = Literal["question", "passage"]
 
 @dataclass(frozen=True)
 class TowerCheckpoint:
-    """A tower; `side` says which half of a bi-encoder it was trained as, None that it is no such half."""
+    """A tower; `side` is its half of a bi-encoder, None if it encodes both."""
 
     config: TowerConfig
     params: Params
     tokenizer: Tokenizer | None = None
     side: Side | None = None
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # `hub.tokenizers.Stored`
-    convention: TowerInputFormat = PLAIN  # what it reads of passages and questions
+    input_format: TowerInputFormat = PLAIN  # of passages and questions
 
 
 @dataclass(frozen=True)
 class GeneratorCheckpoint:
-    """A generator; `generation` is transformers' generation config, as far as it says anything."""
+    """A generator; `generation` holds the known settings of transformers' generation config."""
 
     config: GeneratorConfig
     params: Params
@@ -39,7 +39,7 @@ class GeneratorCheckpoint:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a RAG checkpoint's parts are used together."""
+    """The settings of a RAG checkpoint that combine its parts."""
 
     model: Model
     num_docs: int  # K
@@ -51,7 +51,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class RagCheckpoint:
-    """A question tower and a generator that were trained together. The passage tower is in the index's vectors."""
+    """A question tower and a generator that were trained together, without the passage tower."""
 
     tower: TowerCheckpoint
     generator: GeneratorCheckpoint

@@ -1,4 +1,4 @@
-"""The JSON files of a checkpoint, whose faults are the user's to mend."""
+"""The JSON files of a checkpoint; what is wrong with them is reported as `InputError`."""
 
 import json
 from collections.abc import Mapping
@@ -8,44 +8,44 @@ from typing import Any
 from rag_jax.errors import InputError
 
 Sizes = tuple[tuple[str, str], ...]
-"""Our fields of a network's sizes, each with the key of config.json that stands for it."""
+"""Pairs of a field of our config dataclass and its key in config.json."""
 
 
-class Described(dict):
-    """A config; a key that is asked for and missing is the user's to mend. `where` names it in errors."""
+class ConfigJson(dict):
+    """A config.json; indexing with a missing key raises `InputError`. `source` names it in errors."""
 
-    def __init__(self, where: str, values: Mapping[str, Any]):
+    def __init__(self, source: str, values: Mapping[str, Any]):
         super().__init__(values)
-        self.where = where
+        self.source = source
 
     def __missing__(self, key: str):
-        raise InputError(f"{self.where}: has no {key!r}; take the config.json that was saved with the weights")
+        raise InputError(f"{self.source}: has no {key!r}; take the config.json that was saved with the weights")
 
-    def nested(self, key: str) -> "Described":
-        """The config of a part."""
+    def nested(self, key: str) -> "ConfigJson":
+        """The nested config of a part."""
         if not isinstance(self[key], Mapping):
-            raise InputError(f"{self.where}: {key} is no config; take the config.json that was saved with the weights")
-        return Described(f"{self.where}: {key}", self[key])
+            raise InputError(f"{self.source}: {key} is no config; take the config.json that was saved with the weights")
+        return ConfigJson(f"{self.source}: {key}", self[key])
 
     def expect(self, *architectures: str) -> None:
-        """Refuse another `model_type`."""
+        """Raise `InputError` for another `model_type`."""
         found = self.get("model_type")
         if found not in architectures:
-            raise InputError(f"{self.where}: model_type is {found!r}, needed is {' or '.join(architectures)}")
+            raise InputError(f"{self.source}: model_type is {found!r}, needed is {' or '.join(architectures)}")
 
     def sizes(self, keys: Sizes) -> dict[str, Any]:
-        """What the config says of our fields."""
-        return {ours: self[theirs] for ours, theirs in keys}
+        """The values of our fields."""
+        return {field: self[key] for field, key in keys}
 
     def require(self, **values: object) -> None:
-        """Refuse settings that the networks here do not have; a missing one is the usual."""
+        """Raise `InputError` for settings that the networks here do not implement; a missing one has its default."""
         for key, value in values.items():
             if self.get(key, value) != value:
-                raise InputError(f"{self.where}: {key} is {self[key]!r}; only {value!r} is known here")
+                raise InputError(f"{self.source}: {key} is {self[key]!r}; only {value!r} is known here")
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file of a checkpoint. Raises `InputError` where it is missing or none."""
+    """Read a JSON file. Raises `InputError` if it is missing or malformed."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -59,6 +59,6 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file, and its folder."""
+    """Write a JSON file, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""config.json, in both directions: the networks' sizes, and what a RAG checkpoint says of how its parts are used."""
+"""Reading and writing config.json: the networks' sizes, and the settings of RAG checkpoints."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,25 +8,25 @@ from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
 from rag_jax.hub import registry
 from rag_jax.hub.checkpoints import Reading
-from rag_jax.hub.config_json import Described, read_json
+from rag_jax.hub.config_json import ConfigJson, read_json
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 
 
-class Theirs(NamedTuple):
-    """A model as transformers has it."""
+class RagArchitecture(NamedTuple):
+    """A RAG model in transformers."""
 
     architecture: str
-    max_length: int  # of answers, where nothing is said; only RAG-Token counts the start token among them
+    max_length: int  # default for answers; only RAG-Token counts the start token
 
 
-THEIRS: dict[Model, Theirs] = {
-    "token": Theirs("RagTokenForGeneration", 20),
-    "sequence": Theirs("RagSequenceForGeneration", 21),
+RAG_ARCHITECTURES: dict[Model, RagArchitecture] = {
+    "token": RagArchitecture("RagTokenForGeneration", 20),
+    "sequence": RagArchitecture("RagSequenceForGeneration", 21),
 }
-MODELS: dict[str, Model] = {theirs.architecture: model for model, theirs in THEIRS.items()}
+MODELS: dict[str, Model] = {theirs.architecture: model for model, theirs in RAG_ARCHITECTURES.items()}
 
-# What transformers keeps in generation_config.json, and kept in config.json before. First the settings that no search
-# here knows, each with the value that changes nothing.
+# The settings in generation_config.json, formerly in config.json. First those that no decoding here supports, each with
+# its neutral value.
 NEUTRAL = {
     "repetition_penalty": 1.0,
     "encoder_repetition_penalty": 1.0,
@@ -69,33 +69,33 @@ GENERATION = frozenset(NEUTRAL) | {
 }
 
 
-def read_config(folder: Path) -> Described:
-    """The folder's config.json."""
+def read_config(folder: Path) -> ConfigJson:
+    """Read a folder's config.json."""
     path = folder / "config.json"
     values = read_json(path)
-    return Described(str(path), values if isinstance(values, dict) else {})
+    return ConfigJson(str(path), values if isinstance(values, dict) else {})
 
 
-def tower(config: Described, folder: Path) -> TowerConfig:
-    """A tower's sizes and pooling: as the config or a sentence-transformers `modules.json` in the folder says."""
+def tower(config: ConfigJson, folder: Path) -> TowerConfig:
+    """Read a tower's sizes and pooling from its config and, if present, a sentence-transformers `modules.json`."""
     return registry.tower(config).read_config(config, folder)
 
 
-def generator(config: Described) -> GeneratorConfig:
-    """A generator's sizes."""
+def generator(config: ConfigJson) -> GeneratorConfig:
+    """Read a generator's sizes."""
     return registry.generator(config).read_config(config)
 
 
 def describe_rag(
     reading: Reading, tower: Mapping[str, Any], generator: Mapping[str, Any], sizes: TowerConfig
 ) -> dict[str, Any]:
-    """The config of a RAG checkpoint around those of its parts. Raises `InputError` for a template of another form."""
+    """The config.json of a RAG checkpoint. Raises `InputError` for templates that transformers cannot express."""
     prefix, title, rest = reading.passage_template.partition("{title}")
     if not title or not rest.endswith("{text}") or not reading.question_template.endswith("{question}"):
         form = "a title, a separator, the text, a separator and the question"
         raise InputError(f"{reading.passage_template!r}: transformers joins {form}; nothing is written")
     return {
-        "architectures": [THEIRS[reading.model].architecture],
+        "architectures": [RAG_ARCHITECTURES[reading.model].architecture],
         "model_type": "rag",
         "is_encoder_decoder": True,
         "n_docs": reading.num_docs,
@@ -104,7 +104,7 @@ def describe_rag(
         "doc_sep": reading.question_template.removesuffix("{question}"),
         "retrieval_vector_size": sizes.vector_width,
         "index_name": "custom",
-        "question_from_tower": reading.question_from_tower,  # transformers does, whatever stands here
+        "question_from_tower": reading.question_from_tower,  # transformers ignores this and always does so
         "vocab_size": generator["vocab_size"],
         "question_encoder": dict(tower),
         "generator": {**generator, "prefix": prefix},

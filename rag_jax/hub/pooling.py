@@ -1,4 +1,4 @@
-"""How a tower pools, as sentence-transformers writes it down: `modules.json` and the folders that it names."""
+"""The pooling of a tower in the files of sentence-transformers: `modules.json` and the folders that it lists."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +10,8 @@ from rag_jax.models.architecture import TowerConfig
 
 Pooling = Literal["cls", "mean"]
 
-# The one mode of a pooling, as sentence-transformers writes it and as it did before 5.4.
-KNOWN: dict[tuple[str, ...], Pooling] = {
+# The names of a single mode, since sentence-transformers 5.4 and before.
+POOLING_MODES: dict[tuple[str, ...], Pooling] = {
     ("cls",): "cls",
     ("mean",): "mean",
     ("pooling_mode_cls_token",): "cls",
@@ -19,8 +19,8 @@ KNOWN: dict[tuple[str, ...], Pooling] = {
 }
 
 
-class Pooled(TowerConfig, Protocol):
-    """A tower's sizes, and how its states become one vector."""
+class PooledTowerConfig(TowerConfig, Protocol):
+    """The config of a tower with a pooling mode."""
 
     @property
     def width(self) -> int: ...
@@ -30,7 +30,7 @@ class Pooled(TowerConfig, Protocol):
 
 
 def read_pooling(folder: Path) -> tuple[Pooling, float | None]:
-    """How a sentence-transformers folder pools, and whether it normalises; [CLS] without such a description."""
+    """Read the pooling mode and the norm of a folder; [CLS] and None if it is not from sentence-transformers."""
     path = folder / "modules.json"
     if not path.exists():
         return "cls", None
@@ -43,20 +43,20 @@ def read_pooling(folder: Path) -> tuple[Pooling, float | None]:
     surplus = modules.keys() - {"Transformer", "Pooling", "Normalize"}
     if surplus:
         raise InputError(f"{path}: {', '.join(sorted(surplus))} is not known here; use a tower without it")
-    if modes not in KNOWN:
+    if modes not in POOLING_MODES:
         raise InputError(f"{folder}: pooling by {' and '.join(modes)} is not known; use cls or mean pooling")
-    return KNOWN[modes], (1.0 if "Normalize" in modules else None)
+    return POOLING_MODES[modes], (1.0 if "Normalize" in modules else None)
 
 
 def pools_prompts(folder: Path) -> bool:
-    """Whether the tokens of a prompt are pooled with those behind it, as they are unless the folder says otherwise."""
+    """Whether the tokens of a prompt are pooled too, which is the default."""
     path = folder / "modules.json"
     config = _pooling(folder, _modules(path)) if path.exists() else None
     return config is None or config.get("include_prompt", True) is not False
 
 
-def describe_pooling(config: Pooled, max_length: int | None = None) -> dict[str, Any]:
-    """The files, by their place in the folder, that sentence-transformers reads a tower's pooling from."""
+def describe_pooling(config: PooledTowerConfig, max_length: int | None = None) -> dict[str, Any]:
+    """The JSON files, by path, that configure a tower's pooling in sentence-transformers."""
     modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
     modules.append({"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"})
     if config.vector_norm is not None:
@@ -81,7 +81,7 @@ def _pooling(folder: Path, modules: Mapping[str, str]) -> Mapping[str, Any] | No
 
 
 def _modes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is pooled, side by side; the mean where nothing is said."""
+    """The pooling modes, whose results are concatenated; the mean by default."""
     older = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
     modes = config.get("pooling_mode") or older or "mean"
     return (modes,) if isinstance(modes, str) else tuple(modes)

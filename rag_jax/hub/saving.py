@@ -1,4 +1,4 @@
-"""From a checkpoint to the folder that transformers loads."""
+"""Saving checkpoints as folders that transformers loads."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from rag_jax.hub.tensors import write_tensors
 
 
 class Contents(NamedTuple):
-    """What a folder is going to hold."""
+    """The contents of a folder to be written."""
 
     files: dict[str, Any]  # JSON, by place
     tensors: dict[str, np.ndarray]
@@ -29,8 +29,8 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
 
     A RAG checkpoint becomes `RagTokenForGeneration` or `RagSequenceForGeneration`, a tower `DPRQuestionEncoder` or
     `DPRContextEncoder` (a BERT in sentence-transformers' layout, where it pools otherwise), a generator
-    `BartForConditionalGeneration`. Written to the side and renamed: the folder is there whole or not at all. Raises
-    `InputError` for a folder that holds something, and for what that ecosystem cannot express.
+    `BartForConditionalGeneration`. The folder is written atomically. Raises `InputError` for a folder that is not
+    empty, and for settings that transformers cannot express.
     """
     folder = Path(folder)
     check_new_folder(folder)
@@ -92,7 +92,7 @@ def _rag(checkpoint: RagCheckpoint) -> Contents:
 def _stored(
     checkpoint: TowerCheckpoint | GeneratorCheckpoint, positions: int | None, inputs: tuple[str, ...]
 ) -> tokenizers.Stored | None:
-    """The tokenizer; one that came without settings gets those of its network."""
+    """The tokenizer; one without settings gets those of its network."""
     if checkpoint.tokenizer is None:
         return None
     longest = {} if positions is None else {"model_max_length": positions}

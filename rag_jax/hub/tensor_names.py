@@ -1,7 +1,7 @@
-"""Our parameter paths and the names that the Hugging Face ecosystem stores the same tensors under.
+"""Conversion between our parameter paths and the tensor names of the Hugging Face ecosystem.
 
-`Names` go from our path to the stored name, so that the model's own parameter tree says which tensors must exist; each
-family's are in its own file. Linear kernels are transposed there.
+`TensorNames` map our path to the stored name, so that the model's parameter tree determines which tensors must exist;
+each family defines its own. Stored linear kernels are transposed.
 """
 
 import math
@@ -21,8 +21,8 @@ from rag_jax.types import Params
 Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
 
-class Names(NamedTuple):
-    """How a family's parameters are called there."""
+class TensorNames(NamedTuple):
+    """The stored names of a family's parameters."""
 
     rules: Rules  # applied in order to our path of a module, "layer_0/up/"
     rows: frozenset[str] = frozenset()  # our paths of vectors that are stored as rows, [1, n]
@@ -30,13 +30,13 @@ class Names(NamedTuple):
 
 _LEAF = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
 
-# What some checkpoints hold and no network here reads: counters, BERT's pooler, heads of its pre-training.
+# Tensors that no network here uses: counters, BERT's pooler, heads of its pre-training.
 SURPLUS = re.compile(r"(^|\.)(embeddings\.position_ids$|pooler\.|cls\.)|^model\.(encoder|decoder)\.version$")
 # LayerNorm's names in checkpoints that were converted from TensorFlow.
 LEGACY = {"gamma": "weight", "beta": "bias"}
 
 
-def stored_name(path: str, table: Names) -> str:
+def stored_name(path: str, table: TensorNames) -> str:
     """The stored name of our parameter `path` ("layer_0/up/kernel")."""
     module, _, leaf = path.rpartition("/")
     if not module:
@@ -47,17 +47,17 @@ def stored_name(path: str, table: Names) -> str:
     return name + _LEAF.get(leaf, leaf)
 
 
-def modern(tensors: Tensors) -> dict[str, Stored]:
-    """The tensors that matter, under today's names."""
+def normalize_names(tensors: Tensors) -> dict[str, Stored]:
+    """The tensors without unused ones, with legacy names replaced."""
     parts = ((name.rpartition("."), tensor) for name, tensor in tensors.items())
     named = {f"{module}{dot}{LEGACY.get(leaf, leaf)}": tensor for (module, dot, leaf), tensor in parts}
     return {name: tensor for name, tensor in named.items() if not SURPLUS.search(name)}
 
 
-def from_stored(tensors: Tensors, like: Params, table: Names, *, where: str, prefix: str = "") -> Params:
-    """Parameters shaped as `like` (arrays or shapes) from stored tensors whose names begin with `prefix`.
+def from_stored(tensors: Tensors, like: Params, table: TensorNames, *, source: str, prefix: str = "") -> Params:
+    """Load parameters shaped like `like` (arrays or shapes) from stored tensors whose names begin with `prefix`.
 
-    Raises `InputError` with every missing, misshapen and unexpected tensor, before any is read, and for one that holds
+    Raises `InputError` with every missing, misshapen and unexpected tensor before any is read, and for one that holds
     NaN or infinity.
     """
     shapes: dict[str, Any] = flatten_dict(like, sep="/")
@@ -70,42 +70,42 @@ def from_stored(tensors: Tensors, like: Params, table: Names, *, where: str, pre
         elif tensor.shape != needed[name] and (wanted[name] not in table.rows or tensor.shape != needed[name][1:]):
             complaints.append(f"{name} has shape {tensor.shape}, the config says {needed[name]}")
     if complaints:
-        raise InputError(f"{where}: the weights do not fit the config: {'; '.join(complaints)}")
-    # The largest first: a tensor is copied on its way, and then least else is in memory.
+        raise InputError(f"{source}: the weights do not fit the config: {'; '.join(complaints)}")
+    # The largest first: a tensor is copied during loading, when least else is in memory.
     order = sorted(wanted, key=lambda name: -math.prod(needed[name]))
     read = {}
     for name in order:
-        value = _checked(tensors[name].read(), shapes[wanted[name]].dtype, f"{where}: {name}")
+        value = _checked(tensors[name].read(), shapes[wanted[name]].dtype, f"{source}: {name}")
         read[wanted[name]] = _ours(wanted[name], value, shapes[wanted[name]])
     return unflatten_dict(read, sep="/")
 
 
-def to_stored(params: Params, table: Names, prefix: str = "") -> dict[str, np.ndarray]:
-    """The same parameters under their stored names; what is transposed is a view."""
+def to_stored(params: Params, table: TensorNames, prefix: str = "") -> dict[str, np.ndarray]:
+    """The parameters under their stored names; transposed ones are views."""
     flat: dict[str, Any] = flatten_dict(jax.tree.map(np.asarray, params), sep="/")
     return {prefix + stored_name(path, table): _theirs(path, value, table) for path, value in flat.items()}
 
 
-def _checked(value: np.ndarray, dtype: Any, where: str) -> np.ndarray:
-    """A tensor in the precision of the parameters. Raises `InputError` where it is not finite there."""
+def _checked(value: np.ndarray, dtype: Any, source: str) -> np.ndarray:
+    """Convert a tensor to the dtype of the parameters. Raises `InputError` if it is not finite."""
     with np.errstate(over="ignore"):  # of float64
         value = value.astype(dtype, copy=False)
-    if value.size and not (np.isfinite(value.min()) and np.isfinite(value.max())):  # NaN wins both; nothing is copied
-        raise InputError(f"{where} holds NaN or infinity; copy or download the weights again, or give others")
+    if value.size and not (np.isfinite(value.min()) and np.isfinite(value.max())):  # NaN propagates to both; no copy
+        raise InputError(f"{source} holds NaN or infinity; copy or download the weights again, or give others")
     return value
 
 
 def _ours(path: str, value: np.ndarray, like: Any) -> jax.Array:
     value = value.T if path.endswith("/kernel") else value.reshape(like.shape)
-    # Waited for: until it is copied both are in memory.
+    # Block: both copies are in memory until the transfer is complete.
     return jnp.asarray(value).block_until_ready()
 
 
-def _theirs(path: str, value: np.ndarray, table: Names) -> np.ndarray:
+def _theirs(path: str, value: np.ndarray, table: TensorNames) -> np.ndarray:
     return value.T if path.endswith("/kernel") else value[None] if path in table.rows else value
 
 
-def _stored_shape(path: str, shape: tuple[int, ...], table: Names) -> tuple[int, ...]:
+def _stored_shape(path: str, shape: tuple[int, ...], table: TensorNames) -> tuple[int, ...]:
     return shape[::-1] if path.endswith("/kernel") else (1, *shape) if path in table.rows else shape
 
 
@@ -114,8 +114,8 @@ def same(one: Stored, other: Stored) -> bool:
     return one is other or (one.shape == other.shape and bool(np.array_equal(one.read(), other.read())))
 
 
-def summary(params: Params, table: Names, prefix: str = "") -> Mapping[str, tuple[str, int]]:
-    """What is stored as what, layers drawn together: our path -> (stored name, how many tensors)."""
+def summary(params: Params, table: TensorNames, prefix: str = "") -> Mapping[str, tuple[str, int]]:
+    """A summary with layers grouped: our path -> (stored name, number of tensors)."""
     found: dict[str, tuple[str, int]] = {}
     for path in flatten_dict(params, sep="/"):
         ours, theirs = (re.sub(r"\d+", "*", name) for name in (path, prefix + stored_name(path, table)))

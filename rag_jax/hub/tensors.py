@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint folder, one at a time: what is listed here takes no memory until it is read.
+"""Lazy access to the tensors of a checkpoint folder: a tensor takes no memory until it is read.
 
 Safetensors, in one file or in shards, are read as they are. `pytorch_model.bin` is a pickle, and goes through torch's
 `weights_only` loader, which builds tensors and nothing else.
@@ -23,7 +23,7 @@ SHARD_BYTES = 4 << 30
 
 
 class Stored(NamedTuple):
-    """A tensor that may be read: as often as is wanted, and never kept."""
+    """A tensor that is read on demand and not cached."""
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
@@ -33,12 +33,12 @@ Tensors = Mapping[str, Stored]
 
 
 def in_memory(arrays: Mapping[str, np.ndarray]) -> dict[str, Stored]:
-    """Arrays as if they were stored."""
+    """Arrays as stored tensors."""
     return {name: Stored(array.shape, lambda array=array: array) for name, array in arrays.items()}
 
 
 def read_tensors(folder: Path) -> dict[str, Stored]:
-    """All tensors of a checkpoint folder by their stored names.
+    """The tensors of a checkpoint folder by their stored names.
 
     Raises `InputError` for a folder without weights, a file that is truncated or missing, and a `.bin` where torch is
     not installed or that holds more than tensors.
@@ -71,9 +71,9 @@ def write_tensors(folder: Path, arrays: Mapping[str, np.ndarray], shard_bytes: i
         except SafetensorError as error:  # a full disk, too
             raise OSError(str(error)) from None
     if plan[1:]:
-        where = {name: file for file, names in zip(files, plan, strict=True) for name in names}
+        weight_map = {name: file for file, names in zip(files, plan, strict=True) for name in names}
         total = {"total_size": sum(array.nbytes for array in arrays.values())}
-        index = json.dumps({"metadata": total, "weight_map": where}, indent=2)
+        index = json.dumps({"metadata": total, "weight_map": weight_map}, indent=2)
         (folder / "model.safetensors.index.json").write_text(index + "\n", encoding="utf-8")
 
 
@@ -82,7 +82,7 @@ def _counted(plan: list) -> Iterator[int]:
 
 
 def _safetensors(path: Path) -> dict[str, Stored]:
-    """A tied tensor that the file's metadata names is listed under each of its names."""
+    """The tensors of a file; one that the metadata lists as tied appears under each of its names."""
     with _opened(path) as file:
         found = {n: Stored(tuple(file.get_slice(n).get_shape()), partial(_read, path, n)) for n in file.keys()}  # noqa: SIM118
         tied = file.metadata() or {}
@@ -90,7 +90,7 @@ def _safetensors(path: Path) -> dict[str, Stored]:
 
 
 def _read(path: Path, name: str) -> np.ndarray:
-    # Opened anew for each: the pages of a mapping stay in memory until it is closed.
+    # Reopened for each tensor: the pages of a mapping stay in memory until it is closed.
     with _opened(path) as file:
         return file.get_tensor(name)
 
@@ -111,7 +111,7 @@ def _bin(path: Path) -> dict[str, Stored]:
         remedy = "install torch, or save the checkpoint as safetensors"
         raise InputError(f"{path}: only torch can read a .bin; {remedy}") from None
     try:
-        # Files from before torch 1.6 are no zip, and cannot be mapped.
+        # Files from before torch 1.6 are not zip archives, and cannot be memory-mapped.
         mapped = zipfile.is_zipfile(path)
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""The tokenizers that checkpoints carry, as transformers' AutoTokenizer reads a folder's files.
+"""The tokenizers of checkpoints, as transformers' AutoTokenizer reads them.
 
-What it settles (lower case, added tokens, how decoded texts are cleaned up …) is all in the `tokenizers.Tokenizer` that
-comes back, so that one tokenizer.json keeps it. No network is asked, no code of the folder runs, nothing is unpickled.
+Its settings (lowercasing, added tokens, clean-up of decoded texts …) are all part of the returned
+`tokenizers.Tokenizer`, so that one tokenizer.json stores them. No network access, no code from the folder, no pickles.
 """
 
 import json
@@ -25,23 +25,23 @@ SPECIAL = {
     "cls_token": "<s> [CLS]",
     "mask_token": "<mask> [MASK]",
 }
-"""Roles, and the tokens that play them in BART's and in BERT's vocabulary."""
+"""Roles of special tokens, and their tokens in the vocabularies of BART and BERT."""
 CLEANED = [(f" {mark}", mark) for mark in ".?!,"] + [(" ' ", "'")]
 CLEANED += [(f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re")]
-"""transformers' clean-up of decoded texts, in its order."""
+"""The replacements by which transformers cleans up decoded texts, in its order."""
 
 
 class Stored(NamedTuple):
-    """A tokenizer, and what transformers' tokenizer_config.json says of it beyond encoding and decoding."""
+    """A tokenizer, and its settings in tokenizer_config.json beyond encoding and decoding."""
 
     tokenizer: Tokenizer
     settings: Mapping[str, Any]  # roles of special tokens, lengths, sides, names of inputs
 
 
 def read(folder: Path, model: Mapping[str, Any]) -> Stored | None:
-    """The folder's tokenizer, for the network that config.json describes as `model`; None where it holds none.
+    """Read a folder's tokenizer for the network with the config.json `model`; None if there is none.
 
-    Raises `InputError` for one that cannot be read, and for one that would need more than the `tokenizers` library.
+    Raises `InputError` if it cannot be read, or requires more than the `tokenizers` library.
     """
     if not any((folder / file).exists() for file in VOCABULARIES):
         return None
@@ -63,24 +63,24 @@ def read(folder: Path, model: Mapping[str, Any]) -> Stored | None:
 
 
 def write(folder: Path, stored: Stored) -> None:
-    """Write tokenizer.json, as it is, and what transformers' AutoTokenizer asks for beside it."""
+    """Write tokenizer.json, unchanged, and the tokenizer_config.json that AutoTokenizer requires."""
     tokenizer, settings = stored
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    told = settings if any(map(_role, settings)) else {**_usual(vocabulary), **settings}
-    known = {key: value for key, value in told.items() if not _role(key) or value in vocabulary}
+    roles = settings if any(map(_role, settings)) else {**_default_roles(vocabulary), **settings}
+    known = {key: value for key, value in roles.items() if not _role(key) or value in vocabulary}
     if "extra_special_tokens" in known:
         known["extra_special_tokens"] = [token for token in known["extra_special_tokens"] if token in vocabulary]
-    # The class that takes tokenizer.json as it is. Where decoded texts are cleaned up, the decoder in there does it.
+    # The class that uses tokenizer.json unchanged; its decoder cleans up decoded texts, if at all.
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **known}
     write_json(folder / "tokenizer_config.json", config)
-    # Not by its own `save`: the Rust side raises plain Exception where a disk is full.
+    # Not by its own `save`, which raises plain Exception for a full disk.
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
-def fitted(tokenizer: Tokenizer, vocab_size: int, where: str) -> Tokenizer:
-    """The tokenizer without the special tokens that a generator of `vocab_size` has no row for.
+def fit_to_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Tokenizer:
+    """Remove the special tokens that exceed a generator's `vocab_size`, such as BART's `<mask>` with 50,264 tokens.
 
-    BART's `<mask>` is one in checkpoints of 50 264 tokens. Raises `InputError` where it has too many others.
+    Raises `InputError` if other tokens exceed it.
     """
     if tokenizer.get_vocab_size() <= vocab_size:
         return tokenizer
@@ -91,13 +91,13 @@ def fitted(tokenizer: Tokenizer, vocab_size: int, where: str) -> Tokenizer:
     special = {token for token in surplus if token.startswith("<") and token.endswith(">")}
     if surplus != special or not isinstance(vocabulary, dict):
         what = f"a tokenizer of {tokenizer.get_vocab_size()} tokens, a generator of {vocab_size}"
-        raise InputError(f"{where}: {what}; take the tokenizer that was saved with the weights")
+        raise InputError(f"{source}: {what}; take the tokenizer that was saved with the weights")
     stored["model"]["vocab"] = {token: i for token, i in vocabulary.items() if i < vocab_size}
     return ignore_special_tokens_in_text(Tokenizer.from_str(json.dumps(stored)))
 
 
 def _check_kind(folder: Path, model: Mapping[str, Any]) -> None:
-    """Refuse a class that is no tokenizer of the `tokenizers` library, before anything of it runs."""
+    """Raise `InputError` for a class that does not use the `tokenizers` library, before its code runs."""
     from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
@@ -118,25 +118,25 @@ def _loaded(folder: Path, model: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    told = {key: model[key] for key in ("model_type", "tokenizer_class") if model.get(key)}
-    config = AutoConfig.for_model(**told) if told.get("model_type") in CONFIG_MAPPING else PreTrainedConfig()
+    values = {key: model[key] for key in ("model_type", "tokenizer_class") if model.get(key)}
+    config = AutoConfig.for_model(**values) if values.get("model_type") in CONFIG_MAPPING else PreTrainedConfig()
     loaded = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
     files = {name: file for name, file in loaded.vocab_files_names.items() if name != "tokenizer_file"}
     missing = [file for file in files.values() if not (folder / file).exists()]
-    if missing and not (folder / "tokenizer.json").exists():  # transformers would make up a vocabulary
+    if missing and not (folder / "tokenizer.json").exists():  # transformers would create an empty vocabulary
         raise InputError(f"{folder}: the tokenizer cannot be read (no {missing[0]}); copy or download it again")
     return loaded
 
 
 def _cleans_up(loaded: Any) -> bool:
-    """Whether transformers cleans up what it decodes; byte-level texts only where they are forced to be."""
-    # Versions that do not know the flag clean them up like others.
+    """Whether transformers cleans up decoded texts; those of byte-level BPE only if forced."""
+    # Versions without this flag clean up all of them.
     forced = getattr(loaded, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", True)
     return loaded.clean_up_tokenization_spaces and (type(loaded.backend_tokenizer.model).__name__ != "BPE" or forced)
 
 
 def _cleaning(decoder: decoders.Decoder | None) -> decoders.Decoder:
-    """A decoder that cleans up; without one of its own a tokenizer sets spaces between its tokens."""
+    """A decoder that cleans up; a tokenizer without a decoder joins its tokens by spaces."""
     spaced = [decoders.Replace(Regex("^"), " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     first = spaced if decoder is None else [decoder, decoders.Fuse()]
     return decoders.Sequence([*first, *(decoders.Replace(*each) for each in CLEANED)])
@@ -156,8 +156,8 @@ def _settings(loaded: Any) -> dict[str, Any]:
     }
 
 
-def _usual(vocabulary: Mapping[str, int]) -> dict[str, str]:
-    """The roles of special tokens, by their names."""
+def _default_roles(vocabulary: Mapping[str, int]) -> dict[str, str]:
+    """The default roles of the special tokens in a vocabulary."""
     roles = {role: next((t for t in tokens.split() if t in vocabulary), "") for role, tokens in SPECIAL.items()}
     return {role: token for role, token in roles.items() if token}
 

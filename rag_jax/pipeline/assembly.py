@@ -108,7 +108,7 @@ def read_bi_encoder(config: Config) -> BiEncoder:
 
 def _towers(source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer, encoder: TextEncoder | None) -> BiEncoder:
     settings = found.tokenizer_settings
-    return BiEncoder(found.config, found.params, tokenizer, found.convention, source, encoder, settings)
+    return BiEncoder(found.config, found.params, tokenizer, found.input_format, source, encoder, settings)
 
 
 def _checked_tower(
@@ -118,7 +118,7 @@ def _checked_tower(
     c = config.retriever
     if found.tokenizer is None:
         raise InputError(f"{source}: holds no tokenizer; save one with it (tokenizer.json)")
-    convention = found.convention.override(c.passage_template, c.question_template)
+    convention = found.input_format.override(c.passage_template, c.question_template)
     for template in convention.passage, convention.question:
         if len(templates.split_at_special_tokens(template, found.tokenizer)) > 1:
             raise InputError(f'{source}: {template!r} spells a special token; leave it out ("pair" sets them)')
@@ -128,11 +128,11 @@ def _checked_tower(
     norm = found.config.vector_norm if c.vector_norm is None else c.vector_norm
     sizes = dataclasses.replace(found.config, vector_norm=norm)
     networks.check_compute(config, sizes, source)
-    return dataclasses.replace(found, config=sizes, convention=convention), found.tokenizer
+    return dataclasses.replace(found, config=sizes, input_format=convention), found.tokenizer
 
 
 def _encoder(config: Config, source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer) -> TextEncoder:
-    wanted, convention, network = config.retriever.max_passage, found.convention, registry.tower(found.config)
+    wanted, convention, network = config.retriever.max_passage, found.input_format, registry.tower(found.config)
     max_length, norm = min(wanted, convention.max_length or wanted), found.config.vector_norm
     return TextEncoder(network, found.params, tokenizer, max_length, convention.passage, norm, source)
 

@@ -12,7 +12,7 @@ from rag_jax.core.variants import Model
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
-from rag_jax.hub.configs import NEUTRAL, THEIRS
+from rag_jax.hub.configs import NEUTRAL, RAG_ARCHITECTURES
 from rag_jax.pipeline.components import token_id
 
 OPTIONS = (  # here, and there
@@ -57,7 +57,9 @@ def from_hf(
         given["top_k"] = given["top_k"] or None
     else:
         given = {name: value for name, value in given.items() if name not in SHAPING}
-    length = generation.get("max_new_tokens") or (generation.get("max_length") or THEIRS[model].max_length) - 1
+    length = (
+        generation.get("max_new_tokens") or (generation.get("max_length") or RAG_ARCHITECTURES[model].max_length) - 1
+    )
     forced = generation.get("forced_bos_token_id")
     decoding = GenerationConfig(
         **given,

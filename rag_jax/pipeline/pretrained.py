@@ -10,7 +10,7 @@ from rag_jax.core.variants import Model
 from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, read_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, loading, registry, tokenizers
-from rag_jax.hub.config_json import Described
+from rag_jax.hub.config_json import ConfigJson
 from rag_jax.index import manifest
 from rag_jax.models import registry as families
 from rag_jax.models.architecture import GeneratorConfig, SpecialTokens, TowerConfig
@@ -171,7 +171,7 @@ def read_words(source: Path, special: SpecialTokens | None = None) -> GeneratorT
         return read_generator_tokenizer(source, special or SpecialTokens())
     folder = source.parent if source.suffix == ".json" else source
     path = folder / "config.json"
-    model = configs.read_config(folder) if path.exists() else Described(str(path), {})
+    model = configs.read_config(folder) if path.exists() else ConfigJson(str(path), {})
     if model.get("model_type") == "rag":
         folder, model = folder / "generator_tokenizer", model.nested("generator")
     stored = tokenizers.read(folder, model)

@@ -14,7 +14,7 @@ import oracle
 import pretrained
 from rag_jax.errors import InputError
 from rag_jax.hub import Reading, bart, bert, configs, load, load_generator, load_tower
-from rag_jax.hub.config_json import Described
+from rag_jax.hub.config_json import ConfigJson
 from rag_jax.hub.loading import describe
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
@@ -73,19 +73,19 @@ def refusal(folder: Path, read=load) -> str:
 )
 def test_a_tower_is_described_as_it_is_read(tmp_path, changes):
     config = replace(TOWER, **changes)
-    described = Described("here", bert.describe(config, None))
+    described = ConfigJson("here", bert.describe(config, None))
     assert configs.tower(described, tmp_path) == config
 
 
 def test_a_generator_is_described_as_it_is_read():
-    assert configs.generator(Described("here", bart.describe(GENERATOR, {}))) == GENERATOR
+    assert configs.generator(ConfigJson("here", bart.describe(GENERATOR, {}))) == GENERATOR
 
 
 def test_a_reading_is_described_as_it_is_read(saved):
     reading = Reading("token", 7, 99, "p: {title} | {text}", " || {question}", question_from_tower=False)
     parts = bert.describe(TOWER, None), bart.describe(GENERATOR, {})
     described = configs.describe_rag(reading, *parts, TOWER)
-    assert describe(Described("here", described)) == reading
+    assert describe(ConfigJson("here", described)) == reading
 
 
 @pytest.mark.parametrize(("model", "asked"), [("sequence", None), ("token", "token"), ("sequence", "sequence")])

@@ -103,9 +103,9 @@ def test_a_template_that_is_given_is_read_instead(tmp_path: Path) -> None:
 
 def test_without_a_length_of_its_own_the_tokenizer_s_counts(tmp_path: Path) -> None:
     save(tmp_path, model_max_length=20)
-    assert hub.load_tower(tmp_path).convention == PLAIN, "transformers cuts nothing unless it is asked to"
+    assert hub.load_tower(tmp_path).input_format == PLAIN, "transformers cuts nothing unless it is asked to"
     describe(tmp_path, {}, {})
-    assert hub.load_tower(tmp_path).convention == PLAIN._replace(max_length=20)
+    assert hub.load_tower(tmp_path).input_format == PLAIN._replace(max_length=20)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_without_a_length_of_its_own_the_tokenizer_s_counts(tmp_path: Path) -> N
 )
 def test_dpr_s_passages_are_pairs(kind, passage, tmp_path: Path) -> None:
     save(tmp_path, kind)
-    assert hub.load_tower(tmp_path).convention == PLAIN._replace(passage=passage)
+    assert hub.load_tower(tmp_path).input_format == PLAIN._replace(passage=passage)
 
 
 def test_a_bert_that_says_nothing_reads_title_and_text_as_one(tmp_path: Path) -> None:
     save(tmp_path)
-    assert hub.load_tower(tmp_path).convention == PLAIN == TowerInputFormat("{title}. {text}", "{question}", None)
+    assert hub.load_tower(tmp_path).input_format == PLAIN == TowerInputFormat("{title}. {text}", "{question}", None)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -127,13 +127,13 @@ def test_a_bert_that_says_nothing_reads_title_and_text_as_one(tmp_path: Path) ->
 def test_what_is_saved_is_fed_as_before(pooling, side, fed, tmp_path: Path) -> None:
     save(tmp_path / "there")
     found = hub.load_tower(tmp_path / "there")
-    found = replace(found, config=replace(found.config, pooling=pooling), side=side, convention=fed)
+    found = replace(found, config=replace(found.config, pooling=pooling), side=side, input_format=fed)
     hub.save(tmp_path / "here", found)
     again = hub.load_tower(tmp_path / "here")
-    assert again.convention.question == fed.question
-    assert again.convention.max_length == (fed.max_length or (48 if pooling == "mean" else None))
+    assert again.input_format.question == fed.question
+    assert again.input_format.max_length == (fed.max_length or (48 if pooling == "mean" else None))
     if again.side != "question":  # which reads no passages
-        assert again.convention.passage == fed.passage
+        assert again.input_format.passage == fed.passage
 
 
 @pytest.mark.parametrize(
@@ -159,4 +159,4 @@ def test_what_is_not_known_is_refused_in_one_line(prompts, limits, pooling, told
 def test_prompts_that_are_not_there_need_not_be_pooled(tmp_path: Path) -> None:
     save(tmp_path)
     describe(tmp_path, {"prompts": {"query": ""}}, {}, {"include_prompt": False})
-    assert hub.load_tower(tmp_path).convention.question == "{question}"
+    assert hub.load_tower(tmp_path).input_format.question == "{question}"

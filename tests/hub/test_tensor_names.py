@@ -58,7 +58,7 @@ def test_storing_and_reading_back_changes_nothing(which, prefix):
     table = {"bert": bert.NAMES, "dpr": bert.DPR, "bart": bart.NAMES}[which]
     params = oracle.generator(GENERATOR)[1] if which == "bart" else oracle.tower(DPRQuestionEncoder, PROJECTED)[1]
     stored = in_memory(tensor_names.to_stored(params, table, prefix))
-    back = tensor_names.from_stored(stored, params, table, where="here", prefix=prefix)
+    back = tensor_names.from_stored(stored, params, table, source="here", prefix=prefix)
     assert jax.tree.structure(back) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
@@ -78,7 +78,7 @@ def test_every_missing_and_misshapen_tensor_is_named_in_one_line(tower):
     broken |= {name: np.zeros(shape, np.float32) for name, shape in misshapen.items()}
     broken["surplus"] = np.zeros((2, 3), np.float32)
     with pytest.raises(InputError, match=r"^some/folder: ") as complaint:
-        tensor_names.from_stored(in_memory(broken), tower, bert.NAMES, where="some/folder")
+        tensor_names.from_stored(in_memory(broken), tower, bert.NAMES, source="some/folder")
     message = str(complaint.value)
     assert "\n" not in message
     assert set(re.findall(r"([\w.]+) \([\d, ]+\) is missing", message)) == missing
@@ -91,7 +91,7 @@ def test_a_table_of_the_right_size_and_the_wrong_shape_is_refused(tower):
     stored = tensor_names.to_stored(tower, bert.NAMES)
     stored["embeddings.word_embeddings.weight"] = stored["embeddings.word_embeddings.weight"].T
     with pytest.raises(InputError, match=r"word_embeddings\.weight has shape"):
-        tensor_names.from_stored(in_memory(stored), tower, bert.NAMES, where="some/folder")
+        tensor_names.from_stored(in_memory(stored), tower, bert.NAMES, source="some/folder")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_table_of_the_right_size_and_the_wrong_shape_is_refused(tower):
 )
 def test_what_no_network_here_reads_is_left_out(tower, name):
     stored = in_memory(tensor_names.to_stored(tower, bert.NAMES) | {name: np.ones((16, 16), np.float32)})
-    assert stored.keys() - tensor_names.modern(stored).keys() == {name}
+    assert stored.keys() - tensor_names.normalize_names(stored).keys() == {name}
 
 
 def test_layer_norms_old_names_are_known(tower):
@@ -109,10 +109,10 @@ def test_layer_norms_old_names_are_known(tower):
         for name, tensor in stored.items()
     }
     assert old.keys() != stored.keys()
-    assert tensor_names.modern(old).keys() == stored.keys()
+    assert tensor_names.normalize_names(old).keys() == stored.keys()
 
 
 def test_half_precision_tensors_become_the_models_dtype(tower):
     halved = {name: value.astype(np.float16) for name, value in tensor_names.to_stored(tower, bert.NAMES).items()}
-    loaded = tensor_names.from_stored(in_memory(halved), tower, bert.NAMES, where="here")
+    loaded = tensor_names.from_stored(in_memory(halved), tower, bert.NAMES, source="here")
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype(np.float32)}

@@ -134,25 +134,25 @@ def bart(vocabulary: list[str], mask: bool = True) -> Tokenizer:
 def test_a_tokenizer_that_fits_is_left_as_it_is():
     tokenizer = bart(PIECES)
     for rows in (len(PIECES) + 1, len(PIECES) + 100):
-        assert tokenizers.fitted(tokenizer, rows, "here") is tokenizer
+        assert tokenizers.fit_to_vocabulary(tokenizer, rows, "here") is tokenizer
 
 
 def test_a_mask_without_a_row_is_dropped_and_its_text_is_a_text():
     tokenizer = bart(PIECES)
     assert tokenizer.encode("<mask>").ids == [len(PIECES)]
-    fitted = tokenizers.fitted(tokenizer, len(PIECES), "here")
-    assert fitted.get_vocab_size() == len(PIECES)
-    assert fitted.encode("<mask>").tokens == list("<mask>")
+    fit_to_vocabulary = tokenizers.fit_to_vocabulary(tokenizer, len(PIECES), "here")
+    assert fit_to_vocabulary.get_vocab_size() == len(PIECES)
+    assert fit_to_vocabulary.encode("<mask>").tokens == list("<mask>")
     tokenizer.encode_special_tokens = True
     plain = [text for text in TEXTS if "<mask>" not in text]
-    assert [fitted.encode(text).ids for text in plain] == [tokenizer.encode(text).ids for text in plain]
+    assert [fit_to_vocabulary.encode(text).ids for text in plain] == [tokenizer.encode(text).ids for text in plain]
 
 
 def test_special_tokens_beside_the_vocabulary_are_dropped_too():
     tokenizer = bart(PIECES, mask=False)
     tokenizer.add_special_tokens(["<mask>", "<extra>"])
-    assert tokenizers.fitted(tokenizer, len(PIECES), "here").get_vocab_size() == len(PIECES)
-    assert tokenizers.fitted(tokenizer, len(PIECES) + 1, "here").token_to_id("<mask>") == len(PIECES)
+    assert tokenizers.fit_to_vocabulary(tokenizer, len(PIECES), "here").get_vocab_size() == len(PIECES)
+    assert tokenizers.fit_to_vocabulary(tokenizer, len(PIECES) + 1, "here").token_to_id("<mask>") == len(PIECES)
 
 
 def test_what_was_dropped_is_not_added_again_where_it_is_saved(tmp_path):
@@ -160,7 +160,9 @@ def test_what_was_dropped_is_not_added_again_where_it_is_saved(tmp_path):
     changed(tmp_path, "special_tokens_map.json", additional_special_tokens=["<extra>"])
     found = tokenizers.read(tmp_path, BART)
     assert "<extra>" in found.settings["extra_special_tokens"]
-    tokenizers.write(tmp_path / "new", Stored(tokenizers.fitted(found.tokenizer, len(PIECES), "here"), found.settings))
+    tokenizers.write(
+        tmp_path / "new", Stored(tokenizers.fit_to_vocabulary(found.tokenizer, len(PIECES), "here"), found.settings)
+    )
     again = AutoTokenizer.from_pretrained(tmp_path / "new")
     assert (len(again), again.mask_token, again.pad_token) == (len(PIECES), None, "<pad>")
 
@@ -172,15 +174,15 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(more):
     size = len(PIECES)
     what = rf"^here: a tokenizer of {size + 2} tokens, a generator of {size}; take the tokenizer that was saved with"
     with pytest.raises(InputError, match=what):
-        tokenizers.fitted(tokenizer, size, "here")
+        tokenizers.fit_to_vocabulary(tokenizer, size, "here")
 
 
 def test_words_without_rows_are_refused():
     with pytest.raises(InputError, match="take the tokenizer that was saved with the weights"):
-        tokenizers.fitted(bart(PIECES), len(PIECES) - 1, "here")
+        tokenizers.fit_to_vocabulary(bart(PIECES), len(PIECES) - 1, "here")
 
 
 def test_a_tokenizer_whose_vocabulary_is_a_list_is_refused():
     tokenizer = Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0), ("<mask>", -2.0)], 0, False))
     with pytest.raises(InputError, match="take the tokenizer that was saved with the weights"):
-        tokenizers.fitted(tokenizer, 2, "here")
+        tokenizers.fit_to_vocabulary(tokenizer, 2, "here")

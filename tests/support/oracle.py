@@ -123,14 +123,14 @@ def gradients(model: torch.nn.Module) -> dict[str, np.ndarray]:
 def tower_params(model: torch.nn.Module, config: bert.BertConfig, tensors: Mapping[str, np.ndarray]) -> Params:
     """The tensors of a tower (its state or its gradients) as a tree like our parameters."""
     table, prefix = LAYOUTS[type(model)]
-    kept = tensor_names.modern(in_memory(tensors))
-    return tensor_names.from_stored(kept, tower_shapes(config), table, where="oracle", prefix=prefix)
+    kept = tensor_names.normalize_names(in_memory(tensors))
+    return tensor_names.from_stored(kept, tower_shapes(config), table, source="oracle", prefix=prefix)
 
 
 def generator_params(config: bart.BartConfig, tensors: Mapping[str, np.ndarray]) -> Params:
     """The tensors of BART (its state or its gradients) as a tree like our parameters."""
     kept = in_memory({name: value for name, value in tensors.items() if name not in bart_files.TIED})
-    return tensor_names.from_stored(kept, generator_shapes(config), bart_files.NAMES, where="oracle")
+    return tensor_names.from_stored(kept, generator_shapes(config), bart_files.NAMES, source="oracle")
 
 
 @cache
@@ -157,7 +157,7 @@ def tokens(rng: np.random.Generator, rows: int, length: int, vocab: int, pad: in
 def other_padding(rng: np.random.Generator, inputs: Tokens, vocab: int) -> Tokens:
     """The same sequences with arbitrary ids behind their ends."""
     noise = jnp.asarray(rng.integers(0, vocab, inputs.ids.shape), jnp.int32)
-    return inputs._replace(ids=jnp.where(inputs.mask, inputs.ids, noise))
+    return inputs._replace(ids=jnp.source(inputs.mask, inputs.ids, noise))
 
 
 def torch_inputs(inputs: Tokens) -> dict[str, torch.Tensor]:
