@@ -1,4 +1,4 @@
-"""Long texts cut into passages, by words or by the tokens of a tokenizer."""
+"""Splitting long texts into chunks, by words or by the tokens of a tokenizer."""
 
 import re
 import unicodedata
@@ -17,21 +17,21 @@ WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
     "|[\U00020000-\U0003ffff]"
 )
-"""Thai, Lao, Tibetan, Burmese, Khmer; Chinese and Japanese: scripts without spaces between words."""
-UNSPACED, SPACED = (8, 2), (64, 8)  # characters that a word has at most, and those that count as one beyond
+"""Scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer; Chinese and Japanese."""
+UNSPACED, SPACED = (8, 2), (64, 8)  # maximum characters of a word; characters that count as a word in longer runs
 JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True)
 class Chunker:
-    """Cuts texts of more than `size` words, or tokens where there is a tokenizer; a shorter one is left as it is.
+    """Splits texts of more than `size` words, or tokens if there is a tokenizer; shorter ones are left unchanged.
 
-    Each piece begins `size - overlap` after the one before it, and the last ends with the text. Words are what white
-    space separates, joined by single spaces; this is how DPR and the RAG paper cut Wikipedia, with 100 words. Where no
-    space is, in Chinese, Japanese or Thai, every two characters count as a word; in a URL or a blob of more than 64
-    characters every eight. Base characters and their combining marks stay together. Tokens
-    are counted in the whole text, without special tokens; a piece is a stretch of that text, which begins and ends
-    between words: up to a word earlier than the count says, unless the word alone is longer than that.
+    Each chunk begins `size - overlap` units after the previous one, and the last ends with the text. Words are
+    separated by white space and joined by single spaces; DPR and the RAG paper split Wikipedia so, into 100 words.
+    Without spaces, every two characters of Chinese, Japanese or Thai count as a word, and every eight of a URL or blob
+    of more than 64 characters. Base characters and their combining marks stay together. Tokens are counted in the whole
+    text, without special tokens; a chunk is a substring that begins and ends between words, up to a word earlier than
+    the count, unless a word alone is longer than that.
 
     Raises `InputError` for a size below 1, and for an overlap that is negative or not below the size.
     """
@@ -51,10 +51,9 @@ class Chunker:
             object.__setattr__(self, "tokenizer", _unbounded(self.tokenizer))
 
     def chunks(self, passage: Passage) -> Iterator[Passage]:
-        """The pieces of passage `a` are called `a`, `a#2`, `a#3`, … and keep its title, and `a` as their document.
+        """The chunks of passage `a`, with the ids `a`, `a#2`, `a#3`, …, its title, and `a` as their document.
 
-        Cutting by words without overlap twice is cutting once. A corpus that has an `a` to be cut must not have an
-        `a#2` already.
+        Splitting by words without overlap is idempotent. A corpus must not have another passage `a#2`.
         """
         return number_chunks(passage, [(passage.title, text) for text in self.split(passage.text)])
 
@@ -82,13 +81,13 @@ def _by_words(text: str, cut: Chunker) -> Iterator[str]:
     if len(units) <= cut.size:
         yield text
         return
-    # The last piece is the first that reaches the end.
+    # The last chunk is the first that reaches the end.
     for start in range(0, len(units) - cut.overlap, cut.size - cut.overlap):
         yield "".join(units[start : start + cut.size]).removeprefix(" ")
 
 
 def _units(text: str) -> Iterator[str]:
-    """The words, each with a space before it; a stretch without spaces that is too long for a word, in parts."""
+    """The words, each with a leading space; a run without spaces that is too long for a word is split."""
     for word in text.split():
         longest, step = UNSPACED if WITHOUT_SPACES.search(word) else SPACED
         start = 0
@@ -101,12 +100,12 @@ def _units(text: str) -> Iterator[str]:
 
 
 def _joined(character: str) -> bool:
-    """Whether a character belongs to the one before it: combining marks, joiners, variation selectors."""
+    """Whether a character attaches to the previous one: combining marks, joiners, variation selectors."""
     return unicodedata.category(character) in ("Mn", "Mc", "Me") or character in JOINERS
 
 
 def _by_tokens(text: str, cut: Chunker, tokenizer: Tokenizer) -> Iterator[str]:
-    body = text.rstrip()  # so that every piece brings something to read that the one before has not
+    body = text.rstrip()  # so that every chunk adds text to the previous one
     starts = _token_starts(body, tokenizer)
     total = len(starts)
     if total <= cut.size:
@@ -117,8 +116,8 @@ def _by_tokens(text: str, cut: Chunker, tokenizer: Tokenizer) -> Iterator[str]:
     begin = reached = 0
     while reached < total:
         end = total if total - begin <= cut.size else _last(between, begin, begin + cut.size) or begin + cut.size
-        # Nothing new where the word after `reached` is a long one, and rarely nothing at all: the first of the tokens
-        # that one character was made of.
+        # Nothing new if the word after `reached` is long; or, rarely, empty: the first token of several that encode
+        # one character.
         if end > reached and (piece := body[starts[begin] : starts[end]].strip()):
             yield piece
         reached, after = end, begin + cut.size - cut.overlap
@@ -126,20 +125,20 @@ def _by_tokens(text: str, cut: Chunker, tokenizer: Tokenizer) -> Iterator[str]:
 
 
 def _unbounded(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer, or a copy without truncation and padding, which would lose the end of a text or prolong it."""
+    """The tokenizer, or a copy without truncation and padding, which would change a text's length."""
     if tokenizer.truncation is None and tokenizer.padding is None:
         return tokenizer
     return ignore_special_tokens_in_text(Tokenizer.from_str(tokenizer.to_str()))
 
 
 def _token_starts(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Where each token begins, in characters: the first with the text, none before the one before it."""
+    """The character offset of each token: 0 for the first, and non-decreasing."""
     offsets = tokenizer.encode(text, add_special_tokens=False).offsets
     return list(accumulate((start for start, _ in offsets[1:]), max, initial=0)) if offsets else []
 
 
 def _between_words(text: str, starts: list[int]) -> list[int]:
-    """The tokens that begin a word, or the white space before it."""
+    """The tokens that begin a word or the white space before it."""
     return [
         token
         for token, at in enumerate(starts)

@@ -1,4 +1,4 @@
-"""What to say of something that is no corpus of a known kind."""
+"""The error for an unknown corpus format."""
 
 from pathlib import Path
 
@@ -8,5 +8,5 @@ FORMATS = ".tsv, .jsonl, .json, .txt, .md, .markdown (each also as .gz), .parque
 
 
 def unknown_format(path: Path, what: str) -> InputError:
-    """The error; `what` says why it is none of them."""
+    """The error; `what` is the reason."""
     return InputError(f"{path}: unknown kind of corpus, {what}; name a {FORMATS}")

@@ -1,7 +1,6 @@
-"""JSON lines: one object per line, `{"id"?, "title"?, "text"}`, or an article of KILT's knowledge source.
+"""JSON Lines: one object per line, `{"id"?, "title"?, "text"}`, or an article of KILT's knowledge source.
 
-`id` may be called `_id`, as BEIR does, or `docid`, as Tevatron; it defaults to the line's number, counted from 1, and
-`title` to none.
+`id` may be called `_id` (as in BEIR) or `docid` (as in Tevatron); it defaults to the line number, counted from 1.
 """
 
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from rag_jax.errors import InputError
 
 
 def read_rows(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
-    """Yields every passage or article with its place, `FILE:LINE`."""
+    """Yield every passage or article with its location, `FILE:LINE`."""
     for number, row in read_jsonl(path, on_bad_line):
         location = f"{path}:{number}"
         try:
@@ -31,7 +30,7 @@ def read_rows(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage
 
 
 def read_json(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
-    """Reads a `.json` file that is one object per line: the first line that is not blank decides."""
+    """Read a `.json` file as JSON Lines. Raises `InputError` if its first non-blank line is not a JSON object."""
     try:
         next(read_jsonl(path), None)
     except InputError as error:

@@ -1,9 +1,9 @@
-"""The knowledge source of KILT (Petroni et al. 2021): an article of Wikipedia in each row of JSON lines.
+"""The knowledge source of KILT (Petroni et al. 2021): JSON Lines with an article of Wikipedia in each row.
 
     {"wikipedia_id": "290", "wikipedia_title": "A", "text": ["A\\n", "A is a letter.\\n", "Section::::History.\\n", …]}
 
-Paragraphs are joined by line feeds. What is no text of the article is left out: the title, which is the first
-paragraph, the marks of sections, and the marks before the items of lists.
+Paragraphs are joined by line feeds. The first paragraph, if it is the title, section headings and bullet markers are
+removed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,12 +16,12 @@ SECTION, BULLET = "Section::::", "BULLET::::"
 
 
 def is_article(row: Mapping[str, Any]) -> bool:
-    """Whether the row is one of KILT's knowledge source, even if something is wrong with it."""
+    """Whether a row is from KILT's knowledge source, valid or not."""
     return "wikipedia_title" in row and ("wikipedia_id" in row or isinstance(row.get("text"), list))
 
 
 def article(row: Mapping[str, Any], location: str) -> Passage:
-    """The whole article as one passage, to be cut; raises `InputError` for one that is not as KILT writes it."""
+    """The whole article as one passage. Raises `InputError` if it does not have KILT's format."""
     paragraphs, title = row.get("text"), row["wikipedia_title"]
     if not isinstance(paragraphs, list) or not all(isinstance(paragraph, str) for paragraph in paragraphs):
         raise InputError(f'{location}: "text" is not a list of strings; write the paragraphs of the article as one')

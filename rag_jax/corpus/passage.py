@@ -1,4 +1,4 @@
-"""A passage, and what every kind of corpus demands of it."""
+"""A passage, and its validation in every corpus format."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,29 +8,29 @@ from rag_jax.errors import InputError
 
 
 class Passage(NamedTuple):
-    """A piece of text that is retrieved as a whole; the title, which may be empty, names the article it is from."""
+    """A unit of retrieval; the title, which may be empty, is that of its document."""
 
     id: str
     title: str
     text: str
-    document: str = ""  # the id of the document that it was cut from; none for one that was not cut
+    document: str = ""  # the id of its document, for a chunk of one
 
 
-IDS = ("id", "_id", "docid")  # what the id of a passage is called: here, by BEIR, by Tevatron
+IDS = ("id", "_id", "docid")  # names of the id: here, in BEIR, in Tevatron
 
 
-def row_id(row: Mapping[str, Any], otherwise: object) -> object:
-    """The id that a row has, by whichever name."""
-    return next((row[name] for name in IDS if name in row), otherwise)
+def row_id(row: Mapping[str, Any], default: object) -> object:
+    """The id of a row, under any of its names."""
+    return next((row[name] for name in IDS if name in row), default)
 
 
-def validate_passage(new: object, title: object, text: object, location: str) -> Passage:
-    """The passage of a row's values; no title is an empty one. Raises `InputError` for one without text."""
+def validate_passage(id: object, title: object, text: object, location: str) -> Passage:
+    """The passage of a row's values; the title may be None. Raises `InputError` for invalid values or a blank text."""
     title = "" if title is None else title
     if not isinstance(title, str):
         raise InputError(f'{location}: "title" is not a string; write it in quotes, or leave it out')
     return Passage(
-        id=validate_id(new, "id", location),
+        id=validate_id(id, "id", location),
         title=validate_characters(title, "title", location),
         text=validate_text(text, "text", location),
     )

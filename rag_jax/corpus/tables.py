@@ -1,7 +1,7 @@
-"""Tables with the columns `text`, and perhaps `id` and `title`: datasets of `datasets`, and Parquet files.
+"""Tables with the column `text`, and optionally `id` and `title`: datasets of `datasets`, and Parquet files.
 
-`id` may be called `_id` or `docid`; it defaults to the row's number, counted from 0 as `datasets` does. Rows are read
-in batches from the mapped file.
+`id` may be called `_id` or `docid`; it defaults to the row number, counted from 0 as in `datasets`. Rows are read in
+batches from the memory-mapped file.
 """
 
 import importlib
@@ -16,15 +16,15 @@ from rag_jax.corpus.passage import IDS, Passage, validate_passage
 from rag_jax.data.bad_lines import OnBadLine
 from rag_jax.errors import InputError
 
-STATE_FILE = "state.json"  # in every folder that save_to_disk wrote
+STATE_FILE = "state.json"  # in every folder written by save_to_disk
 BATCH_ROWS = 1_000  # rows
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
-# The bytes of strings are looked at one by one: Arrow only says that one of a thousand rows is not UTF-8.
+# Strings are read as bytes, to locate invalid UTF-8: Arrow reports it for a whole batch only.
 BINARY_TYPES = {"string": "binary", "large_string": "large_binary", "string_view": "binary_view"}
 
 
 def read_dataset(folder: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
-    """Yields the passages of a folder that `save_to_disk` wrote, each with its row in the dataset."""
+    """Yield the passages of a folder written by `save_to_disk`, each with its row in the dataset."""
     row = 0
     for file in data_files(folder):
         for batch in _arrow_batches(file):
@@ -33,8 +33,8 @@ def read_dataset(folder: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Pa
 
 
 def read_parquet(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
-    """Yields the passages of a Parquet file, or of all in a folder, each with its file and its row there."""
-    before = 0  # rows of the files that were read
+    """Yield the passages of a Parquet file, or of all in a folder, each with its file and row."""
+    before = 0  # rows of previous files
     for file in files_in(path, is_parquet) if path.is_dir() else [path]:
         row = 0
         for batch in _parquet_batches(file):
@@ -44,12 +44,12 @@ def read_parquet(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Pass
 
 
 def is_parquet(name: str) -> bool:
-    """Whether a file of this name is read; Parquet is compressed within, not as `.gz`."""
+    """Whether a file of this name is Parquet; there is no `.gz`, as Parquet is compressed internally."""
     return name.lower().endswith(".parquet")
 
 
 def _passages(batch: Any, where: str, row: int, new: int, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
-    """The passages of a batch that begins at `row`; `new` is the id of its first if it has none."""
+    """Yield the passages of a batch that begins at `row`; `new` is the default id of its first passage."""
     for number, (given, title, text) in enumerate(zip(*_columns(batch, where, new), strict=True), start=row):
         location = f"{where}: row {number}"
         try:
@@ -66,7 +66,7 @@ def _passages(batch: Any, where: str, row: int, new: int, on_bad_line: OnBadLine
 
 
 def _columns(batch: Any, where: str, new: int) -> Iterator[Iterable[Any]]:
-    """The ids, titles and texts of a batch."""
+    """Yield the ids, the titles and the texts of a batch."""
     absent = {"id": range(new, new + batch.num_rows), "title": [""] * batch.num_rows}
     for name, names in (("id", IDS), ("title", ("title",)), ("text", ("text",))):
         there = (at for each in names if (at := batch.schema.get_field_index(each)) >= 0)  # none if two have the name
@@ -102,7 +102,7 @@ def _decoded(value: Any, name: str, location: str) -> Any:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The Arrow files of a dataset, in order. Raises `InputError` for a description that is damaged or not plain."""
+    """The Arrow files of a dataset, in order. Raises `InputError` for a damaged `state.json` or an indices mapping."""
     path = folder / STATE_FILE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
@@ -119,7 +119,7 @@ def _arrow_batches(file: Path) -> Iterator[Any]:
     try:
         with file.open("rb") as stream:
             stream.seek(-len(END_OF_STREAM), 2)
-            if stream.read() != END_OF_STREAM:  # cut between two batches, which Arrow takes for the end
+            if stream.read() != END_OF_STREAM:  # truncated between two batches, which Arrow does not notice
                 raise EOFError("the end is missing")
         with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
             yield from batches
@@ -133,7 +133,7 @@ def _parquet_batches(file: Path) -> Iterator[Any]:
         with parquet.ParquetFile(file, memory_map=True) as table:
             names = table.schema_arrow.names
             columns = [name for name in (*IDS, "title", "text") if name in names]
-            # Without a column there would be no rows to fault; all are named then.
+            # Without the column there would be no rows to report; read all columns then.
             yield from table.iter_batches(BATCH_ROWS, columns=columns if "text" in columns else names)
     except (OSError, pyarrow.ArrowException) as error:
         raise _damaged(file, error) from None
@@ -145,4 +145,4 @@ def _damaged(where: Path | str, error: Exception) -> InputError:
 
 
 def _pyarrow() -> Any:
-    return importlib.import_module("pyarrow")  # not above: it takes long to import, and most corpora are text
+    return importlib.import_module("pyarrow")  # lazily: the import is slow, and most corpora are text

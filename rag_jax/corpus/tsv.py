@@ -1,7 +1,7 @@
-"""DPR's `psgs_w100.tsv` and files like it.
+"""DPR's `psgs_w100.tsv` and files in its format.
 
-A header with the columns `id`, `text` and `title` (in any order), then one row per passage; tabs between columns,
-fields in `"` where they need it, and `"` inside such a field doubled.
+A header with the columns `id`, `text` and `title` (in any order), then one row per passage, separated by tabs; fields
+may be quoted by `"`, with `"` inside them doubled.
 """
 
 import csv
@@ -15,12 +15,12 @@ from rag_jax.data.lines import MAX_LINE_BYTES, read_lines
 from rag_jax.errors import InputError
 
 COLUMNS = ("id", "text", "title")
-csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # as long as a line may be; 128 KiB unless it is said
+csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # the default is 128 KiB
 NUMBER = re.compile("[1-9][0-9]{,17}")
 
 
 def read_tsv(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
-    """Yields every passage with its place, `FILE:LINE`, the line where its row begins."""
+    """Yield every passage with its location, `FILE:LINE`, the line where its row begins."""
     rows = _rows(path, on_bad_line)
     location, header = next(rows, (f"{path}:1", []))
     if sorted(header) != sorted(COLUMNS):
@@ -32,7 +32,7 @@ def read_tsv(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]
                 what = f"{len(row)} column{'s' * (len(row) != 1)}, not {len(header)}"
                 raise InputError(f"{location}: {what}; put one tab between columns, and fields with tabs in quotes")
             passage = Passage(row[new], row[title], row[text])
-            if not (passage.id.strip() and passage.text.strip()):  # all that the lines may still have wrong
+            if not (passage.id.strip() and passage.text.strip()):  # the lines are valid UTF-8 already
                 validate_passage(passage.id, passage.title, passage.text, location)
         except InputError as error:
             on_bad_line(error)
@@ -41,7 +41,7 @@ def read_tsv(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]
 
 
 class FaultRecorder:
-    """Hands faults on to `bad`, and remembers that there was one."""
+    """Passes errors to another callback, and records that there was one."""
 
     def __init__(self, on_bad_line: OnBadLine) -> None:
         self.any = False
@@ -53,10 +53,10 @@ class FaultRecorder:
 
 
 def check_sequence(rows: Iterator[tuple[str, Passage]], on_bad_line: FaultRecorder) -> Iterator[tuple[str, Passage]]:
-    """In a file whose first id is "1", as DPR's, ids count 1, 2, 3, …: another id is a sign of rows that were lost.
+    """Check that ids count 1, 2, 3, … in a file whose first id is "1", such as DPR's: a gap indicates lost rows.
 
-    After a row that `bad` lets pass, counting goes on from its number; if it is bad in another way, as `bad` must have
-    heard from those who read and check the rows before, from that of the row after it.
+    After a row with a wrong id, counting continues from its number; after a row that was invalid otherwise, which
+    `on_bad_line` has recorded, from the number of the next row.
     """
     first = next(rows, None)
     if first is None:
@@ -84,9 +84,9 @@ def check_sequence(rows: Iterator[tuple[str, Passage]], on_bad_line: FaultRecord
 
 
 def _rows(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, list[str]]]:
-    """Yields the rows that are not blank, each with the place of its first line."""
+    """Yield the non-blank rows, each with the location of its first line."""
     lines, name, first_line = _Lines(read_lines(path, on_bad_line)), str(path), 1
-    # strict: a lenient reader would drop quotes that stand in the wrong place, or run two rows into one.
+    # strict: a lenient reader would drop misplaced quotes, or join two rows.
     reader = csv.reader(lines, delimiter="\t", strict=True)
     while True:
         location = f"{name}:{first_line}"
@@ -95,20 +95,20 @@ def _rows(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, list[str]]]
         except csv.Error as error:
             remedy = 'close every " and double those inside a field, or use .jsonl'
             on_bad_line(InputError(f"{location}: malformed row ({error}); {remedy}"))
-            # A quote that is not closed swallows the rows after it, which may be sound: they are read again.
+            # An unclosed quote consumes the following rows, which may be valid: read them again.
             lines.repeat_all_but_one()
             first_line += 1
             continue
         if row is None:
             return
-        if row and "" not in lines.taken:  # an empty string is a bad line, which makes the row around it bad
+        if row and "" not in lines.taken:  # an empty string is an invalid line, which invalidates its row
             yield location, row
         first_line += len(lines.taken)
         lines.taken.clear()
 
 
 class _Lines:
-    """The lines that the reader takes for a row, which can be given to it once more."""
+    """Records the lines that the CSV reader consumes for a row, so that they can be read again."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self.taken: list[str] = []

@@ -264,7 +264,7 @@ def test_only_files_of_parts_are_ever_cleared_away(files: set, tmp_path: Path) -
 
 
 HOLD = "import sys; from pathlib import Path; from rag_jax.index import ownership\n"
-HOLD += "with ownership.locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+HOLD += "with ownership.lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 
 
 def test_every_writer_is_refused_in_a_line_while_another_process_writes(tmp_path: Path, monkeypatch) -> None:
