@@ -143,7 +143,9 @@ def test_documents_come_and_go_in_memory_with_all_their_pieces(rag: RAG) -> None
     assert len(pieces) == 3
     grown = rag.add_passages(pieces)
     assert len(grown.components.store) == len(rag.components.store) + 3
-    assert list(grown.remove_passages(["doc"]).components.store.live_passages()) == list(rag.components.store.live_passages())
+    assert list(grown.remove_passages(["doc"]).components.store.live_passages()) == list(
+        rag.components.store.live_passages()
+    )
     assert len(grown.remove_passages(["doc#2"]).components.store) == len(rag.components.store) + 2
     shorter = Passage("doc", "Neustadt", "Neustadt is painted blue .")
     held = list(grown.replace_passage(shorter).components.store.live_passages())

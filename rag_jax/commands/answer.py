@@ -49,7 +49,11 @@ class AnswerCommand:
         """Answer, then print or write. Raises `InputError` for invalid questions and options."""
         if bool(self.questions) == bool(self.file):
             raise InputError("ask QUESTIONS or name a --file of them, one of the two")
-        questions = read_question_texts(self.file) if self.file else [(str(n), text) for n, text in enumerate(self.questions, 1)]
+        questions = (
+            read_question_texts(self.file)
+            if self.file
+            else [(str(n), text) for n, text in enumerate(self.questions, 1)]
+        )
         if self.output:
             outputs.check_path(self.output)
         if self.figure:
