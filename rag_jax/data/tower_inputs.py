@@ -28,8 +28,8 @@ class TowerInputFormat(NamedTuple):
 
     def override(self, passage: str | None, question: str | None) -> "TowerInputFormat":
         """Replace the templates that are not None. Raises `InputError` for a template without its fields."""
-        templates = {"passage": passage, "question": question}
-        new = self._replace(**{name: each for name, each in templates.items() if each is not None})
+        changes = {"passage": passage, "question": question}
+        new = self._replace(**{name: each for name, each in changes.items() if each is not None})
         if new.passage != PAIR and not _can_fill(new.passage, title="\1", text="\1"):
             raise InputError(f'passage template {new.passage!r}: write {{title}} and {{text}} into it, or "{PAIR}"')
         if not _can_fill(new.question, question="\1"):
