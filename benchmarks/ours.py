@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.cases import END, GENERATOR, START, TOWER, Case, Sizes, serve
 from rag_jax import hub, likelihood, retrieval
 from rag_jax.core.decode import beam
-from rag_jax.core.decode.decoding import Decoder
+from rag_jax.core.decode.decoded import Decoder
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.core.variants import VARIANTS

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from rag_jax.core import likelihood, losses, optimizers, reading, retrieval
-from rag_jax.core.decode import beam, decoding, logits_processors, rag_sequence, sampling
+from rag_jax.core.decode import beam, choice, decoding, logits_processors, rag_sequence, rag_token, sampling
 
 if TYPE_CHECKING:
     from rag_jax.config.generation import GenerationConfig
@@ -22,12 +22,14 @@ __all__ = [
     "Passage",
     "SearchResult",
     "beam",
+    "choice",
     "decoding",
     "likelihood",
     "logits_processors",
     "losses",
     "optimizers",
     "rag_sequence",
+    "rag_token",
     "reading",
     "retrieval",
     "sampling",

@@ -17,8 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks import ours, union, weights
 from benchmarks.cases import END, GENERATOR, START, Case, Sizes
-from rag_jax import decoding
-from rag_jax.core.decode import beam, language_model
+from rag_jax.core.decode import beam, language_model, trie
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import RagParams, Tokens, Tower
@@ -101,7 +100,7 @@ def test_answers_have_the_same_log_probabilities(both: World) -> None:
         ids[:, number, : len(answer)] = answer
     counts = jnp.asarray([list(map(len, ANSWERS))] * questions, jnp.int32)
     answers, asked = Tokens(jnp.asarray(ids), counts), jnp.ones((questions, len(ANSWERS), docs), bool)
-    expected = decoding.score_answers(both.reader, no_tokens(questions), answers, asked, LIMITS)
+    expected = trie.score_answers(both.reader, no_tokens(questions), answers, asked, LIMITS)
     expected = jnp.sum(jnp.where(answers.mask[:, :, None], expected, 0.0), axis=3)
     texts = [list(map(str, row)) for row in both.arrays["passages"].tolist()]
     pairs = [(texts[b * docs + k], answer) for b in range(questions) for answer in ANSWERS for k in range(docs)]

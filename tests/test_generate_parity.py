@@ -25,10 +25,8 @@ from transformers import (
 import naive
 import oracle
 from oracle import torch
-from rag_jax.core.decode import beam, logits_processors
-from rag_jax.core.decode.decoding import rag_token
+from rag_jax.core.decode import beam, logits_processors, rag_sequence, rag_token
 from rag_jax.core.decode.language_model import per_passage
-from rag_jax.core.decode.rag_sequence import rag_sequence_thorough
 from rag_jax.core.decode.search import GenerationLimits, LogitsProcessor
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.models import bart
@@ -227,8 +225,8 @@ def program(name: str) -> Callable:
         reader = EncodedInputs(GENERATOR, params, memory)
         if kind is BartForConditionalGeneration:
             found = search(per_passage(reader, given, limits), limits)
-            return found.tokens.ids, found.tokens.mask, found.exist, found.scores
-        decoder = rag_token if kind is RagTokenForGeneration else rag_sequence_thorough
+            return found.tokens.ids, found.tokens.mask, found.exists, found.scores
+        decoder = rag_token.decode if kind is RagTokenForGeneration else rag_sequence.thorough
         prior = jax.nn.log_softmax(doc_scores, axis=1)
         found = decoder(reader, prior, given, search=search, limits=limits, n_best=told["num_return_sequences"])
         return found.tokens, found.mask, found.exists, found.score if decoder is rag_token else found.log_prob

@@ -15,7 +15,7 @@ import retrieved
 from oracle import relative
 from pretrained import KINDS, QUESTIONS
 from rag_jax.core import retrieval
-from rag_jax.core.decode import decoding
+from rag_jax.core.decode import choice, decoding, rag_token
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import pad
@@ -96,7 +96,7 @@ def test_what_is_retrieved_or_given_or_encoded_before_gives_the_same_answers(tok
     networks, words = parts.networks, parts.generator_tokenizer
     labels = pad(words.targets(ANSWERS), 8, words.eos)
     answers = jax.tree.map(lambda each: jnp.repeat(each[None], len(QUESTIONS), axis=0), labels)
-    decoder = partial(decoding.choose, answers=answers, marginalise=decoding.marginalise_rag_token, limits=parts.limits)
+    decoder = partial(choice.choose, answers=answers, marginalise=rag_token.marginalise, limits=parts.limits)
     found = [token.theirs.found(question, k) for question in QUESTIONS]
     nothing = Tokens(jnp.zeros((len(QUESTIONS), 0), jnp.int32), jnp.zeros(len(QUESTIONS), jnp.int32))
 

@@ -13,7 +13,7 @@ from benchmarks.accelerator.scale import Scale
 from benchmarks.accelerator.weights import configs, params
 from benchmarks.cases import Case
 from benchmarks.ours import END, START, answering, full
-from rag_jax import decoding
+from rag_jax import rag_token
 from rag_jax.core.decode import beam, rag_sequence
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.trie import Blocks
@@ -36,12 +36,12 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
     limits = GenerationLimits((START,), END, case.target)
     beams = partial(beam.search, num_beams=case.beams)
     decoders = {
-        "token": partial(decoding.rag_token, search=beams, limits=limits),
-        "greedy": partial(decoding.rag_token, search=partial(beam.search, num_beams=1), limits=limits),
-        "fast": partial(rag_sequence.rag_sequence_fast, search=beams, limits=limits),
+        "token": partial(rag_token.decode, search=beams, limits=limits),
+        "greedy": partial(rag_token.decode, search=partial(beam.search, num_beams=1), limits=limits),
+        "fast": partial(rag_sequence.fast, search=beams, limits=limits),
         **{
             f"thorough, blocks of {blocks.rows} rows, {blocks.answers} answers, {blocks.nodes} nodes": partial(
-                rag_sequence.rag_sequence_thorough, search=beams, limits=limits, blocks=blocks
+                rag_sequence.thorough, search=beams, limits=limits, blocks=blocks
             )
             for blocks in (Blocks(rows, answers, 64), Blocks(rows // 4, answers, 64), Blocks())
         },

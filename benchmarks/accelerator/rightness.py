@@ -14,14 +14,14 @@ from jaxtyping import PyTree
 
 from benchmarks.accelerator.part import Record, reason, run
 from benchmarks.accelerator.scale import Scale
-from rag_jax import decoding, likelihood, retrieval
+from rag_jax import decoding, likelihood, rag_token, retrieval
 from rag_jax.core import losses, training
 from rag_jax.core.decode import beam, rag_sequence
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.vectors import quantize_int8
 from rag_jax.models import registry
 from rag_jax.models.attention import Attention
-from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
+from rag_jax.types import Batch, InferenceBatch, Knowledge, Networks, RagParams, Tokens
 
 K, B, T, END = 5, 4, 6, 2
 TOWER = registry.TOWERS[registry.DEFAULT_TOWER].config(
@@ -111,16 +111,17 @@ def decoders() -> dict[str, Any]:
     limits = GenerationLimits((END,), END, T)
     beams = partial(beam.search, num_beams=4)
     kinds = {
-        "token": decoding.rag_token,
-        "thorough": rag_sequence.rag_sequence_thorough,
-        "fast": rag_sequence.rag_sequence_fast,
+        "token": rag_token.decode,
+        "thorough": rag_sequence.thorough,
+        "fast": rag_sequence.fast,
     }
     told = {}
     for name, kind in kinds.items():
         decoder = partial(kind, search=beams, limits=limits, n_best=2)
-        nothing = Tokens(jnp.zeros((B, 0), jnp.int32), jnp.zeros(B, jnp.int32))
         program = partial(decoding.answer, networks, decoder=decoder, num_docs=K, max_length=32)
-        here, there = _both(program, params, knowledge, batch.question, batch.prompt, nothing)
+        here, there = _both(
+            program, params, knowledge, InferenceBatch(batch.question, batch.prompt), decoding.no_prefix(B)
+        )
         same = np.array_equal(here.decoded.tokens, there.decoded.tokens)
         told[name] = {"same tokens": same, "log_prob": _apart(here.decoded.log_prob, there.decoded.log_prob)}
     return told

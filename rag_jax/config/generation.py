@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from jaxtyping import Array, Key
 
 from rag_jax.core.decode import beam, logits_processors
-from rag_jax.core.decode.decoding import Decoder
+from rag_jax.core.decode.decoded import Decoder
 from rag_jax.core.decode.search import GenerationLimits, LogitsProcessor
 from rag_jax.core.variants import VARIANTS, Method, Model
 from rag_jax.errors import InputError

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from rag_jax.config.generation import ConstraintTokens, GenerationConfig
-from rag_jax.core.decode import decoding
+from rag_jax.core.decode import choice, decoding
 from rag_jax.core.decode.decoding import Answered
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.scoring import log_likelihood
@@ -76,8 +76,8 @@ def choosing(
     ) -> Answered:
         num_questions = batch.question.ids.shape[0]
         answers = jax.tree.map(lambda each: jnp.repeat(each[None], num_questions, axis=0), candidates)
-        no_prefix = Tokens(jnp.zeros((num_questions, 0), jnp.int32), jnp.zeros(num_questions, jnp.int32))
-        decoder = partial(decoding.choose, answers=answers, marginalise=VARIANTS[model].marginalise, limits=limits)
+        no_prefix = decoding.no_prefix(num_questions)
+        decoder = partial(choice.choose, answers=answers, marginalise=VARIANTS[model].marginalise, limits=limits)
         fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length, "index": place.index}
         return decoding.answer(networks, params, knowledge, batch, no_prefix, search_results, **fixed)
 

@@ -137,6 +137,6 @@ def test_answers_that_do_not_exist_score_minus_infinity_behind_those_that_do(few
     table, end, obeyed, answers = FEWER[fewer]
     hypotheses = search(table, Options(6, logits_processors=obeyed), GenerationLimits((), end, 3))
     there = len(answers)
-    assert hypotheses.exist[0].tolist() == [True] * there + [False] * (6 - there)
+    assert hypotheses.exists[0].tolist() == [True] * there + [False] * (6 - there)
     assert np.all(hypotheses.scores[0, there:] == -np.inf)
     assert sorted(tokens for _, tokens in found(hypotheses, 0)) == answers

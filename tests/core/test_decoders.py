@@ -11,7 +11,7 @@ import answering
 import hypotheses
 import readers
 from answering import DECODERS, Beam, assert_judged, close, decode, found
-from rag_jax.core.decode.decoding import Decoded
+from rag_jax.core.decode.decoded import Decoded
 from rag_jax.types import Tokens
 from readers import BARTS, CAT, CHAINS, DOG, END, HISTORIES, B, K, Read, World, chain, of_chains
 
@@ -141,7 +141,7 @@ def test_a_question_without_any_passage_has_no_answer_and_leaves_the_others_alon
 @decoders
 def test_prefixes_that_leave_no_room_for_an_answer_are_refused(decoder):
     seen, given = HISTORIES.read(0), answering.prefixes(0, HISTORIES, HISTORIES.limits.max_length)
-    with pytest.raises(ValueError, match="5 given tokens leave no room in answers of 5"):
+    with pytest.raises(ValueError, match="a prefix of 5 tokens leaves no room in answers of 5"):
         decode(decoder, HISTORIES, seen, BEAM, given)
 
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 import handmade
 from handmade import D, K, V
 from rag_jax.core import likelihood, retrieval, training
-from rag_jax.core.decode import beam, decoding
+from rag_jax.core.decode import beam, decoding, rag_token
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.sharding import sharded
 from rag_jax.core.vectors import quantize_int8
@@ -98,7 +98,7 @@ def test_an_answer(platform: str):
         GenerationLimits((0,), 1, 3),
         Tokens(np.zeros((handmade.B, 0), np.int32), np.zeros(handmade.B, np.int32)),
     )
-    decoder = partial(decoding.rag_token, search=partial(beam.search, num_beams=2), limits=limits)
+    decoder = partial(rag_token.decode, search=partial(beam.search, num_beams=2), limits=limits)
     answer = partial(decoding.answer, networks, decoder=decoder, num_docs=K, max_length=8)
     full, rounded = products(answer, platform, params(), known, InferenceBatch(batch.question, batch.prompt), nothing)
     assert (len(full), rounded) == (2, [])  # the search, the scores

@@ -10,8 +10,8 @@ import numpy as np
 
 import naive
 import readers
-from rag_jax.core.decode import beam, decoding, rag_sequence
-from rag_jax.core.decode.decoding import Decoded
+from rag_jax.core.decode import beam, rag_sequence, rag_token
+from rag_jax.core.decode.decoded import Decoded
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import Generator, Tokens
@@ -28,9 +28,9 @@ class Beam(NamedTuple):
 
 GREEDY = Beam()
 DECODERS = {
-    "token": decoding.rag_token,
-    "thorough": rag_sequence.rag_sequence_thorough,
-    "fast": rag_sequence.rag_sequence_fast,
+    "token": rag_token.decode,
+    "thorough": rag_sequence.thorough,
+    "fast": rag_sequence.fast,
 }
 
 

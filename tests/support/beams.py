@@ -39,7 +39,7 @@ def search(table: np.ndarray, options: Options, limits: GenerationLimits, prefix
 def found(hypotheses: Hypotheses, b: int) -> list[naive.Scored]:
     """The answers to a question that exist."""
     ids, lengths = hypotheses.tokens.ids[b], hypotheses.tokens.lengths[b]
-    there = np.flatnonzero(hypotheses.exist[b])
+    there = np.flatnonzero(hypotheses.exists[b])
     return [(float(hypotheses.scores[b, w]), ids[w, : lengths[w]].tolist()) for w in there]
 
 

@@ -16,7 +16,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from rag_jax.core import losses, retrieval, training
-from rag_jax.core.decode import beam, decoding
+from rag_jax.core.decode import beam, decoding, rag_token
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.index.placement import Placement
 from rag_jax.models import bart, bert
@@ -62,7 +62,7 @@ def trained(lookup: retrieval.Index, params: RagParams, known: Knowledge, batch:
 def answered(lookup: retrieval.Index, params: RagParams, known: Knowledge, batch: Batch):
     limits = GenerationLimits((0,), 2, 6)
     search = partial(beam.search, num_beams=2)
-    decoder = partial(decoding.rag_token, search=search, limits=limits, n_best=2)
+    decoder = partial(rag_token.decode, search=search, limits=limits, n_best=2)
     fixed = {"decoder": decoder, "num_docs": K, "max_length": 24, "index": lookup}
     inputs = InferenceBatch(batch.question, batch.prompt)
     nothing = Tokens(jnp.zeros((B, 0), jnp.int32), jnp.zeros(B, jnp.int32))

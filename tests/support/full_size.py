@@ -121,7 +121,7 @@ def compare(rag, passage, expected) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from rag_jax import beam, decoding, likelihood, logits_processors, rag_sequence, reading, retrieval
+    from rag_jax import beam, likelihood, logits_processors, rag_sequence, rag_token, reading, retrieval
     from rag_jax.core.decode.search import GenerationLimits
     from rag_jax.core.decode.tree_cache import EncodedInputs
     from rag_jax.models import bart, bert
@@ -157,7 +157,7 @@ def compare(rag, passage, expected) -> dict:
         logits_processors.min_length(LENGTH, EOS),
         logits_processors.forced_eos(LENGTH - 1, EOS),
     )
-    decoders = {"token": decoding.rag_token, "sequence": rag_sequence.rag_sequence_thorough}
+    decoders = {"token": rag_token.decode, "sequence": rag_sequence.thorough}
     for name, beams in ((name, beams) for name in decoders for beams in (1, 4)):
 
         def write(params, name=name, beams=beams):

@@ -1,8 +1,8 @@
-"""Logits processors: constraints for any search, and the filters that shape a distribution for sampling.
+"""Logits processors: constraints for any search, and filters that shape the distribution for sampling.
 
-Each function makes a `LogitsProcessor`, which maps the log-probabilities `[B, W, V]` of the next token to changed ones,
-given the tokens generated so far. They are applied in order, a forced token last. Nothing is renormalised: a beam's
-score is a sum of the model's own log-probabilities, in which a forced token counts zero.
+Each function returns a `LogitsProcessor`, which changes the log-probabilities `[B, W, V]` of the next token given the
+tokens generated so far. Processors are applied in order, a forced token last. Nothing is renormalised: a beam's score
+is a sum of the model's own log-probabilities, in which a forced token counts zero.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ LogProbs = Float[Array, "B W V"]
 
 
 def min_length(length: int, eos: int) -> LogitsProcessor:
-    """No end token before the answer would have `length` tokens with it."""
+    """Ban the end token until the answer, end token included, has `length` tokens (transformers: `min_length`)."""
 
     def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
         too_early = generated.lengths + 1 < length
@@ -28,7 +28,7 @@ def min_length(length: int, eos: int) -> LogitsProcessor:
 
 
 def forced_bos(token: int) -> LogitsProcessor:
-    """The answer's first token (transformers: `forced_bos_token_id`)."""
+    """Force the answer's first token (transformers: `forced_bos_token_id`)."""
 
     def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
         return _force(generated.lengths == 0, token, log_probs)
@@ -37,7 +37,7 @@ def forced_bos(token: int) -> LogitsProcessor:
 
 
 def forced_eos(max_length: int, eos: int) -> LogitsProcessor:
-    """The end token, where the answer has room for one token only (transformers: `forced_eos_token_id`)."""
+    """Force the end token at the last position (transformers: `forced_eos_token_id`)."""
 
     def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
         return _force(generated.lengths == max_length - 1, eos, log_probs)
@@ -46,11 +46,11 @@ def forced_eos(max_length: int, eos: int) -> LogitsProcessor:
 
 
 def no_repeat_ngram(n: int) -> LogitsProcessor:
-    """No n tokens that the answer already has in this order (transformers: `no_repeat_ngram_size`)."""
+    """Ban tokens that would repeat an n-gram of the answer (transformers: `no_repeat_ngram_size`)."""
 
     def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
         starts = jnp.arange(max(0, generated.ids.shape[2] - n + 1))
-        repeats = _same_as_the_last(n - 1, generated, starts)
+        repeats = _matches_suffix(n - 1, generated, starts)
         repeats &= (starts + n)[None, None, :] <= generated.lengths[:, :, None]
         return _ban(log_probs, generated.ids[:, :, n - 1 :], repeats)
 
@@ -58,21 +58,21 @@ def no_repeat_ngram(n: int) -> LogitsProcessor:
 
 
 def bad_words(words: Sequence[Sequence[int]]) -> LogitsProcessor:
-    """None of the given token sequences (transformers: `bad_words_ids`)."""
+    """Ban the given token sequences (transformers: `bad_words_ids`)."""
 
     def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
         for word in words:
-            begun = generated.lengths >= len(word) - 1
+            matches = generated.lengths >= len(word) - 1
             for back, token in enumerate(reversed(word[:-1]), start=1):
-                begun &= _token_before(back, generated) == token
-            log_probs = jnp.where(begun[:, :, None] & _only(word[-1], log_probs), -jnp.inf, log_probs)
+                matches &= _token_before(back, generated) == token
+            log_probs = jnp.where(matches[:, :, None] & _only(word[-1], log_probs), -jnp.inf, log_probs)
         return log_probs
 
     return processor
 
 
 def temperature(value: float) -> LogitsProcessor:
-    """Sharper below 1, flatter above: `p ** (1 / value)`."""
+    """Divide log-probabilities by `value`: sharper below 1, flatter above."""
 
     def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
         del generated
@@ -82,7 +82,7 @@ def temperature(value: float) -> LogitsProcessor:
 
 
 def top_k(k: int) -> LogitsProcessor:
-    """Only the k most probable tokens."""
+    """Keep the k most probable tokens."""
 
     def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
         del generated
@@ -93,21 +93,21 @@ def top_k(k: int) -> LogitsProcessor:
 
 
 def top_p(p: float) -> LogitsProcessor:
-    """Only the most probable tokens that together have probability p at least (Holtzman et al. 2020), one at least."""
+    """Keep the fewest most probable tokens whose probabilities sum to at least p (Holtzman et al. 2020)."""
 
     def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
         del generated
         probs = jax.nn.softmax(log_probs, axis=2)
-        ranked = jnp.sort(probs, axis=2)  # the least first: nothing small is lost in the sum
-        reaches = jnp.cumsum(ranked, axis=2) > 1 - p  # without this token and all before it, p is not reached
-        least = jnp.min(jnp.where(reaches, ranked, ranked[:, :, -1:]), axis=2, keepdims=True)
+        ranked = jnp.sort(probs, axis=2)  # ascending, so that small terms are not lost in the sum
+        needed = jnp.cumsum(ranked, axis=2) > 1 - p  # without this token and those before it, the sum is below p
+        least = jnp.min(jnp.where(needed, ranked, ranked[:, :, -1:]), axis=2, keepdims=True)
         return jnp.where(probs < least, -jnp.inf, log_probs)
 
     return processor
 
 
 def min_p(p: float) -> LogitsProcessor:
-    """Only tokens with at least p times the probability of the most probable one (Nguyen et al. 2024)."""
+    """Keep tokens with at least p times the probability of the most probable one (Nguyen et al. 2024)."""
 
     def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
         del generated
@@ -126,12 +126,12 @@ def _force(now: Bool[Array, "B W"], token: int, log_probs: LogProbs) -> LogProbs
 
 
 def _token_before(back: int, generated: Tokens) -> Int[Array, "B W"]:
-    """The token `back` places before the next one; where the answer is shorter, any."""
+    """The token `back` positions before the next one; undefined where the answer is shorter."""
     return jnp.take_along_axis(generated.ids, jnp.maximum(generated.lengths - back, 0)[:, :, None], axis=2)[:, :, 0]
 
 
-def _same_as_the_last(count: int, generated: Tokens, starts: Int[Array, " starts"]) -> Bool[Array, "B W starts"]:
-    """Whether the `count` tokens from each start on are the last `count` ones."""
+def _matches_suffix(count: int, generated: Tokens, starts: Int[Array, " starts"]) -> Bool[Array, "B W starts"]:
+    """Whether the `count` tokens from each start equal the last `count` tokens."""
     same = jnp.ones((*generated.lengths.shape, starts.shape[0]), bool)
     for i in range(count):
         same &= generated.ids[:, :, i : i + starts.shape[0]] == _token_before(count - i, generated)[:, :, None]

@@ -1,7 +1,7 @@
-"""Decoding RAG-Sequence (Lewis et al. 2020, section 2.5): no beam search can, for each passage has its own answers.
+"""Decode RAG-Sequence (Lewis et al. 2020, section 2.5). Its likelihood is no product over tokens: no beam search fits.
 
-Each passage is searched for answers of its own; what they propose is judged under all passages, "thorough", or under
-those that proposed it, "fast".
+Each passage is searched for answers of its own, the candidates. *Thorough* decoding scores every candidate under all
+passages; *fast* decoding counts only the passages whose search found it.
 """
 
 from functools import partial
@@ -11,24 +11,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from rag_jax.core import likelihood
 from rag_jax.core.decode import sampling
-from rag_jax.core.decode.decoding import Decoded, best, marginalise_rag_sequence, score_answers
+from rag_jax.core.decode.decoded import Decoded, best, decoded, existing, per_answer
 from rag_jax.core.decode.language_model import per_passage
 from rag_jax.core.decode.search import GenerationLimits, Hypotheses, LogitsProcessor, Search
 from rag_jax.core.decode.tree_cache import EncodedInputs, repeat_per_doc
-from rag_jax.core.decode.trie import BLOCKS, Blocks
+from rag_jax.core.decode.trie import BLOCKS, Blocks, score_answers
 from rag_jax.types import Tokens
 
 
-class Proposals(NamedTuple):
-    """What the passages of a question propose, side by side: C = K * W answers, W from each passage."""
+class Candidates(NamedTuple):
+    """The answers found from a question's passages, side by side: C = K * W, W from each passage."""
 
-    answers: Hypotheses
+    hypotheses: Hypotheses
     same: Bool[Array, "B C C"]  # whether two answers are equal and the second exists
-    distinct: Bool[Array, "B C"]  # whether an answer exists and was not proposed before
+    distinct: Bool[Array, "B C"]  # whether an answer exists and equals none before it
 
 
-def rag_sequence_thorough(
+def thorough(
     inputs: EncodedInputs,
     doc_log_prior: Float[Array, "B K"],
     prefix: Tokens,
@@ -38,19 +39,20 @@ def rag_sequence_thorough(
     n_best: int = 1,
     blocks: Blocks = BLOCKS,
 ) -> Decoded:
-    """RAG-Sequence: every answer that any passage's search proposes, judged under all passages.
+    """Score the candidates of all passages under all passages.
 
-    A passage is asked only for the answers that it did not propose itself.
+    Where a passage's own search found a candidate, its log-probabilities are known and not computed again.
     """
-    proposed = _proposals(inputs, doc_log_prior, prefix, search, limits)
-    told, known = _own_evidence(proposed, doc_log_prior.shape[1])
-    asked = proposed.distinct[:, :, None] & ~known & ~jnp.isneginf(doc_log_prior)[:, None, :]
-    scored = score_answers(inputs, prefix, proposed.answers.tokens, asked, limits, blocks)
-    told = jnp.where(known[:, :, :, None], told, scored)
-    return best(marginalise_rag_sequence(doc_log_prior, proposed.answers.tokens, proposed.distinct, told), n_best)
+    candidates = _candidates(inputs, doc_log_prior, prefix, search, limits)
+    answers = candidates.hypotheses.tokens
+    log_probs, known = _own_log_probs(candidates, doc_log_prior.shape[1])
+    missing = candidates.distinct[:, :, None] & ~known & _has_passage(doc_log_prior)[:, None, :]
+    scored = score_answers(inputs, prefix, answers, missing, limits, blocks)
+    log_probs = jnp.where(known[:, :, :, None], log_probs, scored)
+    return best(marginalise(doc_log_prior, answers, candidates.distinct, log_probs), n_best)
 
 
-def rag_sequence_fast(
+def fast(
     inputs: EncodedInputs,
     doc_log_prior: Float[Array, "B K"],
     prefix: Tokens,
@@ -59,14 +61,15 @@ def rag_sequence_fast(
     limits: GenerationLimits,
     n_best: int = 1,
 ) -> Decoded:
-    """RAG-Sequence: as thorough decoding, but a passage that did not propose an answer gives it no probability."""
-    proposed = _proposals(inputs, doc_log_prior, prefix, search, limits)
-    told, known = _own_evidence(proposed, doc_log_prior.shape[1])
-    told = jnp.where(known[:, :, :, None], told, -jnp.inf)
-    return best(marginalise_rag_sequence(doc_log_prior, proposed.answers.tokens, proposed.distinct, told), n_best)
+    """As `thorough`, with probability zero under the passages whose search did not find the candidate."""
+    candidates = _candidates(inputs, doc_log_prior, prefix, search, limits)
+    answers = candidates.hypotheses.tokens
+    log_probs, known = _own_log_probs(candidates, doc_log_prior.shape[1])
+    log_probs = jnp.where(known[:, :, :, None], log_probs, -jnp.inf)
+    return best(marginalise(doc_log_prior, answers, candidates.distinct, log_probs), n_best)
 
 
-def rag_sequence_sample(
+def sample(
     inputs: EncodedInputs,
     doc_log_prior: Float[Array, "B K"],
     prefix: Tokens,
@@ -77,41 +80,60 @@ def rag_sequence_sample(
     logits_processors: tuple[LogitsProcessor, ...] = (),
     blocks: Blocks = BLOCKS,
 ) -> Decoded:
-    """RAG-Sequence, sampled as it is defined: a passage from the prior, then an answer from that passage."""
+    """Sample a passage from the prior, then an answer given that passage (ancestral sampling)."""
     batch, k = doc_log_prior.shape
     both = jax.vmap(jax.random.split)(keys)
+    passage_keys, answer_keys = both[:, 0], both[:, 1]
     draw = partial(jax.random.categorical, shape=(num_samples,))
-    rows = (jnp.arange(batch)[:, None] * k + jax.vmap(draw)(both[:, 0], doc_log_prior)).reshape(-1)
-    own = jax.vmap(partial(jax.random.split, num=num_samples))(both[:, 1]).reshape(-1)
-    chosen = inputs._replace(encoded=jax.tree.map(lambda each: each[rows], inputs.encoded))
-    model = per_passage(chosen, repeat_per_doc(prefix, num_samples), limits)
-    drawn = sampling.sample(model, limits, keys=own, num_samples=1, logits_processors=logits_processors)
-    tokens = jax.tree.map(lambda each: each.reshape(batch, num_samples, *each.shape[2:]), drawn.tokens)
-    asked = jnp.broadcast_to(~jnp.isneginf(doc_log_prior)[:, None, :], (batch, num_samples, k))
-    scored = score_answers(inputs, prefix, tokens, asked, limits, blocks)
-    return marginalise_rag_sequence(doc_log_prior, tokens, jnp.any(asked, axis=2), scored)
+    rows = (jnp.arange(batch)[:, None] * k + jax.vmap(draw)(passage_keys, doc_log_prior)).reshape(-1)
+    row_keys = jax.vmap(partial(jax.random.split, num=num_samples))(answer_keys).reshape(-1)
+    sampled = inputs._replace(encoded=jax.tree.map(lambda each: each[rows], inputs.encoded))
+    model = per_passage(sampled, repeat_per_doc(prefix, num_samples), limits)
+    hypotheses = sampling.sample(model, limits, keys=row_keys, num_samples=1, logits_processors=logits_processors)
+    answers = jax.tree.map(lambda each: each.reshape(batch, num_samples, *each.shape[2:]), hypotheses.tokens)
+    present = jnp.broadcast_to(_has_passage(doc_log_prior)[:, None, :], (batch, num_samples, k))
+    log_probs = score_answers(inputs, prefix, answers, present, limits, blocks)
+    return marginalise(doc_log_prior, answers, jnp.any(present, axis=2), log_probs)
 
 
-def _proposals(
+def marginalise(
+    doc_log_prior: Float[Array, "B K"],
+    answers: Tokens,
+    exists: Bool[Array, "B C"],
+    target_log_probs: Float[Array, "B C K T"],
+) -> Decoded:
+    """Likelihood and posterior of answers under RAG-Sequence, in their order."""
+    mask = existing(answers, exists)
+    log_prob = per_answer(likelihood.rag_sequence)(doc_log_prior, target_log_probs, mask)
+    posterior = per_answer(likelihood.sequence_doc_posterior)(doc_log_prior, target_log_probs, mask)
+    token_doc_posterior = jnp.where(mask[:, :, None, :], posterior[:, :, :, None], 0.0)
+    return decoded(answers, exists, log_prob, token_doc_posterior)
+
+
+def _candidates(
     inputs: EncodedInputs, doc_log_prior: Float[Array, "B K"], prefix: Tokens, search: Search, limits: GenerationLimits
-) -> Proposals:
-    """Search every passage; one that is missing proposes nothing."""
+) -> Candidates:
+    """Search every passage; a missing one has no candidates."""
     batch, k = doc_log_prior.shape
-    found = search(per_passage(inputs, repeat_per_doc(prefix, k), limits), limits)
-    missing = jnp.isneginf(doc_log_prior).reshape(-1, 1)
-    found = found._replace(scores=jnp.where(missing, -jnp.inf, found.scores))
-    found = jax.tree.map(lambda each: each.reshape(batch, -1, *each.shape[2:]), found)
-    ids = found.tokens.ids  # filled up alike behind their ends
-    same = jnp.all(ids[:, :, None] == ids[:, None, :], axis=3) & found.exist[:, None, :]
+    hypotheses = search(per_passage(inputs, repeat_per_doc(prefix, k), limits), limits)
+    missing = ~_has_passage(doc_log_prior).reshape(-1, 1)
+    hypotheses = hypotheses._replace(scores=jnp.where(missing, -jnp.inf, hypotheses.scores))
+    hypotheses = jax.tree.map(lambda each: each.reshape(batch, -1, *each.shape[2:]), hypotheses)
+    ids = hypotheses.tokens.ids  # all are padded with the end token, so that equal answers have equal rows
+    same = jnp.all(ids[:, :, None] == ids[:, None, :], axis=3) & hypotheses.exists[:, None, :]
     earlier = jnp.tril(jnp.ones(same.shape[1:], bool), -1)
-    return Proposals(found, same, found.exist & ~jnp.any(same & earlier[None], axis=2))
+    return Candidates(hypotheses, same, hypotheses.exists & ~jnp.any(same & earlier[None], axis=2))
 
 
-def _own_evidence(proposed: Proposals, num_docs: int) -> tuple[Float[Array, "B C K T"], Bool[Array, "B C K"]]:
-    """What each passage's search told of the tokens of each answer, and whether it did."""
-    batch, count = proposed.distinct.shape
-    by_passage = proposed.same.reshape(batch, count, num_docs, -1)
-    told = proposed.answers.doc_log_probs[:, :, 0].reshape(batch, 1, num_docs, count // num_docs, -1)
-    place = jnp.argmax(by_passage, axis=3)  # of each answer among each passage's proposals
-    told = jnp.take_along_axis(told, place[:, :, :, None, None], axis=3)[:, :, :, 0]
-    return told, jnp.any(by_passage, axis=3)
+def _own_log_probs(candidates: Candidates, num_docs: int) -> tuple[Float[Array, "B C K T"], Bool[Array, "B C K"]]:
+    """Each candidate's token log-probabilities from each passage's own search, and whether that search found it."""
+    batch, count = candidates.distinct.shape
+    by_passage = candidates.same.reshape(batch, count, num_docs, -1)
+    log_probs = candidates.hypotheses.doc_log_probs[:, :, 0].reshape(batch, 1, num_docs, count // num_docs, -1)
+    beam = jnp.argmax(by_passage, axis=3)  # of each candidate in each passage's search
+    log_probs = jnp.take_along_axis(log_probs, beam[:, :, :, None, None], axis=3)[:, :, :, 0]
+    return log_probs, jnp.any(by_passage, axis=3)
+
+
+def _has_passage(doc_log_prior: Float[Array, "B K"]) -> Bool[Array, "B K"]:
+    return ~jnp.isneginf(doc_log_prior)

@@ -1,4 +1,4 @@
-"""Sampling from a language model: W independent answers to each question, by explicit keys."""
+"""Sampling from a language model: W independent answers to each question, with explicit keys."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,9 +21,9 @@ from rag_jax.core.decode.search import (
 
 
 class Samples(NamedTuple):
-    """Answers being drawn."""
+    """The state of the sampling loop."""
 
-    drawn: Hypotheses
+    hypotheses: Hypotheses
     ended: Bool[Array, "B W"]
     step: Int[Array, ""]
     state: Any
@@ -37,25 +37,25 @@ def sample(
     num_samples: int,
     logits_processors: tuple[LogitsProcessor, ...] = (),
 ) -> Hypotheses:
-    """`num_samples` answers to each question in the order drawn, with the mean log-probability of their tokens.
+    """`num_samples` answers to each question in the order sampled; scores are mean token log-probabilities.
 
-    `keys` are consumed, one per question: what a question draws does not depend on those beside it. The rules shape the
-    distribution (`rules.temperature`, `rules.top_p`, ...); the scores are the model's own, before them.
+    `keys` are consumed, one per question: its samples do not depend on the other questions of the batch. Processors
+    shape the distribution (`logits_processors.temperature`, `top_p` …); scores are those of the model without them.
     """
-    start = model.prefill(num_samples)
+    prefilled = model.prefill(num_samples)
     draw = partial(_draw, keys, limits, logits_processors)
-    nothing = initial_hypotheses(start, num_samples)
-    every = jnp.broadcast_to(jnp.arange(num_samples)[None, :], nothing.scores.shape)
-    samples = Samples(nothing, jnp.zeros(nothing.scores.shape, bool), jnp.int32(0), start.state)
-    samples = draw(samples, _repeat(start.next_tokens, num_samples))
+    empty = initial_hypotheses(prefilled, num_samples)
+    parent = jnp.broadcast_to(jnp.arange(num_samples)[None, :], empty.scores.shape)
+    samples = Samples(empty, jnp.zeros(empty.scores.shape, bool), jnp.int32(0), prefilled.state)
+    samples = draw(samples, _repeat(prefilled.next_tokens, num_samples))
 
     def extend(samples: Samples) -> Samples:
-        next_tokens, state = model.decode_step(last_tokens(samples.drawn.tokens), every, samples.state)
+        next_tokens, state = model.decode_step(last_tokens(samples.hypotheses.tokens), parent, samples.state)
         return draw(samples._replace(state=state), next_tokens)
 
-    drawn = jax.lax.while_loop(lambda samples: ~jnp.all(samples.ended), extend, samples).drawn
-    found = drawn.tokens.lengths - start.prefix.lengths[:, None]
-    return drawn._replace(scores=drawn.scores / found.astype(jnp.float32))
+    hypotheses = jax.lax.while_loop(lambda samples: ~jnp.all(samples.ended), extend, samples).hypotheses
+    num_sampled = hypotheses.tokens.lengths - prefilled.prefix.lengths[:, None]
+    return hypotheses._replace(scores=hypotheses.scores / num_sampled.astype(jnp.float32))
 
 
 def _draw(
@@ -65,20 +65,21 @@ def _draw(
     samples: Samples,
     next_tokens: NextTokens,
 ) -> Samples:
-    """One token more for every answer that has not ended."""
-    shaped = process_logits(logits_processors, samples.drawn.tokens, next_tokens.log_probs)
-    now = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, samples.step)
-    token = jax.vmap(jax.random.categorical)(now, shaped).astype(jnp.int32)
-    every = jnp.broadcast_to(jnp.arange(token.shape[1])[None, :], token.shape)
+    """Sample one more token for every answer that has not ended."""
+    shaped = process_logits(logits_processors, samples.hypotheses.tokens, next_tokens.log_probs)
+    step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, samples.step)
+    token = jax.vmap(jax.random.categorical)(step_keys, shaped).astype(jnp.int32)
+    parent = jnp.broadcast_to(jnp.arange(token.shape[1])[None, :], token.shape)
     chosen = jnp.take_along_axis(next_tokens.log_probs, token[:, :, None], axis=2)[:, :, 0]
-    longer = append(samples.drawn, next_tokens, every, token, samples.drawn.scores + chosen)
-    drawn = _where(samples.ended, samples.drawn, longer)
-    ended = (last_tokens(drawn.tokens) == limits.eos) | (drawn.tokens.lengths >= limits.max_length)
-    return Samples(drawn, samples.ended | ended, samples.step + 1, samples.state)
+    scores = samples.hypotheses.scores + chosen
+    extended = append(samples.hypotheses, next_tokens, parent, token, scores)
+    hypotheses = _where(samples.ended, samples.hypotheses, extended)
+    ended = (last_tokens(hypotheses.tokens) == limits.eos) | (hypotheses.tokens.lengths >= limits.max_length)
+    return Samples(hypotheses, samples.ended | ended, samples.step + 1, samples.state)
 
 
 def _repeat(next_tokens: NextTokens, width: int) -> NextTokens:
-    """The same for each of `width` answers that have not parted yet."""
+    """The first tokens' log-probabilities, once for each of `width` answers."""
     return NextTokens(
         jnp.repeat(next_tokens.log_probs, width, axis=1), jnp.repeat(next_tokens.doc_log_probs, width, axis=2)
     )

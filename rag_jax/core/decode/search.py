@@ -1,8 +1,8 @@
-"""What beam search and sampling share: a language model as two functions, and the hypotheses that a search keeps.
+"""What beam search and sampling share: a language model as two functions, and the hypotheses of a search.
 
-Nothing here knows of retrieval. A search asks the model to `begin`, then feeds it the tokens it chose and is told what
-may follow; what the model must remember of a token for later (its log-probability under each passage) is `evidence`,
-carried along with the hypothesis.
+Nothing here knows of retrieval. A search calls the model's `prefill` once, then `decode_step` with the tokens it chose,
+and gets the log-probabilities of the tokens that may follow. Each token's log-probabilities under the n passages,
+`doc_log_probs`, are carried along with its hypothesis.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -17,35 +17,35 @@ from rag_jax.types import Tokens
 class GenerationLimits(NamedTuple):
     """How an answer begins and ends."""
 
-    decoder_start: tuple[int, ...]  # what the decoder starts from, no part of the answer: as in training
+    decoder_start: tuple[int, ...]  # the decoder's first input tokens, no part of the answer
     eos: int
-    max_length: int  # T: tokens of an answer at most, those it is given and the end token included
-    prefill_chunk: int | None = None  # tokens of a long given prefix that pass through the decoder at once; None: all
+    max_length: int  # T: tokens of an answer at most, prefix and end token included
+    prefill_chunk: int | None = None  # prefix tokens that pass the decoder at a time; None: all
 
 
 class NextTokens(NamedTuple):
-    """What may follow each hypothesis."""
+    """Log-probabilities of the token that follows each hypothesis."""
 
     log_probs: Float[Array, "B W V"]
-    doc_log_probs: Float[Array, "B n W V"]  # what to remember of each token, should it be chosen
+    doc_log_probs: Float[Array, "B n W V"]
 
 
 class Hypotheses(NamedTuple):
-    """Answers, whole or in the making; after its last token each is filled up with the end token."""
+    """Answers, finished or partial, padded with the end token."""
 
     tokens: Tokens  # [B, W, T]
-    scores: Float[Array, "B W"]  # -inf: there is none
+    scores: Float[Array, "B W"]  # -inf where there is no hypothesis
     doc_log_probs: Float[Array, "B W n T"]
 
     @property
-    def exist(self) -> Bool[Array, "B W"]:
+    def exists(self) -> Bool[Array, "B W"]:
         return ~jnp.isneginf(self.scores)
 
 
 class Prefilled(NamedTuple):
-    """The beginning of every answer, which each of the question's hypotheses shares."""
+    """The common beginning of a question's hypotheses."""
 
-    prefix: Tokens  # [B, T]: the tokens that the answer was given, filled up with the end token
+    prefix: Tokens  # [B, T], padded with the end token
     doc_log_probs: Float[Array, "B n T"]
     next_tokens: NextTokens  # of one hypothesis (W = 1)
     state: Any
@@ -53,20 +53,20 @@ class Prefilled(NamedTuple):
 
 @runtime_checkable
 class Prefill(Protocol):
-    """Read what the answers start with; make room for `width` hypotheses of each question."""
+    """Read the prefixes; reserve memory for `width` hypotheses of each question."""
 
     def __call__(self, width: int) -> Prefilled: ...
 
 
 @runtime_checkable
 class DecodeStep(Protocol):
-    """What may follow `tokens`, the w-th of which was appended to the hypothesis `origin[w]` of the call before."""
+    """Append `tokens[w]` to hypothesis `parent[w]` of the step before: what may follow, and the new state."""
 
-    def __call__(self, tokens: Int[Array, "B W"], origin: Int[Array, "B W"], state: Any) -> tuple[NextTokens, Any]: ...
+    def __call__(self, tokens: Int[Array, "B W"], parent: Int[Array, "B W"], state: Any) -> tuple[NextTokens, Any]: ...
 
 
 class LanguageModel(NamedTuple):
-    """Answers, one token at a time."""
+    """Next-token log-probabilities, one token at a time."""
 
     prefill: Prefill
     decode_step: DecodeStep
@@ -74,7 +74,7 @@ class LanguageModel(NamedTuple):
 
 @runtime_checkable
 class LogitsProcessor(Protocol):
-    """A change to the log-probabilities of the next token, given what is written; see `logits_processors`."""
+    """A change to next-token log-probabilities, given the tokens generated so far; see `logits_processors`."""
 
     def __call__(self, generated: Tokens, log_probs: Float[Array, "B W V"]) -> Float[Array, "B W V"]: ...
 
@@ -86,48 +86,47 @@ class Search(Protocol):
     def __call__(self, model: LanguageModel, limits: GenerationLimits) -> Hypotheses: ...
 
 
-def initial_hypotheses(start: Prefilled, width: int, score: float = 0.0) -> Hypotheses:
-    """`width` times what the answers start with."""
-    tokens, evidence = jax.tree.map(
-        lambda each: jnp.repeat(each[:, None], width, axis=1), (start.prefix, start.doc_log_probs)
+def initial_hypotheses(prefilled: Prefilled, width: int, score: float = 0.0) -> Hypotheses:
+    """`width` copies of the prefix."""
+    tokens, doc_log_probs = jax.tree.map(
+        lambda each: jnp.repeat(each[:, None], width, axis=1), (prefilled.prefix, prefilled.doc_log_probs)
     )
-    return Hypotheses(tokens, jnp.full(tokens.lengths.shape, score, jnp.float32), evidence)
+    return Hypotheses(tokens, jnp.full(tokens.lengths.shape, score, jnp.float32), doc_log_probs)
 
 
 def last_tokens(generated: Tokens) -> Int[Array, "B W"]:
-    """The last token of each hypothesis, which has one."""
+    """The last token of each hypothesis; undefined where it is empty."""
     return jnp.take_along_axis(generated.ids, jnp.maximum(generated.lengths - 1, 0)[:, :, None], axis=2)[:, :, 0]
 
 
-def take(rows: PyTree[Array], chosen: Int[Array, "B C"]) -> PyTree[Array]:
-    """Of every question the chosen hypotheses."""
+def take(arrays: PyTree[Array], chosen: Int[Array, "B C"]) -> PyTree[Array]:
+    """The chosen hypotheses of every question: `[B, W, ...]` to `[B, C, ...]`."""
     return jax.tree.map(
-        lambda each: jnp.take_along_axis(each, chosen.reshape(*chosen.shape, *(1,) * (each.ndim - 2)), axis=1), rows
+        lambda each: jnp.take_along_axis(each, chosen.reshape(*chosen.shape, *(1,) * (each.ndim - 2)), axis=1), arrays
     )
 
 
 def append(
-    before: Hypotheses,
+    hypotheses: Hypotheses,
     next_tokens: NextTokens,
-    origin: Int[Array, "B C"],
+    parent: Int[Array, "B C"],
     token: Int[Array, "B C"],
     scores: Float[Array, "B C"],
 ) -> Hypotheses:
-    """Each `token` behind the hypothesis it continues, with the evidence for it."""
-    extended = take(before, origin)
-    ids, lengths = extended.tokens
-    here = jnp.arange(ids.shape[2])[None, None, :] == lengths[:, :, None]
+    """Each `parent` hypothesis with one `token` more, and that token's `doc_log_probs`."""
+    (ids, lengths), _, doc_log_probs = take(hypotheses, parent)
+    at_end = jnp.arange(ids.shape[2])[None, None, :] == lengths[:, :, None]
     vocabulary = next_tokens.log_probs.shape[2]
-    seen = next_tokens.doc_log_probs.reshape(*next_tokens.doc_log_probs.shape[:2], -1)
-    seen = jnp.take_along_axis(seen, (origin * vocabulary + token)[:, None, :], axis=2)
-    evidence = jnp.where(here[:, :, None, :], jnp.swapaxes(seen, 1, 2)[:, :, :, None], extended.doc_log_probs)
-    return Hypotheses(Tokens(jnp.where(here, token[:, :, None], ids), lengths + 1), scores, evidence)
+    candidates = next_tokens.doc_log_probs.reshape(*next_tokens.doc_log_probs.shape[:2], -1)
+    chosen = jnp.take_along_axis(candidates, (parent * vocabulary + token)[:, None, :], axis=2)
+    doc_log_probs = jnp.where(at_end[:, :, None, :], jnp.swapaxes(chosen, 1, 2)[:, :, :, None], doc_log_probs)
+    return Hypotheses(Tokens(jnp.where(at_end, token[:, :, None], ids), lengths + 1), scores, doc_log_probs)
 
 
 def process_logits(
     processors: tuple[LogitsProcessor, ...], generated: Tokens, log_probs: Float[Array, "B W V"]
 ) -> Float[Array, "B W V"]:
-    """One rule after the other."""
+    """Apply the processors in order."""
     for processor in processors:
         log_probs = processor(generated, log_probs)
     return log_probs

@@ -126,7 +126,7 @@ def test_who_stops_later_finds_nothing_worse(penalty, seed):
 @given(seeds)
 def test_answers_come_best_first_and_no_two_are_the_same(options, seed):
     hypotheses = search(tables.draw_chains(seed, B, V, T), options)
-    assert np.all(hypotheses.exist)
+    assert np.all(hypotheses.exists)
     assert np.all(np.diff(hypotheses.scores, axis=1) <= 0)
     for b in range(B):
         assert len({tuple(tokens) for _, tokens in found(hypotheses, b)}) == options.num_beams

@@ -14,8 +14,8 @@ import hypotheses
 import naive
 import readers
 from answering import Beam, assert_best, assert_judged, close, decode, every_answer, found, judged, said
-from rag_jax.core.decode import decoding, sampling
-from rag_jax.core.decode.decoding import Decoded
+from rag_jax.core.decode import choice, rag_sequence, rag_token, sampling
+from rag_jax.core.decode.decoded import Decoded
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import Generator, Tokens
@@ -133,7 +133,7 @@ def test_a_missing_passage_says_nothing():
 def _sampled(seen: Read, given: Tokens, keys) -> Decoded:
     search = partial(sampling.sample, keys=keys, num_samples=4)
     reader = EncodedInputs(HISTORIES.generator, seen.params, seen.memory)
-    return decoding.rag_token(reader, seen.log_prior, given, search=search, limits=HISTORIES.limits, n_best=4)
+    return rag_token.decode(reader, seen.log_prior, given, search=search, limits=HISTORIES.limits, n_best=4)
 
 
 @cases
@@ -147,7 +147,7 @@ def test_any_search_decodes_rag_token_and_samples_have_its_likelihood(seed):
 
 # Choosing among given answers.
 
-JUDGES = {"token": decoding.marginalise_rag_token, "sequence": decoding.marginalise_rag_sequence}
+JUDGES = {"token": rag_token.marginalise, "sequence": rag_sequence.marginalise}
 judges = pytest.mark.parametrize("model", list(JUDGES))
 
 
@@ -156,7 +156,7 @@ def _choose(
     model: str, generator: Generator, limits: GenerationLimits, seen: Read, given: Tokens, answers: Tokens
 ) -> Decoded:
     reader = EncodedInputs(generator, seen.params, seen.memory)
-    return decoding.choose(reader, seen.log_prior, given, answers=answers, marginalise=JUDGES[model], limits=limits)
+    return choice.choose(reader, seen.log_prior, given, answers=answers, marginalise=JUDGES[model], limits=limits)
 
 
 def choose(

@@ -17,7 +17,7 @@ import naive
 import readers
 from answering import Beam, assert_best, assert_judged, close, decode, every_answer, found, judged, said
 from rag_jax.core.decode import beam, language_model, logits_processors, rag_sequence
-from rag_jax.core.decode.decoding import Decoded
+from rag_jax.core.decode.decoded import Decoded
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs, repeat_per_doc
 from rag_jax.core.decode.trie import Blocks
@@ -185,7 +185,7 @@ def test_a_passage_is_not_asked_for_what_it_proposed_itself():
     def answer(seen: Read, given: Tokens):
         reader = EncodedInputs(CHAINS.generator._replace(decode=follow), seen.params, seen.memory)
         options = {"search": partial(beam.search, num_beams=2), "limits": CHAINS.limits, "blocks": Blocks(nodes=7)}
-        return rag_sequence.rag_sequence_thorough(reader, seen.log_prior, given, **options)
+        return rag_sequence.thorough(reader, seen.log_prior, given, **options)
 
     assert scored(CATS, CATS) == 0
     assert scored(CATS, DOGS) > 0
@@ -202,7 +202,7 @@ def _sample(
 ) -> Decoded:
     reader, blocks = EncodedInputs(generator, seen.params, seen.memory), Blocks(9, 128, 64)
     options = {"keys": keys, "num_samples": count, "limits": limits, "logits_processors": shaping, "blocks": blocks}
-    return rag_sequence.rag_sequence_sample(reader, seen.log_prior, given, **options)
+    return rag_sequence.sample(reader, seen.log_prior, given, **options)
 
 
 def sample(world: World, seen: Read, count: int, seed: int = 0, shaping=(), given: Tokens | None = None) -> Decoded:

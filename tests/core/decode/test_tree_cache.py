@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import hypotheses
 import readers
 from rag_jax.core.decode import tree_cache
+from rag_jax.core.decode.prefill import prefill
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import Generator, Tokens
@@ -28,7 +29,7 @@ chunked = pytest.mark.parametrize("chunk", CHUNKS)
 def _grown(generator: Generator, limits: GenerationLimits, seen: Read, prefix: Tokens, tokens, origin):
     """What reading the prefixes tells, and what follows each of W hypotheses after each step."""
     reader = EncodedInputs(generator, seen.params, seen.memory)
-    opened = tree_cache.prefill(reader, prefix, limits, W, W * STEPS)
+    opened = prefill(reader, prefix, limits, W, W * STEPS)
 
     def extend(grown, step):
         log_probs, grown = tree_cache.decode_step(reader, grown, *step)
@@ -112,7 +113,7 @@ def test_nothing_that_the_cache_holds_is_moved(world):
     @jax.jit
     def caches(seen, prefix, tokens, origin):
         reader = EncodedInputs(world.generator, seen.params, seen.memory)
-        opened = tree_cache.prefill(reader, prefix, world.limits, W, W * STEPS).tree
+        opened = prefill(reader, prefix, world.limits, W, W * STEPS).tree
         return opened, tree_cache.decode_step(reader, opened, tokens, origin)[1]
 
     before, after = jax.device_get(caches(seen, prefix, tokens[0], origin[0]))
@@ -149,7 +150,7 @@ def test_no_more_than_a_chunk_passes_at_once_and_of_the_start_only_the_last_stat
     whole = len(limits.decoder_start) + G
 
     def opened(seen, prefix):
-        return tree_cache.prefill(EncodedInputs(counted, seen.params, seen.memory), prefix, limits, W, W)
+        return prefill(EncodedInputs(counted, seen.params, seen.memory), prefix, limits, W, W)
 
     jax.eval_shape(opened, seen, prefix)
     assert max(decoded) == min(chunk or whole, whole)

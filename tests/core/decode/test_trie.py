@@ -39,7 +39,7 @@ def problem(seed: int, most_given: int = G) -> tuple[Tokens, Tokens, np.ndarray]
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _score(generator: Generator, limits: GenerationLimits, blocks: Blocks, seen: Read, *told):
-    return trie.score_trie(EncodedInputs(generator, seen.params, seen.memory), *told, limits, blocks)
+    return trie.score_rows(EncodedInputs(generator, seen.params, seen.memory), *told, limits, blocks)
 
 
 def score(world: World, seen: Read, *told, blocks: Blocks = trie.BLOCKS, chunk: int | None = None) -> np.ndarray:
@@ -124,7 +124,7 @@ def test_the_nodes_are_the_distinct_beginnings_parents_first(seed):
     prefix, answers, _ = problem(seed)
     built = jax.device_get(_build(answers, prefix.lengths))
     for row in range(R):
-        size, given = built.size[row], prefix.lengths[row]
+        size, given = built.num_nodes[row], prefix.lengths[row]
         nodes = list(zip(built.answer[row, :size].tolist(), built.last[row, :size].tolist(), strict=True))
         listed = [tuple(answers.ids[row, c, : t + 1].tolist()) for c, t in nodes]
         assert len(listed) == len(set(listed))
@@ -133,7 +133,7 @@ def test_the_nodes_are_the_distinct_beginnings_parents_first(seed):
         for c, t in np.ndindex(C, T):
             inner = given <= t < answers.lengths[row, c] - 1
             beginning = tuple(answers.ids[row, c, : t + 1].tolist())
-            assert built.rank[row, c, t] == (listed.index(beginning) if inner else -1)
+            assert built.node[row, c, t] == (listed.index(beginning) if inner else -1)
 
 
 def recording(passed: list[np.ndarray]) -> Generator:
