@@ -11,15 +11,26 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_example_of_the_readme_runs(capsys) -> None:
-    example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[0]
-    exec(compile(example, "README.md", "exec"), {})
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs(trained, tmp_path: Path, capsys) -> None:
+    facade, core, checkpoint = blocks("README.md")
+    names: dict = {}
+    exec(compile(facade.replace("runs/demo", str(trained[2])), "README.md", "exec"), names)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 1 + 3
+    exec(compile(core, "README.md", "exec"), {})
     assert capsys.readouterr().out == "(4, 64)\n"
+    names["rag"].save_pretrained(tmp_path / "checkpoint")
+    local = checkpoint.replace("facebook/rag-token-nq", str(tmp_path / "checkpoint"))
+    local = local.replace("path/to/index", str(trained[2] / "index")).replace('"folder"', f'"{tmp_path / "saved"}"')
+    exec(compile(local, "README.md", "exec"), names)
+    assert (tmp_path / "saved" / "config.json").is_file()
 
 
 def test_the_step_of_ones_own_trains(trained, towns: Config, capsys) -> None:
-    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    example = blocks("docs/training.md")[0]
     here = example.replace("runs/demo/data/train.jsonl", str(towns.data.train)).replace("runs/demo", str(trained[2]))
     exec(compile(here, "training.md", "exec"), {})
     told = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()]
