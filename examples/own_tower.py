@@ -14,13 +14,13 @@ def tower(params, tokens, key=None):
     """Tokens [B, Q] -> q(x) [B, D]. `key` is for dropout; it is None where answers are computed."""
     embedded = params["embedding"][tokens.ids]
     weights = jnp.where(tokens.mask, embedded @ params["query"], -jnp.inf)
-    return jnp.einsum("BQ,BQD->BD", jax.nn.softmax(weights, axis=1), embedded) @ params["projection"]
+    return jnp.einsum("BQ,BQD->BD", jax.nn.softmax(weights, axis=1), embedded)
 
 
 def main() -> float:
     networks = toy.NETWORKS._replace(tower=tower)
     params = toy.init(jax.random.key(0))
-    own = params.question_tower | {"query": jnp.zeros(toy.WIDTH), "projection": jnp.eye(toy.WIDTH)}
+    own = params.question_tower | {"query": jnp.zeros(toy.WIDTH)}
     recipe = training.Recipe(networks, losses.rag_token_loss, toy.OPTIMIZER, num_docs=4, max_length=4)
     return toy.train(recipe, params._replace(question_tower=own))[1]
 

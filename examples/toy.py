@@ -41,7 +41,7 @@ def logits(params: dict, states: Float[Array, "R T width"]) -> Float[Array, "R T
     return states @ params["output"]
 
 
-OPTIMIZER = optimizers.rag(optax.adam(0.03), optax.adam(0.02), clip=1.0)  # of the tower, of the generator
+OPTIMIZER = optimizers.rag(optax.adam(0.01), optax.adam(0.02), clip=1.0)  # of the tower, of the generator
 NETWORKS = Networks(tower, Generator(encode, decode, logits, lambda rows, slots: ()))
 
 
