@@ -1,6 +1,6 @@
-"""The devices of a run: several processes made one, their devices a mesh, and arrays put onto it.
+"""Devices of a run: join processes, build the mesh, shard arrays.
 
-A run on one device has no mesh: its arrays lie where JAX puts them.
+A run on one device has no mesh.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from rag_jax.parallel import host, partitioning
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))  # the questions of a batch
-WHOLE = PartitionSpec()  # the same on every device
+WHOLE = PartitionSpec()  # replicated
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Make this process one of several; without arguments they are found in the cluster's environment (TPU, SLURM).
+    """Initialise `jax.distributed`; without arguments, from the cluster's environment (TPU, SLURM).
 
-    Call it before anything else touches JAX. Raises `InputError` where the others cannot be reached.
+    Call it before any other use of JAX. Raises `InputError` if the coordinator cannot be reached.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # of processes whose devices are CPUs
     try:
@@ -38,12 +38,12 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and tells."""
+    """Whether this process writes files and prints."""
     return jax.process_index() == 0
 
 
 def check(config: Config) -> None:
-    """Refuse a mesh that does not divide the devices, and a batch that the mesh does not divide."""
+    """Reject a mesh that does not divide the devices, and a batch that the mesh does not divide."""
     mesh, there = config.mesh, len(jax.devices())
     told = f"mesh: data {mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor}"
     if min(mesh.data, mesh.fsdp, mesh.tensor) < 1:
@@ -72,21 +72,21 @@ def mesh(config: Config) -> Mesh | None:
 
 
 def fit_to_devices(config: Config) -> Config:
-    """The config with one device instead of a mesh that cannot be made here: a pod's model answers on a laptop."""
+    """The config, with one device if the mesh needs more than there are: a laptop can run a pod's model."""
     return config if config.mesh.size <= len(jax.devices()) else dataclasses.replace(config, mesh=configs.Mesh())
 
 
 def shardings(
     like: PyTree, mesh: Mesh | None, rules: partitioning.Rules = partitioning.USUAL
 ) -> PyTree[NamedSharding] | None:
-    """Where each leaf of a training state lies, by the rules of its networks (`rag_jax.parallel.partitioning`)."""
+    """The sharding of each leaf of a training state, see `rag_jax.parallel.partitioning`."""
     if mesh is None:
         return None
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), partitioning.specs(like, mesh, rules))
 
 
 def jitted(step: Callable, mesh: Mesh | None, state: PyTree) -> Any:
-    """A training step: its state is donated and stays where it is, its metrics are told to every process."""
+    """Jit a training step: the state is donated and keeps its sharding, the metrics are replicated."""
     options = host.product_options()
     if mesh is None:
         return jax.jit(step, donate_argnums=0, compiler_options=options)
@@ -95,7 +95,7 @@ def jitted(step: Callable, mesh: Mesh | None, state: PyTree) -> Any:
 
 
 def compile_per_shape(step: Any) -> Callable:
-    """A jitted step that gives back the compiler's memory before it runs, for each length of its inputs anew."""
+    """Compile a jitted step once per input shape, and release the compiler's memory before it runs."""
     programs = {}
 
     def call(state: PyTree, *inputs: PyTree) -> Any:
@@ -109,7 +109,7 @@ def compile_per_shape(step: Any) -> Callable:
 
 
 def put(tree: PyTree, wanted: PyTree[NamedSharding]) -> PyTree[jax.Array]:
-    """Arrays that every process has whole, spread over the mesh."""
+    """Shard arrays of which every process holds a full copy."""
 
     def spread(leaf, sharding: NamedSharding) -> jax.Array:
         held = np.asarray(leaf)
@@ -119,7 +119,7 @@ def put(tree: PyTree, wanted: PyTree[NamedSharding]) -> PyTree[jax.Array]:
 
 
 def local_slice(mesh: Mesh | None, size: int) -> slice:
-    """The questions of a batch of `size` that this process feeds its devices with."""
+    """The questions of a batch of `size` that this process loads."""
     if mesh is None:
         return slice(0, size)
     places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((size,)).values()
@@ -128,7 +128,7 @@ def local_slice(mesh: Mesh | None, size: int) -> slice:
 
 
 def shard_batch(mesh: Mesh | None, size: int, read: Callable[[slice], PyTree]) -> PyTree:
-    """A batch of `size` questions of which this process `read`s its own, spread over the mesh by questions."""
+    """Shard a batch of `size` questions over the mesh; `read` loads this process's slice."""
     own = local_slice(mesh, size)
     held = read(own)
     if mesh is None:
@@ -146,7 +146,7 @@ def shard_batch(mesh: Mesh | None, size: int, read: Callable[[slice], PyTree]) -
 
 
 def enable_compilation_cache(config: Config) -> None:
-    """Let compiled programs be found again by the next run, where the config names a folder for them."""
+    """Enable JAX's persistent compilation cache if the config names a folder."""
     if config.compute.cache is not None:
         jax.config.update("jax_compilation_cache_dir", os.fspath(config.compute.cache))
 

@@ -1,23 +1,20 @@
-"""What training needs of a host whose CPU is the device: one library for matrix products, and its memory.
-
-None of it changes a result by more than rounding. docs/training.md says how to train with all of it.
-"""
+"""CPU settings: one library for matrix products, large pages, released memory. Results change by rounding only."""
 
 import ctypes
 import platform
 
 import jax
 
-# For a process that is about to start. XLA asks for a step's gigabytes anew each time, and the system fills them with
-# zeros page by page: of 2 MB with this, of 4 KB without. Linux with glibc 2.35 or newer; others do not know it.
+# Set it in the environment of a new process. XLA allocates the buffers of each step anew, and the kernel zeroes them
+# page by page: of 2 MB with this setting, of 4 KB without. Needs Linux with glibc 2.35 or newer; ignored elsewhere.
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def product_options() -> dict[str, str]:
-    """XLA's options for a compiled step: matrix products by one library.
+    """XLA options that route matrix products to one library.
 
-    It has two, each with threads of its own, and where a backward pass uses both they are in each other's way. Nothing
-    where XLA knows no such option: it is an experimental one.
+    XLA has two, each with its own threads, and they contend in a backward pass that uses both. Empty if this XLA lacks
+    the option, which is experimental.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": ""}
     if jax.default_backend() != "cpu":
@@ -30,9 +27,9 @@ def product_options() -> dict[str, str]:
 
 
 def release_memory() -> None:
-    """Give the system the memory that was freed in this process: after compiling, more than half a gigabyte.
+    """Return freed memory to the system: more than half a gigabyte after compiling.
 
-    glibc keeps what lies between blocks in use for the next who asks, but a step's blocks are too large for it.
+    glibc keeps free blocks between used ones for later allocations, but the buffers of a step do not fit into them.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""What is refused before anything is read at length, compiled or written: numbers that make no run, a wrong workdir."""
+"""Checks before anything is loaded, compiled or written: invalid hyperparameters, the wrong workdir."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
@@ -22,14 +22,15 @@ from rag_jax.training.provenance import RELOCATABLE
 from rag_jax.training.workdir import CONFIG, check_ownership
 
 MAY_CHANGE = (
-    # these may change when a run is resumed: what it costs, what is told and how it is judged, not what is learnt
+    # keys that may change when a run is resumed: they affect cost, logging and evaluation, not what is learnt
     "mesh",
     "watch",
     "decoding",
     "generator.start",
     "compute.cache",
     "data.evaluation",
-    "data.long_questions",  # training that refused them has none; without them it refuses what it had cut
+    # a run that refused long questions has none; one that cut them refuses them when resumed without the option
+    "data.long_questions",
     "closed_book",
     "log_every",
     "save_every",
@@ -46,7 +47,7 @@ COUNTS = (
 )
 RATES = ("optimizer.learning_rate", "optimizer.tower_learning_rate", "optimizer.adam_learning_rate")
 BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    # keys, what they must be where they are given at all, and the remedy where they are not
+    # keys, the condition on each value that is not None, and the remedy
     (COUNTS, lambda value: value >= 1, "give 1 or more"),
     ((*RATES, "optimizer.weight_decay", "generator.init_std"), lambda value: 0 <= value < inf, "give 0 or more"),
     (("optimizer.warmup",), lambda value: value >= 0, "give 0 or more"),
@@ -56,11 +57,14 @@ BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("optimizer.clip",), lambda value: value > 0, "give more than 0; inf clips nothing"),
 )
 
-LONGEST, CUT = "retriever.max_question", "data.long_questions"  # where none is cut, the first only says what is refused
+LONGEST, CUT = (
+    "retriever.max_question",
+    "data.long_questions",
+)  # unless questions are cut, max_question only limits what is accepted
 
 
 def check(config: Config, workdir: Path) -> list[str]:
-    """Refuse what cannot be run. What has changed since the run was begun, a line each. Raises `InputError`."""
+    """Reject a config that cannot run in this workdir. Returns a line per key changed since the run started."""
     check_numbers(config)
     devices.check(config)
     check_ownership(workdir)
@@ -71,7 +75,7 @@ def check(config: Config, workdir: Path) -> list[str]:
 
 
 def check_numbers(config: Config) -> None:
-    """Refuse numbers that make no run, and values of other types than the config's."""
+    """Reject invalid hyperparameters and values of the wrong type."""
     validation.validate_dataclass(Config, config)
     values = dict(_values(config))
     for names, fits, remedy in BOUNDS:
@@ -107,7 +111,7 @@ def check_numbers(config: Config) -> None:
 
 
 def check_resumable(config: Config, path: Path) -> list[str]:
-    """Refuse to resume a run whose config said otherwise, key by key, unless the key may change: those are told."""
+    """Reject a config that differs from the saved one in a key that must not change. Returns the other changes."""
     if not path.exists():
         return []
     was, refused, told = dict(_values(load_config(path))), [], []
@@ -129,7 +133,7 @@ def check_resumable(config: Config, path: Path) -> list[str]:
 
 
 def check_together(config: Config, workdir: Path) -> None:
-    """Several processes read what one has made before: an index and a vocabulary are not built by all of them."""
+    """Several processes need an index and a vocabulary that one process has built before."""
     if jax.process_count() == 1:
         return
     index, words = config.data.index or workdir / "index", workdir / "tokenizer.json"
@@ -141,7 +145,7 @@ def check_together(config: Config, workdir: Path) -> None:
 
 
 def check_index(folder: Path) -> None:
-    """Refuse to build an index where one is missing, in a folder that holds something else."""
+    """Reject a folder that holds something other than an index."""
     if not (folder / manifest.FILE).exists():
         ownership.check_available(folder)
 

@@ -1,30 +1,30 @@
-"""A warning when retrieval collapses: the failure that users of RAG report most, and that no loss shows.
+"""Warn when retrieval collapses, a common failure of RAG training that the loss does not show.
 
-Each window of steps is compared with the healthiest so far. Retrieval is called collapsing when fewer passages are
-different than half of what were, and at the same time the answer tells less than half as much about its passage, or
-the prior's entropy has halved. Either figure alone may fall in a healthy run: a better retriever is surer of itself.
+Each window of steps is compared with the best so far. Retrieval counts as collapsing when the share of distinct
+passages falls below half, and so does either the KL divergence of posterior and prior or the entropy of the prior. One of them
+alone may fall in a healthy run: a better retriever is more certain.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-FALL = 0.5  # of the best so far
+FALL = 0.5  # fraction of the best so far
 RECOVERED = 0.75
 
 
 class CollapseMonitor:
-    """Judges a run's windows; its state goes into checkpoints, so that a run that goes on warns alike."""
+    """Compares windows of steps. Its state is saved in checkpoints, so that a resumed run warns alike."""
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         self._best: dict[str, float] = dict(state["best"]) if state else {}
         self._warned: bool = bool(state["warned"]) if state else False
 
     def state(self) -> dict[str, Any]:
-        """As JSON."""
+        """The state, JSON-serialisable."""
         return {"best": dict(self._best), "warned": self._warned}
 
     def judge(self, values: Mapping[str, float]) -> str | None:
-        """One line where this window shows a collapse that was not told yet; None otherwise."""
+        """A one-line warning if this window shows a new collapse; None otherwise."""
         now = {name: values[name] for name in ("distinct", "prior_entropy", "kl") if name in values}
         for name, value in now.items():
             self._best[name] = max(value, self._best.get(name, value))

@@ -1,7 +1,7 @@
-"""What a run would take, before it is begun: shapes, memory, sharding, and one step compiled on abstract arrays.
+"""Plan a run: shapes, memory, sharding, and one step compiled on abstract arrays.
 
-No data is read and nothing is computed. The devices are virtual, as many as the config's mesh asks for, so that a plan
-for a pod is made on a laptop; their compiler is the CPU's, so that what it needs beside the arguments is an estimate.
+No data is read and nothing is computed. The devices are virtual, as many as the mesh needs, so that a laptop can plan
+for a pod. The compiler is the CPU's, so that temporary memory is an estimate.
 """
 
 import math
@@ -34,16 +34,16 @@ from rag_jax.pipeline import lengths, networks, recipes
 from rag_jax.training import checks
 from rag_jax.types import Batch, Knowledge, RagParams, SearchResults, Tokens
 
-WIKIPEDIA = 21_015_324  # the paper's passages
+WIKIPEDIA = 21_015_324  # passages in the paper's index
 
 
 def report(config: Config, workdir: Path) -> Group:
-    """Tables for the terminal. Raises `InputError` for a config that cannot be run.
+    """Tables for the terminal. Raises `InputError` for a config that cannot run.
 
-    It must come before JAX has touched a device: those that it plans with are made here.
+    Call it before JAX initialises its devices: it creates virtual ones.
     """
     checks.check_numbers(config)
-    _imagine(config.mesh.size)
+    _create_virtual_devices(config.mesh.size)
     devices.check(config)
     tower, reader = sizes(config)
     lengths.check_networks(config, tower, reader)
@@ -63,7 +63,7 @@ def report(config: Config, workdir: Path) -> Group:
 
 
 def known_passages(config: Config, workdir: Path) -> tuple[int, str]:
-    """N, and in words: of the run's index where that is built, of the paper's where it is not."""
+    """N, and a description: of the run's index if it is built, else of the paper's."""
     index = config.data.index or workdir / "index"
     if config.data.is_closed_book:
         return 0, "none"
@@ -74,7 +74,7 @@ def known_passages(config: Config, workdir: Path) -> tuple[int, str]:
 
 
 def sizes(config: Config) -> tuple[TowerConfig, GeneratorConfig]:
-    """The networks' sizes: published, read from their checkpoints, or the config's own."""
+    """The sizes of the networks: published, from their checkpoints, or from the config."""
     tower, wanted = tower_sizes(config.retriever.tower), config.generator
     if wanted.checkpoint:
         return tower, generator_sizes(wanted.checkpoint)
@@ -84,7 +84,7 @@ def sizes(config: Config) -> tuple[TowerConfig, GeneratorConfig]:
 def arguments(
     config: Config, tower: TowerConfig, reader: GeneratorConfig, passages: int
 ) -> tuple[training.TrainState, Knowledge, Batch]:
-    """A step's arguments as shapes, each where it lies on the mesh; questions of the longest bucket."""
+    """The arguments of a step as shapes with shardings; questions of the longest bucket."""
     mesh = devices.mesh(config)
     families = registry.tower_of(tower), registry.generator_of(reader)
     inits = (partial(each.init, sizes) for each, sizes in zip(families, (tower, reader), strict=True))
@@ -96,9 +96,9 @@ def arguments(
         return state, known, batch
     by_row = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     return (
-        jax.tree.map(_placed, state, devices.shardings(state, mesh, partitioning.rules(tower, reader))),
-        jax.tree.map(lambda leaf: _placed(leaf, by_row), known),
-        jax.tree.map(lambda leaf: _placed(leaf, NamedSharding(mesh, devices.BATCH)), batch),
+        jax.tree.map(_with_sharding, state, devices.shardings(state, mesh, partitioning.rules(tower, reader))),
+        jax.tree.map(lambda leaf: _with_sharding(leaf, by_row), known),
+        jax.tree.map(lambda leaf: _with_sharding(leaf, NamedSharding(mesh, devices.BATCH)), batch),
     )
 
 
@@ -110,7 +110,7 @@ def compiled(
     known: Knowledge,
     batch: Batch,
 ):
-    """The seconds that compiling the step takes, and XLA's account of its memory."""
+    """Compile the step. Returns the seconds it took and XLA's memory analysis."""
     mesh = devices.mesh(config)
     placement = Placement(mesh, config.retriever.precision, ("data", "fsdp"))
     recipe = recipes.recipe(config, tower, reader, _num_docs(config), placement)
@@ -121,8 +121,8 @@ def compiled(
     return time.perf_counter() - began, program.memory_analysis()
 
 
-def _imagine(count: int) -> None:
-    """As many virtual devices as a mesh asks for."""
+def _create_virtual_devices(count: int) -> None:
+    """Create as many virtual devices as the mesh needs."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(count, 1))
     if len(jax.devices()) < count:
@@ -131,7 +131,9 @@ def _imagine(count: int) -> None:
 
 def _knowledge(config: Config, tower: TowerConfig, passages: int) -> Knowledge:
     if config.data.is_closed_book or ENGINES[config.retriever.engine].on_host:
-        rows = config.batch_size * _num_docs(config)  # what a search on the host sends, or an empty passage for each
+        rows = config.batch_size * _num_docs(
+            config
+        )  # the passages that a host search returns, or an empty one for each question
     else:
         rows = padded_rows(passages, config.mesh.size)
     vectors = _like((rows, tower.vector_width), jnp.float32)
@@ -161,7 +163,7 @@ def _found(config: Config) -> SearchResults | None:
 
 
 def _like(shape: tuple[int, ...], dtype: Any) -> Any:
-    """A shape where a pytree's fields say `Array`."""
+    """A shape and dtype in place of an array."""
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
@@ -169,7 +171,7 @@ def _int32(*shape: int) -> Any:
     return _like(shape, jnp.int32)
 
 
-def _placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+def _with_sharding(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
@@ -225,15 +227,15 @@ def _memory(config: Config, state: training.TrainState, known: Knowledge, batch:
         "index: tokens": known.passage_tokens,
         "batch": batch,
     }
-    held = {name: sum(map(_share, jax.tree.leaves(tree))) for name, tree in components.items()}
+    held = {name: sum(map(_bytes_per_device, jax.tree.leaves(tree))) for name, tree in components.items()}
     held["gradients, activations (an estimate: the CPU's compiler)"] = analysis.temp_size_in_bytes
     for name, size in (held | {"in all": sum(held.values())}).items():
         table.add_row(name, format_bytes(size))
     return table
 
 
-def _share(leaf: jax.ShapeDtypeStruct) -> int:
-    """Bytes on one device."""
+def _bytes_per_device(leaf: jax.ShapeDtypeStruct) -> int:
+    """Bytes of a leaf on one device."""
     shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
     return math.prod(shape) * (4 if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize)
 

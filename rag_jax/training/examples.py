@@ -1,4 +1,4 @@
-"""Training questions as token ids, checked against the index that they are to be answered from."""
+"""Tokenise the training questions and check them against the index."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from rag_jax.pipeline.gold import check_gold
 
 
 def tokenize_pairs(components: Components, questions: Sequence[Question], console: Console) -> Examples:
-    """The training pairs as token ids; those with a long answer are left out, and counted aloud.
+    """Tokenise the training pairs. Prints the number of pairs left out because of long answers.
 
-    Raises `InputError` for a question without the passages that it is to be trained with.
+    Raises `InputError` for a question without the passages that its mode or engine needs.
     """
     config, limit = components.config, components.config.generator.max_target
     pairs = training_pairs(questions, config.data.answers)
@@ -46,7 +46,7 @@ def tokenize_pairs(components: Components, questions: Sequence[Question], consol
 
 
 def _check_passages(components: Components, questions: Sequence[Question], rows: dict[str, int]) -> None:
-    """Every question must name what its mode or engine reads."""
+    """Raise `InputError` for a question without the passages that its mode or engine reads."""
     retriever = components.config.retriever
     if components.config.data.is_closed_book:
         return

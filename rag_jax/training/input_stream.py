@@ -1,4 +1,4 @@
-"""What each step of training is given: its batch, and the index to search, or what a host engine found for it."""
+"""The inputs of each training step: a batch, and the index or the passages that a host engine retrieved."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,9 +27,9 @@ class StepInputs(NamedTuple):
 
 
 class HostBatch(NamedTuple):
-    """One batch of the stream, and the stream's place behind it."""
+    """One batch of the stream, and the state of the stream after it."""
 
-    examples: Int[np.ndarray, " B"]  # their numbers
+    examples: Int[np.ndarray, " B"]  # indices into `Examples`
     batch: Batch
     stream_state: dict[str, Any]
 
@@ -41,63 +41,65 @@ def step_inputs(
     params: Callable[[], RagParams],
     step_timer: StepTimer,
 ) -> Iterator[tuple[StepInputs, HostBatch]]:
-    """Without end, from a `stream_state` of the stream on (None: its beginning).
+    """Yield step inputs endlessly, starting at `stream_state` (None: the beginning).
 
-    Of several processes each reads its own share of a batch. `params` are those of the moment: a host engine encodes
-    questions with them. The `step_timer` is told how long that engine is waited for.
+    Each process reads its own shard of a batch. `params` returns the current parameters, with which a host engine
+    encodes questions. The wait for that engine counts as "retrieval" in `step_timer`.
     """
     c = components.config
-    host_batch = _drawn(components, examples, stream_state)
-    outside = components.host_search if c.retriever.mode != "gold" else None
-    if outside is None:
+    host_batch = _host_batches(components, examples, stream_state)
+    host_search = components.host_search if c.retriever.mode != "gold" else None
+    if host_search is None:
         is_fixed = ENGINES[c.retriever.engine].reads_question_file
         for each in host_batch:
-            fixed = SearchResults(_share(components, examples.fixed, each), None) if is_fixed else None
+            fixed = SearchResults(_shard_rows(components, examples.fixed, each), None) if is_fixed else None
             yield (
-                StepInputs(components.knowledge, each.batch, _share(components, examples.positives, each), fixed),
+                StepInputs(components.knowledge, each.batch, _shard_rows(components, examples.positives, each), fixed),
                 each,
             )
         return
-    look = partial(_look, components, outside, examples, params)
-    for each, found in prefetch(host_batch, look, c.retriever.staleness):
+    start_search = partial(_start_search, components, host_search, examples, params)
+    for each, found in prefetch(host_batch, start_search, c.retriever.staleness):
         with step_timer("retrieval"):
-            looked = found()
-        assert looked.rows is not None
-        gold = host(subset_positions(examples.positives[each.examples], looked.rows))
-        sent = components.placement.replicate((looked.knowledge, gold, looked.search_results))
+            inputs = found()
+        assert inputs.rows is not None
+        gold = host(subset_positions(examples.positives[each.examples], inputs.rows))
+        sent = components.placement.replicate((inputs.knowledge, gold, inputs.search_results))
         yield StepInputs(sent[0], each.batch, *sent[1:]), each
 
 
-def _drawn(components: Components, examples: Examples, stream_state: dict[str, Any] | None) -> Iterator[HostBatch]:
-    from rag_jax.data.stream import example_stream  # made of grain, which nothing else needs
+def _host_batches(
+    components: Components, examples: Examples, stream_state: dict[str, Any] | None
+) -> Iterator[HostBatch]:
+    from rag_jax.data.stream import example_stream  # imports grain, which nothing else needs
 
     c = components.config
     numbers = example_stream(examples, c.batch_size, c.seed, c.data.answers == "sampled")
     if stream_state is not None:
         numbers.set_state(stream_state)
     for each in numbers:
-        read = partial(_collated, components, examples, each)
+        read = partial(_collate, components, examples, each)
         yield HostBatch(each, devices.shard_batch(components.mesh, c.batch_size, read), numbers.get_state())
 
 
-def _collated(components: Components, examples: Examples, chosen: Int[np.ndarray, " B"], own: slice) -> Batch:
+def _collate(components: Components, examples: Examples, chosen: Int[np.ndarray, " B"], own: slice) -> Batch:
     return collate(examples, chosen[own], components.generator_tokenizer)
 
 
-def _share(components: Components, rows: Int[np.ndarray, "examples G"], host_batch: HostBatch) -> Any:
+def _shard_rows(components: Components, rows: Int[np.ndarray, "examples G"], host_batch: HostBatch) -> Any:
     return devices.shard_batch(
         components.mesh, len(host_batch.examples), lambda own: host(rows[host_batch.examples[own]])
     )
 
 
-def _look(
+def _start_search(
     components: Components,
-    outside: HostSearch,
+    host_search: HostSearch,
     examples: Examples,
     params: Callable[[], RagParams],
     host_batch: HostBatch,
 ) -> Callable[[], RetrievalInputs]:
-    """Encode on the device now; what is returned waits for that, and searches."""
+    """Start encoding on the device; the returned function waits for the vectors and searches."""
     vectors = programs.encoding(components.networks, components.placement)(params(), host_batch.batch.question)
     texts = [examples.texts[i] for i in host_batch.examples]
-    return lambda: outside(texts, np.asarray(vectors), components.num_docs)
+    return lambda: host_search(texts, np.asarray(vectors), components.num_docs)

@@ -39,7 +39,13 @@ def train(
     depends: Dependencies,
     judged: Sequence[Question] = (),
 ) -> RAG:
-    """The loop: one compiled step from state to state, retrieval included; checkpoints say what it `depends` on."""
+    """Run the compiled step until `config.steps`; log, evaluate and save checkpoints.
+
+    Args:
+        first: initial parameters, if there is no checkpoint.
+        depends: digests that each checkpoint stores, see `rag_jax.training.provenance`.
+        judged: questions of the evaluations during training.
+    """
     config, checkpoints = components.config, Checkpoints(workdir)
     state, resumed = restore_or_init(components, first, checkpoints)
     step = devices.compile_per_shape(
@@ -53,7 +59,7 @@ def train(
     )
     batches = step_inputs(components, examples, resumed["input"], lambda: state.params, timer)
 
-    with PreemptionHandler() as preemption, open_journal(config, workdir, done) as logger:
+    with PreemptionHandler() as preemption, open_logger(config, workdir, done) as logger:
         for number in range(done + 1, config.steps + 1):
             last = number == config.steps
             with timer("input"):
@@ -77,7 +83,9 @@ def train(
                 with timer("evaluation"):
                     logger.evaluated(number, evaluate.scores(RAG(components, state.params), judged))
             stop = preemption.after(number)
-            due = number % config.save_every == 0 and not metrics_buffer.skips()  # lest bad steps push good ones out
+            due = (
+                number % config.save_every == 0 and not metrics_buffer.skips()
+            )  # skipped steps must not replace good checkpoints
             if due or last or stop:
                 with timer("save"):
                     checkpoints.save(state, host_state(depends, host_batch, metrics_buffer, collapse_monitor))
@@ -88,8 +96,8 @@ def train(
     return RAG(components, state.params)
 
 
-def open_journal(config: Config, workdir: Path, first_step: int) -> MetricLogger | NullLogger:
-    """Where the run is told, by the first process."""
+def open_logger(config: Config, workdir: Path, first_step: int) -> MetricLogger | NullLogger:
+    """The metric logger of the first process; a null logger elsewhere."""
     if not devices.is_first():
         return NullLogger()
     watchers: list[MetricWriter] = []
@@ -101,9 +109,9 @@ def open_journal(config: Config, workdir: Path, first_step: int) -> MetricLogger
 
 
 def work(components: Components, given: StepInputs, read: float) -> tuple[float, float]:
-    """The tokens that the generator reads and is taught for one question, and its model FLOPs.
+    """The generator's input and target tokens for one question, and the model FLOPs.
 
-    `read` is the mean length of an input; questions and targets count with the padding of this batch.
+    `read` is the mean input length; questions and targets count with the padding of this batch.
     """
     c, question, target = components.config, given.batch.question.ids.shape[1], given.batch.targets.shape[1]
     trains = c.retriever.mode == "trained" and not c.data.is_closed_book

@@ -1,7 +1,7 @@
-"""What a run writes while it trains, and a progress bar or, where nobody watches, plain lines.
+"""Log metrics to files, to writers, and to a progress bar or, without a terminal, to plain lines.
 
-`metrics.jsonl` holds what the run computes: a run that was killed and goes on leaves the same bytes as one that was
-not. `timings.jsonl` holds what the clock says of the same steps.
+`metrics.jsonl` holds computed values: an interrupted and resumed run writes the same bytes as an uninterrupted one.
+`timings.jsonl` holds the timings of the same steps.
 """
 
 import json
@@ -20,11 +20,11 @@ from rag_jax.training.metric_writers import MetricWriter
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 SHOWN = {"loss": "loss", "recall": "recall@K", "learning_rate": "lr", "examples/s": "ex/s"}
-"""What the terminal has room for in 80 columns, by the names it has there."""
+"""The metrics shown in a terminal of 80 columns, with their labels."""
 
 
 class MetricLogger:
-    """Use as a context: what was written after `first_step`, by a run that went further, is dropped on entering."""
+    """A context manager; on entry it drops lines after `first_step`, written by a run that was interrupted later."""
 
     def __init__(
         self, workdir: Path, first_step: int, steps: int, console: Console, writers: Sequence[MetricWriter] = ()
@@ -37,7 +37,7 @@ class MetricLogger:
 
     def __enter__(self) -> "MetricLogger":
         for name in (METRICS, TIMINGS):
-            _forget_after(self._workdir / name, self._step)
+            _drop_after(self._workdir / name, self._step)
         self._progress.start()
         return self
 
@@ -47,7 +47,7 @@ class MetricLogger:
             writer.close()
 
     def log(self, step: int, values: Mapping[str, float], timed: Mapping[str, float]) -> None:
-        """What the steps since the last call came to, and what the clock says of them (`seconds` at least)."""
+        """Log the metrics of the steps since the last call, and their timings (`seconds` at least)."""
         steps, self._step = step - self._step, step
         _append(self._workdir / METRICS, {"step": step, **values})
         _append(self._workdir / TIMINGS, {"step": step, **timed})
@@ -59,25 +59,25 @@ class MetricLogger:
         self._progress.update(self._task, completed=step, said=said)
         if not self._console.is_terminal:
             left = timed["seconds"] / steps * (self._steps - step)
-            self._say(f"step {step}/{self._steps}  {said}  {left:.0f} s left")
+            self._print(f"step {step}/{self._steps}  {said}  {left:.0f} s left")
 
     def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
-        """The scores of an evaluation in between."""
+        """Log the scores of an evaluation during training."""
         _append(self._workdir / METRICS, {"step": step, "evaluation": dict(scores)})
         for writer in self._writers:
             writer.write(step, {f"evaluation/{name}": value for name, value in scores.items()})
-        self._say(f"step {step}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+        self._print(f"step {step}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
 
     def warn(self, text: str) -> None:
-        """One line for whoever watches."""
-        self._say(f"warning: {text}")
+        """Print a one-line warning."""
+        self._print(f"warning: {text}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class NullLogger:
-    """The journal of a process that is not the first of several: the first one tells for all."""
+    """The logger of every process but the first: it does nothing."""
 
     def __enter__(self) -> "NullLogger":
         return self
@@ -96,12 +96,12 @@ class NullLogger:
 
 
 def seconds_trained(workdir: Path) -> float:
-    """The time that a run's steps took, over all the times that it was continued."""
+    """The seconds that a run's steps took, summed over all resumptions."""
     return sum(line["seconds"] for line in _lines(workdir / TIMINGS))
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
-    """Onto the disk before a checkpoint of the same step can be there."""
+    """Append a line and sync, so that it is on disk before the checkpoint of the same step."""
     with files.disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(_finite(line)) + "\n")
         file.flush()
@@ -109,21 +109,21 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: null."""
+    """Replace NaN and infinity, which JSON lacks, by None."""
     if isinstance(value, Mapping):
         return {name: _finite(each) for name, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the lines that a continued run is going to write again, having started from an older checkpoint."""
+def _drop_after(path: Path, step: int) -> None:
+    """Drop the lines after `step`: a run resumed from an older checkpoint writes them again."""
     if path.exists():
         kept = [json.dumps(line) for line in _lines(path) if line["step"] <= step]
         write_atomically(path, "".join(f"{line}\n" for line in kept))
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file, but for a last one that was cut short by a kill."""
+    """The lines of a file, except a last line that is incomplete."""
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             yield json.loads(line)

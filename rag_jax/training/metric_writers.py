@@ -1,4 +1,4 @@
-"""Where a run's figures go besides its files: TensorBoard's event files, Weights & Biases."""
+"""Metric writers: TensorBoard event files, Weights & Biases."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from rag_jax.errors import InputError
 
 
 class MetricWriter(Protocol):
-    """Takes figures by step."""
+    """Writes scalars by step."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -18,7 +18,7 @@ class MetricWriter(Protocol):
 
 
 class TensorBoard:
-    """Event files in the workdir's folder `tensorboard`; what an earlier start wrote after `first_step` is purged."""
+    """Event files in WORKDIR/tensorboard; events after `first_step` from an earlier start are purged."""
 
     def __init__(self, workdir: Path, first_step: int) -> None:
         from tensorboardX import SummaryWriter
@@ -36,7 +36,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run of a project of Weights & Biases; a run that goes on is the same one there."""
+    """A run in a Weights & Biases project; a resumed run continues the same one."""
 
     def __init__(self, workdir: Path, project: str, config: Mapping[str, Any]) -> None:
         try:

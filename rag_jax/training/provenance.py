@@ -21,14 +21,14 @@ from rag_jax.pipeline.components import Components
 from rag_jax.types import RagParams
 
 Dependencies = dict[str, str]
-"""Digests by what they are of, in words."""
+"""Digests by the name of their source."""
 
 QUESTIONS, PASSAGES, VECTORS, ENGINE = "training questions", "passages", "passage vectors", "FAISS index"
 TOWER_TOKENIZER, GENERATOR_TOKENIZER = "question tower's tokenizer", "generator's tokenizer"
 NETWORKS, START = "pretrained networks", "parameters to start from"
 
 KEYS = {
-    # where the config says where it is
+    # the config keys that locate each source
     QUESTIONS: ("data.train",),
     PASSAGES: ("data.index", "data.passages"),
     VECTORS: ("data.index",),
@@ -39,15 +39,19 @@ KEYS = {
     START: ("start_from",),
 }
 RELOCATABLE = ("retriever.passage_tower", *dict.fromkeys(key for keys in KEYS.values() for key in keys))
-"""Keys of the config whose places do not count."""
+"""Config keys whose paths may change: only the contents count."""
 
 
 def run_dependencies(components: Components, questions: Sequence[Question], first: RagParams | None) -> Dependencies:
-    """What training depends on, an index that is still to be built aside; `first` where it starts from another run."""
+    """Digests of everything that training depends on, except an index that is not built yet.
+
+    Args:
+        first: the initial parameters, if they come from another run.
+    """
     c = components.config
     told = {
-        QUESTIONS: digests.of(_asked(questions, c)),
-        NETWORKS: digests.of(_networks(components)),
+        QUESTIONS: digests.of(_question_bytes(questions, c)),
+        NETWORKS: digests.of(_network_bytes(components)),
     }
     return (
         told
@@ -57,7 +61,7 @@ def run_dependencies(components: Components, questions: Sequence[Question], firs
 
 
 def evaluation_dependencies(components: Components) -> Dependencies:
-    """What an evaluation depends on as well: both tokenizers, and the index."""
+    """Digests of what an evaluation depends on: both tokenizers and the index."""
     words = {
         TOWER_TOKENIZER: digests.of(
             [digests.plain([fingerprint(components.bi_encoder.tokenizer), *components.bi_encoder.input_format[1:]])]
@@ -68,7 +72,7 @@ def evaluation_dependencies(components: Components) -> Dependencies:
 
 
 def index_dependencies(components: Components) -> Dependencies:
-    """What training depends on of a knowledge store: the rows, and an engine that is not exact where it searches."""
+    """Digests of the index: passages, vectors, and the engine if its search is approximate."""
     store = components.store
     if store.manifest is None and store.has_no_tokens:
         return {}
@@ -82,7 +86,7 @@ def index_dependencies(components: Components) -> Dependencies:
 
 
 def check_same(host_state: HostState | None, now: Dependencies, config: Config, workdir: Path) -> Dependencies:
-    """What a run depends on, with what only its checkpoint knows. Raises `InputError` where that is not the same."""
+    """Merge the digests with those in the checkpoint. Raises `InputError` where they differ."""
     if host_state is None:
         return now
     was = host_state.get("made_of")
@@ -90,37 +94,37 @@ def check_same(host_state: HostState | None, now: Dependencies, config: Config, 
         raise InputError(f"{workdir}: checkpoints of an earlier version of this library; begin another --workdir")
     changed = [name for name in now if was.get(name) != now[name]]
     if changed:
-        told = ", ".join(_placed(name, config) for name in changed)
+        told = ", ".join(_with_path(name, config) for name in changed)
         remedy = "give those of then, or begin another --workdir, which may start_from this one"
         raise InputError(f"{workdir}: trained with other {told}; {remedy}")
     return was | now
 
 
-def _placed(name: str, config: Config) -> str:
-    """The words, and where the config says that it is."""
+def _with_path(name: str, config: Config) -> str:
+    """The name of a source, with the path in the config."""
     found = (keys.value(config, key) for key in KEYS[name])
     path = next((each for each in found if each is not None), None)
     return name if path is None else f"{name} ({path})"
 
 
-def _asked(questions: Iterable[Question], config: Config) -> Iterator[bytes]:
-    """Of each question what training reads: passages found beforehand only where they are."""
+def _question_bytes(questions: Iterable[Question], config: Config) -> Iterator[bytes]:
+    """The fields of each question that training reads; `passage_ids` only with an engine that uses them."""
     fixed = ENGINES[config.retriever.engine].reads_question_file
     for each in questions:
         yield digests.plain(each if fixed else each._replace(passage_ids=()))
 
 
-def _networks(components: Components) -> Iterator[bytes]:
-    """The checkpoints' sizes and weights. Random weights follow from the config, but for rounding on other devices."""
-    yield digests.plain(_unusual(components.bi_encoder.config))
+def _network_bytes(components: Components) -> Iterator[bytes]:
+    """The sizes and weights of the checkpoints. Random weights follow from the config and seed, up to rounding."""
+    yield digests.plain(_changed_fields(components.bi_encoder.config))
     yield from digests.leaves(components.bi_encoder.params)
     if components.config.generator.checkpoint is not None:
-        yield digests.plain(_unusual(components.generator.config))
+        yield digests.plain(_changed_fields(components.generator.config))
         yield from digests.leaves(components.generator.params)
 
 
-def _unusual(config: Any) -> Mapping[str, str]:
-    """The fields of a dataclass that are not what they are by default: fields to come do not count."""
+def _changed_fields(config: Any) -> Mapping[str, str]:
+    """The fields of a dataclass that differ from their defaults, so that a new field does not change old digests."""
     fields = dataclasses.fields(config)
     return {
         each.name: repr(getattr(config, each.name)) for each in fields if getattr(config, each.name) != each.default

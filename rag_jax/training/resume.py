@@ -1,4 +1,4 @@
-"""Where a run begins or goes on, what a checkpoint keeps of it beside the state, and how it ends before its time."""
+"""Restore or initialise a run; the host state saved with a checkpoint; the error of a run that diverged."""
 
 import json
 from functools import partial
@@ -23,11 +23,11 @@ from rag_jax.training.metrics_buffer import LastStep, MetricsBuffer
 from rag_jax.training.provenance import Dependencies
 from rag_jax.types import RagParams
 
-IDS_TOLD = 16  # of the questions of a batch, in an error's one line
+IDS_LISTED = 16  # question ids listed in an error message
 
 
 def restore_or_init(components: Components, first: RagParams, checkpoints: Checkpoints) -> tuple[TrainState, HostState]:
-    """The newest state that was saved, and where the host stood; or the first state, made of given parameters."""
+    """The newest saved training and host state; without a checkpoint, those of step 0 with the `first` parameters."""
     init = partial(training.init, components.recipe)
     seed = components.config.seed
     shapes = jax.eval_shape(lambda params: init(params, jax.random.key(seed)), first)
@@ -39,7 +39,9 @@ def restore_or_init(components: Components, first: RagParams, checkpoints: Check
         return found
     params = checkpoints.restore_params(first) or first
     host_state = {"input": None, "window": [], "watchdog": None}
-    if shardings is None:  # copies: the step donates its state, and the first parameters are needed to the end
+    if (
+        shardings is None
+    ):  # copies: the step donates its state, and the initial parameters are used again in the evaluation
         return init(jax.tree.map(lambda leaf: jnp.array(leaf), params), jax.random.key(seed)), host_state
     make = jax.jit(lambda params: init(params, jax.random.key(seed)), out_shardings=shardings)
     return make(devices.put(params, shardings.params)), host_state
@@ -48,7 +50,7 @@ def restore_or_init(components: Components, first: RagParams, checkpoints: Check
 def host_state(
     dependencies: Dependencies, host_batch: HostBatch, metrics_buffer: MetricsBuffer, collapse_monitor: CollapseMonitor
 ) -> HostState:
-    """What the host must know to go on behind the batch that was drawn last."""
+    """The host-side state that resumes after the last batch."""
     return {
         "input": host_batch.stream_state,
         "window": metrics_buffer.state(),
@@ -58,19 +60,19 @@ def host_state(
 
 
 def current_learning_rate(rates: optax.Schedule, step: int, values: dict[str, float]) -> float:
-    """The learning rate of the last step: a schedule counts the steps that changed something."""
+    """The learning rate of the last step. The schedule does not count skipped steps."""
     return float(np.asarray(rates(step - 1 - int(values["skipped"]))))
 
 
 def non_finite_error(examples: Examples, bad: LastStep, workdir: Path) -> InputError:
-    """The error of a run that gets nowhere; the ids of its last batch, however many, are left in a file."""
+    """The error of a run without finite updates. Writes the ids of its last batch to not_finite.json."""
     step, host_batch, in_a_row = bad
     ids = [examples.ids[i] for i in host_batch.examples]
     path = workdir / "not_finite.json"
     if devices.is_first():
         write_atomically(path, json.dumps({"step": step, "questions": ids}) + "\n")
-    more = f" and {len(ids) - IDS_TOLD} more: {path}" if len(ids) > IDS_TOLD else ""
-    told = ", ".join(map(repr, ids[:IDS_TOLD])) + more
+    more = f" and {len(ids) - IDS_LISTED} more: {path}" if len(ids) > IDS_LISTED else ""
+    told = ", ".join(map(repr, ids[:IDS_LISTED])) + more
     what = (
         f"{workdir}: step {step}: no finite loss, gradient or update for {in_a_row} steps in a row (questions {told})"
     )

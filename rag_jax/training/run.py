@@ -1,4 +1,4 @@
-"""A training run from its config to its results: checked, begun or resumed, trained, and evaluated."""
+"""A training run: check the config, start or resume, train, evaluate."""
 
 import json
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ console = Console()
 
 
 def train_and_evaluate(config: Config, workdir: Path) -> tuple[RAG, dict]:
-    """Train as `config` says, evaluate, and write results.json: the model, and what that file holds."""
+    """Train, evaluate and write results.json. Returns the model and the results."""
     questions = read_questions(required(config.data.evaluation, "data.evaluation"))
     with alone(config, workdir):
         rag = fit_alone(config, workdir)
@@ -44,23 +44,23 @@ def train_and_evaluate(config: Config, workdir: Path) -> tuple[RAG, dict]:
 
 
 def fit(config: Config, workdir: Path) -> RAG:
-    """Train, or go on from the newest checkpoint. Whatever cannot be used is found before anything is written.
+    """Train, or resume from the newest checkpoint. Invalid input is reported before anything is written.
 
-    Nothing that it was trained on is needed, nor looked at, where the training has come to its end before.
+    A finished run needs neither its training questions nor its passages.
     """
     with alone(config, workdir):
         return fit_alone(config, workdir)
 
 
 def alone(config: Config, workdir: Path) -> AbstractContextManager[None]:
-    """The workdir for this run alone, of several processes by the first. Refuses what is no workdir of this config."""
+    """Lock the workdir, in the first of several processes. Raises `InputError` for the workdir of another config."""
     check(config, workdir)
     return locked(workdir) if devices.is_first() else nullcontext()
 
 
 def fit_alone(config: Config, workdir: Path) -> RAG:
-    """`fit`, in a workdir where nobody else trains."""
-    changed = check(config, workdir)  # again: another run may have been there until now
+    """`fit`, in a workdir that this process has locked."""
+    changed = check(config, workdir)  # again: another run may have held the lock until now
     judged = questions_to_judge(config)
     devices.enable_compilation_cache(config)
     rag = finished(config, workdir)
@@ -91,7 +91,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
 
 
 def questions_to_judge(config: Config) -> list[Question]:
-    """The questions of evaluations, if any; and whether the baseline that they are to be compared with is theirs."""
+    """The evaluation questions, if any. Raises `InputError` if the closed-book baseline was scored on others."""
     if config.data.evaluation is None and not (config.eval_every or config.closed_book):
         return []
     questions = read_questions(required(config.data.evaluation, "data.evaluation"))
@@ -101,7 +101,7 @@ def questions_to_judge(config: Config) -> list[Question]:
 
 
 def finished(config: Config, workdir: Path) -> RAG | None:
-    """The model of a workdir whose training has come to its end; None where there are steps to be done."""
+    """The model of a finished run; None if steps remain."""
     if not (workdir / "checkpoints" / str(config.steps)).is_dir():
         return None
     components, checkpoints = assemble(config, workdir), Checkpoints(workdir)
@@ -112,7 +112,7 @@ def finished(config: Config, workdir: Path) -> RAG | None:
 
 
 def measure(rag: RAG, questions: list[Question]) -> dict:
-    """The final evaluation, beside everything that a score depends on."""
+    """The scores of the final evaluation, with the settings that they depend on."""
     config, components = rag.components.config, rag.components
     scores = evaluate.scores(rag, questions)
     results = scores | {
@@ -137,7 +137,7 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
 
 
 def start_params(components: Components, begun: bool) -> RagParams | None:
-    """What another run ended with, where this one starts from it; one that has begun does not need it any more."""
+    """The parameters of the run named by `start_from`, if any. A run that is resumed does not need them."""
     source = components.config.start_from
     if source is None or (begun and not (source / "checkpoints").is_dir()):
         return None
@@ -145,11 +145,11 @@ def start_params(components: Components, begun: bool) -> RagParams | None:
 
 
 def tell(lines: Sequence[str]) -> None:
-    """What has changed since the run was begun."""
+    """Print the config keys that changed since the run started."""
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def tell_encoded(done: int, of: int) -> None:
-    """Progress while the knowledge store is built."""
+    """Print the progress of building the index."""
     console.print(f"encoding passages {done}/{of}", end="\r" if console.is_terminal and done < of else "\n")

@@ -1,4 +1,4 @@
-"""How fast a run is, and where its time goes."""
+"""Throughput of a run, model FLOPs utilisation, and the share of time by section."""
 
 import resource
 import statistics
@@ -16,7 +16,7 @@ from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.pipeline.components import Components
 from rag_jax.types import Knowledge, Retrieved, Tokens
 
-PEAK = {  # bfloat16 FLOP/s of the matrix units, dense, as the makers state them; by a part of the device's name
+PEAK = {  # dense bfloat16 FLOP/s as the vendors state them, by a part of the device name
     "B200": 2250e12,
     "H200": 989e12,
     "H100": 989e12,
@@ -32,9 +32,10 @@ PEAK = {  # bfloat16 FLOP/s of the matrix units, dense, as the makers state them
 
 
 class StepTimer:
-    """Sections of a window of steps: `with clock("input"): ...`; `close` tells them and begins the next window.
+    """Times the sections of a window of steps: `with step_timer("input"): ...`.
 
-    `searching` are the seconds of every step that its own search takes, which no clock outside of the program can tell.
+    Args:
+        searching: seconds of each step that its compiled search takes, measured apart (`search_seconds`).
     """
 
     def __init__(self, searching: float = 0.0) -> None:
@@ -47,14 +48,14 @@ class StepTimer:
 
     @contextmanager
     def __call__(self, section: str) -> Iterator[None]:
-        """What is spent in a section inside this one counts there alone."""
+        """Time a section; the time of a nested section counts for that one only."""
         began, before = time.perf_counter(), sum(self._spent.values())
         yield
         inside = sum(self._spent.values()) - before
         self._spent[section] += time.perf_counter() - began - inside
 
     def saw(self, examples: int) -> None:
-        """One step's questions."""
+        """Count one step and its examples."""
         self._examples += examples
         self._steps += 1
 
@@ -67,7 +68,7 @@ class StepTimer:
         rate = self._examples / seconds
         if self._searching:
             self._spent["retrieval"] = self._searching * self._steps
-        told = {
+        timings = {
             "seconds": seconds,
             "examples/s": rate,
             "tokens/s": rate * tokens,
@@ -77,13 +78,13 @@ class StepTimer:
         }
         peaks = peak()
         if peaks is not None:
-            told["mfu"] = told["model_flops/s"] / peaks
+            timings["mfu"] = timings["model_flops/s"] / peaks
         self._begin()
-        return told
+        return timings
 
 
 def search_seconds(components: Components) -> float:
-    """The seconds that a training step's own search takes: the same alone, the median of three; 0 where it has none."""
+    """Seconds of the search in a compiled training step: the median of three runs of it alone; 0 without a search."""
     c, recipe = components.config, components.recipe
     if c.data.is_closed_book or c.retriever.mode == "gold" or not ENGINES[c.retriever.engine].in_step:
         return 0.0
@@ -110,9 +111,9 @@ def flops(
     lengths: tuple[float, float, float],
     trains_tower: bool,
 ) -> float:
-    """Model FLOPs of one step, by the matrix products: two per weight and token, and attention's own.
+    """Model FLOPs of one step: two per weight and token, plus attention.
 
-    `lengths` are Q, S and T. What is trained costs three times its forward pass; recomputation is not counted.
+    `lengths` are Q, S and T. A trained network costs three forward passes; recomputation is not counted.
     """
     q, s, t = map(float, lengths)
     asked = batch * registry.tower_of(tower).flops(tower, q)
@@ -121,14 +122,14 @@ def flops(
 
 
 def peak() -> float | None:
-    """The FLOP/s that all devices together are stated to reach; None where nobody states it."""
+    """Peak FLOP/s of all devices together; None for an unknown device."""
     kind = jax.devices()[0].device_kind
     found = next((rate for name, rate in PEAK.items() if name in kind), None)
     return None if found is None else found * len(jax.devices())
 
 
 def memory() -> int:
-    """The most bytes that this process's first device has had in use; without such an account, the process."""
+    """Peak bytes in use on the first local device; on a backend without statistics, of the process."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]

@@ -1,4 +1,4 @@
-"""Whose a workdir is, and who trains in it: one process at a time, and nothing of anybody else's is overwritten."""
+"""The workdir: locked by one process at a time, and no foreign file in it is overwritten."""
 
 import contextlib
 import dataclasses
@@ -15,42 +15,42 @@ from rag_jax.errors import InputError
 
 CONFIG, LOCK = "config.json", ".rag_jax.lock"
 WRITTEN = ("results.json", "metrics.jsonl", "timings.jsonl", "not_finite.json", "wandb.txt", "checkpoints")
-"""By a run that has written its config first."""
+"""Files that a run writes after its config."""
 
 
 def check_ownership(workdir: Path) -> None:
-    """Refuse a workdir with files that a run would overwrite and that no run has written.
+    """Reject a workdir with files that a run would overwrite but did not write.
 
-    A run's config is the first that it writes there: it proves that the rest is a run's too.
+    A run writes its config first, so a config shows that the other files are its own.
     """
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"{workdir}: is a file; choose another --workdir")
     for name in (CONFIG, *WRITTEN):
         if (workdir / name).is_symlink():
             there = os.readlink(workdir / name)
-            raise InputError(f"{workdir / name}: is a link to {there}, which is not overwritten; {OTHERWISE}")
+            raise InputError(f"{workdir / name}: is a link to {there}, which is not overwritten; {REMEDY}")
     if (workdir / CONFIG).exists():
         if not _is_config(workdir / CONFIG):
-            raise InputError(f"{workdir / CONFIG}: is not the config of a run; {OTHERWISE}")
+            raise InputError(f"{workdir / CONFIG}: is not the config of a run; {REMEDY}")
         return
     foreign = [name for name in WRITTEN if (workdir / name).exists()]
     if foreign:
         told = f"holds {', '.join(foreign)}, but no {CONFIG} of a run that wrote it"
-        raise InputError(f"{workdir}: {told}; {OTHERWISE}")
+        raise InputError(f"{workdir}: {told}; {REMEDY}")
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Be the one that trains in a workdir, until the end of the context or of the process, however it ends.
+    """Lock a workdir until the context or the process ends.
 
-    The folder is made, and where nothing was written into it it is gone again afterwards. Raises `InputError` where
-    another process trains, and for a folder that cannot be made or written.
+    Creates the folder, and removes it afterwards if it is empty. Raises `InputError` if another process holds the lock,
+    or the folder cannot be created or written.
     """
-    made = [each for each in (workdir, *workdir.parents) if not each.exists()]
+    created = [each for each in (workdir, *workdir.parents) if not each.exists()]
     try:
-        handle = _acquired(workdir)
+        handle = _acquire(workdir)
     except OSError as error:
-        _leave(made)
+        _remove_empty(created)
         raise InputError(f"{workdir}: cannot be written ({error.strerror}); choose another --workdir") from None
     try:
         with files.disk_errors(workdir / LOCK):
@@ -58,19 +58,19 @@ def locked(workdir: Path) -> Iterator[None]:
             os.write(handle, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode())
         yield
     finally:
-        (workdir / LOCK).unlink(missing_ok=True)  # while it is still ours: whoever waits for its name takes the next
+        (workdir / LOCK).unlink(missing_ok=True)  # while still locked: a process that waits for it opens a new file
         os.close(handle)
-        _leave(made)
+        _remove_empty(created)
 
 
-def _acquired(workdir: Path) -> int:
-    """The lock's file, open and locked; one whose name was taken away in the meantime is not the lock."""
+def _acquire(workdir: Path) -> int:
+    """Open and lock the lock file; retry if it was unlinked in the meantime."""
     path = workdir / LOCK
     while True:
         workdir.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except FileNotFoundError:  # whoever made the folder has just taken it away again
+        except FileNotFoundError:  # another process has just removed the folder
             continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,18 +91,18 @@ def _is_named(handle: int, path: Path) -> bool:
 
 
 def _holder(handle: int) -> str:
-    """Who holds the lock, as its file says."""
+    """The process that holds the lock, read from the lock file."""
     try:
         found = json.loads(os.pread(handle, 1_024, 0))
         return f"process {found['process']} on {found['host']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"  # which has not written yet who it is
+        return "another process"  # it has not written its id yet
 
 
-def _leave(made: list[Path]) -> None:
-    """Take away folders that were made for nothing."""
-    with contextlib.suppress(OSError):  # there is something in it
-        for folder in made:
+def _remove_empty(created: list[Path]) -> None:
+    """Remove the created folders that are empty."""
+    with contextlib.suppress(OSError):  # not empty
+        for folder in created:
             folder.rmdir()
 
 
@@ -115,4 +115,4 @@ def _is_config(path: Path) -> bool:
     return isinstance(found, dict) and required <= set(found) & {field.name for field in dataclasses.fields(Config)}
 
 
-OTHERWISE = "choose another --workdir, or move it away"
+REMEDY = "choose another --workdir, or move it away"

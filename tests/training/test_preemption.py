@@ -47,7 +47,7 @@ def test_a_stopped_run_goes_on(towns: Config, tmp_path: Path, monkeypatch: pytes
             fit(config, stopped)
         assert caught.value.code == code
         told = capsys.readouterr().err
-        assert f"{name}: stopped behind step {step}, which is saved in {stopped}; run the same command to go on" in told
+        assert f"{name}: stopped after step {step}, saved in {stopped}; rerun the same command to resume" in told
         assert (stopped / "checkpoints" / str(step)).is_dir()
     monkeypatch.setattr(loop, "feed", real)
     jax.tree.map(np.testing.assert_array_equal, fit(config, stopped).params, whole.params)
