@@ -1,9 +1,9 @@
-"""The world's cities: RAG-Token end to end, question tower and generator, on questions about GeoNames' cities.
+"""RAG-Token on questions about GeoNames cities: question tower and generator, end to end.
 
-python train.py configs/cities.py --workdir runs/demo        (after configs/cities_reader.py; or: make demo)
+    rag-jax train cities --workdir runs/demo        # after cities_reader; `rag-jax demo` runs all three
 
-Measured on two CPU cores, after 258 s of training with the reader's: exact match 0.885 on 1 000 questions about cities
-never asked about, 0.039 without passages. See docs/performance.md.
+The corpus has one passage per GeoNames city (34,003). Measured on two CPU cores, after 258 s of training including
+cities_reader: exact match 0.885 on 1,000 questions about cities held out from training, 0.039 without passages.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
-"""The world's cities without passages: the same generator, trained as long on the same questions.
+"""The closed-book baseline of `cities`: the same generator without passages, with as many steps on the same questions.
 
-python train.py configs/cities_closed_book.py --workdir runs/demo/closed_book        (or: make demo)
+rag-jax train cities_closed_book --workdir runs/demo/closed_book        # `rag-jax demo` runs it
 """
 
 import dataclasses

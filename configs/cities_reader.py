@@ -1,9 +1,9 @@
-"""The world's cities, first part: the generator learns to read, each question with its own city's passage.
+"""The first stage of `cities`: the generator learns to read, with the gold passage of each question.
 
-    python train.py configs/cities_reader.py --workdir runs/demo/reader
+    rag-jax train cities_reader --workdir runs/demo/reader        # `rag-jax demo` runs it
 
-Run by `make demo` before configs/cities.py; the generator starts from random weights here, where the paper starts from
-BART. With the passage given there is nothing to retrieve, and a step costs a fifth of one that trains the tower too.
+The generator starts from random weights, where the paper starts from BART. Without retrieval, a step costs a fifth of
+one that also trains the question tower.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""Real text: RAG-Token on a 1/1000-scale Wikipedia with questions of Natural Questions, SQuAD and others.
+"""RAG-Token on real text: 1/1000 of Wikipedia, with questions from Natural Questions, SQuAD and others.
 
-    python train.py configs/miniwiki.py --data.passages DIR/psgs_w100.tsv --data.train DIR/train.jsonl \\
+    rag-jax train miniwiki --data.passages DIR/psgs_w100.tsv --data.train DIR/train.jsonl \\
         --data.evaluation DIR/dev.jsonl --workdir runs/miniwiki
 
-Measured on 405 development questions after 100 steps: recall@5 93.1 % (95.3 % before, BM25 86.4 %), exact match 0.0 %.
-Far too short to answer well; docs/performance.md has the rest. A longer run is not yet measured.
+Measured on 405 development questions after 100 steps: recall@5 0.931 (0.953 before training, BM25 0.864), exact match
+0.000. That is far too short to answer well. A longer run is not yet measured.
 """
 
 from pathlib import Path

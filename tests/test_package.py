@@ -51,8 +51,17 @@ def test_wheel_runs_without_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path)
         )
 
     assert run("--version").stdout == "rag-jax 0.1.0\n"
-    listed = run("train", "--help").stdout.split()
-    assert {"cities", "paper/nq_token"} <= set(listed)
+    for arguments, printed in (
+        (["train", "--help"], "paper/nq_token"),
+        (["train", "cities", "--help"], "--optimizer.learning-rate"),
+        (["train", "paper/nq_token", "--help"], "--optimizer.learning-rate"),
+        (["demo", "--help"], "--workdir"),
+    ):
+        completed = run(*arguments)
+        assert (completed.returncode, printed in completed.stdout) == (0, True), completed.stderr
     unknown = run("train", "citys", "--workdir", "run")
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("error: citys: no such config; the nearest is cities; ")
+    completed = run("train", "own", "--workdir", "run")
+    assert (completed.returncode, completed.stderr) == (2, "error: evaluation.jsonl: no such file; check the path\n")
+    assert not (tmp_path / "run").exists()

@@ -51,10 +51,10 @@ def test_it_says_what_the_paper_does(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_tells_how_it_is_run_and_that_nobody_has_measured_it(path: Path) -> None:
-    told = path.read_text()
-    assert f"python train.py configs/paper/{path.name} --workdir runs/{path.stem}" in told
-    assert "Not yet measured." in told
+def test_docstring_gives_the_command_and_says_not_yet_measured(path: Path) -> None:
+    source = path.read_text()
+    assert f"rag-jax train paper/{path.stem} --workdir runs/{path.stem}" in source
+    assert "Not yet measured." in source
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
 """RAG-Token on CuratedTREC (Baudiš & Šedivý 2015): short answers, given as regular expressions.
 
-    python train.py configs/paper/curatedtrec_token.py --workdir runs/curatedtrec_token
+    rag-jax train paper/curatedtrec_token --workdir runs/curatedtrec_token
 
-635 questions for training, 134 for development. `answers` hold strings: write the expression's most frequent
-match in the question's first 1,000 passages, as the paper does. It starts from the model that
-configs/paper/nq_token.py has trained. The rest is told in configs/paper/recipe.py.
+635 questions for training, 134 for development. `answers` hold strings: write the expression's most frequent match in
+the question's first 1,000 passages, as the paper does. The run starts from the model trained by nq_token. Everything
+else is in recipe.py.
 
 Not yet measured.
 """

@@ -1,11 +1,10 @@
 """RAG-Token on FEVER (Thorne et al. 2018), two classes: whether passages support or refute a claim (Thorne &
 Vlachos 2020).
 
-    python train.py configs/paper/fever2_token.py --workdir runs/fever2_token
+    rag-jax train paper/fever2_token --workdir runs/fever2_token
 
 96,966 claims for training, 6,666 for development; `question` is the claim, `answers` its class in one word:
-"supported" or "refuted". Classify with `rag-jax answer --labels supported refuted`. The rest is told in
-configs/paper/recipe.py.
+"supported" or "refuted". Classify with `rag-jax answer --labels supported refuted`. Everything else is in recipe.py.
 
 Not yet measured.
 """

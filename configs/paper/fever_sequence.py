@@ -1,11 +1,11 @@
-"""RAG-Sequence on FEVER (Thorne et al. 2018), three classes: whether passages support or refute a claim, or tell
-too little.
+"""RAG-Sequence on FEVER (Thorne et al. 2018), three classes: whether passages support or refute a claim, or are
+insufficient.
 
-    python train.py configs/paper/fever_sequence.py --workdir runs/fever_sequence
+    rag-jax train paper/fever_sequence --workdir runs/fever_sequence
 
 145,450 claims for training, 10,000 for development; `question` is the claim, `answers` its class in one word:
-"supported", "refuted" or "unknown". Classify with `rag-jax answer --labels supported refuted unknown`. The rest
-is told in configs/paper/recipe.py.
+"supported", "refuted" or "unknown". Classify with `rag-jax answer --labels supported refuted unknown`. Everything
+else is in recipe.py.
 
 Not yet measured.
 """

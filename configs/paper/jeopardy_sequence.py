@@ -1,9 +1,9 @@
 """RAG-Sequence on Jeopardy question generation (SearchQA, Dunn et al. 2017): from an answer to the clue about it.
 
-    python train.py configs/paper/jeopardy_sequence.py --workdir runs/jeopardy_sequence
+    rag-jax train paper/jeopardy_sequence --workdir runs/jeopardy_sequence
 
-97,392 pairs for training, 13,714 for development; `question` is the answer entity, `answers` the clue alone.
-Clues of 64 tokens are ours: the paper tells no length. The rest is told in configs/paper/recipe.py.
+97,392 pairs for training, 13,714 for development; `question` is the answer entity, `answers` the clue alone. The
+limit of 64 tokens is ours: the paper states no length. Everything else is in recipe.py.
 
 Not yet measured.
 """

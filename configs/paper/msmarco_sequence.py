@@ -1,10 +1,10 @@
 """RAG-Sequence on MS MARCO's natural-language generation task v2.1 (Nguyen et al. 2016): answers in sentences,
 over Wikipedia.
 
-    python train.py configs/paper/msmarco_sequence.py --workdir runs/msmarco_sequence
+    rag-jax train paper/msmarco_sequence --workdir runs/msmarco_sequence
 
-153,726 questions for training, 12,468 for development; the passages that come with the questions are not used.
-Answers of 64 tokens are ours: the paper tells no length. The rest is told in configs/paper/recipe.py.
+153,726 questions for training, 12,468 for development; the passages that come with the questions are not used. The
+limit of 64 tokens is ours: the paper states no length. Everything else is in recipe.py.
 
 Not yet measured.
 """

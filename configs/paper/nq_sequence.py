@@ -1,10 +1,9 @@
-"""RAG-Sequence on Natural Questions, open domain (Lee et al. 2019): short answers, a training pair for each of a
-question's.
+"""RAG-Sequence on Natural Questions, open domain (Lee et al. 2019): one training pair per gold answer.
 
-    python train.py configs/paper/nq_sequence.py --workdir runs/nq_sequence
+    rag-jax train paper/nq_sequence --workdir runs/nq_sequence
 
-79,168 questions for training, 8,757 for development; NQ-open's files have these fields but for the names:
-`question`, `answer`. The rest is told in configs/paper/recipe.py.
+79,168 questions for training, 8,757 for development; NQ-open names the fields `question` and `answer`: rename
+`answer` to `answers`. Everything else is in recipe.py.
 
 Not yet measured.
 """

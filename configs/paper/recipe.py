@@ -1,23 +1,23 @@
-"""What Lewis et al. 2020 train, as configs: one function, and a file beside this one for each task and model.
+"""The paper's training runs (Lewis et al. 2020): one function, and one config per task and model beside this file.
 
-    python train.py configs/paper/nq_token.py --workdir runs/nq_token [--dry-run]
+    rag-jax train paper/nq_token --workdir runs/nq_token [--dry-run]
 
-From the paper: the towers of DPR (Karpukhin et al. 2020) and BART-large, the passage tower and its index frozen, K = 5
-or 10, mixed precision on 8 devices of 32 GB, the 21 015 324 passages of Wikipedia of December 2018 in 100 words each.
-What it leaves out is as in its reference implementation's script: AdamW at 3e-5 with 500 steps of warm-up and linear
-decay, weight decay 0.001, gradients clipped to 0.1, 8 questions on each of 8 devices, label smoothing and dropout 0.1,
-128 tokens of a question, 25 of an answer, 300 of passage and question. Neither tells the number of steps: ten epochs
-here, a tenth of them warm-up where that is less than 500 steps.
+From the paper: DPR encoders (Karpukhin et al. 2020) and BART-large, a frozen passage tower and index, K = 5 or 10,
+mixed precision on 8 devices of 32 GB, and the 21,015,324 passages of 100 words of Wikipedia, December 2018. From the
+reference implementation's script: AdamW at 3e-5 with 500 warm-up steps and linear decay, weight decay 0.001,
+gradients clipped to 0.1, 8 questions on each of 8 devices, label smoothing and dropout 0.1, at most 128 tokens per
+question, 25 per answer and 300 per generator input. Neither states the number of steps. These configs train ten
+epochs; the warm-up is a tenth of the steps if that is below 500.
 
-The hardware meant is 8 devices of 32 GB. On one of 80 GB: --mesh.fsdp 1 --compute.accumulate 8.
+The mesh is for 8 devices of 32 GB. On one device of 80 GB, add --mesh.fsdp 1 --compute.accumulate 8.
 
-The data's expected place is `data/TASK/`, beside `data/psgs_w100.tsv` and the index `data/wikipedia`:
+Data files:
 
-- data/psgs_w100.tsv   DPR's file, https://dl.fbaipublicfiles.com/dpr/wikipedia_split/psgs_w100.tsv.gz
-- data/wikipedia       built once with the command that README.md gives for it, by the passage tower below
-- data/TASK/train.jsonl, dev.jsonl    {"id": …, "question": …, "answers": […]} on each line; see docs/formats.md
+- data/psgs_w100.tsv   from DPR, https://dl.fbaipublicfiles.com/dpr/wikipedia_split/psgs_w100.tsv.gz
+- data/wikipedia       the index, built once by `rag-jax index` with the passage tower below
+- data/TASK/train.jsonl, dev.jsonl    one JSON object per line: {"id": …, "question": …, "answers": […]}
 
-None of these configs has been measured yet; each compiles (docs/training.md).
+None of these configs has been measured yet. Each compiles.
 """
 
 from pathlib import Path
@@ -27,8 +27,8 @@ from rag_jax.config.config import Compute, Config, Data, Generator, Mesh, Optimi
 from rag_jax.config.generation import GenerationConfig
 
 DATA = Path("data")
-QUESTIONS_A_STEP, EPOCHS = 64, 10
-BEAMS = {  # of the tasks whose answers are sentences
+BATCH_SIZE, EPOCHS = 64, 10
+BEAMS = {  # for tasks whose answers are sentences
     "token": GenerationConfig(num_beams=4),
     "sequence": GenerationConfig(num_beams=4, method="fast"),
 }
@@ -45,8 +45,8 @@ def recipe(
     decoding: GenerationConfig | None = None,
     start_from: str | None = None,
 ) -> Config:
-    """The config of a task with so many training questions, which are expected in `data/TASK`."""
-    steps = EPOCHS * questions // QUESTIONS_A_STEP
+    """The config of a task with `questions` training questions in `data/TASK`."""
+    steps = EPOCHS * questions // BATCH_SIZE
     return Config(
         data=Data(
             passages=DATA / "psgs_w100.tsv",
@@ -66,12 +66,12 @@ def recipe(
             max_target=max_target,
             lengths=(128, 144, 160, 192),
         ),
-        optimizer=Optimizer(warmup=min(500, steps // 10), label_smoothing=0.1),  # the rest is the default
+        optimizer=Optimizer(warmup=min(500, steps // 10), label_smoothing=0.1),  # the other defaults are the paper's
         decoding=decoding or GenerationConfig(),
         mesh=Mesh(fsdp=8),
         compute=Compute(dtype="bfloat16", remat="dots", scan=True, attention="fused"),
         model=model,
         start_from=None if start_from is None else Path(start_from),
         steps=steps,
-        batch_size=QUESTIONS_A_STEP,
+        batch_size=BATCH_SIZE,
     )

@@ -1,10 +1,10 @@
 """RAG-Sequence on TriviaQA, unfiltered (Joshi et al. 2017): short answers.
 
-    python train.py configs/paper/triviaqa_sequence.py --workdir runs/triviaqa_sequence
+    rag-jax train paper/triviaqa_sequence --workdir runs/triviaqa_sequence
 
-78,785 questions for training, 8,837 for development. The first answer is the one that is trained on: choose one
-that is found in the question's first 1,000 passages, as the paper does, and leave out questions without. The
-rest is told in configs/paper/recipe.py.
+78,785 questions for training, 8,837 for development. Training uses the first answer. As in the paper, put one first
+that occurs in the question's top 1,000 passages, and leave out questions without any. Everything else is in
+recipe.py.
 
 Not yet measured.
 """

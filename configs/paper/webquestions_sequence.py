@@ -1,9 +1,9 @@
-"""RAG-Sequence on WebQuestions (Berant et al. 2013): short answers, a training pair for each of a question's.
+"""RAG-Sequence on WebQuestions (Berant et al. 2013): one training pair per gold answer.
 
-    python train.py configs/paper/webquestions_sequence.py --workdir runs/webquestions_sequence
+    rag-jax train paper/webquestions_sequence --workdir runs/webquestions_sequence
 
-3,417 questions for training, 361 for development. Too few to begin with: it starts from the model that
-configs/paper/nq_sequence.py has trained. The rest is told in configs/paper/recipe.py.
+3,417 questions for training, 361 for development. That is too few from scratch: the run starts from the model trained
+by nq_sequence. Everything else is in recipe.py.
 
 Not yet measured.
 """

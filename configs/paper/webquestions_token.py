@@ -1,9 +1,9 @@
-"""RAG-Token on WebQuestions (Berant et al. 2013): short answers, a training pair for each of a question's.
+"""RAG-Token on WebQuestions (Berant et al. 2013): one training pair per gold answer.
 
-    python train.py configs/paper/webquestions_token.py --workdir runs/webquestions_token
+    rag-jax train paper/webquestions_token --workdir runs/webquestions_token
 
-3,417 questions for training, 361 for development. Too few to begin with: it starts from the model that
-configs/paper/nq_token.py has trained. The rest is told in configs/paper/recipe.py.
+3,417 questions for training, 361 for development. That is too few from scratch: the run starts from the model trained
+by nq_token. Everything else is in recipe.py.
 
 Not yet measured.
 """

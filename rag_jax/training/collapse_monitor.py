@@ -1,8 +1,8 @@
 """Warn when retrieval collapses, a common failure of RAG training that the loss does not show.
 
 Each window of steps is compared with the best so far. Retrieval counts as collapsing when the share of distinct
-passages falls below half, and so does either the KL divergence of posterior and prior or the entropy of the prior. One of them
-alone may fall in a healthy run: a better retriever is more certain.
+passages falls below half, and so does either the KL divergence of posterior and prior or the entropy of the
+prior. One of them alone may fall in a healthy run: a better retriever is more certain.
 """
 
 from collections.abc import Mapping
