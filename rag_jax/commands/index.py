@@ -1,4 +1,4 @@
-"""`rag-jax index`: from a corpus to a knowledge store, and what becomes of it later."""
+"""`rag-jax index`: build an index from a corpus, update it, inspect it."""
 
 import hashlib
 import math
@@ -41,49 +41,54 @@ from rag_jax.training.workdir import CONFIG
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "B D"]]
 console = Console(stderr=True)
-BAD = "bad.log"  # in the store: what --skip-bad left out
+BAD = "bad.log"  # in the index folder: the lines that --skip-bad left out
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """How long texts become passages."""
+    """How long texts are split into passages."""
 
-    words: int = 100  # in a passage, as DPR and the paper cut Wikipedia
-    tokens: int | None = None  # or so many of the tower's tokens
-    overlap: int = 0  # words or tokens that a passage shares with the one before it
+    words: int = 100  # words per passage, as in DPR and the paper
+    tokens: int | None = None  # tokens of the tower per passage, instead of words
+    overlap: int = 0  # words or tokens that consecutive passages share
 
 
 @dataclass(frozen=True)
 class IndexCommand:
-    """Build a knowledge store from a corpus; change one; look at one. Killed, the same command goes on."""
+    """Build an index from a corpus, update it, or inspect it. If interrupted, rerun the same command to resume."""
 
     corpus: tyro.conf.Positional[Path | None] = None  # psgs_w100.tsv, JSON lines, KILT, text or Markdown, a dataset
-    out: Path | None = None  # the folder of the store
-    change: Literal["build", "swap", "add", "replace"] = "build"  # what becomes of a store that is there
-    remove: tuple[str, ...] = ()  # ids of documents, or of single passages, to be taken out of it
-    info: Path | None = None  # show this store, and do nothing else
-    check: Path | None = None  # compare this store with its checksums, and do nothing else
-    tower: str | None = None  # of the passages: a folder, "package:NAME/FOLDER", or a repository of the hub
-    norm: float | None = None  # the length of its vectors, for towers that normalise; None: the tower's own
+    out: Path | None = None  # folder of the index
+    change: Literal["build", "swap", "add", "replace"] = "build"  # what to do with an index that exists
+    remove: tuple[str, ...] = ()  # ids of documents or passages to remove
+    info: Path | None = None  # only describe this index
+    check: Path | None = None  # only verify the checksums of this index
+    tower: str | None = None  # passage tower: a folder, package:NAME/FOLDER, or a Hugging Face repository
+    norm: float | None = None  # scale vectors to this length; None: as the tower returns them
     max_length: int = 256  # tokens of a passage that the tower reads
-    # what it reads of a passage: "{title}. {text}" or the like; pair: [CLS] title [SEP] text [SEP]; None: as it says
+    # input of the passage tower: a template such as "{title}. {text}", or pair: [CLS] title [SEP] text [SEP]; None: as
+    # the checkpoint says
     template: str | None = None
-    generator: str | None = None  # its tokens are made as well: a checkpoint, a workdir, or a tokenizer.json
+    generator: str | None = None  # also tokenise for this generator: a checkpoint, a workdir, or a tokenizer.json
     max_passage: int = 256  # tokens of a passage that the generator reads
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the vectors on the disk
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the vectors on disk
     cut: tyro.conf.OmitArgPrefixes[Cutting] = field(default_factory=Cutting)
-    skip_bad: bool = False  # leave out what cannot be read of the corpus; count it, and log it
-    processes: int = 1  # that share the encoding
-    segment: int = building.SEGMENT  # passages that are encoded together: what a kill can cost, and what memory holds
-    faiss: str | None = None  # also an index of FAISS, by its factory string: Flat, HNSW32, "IVF1024,PQ64", SQ8
-    bm25: bool = False  # also an index of words
-    precisions: tuple[Literal["bfloat16", "int8"], ...] = ()  # also measure the search on the device with fewer bits
-    questions: Path | None = None  # to measure recall with; None: passages of the store are asked for one another
-    question_tower: str | None = None  # that reads them; None: that of the passages
-    question_template: str | None = None  # and what it reads: "query: {question}" or the like; None: as it says
+    skip_bad: bool = False  # leave out invalid lines of the corpus; count and log them
+    processes: int = 1  # processes that encode in parallel
+    segment: int = (
+        building.SEGMENT
+    )  # passages per saved segment: the most that an interruption repeats, and that memory holds
+    faiss: str | None = None  # also build a FAISS index, by factory string: Flat, HNSW32, "IVF1024,PQ64", SQ8
+    bm25: bool = False  # also build a BM25 index
+    precisions: tuple[Literal["bfloat16", "int8"], ...] = ()  # also measure recall of the search at lower precision
+    questions: Path | None = None  # questions to measure recall with; None: passages of the index serve as queries
+    question_tower: str | None = None  # tower that encodes the questions; None: the passage tower
+    question_template: str | None = (
+        None  # input of the question tower, such as "query: {question}"; None: as the checkpoint says
+    )
 
     def run(self) -> None:
-        """Raises `InputError` for whatever cannot be done; the store is then as it was."""
+        """Run the command. Raises `InputError` for invalid input; the index is then unchanged."""
         folder = self.info or self.check
         if folder is not None:
             show(folder, verify=self.check is not None)
@@ -110,7 +115,7 @@ class IndexCommand:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
 
     def loaded(self) -> tuple[TextEncoder, PassageTokenizer | None]:
-        """The tower and the generator's vocabulary, as each process that encodes loads them."""
+        """Load the passage tower and the generator's tokenizer, in each process that encodes."""
         if self.tower is None:
             raise InputError("name the tower that reads the passages: --tower CHECKPOINT")
         passage_tokenizer = (
@@ -126,7 +131,7 @@ class IndexCommand:
             console.print(f"{out}: was built of just this; nothing to do", soft_wrap=True)
             return
         with ownership.claim_and_lock(out) as lock:
-            if self._is_built(out, build_spec):  # by another process, a moment ago
+            if self._is_built(out, build_spec):  # by another process in the meantime
                 return
             with Progress("reading passages") as told:
                 plan = building.read(out, self._passages(corpus, out, encoder), build_spec, self.segment, told.advance)
@@ -138,7 +143,7 @@ class IndexCommand:
             building.commit(out, plan, encoder, passage_tokenizer)
 
     def _is_built(self, out: Path, build_spec: dict[str, Any]) -> bool:
-        """Whether the store is there; raises `InputError` for another one, unless it is to be replaced."""
+        """Whether this index exists already. Raises `InputError` for a different one, unless --change swap."""
         old = manifest.read(out) if (out / manifest.FILE).exists() else None
         if old is None:
             return False
@@ -149,7 +154,7 @@ class IndexCommand:
         return False
 
     def _change(self, corpus: Path, out: Path) -> None:
-        """Add to a store, or replace in it, by the tower that it was built with."""
+        """Add or replace passages, encoded by the tower that the index was built with."""
         tower = manifest.read(out).tower
         source = self.tower or tower["source"]
         encoder = load_encoder(source, tower["max_length"], tower["template"], tower["norm"])
@@ -178,7 +183,7 @@ class IndexCommand:
         return {"content": _content(corpus), "cut": asdict(self.cut), "skip_bad": self.skip_bad}
 
     def _engines(self, out: Path) -> None:
-        """Build and measure the engines that were asked for."""
+        """Build and measure the requested engines."""
         asked = (self.faiss, self.bm25, *self.precisions)
         if not any(asked):
             return
@@ -205,15 +210,15 @@ def index(arguments: Sequence[str]) -> None:
 
 
 def load_encoder(source: str, max_length: int, template: str | None, norm: float | None) -> TextEncoder:
-    """A tower that reads passages, by this template or as it says; raises `InputError` for one of questions only."""
+    """Load a passage tower; `template` overrides its own. Raises `InputError` for a question tower."""
     tower = Retriever(source, vector_norm=norm, max_question=1, max_passage=max_length, passage_template=template)
     return read_bi_encoder(Config(Data(), tower)).required_passage_encoder
 
 
 def question_encoder(source: str, norm: float | None, template: str | None = None) -> Encode:
-    """A tower that reads questions, by this template or as it says: one of them alone, or that of the passages.
+    """A function that encodes questions with a question tower or a shared tower. `template` overrides its own.
 
-    Raises `InputError` for a passage tower that has a question tower beside it.
+    Raises `InputError` for a passage tower that belongs to a separate question tower.
     """
     tower = Retriever(source, vector_norm=norm, max_question=1, max_passage=1, question_template=template)
     found = read_bi_encoder(Config(Data(), tower))
@@ -242,7 +247,7 @@ def _vocabulary(source: str) -> GeneratorTokenizer:
 
 
 def _content(corpus: Path) -> str:
-    """A digest of what is in a corpus, under whichever name it lies."""
+    """A digest of the contents of a corpus, independent of its path."""
     if not corpus.exists():
         raise InputError(f"{corpus}: no such file or folder; check the path")
     held = sorted(file for file in corpus.rglob("*") if file.is_file()) if corpus.is_dir() else [corpus]
