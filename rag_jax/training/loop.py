@@ -83,9 +83,8 @@ def train(
                 with timer("evaluation"):
                     logger.evaluated(number, evaluate.scores(RAG(components, state.params), judged))
             stop = preemption.after(number)
-            due = (
-                number % config.save_every == 0 and not metrics_buffer.skips()
-            )  # skipped steps must not replace good checkpoints
+            # skipped steps must not replace good checkpoints
+            due = number % config.save_every == 0 and not metrics_buffer.skips()
             if due or last or stop:
                 with timer("save"):
                     checkpoints.save(state, host_state(depends, host_batch, metrics_buffer, collapse_monitor))

@@ -41,7 +41,7 @@ def test_a_stopped_run_goes_on(towns: Config, tmp_path: Path, monkeypatch: pytes
                 os.kill(os.getpid(), which)
             yield batch
 
-    monkeypatch.setattr(loop, "feed", asking)
+    monkeypatch.setattr(loop, "step_inputs", asking)
     for code, step, name in ((143, 4, "SIGTERM"), (130, 7, "SIGINT")):
         with pytest.raises(SystemExit) as caught:
             fit(config, stopped)
@@ -49,7 +49,7 @@ def test_a_stopped_run_goes_on(towns: Config, tmp_path: Path, monkeypatch: pytes
         told = capsys.readouterr().err
         assert f"{name}: stopped after step {step}, saved in {stopped}; rerun the same command to resume" in told
         assert (stopped / "checkpoints" / str(step)).is_dir()
-    monkeypatch.setattr(loop, "feed", real)
+    monkeypatch.setattr(loop, "step_inputs", real)
     jax.tree.map(np.testing.assert_array_equal, fit(config, stopped).params, whole.params)
     assert (stopped / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
