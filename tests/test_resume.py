@@ -266,7 +266,7 @@ def test_while_one_run_trains_no_other_does(
                 refused.append(batch)
             yield batch
 
-    monkeypatch.setattr(loop, "feed", besieged)
+    monkeypatch.setattr(loop, "step_inputs", besieged)
     fit(config, moved / "run")
     assert refused
     assert (moved / "run" / "metrics.jsonl").read_bytes() == (whole[2] / "run" / "metrics.jsonl").read_bytes()

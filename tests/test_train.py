@@ -122,10 +122,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, towns: Config, tmp
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(loop, "feed", stopping)
+    monkeypatch.setattr(loop, "step_inputs", stopping)
     with pytest.raises(KeyboardInterrupt):
         train_and_evaluate(towns, tmp_path)
-    monkeypatch.setattr(loop, "feed", real)
+    monkeypatch.setattr(loop, "step_inputs", real)
     continued, again = train_and_evaluate(towns, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, continued.params, whole.params)
     assert (tmp_path / "metrics.jsonl").read_bytes() == (trained[2] / "metrics.jsonl").read_bytes()
