@@ -1,13 +1,13 @@
-"""The contract: the dimension key, and the pytrees that flow between the rooms.
+"""The dimension key, and the pytrees and protocols that pass between modules.
 
     B  questions                 Q  question tokens (tower)      D  retrieval width
     K  retrieved passages        L  question tokens (generator)  V  vocabulary
     N  passages in the index     P  passage tokens               H  heads
-    R  rows the generator reads  S  generator-input tokens       T  target tokens
-    C  candidate answers         W  beams, or samples            n  what is remembered of a token
+    R  generator-input rows      S  generator-input tokens       T  target tokens
+    C  candidate answers         W  beams, or samples            n  passages of a hypothesis
 
-The same letters stand in jaxtyping signatures, einsum strings and comments. `R` is `B * K` wherever passages are read.
-Networks are callables over parameter pytrees: the core knows no framework, and is tested with hand-made ones.
+jaxtyping signatures, einsum strings and comments use the same letters. `R` is `B * K` wherever passages are read.
+Networks are callables over parameter pytrees, so the core depends on no neural-network library.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -21,76 +21,76 @@ DropoutKey = Key[Array, ""] | None  # None: dropout is off
 
 
 def host(array: np.ndarray) -> Any:
-    """A host array for a pytree whose fields say `Array`: the compiled programs take both."""
+    """A host array, typed for a pytree field that is declared as `Array`: compiled programs accept both."""
     return array
 
 
 class Tokens(NamedTuple):
-    """Right-padded token sequences: what a tokenizer makes and a network reads."""
+    """Right-padded token sequences."""
 
     ids: Integer[Array, "*rows L"]
     lengths: Int[Array, "*rows"]
 
     @property
     def mask(self) -> Bool[Array, "*rows L"]:
-        """True where a token stands, False on padding."""
+        """True for tokens, False on padding."""
         position = jax.lax.broadcasted_iota(self.lengths.dtype, self.ids.shape, self.ids.ndim - 1)
         return position < self.lengths[..., None]
 
 
 class Int8Vectors(NamedTuple):
-    """Vectors in eight bits: `values * scales[:, None]`."""
+    """8-bit vectors: `values * scales[:, None]`."""
 
     values: Int8[Array, "N D"]
     scales: Float32[Array, " N"]
 
 
 class PackedInputs(NamedTuple):
-    """Rows of tokens laid one after the other into `G` lines, without their padding; see `rag_jax.core.packing`."""
+    """Rows of tokens concatenated into `G` packs of `N` slots without padding; see `rag_jax.core.packing`."""
 
     inputs: Tokens  # [R, S]
-    source: Int[Array, "G N"]  # at each place of a line the token's number among those of the line's R / G rows
-    slot: Int[Array, "R S"]  # of each token in its line
-    num_tokens: Int[Array, " G"]  # tokens in each line
+    source: Int[Array, "G N"]  # of each slot: the index of its token in the pack's R / G rows, flattened
+    slot: Int[Array, "R S"]  # of each token: its slot in the pack
+    num_tokens: Int[Array, " G"]  # of each pack
 
 
 Vectors = Float[Array, "N D"] | Int8Vectors
 
 
 class Knowledge(NamedTuple):
-    """The passages as arrays on the device: what is searched, and what is read."""
+    """The passages as arrays on the device: vectors to search, tokens to read."""
 
-    passage_vectors: Vectors  # d(z), made by the frozen passage tower
+    passage_vectors: Vectors  # d(z), computed by the frozen passage tower
     passage_tokens: Tokens  # [N, P]: `<s> title / text`, in the generator's vocabulary
-    alive: Bool[Array, " N"] | None = None  # the rows that hold a passage; None: all of them
+    alive: Bool[Array, " N"] | None = None  # False for rows whose passage was removed; None: all are alive
 
 
 class SearchResults(NamedTuple):
-    """Which passages a search chose, best first."""
+    """The passages that a search returned, best first."""
 
     rows: Int[Array, "B K"]  # of the index; -1 where fewer than K exist
-    scores: Float[Array, "B K"] | None  # the search's own, the prior's logits; None: `q(x) . d(z)`, recomputed
+    scores: Float[Array, "B K"] | None  # logits of the prior; None: they are recomputed, as `q(x) . d(z)`
 
 
 class Batch(NamedTuple):
-    """Questions with one target each."""
+    """Questions with one target each, for training and scoring."""
 
-    question: Tokens  # [B, Q]: the question in the tower's vocabulary
-    prompt: Tokens  # [B, L]: ` // question </s>` in the generator's vocabulary
+    question: Tokens  # [B, Q], in the question tower's vocabulary
+    prompt: Tokens  # [B, L]: ` // question </s>`, in the generator's vocabulary
     decoder_inputs: Int[Array, "B T"]  # `<s> answer`
     targets: Int[Array, "B T"]  # `answer </s>`
     target_mask: Bool[Array, "B T"]
 
 
 class InferenceBatch(NamedTuple):
-    """Questions without targets: the inputs of a program that answers them."""
+    """Questions without targets, for answering."""
 
-    question: Tokens  # [B, Q], in the question encoder's vocabulary
+    question: Tokens  # [B, Q], in the question tower's vocabulary
     prompt: Tokens  # [B, L]: ` // question </s>`, in the generator's vocabulary
 
 
 class Retrieved(NamedTuple):
-    """The K passages found for each question, best first."""
+    """The K passages retrieved for each question, best first."""
 
     rows: Int[Array, "B K"]  # rows of the index; -1 where fewer than K exist
     scores: Float[Array, "B K"]  # q(x) . d(z); differentiable with respect to q only
@@ -99,36 +99,36 @@ class Retrieved(NamedTuple):
 
 @runtime_checkable
 class Tower(Protocol):
-    """A bi-encoder's tower as a pure function: `q(x)` and `d(z)` are this, with two parameter trees."""
+    """A tower of a bi-encoder as a pure function: `q(x)` and `d(z)`, each with its own parameters."""
 
     def __call__(self, params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "rows D"]: ...
 
 
 @runtime_checkable
 class Encode(Protocol):
-    """Read the inputs once: everything of them that decoding needs, rows leading.
+    """Encode the inputs into everything that decoding needs of them, a pytree with leading axis R.
 
-    Training with `lengths` packs them; a network that makes nothing of it reads `inputs.inputs`.
+    Training may pack them; a network without support for packing encodes `inputs.inputs`.
     """
 
     def __call__(self, params: Params, inputs: Tokens | PackedInputs, key: DropoutKey = None) -> PyTree[Array]: ...
 
 
 class DecoderPositions(NamedTuple):
-    """Where decoder tokens stand in a tree of answers, whose nodes are the cache's slots.
+    """The positions of decoder tokens in a tree of answers, whose nodes are the cache's slots.
 
-    Answers that begin alike share slots, and nothing is moved when a search drops one answer for another.
+    Answers with a common beginning share its slots, and nothing moves when a search replaces one answer by another.
     """
 
-    position: Int[Array, "#R T"]  # how many tokens come before each
-    visible: Bool[Array, "#R T slots"]  # the slots that each attends to: those of its own answer, and its own
+    position: Int[Array, "#R T"]  # number of tokens before each
+    visible: Bool[Array, "#R T slots"]  # the slots that each attends to: its ancestors and itself
 
 
 @runtime_checkable
 class Decode(Protocol):
-    """The states of `decoder_inputs`, and the cache that the next call continues from, their slots filled in order.
+    """The states of `decoder_inputs`, and the cache with their slots filled in order, for the next call.
 
-    The tokens continue the cache's in a line, or stand where `place` says.
+    By default the tokens follow those of the cache; `positions` places them in a tree.
     """
 
     def __call__(
@@ -144,14 +144,14 @@ class Decode(Protocol):
 
 @runtime_checkable
 class Logits(Protocol):
-    """What the states of decoder tokens say of the token that follows each."""
+    """The logits of the token after each decoder state."""
 
     def __call__(self, params: Params, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]: ...
 
 
 @runtime_checkable
 class EmptyCache(Protocol):
-    """A cache of `slots` decoder tokens in each of `rows` rows."""
+    """An empty cache with room for `slots` decoder tokens in each of `rows` rows."""
 
     def __call__(self, rows: int, slots: int) -> PyTree[Array]: ...
 
@@ -159,7 +159,7 @@ class EmptyCache(Protocol):
 class Generator(NamedTuple):
     """A sequence-to-sequence network as pure functions.
 
-    `logits` stands apart from `decode`: of a long start only the last state is projected onto the vocabulary.
+    `logits` is separate from `decode`, so that of a long prefix only the last state is projected onto the vocabulary.
     """
 
     encode: Encode
@@ -169,14 +169,14 @@ class Generator(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """What the functional core is composed with."""
+    """The networks of a model."""
 
     tower: Tower
     generator: Generator
 
 
 class RagParams(NamedTuple):
-    """What training changes. The passage tower is not among it: it is frozen in the index's vectors."""
+    """The trained parameters. The passage tower is not among them: it is frozen in the index's vectors."""
 
     question_tower: Params
     generator: Params

@@ -1,4 +1,4 @@
-"""Dropout keys that may be absent: None stands for "no dropout" and stays None however it is split."""
+"""Optional dropout keys: None means no dropout, and splits into Nones."""
 
 import jax
 

@@ -5,9 +5,9 @@ With `p(z|x)` the prior over the K retrieved passages and `p(y_t | x, z, y_<t)` 
     RAG-Sequence:  p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)
     RAG-Token:     p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)
 
-Everything here is float32 log space whatever the networks' dtype: inner products near 75 in bfloat16 lose the gaps
-between passages that the prior is made of. Padding is told by `mask`, missing passages by `valid`: these carry a prior
-of -inf and a gradient of zero, never NaN.
+All functions compute in float32 log space, whatever the networks' dtype: bfloat16 rounds inner products near 75 so much
+that the differences between passages, which determine the prior, are lost. `mask` is False on padding, `valid` on
+missing passages; these have a prior of -inf and a gradient of zero, never NaN.
 """
 
 from functools import reduce
@@ -36,8 +36,8 @@ def doc_log_prior(scores: Float[Array, "B K"], valid: Bool[Array, "B K"] | None 
 
         p(z|x) = exp(d(z).q(x)) / sum_{z' in top-K} exp(d(z').q(x))
 
-    `valid` marks the passages that exist (default: all). The others get -inf and no gradient; a row without any
-    passage is -inf throughout.
+    `valid` is False for missing passages (default: all are valid). They get -inf and no gradient; a row without any
+    valid passage is -inf throughout.
 
     >>> import jax.numpy as jnp
     >>> jnp.exp(doc_log_prior(jnp.log(jnp.array([[3.0, 1.0]])))).round(2)
@@ -54,31 +54,31 @@ def doc_log_prior(scores: Float[Array, "B K"], valid: Bool[Array, "B K"] | None 
 def target_log_probs(logits: Float[Array, "B K T V"], targets: Int[Array, "B T"]) -> Float[Array, "B K T"]:
     """The generator's log-probability of each target token under each passage, `log p(y_t | x, z, y_<t)`, in float32.
 
-    Gathers the target's logit and subtracts the normaliser. Neither that nor the gradient, which is made of the logits
-    and the normaliser again, keeps a float32 `[B, K, T, V]`: where logits are bfloat16, they are all that there is.
+    Gathers the target's logit and subtracts the normaliser. The backward pass recomputes the probabilities from the
+    logits and the normaliser, so no float32 `[B, K, T, V]` is stored where logits are bfloat16.
     """
     return _target_log_probs(logits, targets)[0]
 
 
 def _target_log_probs(logits: Float[Array, "B K T V"], targets: Int[Array, "B T"]):
-    chosen = jnp.take_along_axis(logits, targets[:, None, :, None], axis=3)[..., 0]
+    target_logits = jnp.take_along_axis(logits, targets[:, None, :, None], axis=3)[..., 0]
     normaliser = jax.nn.logsumexp(logits.astype(jnp.float32), axis=3)
-    return chosen.astype(jnp.float32) - normaliser, (logits, targets, normaliser)
+    return target_logits.astype(jnp.float32) - normaliser, (logits, targets, normaliser)
 
 
-def _target_log_probs_gradient(kept, gradient: Float[Array, "B K T"]) -> tuple[Float[Array, "B K T V"], None]:
-    logits, targets, normaliser = kept
+def _target_log_probs_gradient(residuals, gradient: Float[Array, "B K T"]) -> tuple[Float[Array, "B K T V"], None]:
+    logits, targets, normaliser = residuals
     token = jax.lax.broadcasted_iota(targets.dtype, logits.shape, 3)
-    chosen = (token == targets[:, None, :, None]).astype(jnp.float32)
+    one_hot = (token == targets[:, None, :, None]).astype(jnp.float32)
     probabilities = jnp.exp(logits.astype(jnp.float32) - normaliser[..., None])
-    return (gradient[..., None] * (chosen - probabilities)).astype(logits.dtype), None
+    return (gradient[..., None] * (one_hot - probabilities)).astype(logits.dtype), None
 
 
 target_log_probs.defvjp(_target_log_probs, _target_log_probs_gradient)
 
 
 def marginal(doc_log_prior: Float[Array, "B K"], log_probs: Float[Array, "B K *rest"]) -> Float[Array, " B *rest"]:
-    """RAG-Token's mixture of the passages, for whatever tokens `rest` ranges over.
+    """RAG-Token's mixture of the passages, over any trailing axes.
 
     log sum_z p(z|x) p(v | x, z, ...)
     """
@@ -89,7 +89,7 @@ def marginal(doc_log_prior: Float[Array, "B K"], log_probs: Float[Array, "B K *r
 def rag_token(
     doc_log_prior: Float[Array, "B K"], target_log_probs: Float[Array, "B K T"], mask: Bool[Array, "B T"]
 ) -> Float[Array, " B"]:
-    """`log p(y|x)` of RAG-Token: every token may come from another passage.
+    """`log p(y|x)` of RAG-Token: passages are marginalised at every token.
 
     p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)
     """
@@ -100,7 +100,7 @@ def rag_token(
 def rag_sequence(
     doc_log_prior: Float[Array, "B K"], target_log_probs: Float[Array, "B K T"], mask: Bool[Array, "B T"]
 ) -> Float[Array, " B"]:
-    """`log p(y|x)` of RAG-Sequence: one passage answers for the whole target.
+    """`log p(y|x)` of RAG-Sequence: passages are marginalised once for the whole target.
 
     p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)
     """
@@ -131,21 +131,21 @@ def sequence_doc_posterior(
 def _sequence_joint(
     doc_log_prior: Float[Array, "B K"], target_log_probs: Float[Array, "B K T"], mask: Bool[Array, "B T"]
 ) -> Float[Array, "B K"]:
-    """`log p(y, z | x)`: the prior once per sequence, whatever the target's length."""
+    """`log p(y, z | x)`, in which the prior counts once per sequence."""
     return doc_log_prior + jnp.sum(jnp.where(mask[:, None, :], target_log_probs, 0.0), axis=2)
 
 
 def _normalise(joint: Float[Array, "B K *T"]) -> Float[Array, "B K *T"]:
-    """Probabilities along the passages; all zero where no passage has any."""
+    """Probabilities along the passages; all zero where every passage has -inf."""
     total = _log_sum_exp(joint)
     return jnp.exp(joint - jnp.expand_dims(jnp.where(jnp.isneginf(total), 0.0, total), 1))
 
 
 def _log_sum_exp(joint: Float[Array, "B K *rest"]) -> Float[Array, " B *rest"]:
-    """`log sum_z exp` whose value is -inf and whose gradient is zero, not NaN, where every passage has -inf.
+    """`log sum_z exp`; where every passage has -inf its value is -inf and its gradient zero, not NaN.
 
-    One term per passage: XLA fuses them into one pass over a vocabulary, where a reduction over a middle axis takes
-    four times as long on a CPU.
+    The sum is unrolled: XLA fuses the terms into one pass over the vocabulary, while a reduction over the middle axis
+    takes four times as long on a CPU.
     """
     passages = [joint[:, k] for k in range(joint.shape[1])]
     peak = jax.lax.stop_gradient(reduce(jnp.maximum, passages))

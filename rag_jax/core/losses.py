@@ -1,7 +1,7 @@
-"""What training minimises: the negative marginal log-likelihoods, with label smoothing.
+"""Training objectives: the negative marginal log-likelihoods, with label smoothing.
 
-Each loss maps the prior over passages and the generator's logits to one number per question, so that the training step
-takes any of them, or one of your own, as its objective.
+A loss maps the prior over passages and the generator's logits to one number per question. The training step takes any
+function of this signature as its objective.
 """
 
 from typing import Protocol, runtime_checkable
@@ -15,7 +15,7 @@ from rag_jax.core import likelihood
 
 @runtime_checkable
 class Objective(Protocol):
-    """A loss for each question from the prior `log p(z|x)` and the generator's logits under each passage."""
+    """The loss of each question, from the prior `log p(z|x)` and the generator's logits under each passage."""
 
     def __call__(
         self,
@@ -34,14 +34,14 @@ def rag_token_loss(
     *,
     label_smoothing: float = 0.0,
 ) -> Float[Array, " B"]:
-    """`-log p(y|x)` of RAG-Token, its target distributions mixed with the uniform one by `label_smoothing`, eps:
+    """`-log p(y|x)` of RAG-Token, with label smoothing eps:
 
         (1 - eps) (-log p(y|x)) + eps / V sum_t sum_v -log sum_z p(z|x) p(v | x, z, y_<t)
 
-    Only smoothing needs the marginal over the whole vocabulary, a float32 `[B, K, T, V]`.
+    Label smoothing needs the marginal over the whole vocabulary, a float32 `[B, K, T, V]`.
     """
-    chosen = likelihood.target_log_probs(logits, targets)
-    loss = -likelihood.rag_token(doc_log_prior, chosen, mask)
+    log_probs = likelihood.target_log_probs(logits, targets)
+    loss = -likelihood.rag_token(doc_log_prior, log_probs, mask)
     if not label_smoothing:
         return loss
     batch, k, _, vocabulary = logits.shape
@@ -62,11 +62,11 @@ def rag_sequence_loss(
 
         (1 - eps) (-log p(y|x)) + eps / V (-log sum_z p(z|x) exp(sum_t sum_v log p(v | x, z, y_<t)))
 
-    The smoothing term is the reference implementation's with one correction: the prior counts once per sequence,
-    there it counts V times.
+    The smoothing term is that of the reference implementation with one correction: the prior counts once per sequence,
+    not V times.
     """
-    chosen = likelihood.target_log_probs(logits, targets)
-    loss = -likelihood.rag_sequence(doc_log_prior, chosen, mask)
+    log_probs = likelihood.target_log_probs(logits, targets)
+    loss = -likelihood.rag_sequence(doc_log_prior, log_probs, mask)
     if not label_smoothing:
         return loss
     vocabulary = logits.shape[3]

@@ -1,7 +1,7 @@
-"""What training may do without: a retriever that learns, or one that is asked at all.
+"""Modes of the retriever in training: trained, frozen, replaced by gold passages, or absent.
 
-Each mode is a tower and a search to compose a recipe of: the paper's own, its ablation with a frozen retriever, gold
-passages for a generator that is to learn reading first, and none.
+A mode is a question tower and a way of retrieving, from which a recipe is composed: those of the paper, of its ablation
+with a frozen retriever, of training the generator on gold passages, and of closed-book training.
 """
 
 from typing import Protocol, runtime_checkable
@@ -16,7 +16,7 @@ from rag_jax.types import DropoutKey, Knowledge, Params, Tokens, Tower
 
 @runtime_checkable
 class Retrieve(Protocol):
-    """Which passages a question reads: rows of the index, -1 for none."""
+    """The passages that each question reads: rows of the index, -1 for a missing one."""
 
     def __call__(
         self,
@@ -47,7 +47,7 @@ def retrieve_gold(
     num_docs: int,
     positives: Int[Array, "B G"] | None,
 ) -> Int[Array, "B K"]:
-    """The first K gold passages, for a generator that is to learn reading before retrieval is any good."""
+    """The first K gold passages, to train the generator before the retriever is useful."""
     del index, queries, knowledge
     if positives is None:
         raise ValueError("gold passages are known in training only")
@@ -56,7 +56,7 @@ def retrieve_gold(
 
 
 def frozen(tower: Tower) -> Tower:
-    """The tower as a constant: no dropout, no gradient, no backward pass (the paper's frozen-retriever ablation)."""
+    """The tower without dropout, gradient or backward pass (the paper's frozen-retriever ablation)."""
 
     def constant(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "B D"]:
         del key
@@ -66,9 +66,9 @@ def frozen(tower: Tower) -> Tower:
 
 
 def uniform_prior(tower: Tower) -> Tower:
-    """No opinion on the passages: zero vectors, a uniform prior, and no work for the tower."""
+    """A tower of zero vectors, hence a uniform prior. Nothing of `tower` is computed."""
 
     def zeros(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "B D"]:
-        return jnp.zeros_like(tower(params, tokens, key))  # the compiler drops what only gave the shape
+        return jnp.zeros_like(tower(params, tokens, key))  # only the shape is used: the compiler removes the rest
 
     return zeros

@@ -1,4 +1,4 @@
-"""The optimizers: optax transformations over `RagParams`, with a learning rate of their own for each network."""
+"""Optimizers: optax transformations over `RagParams`, with a learning rate per network."""
 
 from collections.abc import Hashable
 
@@ -19,7 +19,7 @@ def muon(
 ) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) for the matrices inside the network, AdamW for embeddings, biases and LayerNorms.
 
-    It learns from scratch in far fewer steps than AdamW; pretrained networks are better left to the latter.
+    From scratch it needs far fewer steps than AdamW; for pretrained networks AdamW is better.
     """
     return optax.contrib.muon(
         learning_rate,
@@ -33,14 +33,14 @@ def muon(
 def rag(
     question_tower: optax.GradientTransformation, generator: optax.GradientTransformation, clip: float
 ) -> optax.GradientTransformation:
-    """Clip the gradient's norm over all parameters, then update each network by its own transformation."""
+    """Clip the gradient by its norm over all parameters, then update each network by its own transformation."""
     labels = RagParams("question_tower", "generator")
     parts: dict[Hashable, optax.GradientTransformation] = {"question_tower": question_tower, "generator": generator}
     return optax.chain(optax.clip_by_global_norm(clip), optax.partition(parts, labels))
 
 
 def warmup_linear_decay(peak: float, warmup: int, steps: int) -> optax.Schedule:
-    """From zero up to `peak` in `warmup` steps, then straight down to zero at step `steps`."""
+    """Linear warmup from zero to `peak` in `warmup` steps, then linear decay to zero at step `steps`."""
     up = optax.linear_schedule(0.0, peak, warmup)
     down = optax.linear_schedule(peak, 0.0, max(1, steps - warmup))
     return optax.join_schedules([up, down], [warmup])

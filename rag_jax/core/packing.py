@@ -1,8 +1,11 @@
-"""Inputs without their padding: what is done to each token alone is done in lines, attention in rows.
+"""Pack inputs of different lengths without padding: token-wise layers run on packs, attention runs on rows.
 
-Passages differ in length, and most of an encoder's products are of one token each. Rows `[R, S]` are laid one after the
-other into `G` lines of `N` places, each line with its share of the rows, so that a mesh keeps every token on the device
-of its question. Only attention, which is between the tokens of a row, is computed in rows.
+Rows `[R, S]` are concatenated into `G` packs of `N` slots, `R / G` consecutive rows to a pack, so that on a mesh every
+token stays on the device of its question. Most of an encoder's work is token-wise; only attention, which mixes the
+tokens of a row, unpacks them.
+
+    rows   `[R, S]`, padded
+    packs  `[G, N]`, with padding only at the end; `source` maps a slot to its token, `slot` a token to its slot
 """
 
 import jax
@@ -13,7 +16,7 @@ from rag_jax.types import PackedInputs, Tokens
 
 
 def pack(inputs: Tokens, num_packs: int, size: int) -> PackedInputs:
-    """Rows `[R, S]` as `lines` of `size` places. The caller sees to it that no line's rows hold more tokens."""
+    """Pack rows `[R, S]` into `num_packs` packs of `size` slots. No pack's rows may have more tokens than that."""
     count = jnp.cumsum(inputs.mask.reshape(num_packs, -1), axis=1, dtype=jnp.int32)
     ordinal = jnp.arange(1, size + 1, dtype=jnp.int32)
     token = jax.vmap(lambda each: jnp.searchsorted(each, ordinal))(count).astype(jnp.int32)
@@ -24,7 +27,7 @@ def pack(inputs: Tokens, num_packs: int, size: int) -> PackedInputs:
 def pack_at_lengths(
     inputs: Tokens, num_packs: int, lengths: tuple[int, ...]
 ) -> tuple[list[Tokens | PackedInputs], Int[Array, ""]]:
-    """Inputs `[B, K, S]` packed with room for each of the `lengths` per row, then unpacked; which is the shortest.
+    """Inputs `[B, K, S]` packed with room for each of the `lengths` per row, then unpacked; and the shortest of these.
 
     `lengths` ascend; those of S or more are left out. The returned index is that of the first in which all tokens fit.
     """
@@ -37,73 +40,75 @@ def pack_at_lengths(
 
 
 def to_packs(packed: PackedInputs | None, rows: Shaped[Array, "R S *rest"]) -> Shaped[Array, "G N *rest"]:
-    """Of each place in a line what stands in the rows; zeros behind the last token. None: rows are lines."""
+    """Gather values of rows into packs; zeros on padding. None: inputs are not packed, and rows are packs."""
     if packed is None:
         return rows
-    groups = packed.source.shape[0]
-    flat = rows.reshape(groups, -1, *rows.shape[2:])
-    return _moved(flat, packed.source, _filled(packed), _place(packed), packed.inputs.mask.reshape(groups, -1))
+    num_packs = packed.source.shape[0]
+    flat = rows.reshape(num_packs, -1, *rows.shape[2:])
+    return _permute(flat, packed.source, _mask(packed), _slots(packed), packed.inputs.mask.reshape(num_packs, -1))
 
 
-def to_rows(packed: PackedInputs | None, lines: Shaped[Array, "G N *rest"]) -> Shaped[Array, "R S *rest"]:
-    """Of each token in the rows what stands in its line; zeros on padding. None: lines are rows."""
+def to_rows(packed: PackedInputs | None, packs: Shaped[Array, "G N *rest"]) -> Shaped[Array, "R S *rest"]:
+    """Gather values of packs into rows; zeros on padding. None: inputs are not packed, and packs are rows."""
     if packed is None:
-        return lines
-    shape, groups = packed.inputs.ids.shape, packed.source.shape[0]
-    found = _moved(lines, _place(packed), packed.inputs.mask.reshape(groups, -1), packed.source, _filled(packed))
-    return found.reshape(*shape, *lines.shape[2:])
+        return packs
+    shape, num_packs = packed.inputs.ids.shape, packed.source.shape[0]
+    rows = _permute(packs, _slots(packed), packed.inputs.mask.reshape(num_packs, -1), packed.source, _mask(packed))
+    return rows.reshape(*shape, *packs.shape[2:])
 
 
 def row_positions(packed: PackedInputs) -> Int[Array, "G N"]:
-    """How many tokens of its row come before each token of a line."""
+    """The position in its row of each token of a pack."""
     return packed.source % packed.inputs.ids.shape[1]
 
 
 def row_indices(packed: PackedInputs) -> Int[Array, "G N"]:
-    """The number of each token in a line among all places of the rows."""
-    groups, places = packed.source.shape[0], packed.inputs.ids.size // packed.source.shape[0]
-    return packed.source + places * jnp.arange(groups, dtype=jnp.int32)[:, None]
+    """The index of each token of a pack in the flattened rows `[R * S]`."""
+    num_packs = packed.source.shape[0]
+    tokens_per_pack = packed.inputs.ids.size // num_packs
+    return packed.source + tokens_per_pack * jnp.arange(num_packs, dtype=jnp.int32)[:, None]
 
 
-def _place(packed: PackedInputs) -> Int[Array, "G rows"]:
-    """Padding is given the place of the token before it, or the first one."""
+def _slots(packed: PackedInputs) -> Int[Array, "G rows"]:
+    """The slot of each token of a pack's rows. Padding has the slot of the token before it, or the first one."""
     return jnp.maximum(packed.slot.reshape(packed.source.shape[0], -1), 0)
 
 
-def _filled(packed: PackedInputs) -> Bool[Array, "G N"]:
+def _mask(packed: PackedInputs) -> Bool[Array, "G N"]:
+    """True where a slot holds a token."""
     return jnp.arange(packed.source.shape[1])[None, :] < packed.num_tokens[:, None]
 
 
 @jax.custom_vjp
-def _moved(
+def _permute(
     values: Shaped[Array, "G old *rest"],
     source: Int[Array, "G new"],
-    kept: Bool[Array, "G new"],
+    mask: Bool[Array, "G new"],
     target: Int[Array, "G old"],
-    used: Bool[Array, "G old"],
+    target_mask: Bool[Array, "G old"],
 ) -> Shaped[Array, "G new *rest"]:
-    """`values[source]` where `kept`. Each value that is `used` goes to one place, its `target`.
+    """`values[source]` where `mask`, else zero; `target` and `target_mask` are the inverse.
 
-    So that the gradient is gathered as well: a compiler that knows only `source` would have to add up.
+    With the inverse the backward pass is a gather too, instead of a scatter-add.
     """
-    del target, used
-    return _gathered(values, source, kept)
+    del target, target_mask
+    return _gather(values, source, mask)
 
 
-def _gathered(
-    values: Shaped[Array, "G old *rest"], source: Int[Array, "G new"], kept: Bool[Array, "G new"]
+def _gather(
+    values: Shaped[Array, "G old *rest"], source: Int[Array, "G new"], mask: Bool[Array, "G new"]
 ) -> Shaped[Array, "G new *rest"]:
-    found = jax.vmap(lambda each, at: each.at[at].get(mode="promise_in_bounds"))(values, source)
-    return jnp.where(kept.reshape(*kept.shape, *(1,) * (values.ndim - 2)), found, jnp.zeros((), found.dtype))
+    gathered = jax.vmap(lambda each, at: each.at[at].get(mode="promise_in_bounds"))(values, source)
+    return jnp.where(mask.reshape(*mask.shape, *(1,) * (values.ndim - 2)), gathered, jnp.zeros((), gathered.dtype))
 
 
-def _forward(values, source, kept, target, used):
-    return _gathered(values, source, kept), (target, used)
+def _forward(values, source, mask, target, target_mask):
+    return _gather(values, source, mask), (target, target_mask)
 
 
-def _backward(kept, gradient):
-    target, used = kept
-    return _gathered(gradient, target, used), None, None, None, None
+def _backward(residuals, gradient):
+    target, target_mask = residuals
+    return _gather(gradient, target, target_mask), None, None, None, None
 
 
-_moved.defvjp(_forward, _backward)
+_permute.defvjp(_forward, _backward)

@@ -1,7 +1,7 @@
-"""From retrieved passages to what the generator reads: `<s> title / text // question </s>`.
+"""From retrieved passages to generator inputs `<s> title / text // question </s>`, and to logits.
 
-Passages and questions are tokenised once, beforehand; the pair is assembled by integer gathers, inside the compiled
-program. The separator belongs to the question's part, so that cutting a passage never loses it.
+Passages and questions are tokenised beforehand; each pair is joined by integer gathers inside the compiled program. The
+separator is part of the question's prompt, so that truncating a passage never removes it.
 """
 
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from rag_jax.types import DropoutKey, Generator, PackedInputs, Params, Tokens
 def assemble(passages: Tokens, prompts: Tokens, max_length: int) -> Tokens:
     """Join passages `[B, K, P]` and prompts `[B, L]` to generator inputs `[B, K, S]`, S = min(P + L, max_length).
 
-    Where the pair is too long the passage is cut at its end, never the question. Raises `ValueError` where the
-    prompts alone are longer than that.
+    Where the pair is too long the passage is truncated, never the question. Raises `ValueError` where the prompts alone
+    are longer than `max_length`.
     """
     if prompts.ids.shape[1] > max_length:
         raise ValueError(f"prompts of {prompts.ids.shape[1]} tokens do not fit into inputs of {max_length}")
@@ -37,14 +37,15 @@ def read(
     key: DropoutKey = None,
 ) -> Float[Array, "B K T V"]:
     """The generator's logits for one target under each of K inputs `[B, K, S]` or packed rows (teacher forcing)."""
-    given = inputs if isinstance(inputs, PackedInputs) else rows(inputs)
-    count = given.inputs.lengths.shape[0] if isinstance(given, PackedInputs) else given.lengths.shape[0]
+    inputs = inputs if isinstance(inputs, PackedInputs) else rows(inputs)
+    num_rows = inputs.inputs.lengths.shape[0] if isinstance(inputs, PackedInputs) else inputs.lengths.shape[0]
     batch = decoder_inputs.shape[0]
+    num_docs = num_rows // batch
     encode_key, decode_key = split(key)
-    memory = generator.encode(params, given, encode_key)
-    states, _ = generator.decode(params, jnp.repeat(decoder_inputs, count // batch, axis=0), memory, key=decode_key)
+    encoded = generator.encode(params, inputs, encode_key)
+    states, _ = generator.decode(params, jnp.repeat(decoder_inputs, num_docs, axis=0), encoded, key=decode_key)
     logits = generator.logits(params, states)
-    return logits.reshape(batch, count // batch, *logits.shape[1:])
+    return logits.reshape(batch, num_docs, *logits.shape[1:])
 
 
 def rows(inputs: Tokens) -> Tokens:
@@ -53,5 +54,5 @@ def rows(inputs: Tokens) -> Tokens:
 
 
 def _take(ids: Int[Array, "B K P"], position: Int[Array, "B K S"]) -> Int[Array, "B K S"]:
-    """Tokens by position; positions outside repeat the border, where the caller does not look."""
+    """Tokens at positions, which are clipped to the sequence; the caller masks those outside."""
     return jnp.take_along_axis(ids, jnp.clip(position, 0, ids.shape[2] - 1), axis=2)

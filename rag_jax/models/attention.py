@@ -1,4 +1,4 @@
-"""Multi-head attention, shared by BERT and BART, with its keys and values in the caller's hands."""
+"""Multi-head attention for BERT and BART, whose caller holds the keys and values."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from jaxtyping import Array, Bool, Float
 from rag_jax.core.packing import to_packs, to_rows
 from rag_jax.types import PackedInputs
 
-FEW = 16  # fewer queries than this are those of a decoding step
+MIN_FUSED_QUERIES = 16  # fewer queries are those of a decoding step
 
 
 class Attention(nn.Module):
     """Scaled dot-product attention with `H` heads; four projections with biases, as in BERT and BART.
 
-    Keys and values are made by `project` and passed to `__call__`: a caller may compute them once and keep them. Heads
-    stand before positions, as the batched matrix products read them: keeping is worth nothing if each use transposes.
+    `project` computes keys and values, which are passed to `__call__`, so that a caller can cache them. The head axis
+    comes before positions, as in the batched matrix products: no use of the cache needs a transpose.
 
-    With `fused` the scores stay inside one kernel, where the device has one for the dtype. Dropping weights needs them,
-    so that with a `dropout` training goes the plain way; so do the few queries of a decoding step, for which it is not
-    worth while to bring the keys into the kernel's order.
+    `fused` computes attention in one kernel without materialising the scores, where the device has one for the dtype.
+    Attention dropout needs the scores, so training with it is not fused; nor are the few queries of a decoding step,
+    for which transposing the keys into the kernel's layout would cost more than it saves.
     """
 
     width: int
@@ -41,7 +41,7 @@ class Attention(nn.Module):
     def project(
         self, states: Float[Array, "G N width"], packed: PackedInputs | None = None
     ) -> tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]:
-        """Keys and values of the attended states, which are in lines where they are `packed`."""
+        """Keys and values of the states to attend to; states are packs if `packed` is given, else rows."""
         keys, values = (self._split(to_rows(packed, dense(states))) for dense in (self.key, self.value))
         return jnp.swapaxes(keys, 2, 3), values
 
@@ -57,7 +57,7 @@ class Attention(nn.Module):
         """Attend from `states` to the positions where `mask` is True; the softmax is float32 whatever the dtype."""
         queries = self._split(to_rows(packed, self.query(states)))
         rows = queries.shape[0], queries.shape[2], self.width
-        if self.fused and (deterministic or not self.dropout) and queries.shape[2] >= FEW:
+        if self.fused and (deterministic or not self.dropout) and queries.shape[2] >= MIN_FUSED_QUERIES:
             return self.out(to_packs(packed, _fused(queries, keys, values, mask).reshape(rows)))
         queries *= (self.width // self.heads) ** -0.5
         scores = jnp.einsum("RHTd,RHdS->RHTS", queries, keys, preferred_element_type=jnp.float32)
@@ -77,13 +77,14 @@ def _fused(
     values: Float[Array, "R H S d"],
     mask: Bool[Array, "#R #T S"],
 ) -> Float[Array, "R T H d"]:
-    """One kernel on a GPU in sixteen bits; elsewhere XLA makes of it what it can.
+    """cuDNN's kernel on a GPU in 16 bits; XLA's implementation elsewhere.
 
-    The kernel wants a mask of its own for each query, and even lengths where it is differentiated.
+    The kernel needs a mask for every query, and even lengths where it is differentiated.
     """
-    count, size = queries.shape[2], keys.shape[3]
-    in_kernel = jax.default_backend() == "gpu" and queries.dtype.itemsize == 2 and count % 2 == 0 and size % 2 == 0
-    given = jnp.swapaxes(queries, 1, 2), jnp.transpose(keys, (0, 3, 1, 2)), jnp.swapaxes(values, 1, 2)
-    mask = jnp.broadcast_to(mask, (mask.shape[0], count, size))[:, None]
-    with jax.numpy_dtype_promotion("standard"):  # its float32 sums are implicit
-        return jax.nn.dot_product_attention(*given, mask=mask, implementation="cudnn" if in_kernel else "xla")
+    num_queries, num_keys = queries.shape[2], keys.shape[3]
+    even = num_queries % 2 == 0 and num_keys % 2 == 0
+    use_cudnn = jax.default_backend() == "gpu" and queries.dtype.itemsize == 2 and even
+    operands = jnp.swapaxes(queries, 1, 2), jnp.transpose(keys, (0, 3, 1, 2)), jnp.swapaxes(values, 1, 2)
+    mask = jnp.broadcast_to(mask, (mask.shape[0], num_queries, num_keys))[:, None]
+    with jax.numpy_dtype_promotion("standard"):  # it promotes to float32 implicitly
+        return jax.nn.dot_product_attention(*operands, mask=mask, implementation="cudnn" if use_cudnn else "xla")

@@ -1,7 +1,7 @@
-"""BART, the generator (Lewis et al. 2019), with everything that decoding keeps in the caller's hands.
+"""BART, the generator (Lewis et al. 2019), as pure functions: the caller holds all state of decoding.
 
-Reading returns a `Memory`: the cross-attention's keys and values, computed once per row. Decoding takes and returns a
-`Cache`: the keys and values of the decoder's own past. Training is the same call without a cache.
+`encode` returns a `Memory`: the keys and values of cross-attention, computed once per row. `decode` takes and returns a
+`Cache`: the keys and values of the decoder's self-attention. Training calls `decode` without a cache.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from rag_jax.models.architecture import Architecture
 from rag_jax.models.attention import Attention
 from rag_jax.models.dropout import Dropout
 from rag_jax.models.gelu import gelu
-from rag_jax.models.layers import Remat, spread, through
+from rag_jax.models.layers import Remat, constrain, run_layers
 from rag_jax.models.norm import LayerNorm
 from rag_jax.types import DecoderPositions, DropoutKey, Generator, PackedInputs, Params, Tokens
 
-Read = tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]  # keys and values of the inputs
-Past = tuple[Float[Array, "R H d slots"], Float[Array, "R H slots d"]]  # keys and values of the answers so far
+CrossKeysValues = tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]  # of the encoded inputs
+SelfKeysValues = tuple[Float[Array, "R H d slots"], Float[Array, "R H slots d"]]  # of the decoder's tokens
 
 
 @dataclass(frozen=True)
@@ -43,36 +43,36 @@ class BartConfig:
     activation_dropout: float = 0.0
     scale_embedding: bool = False
     init_std: float = 0.02
-    dtype: Any = jnp.float32  # of what is computed; the parameters are float32
+    dtype: Any = jnp.float32  # of activations; parameters are float32
     remat: Remat = "none"  # see `rag_jax.models.layers`
     scan: bool = False
     attention: Literal["plain", "fused"] = "plain"
-    sharding: NamedSharding | None = None  # of states, see `rag_jax.models.layers.spread`
+    sharding: NamedSharding | None = None  # of activations, see `rag_jax.models.layers.constrain`
 
     @property
     def is_for_training(self) -> bool:
-        """Whether layers run in a way that leaves no cache to decode with."""
+        """Whether the layers run without a cache, so that they can train but not decode."""
         return self.scan or self.remat != "none"
 
 
-POSITION_OFFSET = 2  # BART's position tables begin with two rows that nothing reads
+POSITION_OFFSET = 2  # BART's position tables begin with two unused rows
 LAYER_NORM_EPS = 1e-5
 
 
 class Memory(NamedTuple):
-    """What the encoder leaves for the decoder: each decoder layer's cross-attention keys and values.
+    """The encoded inputs: each decoder layer's cross-attention keys and values.
 
-    Where layers run for training alone: the states, that each of them is to make its own of.
+    With a config for training: the encoder's states, from which each layer computes its own.
     """
 
-    layers: tuple[Read, ...] | Float[Array, "R S width"]
+    layers: tuple[CrossKeysValues, ...] | Float[Array, "R S width"]
     mask: Bool[Array, "R S"]
 
 
 class Cache(NamedTuple):
-    """The decoder's own past: each layer's self-attention keys and values; `length` slots are filled."""
+    """Each decoder layer's self-attention keys and values; the first `length` slots are filled."""
 
-    layers: tuple[Past, ...]
+    layers: tuple[SelfKeysValues, ...]
     length: Int[Array, ""]
 
 
@@ -108,15 +108,15 @@ class EncoderLayer(nn.Module):
     ) -> Float[Array, "G N width"]:
         c = self.config
         drop, attention = Dropout(c.dropout), _attention(c, "attention")
-        states = spread(states, c.sharding)
+        states = constrain(states, c.sharding)
         mixed = attention(states, *attention.project(states, packed), mask, deterministic, packed)
-        states = spread(_layer_norm(c, "attention_norm")(states + drop(mixed, deterministic, packed)), c.sharding)
+        states = constrain(_layer_norm(c, "attention_norm")(states + drop(mixed, deterministic, packed)), c.sharding)
         hidden = FeedForward(c, name="ffn")(states, deterministic, packed)
         return _layer_norm(c, "ffn_norm")(states + drop(hidden, deterministic, packed))
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention to what each token may see, cross-attention to the memory, feed-forward (post-LN)."""
+    """Masked self-attention, cross-attention to the encoded inputs, feed-forward (post-LN)."""
 
     config: BartConfig
 
@@ -130,27 +130,27 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         states: Float[Array, "R T width"],
-        past: Past | None,
+        past: SelfKeysValues | None,
         offset: Int[Array, ""],
         visible: Bool[Array, "#R T slots"],
-        encoded: Read | Float[Array, "R S width"],
-        memory_mask: Bool[Array, "R 1 S"],
+        encoded: CrossKeysValues | Float[Array, "R S width"],
+        encoded_mask: Bool[Array, "R 1 S"],
         deterministic: bool,
-    ) -> tuple[Float[Array, "R T width"], Past]:
-        states = spread(states, self.config.sharding)
-        own = self.attention.project(states)
-        present = own if past is None else _write(past, own, offset)
+    ) -> tuple[Float[Array, "R T width"], SelfKeysValues]:
+        states = constrain(states, self.config.sharding)
+        new = self.attention.project(states)
+        present = new if past is None else _write(past, new, offset)
         mixed = self.attention(states, *present, visible, deterministic)
-        states = spread(self.attention_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
-        read = encoded if isinstance(encoded, tuple) else self.cross.project(encoded)
-        mixed = self.cross(states, *read, memory_mask, deterministic)
-        states = spread(self.cross_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
+        states = constrain(self.attention_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
+        keys_values = encoded if isinstance(encoded, tuple) else self.cross.project(encoded)
+        mixed = self.cross(states, *keys_values, encoded_mask, deterministic)
+        states = constrain(self.cross_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
         hidden = self.drop(self.ffn(states, deterministic), deterministic)
         return self.ffn_norm(states + hidden), present
 
 
 class Bart(nn.Module):
-    """BART with a tied head: `encode` reads, `decode` continues."""
+    """BART with a tied head."""
 
     config: BartConfig
 
@@ -168,11 +168,11 @@ class Bart(nn.Module):
         self.final_logits_bias = self.param("final_logits_bias", nn.initializers.zeros, (c.vocab_size,))
 
     def __call__(self, inputs: Tokens, decoder_ids: Int[Array, "R T"]):
-        """Both halves at once: only to make parameters of the right shapes."""
+        """Encode and decode, to initialise the parameters."""
         return self.logits(self.decode(decoder_ids, self.encode(inputs, True), None, None, True)[0])
 
     def encode(self, inputs: Tokens | PackedInputs, deterministic: bool) -> Memory:
-        """Read the inputs and project them for every decoder layer's cross-attention."""
+        """Encode the inputs and project them for every decoder layer's cross-attention."""
         packed = inputs if isinstance(inputs, PackedInputs) else None
         rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
         position = jnp.arange(rows.ids.shape[1], dtype=jnp.int32)[None, :] if packed is None else row_positions(packed)
@@ -183,7 +183,7 @@ class Bart(nn.Module):
             return layer(states, rows.mask[:, None, :], deterministic, packed)
 
         if self.config.is_for_training and not self.is_initializing():
-            states = self._through(self.encoder_layers, call, states, deterministic)
+            states = self._run_layers(self.encoder_layers, call, states, deterministic)
             return Memory(to_rows(packed, states), rows.mask)
         states = reduce(lambda states, layer: call(layer, states), self.encoder_layers, states)
         return Memory(tuple(layer.cross.project(states, packed) for layer in self.decoder_layers), rows.mask)
@@ -196,50 +196,52 @@ class Bart(nn.Module):
         positions: DecoderPositions | None,
         deterministic: bool,
     ) -> tuple[Float[Array, "R T width"], Cache]:
-        """The states of `ids`, which follow what the cache holds (None: nothing) or stand where `positions` says.
+        """The states of `ids`, which follow the cache's tokens or are placed by `positions`, and the extended cache.
 
-        Raises `ValueError` for a cache where layers run for training alone; the one that is returned then is empty.
+        With a config for training the returned cache is empty, and passing one raises `ValueError`.
         """
         if cache is not None and self.config.is_for_training:
             raise ValueError("with scan or remat there is no cache to decode with: take them out of the config")
         offset = jnp.int32(0) if cache is None else cache.length
         past = (None,) * len(self.decoder_layers) if cache is None else cache.layers
         slots = ids.shape[1] if cache is None else cache.layers[0][1].shape[2]
-        position, visible = _in_line(offset, ids.shape[1], slots) if positions is None else positions
+        position, visible = _sequential(offset, ids.shape[1], slots) if positions is None else positions
         states = self._embed(ids, self.decoder_position, position)
         states = self.drop(self.decoder_norm(states), deterministic)
         if not isinstance(encoded.layers, tuple):
-            taught = self._taught(states, visible, encoded.layers, encoded.mask, deterministic)
-            return taught, Cache((), offset + ids.shape[1])
+            states = self._teacher_forced(states, visible, encoded.layers, encoded.mask, deterministic)
+            return states, Cache((), offset + ids.shape[1])
         present = []
-        for layer, own, cross in zip(self.decoder_layers, past, encoded.layers, strict=True):
-            states, filled = layer(states, own, offset, visible, cross, encoded.mask[:, None, :], deterministic)
-            present.append(filled)
+        for layer, layer_past, cross in zip(self.decoder_layers, past, encoded.layers, strict=True):
+            states, layer_present = layer(
+                states, layer_past, offset, visible, cross, encoded.mask[:, None, :], deterministic
+            )
+            present.append(layer_present)
         return states, Cache(tuple(present), offset + ids.shape[1])
 
-    def _taught(
+    def _teacher_forced(
         self,
         states: Float[Array, "R T width"],
         visible: Bool[Array, "#R T T"],
-        read: Float[Array, "R S width"],
+        encoder_states: Float[Array, "R S width"],
         mask: Bool[Array, "R S"],
         deterministic: bool,
     ) -> Float[Array, "R T width"]:
-        """All tokens at once, each layer with keys and values of its own making."""
+        """All target tokens at once, where each layer projects the encoder's states itself."""
 
         def call(layer: DecoderLayer, states: Float[Array, "R T width"]) -> Float[Array, "R T width"]:
-            return layer(states, None, jnp.int32(0), visible, read, mask[:, None, :], deterministic)[0]
+            return layer(states, None, jnp.int32(0), visible, encoder_states, mask[:, None, :], deterministic)[0]
 
-        return self._through(self.decoder_layers, call, states, deterministic)
+        return self._run_layers(self.decoder_layers, call, states, deterministic)
 
-    def _through(self, layers: Any, call: Any, states: Array, deterministic: bool) -> Array:
+    def _run_layers(self, layers: Any, call: Any, states: Array, deterministic: bool) -> Array:
         c, key = self.config, None if deterministic else self.make_rng("dropout")
-        return through(layers, call, states, scan=c.scan, remat=c.remat, key=key, dtype=c.dtype)
+        return run_layers(layers, call, states, scan=c.scan, remat=c.remat, key=key, dtype=c.dtype)
 
     def logits(self, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]:
-        """The tied head: of the token that follows each state."""
+        """Logits of the token after each state, by the tied head."""
         bias = jax.lax.stop_gradient(self.final_logits_bias).astype(states.dtype)
-        return self.word.attend(spread(states, self.config.sharding)) + bias[None, None, :]
+        return self.word.attend(constrain(states, self.config.sharding)) + bias[None, None, :]
 
     def _embed(
         self, ids: Int[Array, "R T"], positions: nn.Embed, position: Int[Array, "#R T"]
@@ -288,17 +290,17 @@ def _rngs(key: DropoutKey) -> dict[str, Array]:
     return {} if key is None else {"dropout": key}
 
 
-def _in_line(offset: Int[Array, ""], length: int, slots: int) -> DecoderPositions:
-    """Each token after the one before it, and all after those that fill the first `offset` slots."""
+def _sequential(offset: Int[Array, ""], length: int, slots: int) -> DecoderPositions:
+    """Positions of a sequence that follows the first `offset` slots, with a causal mask."""
     position = offset + jnp.arange(length, dtype=jnp.int32)
     return DecoderPositions(position[None, :], (jnp.arange(slots)[None, :] <= position[:, None])[None, :, :])
 
 
-def _write(past: Past, new: tuple[Array, Array], offset: Int[Array, ""]) -> Past:
-    """Put new keys and values behind those the cache holds."""
+def _write(past: SelfKeysValues, new: tuple[Array, Array], offset: Int[Array, ""]) -> SelfKeysValues:
+    """Write new keys and values into the slots from `offset` on."""
     keys, values = (
-        jax.lax.dynamic_update_slice_in_dim(old, fresh.astype(old.dtype), offset, axis=axis)
-        for old, fresh, axis in zip(past, new, (3, 2), strict=True)
+        jax.lax.dynamic_update_slice_in_dim(old, update.astype(old.dtype), offset, axis=axis)
+        for old, update, axis in zip(past, new, (3, 2), strict=True)
     )
     return keys, values
 
@@ -313,17 +315,17 @@ def _layer_norm(config: BartConfig, name: str | None) -> LayerNorm:
 
 
 def flops(config: BartConfig, inputs: float, targets: float) -> float:
-    """Of one row's forward pass by the matrix products: two per weight and token, and attention's own."""
+    """FLOPs of one row's forward pass in matrix products: two per weight and token, and those of attention."""
     s, t, width, wide = inputs, targets, config.width, config.ffn_width
     encoder = config.encoder_layers * s * (8 * width**2 + 4 * width * wide + 4 * s * width)
-    own = 8 * width**2 + 4 * t * width
-    cross = 4 * width**2 + 4 * s * width
-    decoder = config.decoder_layers * (t * (own + cross + 4 * width * wide) + 4 * s * width**2)
+    self_attention = 8 * width**2 + 4 * t * width
+    cross_attention = 4 * width**2 + 4 * s * width
+    decoder = config.decoder_layers * (t * (self_attention + cross_attention + 4 * width * wide) + 4 * s * width**2)
     return encoder + decoder + 2 * t * width * config.vocab_size
 
 
 def describe(config: BartConfig) -> str:
-    """Layers of both halves, and the width."""
+    """Number of encoder and decoder layers, and width."""
     return f"BART {config.encoder_layers} + {config.decoder_layers} x {config.width}"
 
 

@@ -16,14 +16,14 @@ from jaxtyping import Array, Bool, Float, Int
 from rag_jax.models.architecture import Architecture
 from rag_jax.models.attention import Attention
 from rag_jax.models.gelu import gelu
-from rag_jax.models.layers import Remat, spread, through
+from rag_jax.models.layers import Remat, constrain, run_layers
 from rag_jax.models.norm import LayerNorm
 from rag_jax.types import DropoutKey, Params, Tokens, Tower
 
 
 @dataclass(frozen=True)
 class BertConfig:
-    """BERT's sizes, and how its states become one vector. The defaults are BERT-base as DPR uses it."""
+    """BERT's sizes and pooling. The defaults are DPR's BERT-base."""
 
     vocab_size: int = 30_522
     width: int = 768
@@ -37,13 +37,13 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     init_std: float = 0.02
     pooling: Literal["cls", "mean"] = "cls"
-    projection: int | None = None  # D, where it is not the width: a linear layer on the pooled state
-    vector_norm: float | None = None  # scale vectors to this length; scores are then its square times the cosine
-    dtype: Any = jnp.float32  # of what is computed; the parameters are float32
+    projection: int | None = None  # D, if not the width: a linear layer after pooling
+    vector_norm: float | None = None  # rescale vectors to this norm; scores are then its square times the cosine
+    dtype: Any = jnp.float32  # of activations; parameters are float32
     remat: Remat = "none"  # see `rag_jax.models.layers`
     scan: bool = False
     attention: Literal["plain", "fused"] = "plain"
-    sharding: NamedSharding | None = None  # of states, see `rag_jax.models.layers.spread`
+    sharding: NamedSharding | None = None  # of activations, see `rag_jax.models.layers.constrain`
 
     @property
     def vector_width(self) -> int:
@@ -65,9 +65,9 @@ class BertLayer(nn.Module):
         drop = nn.Dropout(c.dropout, deterministic=deterministic)
         sizes = c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention == "fused"
         attention = Attention(*sizes, name="attention")
-        states = spread(states, c.sharding)
+        states = constrain(states, c.sharding)
         mixed = attention(states, *attention.project(states), mask, deterministic)
-        states = spread(_layer_norm(c, "attention_norm")(states + drop(mixed)), c.sharding)
+        states = constrain(_layer_norm(c, "attention_norm")(states + drop(mixed)), c.sharding)
         hidden = nn.Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
         hidden = nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(gelu(hidden))
         return _layer_norm(c, "ffn_norm")(states + drop(hidden))
@@ -93,12 +93,12 @@ class Bert(nn.Module):
             states = reduce(lambda states, layer: call(layer, states), layers, states)
         else:
             key = None if deterministic else self.make_rng("dropout")
-            states = through(layers, call, states, scan=c.scan, remat=c.remat, key=key, dtype=c.dtype)
-        states = spread(states, c.sharding)
+            states = run_layers(layers, call, states, scan=c.scan, remat=c.remat, key=key, dtype=c.dtype)
+        states = constrain(states, c.sharding)
         pooled = states[:, 0] if c.pooling == "cls" else mean_pool(states, mask)
         if c.projection:
             pooled = nn.Dense(c.projection, dtype=c.dtype, name="projection")(pooled)
-        pooled = pooled.astype(jnp.float32)  # scores are wide sums, whose small differences are the prior
+        pooled = pooled.astype(jnp.float32)  # small differences between scores determine the prior
         return pooled if c.vector_norm is None else c.vector_norm * normalise(pooled)
 
     def _embed(self, ids: Int[Array, "R Q"], deterministic: bool) -> Float[Array, "R Q width"]:
@@ -115,13 +115,13 @@ class Bert(nn.Module):
 
 
 def mean_pool(states: Float[Array, "R Q width"], mask: Bool[Array, "R Q"]) -> Float[Array, "R width"]:
-    """The mean of the states over the tokens that exist, in float32."""
+    """The mean of the states over the tokens, without padding, in float32."""
     total = jnp.sum(jnp.where(mask[:, :, None], states.astype(jnp.float32), 0.0), axis=1)
     return total / jnp.maximum(jnp.sum(mask, axis=1), 1).astype(jnp.float32)[:, None]
 
 
 def normalise(vectors: Float[Array, "R D"]) -> Float[Array, "R D"]:
-    """Vectors of length one, in float32; one of length zero stays as it is."""
+    """Vectors of norm one, in float32; the zero vector stays zero."""
     vectors = vectors.astype(jnp.float32)
     squared = jnp.sum(jnp.square(vectors), axis=1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
@@ -150,13 +150,13 @@ def _layer_norm(config: BertConfig, name: str) -> LayerNorm:
 
 
 def flops(config: BertConfig, question: float) -> float:
-    """Of one input's forward pass by the matrix products: two per weight and token, and attention's own."""
+    """FLOPs of one input's forward pass in matrix products: two per weight and token, and those of attention."""
     d = config.width
     return config.layers * question * (8 * d**2 + 4 * d * config.ffn_width + 4 * question * d)
 
 
 def describe(config: BertConfig) -> str:
-    """Layers and width."""
+    """Number of layers, and width."""
     return f"BERT {config.layers} x {config.width}"
 
 

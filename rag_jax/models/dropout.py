@@ -1,4 +1,4 @@
-"""Dropout of states, drawn for each token by its own number where inputs are packed."""
+"""Dropout whose masks for packed inputs do not depend on how they are packed."""
 
 import flax.linen as nn
 import jax
@@ -10,9 +10,9 @@ from rag_jax.types import PackedInputs
 
 
 class Dropout(nn.Dropout):
-    """flax's, that knows packed tokens: each has a key of its row and position.
+    """flax's `Dropout`, with a key per token, from its row and position, where inputs are packed.
 
-    How many lines inputs are packed into is a matter of the mesh, and what is dropped must not be.
+    The number of packs depends on the mesh; dropout masks must not.
     """
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -22,8 +22,8 @@ class Dropout(nn.Dropout):
             return super().__call__(states, deterministic)
         key, width = self.make_rng("dropout"), states.shape[2:]
 
-        def kept(number: Array) -> Array:
-            return jax.random.bernoulli(jax.random.fold_in(key, number), 1 - self.rate, width)
+        def token_mask(index: Array) -> Array:
+            return jax.random.bernoulli(jax.random.fold_in(key, index), 1 - self.rate, width)
 
-        keep = jax.vmap(jax.vmap(kept))(row_indices(packed))
+        keep = jax.vmap(jax.vmap(token_mask))(row_indices(packed))
         return jnp.where(keep, states / (1 - self.rate), jnp.zeros((), states.dtype))

@@ -1,7 +1,7 @@
-"""A stack of layers in training: unrolled or as one loop, and what its backward pass computes again.
+"""Run a stack of layers in training: unrolled or as a scan, with or without rematerialisation.
 
-The parameters have one form whichever way the layers are run, that of layers by name: checkpoints, optimizers and
-sharding rules know no other. The loop stacks them inside the program, matrices in the dtype that is computed in.
+Parameters are always stored per layer, by name, so that checkpoints, optimizers and partition rules do not depend on
+how the layers are run. The scan stacks them inside the program, with matrices in the compute dtype.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,25 +17,25 @@ from rag_jax.types import Params
 
 Remat = Literal["none", "dots", "full"]
 POLICIES = {
-    # what is kept for the backward pass
+    # what is stored for the backward pass
     "none": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # products with weights; attention's are not
-    "full": jax.checkpoint_policies.nothing_saveable,  # but for the states between layers
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # products with weights, not those of attention
+    "full": jax.checkpoint_policies.nothing_saveable,  # except the states between layers
 }
 
 States = Float[Array, "R T width"]
 
 
-def spread(states: States, over: NamedSharding | None) -> States:
-    """States where a mesh is to have them, by rows; None: where the compiler puts them.
+def constrain(states: States, sharding: NamedSharding | None) -> States:
+    """Constrain the sharding of states, by rows; None: the compiler chooses.
 
-    A compiler that may choose splits the products of parameters that are split themselves, and sends the states of the
-    whole batch around instead of one layer's parameters.
+    Without a constraint the compiler may keep sharded parameters in place, and exchange the states of the whole batch
+    instead of one layer's parameters.
     """
-    return states if over is None else jax.lax.with_sharding_constraint(states, over)
+    return states if sharding is None else jax.lax.with_sharding_constraint(states, sharding)
 
 
-def through(
+def run_layers(
     layers: Sequence[nn.Module],
     call: Callable[[Any, States], States],
     states: States,
@@ -45,29 +45,29 @@ def through(
     key: Array | None,
     dtype: Any,
 ) -> States:
-    """The states behind all of the layers, which are alike; `call(layer, states)` is one of them.
+    """The states after all layers, which must be of the same shape; `call(layer, states)` applies one of them.
 
-    `key` draws dropout, None: there is none. The loop compiles one layer, however many there are.
+    `key` is the dropout key (None: no dropout). A scan compiles one layer, whatever their number.
     """
     module = layers[0].clone(parent=None, name=None)
 
-    def one(states: States, given: tuple[Params, Array | None]) -> States:
-        params, key = given
+    def apply(states: States, inputs: tuple[Params, Array | None]) -> States:
+        params, key = inputs
         rngs = {} if key is None else {"dropout": key}
         return module.apply({"params": params}, states, rngs=rngs, method=call)  # pyright: ignore[reportReturnType]
 
     if remat != "none":
-        one = jax.checkpoint(one, policy=POLICIES[remat], prevent_cse=not scan)
+        apply = jax.checkpoint(apply, policy=POLICIES[remat], prevent_cse=not scan)
     params = [layer.variables["params"] for layer in layers]
     keys = None if key is None else jax.random.split(key, len(layers))
     if scan:
-        stacked = jax.tree.map(lambda *each: jnp.stack([_narrow(leaf, dtype) for leaf in each]), *params)
-        return jax.lax.scan(lambda states, given: (one(states, given), None), states, (stacked, keys))[0]
+        stacked = jax.tree.map(lambda *each: jnp.stack([_cast_matrix(leaf, dtype) for leaf in each]), *params)
+        return jax.lax.scan(lambda states, inputs: (apply(states, inputs), None), states, (stacked, keys))[0]
     for number, each in enumerate(params):
-        states = one(states, (each, None if keys is None else keys[number]))
+        states = apply(states, (each, None if keys is None else keys[number]))
     return states
 
 
-def _narrow(leaf: Array, dtype: Any) -> Array:
-    """Matrices in what they are multiplied in; biases and norms, whose sums are float32, as they are."""
+def _cast_matrix(leaf: Array, dtype: Any) -> Array:
+    """Matrices in the compute dtype; biases and norms, which are added in float32, unchanged."""
     return leaf.astype(dtype) if leaf.ndim > 1 else leaf

@@ -1,4 +1,4 @@
-"""Layer normalisation (Ba et al. 2016), in float32 whatever the networks compute in."""
+"""Layer normalisation (Ba et al. 2016), computed in float32."""
 
 from functools import partial
 from typing import Any
@@ -10,9 +10,9 @@ from jaxtyping import Array, Float
 
 
 class LayerNorm(nn.Module):
-    """Each state less its mean, over its deviation, scaled and shifted; the parameters are those of flax's.
+    """LayerNorm with flax's parameters.
 
-    The backward pass computes it again: what it keeps are the states as they came, not their float32 copies.
+    The backward pass recomputes it, so that the states are stored in their own dtype and not as float32 copies.
     """
 
     epsilon: float
@@ -23,14 +23,14 @@ class LayerNorm(nn.Module):
         width = states.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (width,))
         bias = self.param("bias", nn.initializers.zeros, (width,))
-        return jax.checkpoint(partial(_normalised, epsilon=self.epsilon))(states, scale, bias).astype(self.dtype)
+        return jax.checkpoint(partial(_normalise, epsilon=self.epsilon))(states, scale, bias).astype(self.dtype)
 
 
-def _normalised(
+def _normalise(
     states: Float[Array, "*rows width"], scale: Float[Array, " width"], bias: Float[Array, " width"], epsilon: float
 ) -> Float[Array, "*rows width"]:
     wide = states.astype(jnp.float32)
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-    deviation = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + epsilon)
-    along = (*(1,) * (states.ndim - 1), states.shape[-1])
-    return centred * deviation * scale.reshape(along) + bias.reshape(along)
+    inverse_std = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + epsilon)
+    shape = (*(1,) * (states.ndim - 1), states.shape[-1])
+    return centred * inverse_std * scale.reshape(shape) + bias.reshape(shape)

@@ -172,7 +172,7 @@ def test_retrieval_returns_the_best_passages_with_their_tokens(seed):
     known, queries = knowledge(draw, 40), integers(draw, 2, 4)
     found, passages = retrieve(queries, known, 3)
     scores, ids = naive.top_k(queries, known.passage_vectors, 3)
-    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.rows, ids)
     np.testing.assert_array_equal(found.scores, scores)
     assert np.all(found.valid)
     np.testing.assert_array_equal(passages.ids, known.passage_tokens.ids[np.array(ids)])
@@ -183,7 +183,7 @@ def test_passages_that_the_index_does_not_have_are_not_valid():
     draw = np.random.default_rng(0)
     found, passages = retrieve(integers(draw, 2, 4), knowledge(draw, 3), 5)
     np.testing.assert_array_equal(found.valid, [[True, True, True, False, False]] * 2)
-    np.testing.assert_array_equal(found.ids[:, 3:], np.full((2, 2), -1))
+    np.testing.assert_array_equal(found.rows[:, 3:], np.full((2, 2), -1))
     assert np.all(np.isfinite(found.scores))
     assert passages.ids.shape == (2, 5, 6)
 
@@ -193,7 +193,7 @@ def test_gather_marks_missing_passages_and_puts_the_first_one_in_their_place():
     known, queries = knowledge(draw, 9), integers(draw, 2, 4)
     ids = np.array([[4, -1, 2], [-1, 8, -1]], np.int32)
     found, passages = jax.device_get(jax.jit(retrieval.gather)(queries, known, ids))
-    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.rows, ids)
     np.testing.assert_array_equal(found.valid, ids >= 0)
     for b, k in np.ndindex(ids.shape):
         row = max(ids[b, k], 0)
@@ -212,7 +212,7 @@ def test_a_retrieved_score_teaches_the_question_its_passages_vector():
 
     known = jax.tree.map(jnp.asarray, known)
     gradient, ids = jax.jit(jax.grad(best, has_aux=True))(queries)
-    np.testing.assert_array_equal(gradient, known.vectors[ids[:, 0]])
+    np.testing.assert_array_equal(gradient, known.passage_vectors[ids[:, 0]])
 
 
 def without(queries, vectors, k, gone):
