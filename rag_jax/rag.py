@@ -29,7 +29,6 @@ from rag_jax.pipeline.assembly import check_width, compose, open_index
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.inference import Inference
 from rag_jax.pipeline.options import AnswerOptions, GenerationOptions
-from rag_jax.pipeline.question_batches import tokenize_questions
 from rag_jax.pipeline.trained import load_trained
 from rag_jax.types import Knowledge, RagParams
 
@@ -248,7 +247,7 @@ class RAG:
         """
         generation.resolve(self.components, config, overrides)
         self._inference.check_num_docs(num_docs)
-        return tokenize_questions(self.components, questions).cut
+        return self.components.example_tokenizer.questions(questions).num_truncated
 
     def with_long_questions(self, policy: Literal["refuse", "cut"]) -> "RAG":
         """The same model with another policy for questions of more than max_question tokens; "cut" warns."""

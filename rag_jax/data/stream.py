@@ -26,13 +26,13 @@ def example_stream(examples: Examples, batch_size: int, seed: int, sampled: bool
         raise InputError("no examples to train on; give a question file that holds some")
     if sampled:
         by_question: dict[str, list[int]] = {}
-        for number, question in enumerate(examples.ids):
+        for number, question in enumerate(examples.questions.ids):
             by_question.setdefault(question, []).append(number)
         groups = list(by_question.values())
         numbers = _epochs(len(groups), seed).random_map(lambda group, rng: int(rng.choice(groups[group])))
     else:
         numbers = _epochs(len(examples), seed)
-    return iter(BucketedDataset(numbers.to_iter_dataset(NO_THREADS), examples.buckets, batch_size))
+    return iter(BucketedDataset(numbers.to_iter_dataset(NO_THREADS), examples.questions.buckets, batch_size))
 
 
 def _epochs(count: int, seed: int) -> grain.MapDataset:

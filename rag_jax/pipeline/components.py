@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from rag_jax.config.config import Config
 from rag_jax.core import training
 from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.data.batches import ExampleTokenizer
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.tower_inputs import QuestionTokenizer, TowerInputFormat
 from rag_jax.errors import InputError
@@ -144,6 +145,21 @@ class Components:
     def length_buckets(self) -> tuple[tuple[int, int], ...]:
         """The shapes that questions are padded to."""
         return lengths.ladder(self.config, self.bi_encoder.config.max_positions)
+
+    @cached_property
+    def example_tokenizer(self) -> ExampleTokenizer:
+        """How questions and targets are tokenised."""
+        c = self.config
+        return ExampleTokenizer(
+            self.bi_encoder.question_tokenizer,
+            self.generator_tokenizer,
+            max_question=c.retriever.max_question,
+            max_target=c.generator.max_target,
+            length_buckets=self.length_buckets,
+            num_docs=self.num_docs,
+            question_from_tower=c.generator.question_from_tower,
+            truncate_questions=c.data.long_questions == "cut",
+        )
 
     @property
     def recipe(self) -> training.Recipe:

@@ -17,7 +17,7 @@ from rag_jax.pipeline.answers import Answer, to_answers
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.generation import Generation, label_tokens
 from rag_jax.pipeline.host_retrieval import RetrievalInputs, knowledge_subset
-from rag_jax.pipeline.question_batches import QuestionBatch, in_question_order, question_batches
+from rag_jax.pipeline.question_batches import QuestionBatch, in_question_order, question_batches, target_batches
 from rag_jax.types import RagParams, SearchResults, Tokens, host
 
 
@@ -91,9 +91,9 @@ class Inference:
         program = programs.scoring(self.components.networks, config.model, k, max_input, placement)
 
         def scored() -> Iterator[tuple[QuestionBatch, np.ndarray]]:
-            for batch in question_batches(self.components, questions, batch_size, answers=answers):
+            for batch, examples in target_batches(self.components, questions, answers, batch_size):
                 retrieval = self._retrieve(batch, k)
-                log_probs = program(self.params, retrieval.knowledge, batch.with_targets, retrieval.search_results)
+                log_probs = program(self.params, retrieval.knowledge, examples, retrieval.search_results)
                 batch.check_log_probs(np.isnan(log_probs))
                 yield batch, np.asarray(log_probs)
 

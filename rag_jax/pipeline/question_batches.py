@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from rag_jax.data.batches import Examples, in_order, tokenize
+from rag_jax.data.batches import TokenizedQuestions, batches_by_bucket, collate, collate_questions
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError, warn
 from rag_jax.pipeline import user_inputs
@@ -15,21 +15,15 @@ from rag_jax.pipeline.components import Components
 from rag_jax.types import Batch, InferenceBatch
 
 T = TypeVar("T")
-PLACEHOLDER = "-"  # the target of a question that is asked without one
 
 
 class QuestionBatch(NamedTuple):
     """Questions that are computed together; the last batch of a length is filled up with repetitions."""
 
-    with_targets: Batch
+    inputs: InferenceBatch
     texts: list[str]
     numbers: Int[np.ndarray, " B"]  # of the questions in the call, repetitions included
     size: int  # the questions without repetitions
-
-    @property
-    def inputs(self) -> InferenceBatch:
-        """The questions alone."""
-        return InferenceBatch(self.with_targets.question, self.with_targets.prompt)
 
     def first(self, results: Shaped[np.ndarray, "B ..."]) -> Shaped[np.ndarray, "b ..."]:
         """The results without those of repetitions."""
@@ -44,12 +38,7 @@ class QuestionBatch(NamedTuple):
 
 
 def question_batches(
-    components: Components,
-    questions: Sequence[str],
-    batch_size: int,
-    *,
-    skip: Collection[int] = (),
-    answers: Sequence[str] | None = None,
+    components: Components, questions: Sequence[str], batch_size: int, *, skip: Collection[int] = ()
 ) -> Iterator[QuestionBatch]:
     """Batches of questions of similar length, in any order.
 
@@ -57,40 +46,44 @@ def question_batches(
         questions: not empty ones, see `user_inputs.questions`.
         batch_size: at most so many questions at once; fewer where there are fewer questions.
         skip: numbers of questions to leave out.
-        answers: a target for each question, for likelihoods.
 
-    Raises `InputError` for a batch size below 1, and for a question or an answer that is too long.
+    Raises `InputError` for a batch size below 1, and for a question that is too long.
+    """
+    user_inputs.count(batch_size, "batch_size")
+    if questions:
+        tokenized = components.example_tokenizer.questions(_numbered(questions))
+        yield from _batches(components, tokenized, batch_size, skip)
+
+
+def target_batches(
+    components: Components, questions: Sequence[str], answers: Sequence[str], batch_size: int
+) -> Iterator[tuple[QuestionBatch, Batch]]:
+    """Batches as `question_batches` makes them, each also with the answers as targets.
+
+    Raises `InputError` as there, and for an answer that is too long.
     """
     user_inputs.count(batch_size, "batch_size")
     if not questions:
         return
-    named = [Question(str(number), question, ()) for number, question in enumerate(questions, 1)]
-    examples = tokenize_questions(components, named, answers)
-    if examples.cut:
-        warn(f"{examples.cut} of {len(questions)} questions are cut to {components.question_length} tokens")
-    size = min(batch_size, power_of_two(len(questions)))
-    for inputs, numbers in in_order(examples, components.generator_tokenizer, size, skip):
-        every = np.resize(numbers, len(inputs.question.ids))
-        yield QuestionBatch(inputs, [questions[int(number)] for number in every], every, len(numbers))
+    pairs = list(zip(_numbered(questions), answers, strict=True))
+    examples = components.example_tokenizer(pairs, {})
+    for batch in _batches(components, examples.questions, batch_size):
+        yield batch, collate(examples, batch.numbers, components.generator_tokenizer)
 
 
-def tokenize_questions(
-    components: Components, questions: Sequence[Question], answers: Sequence[str] | None = None
-) -> Examples:
-    """Questions as both networks read them. Raises `InputError` for one that is too long, by its id."""
-    config = components.config
-    targets = [PLACEHOLDER] * len(questions) if answers is None else answers
-    return tokenize(
-        list(zip(questions, targets, strict=True)),
-        components.bi_encoder.question_tokenizer,
-        components.generator_tokenizer,
-        {},
-        max_question=config.retriever.max_question,
-        max_target=config.generator.max_target,
-        ladder=components.length_buckets,
-        from_tower=config.generator.question_from_tower,
-        cut=config.data.long_questions == "cut",
-    )
+def _numbered(questions: Sequence[str]) -> list[Question]:
+    return [Question(str(number), question, ()) for number, question in enumerate(questions, 1)]
+
+
+def _batches(
+    components: Components, questions: TokenizedQuestions, batch_size: int, skip: Collection[int] = ()
+) -> Iterator[QuestionBatch]:
+    if questions.num_truncated:
+        limit = components.question_length
+        warn(f"{questions.num_truncated} of {len(questions)} questions are cut to {limit} tokens")
+    for numbers, size in batches_by_bucket(questions, min(batch_size, power_of_two(len(questions))), skip):
+        inputs = collate_questions(questions, numbers, components.generator_tokenizer)
+        yield QuestionBatch(inputs, [questions.texts[number] for number in numbers], numbers, size)
 
 
 def in_question_order(results: Iterable[tuple[QuestionBatch, T]]) -> T:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from rag_jax.data.batches import Examples, short_enough, tokenize
+from rag_jax.data.batches import Examples
 from rag_jax.data.questions import Question, training_pairs
 from rag_jax.errors import InputError
 from rag_jax.index.engines.registry import ENGINES
@@ -19,7 +19,7 @@ def tokenize_pairs(components: Components, questions: Sequence[Question], consol
     """
     config, limit = components.config, components.config.generator.max_target
     pairs = training_pairs(questions, config.data.answers)
-    kept = short_enough(pairs, components.generator_tokenizer, limit)
+    kept = components.example_tokenizer.short_targets(pairs)
     if len(kept) < len(pairs):
         left = f"{len(pairs) - len(kept)} of {len(pairs)} training pairs"
         console.print(f"left out {left}: answers of more than {limit} tokens (generator.max_target)", soft_wrap=True)
@@ -27,20 +27,9 @@ def tokenize_pairs(components: Components, questions: Sequence[Question], consol
     rows = {i: row for i, row in zip(named, components.store.find(named).tolist(), strict=True) if row >= 0}
     _check_passages(components, [question for question, _ in kept], rows)
     check_gold(components.store, questions, "training questions")
-    examples = tokenize(
-        kept,
-        components.bi_encoder.question_tokenizer,
-        components.generator_tokenizer,
-        rows,
-        max_question=config.retriever.max_question,
-        max_target=limit,
-        num_docs=components.num_docs,
-        ladder=components.length_buckets,
-        from_tower=config.generator.question_from_tower,
-        cut=config.data.long_questions == "cut",
-    )
-    if examples.cut:
-        cut = f"cut {examples.cut} of {len(kept)} training questions"
+    examples = components.example_tokenizer(kept, rows)
+    if examples.questions.num_truncated:
+        cut = f"cut {examples.questions.num_truncated} of {len(kept)} training questions"
         console.print(f"{cut}: more than {components.question_length} tokens (retriever.max_question)", soft_wrap=True)
     return examples
 

@@ -101,5 +101,5 @@ def _start_search(
 ) -> Callable[[], RetrievalInputs]:
     """Start encoding on the device; the returned function waits for the vectors and searches."""
     vectors = programs.encoding(components.networks, components.placement)(params(), host_batch.batch.question)
-    texts = [examples.texts[i] for i in host_batch.examples]
+    texts = [examples.questions.texts[i] for i in host_batch.examples]
     return lambda: host_search(texts, np.asarray(vectors), components.num_docs)

@@ -67,7 +67,7 @@ def current_learning_rate(rates: optax.Schedule, step: int, values: dict[str, fl
 def non_finite_error(examples: Examples, bad: LastStep, workdir: Path) -> InputError:
     """The error of a run without finite updates. Writes the ids of its last batch to not_finite.json."""
     step, host_batch, in_a_row = bad
-    ids = [examples.ids[i] for i in host_batch.examples]
+    ids = [examples.questions.ids[i] for i in host_batch.examples]
     path = workdir / "not_finite.json"
     if devices.is_first():
         write_atomically(path, json.dumps({"step": step, "questions": ids}) + "\n")

@@ -1,17 +1,20 @@
 """Questions as arrays: every example once an epoch, few shapes, and an order that a seed decides."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_jax.data.batches import Examples, bucket, in_order, short_enough, tokenize
+from rag_jax.data.batches import Examples, ExampleTokenizer, Pair, batches_by_bucket, bucket, collate, collate_questions
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import GeneratorTokenizer, train_generator_tokenizer
 from rag_jax.data.tower_inputs import QuestionTokenizer
 from rag_jax.errors import InputError
 
-LADDER = ((16, 24), (32, 40), (64, 72))
+BUCKETS = ((16, 24), (32, 40), (64, 72))
 TEXTS = ["how many people live in the town of old", "what is it", "where"]
 
 
@@ -20,64 +23,75 @@ def vocabulary() -> GeneratorTokenizer:
     return train_generator_tokenizer(TEXTS * 3, 300)
 
 
-def asked(vocabulary: GeneratorTokenizer) -> QuestionTokenizer:
-    return QuestionTokenizer(vocabulary.tokenizer)
+def example_tokenizer(vocabulary: GeneratorTokenizer, max_question: int = 16, **options: Any) -> ExampleTokenizer:
+    return ExampleTokenizer(QuestionTokenizer(vocabulary.tokenizer), vocabulary, max_question, 8, BUCKETS, **options)
 
 
 def make(vocabulary: GeneratorTokenizer, count: int, seed: int = 0) -> Examples:
     chance = np.random.default_rng(seed)
-    pairs = []
+    pairs: list[Pair] = []
     for number in range(count):
         words = "old town " * int(chance.integers(1, 12))
         pairs.append((Question(str(number), words, (str(number),), (f"p{number % 5}",)), str(number)))
     rows = {f"p{i}": i for i in range(5)}
-    return tokenize(pairs, asked(vocabulary), vocabulary, rows, max_question=128, max_target=8, ladder=LADDER)
+    return example_tokenizer(vocabulary, 128)(pairs, rows)
 
 
 @given(question=st.integers(1, 500), prompt=st.integers(1, 500))
 def test_a_bucket_holds_both_lengths_and_is_the_lowest_that_does(question: int, prompt: int) -> None:
-    found = bucket(question, prompt, LADDER)
+    found = bucket(question, prompt, BUCKETS)
     assert question <= found[0]
     assert prompt <= found[1]
-    assert all(question > q or prompt > p for q, p in LADDER if (q, p) < found)
+    assert all(question > q or prompt > p for q, p in BUCKETS if (q, p) < found)
 
 
 @settings(max_examples=20, deadline=None)
 @given(count=st.integers(1, 40), size=st.integers(1, 9), seed=st.integers(0, 3))
-def test_in_order_visits_every_example_once(vocabulary: GeneratorTokenizer, count: int, size: int, seed: int) -> None:
+def test_every_example_is_in_one_batch(vocabulary: GeneratorTokenizer, count: int, size: int, seed: int) -> None:
     examples = make(vocabulary, count, seed)
     seen = []
-    for batch, chosen in in_order(examples, vocabulary, size):
+    for numbers, num_new in batches_by_bucket(examples.questions, size):
+        batch = collate(examples, numbers, vocabulary)
         assert batch.question.ids.shape[0] == size
-        for row, number in enumerate(chosen):
-            kept = batch.targets[row][batch.target_mask[row]].tolist()
-            assert kept == examples.targets[number]
-            assert batch.decoder_inputs[row, : len(kept)].tolist() == [vocabulary.bos, *kept[:-1]]
-            assert batch.prompt.ids[row, : batch.prompt.lengths[row]].tolist() == examples.prompts[number]
-        seen += chosen.tolist()
+        for row, number in enumerate(numbers):
+            target = batch.targets[row][batch.target_mask[row]].tolist()
+            assert target == examples.target_tokens[number]
+            assert batch.decoder_inputs[row, : len(target)].tolist() == [vocabulary.bos, *target[:-1]]
+            prompt = batch.prompt.ids[row, : batch.prompt.lengths[row]].tolist()
+            assert prompt == examples.questions.prompt_tokens[number]
+        assert set(numbers[num_new:]) <= set(numbers[:num_new])
+        seen += numbers[:num_new].tolist()
     assert sorted(seen) == list(range(count))
+
+
+def test_skipped_questions_are_in_no_batch(vocabulary: GeneratorTokenizer) -> None:
+    questions = make(vocabulary, 9).questions
+    seen = [number for numbers, size in batches_by_bucket(questions, 2, skip=[0, 4]) for number in numbers[:size]]
+    assert sorted(seen) == [1, 2, 3, 5, 6, 7, 8]
+
+
+def test_questions_without_targets_are_those_of_the_examples(vocabulary: GeneratorTokenizer) -> None:
+    pairs = [(Question("a", "what", ("1",)), "1"), (Question("b", "where", ("2",)), "2")]
+    tokenizer = replace(example_tokenizer(vocabulary), max_target=1)  # too short for any target
+    questions = tokenizer.questions([question for question, _ in pairs])
+    examples = example_tokenizer(vocabulary)(pairs, {})
+    inputs, batch = collate_questions(questions, np.arange(2), vocabulary), collate(examples, np.arange(2), vocabulary)
+    for tokens, expected in ((inputs.question, batch.question), (inputs.prompt, batch.prompt)):
+        np.testing.assert_array_equal(tokens.ids, expected.ids)
+        np.testing.assert_array_equal(tokens.lengths, expected.lengths)
 
 
 def test_gold_passages_become_rows(vocabulary: GeneratorTokenizer) -> None:
     pairs = [(Question("a", "what", ("1",), ("p2", "elsewhere", "p0")), "1"), (Question("b", "where", ("2",)), "2")]
-    examples = tokenize(
-        pairs,
-        QuestionTokenizer(vocabulary.tokenizer),
-        vocabulary,
-        {"p0": 0, "p2": 2},
-        max_question=16,
-        max_target=8,
-        ladder=LADDER,
-    )
+    examples = example_tokenizer(vocabulary)(pairs, {"p0": 0, "p2": 2})
     assert examples.positives.tolist() == [[2, 0], [-1, -1]]
 
 
 def test_passages_found_beforehand_become_rows_best_first(vocabulary: GeneratorTokenizer) -> None:
     pairs = [(Question("a", "what", ("1",), (), ("p4", "p0", "p2")), "1"), (Question("b", "where", ("2",)), "2")]
-    fixed = {"max_question": 16, "max_target": 8, "ladder": LADDER}
-    examples = tokenize(pairs, asked(vocabulary), vocabulary, {"p0": 0, "p4": 4}, num_docs=2, **fixed)
+    examples = example_tokenizer(vocabulary, num_docs=2)(pairs, {"p0": 0, "p4": 4})
     assert examples.fixed.tolist() == [[4, 0], [-1, -1]]
-    assert tokenize(pairs, asked(vocabulary), vocabulary, {}, **fixed).fixed.shape == (2, 0)
+    assert example_tokenizer(vocabulary)(pairs, {}).fixed.shape == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +104,12 @@ def test_passages_found_beforehand_become_rows_best_first(vocabulary: GeneratorT
 def test_what_is_too_long_is_named(vocabulary: GeneratorTokenizer, question: str, answer: str, what: str) -> None:
     pairs = [(Question("q", question, (answer,)), answer)]
     with pytest.raises(InputError, match=what):
-        tokenize(pairs, asked(vocabulary), vocabulary, {}, max_question=16, max_target=8, ladder=LADDER)
+        example_tokenizer(vocabulary)(pairs, {})
 
 
-def test_fitting_keeps_the_pairs_whose_target_is_short_enough(vocabulary: GeneratorTokenizer) -> None:
+def test_pairs_with_short_targets_are_kept(vocabulary: GeneratorTokenizer) -> None:
     pairs = [(Question(str(n), "what", ("9" * n,)), "9" * n) for n in range(1, 9)]
-    kept = short_enough(pairs, vocabulary, 6)
+    kept = replace(example_tokenizer(vocabulary), max_target=6).short_targets(pairs)
     assert [answer for _, answer in kept] == ["9", "99", "999", "9999"]  # a space and an end stand around the digits
 
 
@@ -103,14 +117,15 @@ def test_fitting_keeps_the_pairs_whose_target_is_short_enough(vocabulary: Genera
 def test_long_questions_are_cut_before_their_last_token_and_counted(
     vocabulary: GeneratorTokenizer, words: int, most: int
 ) -> None:
-    texts = ["old " * words, "old"]
-    pairs = [(Question(str(n), text, ("1",)), "1") for n, text in enumerate(texts)]
-    fixed = {"max_target": 8, "ladder": LADDER}
-    whole = tokenize(pairs, asked(vocabulary), vocabulary, {}, max_question=1_000, **fixed)
-    cut = tokenize(pairs, asked(vocabulary), vocabulary, {}, max_question=most, cut=True, **fixed)
-    for read, all_of_it in ((cut.questions, whole.questions), (cut.prompts, whole.prompts)):
-        for some, every in zip(read, all_of_it, strict=True):
-            assert some == (every if len(every) <= most else [*every[: most - 1], every[-1]])
-    longest = [max(map(len, each)) for each in zip(whole.questions, whole.prompts, strict=True)]
-    assert cut.cut == sum(length > most for length in longest)
-    assert whole.cut == 0
+    questions = [Question(str(n), text, ("1",)) for n, text in enumerate(["old " * words, "old"])]
+    whole = example_tokenizer(vocabulary, 1_000).questions(questions)
+    truncated = example_tokenizer(vocabulary, most, truncate_questions=True).questions(questions)
+    for rows, whole_rows in (
+        (truncated.question_tokens, whole.question_tokens),
+        (truncated.prompt_tokens, whole.prompt_tokens),
+    ):
+        for row, ids in zip(rows, whole_rows, strict=True):
+            assert row == (ids if len(ids) <= most else [*ids[: most - 1], ids[-1]])
+    longest = [max(map(len, each)) for each in zip(whole.question_tokens, whole.prompt_tokens, strict=True)]
+    assert truncated.num_truncated == sum(length > most for length in longest)
+    assert whole.num_truncated == 0

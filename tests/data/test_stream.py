@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hypotheses
-from rag_jax.data.batches import Examples
+from rag_jax.data.batches import Examples, TokenizedQuestions
 from rag_jax.data.stream import example_stream
 from rag_jax.errors import InputError
 
@@ -21,7 +21,7 @@ def examples(count: int, rungs: int = 3, per_question: int = 1) -> Examples:
     buckets = np.asarray([[8 * (1 + n % rungs), 9 * (1 + n % rungs)] for n in range(count)], np.int32).reshape(-1, 2)
     rows, empty = np.zeros((count, 1), np.int32), [[]] * count
     ids = [str(n // per_question) for n in range(count)]
-    return Examples(ids, [""] * count, empty, empty, empty, rows, rows, buckets, 8)
+    return Examples(TokenizedQuestions(ids, [""] * count, empty, empty, buckets), empty, rows, rows, 8)
 
 
 def drawn(held: Examples, count: int, seed: int = 0, size: int = 4, **options) -> list[list[int]]:
@@ -35,7 +35,7 @@ def test_epochs_hold_every_example_once_but_for_what_waits(rungs: int, size: int
     epochs = 4
     seen = drawn(held, epochs * 30 // size, seed, size)
     for batch in seen:
-        assert len({tuple(held.buckets[each].tolist()) for each in batch}) == 1
+        assert len({tuple(held.questions.buckets[each].tolist()) for each in batch}) == 1
     counts = np.bincount(np.concatenate(seen), minlength=30)
     waiting = -(-rungs * size // 30) + 1
     assert epochs - waiting <= counts.min() <= counts.max() <= epochs + waiting
