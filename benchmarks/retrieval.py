@@ -19,7 +19,7 @@ from rag_jax.evaluation.evaluate import DEPTHS, recalls
 from rag_jax.index.engines.engine import Queries
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import open_store
-from rag_jax.pipeline.gold import check_gold
+from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.pipeline.host_retrieval import open_engine
 
 

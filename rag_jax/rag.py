@@ -100,7 +100,7 @@ class RAG:
             num_docs: K, the passages to read.
         """
         sources, tower = (str(question_tower), str(generator), _path(index)), _source(passage_tower)
-        components = compose(pretrained.unite(*sources, passage_tower=tower, model=model, num_docs=num_docs))
+        components = compose(pretrained.combine(*sources, passage_tower=tower, model=model, num_docs=num_docs))
         return cls(components, components.initial_params)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -267,7 +267,7 @@ class RAG:
         if isinstance(index, Store):
             store = check_width(index, components.bi_encoder, "the store")
             return replace(self, components=replace(components, store=store))
-        config = pretrained.over(components.config, Path(index))
+        config = pretrained.with_index(components.config, Path(index))
         store = open_index(Path(index), config, components.bi_encoder, components.generator)
         return replace(self, components=replace(components, config=config, store=store))
 

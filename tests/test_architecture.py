@@ -145,7 +145,9 @@ def test_its_flops_are_counted(bag: Architecture, asked: Config) -> None:
 
 def test_what_it_cannot_do_is_refused(asked: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(asked, compute=Compute(scan=True))
-    with pytest.raises(InputError, match=r"^generator: its network does not know compute\.scan True; leave it False$"):
+    with pytest.raises(
+        InputError, match=r"^generator: its network does not support compute\.scan True; leave it False$"
+    ):
         prepare(config, tmp_path, read_corpus(config))
 
 

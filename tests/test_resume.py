@@ -230,7 +230,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_serves(
     assert RAG.from_workdir(moved / "run").answer(["what colour is Norburg"])
     assert "checkpoints/8: cannot be restored (" in capsys.readouterr().err
     again = fit(config, moved / "run")
-    assert "; going on from step 4" in capsys.readouterr().err
+    assert "; resuming from step 4" in capsys.readouterr().err
     jax.tree.map(np.testing.assert_array_equal, again.params, whole[1].params)
 
 

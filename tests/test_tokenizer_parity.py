@@ -14,7 +14,7 @@ from oracle import relative
 from pretrained import QUESTIONS
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
-from rag_jax.pipeline.pretrained import read_words
+from rag_jax.pipeline.pretrained import load_generator_tokenizer
 from rag_jax.rag import RAG
 from retrieved import Theirs
 from tokenizer_folders import changed
@@ -86,14 +86,14 @@ def test_what_is_saved_here_scores_the_same_here_and_there(tmp_path, index):
 
 def test_a_generator_s_words_are_found_wherever_it_is_named(tmp_path):
     folder = older_files(tmp_path / "rag", {}, {"add_prefix_space": True})
-    rag = read_words(folder).tokenizer
-    assert fingerprint(rag) == fingerprint(read_words(folder / "generator_tokenizer").tokenizer)
+    rag = load_generator_tokenizer(folder).tokenizer
+    assert fingerprint(rag) == fingerprint(load_generator_tokenizer(folder / "generator_tokenizer").tokenizer)
     bart = tmp_path / "bart"
     AutoTokenizer.from_pretrained(folder / "generator_tokenizer").save_pretrained(bart)
     for named in (bart, bart / "tokenizer.json"):  # what is beside the file counts
-        assert fingerprint(read_words(named).tokenizer) == fingerprint(rag)
+        assert fingerprint(load_generator_tokenizer(named).tokenizer) == fingerprint(rag)
     rag.save(str(tmp_path / "tokenizer.json"))
-    assert fingerprint(read_words(tmp_path / "tokenizer.json").tokenizer) == fingerprint(rag)
+    assert fingerprint(load_generator_tokenizer(tmp_path / "tokenizer.json").tokenizer) == fingerprint(rag)
 
 
 def test_the_clean_up_of_decoded_questions_matters(tmp_path, index):

@@ -19,7 +19,7 @@ from rag_jax.index import manifest
 from rag_jax.index.store import open_store
 from rag_jax.models.bert import BertConfig
 from rag_jax.pipeline.assembly import compose
-from rag_jax.pipeline.pretrained import read_words
+from rag_jax.pipeline.pretrained import load_generator_tokenizer
 from rag_jax.rag import RAG
 
 PASSAGES = [
@@ -116,7 +116,7 @@ def test_a_store_counts_what_was_cut_and_shows_it(folder: Path, index: Path, cap
     assert held.tower["template"] == "pair"
     assert held.truncated() == (sum(n > 0 for n in lost), sum(lost))
     (key,) = held.generators
-    words = read_words(folder / "bart").passages([(title, text) for _, title, text, _ in PASSAGES])
+    words = load_generator_tokenizer(folder / "bart").passages([(title, text) for _, title, text, _ in PASSAGES])
     unread = [max(0, len(ids) - 64) for ids in words]
     assert held.truncated(f"tokens-{key}") == (sum(n > 0 for n in unread), sum(unread))
     assert all(sum(each) for each in (lost, unread))

@@ -20,7 +20,7 @@ from rag_jax.data import outputs
 from rag_jax.data.questions import Question, read_question_texts
 from rag_jax.errors import InputError
 from rag_jax.evaluation import figures
-from rag_jax.pipeline import identity, pretrained
+from rag_jax.pipeline import digests, pretrained
 from rag_jax.rag import RAG, Answer
 
 
@@ -84,7 +84,7 @@ class AnswerCommand:
         """Append answers to a file as they are computed; sort them into the order of the questions at the end."""
         ids, questions = [id for id, _ in asked], [question for _, question in asked]
         options = [asked, self.num_docs, self.prefix, self.labels, self.seed, asdict(self.decoding)]
-        with outputs.resumable_lines(output, identity.of_answers(rag.components, rag.params, options)) as lines:
+        with outputs.resumable_lines(output, digests.answers_digest(rag.components, rag.params, options)) as lines:
             done = {number for number, id in enumerate(ids) if id in lines}
             try:
                 with Progress("answering", len(asked), len(done), of="questions") as progress:

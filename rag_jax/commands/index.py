@@ -34,9 +34,9 @@ from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, open_store
 from rag_jax.index.workers import Lock, encode_in_processes
 from rag_jax.models import registry
-from rag_jax.pipeline import kept_tokenizers, networks
-from rag_jax.pipeline.assembly import read_bi_encoder
-from rag_jax.pipeline.pretrained import read_words
+from rag_jax.pipeline import networks, workdir_tokenizers
+from rag_jax.pipeline.assembly import load_bi_encoder
+from rag_jax.pipeline.pretrained import load_generator_tokenizer
 from rag_jax.training.workdir import CONFIG
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "B D"]]
@@ -212,7 +212,7 @@ def index(arguments: Sequence[str]) -> None:
 def load_encoder(source: str, max_length: int, template: str | None, norm: float | None) -> TextEncoder:
     """Load a passage tower; `template` overrides its own. Raises `InputError` for a question tower."""
     tower = Retriever(source, vector_norm=norm, max_question=1, max_passage=max_length, passage_template=template)
-    return read_bi_encoder(Config(Data(), tower)).required_passage_encoder
+    return load_bi_encoder(Config(Data(), tower)).required_passage_encoder
 
 
 def question_encoder(source: str, norm: float | None, template: str | None = None) -> Encode:
@@ -221,7 +221,7 @@ def question_encoder(source: str, norm: float | None, template: str | None = Non
     Raises `InputError` for a passage tower that belongs to a separate question tower.
     """
     tower = Retriever(source, vector_norm=norm, max_question=1, max_passage=1, question_template=template)
-    found = read_bi_encoder(Config(Data(), tower))
+    found = load_bi_encoder(Config(Data(), tower))
     if found.passage_encoder is not None and found.passage_encoder.template == PAIR:
         remedy = "name its question tower: --tower, or --question-tower of rag-jax index"
         raise InputError(f"{source}: reads passages only; {remedy}")
@@ -241,9 +241,9 @@ def question_encoder(source: str, norm: float | None, template: str | None = Non
 
 def _vocabulary(source: str) -> GeneratorTokenizer:
     path = Path(source)
-    if (path / kept_tokenizers.FINGERPRINTS).exists():
-        return kept_tokenizers.kept(path, networks.special_tokens(load_config(path / CONFIG)))
-    return read_words(path if path.suffix == ".json" else hub.resolve(source))
+    if (path / workdir_tokenizers.FINGERPRINTS).exists():
+        return workdir_tokenizers.load(path, networks.special_tokens(load_config(path / CONFIG)))
+    return load_generator_tokenizer(path if path.suffix == ".json" else hub.resolve(source))
 
 
 def _content(corpus: Path) -> str:

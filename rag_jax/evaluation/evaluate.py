@@ -1,4 +1,4 @@
-"""Scores of a model on questions with known answers, with everything beside them that they depend on."""
+"""Scores of a model on questions with gold answers."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ DEPTHS = (1, 5, 20, 100)  # k of the recalls
 
 
 def answering(rag: RAG, questions: Sequence[Question], batch_size: int = 64) -> tuple[list[Answer], dict[str, float]]:
-    """Greedy answers, and their exact match and F1 (means over the questions, the best over the gold answers)."""
+    """Greedy answers, and their exact match and F1: maximum over the gold answers, mean over the questions."""
     answers = rag.answer([question.question for question in questions], batch_size=batch_size)
     pairs = list(zip(answers, questions, strict=True))
     return answers, {
@@ -37,9 +37,9 @@ def recall(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
 
 def bm25_recall(store: Store, questions: Sequence[Question]) -> dict[str, float]:
     """BM25's recall over the same passages: the lexical baseline."""
-    asked = Queries([question.question for question in questions], None)
+    queries = Queries([question.question for question in questions], None)
     depth = min(DEPTHS[-1], len(store))
-    hits = open_bm25(store).search(asked, depth)
+    hits = open_bm25(store).search(queries, depth)
     return recalls([[store.passages[row] for row in ranked if row >= 0] for ranked in hits.rows], questions, depth)
 
 
@@ -49,31 +49,36 @@ def scores(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
     return scores if rag.components.config.data.is_closed_book else scores | recall(rag, questions)
 
 
-def recalls(found: Sequence[Sequence[Passage]], questions: Sequence[Question], depth: int) -> dict[str, float]:
-    """`recall@k`: a gold passage is among the first k, over the questions that name one; `answer_recall@k`: one of the
-    first k contains an answer (DPR's top-k accuracy). `depth` passages were asked for; fewer may have been found."""
-    judged = [(ranked, question) for ranked, question in zip(found, questions, strict=True) if question.positive_ids]
-    ids = [[passage.id for passage in ranked] for ranked, _ in judged]
-    texts = [[f"{passage.title} {passage.text}" for passage in ranked] for ranked in found]
+def recalls(results: Sequence[Sequence[Passage]], questions: Sequence[Question], depth: int) -> dict[str, float]:
+    """Recalls at each k of `DEPTHS` up to `depth`.
+
+    `recall@k`: a gold passage is among the first k, over the questions with gold passages. `answer_recall@k`: one of
+    the first k passages contains an answer (DPR's top-k accuracy).
+    """
+    with_gold = [
+        (ranked, question) for ranked, question in zip(results, questions, strict=True) if question.positive_ids
+    ]
+    ids = [[passage.id for passage in ranked] for ranked, _ in with_gold]
+    texts = [[f"{passage.title} {passage.text}" for passage in ranked] for ranked in results]
     depths = [k for k in DEPTHS if k <= depth]
-    gold = {f"recall@{k}": recall_at_k(ids, [q.positive_ids for _, q in judged], k) for k in depths if judged}
+    gold = {f"recall@{k}": recall_at_k(ids, [q.positive_ids for _, q in with_gold], k) for k in depths if with_gold}
     return gold | {f"answer_recall@{k}": answer_recall_at_k(texts, [q.answers for q in questions], k) for k in depths}
 
 
 def closed_book_score(workdir: Path, questions: Sequence[Question]) -> float:
-    """The exact match that a closed-book run reached on just these questions, to be compared with.
+    """The exact match of a closed-book run on the same questions, as a baseline.
 
-    Raises `InputError` for a run that is not finished, reads passages, or was evaluated on other questions.
+    Raises `InputError` for a run that is unfinished, has an index, or was evaluated on other questions.
     """
     path = workdir / RESULTS
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        score, index, asked = float(found["exact_match"]), found["index"], found["evaluated_on"]
+        results = json.loads(path.read_text(encoding="utf-8"))
+        score, index, evaluated_on = float(results["exact_match"]), results["index"], results["evaluated_on"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{path}: no results there; finish that run first, or leave closed_book out") from None
     if index != CLOSED_BOOK:
         raise InputError(f"{path}: of a run that reads passages; name a closed-book run, or leave closed_book out")
-    if asked != fingerprint(questions):
+    if evaluated_on != fingerprint(questions):
         remedy = f"evaluate it on these (its own command with this --data.evaluation and --workdir {workdir})"
         raise InputError(f"{path}: evaluated on other questions; {remedy}, or leave closed_book out")
     return score

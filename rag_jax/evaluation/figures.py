@@ -1,4 +1,4 @@
-"""Figures of answers."""
+"""Figures of posteriors."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from rag_jax.rag import Answer
 
 
 def check_path(path: Path) -> None:
-    """Raise `InputError` for a figure that cannot be drawn there: matplotlib, its formats, and what exists already."""
+    """Raise `InputError` without matplotlib, for an unknown format, and for a file that exists."""
     formats = sorted(_figure().canvas.get_supported_filetypes())
     if path.suffix.removeprefix(".").lower() not in formats:
-        raise InputError(f"{path}: no format of a figure; name a file that ends in .png, .pdf or .svg")
+        raise InputError(f"{path}: not a figure format; name a file that ends in .png, .pdf or .svg")
     outputs.check_new(path)
 
 

@@ -1,10 +1,10 @@
-"""Scores of answers and of retrieval, as the papers of open-domain question answering count them.
+"""Metrics of open-domain question answering.
 
-Answers: exact match and F1 after SQuAD's normalisation (Rajpurkar et al. 2016), the best over all gold answers.
-Retrieval: the share of questions with a hit among the first k passages, a hit being either a passage known to be
-positive or one in which an answer stands, by the token match of DPR (Karpukhin et al. 2020).
+Answers: exact match and F1 after SQuAD's normalisation (Rajpurkar et al. 2016), maximum over the gold answers.
+Retrieval: the fraction of questions with a hit among the first k passages. A hit is a gold passage, or a passage that
+contains an answer by DPR's token match (Karpukhin et al. 2020).
 
-All text is brought to Unicode's decomposed form (NFD) first, so that both spellings of `é` are one.
+All text is normalised to Unicode NFD first, so that both encodings of `é` are equal.
 """
 
 import re
@@ -17,19 +17,19 @@ from rag_jax.errors import InputError
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
-# SQuAD's rule is \b(a|an|the)\b. Decomposed accents are no word characters to \b, which would find an article at the
-# end of "María" (i, accent, a) and another in "à"; with accents counted as parts of words the rule does what it should.
+# SQuAD's rule is \b(a|an|the)\b. For \b, combining accents are not word characters: it would find an article at the end
+# of "María" (i, accent, a) and one in "à". Here accents count as parts of words.
 _ARTICLES = re.compile(r"(?<![\w\u0300-\u036f])(a|an|the)(?![\w\u0300-\u036f])")
 
 
 def normalize_answer(text: str) -> str:
-    """SQuAD's normalisation: no case, no ASCII punctuation, no English articles, single spaces.
+    """SQuAD's normalisation: lower case, no ASCII punctuation, no English articles, single spaces.
 
     >>> normalize_answer("  The Origin of Species! ")
     'origin of species'
     """
     text = unicodedata.normalize("NFD", text).lower().translate(_WITHOUT_PUNCTUATION)
-    text = unicodedata.normalize("NFD", text)  # accents that a sign kept apart have met, and have an order
+    text = unicodedata.normalize("NFD", text)  # reorder accents that punctuation separated
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
@@ -43,7 +43,7 @@ def exact_match(prediction: str, answers: Iterable[str]) -> bool:
 
 
 def f1(prediction: str, answers: Iterable[str]) -> float:
-    """The harmonic mean of precision and recall over normalised words; the best over the answers, 0 without any.
+    """The harmonic mean of precision and recall over normalised words; maximum over the answers, 0 without any.
 
     >>> f1("Charles Robert Darwin", ["Charles Darwin"])  # precision 2/3, recall 1
     0.8
@@ -53,9 +53,9 @@ def f1(prediction: str, answers: Iterable[str]) -> float:
 
 
 def has_answer(text: str, answers: Iterable[str]) -> bool:
-    """Whether the tokens of an answer stand one after the other in the text, without case.
+    """Whether the text contains the tokens of an answer consecutively, ignoring case.
 
-    Tokens are runs of letters, digits and marks, or single other signs, so a word is never found inside another one.
+    Tokens are runs of letters, digits and marks, or single other characters. A word never matches inside another one.
 
     >>> has_answer("Emma is by Jane Austen.", ["jane austen"]), has_answer("Emma is by Jane Austen.", ["Aust"])
     (True, False)
@@ -66,9 +66,12 @@ def has_answer(text: str, answers: Iterable[str]) -> bool:
 
 
 def recall_at_k(ranked_ids: Sequence[Sequence[str]], positives: Sequence[Collection[str]], k: int) -> float:
-    """The share of questions with a positive passage among the first k.
+    """The fraction of questions with a gold passage among the first k.
 
-    `ranked_ids` holds the ids retrieved for each question, best first; `positives` the ids that count as right for it.
+    Args:
+        ranked_ids: the ids retrieved for each question, best first.
+        positives: the ids of each question's gold passages.
+        k: the number of passages to consider.
     """
     _require_ranking(ranked_ids, positives, k)
     hits = (any(id in gold for id in ids[:k]) for ids, gold in zip(ranked_ids, positives, strict=True))
@@ -76,7 +79,7 @@ def recall_at_k(ranked_ids: Sequence[Sequence[str]], positives: Sequence[Collect
 
 
 def answer_recall_at_k(ranked_texts: Sequence[Sequence[str]], answers: Sequence[Collection[str]], k: int) -> float:
-    """The share of questions with an answer in one of the first k texts, by `has_answer`: DPR's top-k accuracy."""
+    """The fraction of questions with an answer in one of the first k texts, by `has_answer`: DPR's top-k accuracy."""
     _require_ranking(ranked_texts, answers, k)
     pairs = zip(ranked_texts, answers, strict=True)
     hits = (any(has_answer(text, gold) for text in texts[:k]) for texts, gold in pairs)
@@ -84,14 +87,14 @@ def answer_recall_at_k(ranked_texts: Sequence[Sequence[str]], answers: Sequence[
 
 
 def _f1(prediction: list[str], gold: list[str]) -> float:
-    if not prediction or not gold:  # nothing is left of "The": right only where nothing is left of the gold answer
+    if not prediction or not gold:  # "The" normalises to nothing: correct only if the gold answer does too
         return float(prediction == gold)
     common = (Counter(prediction) & Counter(gold)).total()
     return 2 * common / (len(prediction) + len(gold))
 
 
 class _Spacing(dict[int, str]):
-    """A `str.translate` table that puts a space around every sign; each character is looked up in Unicode once."""
+    """A `str.translate` table that puts spaces around punctuation and symbols; looks up each character once."""
 
     def __missing__(self, code: int) -> str:
         match unicodedata.category(chr(code))[0]:
@@ -109,7 +112,7 @@ _SPACING = _Spacing()
 
 
 def _spaced_tokens(text: str) -> str:
-    """The tokens with one space around each, so that one token sequence is in another when its string is."""
+    """The tokens separated and enclosed by single spaces: substring search then matches whole tokens."""
     tokens = unicodedata.normalize("NFD", text).translate(_SPACING).lower().split()
     return f" {' '.join(tokens)} "
 

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: networks and their first parameters, tokenizers, the knowledge store."""
+"""Load the components of a run from its config: networks with initial parameters, tokenizers, knowledge store."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -22,40 +22,46 @@ from rag_jax.index.importers import import_index
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, closed_book, from_vectors, open_store, without_vectors
 from rag_jax.models import registry
-from rag_jax.pipeline import kept_tokenizers, lengths, networks
+from rag_jax.pipeline import length_limits, networks, workdir_tokenizers
 from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
-from rag_jax.pipeline.pretrained import read_words
+from rag_jax.pipeline.pretrained import load_generator_tokenizer
 
 
 def assemble(config: Config, workdir: Path) -> Components:
-    """Everything that a run's `config` names and its workdir keeps, opened, checked and put together.
+    """The components of a run that has started, from its config and its workdir.
 
-    Raises `InputError` for whatever is missing or does not fit.
+    Raises `InputError` for components that are missing or do not match.
     """
-    words, components = kept_tokenizers.kept(workdir, networks.special_tokens(config)), prepare(config, workdir, [])
-    kept_tokenizers.check(components.bi_encoder, words, workdir)
+    tokenizer, components = (
+        workdir_tokenizers.load(workdir, networks.special_tokens(config)),
+        prepare(config, workdir, []),
+    )
+    workdir_tokenizers.check(components.bi_encoder, tokenizer, workdir)
     return open_components(components, workdir)
 
 
 def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Components:
-    """The parts of a run as far as nothing has to be written for them: what cannot be used is found here.
+    """The components of a run, checked before anything is written.
 
-    The generator's vocabulary is learnt where there is none yet. A store that is there holds no tokens; one that is
-    still to be built of a corpus (`read_corpus`) holds its passages only. `opened` completes it. Raises `InputError`
-    for whatever is missing or does not fit.
+    Trains the generator's tokenizer where there is none yet. An existing store has no passage tokens yet; a store still
+    to be built from a corpus (`read_corpus`) has its passages only. `open_components` completes it. Raises `InputError`
+    for components that are missing or do not match.
     """
-    towers, kept = read_bi_encoder(config), kept_tokenizers.read(workdir, networks.special_tokens(config))
-    reader = read_generator(config, kept, corpus)
-    return Components(config, towers, reader, _found(config, workdir, corpus, towers, reader))
+    tokenizer = workdir_tokenizers.load_if_present(workdir, networks.special_tokens(config))
+    bi_encoder, generator = load_bi_encoder(config), load_generator(config, tokenizer, corpus)
+    store = _existing_store(config, workdir, corpus, bi_encoder, generator)
+    return Components(config, bi_encoder, generator, store)
 
 
 def open_components(
-    components: Components, workdir: Path, encoded: Callable[[int, int], None] = lambda done, of: None
+    components: Components, workdir: Path, report: Callable[[int, int], None] = lambda done, total: None
 ) -> Components:
-    """The parts of a run with their store as training reads it, built or tokenised on first use.
+    """The components of a run with their complete store, built or tokenised on first use.
 
-    `encoded` hears how many passages have their vectors after each twentieth of them. Raises `InputError` for what
-    cannot be written.
+    Args:
+        report: called with the number of encoded passages and their total, after every 5%.
+
+    Raises `InputError` for a store that cannot be written.
     """
     if not components.store.has_no_tokens:
         return components
@@ -69,156 +75,160 @@ def open_components(
             corpus,
             components.bi_encoder.required_passage_encoder,
             components.passage_tokenizer,
-            _by_twentieths(len(corpus), encoded),
+            _every_twentieth(len(corpus), report),
         )
-        store = _holding(corpus, store, folder, components.config)  # unless it was begun before, of another corpus
+        store = _check_corpus(corpus, store, folder, components.config)  # an interrupted build may be of another corpus
     return dataclasses.replace(components, store=store)
 
 
 def compose(config: Config) -> Components:
-    """A config's towers and generator around its index, which exists in any layout; closed book without one.
+    """The components of a config over its existing index, in any layout; closed book without one.
 
-    Raises `InputError` for whatever is missing or does not fit.
+    Raises `InputError` for components that are missing or do not match.
     """
     validation.validate_dataclass(Config, config)
-    towers, reader = read_bi_encoder(config), read_generator(config)
+    bi_encoder, generator = load_bi_encoder(config), load_generator(config)
     if config.data.index is None:
-        return Components(config, towers, reader, closed_book(towers.config.vector_width, reader.tokenizer))
-    return Components(config, towers, reader, open_index(config.data.index, config, towers, reader))
+        store = closed_book(bi_encoder.config.vector_width, generator.tokenizer)
+    else:
+        store = open_index(config.data.index, config, bi_encoder, generator)
+    return Components(config, bi_encoder, generator, store)
 
 
-def read_bi_encoder(config: Config) -> BiEncoder:
-    """The bi-encoder's checkpoints, fed as they say unless the config says otherwise."""
+def load_bi_encoder(config: Config) -> BiEncoder:
+    """The bi-encoder, from one or two checkpoints. Input formats in the config override those of the checkpoints."""
     c = config.retriever
-    found = hub.load_tower(c.tower)
-    reads_both = c.passage_tower is None and found.side != "question"
-    asked = lengths.question(config) | (lengths.passage(config) if reads_both else {})
-    found, tokenizer = _checked_tower(config, c.tower, found, asked)
+    question_lengths, passage_lengths = length_limits.question_lengths(config), length_limits.passage_lengths(config)
+    checkpoint = hub.load_tower(c.tower)
+    is_shared = c.passage_tower is None and checkpoint.side != "question"
+    lengths = question_lengths | (passage_lengths if is_shared else {})
+    checkpoint, tokenizer = _checked_tower(config, c.tower, checkpoint, lengths)
     if c.passage_tower is None:
-        encoder = _encoder(config, c.tower, found, tokenizer) if reads_both else None
-        return _towers(c.tower, found, tokenizer, encoder)
-    passages = hub.load_tower(c.passage_tower)
-    passages, passage_tokenizer = _checked_tower(config, c.passage_tower, passages, lengths.passage(config))
-    if passages.config.vector_width != found.config.vector_width:
-        widths = f"vectors of width {passages.config.vector_width}, the questions' of {found.config.vector_width}"
+        encoder = _passage_encoder(config, c.tower, checkpoint, tokenizer) if is_shared else None
+        return _bi_encoder(c.tower, checkpoint, tokenizer, encoder)
+    passage_tower = _checked_tower(config, c.passage_tower, hub.load_tower(c.passage_tower), passage_lengths)
+    width, question_width = passage_tower[0].config.vector_width, checkpoint.config.vector_width
+    if width != question_width:
+        widths = f"vectors of width {width}, the questions' of {question_width}"
         raise InputError(f"{c.passage_tower}: makes {widths}; give two towers that were trained together")
-    encoder = _encoder(config, c.passage_tower, passages, passage_tokenizer)
-    return _towers(c.tower, found, tokenizer, encoder)
+    return _bi_encoder(c.tower, checkpoint, tokenizer, _passage_encoder(config, c.passage_tower, *passage_tower))
 
 
-def _towers(source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer, encoder: TextEncoder | None) -> BiEncoder:
-    settings = found.tokenizer_settings
-    return BiEncoder(found.config, found.params, tokenizer, found.input_format, source, encoder, settings)
+def _bi_encoder(
+    source: str, checkpoint: hub.TowerCheckpoint, tokenizer: Tokenizer, encoder: TextEncoder | None
+) -> BiEncoder:
+    config, params, input_format = checkpoint.config, checkpoint.params, checkpoint.input_format
+    return BiEncoder(config, params, tokenizer, input_format, source, encoder, checkpoint.tokenizer_settings)
 
 
 def _checked_tower(
-    config: Config, source: str, found: hub.TowerCheckpoint, asked: Mapping[str, int]
+    config: Config, source: str, checkpoint: hub.TowerCheckpoint, lengths: Mapping[str, int]
 ) -> tuple[hub.TowerCheckpoint, Tokenizer]:
-    """A checkpoint with what the config changes of it, and its tokenizer."""
-    c = config.retriever
-    if found.tokenizer is None:
+    """A checkpoint with the config's changes applied, and its tokenizer."""
+    c, tokenizer = config.retriever, checkpoint.tokenizer
+    if tokenizer is None:
         raise InputError(f"{source}: holds no tokenizer; save one with it (tokenizer.json)")
-    convention = found.input_format.override(c.passage_template, c.question_template)
-    for template in convention.passage, convention.question:
-        if len(templates.split_at_special_tokens(template, found.tokenizer)) > 1:
+    input_format = checkpoint.input_format.override(c.passage_template, c.question_template)
+    for template in input_format.passage, input_format.question:
+        if len(templates.split_at_special_tokens(template, tokenizer)) > 1:
             raise InputError(f'{source}: {template!r} spells a special token; leave it out ("pair" sets them)')
-    read = {key: min(tokens, convention.max_length or tokens) for key, tokens in asked.items()}
-    lengths.check_positions(source, found.config.max_positions, read)
-    lengths.check_tokens(source, found.tokenizer, found.config.vocab_size)
-    norm = found.config.vector_norm if c.vector_norm is None else c.vector_norm
-    sizes = dataclasses.replace(found.config, vector_norm=norm)
-    networks.check_compute(config, sizes, source)
-    return dataclasses.replace(found, config=sizes, input_format=convention), found.tokenizer
+    limited = {key: min(tokens, input_format.max_length or tokens) for key, tokens in lengths.items()}
+    length_limits.check_positions(source, checkpoint.config.max_positions, limited)
+    length_limits.check_tokens(source, tokenizer, checkpoint.config.vocab_size)
+    norm = checkpoint.config.vector_norm if c.vector_norm is None else c.vector_norm
+    tower = dataclasses.replace(checkpoint.config, vector_norm=norm)
+    networks.check_compute(config, tower, source)
+    return dataclasses.replace(checkpoint, config=tower, input_format=input_format), tokenizer
 
 
-def _encoder(config: Config, source: str, found: hub.TowerCheckpoint, tokenizer: Tokenizer) -> TextEncoder:
-    wanted, convention, network = config.retriever.max_passage, found.input_format, registry.tower(found.config)
-    max_length, norm = min(wanted, convention.max_length or wanted), found.config.vector_norm
-    return TextEncoder(network, found.params, tokenizer, max_length, convention.passage, norm, source)
+def _passage_encoder(config: Config, source: str, checkpoint: hub.TowerCheckpoint, tokenizer: Tokenizer) -> TextEncoder:
+    max_passage, input_format, tower = config.retriever.max_passage, checkpoint.input_format, checkpoint.config
+    max_length = min(max_passage, input_format.max_length or max_passage)
+    network, template = registry.tower(tower), input_format.passage
+    return TextEncoder(network, checkpoint.params, tokenizer, max_length, template, tower.vector_norm, source)
 
 
-def read_generator(
-    config: Config, kept: GeneratorTokenizer | None = None, corpus: list[Passage] | None = None
+def load_generator(
+    config: Config, tokenizer: GeneratorTokenizer | None = None, corpus: list[Passage] | None = None
 ) -> GeneratorBundle:
     """The generator: a checkpoint, or random weights of the config's sizes.
 
-    Its tokenizer is the one `kept` by the run; at first the checkpoint's, or the given one, or that of the run that
-    this one starts from, or one learnt from the run's own texts.
+    Args:
+        tokenizer: saved by the run. None: the checkpoint's, the config's, or that of the run to start from; otherwise
+            one is trained on the questions and the `corpus`.
     """
-    wanted, found = config.generator, None
-    if wanted.checkpoint:
-        found = hub.load_generator(wanted.checkpoint)
-        lengths.check_positions(wanted.checkpoint, found.config.max_positions, lengths.inputs(config))
-    words = _worded(config, _vocabulary(config, found, kept, corpus or []))
-    if found is not None:
-        lengths.check_tokens(str(wanted.checkpoint), words.tokenizer, found.config.vocab_size)
-        networks.check_compute(config, found.config, str(wanted.checkpoint))
-        return GeneratorBundle(found.config, found.params, words, found.tokenizer_settings)
-    sizes = networks.from_scratch(config, words.size)
-    networks.check_compute(config, sizes, "generator")
-    return GeneratorBundle(sizes, registry.generator_of(sizes).init(sizes, jax.random.key(config.seed)), words)
+    c, checkpoint = config.generator, None
+    if c.checkpoint:
+        checkpoint = hub.load_generator(c.checkpoint)
+        lengths = length_limits.generator_lengths(config)
+        length_limits.check_positions(c.checkpoint, checkpoint.config.max_positions, lengths)
+    tokenizer = tokenizer or _initial_tokenizer(config, checkpoint, corpus or [])
+    tokenizer = tokenizer._replace(passage_template=c.passage_template, question_template=c.question_template)
+    if checkpoint is not None:
+        length_limits.check_tokens(str(c.checkpoint), tokenizer.tokenizer, checkpoint.config.vocab_size)
+        networks.check_compute(config, checkpoint.config, str(c.checkpoint))
+        return GeneratorBundle(checkpoint.config, checkpoint.params, tokenizer, checkpoint.tokenizer_settings)
+    network = networks.scratch_config(config, tokenizer.size)
+    networks.check_compute(config, network, "generator")
+    params = registry.generator_of(network).init(network, jax.random.key(config.seed))
+    return GeneratorBundle(network, params, tokenizer)
 
 
-def _vocabulary(
-    config: Config, found: hub.GeneratorCheckpoint | None, kept: GeneratorTokenizer | None, corpus: list[Passage]
+def _initial_tokenizer(
+    config: Config, checkpoint: hub.GeneratorCheckpoint | None, corpus: list[Passage]
 ) -> GeneratorTokenizer:
-    if kept is not None:
-        return kept
-    if found is not None:
-        if found.tokenizer is None:
+    if checkpoint is not None:
+        if checkpoint.tokenizer is None:
             raise InputError(f"{config.generator.checkpoint}: holds no tokenizer; save one with it (tokenizer.json)")
-        special = registry.generator_of(found.config).special_tokens
-        return generator_tokenizer(found.tokenizer, str(config.generator.checkpoint), special)
+        special = registry.generator_of(checkpoint.config).special_tokens
+        return generator_tokenizer(checkpoint.tokenizer, str(config.generator.checkpoint), special)
     special = networks.special_tokens(config)
     if config.generator.tokenizer:
-        return read_words(config.generator.tokenizer, special)
-    started = None if config.start_from is None else kept_tokenizers.read(config.start_from, special)
-    return started or _learn(config, corpus)
+        return load_generator_tokenizer(config.generator.tokenizer, special)
+    started = None if config.start_from is None else workdir_tokenizers.load_if_present(config.start_from, special)
+    return started or _train_tokenizer(config, corpus)
 
 
-def _worded(config: Config, words: GeneratorTokenizer) -> GeneratorTokenizer:
-    c = config.generator
-    return words._replace(passage_template=c.passage_template, question_template=c.question_template)
-
-
-def _learn(config: Config, corpus: list[Passage]) -> GeneratorTokenizer:
-    questions = read_questions(required(config.data.train, "data.train"))
+def _train_tokenizer(config: Config, corpus: list[Passage]) -> GeneratorTokenizer:
+    questions = read_questions(required_path(config.data.train, "data.train"))
     texts = [f" {text}" for question in questions for text in (question.question, *question.answers)]
     texts += [f"{passage.title} / {passage.text}" for passage in corpus]
     return train_generator_tokenizer(texts, config.generator.vocabulary, networks.special_tokens(config))
 
 
-def required(path: Path | None, name: str) -> Path:
-    """A file that the config must name."""
+def required_path(path: Path | None, name: str) -> Path:
+    """A required path of the config."""
     if path is None:
         raise InputError(f"{name} is not given; name a question file")
     return path
 
 
 def read_corpus(config: Config) -> list[Passage]:
-    """The passages that the run is about, cut to length; none for a closed book."""
+    """The passages of the run's corpus, split to length; none for a closed book."""
     if config.data.passages is None:
         return []
     passages = list(read_passages(config.data.passages, config.data.passage_words))
     if not 1 <= config.retriever.num_docs <= len(passages):
-        wanted = f"retriever.num_docs is {config.retriever.num_docs}"
-        raise InputError(f"{wanted}, the index has {len(passages)} passages; give 1 to {len(passages)}")
+        problem = f"retriever.num_docs is {config.retriever.num_docs}"
+        raise InputError(f"{problem}, the index has {len(passages)} passages; give 1 to {len(passages)}")
     return passages
 
 
-def _found(config: Config, workdir: Path, corpus: list[Passage], towers: BiEncoder, reader: GeneratorBundle) -> Store:
-    """The run's knowledge store as it is, without tokens, or the corpus that it is to be built of."""
+def _existing_store(
+    config: Config, workdir: Path, corpus: list[Passage], bi_encoder: BiEncoder, generator: GeneratorBundle
+) -> Store:
+    """The run's knowledge store without passage tokens, or the corpus that it will be built from."""
     if config.data.is_closed_book:
-        return closed_book(towers.config.vector_width, reader.tokenizer)
+        return closed_book(bi_encoder.config.vector_width, generator.tokenizer)
     folder = _folder(config, workdir)
     if corpus and not (folder / manifest.FILE).exists():
         return without_vectors(corpus)
-    store = open_index(folder, config, towers, reader, tokens=False)
-    return _holding(corpus, store, folder, config) if corpus else store
+    store = open_index(folder, config, bi_encoder, generator, tokens=False)
+    return _check_corpus(corpus, store, folder, config) if corpus else store
 
 
-def _holding(corpus: Sequence[Passage], store: Store, folder: Path, config: Config) -> Store:
-    """The store, if it holds the corpus and nothing else."""
+def _check_corpus(corpus: Sequence[Passage], store: Store, folder: Path, config: Config) -> Store:
+    """The store. Raises `InputError` where its passages are not the corpus."""
     if len(corpus) != len(store) or any(a != b for a, b in zip(store.live_passages(), corpus, strict=True)):
         raise InputError(f"{folder}: holds other passages than {config.data.passages}; name another data.index")
     return store
@@ -228,38 +238,40 @@ def _folder(config: Config, workdir: Path) -> Path:
     return config.data.index or workdir / "index"
 
 
-def _by_twentieths(count: int, encoded: Callable[[int, int], None]) -> Callable[[int], None]:
-    """Tells how many of `count` are done, after each twentieth of them."""
+def _every_twentieth(total: int, report: Callable[[int, int], None]) -> Callable[[int], None]:
+    """A counter that calls `report(done, total)` after every 5%."""
     done = 0
 
-    def tell(more: int) -> None:
+    def add(count: int) -> None:
         nonlocal done
-        done += more
-        if 20 * (done - more) // count != 20 * done // count:
-            encoded(done, count)
+        done += count
+        if 20 * (done - count) // total != 20 * done // total:
+            report(done, total)
 
-    return tell
+    return add
 
 
-def check_width(store: Store, towers: BiEncoder, where: str) -> Store:
-    """The store, if its vectors are as wide as the question tower's."""
-    width, wanted = store.width, towers.config.vector_width
-    if width != wanted:
-        raise InputError(f"{where}: vectors of width {width}, the question tower's have {wanted}; take its own index")
+def check_width(store: Store, bi_encoder: BiEncoder, where: str) -> Store:
+    """The store. Raises `InputError` where its vectors have another width than the question tower's."""
+    width, expected = store.width, bi_encoder.config.vector_width
+    if width != expected:
+        raise InputError(f"{where}: vectors of width {width}, the question tower's have {expected}; take its own index")
     return store
 
 
-def open_index(path: Path, config: Config, towers: BiEncoder, reader: GeneratorBundle, tokens: bool = True) -> Store:
-    """An index that exists: a store of this library, or one in a layout that `rag_jax.index.importers` reads.
+def open_index(
+    path: Path, config: Config, bi_encoder: BiEncoder, generator: GeneratorBundle, tokens: bool = True
+) -> Store:
+    """An existing index: a store of this library, or one in a layout that `rag_jax.index.importers` reads.
 
-    Without `tokens` nothing is written into a store whose passages this generator has not read yet.
+    Args:
+        tokens: add this generator's passage tokens to a store without them; False: write nothing.
     """
-    passage_tokenizer = PassageTokenizer(reader.tokenizer, config.generator.max_passage)
+    passage_tokenizer = PassageTokenizer(generator.tokenizer, config.generator.max_passage)
     if (path / manifest.FILE).exists() or (path / pending_build.FILE).exists() or not path.exists():
-        return check_width(
-            open_store(path, towers.passage_encoder, passage_tokenizer if tokens else None), towers, str(path)
-        )
-    found = import_index(path, towers.config.vector_width)
-    store = from_vectors(found.passages, found.vectors, passage_tokenizer)
+        store = open_store(path, bi_encoder.passage_encoder, passage_tokenizer if tokens else None)
+        return check_width(store, bi_encoder, str(path))
+    imported = import_index(path, bi_encoder.config.vector_width)
+    store = from_vectors(imported.passages, imported.vectors, passage_tokenizer)
     store.truncated.warn("generator", passage_tokenizer.max_length)
     return store

@@ -1,4 +1,4 @@
-"""What a run or an answer is composed of."""
+"""The components of a model: bi-encoder, generator, knowledge store, and the config that combines them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,26 +21,26 @@ from rag_jax.index.placement import Placement
 from rag_jax.index.store import Store
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.parallel import devices
-from rag_jax.pipeline import lengths, recipes
+from rag_jax.pipeline import length_limits, recipes
 from rag_jax.pipeline.host_retrieval import HostSearch, host_search
 from rag_jax.types import Knowledge, Networks, Params, RagParams
 
 
 @dataclass(frozen=True, eq=False)
 class BiEncoder:
-    """The bi-encoder: the question tower, and that of the passages where it is at hand."""
+    """The question tower, and the passage tower where it is available."""
 
     config: TowerConfig
     params: Params = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
-    input_format: TowerInputFormat  # how the question tower is fed
-    source: str  # where it is from, for errors
+    input_format: TowerInputFormat  # of the question tower
+    source: str  # of the question tower, for error messages
     passage_encoder: TextEncoder | None
-    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, for saving it again
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, saved with it again
 
     @property
     def question_tokenizer(self) -> QuestionTokenizer:
-        """What the question tower reads of a question."""
+        """Converts questions to the question tower's input."""
         return QuestionTokenizer(self.tokenizer, self.input_format.question, self.input_format.max_length)
 
     @property
@@ -53,7 +53,7 @@ class BiEncoder:
 
 @dataclass(frozen=True, eq=False)
 class GeneratorBundle:
-    """The generator with its vocabulary."""
+    """The generator with its tokenizer."""
 
     config: GeneratorConfig
     params: Params = field(repr=False)
@@ -63,7 +63,7 @@ class GeneratorBundle:
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """What a run or an answer is composed of; `towers` and `reader` hold what training starts from."""
+    """All components of a model. Parameters are the initial ones of training."""
 
     config: Config
     bi_encoder: BiEncoder
@@ -72,7 +72,7 @@ class Components:
 
     @property
     def networks(self) -> Networks:
-        """The networks as pure functions, as answers are computed."""
+        """The networks as pure functions, for inference."""
         return recipes.inference_networks(self.config, self.bi_encoder.config, self.generator.config)
 
     @property
@@ -86,42 +86,42 @@ class Components:
 
     @property
     def num_docs(self) -> int:
-        """K; closed book there is one passage, an empty one."""
+        """K; a closed-book model reads one empty passage."""
         return 1 if self.store.is_closed_book else self.config.retriever.num_docs
 
     @cached_property
     def mesh(self) -> Mesh | None:
-        """The devices that share the work; None: one alone."""
+        """The device mesh; None: one device."""
         return devices.mesh(self.config)
 
     @property
     def placement(self) -> Placement:
-        """Where the index is kept, and how the programs reach it."""
+        """How the index is placed on the devices."""
         return Placement(self.mesh, self.config.retriever.precision, ("data", "fsdp"))
 
     @cached_property
     def knowledge(self) -> Knowledge:
-        """The index on the device, or spread over several."""
+        """The index on the device, or sharded over several."""
         return self.placement.knowledge(self.store)
 
     @cached_property
     def host_search(self) -> HostSearch | None:
-        """The search outside the programs that the config asks for; None: theirs. Opened once."""
+        """The config's search engine on the host, opened once; None: search inside the compiled programs."""
         return host_search(self.config.retriever.engine, self.store, self.placement)
 
     @property
     def passage_tokenizer(self) -> PassageTokenizer:
-        """What the generator reads of a passage."""
+        """Converts passages to the generator's input."""
         return PassageTokenizer(self.generator_tokenizer, self.config.generator.max_passage)
 
     @property
     def truncated(self) -> list[str]:
-        """What is not read of the passages of a store, a line for each of its readers."""
-        held = self.store.manifest
-        if held is None:
+        """Messages about passages that the tower or the generator truncates."""
+        manifest = self.store.manifest
+        if manifest is None:
             return []
-        tower = "tower", held.truncated(), held.tower["max_length"]
-        generator = "generator", held.truncated(self.passage_tokenizer.folder), self.passage_tokenizer.max_length
+        tower = "tower", manifest.truncated(), manifest.tower["max_length"]
+        generator = "generator", manifest.truncated(self.passage_tokenizer.folder), self.passage_tokenizer.max_length
         return [f"the {who} reads {cut.summary(length)}" for who, cut, length in (tower, generator) if cut.passages]
 
     @property
@@ -131,20 +131,20 @@ class Components:
 
     @property
     def limits(self) -> GenerationLimits:
-        """How answers begin and end."""
+        """The start and end tokens of answers, and their maximum length."""
         start = token_id(self.generator_tokenizer, self.decoder_start_token, "generator.start")
         return GenerationLimits((start,), self.generator_tokenizer.eos, self.config.generator.max_target)
 
     @property
     def question_length(self) -> int:
-        """The tokens of a question that are read at most."""
-        wanted = self.config.retriever.max_question
-        return min(wanted, self.bi_encoder.input_format.max_length or wanted)
+        """The maximum tokens of a question."""
+        max_question = self.config.retriever.max_question
+        return min(max_question, self.bi_encoder.input_format.max_length or max_question)
 
     @property
     def length_buckets(self) -> tuple[tuple[int, int], ...]:
         """The shapes that questions are padded to."""
-        return lengths.ladder(self.config, self.bi_encoder.config.max_positions)
+        return length_limits.length_buckets(self.config, self.bi_encoder.config.max_positions)
 
     @cached_property
     def example_tokenizer(self) -> ExampleTokenizer:
@@ -163,14 +163,14 @@ class Components:
 
     @property
     def recipe(self) -> training.Recipe:
-        """The training step's parts."""
-        sizes = self.bi_encoder.config, self.generator.config
-        return recipes.recipe(self.config, *sizes, self.num_docs, self.placement)
+        """The components of the training step."""
+        networks = self.bi_encoder.config, self.generator.config
+        return recipes.recipe(self.config, *networks, self.num_docs, self.placement)
 
 
-def token_id(words: GeneratorTokenizer, token: str, name: str) -> int:
-    """The id of a special token that an option names."""
-    found = words.tokenizer.token_to_id(token)
-    if found is None:
+def token_id(tokenizer: GeneratorTokenizer, token: str, name: str) -> int:
+    """The id of a token named by an option. Raises `InputError` for an unknown token."""
+    id = tokenizer.tokenizer.token_to_id(token)
+    if id is None:
         raise InputError(f"{name} is {token!r}, no token of the generator; give one of its vocabulary")
-    return found
+    return id

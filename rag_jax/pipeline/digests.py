@@ -1,4 +1,4 @@
-"""Digests of what a run and its answers depend on, by content: wherever it lies, and whatever it is called."""
+"""Content digests of what runs and answers depend on. File locations and names do not count."""
 
 import hashlib
 import json
@@ -9,58 +9,87 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from rag_jax.data.tokenizers import fingerprint
 from rag_jax.index.store import Store
+from rag_jax.pipeline.components import Components
+from rag_jax.types import RagParams
 
-ROWS = 65_536  # of an index that are digested together
+BLOCK_ROWS = 65_536  # rows of an index hashed at once
+
+# The fields of the config that change how answers are computed.
+RETRIEVER = ("max_question", "engine", "precision", "vector_norm")
+GENERATOR = ("max_passage", "max_input", "max_target", "passage_template", "question_template", "question_from_tower")
 
 
-def of(pieces: Iterable[bytes]) -> str:
-    """Of all pieces, in their order."""
-    digest = hashlib.sha256()
+def answers_digest(components: Components, params: RagParams, inputs: object) -> str:
+    """A digest of everything that answers depend on: the model, its index, and the `inputs` (plain JSON)."""
+    config, store = components.config, components.store
+    tower, generator = components.bi_encoder, components.generator_tokenizer
+    facts = {
+        "asked": inputs,
+        "model": config.model,
+        "start": components.decoder_start_token,
+        "long_questions": config.data.long_questions,
+        "retriever": {name: getattr(config.retriever, name) for name in RETRIEVER},
+        "generator": {name: getattr(config.generator, name) for name in GENERATOR},
+        "questions": list(tower.input_format),
+        "networks": [repr(tower.config), repr(components.generator.config)],
+        "tokenizers": [fingerprint(tower.tokenizer), fingerprint(generator.tokenizer)],
+        "index": [digest(passage_bytes(store)), digest(vector_bytes(store))],
+        "searched": store.manifest and store.manifest.engines.get(config.retriever.engine),
+        "shapes": [f"{leaf.dtype} {leaf.shape}" for leaf in jax.tree.leaves(params)],
+        "parameters": digest(parameter_bytes(params)),
+    }
+    return digest([json_bytes(facts)])
+
+
+def digest(pieces: Iterable[bytes]) -> str:
+    """The first 16 hex digits of the SHA-256 of the pieces and their lengths, in order."""
+    sha = hashlib.sha256()
     for piece in pieces:
-        digest.update(len(piece).to_bytes(8, "little") + piece)
-    return digest.hexdigest()[:16]
+        sha.update(len(piece).to_bytes(8, "little") + piece)
+    return sha.hexdigest()[:16]
 
 
-def plain(value: Any) -> bytes:
-    """What JSON can hold, as bytes."""
+def json_bytes(value: Any) -> bytes:
+    """A value as JSON with sorted keys."""
     return json.dumps(value, sort_keys=True).encode()
 
 
-def leaves(params: PyTree) -> Iterator[bytes]:
-    """The parameters of networks, with their names."""
+def parameter_bytes(params: PyTree) -> Iterator[bytes]:
+    """The name and the contents of every parameter."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         yield jax.tree_util.keystr(path).encode()
         yield np.asarray(leaf).tobytes()
 
 
-def passages(store: Store) -> Iterator[bytes]:
-    """Passages by their rows. A store on the disk has checksums of its parts; another is read."""
-    if _on_disk(store):
-        yield from _parts(store, "passages")
+def passage_bytes(store: Store) -> Iterator[bytes]:
+    """The passages in the order of their rows: by checksum where the store is on disk, else their contents."""
+    if _is_on_disk(store):
+        yield from _checksums(store, "passages")
     else:
         table = store.passages.table
-        for start in range(0, len(store.passages), ROWS):
-            yield plain(table.slice(start, ROWS).to_pydict())
-    yield plain(sorted(store.removed))
+        for start in range(0, len(store.passages), BLOCK_ROWS):
+            yield json_bytes(table.slice(start, BLOCK_ROWS).to_pydict())
+    yield json_bytes(sorted(store.removed))
 
 
-def vectors(store: Store) -> Iterator[bytes]:
-    """Their vectors, in the same way."""
-    if _on_disk(store):
-        yield from _parts(store, "vectors")
+def vector_bytes(store: Store) -> Iterator[bytes]:
+    """The passage vectors, as `passage_bytes`."""
+    if _is_on_disk(store):
+        yield from _checksums(store, "vectors")
     else:
         yield str(store.passage_vectors.dtype).encode()
-        yield from (np.ascontiguousarray(block).tobytes() for block in store.passage_vectors.blocks(ROWS))
+        yield from (np.ascontiguousarray(block).tobytes() for block in store.passage_vectors.blocks(BLOCK_ROWS))
 
 
-def _on_disk(store: Store) -> bool:
-    """Whether all its rows are those of a version on the disk, none added in memory."""
+def _is_on_disk(store: Store) -> bool:
+    """Whether all rows are those of a version on disk, none added in memory."""
     return store.manifest is not None and store.manifest.rows == store.size
 
 
-def _parts(store: Store, kind: str) -> Iterator[bytes]:
-    """The checksums of a store's parts of one kind, in the order of its rows, whatever they are called."""
+def _checksums(store: Store, kind: str) -> Iterator[bytes]:
+    """The checksums of a store's segments, in the order of its rows."""
     assert store.manifest is not None
     for segment in store.manifest.segments:
         yield segment.parts[f"{kind}/{segment.name}"].encode()

@@ -1,8 +1,8 @@
-"""Searches outside the compiled programs, and how their results get in.
+"""Retrieval on the host, and its results as inputs of the compiled programs.
 
-What a host engine found travels as a little knowledge of its own: the vectors and tokens of the B * K passages, and
-their rows in it. The programs are the same as with the index on the device, and so is the loss: scores are recomputed
-from the vectors, unless the engine's own are the prior (BM25's, the paper's ablation).
+The retrieved passages form a small `Knowledge` of their own: the vectors and tokens of B * K passages. Programs and
+loss are the same as with the index on the device: scores are recomputed from the vectors, unless the engine's scores
+are the prior (BM25, the paper's ablation).
 """
 
 from collections import deque
@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 
 class RetrievalInputs(NamedTuple):
-    """What a program is to read: some knowledge, and what was found in it (None: the program searches)."""
+    """The retrieval inputs of a program. Without `search_results` the program searches `knowledge`."""
 
     knowledge: Knowledge
     search_results: SearchResults | None
-    rows: Int[np.ndarray, "B K"] | None  # of the store, where `knowledge` is a little one
+    rows: Int[np.ndarray, "B K"] | None  # of the store, where `knowledge` is a subset of it
 
     def with_store_rows(self, answered: Answered) -> Answered:
-        """An answer on the host, its passages told by their rows of the store."""
+        """An answer on the host, with rows of the store instead of rows of `knowledge`."""
         if self.rows is None:
             return answered
         return answered._replace(retrieved=answered.retrieved._replace(rows=self.rows))
@@ -41,26 +41,26 @@ class RetrievalInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class HostSearch:
-    """An engine outside the programs, over a store."""
+    """A search engine on the host, over a store."""
 
     engine: Engine
     store: Store
     is_prior: bool  # whether its scores are the logits of p(z|x)
 
     def search(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> EngineResults:
-        """Search for questions: their texts, and their vectors where the engine compares those."""
+        """Search by the texts of questions, and by their vectors where the engine needs them."""
         return self.engine.search(Queries(texts, vectors), k)
 
     def __call__(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> RetrievalInputs:
-        """The passages that a search finds, for a program to read."""
+        """Search, and return the retrieved passages as inputs of a program."""
         hits = self.search(texts, vectors, k)
         return knowledge_subset(self.store, hits.rows, hits.scores if self.is_prior else None)
 
 
 def host_search(name: str, store: Store, placement: Placement) -> HostSearch | None:
-    """The engine of a config's name; None for the one inside the programs.
+    """The host engine of that name; None for the engine inside the compiled programs.
 
-    Raises `InputError` where the store was not built with what it needs.
+    Raises `InputError` where the store was built without the engine's files.
     """
     kind = ENGINES[name]
     if not kind.on_host or store.is_closed_book:
@@ -70,56 +70,56 @@ def host_search(name: str, store: Store, placement: Placement) -> HostSearch | N
 
 def open_engine(name: str, store: Store, placement: Placement) -> Engine:
     """An engine over a store, by its name."""
-    searching = [each for each, kind in ENGINES.items() if not kind.reads_question_file]
-    if name not in searching:
-        raise InputError(f"no engine {name!r}; the engines are {', '.join(searching)}")
+    known = [each for each, kind in ENGINES.items() if not kind.reads_question_file]
+    if name not in known:
+        raise InputError(f"no engine {name!r}; the engines are {', '.join(known)}")
     return ENGINES[name].open(store, placement)
 
 
 def knowledge_subset(
     store: Store, rows: Int[np.ndarray, "B K"], scores: Float[np.ndarray, "B K"] | None
 ) -> RetrievalInputs:
-    """Chosen rows of a store (-1: none) as a knowledge of `B * K` passages, in which none is there twice.
+    """Rows of a store (-1: none) as a `Knowledge` of `B * K` passages, where each occurs once before the padding.
 
-    A question for which nothing was found is answered closed book: it reads one empty passage, whose prior is one.
+    A question without results is answered closed book: it reads one empty passage with prior 1.
     """
-    different, places = np.unique(rows, return_inverse=True)
-    filled = np.resize(different, rows.size)
-    found = np.where(rows < 0, -1, places.reshape(rows.shape)).astype(np.int32)
-    nothing = (rows < 0).all(axis=1)
-    found[nothing, 0] = 0  # -1 sorts first
+    unique, positions = np.unique(rows, return_inverse=True)
+    padded = np.resize(unique, rows.size)
+    subset_rows = np.where(rows < 0, -1, positions.reshape(rows.shape)).astype(np.int32)
+    is_empty = (rows < 0).all(axis=1)
+    subset_rows[is_empty, 0] = 0  # -1 sorts first
     if scores is not None:
         scores = scores.copy()
-        scores[nothing, 0] = 0
-    return RetrievalInputs(
-        store.subset(filled), SearchResults(host(found), None if scores is None else host(scores)), rows
-    )
+        scores[is_empty, 0] = 0
+    results = SearchResults(host(subset_rows), None if scores is None else host(scores))
+    return RetrievalInputs(store.subset(padded), results, rows)
 
 
 def subset_positions(positives: Int[np.ndarray, "B G"], rows: Int[np.ndarray, "B K"]) -> Int[np.ndarray, "B G"]:
-    """Gold rows of the store as places in a little knowledge of `rows`; one that is not there is past its end."""
-    different = np.unique(rows)
-    places = np.minimum(np.searchsorted(different, positives), different.size - 1)
-    found = np.where(different[places] == positives, places, rows.size)
-    return np.where(positives < 0, -1, found).astype(np.int32)
+    """Positions of the gold rows in `knowledge_subset(rows)`; `rows.size` for a row that is not in it."""
+    unique = np.unique(rows)
+    positions = np.minimum(np.searchsorted(unique, positives), unique.size - 1)
+    positions = np.where(unique[positions] == positives, positions, rows.size)
+    return np.where(positives < 0, -1, positions).astype(np.int32)
 
 
 def prefetch(
     items: Iterable[T], search: Callable[[T], Callable[[], RetrievalInputs]], staleness: int
 ) -> Iterator[tuple[T, Callable[[], RetrievalInputs]]]:
-    """Items, each with a wait for what is found for it; the search for one `staleness` later runs in the meantime.
+    """Items, each with a function that waits for its search results; searches run in a thread, `staleness` ahead.
 
-    `search(item)` starts with what is known then, and returns what is to be computed. With a staleness of 0 each
-    search is made when its item's turn has come: exact, one after the other. With 1 it is made when the item before
-    begins, by the question tower as it is then, one update too old, while the device trains on that item.
+    Args:
+        search: called with an item when its search is submitted; returns the function to run in the thread.
+        staleness: 0: each search is submitted with its item, exact and sequential. 1: it is submitted with the item
+            before, with parameters one update old, and runs while the device trains on that item.
     """
     with ThreadPoolExecutor(1) as pool:
-        waiting: deque[tuple[T, Future[RetrievalInputs]]] = deque()
+        pending: deque[tuple[T, Future[RetrievalInputs]]] = deque()
         for item in items:
-            waiting.append((item, pool.submit(search(item))))
-            if len(waiting) > staleness:
-                first, future = waiting.popleft()
+            pending.append((item, pool.submit(search(item))))
+            if len(pending) > staleness:
+                first, future = pending.popleft()
                 yield first, future.result
-        while waiting:
-            first, future = waiting.popleft()
+        while pending:
+            first, future = pending.popleft()
             yield first, future.result

@@ -1,4 +1,4 @@
-"""Between a RAG checkpoint of the Hugging Face ecosystem and the config and parts of a run."""
+"""Configs of pretrained checkpoints, and a model as a Hugging Face RAG checkpoint."""
 
 import dataclasses
 from pathlib import Path
@@ -26,23 +26,23 @@ def describe(
     passage_tower: str | None = None,
     model: Model | None = None,
 ) -> Config:
-    """The config of a RAG checkpoint's parts, used together as it says; no weights are read.
+    """The config of a RAG checkpoint. Reads no weights.
 
-    Raises `InputError` for a checkpoint that is none of RAG or that lacks what this needs.
+    Raises `InputError` for a checkpoint of another kind, and for one without the required files or settings.
     """
     folder = hub.resolve(source)
     stored = configs.read_config(folder)
     stored.expect("rag")
     tower = configs.tower(stored.nested("question_encoder"), folder)
     generator = configs.generator(stored.nested("generator"))
-    words = read_words(folder)
+    tokenizer = load_generator_tokenizer(folder)
     use = loading.describe(stored, model)
-    told = from_hf(loading.generation(folder, stored), words, str(folder), use.model)
-    towers = _towers(source, passage_tower, tower)
-    return over(_united(towers, source, use, tower, generator, told), index)
+    generation = from_hf(loading.generation(folder, stored), tokenizer, str(folder), use.model)
+    retriever = _retriever(source, passage_tower, tower)
+    return with_index(_combined(retriever, source, use, tower, generator, generation), index)
 
 
-def unite(
+def combine(
     question_tower: str,
     generator: str,
     index: Path | None = None,
@@ -51,29 +51,29 @@ def unite(
     model: Model = "token",
     num_docs: int = 5,
 ) -> Config:
-    """The config of towers and a generator that have not met yet, as the paper starts; no weights are read.
+    """The config of separately pretrained encoders and a generator. Reads no weights.
 
-    Answers are decoded as the generator's checkpoint says. Raises `InputError` for what is no such checkpoint.
+    The generation config is that of the generator's checkpoint. Raises `InputError` for unsuitable checkpoints.
     """
     tower_folder, folder = hub.resolve(question_tower), hub.resolve(generator)
     stored = configs.read_config(folder)
     tower, sizes = configs.tower(configs.read_config(tower_folder), tower_folder), configs.generator(stored)
-    told = from_hf(loading.generation(folder, stored), read_words(folder), str(folder), model)
-    worded = Generator.passage_template, Generator.question_template
-    use = hub.Reading(model, num_docs, Generator.max_input, *worded, question_from_tower=False)
-    towers = _towers(question_tower, passage_tower, tower)
-    return over(_united(towers, generator, use, tower, sizes, told), index)
+    generation = from_hf(loading.generation(folder, stored), load_generator_tokenizer(folder), str(folder), model)
+    templates = Generator.passage_template, Generator.question_template
+    use = hub.Reading(model, num_docs, Generator.max_input, *templates, question_from_tower=False)
+    retriever = _retriever(question_tower, passage_tower, tower)
+    return with_index(_combined(retriever, generator, use, tower, sizes, generation), index)
 
 
-def over(config: Config, index: Path | None) -> Config:
-    """The config over an index; of one of this library, passages are as long as they are there."""
+def with_index(config: Config, index: Path | None) -> Config:
+    """The config with an index. The index's own maximum passage lengths replace those of the config."""
     if index is None:
         return config
     retriever, generator = config.retriever, config.generator
     tower, lengths = {}, set()
     if (index / manifest.FILE).exists():
-        held = manifest.read(index)
-        tower, lengths = held.tower, {facts["max_length"] for facts in held.generators.values()}
+        stored = manifest.read(index)
+        tower, lengths = stored.tower, {facts["max_length"] for facts in stored.generators.values()}
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, index=index),
@@ -86,8 +86,8 @@ def over(config: Config, index: Path | None) -> Config:
     )
 
 
-def _towers(source: str, passage_tower: str | None, tower: TowerConfig) -> Retriever:
-    """The retriever, before what `_united` knows of questions."""
+def _retriever(source: str, passage_tower: str | None, tower: TowerConfig) -> Retriever:
+    """The retriever, without the fields that `_combined` sets."""
     return Retriever(
         tower=source,
         passage_tower=passage_tower,
@@ -96,15 +96,15 @@ def _towers(source: str, passage_tower: str | None, tower: TowerConfig) -> Retri
     )
 
 
-def _united(
+def _combined(
     retriever: Retriever,
     source: str,
     use: hub.Reading,
     tower: TowerConfig,
     generator: GeneratorConfig,
-    told: tuple[str, GenerationConfig],
+    generation: tuple[str, GenerationConfig],
 ) -> Config:
-    start, decoding = told
+    start, decoding = generation
     longest = generator.max_positions or max(use.max_input, decoding.max_length or 0)
     inputs = min(use.max_input, longest)
     question = min(Retriever.max_question, tower.max_positions, inputs - 1)
@@ -130,42 +130,41 @@ def _united(
 
 
 def checkpoint(components: Components, params: RagParams) -> hub.RagCheckpoint:
-    """A model as transformers' RAG is to hold it."""
-    c, words, towers, reader = (
-        components.config,
-        components.generator_tokenizer,
-        components.bi_encoder,
-        components.generator,
-    )
-    generation = to_hf(components.decoder_start_token, c.decoding, words, c.generator.max_target)
+    """A model as a RAG checkpoint that transformers loads."""
+    config, generator = components.config, components.generator
+    bi_encoder, tokenizer = components.bi_encoder, components.generator_tokenizer
+    generation = to_hf(components.decoder_start_token, config.decoding, tokenizer, config.generator.max_target)
     return hub.RagCheckpoint(
         tower=hub.TowerCheckpoint(
-            towers.config,
+            bi_encoder.config,
             params.question_tower,
-            towers.tokenizer,
+            bi_encoder.tokenizer,
             "question",
-            towers.tokenizer_settings,
-            towers.input_format,
+            bi_encoder.tokenizer_settings,
+            bi_encoder.input_format,
         ),
         generator=hub.GeneratorCheckpoint(
-            reader.config, params.generator, words.tokenizer, generation, reader.tokenizer_settings
+            generator.config, params.generator, tokenizer.tokenizer, generation, generator.tokenizer_settings
         ),
         reading=hub.Reading(
-            c.model,
-            c.retriever.num_docs,
-            c.generator.max_input,
-            c.generator.passage_template,
-            c.generator.question_template,
-            c.generator.question_from_tower,
+            config.model,
+            config.retriever.num_docs,
+            config.generator.max_input,
+            config.generator.passage_template,
+            config.generator.question_template,
+            config.generator.question_from_tower,
         ),
     )
 
 
-def read_words(source: Path, special: SpecialTokens | None = None) -> GeneratorTokenizer:
-    """The vocabulary of a generator: a checkpoint's or a workdir's folder, or a tokenizer.json with what is beside it.
+def load_generator_tokenizer(source: Path, special: SpecialTokens | None = None) -> GeneratorTokenizer:
+    """The tokenizer of a generator.
 
-    Its special tokens are those of the family that a config.json there names, unless they are given. Raises
-    `InputError` where there is no tokenizer.
+    Args:
+        source: the folder of a checkpoint or a workdir, or a tokenizer.json; a config.json beside it is read.
+        special: None: the special tokens of the architecture that config.json names.
+
+    Raises `InputError` where there is no tokenizer.
     """
     if source.suffix == ".json" and (source.name != "tokenizer.json" or not source.exists()):
         return read_generator_tokenizer(source, special or SpecialTokens())
@@ -178,12 +177,12 @@ def read_words(source: Path, special: SpecialTokens | None = None) -> GeneratorT
     if stored is None:
         raise InputError(f"{folder}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
     if special is None:
-        is_known = "model_type" in model
-        special = registry.generator(model).architecture.special_tokens if is_known else SpecialTokens()
+        has_model_type = "model_type" in model
+        special = registry.generator(model).architecture.special_tokens if has_model_type else SpecialTokens()
     return generator_tokenizer(stored.tokenizer, str(folder), special)
 
 
 def _buckets(question: int, inputs: int) -> tuple[tuple[int, int], ...]:
-    """The usual shapes of questions, as far as they fit the networks, and one for the longest question."""
-    usual = ((q, prompt) for q, prompt in Config.buckets if q < question and prompt < inputs)
-    return (*usual, (question, question))
+    """The default shapes that fit the networks, and one for the longest question."""
+    defaults = ((q, prompt) for q, prompt in Config.buckets if q < question and prompt < inputs)
+    return (*defaults, (question, question))

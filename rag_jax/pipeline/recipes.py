@@ -1,4 +1,4 @@
-"""The training step that a config asks for, around networks of any sizes."""
+"""The training step of a config."""
 
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.pipeline import networks
 from rag_jax.types import Networks
 
-TRAINING = {  # by the retriever's mode: what becomes of the question tower, and where the passages come from
+RETRIEVER_MODES = {  # mode: (transformation of the question tower, retrieval function)
     "trained": (lambda tower: tower, modes.retrieve_nearest),
     "frozen": (modes.frozen, modes.retrieve_nearest),
     "gold": (modes.uniform_prior, modes.retrieve_gold),
@@ -25,31 +25,31 @@ TRAINING = {  # by the retriever's mode: what becomes of the question tower, and
 
 
 def training_networks(
-    config: Config, tower: TowerConfig, reader: GeneratorConfig, mesh: Mesh | None = None
+    config: Config, tower: TowerConfig, generator: GeneratorConfig, mesh: Mesh | None = None
 ) -> Networks:
-    """The networks as a training step computes them, on a mesh each question's part on one of its devices."""
+    """The networks of the training step; on a mesh, activations are sharded by question."""
     c, by_row = config.compute, None if mesh is None else NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-    return _networks(config, tower, reader, scan=c.scan, remat=c.remat, sharding=by_row)
+    return _networks(config, tower, generator, scan=c.scan, remat=c.remat, sharding=by_row)
 
 
-def inference_networks(config: Config, tower: TowerConfig, reader: GeneratorConfig) -> Networks:
-    """The networks as answers are computed: layer by layer, which decodes faster, and nothing twice."""
-    return _networks(config, tower, reader, scan=False, remat="none", sharding=None)
+def inference_networks(config: Config, tower: TowerConfig, generator: GeneratorConfig) -> Networks:
+    """The networks for inference: without scan over layers, which decodes faster, and without rematerialisation."""
+    return _networks(config, tower, generator, scan=False, remat="none", sharding=None)
 
 
 def recipe(
-    config: Config, tower: TowerConfig, reader: GeneratorConfig, num_docs: int, placement: Placement
+    config: Config, tower: TowerConfig, generator: GeneratorConfig, num_docs: int, placement: Placement
 ) -> training.Recipe:
-    """The training step's parts."""
-    networks = training_networks(config, tower, reader, placement.mesh)
-    change, search = TRAINING["closed book" if config.data.is_closed_book else config.retriever.mode]
+    """The components of the training step."""
+    networks = training_networks(config, tower, generator, placement.mesh)
+    transform, retrieve = RETRIEVER_MODES["closed book" if config.data.is_closed_book else config.retriever.mode]
     return training.Recipe(
-        networks._replace(tower=change(networks.tower)),
+        networks._replace(tower=transform(networks.tower)),
         partial(VARIANTS[config.model].objective, label_smoothing=config.optimizer.label_smoothing),
         _optimizer(config),
         num_docs,
         config.generator.max_input,
-        search,
+        retrieve,
         placement.index,
         config.compute.accumulate,
         config.generator.lengths,
@@ -63,10 +63,11 @@ def learning_rates(config: Config, peak: float | None = None) -> optax.Schedule:
     return optimizers.warmup_linear_decay(c.learning_rate if peak is None else peak, c.warmup, config.steps)
 
 
-def _networks(config: Config, tower: TowerConfig, reader: GeneratorConfig, **how: Any) -> Networks:
-    how |= {"dtype": jnp.dtype(config.compute.dtype), "attention": config.compute.attention}
+def _networks(config: Config, tower: TowerConfig, generator: GeneratorConfig, **compute: Any) -> Networks:
+    compute |= {"dtype": jnp.dtype(config.compute.dtype), "attention": config.compute.attention}
     return Networks(
-        registry.tower(networks.computed(tower, **how)), registry.generator(networks.computed(reader, **how))
+        registry.tower(networks.with_compute(tower, **compute)),
+        registry.generator(networks.with_compute(generator, **compute)),
     )
 
 

@@ -1,11 +1,11 @@
-"""What a run left in its workdir: the model at its newest checkpoint, its networks and its index opened again."""
+"""Load a trained model from its workdir: the newest checkpoint, the networks and the index."""
 
 from pathlib import Path
 
 from rag_jax.config.files import load_config
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices
-from rag_jax.pipeline import kept_tokenizers, pretrained
+from rag_jax.pipeline import pretrained, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble
 from rag_jax.pipeline.checkpoints import Checkpoints
 from rag_jax.pipeline.components import Components
@@ -13,23 +13,23 @@ from rag_jax.types import RagParams
 
 
 def load_trained(workdir: Path, index: Path | None = None) -> tuple[Components, RagParams]:
-    """A trained model, over its own `index` or another; on one device where there are not as many as it was trained on.
+    """A trained model with its own index or another; on one device where fewer are available than in training.
 
-    Raises `InputError` where there is none.
+    Raises `InputError` where there is no checkpoint.
     """
     config = devices.fit_to_devices(load_config(workdir / "config.json"))
-    components = assemble(pretrained.over(config, index), workdir)
+    components = assemble(pretrained.with_index(config, index), workdir)
     return components, restore_params(workdir, components)
 
 
 def restore_params(workdir: Path, components: Components) -> RagParams:
-    """The parameters of a workdir's newest checkpoint, for the networks and the tokenizers of `components`.
+    """The parameters of a workdir's newest checkpoint.
 
-    Raises `InputError` where there is none, and where it is of others.
+    Raises `InputError` where there is none, and for networks or tokenizers other than those of `components`.
     """
     params = None
-    if (workdir / "checkpoints").is_dir():  # looking for checkpoints would make it
-        kept_tokenizers.check(components.bi_encoder, components.generator_tokenizer, workdir)
+    if (workdir / "checkpoints").is_dir():  # Checkpoints creates the folder
+        workdir_tokenizers.check(components.bi_encoder, components.generator_tokenizer, workdir)
         checkpoints = Checkpoints(workdir)
         params = checkpoints.restore_params(components.initial_params)
         checkpoints.close()

@@ -86,7 +86,7 @@ def check_numbers(config: Config) -> None:
     if generator.checkpoint is None and generator.width % generator.heads:
         told = f"generator.width is {generator.width}, generator.heads {generator.heads}"
         raise InputError(f"{told}; give a width that the heads divide")
-    networks.family(config)
+    networks.generator_architecture(config)
     try:
         config.decoding.limits(config.model, GenerationLimits((0,), 0, generator.max_target))
     except InputError as error:

@@ -30,7 +30,7 @@ from rag_jax.index.placement import Placement, padded_rows
 from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.parallel import devices, partitioning
-from rag_jax.pipeline import lengths, networks, recipes
+from rag_jax.pipeline import length_limits, networks, recipes
 from rag_jax.training import checks
 from rag_jax.types import Batch, Knowledge, RagParams, SearchResults, Tokens
 
@@ -46,7 +46,7 @@ def report(config: Config, workdir: Path) -> Group:
     _create_virtual_devices(config.mesh.size)
     devices.check(config)
     tower, reader = sizes(config)
-    lengths.check_networks(config, tower, reader)
+    length_limits.check_networks(config, tower, reader)
     networks.check_compute(config, tower, config.retriever.tower)
     networks.check_compute(config, reader, config.generator.checkpoint or "generator")
     passages, told = known_passages(config, workdir)
@@ -78,7 +78,7 @@ def sizes(config: Config) -> tuple[TowerConfig, GeneratorConfig]:
     tower, wanted = tower_sizes(config.retriever.tower), config.generator
     if wanted.checkpoint:
         return tower, generator_sizes(wanted.checkpoint)
-    return tower, networks.from_scratch(config, wanted.vocabulary)
+    return tower, networks.scratch_config(config, wanted.vocabulary)
 
 
 def arguments(
@@ -147,7 +147,7 @@ def _knowledge(config: Config, tower: TowerConfig, passages: int) -> Knowledge:
 
 def _batch(config: Config, tower: TowerConfig) -> Batch:
     size, target = config.batch_size, config.generator.max_target
-    question, prompt = lengths.ladder(config, tower.max_positions)[-1]
+    question, prompt = length_limits.length_buckets(config, tower.max_positions)[-1]
     mask = _like((size, target), jnp.bool_)
     asked, prompted = (Tokens(_int32(size, length), _int32(size)) for length in (question, prompt))
     return Batch(asked, prompted, _int32(size, target), _int32(size, target), mask)
@@ -181,7 +181,7 @@ def _num_docs(config: Config) -> int:
 
 def _shapes(config: Config, tower: TowerConfig, reader: GeneratorConfig, passages: str) -> Table:
     table = Table("a step", "", box=None, pad_edge=False)
-    question, prompt = lengths.ladder(config, tower.max_positions)[-1]
+    question, prompt = length_limits.length_buckets(config, tower.max_positions)[-1]
     length = min(config.generator.max_passage + prompt, config.generator.max_input)
     size, k, target = config.batch_size, _num_docs(config), config.generator.max_target
     told = {

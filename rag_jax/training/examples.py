@@ -9,7 +9,7 @@ from rag_jax.data.questions import Question, training_pairs
 from rag_jax.errors import InputError
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.pipeline.components import Components
-from rag_jax.pipeline.gold import check_gold
+from rag_jax.pipeline.gold_passages import check_gold
 
 
 def tokenize_pairs(components: Components, questions: Sequence[Question], console: Console) -> Examples:

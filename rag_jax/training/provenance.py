@@ -50,21 +50,21 @@ def run_dependencies(components: Components, questions: Sequence[Question], firs
     """
     c = components.config
     told = {
-        QUESTIONS: digests.of(_question_bytes(questions, c)),
-        NETWORKS: digests.of(_network_bytes(components)),
+        QUESTIONS: digests.digest(_question_bytes(questions, c)),
+        NETWORKS: digests.digest(_network_bytes(components)),
     }
     return (
         told
         | evaluation_dependencies(components)
-        | ({} if first is None else {START: digests.of(digests.leaves(first))})
+        | ({} if first is None else {START: digests.digest(digests.parameter_bytes(first))})
     )
 
 
 def evaluation_dependencies(components: Components) -> Dependencies:
     """Digests of what an evaluation depends on: both tokenizers and the index."""
     words = {
-        TOWER_TOKENIZER: digests.of(
-            [digests.plain([fingerprint(components.bi_encoder.tokenizer), *components.bi_encoder.input_format[1:]])]
+        TOWER_TOKENIZER: digests.digest(
+            [digests.json_bytes([fingerprint(components.bi_encoder.tokenizer), *components.bi_encoder.input_format[1:]])]
         ),
         GENERATOR_TOKENIZER: fingerprint(components.generator_tokenizer.tokenizer),
     }
@@ -76,12 +76,15 @@ def index_dependencies(components: Components) -> Dependencies:
     store = components.store
     if store.manifest is None and store.has_no_tokens:
         return {}
-    told = {PASSAGES: digests.of(digests.passages(store)), VECTORS: digests.of(digests.vectors(store))}
+    told = {
+        PASSAGES: digests.digest(digests.passage_bytes(store)),
+        VECTORS: digests.digest(digests.vector_bytes(store)),
+    }
     engine = components.config.retriever.engine
     decisive = ENGINES[engine].depends_on
     if decisive and store.manifest is not None:
         facts = store.manifest.engines.get(engine, {})
-        told[ENGINE] = digests.of([digests.plain({name: facts.get(name) for name in decisive})])
+        told[ENGINE] = digests.digest([digests.json_bytes({name: facts.get(name) for name in decisive})])
     return told
 
 
@@ -111,16 +114,16 @@ def _question_bytes(questions: Iterable[Question], config: Config) -> Iterator[b
     """The fields of each question that training reads; `passage_ids` only with an engine that uses them."""
     fixed = ENGINES[config.retriever.engine].reads_question_file
     for each in questions:
-        yield digests.plain(each if fixed else each._replace(passage_ids=()))
+        yield digests.json_bytes(each if fixed else each._replace(passage_ids=()))
 
 
 def _network_bytes(components: Components) -> Iterator[bytes]:
     """The sizes and weights of the checkpoints. Random weights follow from the config and seed, up to rounding."""
-    yield digests.plain(_changed_fields(components.bi_encoder.config))
-    yield from digests.leaves(components.bi_encoder.params)
+    yield digests.json_bytes(_changed_fields(components.bi_encoder.config))
+    yield from digests.parameter_bytes(components.bi_encoder.params)
     if components.config.generator.checkpoint is not None:
-        yield digests.plain(_changed_fields(components.generator.config))
-        yield from digests.leaves(components.generator.params)
+        yield digests.json_bytes(_changed_fields(components.generator.config))
+        yield from digests.parameter_bytes(components.generator.params)
 
 
 def _changed_fields(config: Any) -> Mapping[str, str]:

@@ -13,11 +13,11 @@ from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, fingerprint, read_questions
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
-from rag_jax.pipeline import kept_tokenizers
-from rag_jax.pipeline.assembly import assemble, open_components, prepare, read_corpus, required
+from rag_jax.pipeline import workdir_tokenizers
+from rag_jax.pipeline.assembly import assemble, open_components, prepare, read_corpus, required_path
 from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
 from rag_jax.pipeline.components import Components
-from rag_jax.pipeline.gold import check_gold
+from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.pipeline.trained import restore_params
 from rag_jax.rag import RAG
 from rag_jax.training.checks import check
@@ -33,7 +33,7 @@ console = Console()
 
 def train_and_evaluate(config: Config, workdir: Path) -> tuple[RAG, dict]:
     """Train, evaluate and write results.json. Returns the model and the results."""
-    questions = read_questions(required(config.data.evaluation, "data.evaluation"))
+    questions = read_questions(required_path(config.data.evaluation, "data.evaluation"))
     with alone(config, workdir):
         rag = fit_alone(config, workdir)
         results = measure(rag, questions)
@@ -71,7 +71,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
             tell(changed)
             save_config(config, workdir / CONFIG)
         return rag
-    questions = read_questions(required(config.data.train, "data.train"))
+    questions = read_questions(required_path(config.data.train, "data.train"))
     prepared, host_state = prepare(config, workdir, read_corpus(config)), saved_host_state(workdir)
     examples = tokenize_pairs(prepared, questions, console)
     check_gold(prepared.store, judged, "evaluation questions")
@@ -85,7 +85,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
         console.print(line, soft_wrap=True)
     if devices.is_first():
         tell(changed)
-        kept_tokenizers.keep(components, workdir)
+        workdir_tokenizers.save(components, workdir)
         save_config(config, workdir / CONFIG)
     return train(components, start or components.initial_params, examples, workdir, depends, judged)
 
@@ -94,7 +94,7 @@ def questions_to_judge(config: Config) -> list[Question]:
     """The evaluation questions, if any. Raises `InputError` if the closed-book baseline was scored on others."""
     if config.data.evaluation is None and not (config.eval_every or config.closed_book):
         return []
-    questions = read_questions(required(config.data.evaluation, "data.evaluation"))
+    questions = read_questions(required_path(config.data.evaluation, "data.evaluation"))
     if config.closed_book:
         evaluate.closed_book_score(config.closed_book, questions)
     return questions

@@ -29,7 +29,7 @@ def test_the_heat_map_is_written_in_the_format_of_the_suffix(tmp_path: Path, suf
 
 @pytest.mark.parametrize("name", ["a.txt", "figure"])
 def test_a_format_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
-    what = f"{tmp_path / name}: no format of a figure; name a file that ends in .png, .pdf or .svg"
+    what = f"{tmp_path / name}: not a figure format; name a file that ends in .png, .pdf or .svg"
     with pytest.raises(InputError, match=f"^{re.escape(what)}$"):
         figures.check_path(tmp_path / name)
 

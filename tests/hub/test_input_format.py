@@ -16,7 +16,7 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data.tower_inputs import PAIR, PLAIN, TowerInputFormat
 from rag_jax.errors import InputError
 from rag_jax.models.bert import BertConfig
-from rag_jax.pipeline.assembly import read_bi_encoder
+from rag_jax.pipeline.assembly import load_bi_encoder
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz.:", "A", "B"]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{each}" for each in LETTERS)]
@@ -59,7 +59,7 @@ def naive(folder: Path, model: torch.nn.Module, texts: list[str], prompt: str, l
 
 def towers(folder: Path, **options):
     """As a run has them, with longer limits of its own than the checkpoint's."""
-    return read_bi_encoder(Config(Data(), Retriever(str(folder), max_question=40, max_passage=40, **options)))
+    return load_bi_encoder(Config(Data(), Retriever(str(folder), max_question=40, max_passage=40, **options)))
 
 
 def vectors(folder: Path, **options) -> tuple[np.ndarray, np.ndarray]:

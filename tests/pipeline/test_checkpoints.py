@@ -84,7 +84,7 @@ def test_a_workdir_without_checkpoints_has_none(tmp_path: Path) -> None:
 
 def restored(workdir: Path, told: list[str] | None = None) -> TrainState:
     checkpoints = Checkpoints(workdir)
-    found = checkpoints.restore(SHAPES, tell=(told if told is not None else []).append)
+    found = checkpoints.restore(SHAPES, report=(told if told is not None else []).append)
     checkpoints.close()
     assert found is not None
     return found[0]
@@ -104,7 +104,7 @@ def test_parameters_that_are_no_numbers_are_as_good_as_damaged(tmp_path: Path, o
     assert_same(checkpoints.restore_params(params(), told.append), params(1.0))
     checkpoints.close()
     assert_same(restored(tmp_path, told), state(1, 1.0))
-    why = "cannot be restored (its parameters hold NaN or infinity); going on from step 1"
+    why = "cannot be restored (its parameters hold NaN or infinity); resuming from step 1"
     assert told == [f"{tmp_path}/checkpoints/2: {why}"] * 2
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_serves(tmp_path: Path, 
     assert_same(restored(tmp_path, told), state(1, 1.0))
     (line,) = told
     assert line.startswith(f"{tmp_path}/checkpoints/2: cannot be restored (")
-    assert line.endswith("; going on from step 1")
+    assert line.endswith("; resuming from step 1")
     assert "\n" not in line
 
 

@@ -1,4 +1,4 @@
-"""transformers' generation config and the options here say the same, in both directions."""
+"""Conversion of generation configs to and from transformers."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from rag_jax.errors import InputError
 from rag_jax.hub.configs import GENERATION, NEUTRAL
 from rag_jax.pipeline.hf_generation import from_hf, to_hf
 
-WORDS = generator_tokenizer(pretrained.generator_tokenizer(), "the tokenizer")
+TOKENIZER = generator_tokenizer(pretrained.generator_tokenizer(), "the tokenizer")
 SPECIAL = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
 BART_LARGE_CNN = {
     "decoder_start_token_id": 2,
@@ -44,37 +44,37 @@ usual = {
     "n_best": st.integers(1, 6),
     "min_length": st.integers(0, 5),
     "max_length": st.integers(5, 60),
-    "no_repeat_ngram": st.integers(0, 4),
+    "no_repeat_ngram_size": st.integers(0, 4),
     "bad_words": st.lists(st.sampled_from(["Aaron", "the Danube", "é", "1.9 million", '"']), unique=True).map(tuple),
-    "forced_start": st.sampled_from([None, "<s>", "</s>"]),
-    "forced_end": st.booleans(),
+    "forced_bos": st.sampled_from([None, "<s>", "</s>"]),
+    "forced_eos": st.booleans(),
 }
 options = st.builds(GenerationConfig, **usual, **beams) | st.builds(GenerationConfig, **usual, **shaping)
 
 
-def read(model: str = "token", **told) -> GenerationConfig:
-    return from_hf(told, WORDS, "there", model)[1]
+def read(model: str = "token", **settings) -> GenerationConfig:
+    return from_hf(settings, TOKENIZER, "there", model)[1]
 
 
 @settings(max_examples=200, deadline=None)
 @given(options, st.sampled_from(["<s>", "</s>"]), st.sampled_from(["token", "sequence"]))
-def test_what_is_told_to_transformers_comes_back(decoding: GenerationConfig, start: str, model: str) -> None:
-    told = to_hf(start, decoding, WORDS, 60)
-    assert told.keys() <= GENERATION
-    assert from_hf(json.loads(json.dumps(told)), WORDS, "there", model) == (start, decoding)
+def test_the_conversion_to_transformers_round_trips(decoding: GenerationConfig, start: str, model: str) -> None:
+    config = to_hf(start, decoding, TOKENIZER, 60)
+    assert config.keys() <= GENERATION
+    assert from_hf(json.loads(json.dumps(config)), TOKENIZER, "there", model) == (start, decoding)
 
 
 @settings(max_examples=50, deadline=None)
 @given(options)
-def test_transformers_takes_it_without_complaint(decoding: GenerationConfig) -> None:
+def test_transformers_accepts_the_settings(decoding: GenerationConfig) -> None:
     assume(decoding.do_sample or decoding.n_best <= decoding.num_beams)
-    told = to_hf("</s>", decoding, WORDS, 60)
-    held = transformers.GenerationConfig(**told)
-    assert {name: getattr(held, name) for name in told} == told
+    config = to_hf("</s>", decoding, TOKENIZER, 60)
+    accepted = transformers.GenerationConfig(**config)
+    assert {name: getattr(accepted, name) for name in config} == config
 
 
 @pytest.mark.parametrize(
-    ("told", "length"),
+    ("config", "length"),
     [
         ({"max_length": 2}, 1),
         ({"max_length": 142}, 141),
@@ -82,22 +82,22 @@ def test_transformers_takes_it_without_complaint(decoding: GenerationConfig) -> 
         ({"max_new_tokens": 7, "max_length": 4}, 7),
     ],
 )
-def test_lengths_there_count_one_token_more(told: dict, length: int) -> None:
-    assert read(**told).max_length == length
+def test_lengths_there_count_one_token_more(config: dict, length: int) -> None:
+    assert read(**config).max_length == length
 
 
 @pytest.mark.parametrize(
-    ("told", "length"),
+    ("config", "length"),
     [({"min_length": 9}, 9), ({"min_new_tokens": 3}, 4), ({"min_new_tokens": 3, "min_length": 9}, 9)],
 )
-def test_new_tokens_do_not_count_the_end(told: dict, length: int) -> None:
-    assert read(**told).min_length == length
+def test_new_tokens_do_not_count_the_end(config: dict, length: int) -> None:
+    assert read(**config).min_length == length
 
 
 def test_without_a_length_there_is_transformers_own() -> None:
     """Of its models only RAG-Token counts the start token among the 20."""
     assert [read(model).max_length for model in ("token", "sequence")] == [19, 20]
-    assert to_hf("<s>", GenerationConfig(), WORDS, 60)["max_length"] == 61
+    assert to_hf("<s>", GenerationConfig(), TOKENIZER, 60)["max_length"] == 61
 
 
 def test_bart_large_cnn_s_settings() -> None:
@@ -111,15 +111,15 @@ def test_bart_large_cnn_s_settings() -> None:
         forced_bos="<s>",
         forced_eos=True,
     )
-    assert from_hf(BART_LARGE_CNN, WORDS, "there", "token") == ("</s>", expected)
-    assert to_hf("</s>", expected, WORDS, 60) == BART_LARGE_CNN | SPECIAL
+    assert from_hf(BART_LARGE_CNN, TOKENIZER, "there", "token") == ("</s>", expected)
+    assert to_hf("</s>", expected, TOKENIZER, 60) == BART_LARGE_CNN | SPECIAL
 
 
 def test_samples_are_of_transformers_50_likeliest_tokens_unless_told() -> None:
     assert read(do_sample=True) == GenerationConfig(do_sample=True, top_k=50, max_length=19)
     assert read(do_sample=True, top_k=0).top_k is None
     assert read(do_sample=True, top_k=7, temperature=0.5).top_k == 7
-    assert to_hf("<s>", GenerationConfig(do_sample=True), WORDS, 60)["top_k"] == 0
+    assert to_hf("<s>", GenerationConfig(do_sample=True), TOKENIZER, 60)["top_k"] == 0
 
 
 def test_what_shapes_samples_is_left_where_there_are_none() -> None:
@@ -127,19 +127,19 @@ def test_what_shapes_samples_is_left_where_there_are_none() -> None:
 
 
 def test_bad_words_are_words() -> None:
-    ids = WORDS.prefixes(["Aaron", "the Danube"])
+    ids = TOKENIZER.prefixes(["Aaron", "the Danube"])
     assert read(bad_words_ids=ids).bad_words == ("Aaron", "the Danube")
-    assert to_hf("<s>", GenerationConfig(bad_words=("Aaron", "the Danube")), WORDS, 60)["bad_words_ids"] == ids
-    inside = WORDS.tokenizer.encode("Danube", add_special_tokens=False).ids  # not at the beginning of a word
-    with pytest.raises(InputError, match=re.escape(f"there: bad_words_ids {inside} are no word of the tokenizer")):
+    assert to_hf("<s>", GenerationConfig(bad_words=("Aaron", "the Danube")), TOKENIZER, 60)["bad_words_ids"] == ids
+    inside = TOKENIZER.tokenizer.encode("Danube", add_special_tokens=False).ids  # not at the beginning of a word
+    with pytest.raises(InputError, match=re.escape(f"there: bad_words_ids {inside} are not a word of the tokenizer")):
         read(bad_words_ids=[inside])
 
 
 @pytest.mark.parametrize("key", NEUTRAL)
 def test_a_setting_that_is_not_known_here_is_named(key: str) -> None:
-    with pytest.raises(InputError, match=f"^there: generation is to use {key} = 1.2, not known here; ") as said:
+    with pytest.raises(InputError, match=f"^there: generation has {key} = 1.2, which is not supported; ") as raised:
         read(**{key: 1.2})
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(raised.value)
     assert read(**{key: NEUTRAL[key]}) == read(**{key: None}) == read()
 
 
@@ -152,14 +152,16 @@ def test_another_end_token_than_the_tokenizer_s_is_refused(ends: int | list[int]
 
 def test_a_start_that_is_no_token_is_refused() -> None:
     with pytest.raises(InputError, match=r"generator\.start is 'beginning', no token of the generator"):
-        to_hf("beginning", GenerationConfig(), WORDS, 60)
+        to_hf("beginning", GenerationConfig(), TOKENIZER, 60)
 
 
 def test_tokens_that_the_vocabulary_has_not_are_kept_to_be_refused() -> None:
-    start, decoding = from_hf({"decoder_start_token_id": 9_999, "forced_bos_token_id": 9_998}, WORDS, "there", "token")
+    start, decoding = from_hf(
+        {"decoder_start_token_id": 9_999, "forced_bos_token_id": 9_998}, TOKENIZER, "there", "token"
+    )
     assert (start, decoding.forced_bos) == ("9999", "9998")
-    with pytest.raises(InputError, match=r"forced_start is '9998', no token of the generator"):
-        to_hf("<s>", decoding, WORDS, 60)
+    with pytest.raises(InputError, match=r"forced_bos is '9998', no token of the generator"):
+        to_hf("<s>", decoding, TOKENIZER, 60)
 
 
 @pytest.mark.parametrize("key", [key for key, neutral in NEUTRAL.items() if neutral is None])
@@ -189,5 +191,5 @@ def test_a_number_that_no_token_has_is_kept_too(number: int) -> None:
 
 
 def test_a_start_that_is_null_is_the_usual_one() -> None:
-    told = {"decoder_start_token_id": None}
-    assert from_hf(told, WORDS, "there", "token") == from_hf({}, WORDS, "there", "token")
+    config = {"decoder_start_token_id": None}
+    assert from_hf(config, TOKENIZER, "there", "token") == from_hf({}, TOKENIZER, "there", "token")

@@ -17,7 +17,7 @@ from rag_jax.data.batches import bucket
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
-from rag_jax.pipeline import lengths
+from rag_jax.pipeline import length_limits
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit
 
@@ -65,11 +65,11 @@ def test_no_length_is_above_a_network_s_positions(networks: Path, tmp_path: Path
 def test_the_dry_run_refuses_them_too() -> None:
     asked = Config(Data(), Retriever("tower", max_question=41), Generator("bart", max_input=80, max_target=80))
     with pytest.raises(InputError, match=r"^tower: has positions for 40 tokens, retriever.max_question is 41; give 40"):
-        lengths.check_networks(asked, TOWER, GENERATOR)
+        length_limits.check_networks(asked, TOWER, GENERATOR)
     fitting = dataclasses.replace(asked, retriever=Retriever("tower", max_question=40))
     short = dataclasses.replace(GENERATOR, max_positions=79)
     with pytest.raises(InputError, match=r"^bart: has positions for 79 tokens, generator.max_input is 80; give 79"):
-        lengths.check_networks(fitting, TOWER, short)
+        length_limits.check_networks(fitting, TOWER, short)
 
 
 @settings(max_examples=50, deadline=None)
@@ -81,7 +81,7 @@ def test_the_dry_run_refuses_them_too() -> None:
 def test_every_question_has_a_shape_and_none_is_beyond_the_positions(buckets: list, longest: int, more: int) -> None:
     asked = Config(Data(), Retriever("tower", max_question=longest), Generator(max_input=31 + longest))
     asked = dataclasses.replace(asked, buckets=tuple(buckets))
-    shapes = lengths.ladder(asked, longest + more)
+    shapes = length_limits.length_buckets(asked, longest + more)
     for question, prompt in product((1, longest // 2 + 1, longest), repeat=2):
         q, p = bucket(question, prompt, shapes)
         assert question <= q <= longest + more
@@ -140,10 +140,10 @@ def test_special_tokens_that_no_text_has_may_be_beyond_the_vocabulary() -> None:
     tokenizer = generator_words(300)
     size = tokenizer.get_vocab_size()
     tokenizer.add_special_tokens(["[NEW]"])
-    lengths.check_tokens("bart", tokenizer, size)
+    length_limits.check_tokens("bart", tokenizer, size)
     tokenizer.add_tokens(["word"])
     with pytest.raises(InputError, match=rf"bart: the tokenizer's ids go up to {size + 1}, the network's vocabulary"):
-        lengths.check_tokens("bart", tokenizer, size)
+        length_limits.check_tokens("bart", tokenizer, size)
 
 
 def generator_words(size: int) -> Tokenizer:

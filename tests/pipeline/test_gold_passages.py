@@ -6,7 +6,7 @@ import pytest
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
 from rag_jax.index.store import Store, closed_book, from_vectors
-from rag_jax.pipeline.gold import check_gold
+from rag_jax.pipeline.gold_passages import check_gold
 from stores import PASSAGES, reads
 
 
@@ -37,7 +37,7 @@ def test_ids_of_another_kind_are_refused() -> None:
         check_gold(store(), asked(("7",), ("8", "9"), ()), "evaluation questions")
     assert str(caught.value) == (
         "none of the 3 positive_ids of the evaluation questions is a passage of the index "
-        "(the first is '7', the index begins with 'p0'); write the ids of the corpus, or leave positive_ids out"
+        "(the first is '7', the index begins with 'p0'); use the ids of the corpus, or leave positive_ids out"
     )
 
 

@@ -13,8 +13,8 @@ from rag_jax.config.config import Config
 from rag_jax.config.files import load_config, save_config
 from rag_jax.data.tokenizers import fingerprint, train_generator_tokenizer
 from rag_jax.errors import InputError
-from rag_jax.pipeline import kept_tokenizers
-from rag_jax.pipeline.assembly import read_bi_encoder
+from rag_jax.pipeline import workdir_tokenizers
+from rag_jax.pipeline.assembly import load_bi_encoder
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit, train_and_evaluate
 
@@ -80,8 +80,8 @@ def of_the_tower(workdir: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "what"),
     [
-        (missing, "tokenizer.json: missing, and the parameters there mean its tokens; copy it back"),
-        (all_missing, "tokenizer.json: missing, and the parameters there mean its tokens; copy it back"),
+        (missing, "tokenizer.json: missing, and the parameters there need it; copy it back"),
+        (all_missing, "tokenizer.json: missing, and the parameters there need it; copy it back"),
         (changed, "tokenizer.json: not the one that the parameters there were trained with; copy it back"),
         (unproven, "fingerprints.json: missing or damaged; copy it again"),
         (of_the_tower, "built by a tower with fingerprint"),
@@ -107,10 +107,12 @@ def test_the_question_tower_s_tokenizer_is_compared_too(trained, workdir: Path) 
     """Where the passages have a tower of their own, no index does."""
     rag = trained[0]
     of_the_tower(workdir)
-    towers = read_bi_encoder(load_config(workdir / "config.json"))
-    with pytest.raises(InputError, match=r"run: was trained with another tokenizer of the question tower; put back"):
-        kept_tokenizers.check(towers, rag.components.generator_tokenizer, workdir)
-    kept_tokenizers.check(rag.components.bi_encoder, rag.components.generator_tokenizer, workdir)
+    towers = load_bi_encoder(load_config(workdir / "config.json"))
+    with pytest.raises(
+        InputError, match=r"run: was trained with another tokenizer of the question tower; restore the tokenizer"
+    ):
+        workdir_tokenizers.check(towers, rag.components.generator_tokenizer, workdir)
+    workdir_tokenizers.check(rag.components.bi_encoder, rag.components.generator_tokenizer, workdir)
 
 
 def test_an_index_is_not_tokenised_for_a_workdir_by_another_tokenizer(workdir: Path, tmp_path, capsys) -> None:

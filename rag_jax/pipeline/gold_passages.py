@@ -1,0 +1,36 @@
+"""Check that the gold passages named by questions are in the index."""
+
+from collections.abc import Sequence
+
+from rag_jax.data.questions import Question
+from rag_jax.errors import InputError, warn
+from rag_jax.index.store import Store
+
+
+def check_gold(store: Store, questions: Sequence[Question], what: str) -> None:
+    """Warn of `positive_ids` that name no passage of the index, with counts.
+
+    Questions without any gold passage in the index stay in the recall, as misses. Raises `InputError` where no id is in
+    the index: the ids then belong to another corpus, and every recall would be 0.
+
+    Args:
+        what: a name of the questions for messages, as "evaluation questions".
+    """
+    named = sorted({id for question in questions for id in question.positive_ids})
+    if store.is_closed_book or not named:
+        return
+    unknown = {id for id, row in zip(named, store.find(named).tolist(), strict=True) if row < 0}
+    if not unknown:
+        return
+    first = next(id for question in questions for id in question.positive_ids if id in unknown)
+    if len(unknown) == len(named):
+        first_in_index = next(iter(store.live_passages())).id
+        problem = f"none of the {len(named):,} positive_ids of the {what} is a passage of the index"
+        remedy = "use the ids of the corpus, or leave positive_ids out"
+        raise InputError(f"{problem} (the first is {first!r}, the index begins with {first_in_index!r}); {remedy}")
+    num_without_gold = sum(
+        bool(question.positive_ids) and unknown.issuperset(question.positive_ids) for question in questions
+    )
+    problem = f"{len(unknown):,} of the {len(named):,} positive_ids of the {what} name no passage of the index"
+    affected = f"{num_without_gold:,} of {len(questions):,} questions have no gold passage to be found"
+    warn(f"{problem} (the first is {first!r}): {affected}")
