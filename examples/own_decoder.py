@@ -16,7 +16,7 @@ from rag_jax.types import InferenceBatch
 
 
 def minimum_bayes_risk(inputs, doc_log_prior, prefix, *, keys, limits, num_samples=16):
-    """The answers ranked by their mean token overlap with the other samples (Eikema & Aziz 2022), inside the program."""
+    """Samples ranked by their mean token overlap with the others (Eikema & Aziz 2022), inside the program."""
     drawn = rag_token.sample(inputs, doc_log_prior, prefix, keys=keys, num_samples=num_samples, limits=limits)
     same = drawn.tokens[:, :, None] == drawn.tokens[:, None, :]  # [B, C, C, T]
     agreement = jnp.mean(same & drawn.mask[:, :, None], axis=(2, 3), dtype=jnp.float32)

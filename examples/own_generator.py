@@ -46,7 +46,8 @@ def main() -> float:
     batch, rows = toy.batch(jax.random.key(9), knowledge, size=4)
     run = jax.jit(partial(decoding.answer, networks, decoder=decoder, num_docs=4, max_length=4))
     found = run(params, knowledge, InferenceBatch(batch.question, batch.prompt), decoding.no_prefix(4))
-    print("answers", found.decoded.tokens[:, 0, 0].tolist(), "gold", knowledge.passage_tokens.ids[rows[:, 0], 1].tolist())
+    gold = knowledge.passage_tokens.ids[rows[:, 0], 1]
+    print("answers", found.decoded.tokens[:, 0, 0].tolist(), "gold", gold.tolist())
     return loss
 
 

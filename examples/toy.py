@@ -1,4 +1,4 @@
-"""A world small enough to learn in seconds: 64 passages of a key and a value; a question names a key and asks its value."""
+"""A world small enough to learn in seconds: 64 passages of a key and a value; a question names the key of one."""
 
 from functools import partial
 
@@ -60,7 +60,7 @@ def passage_embedding() -> Float[Array, "V D"]:
 
 
 def knowledge(key) -> Knowledge:
-    """Passage i is `key_i value`, its vector that of the key. Values are drawn anew for each `key`: only reading helps."""
+    """Passage i is `key_i value`, and its vector that of `key_i`. The values are shuffled: only reading helps."""
     tokens = Tokens(jnp.stack([KEYS, jax.random.permutation(key, VALUES)], axis=1), jnp.full(N, 2))
     return Knowledge(passage_embedding()[KEYS], tokens)
 

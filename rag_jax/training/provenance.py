@@ -62,13 +62,13 @@ def run_dependencies(components: Components, questions: Sequence[Question], firs
 
 def evaluation_dependencies(components: Components) -> Dependencies:
     """Digests of what an evaluation depends on: both tokenizers and the index."""
-    words = {
-        TOWER_TOKENIZER: digests.digest(
-            [digests.json_bytes([fingerprint(components.bi_encoder.tokenizer), *components.bi_encoder.input_format[1:]])]
-        ),
+    bi_encoder = components.bi_encoder
+    tower_input = [fingerprint(bi_encoder.tokenizer), *bi_encoder.input_format[1:]]
+    tokenizers = {
+        TOWER_TOKENIZER: digests.digest([digests.json_bytes(tower_input)]),
         GENERATOR_TOKENIZER: fingerprint(components.generator_tokenizer.tokenizer),
     }
-    return words | index_dependencies(components)
+    return tokenizers | index_dependencies(components)
 
 
 def index_dependencies(components: Components) -> Dependencies:
