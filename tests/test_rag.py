@@ -202,7 +202,7 @@ def test_a_k_that_the_index_has_not_is_refused(rag: RAG, k: int) -> None:
         ({"do_sample": True, "temperature": float("inf")}, "temperature is inf; give a finite number above 0"),
         ({"seed": -1}, "seed is -1; give 0 to 2**32 - 1"),
         ({"seed": 2**64}, "seed is 18446744073709551616; give 0 to 2**32 - 1"),
-        ({"do_sample": True, "num_beams": 2}, "num_beams is 2, and samples are drawn without beams"),
+        ({"do_sample": True, "num_beams": 2}, "num_beams is 2, and sampling uses no beams"),
         ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes'; give true or false or 'never'"),
         ({"num_beams": "4"}, "num_beams is '4'; give a whole number"),
         ({"bad_words": "red"}, "bad_words is 'red'; give a list, each a text in quotes"),

@@ -73,7 +73,7 @@ def test_a_long_question_of_the_evaluation_is_named_before_training_or_cut(towns
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ({"decoding": GenerationConfig(forced_bos="<fr>")}, "forced_start is '<fr>', no token of the generator"),
+        ({"decoding": GenerationConfig(forced_bos="<fr>")}, "forced_bos is '<fr>', no token of the generator"),
         ({"decoding": GenerationConfig(bad_words=(" ",))}, "one is empty"),
         ({"start": "<de>"}, "generator.start is '<de>', no token of the generator"),
         ({"num_docs": 257}, "the index has 256 passages"),

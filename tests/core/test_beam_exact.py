@@ -108,8 +108,8 @@ RULES = {
     "min_length": (logits_processors.min_length(3, END), not_early),
     "no_repeated_ngrams": (logits_processors.no_repeat_ngram(2), no_bigram_twice),
     "bad_words": (logits_processors.bad_words([[0, 2], [2, 2, 2]]), no_two_after_zero_nor_three_twos),
-    "forced_start": (logits_processors.forced_bos(2), from_two),
-    "forced_end": (logits_processors.forced_eos(4, END), to_the_end),
+    "forced_bos": (logits_processors.forced_bos(2), from_two),
+    "forced_eos": (logits_processors.forced_eos(4, END), to_the_end),
 }
 
 

@@ -73,13 +73,13 @@ def test_min_length_counts_the_answers_tokens_with_the_end_token(seed, length, s
 
 @cases
 @given(seeds, st.integers(0, V - 1))
-def test_forced_start_is_for_the_first_token_after_the_decoders_start(seed, token):
+def test_forced_bos_is_for_the_first_token_after_the_decoders_start(seed, token):
     assert_same_as(theirs.ForcedBOSTokenLogitsProcessor(token), logits_processors.forced_bos(token), seed, (START,))
 
 
 @cases
 @given(seeds, st.integers(1, T), starts)
-def test_forced_end_is_for_the_last_token_that_has_room(seed, length, start):
+def test_forced_eos_is_for_the_last_token_that_has_room(seed, length, start):
     processor = theirs.ForcedEOSTokenLogitsProcessor(length + len(start), END)
     assert_same_as(processor, logits_processors.forced_eos(length, END), seed, start)
 
@@ -157,8 +157,8 @@ def test_rules_are_applied_in_order_and_a_forced_token_wins_when_it_comes_last(s
 
 RULES = {
     "min_length": logits_processors.min_length(5, END),
-    "forced_start": logits_processors.forced_bos(3),
-    "forced_end": logits_processors.forced_eos(T, END),
+    "forced_bos": logits_processors.forced_bos(3),
+    "forced_eos": logits_processors.forced_eos(T, END),
     "no_repeated_ngrams": logits_processors.no_repeat_ngram(2),
     "bad_words": logits_processors.bad_words([[0], [1, 1], [1, 0, 1]]),
     "temperature": logits_processors.temperature(0.7),
