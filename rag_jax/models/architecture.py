@@ -15,18 +15,6 @@ from rag_jax.types import Generator, Params, Tower
 PartitionRules = tuple[tuple[str, PartitionSpec], ...]
 """Patterns of parameter names, each with the mesh axes of its dimensions; the first match applies."""
 
-PARTITION_RULES: PartitionRules = (
-    # Names are those of the layers in this package. Of a pair of matrices the first is split by columns, the second by
-    # rows, so that the activations between them are not exchanged.
-    (r"word/embedding$", PartitionSpec("tensor", "fsdp")),  # V x width, tied to the head
-    (r"(position|token_type)/embedding$", PartitionSpec()),  # small: replicated
-    (r"(query|key|value|up)/kernel$", PartitionSpec("fsdp", "tensor")),  # by columns
-    (r"(query|key|value|up)/bias$", PartitionSpec("tensor")),
-    (r"(out|down)/kernel$", PartitionSpec("tensor", "fsdp")),  # by rows
-    (r"projection/kernel$", PartitionSpec("fsdp", None)),
-    (r"", PartitionSpec()),  # other biases, LayerNorms: replicated
-)
-
 
 class SpecialTokens(NamedTuple):
     """The special tokens of a generator's inputs and answers."""
@@ -91,5 +79,5 @@ class Architecture(NamedTuple, Generic[Network]):
     network: Callable[[Any], Network]  # config -> pure functions, the same ones for equal configs
     flops: Callable[..., float]  # of one row's forward pass: (config, Q) for a tower, (config, S, T) for a generator
     describe: Callable[[Any], str]  # config -> a one-line summary
-    partition_rules: PartitionRules = PARTITION_RULES
+    partition_rules: PartitionRules | None = None  # None: those of `rag_jax.parallel.partitioning`
     special_tokens: SpecialTokens = SpecialTokens()  # of a generator; unused by towers

@@ -13,7 +13,18 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
 from rag_jax.models import registry
-from rag_jax.models.architecture import PARTITION_RULES, GeneratorConfig, PartitionRules, TowerConfig
+from rag_jax.models.architecture import GeneratorConfig, PartitionRules, TowerConfig
+
+PARTITION_RULES: PartitionRules = (
+    # by the names that the layers of `rag_jax.models` have
+    (r"word/embedding$", PartitionSpec("tensor", "fsdp")),  # V x width, tied to the head
+    (r"(position|token_type)/embedding$", PartitionSpec()),  # small: replicated
+    (r"(query|key|value|up)/kernel$", PartitionSpec("fsdp", "tensor")),  # by columns
+    (r"(query|key|value|up)/bias$", PartitionSpec("tensor")),
+    (r"(out|down)/kernel$", PartitionSpec("tensor", "fsdp")),  # by rows
+    (r"projection/kernel$", PartitionSpec("fsdp", None)),
+    (r"", PartitionSpec()),  # other biases, LayerNorms: replicated
+)
 
 Rules = Mapping[str, PartitionRules]
 """Rules by field of `RagParams`; other leaves use `PARTITION_RULES`."""
@@ -21,11 +32,12 @@ USUAL: Rules = {}
 
 
 def rules(tower: TowerConfig, generator: GeneratorConfig) -> Rules:
-    """The rules of the families of these networks."""
-    return {
+    """The rules of the families of these networks, where they have their own."""
+    own = {
         "question_tower": registry.tower_of(tower).partition_rules,
         "generator": registry.generator_of(generator).partition_rules,
     }
+    return {name: rules for name, rules in own.items() if rules is not None}
 
 
 def specs(tree: PyTree, mesh: Mesh, rules: Rules = USUAL) -> PyTree[PartitionSpec]:
