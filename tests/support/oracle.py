@@ -157,7 +157,7 @@ def tokens(rng: np.random.Generator, rows: int, length: int, vocab: int, pad: in
 def other_padding(rng: np.random.Generator, inputs: Tokens, vocab: int) -> Tokens:
     """The same sequences with arbitrary ids behind their ends."""
     noise = jnp.asarray(rng.integers(0, vocab, inputs.ids.shape), jnp.int32)
-    return inputs._replace(ids=jnp.source(inputs.mask, inputs.ids, noise))
+    return inputs._replace(ids=jnp.where(inputs.mask, inputs.ids, noise))
 
 
 def torch_inputs(inputs: Tokens) -> dict[str, torch.Tensor]:
