@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rag_jax.core import retrieval
-from rag_jax.core.group_maxima import MOST, ROWS, group_maxima, suits
+from rag_jax.core.group_maxima import GROUP_SIZE, MAX_QUERIES, group_maxima, supports
 from rag_jax.core.vectors import products, quantize_int8
 
 WIDTH = 64
@@ -34,19 +34,19 @@ def an_h100():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("removed", [False, True])
 def test_the_maxima_are_those_of_each_groups_scores(kind: str, removed: bool) -> None:
-    queries, vectors, alive = problem(2 * ROWS + 5, 3, kind)
+    queries, vectors, alive = problem(2 * GROUP_SIZE + 5, 3, kind)
     found = group_maxima(queries, vectors, alive if removed else None, interpret=True)
     scores = np.asarray(products(queries, vectors))
     scores = np.where(np.asarray(alive)[None], scores, -np.inf) if removed else scores
-    padded = np.pad(scores, ((0, 0), (0, ROWS - 5)), constant_values=-np.inf)
-    np.testing.assert_allclose(found, padded.reshape(3, 3, ROWS).max(axis=2), rtol=1e-4)
+    padded = np.pad(scores, ((0, 0), (0, GROUP_SIZE - 5)), constant_values=-np.inf)
+    np.testing.assert_allclose(found, padded.reshape(3, 3, GROUP_SIZE).max(axis=2), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("count", "queries", "k"), [(3 * ROWS + 1, 2, 5), (4, 1, 7), (700, MOST + 3, 3)])
+@pytest.mark.parametrize(("count", "queries", "k"), [(3 * GROUP_SIZE + 1, 2, 5), (4, 1, 7), (700, MAX_QUERIES + 3, 3)])
 def test_the_search_by_maxima_finds_what_walking_finds(kind: str, count: int, queries: int, k: int) -> None:
     asked, vectors, alive = problem(count, queries, kind)
-    by_maxima = jax.jit(partial(retrieval._by_maxima, k=k, interpret=True))
+    by_maxima = jax.jit(partial(retrieval._search_groups, k=k, interpret=True))
     for living in (None, alive):
         scores, ids = by_maxima(asked, vectors, living)
         wanted = retrieval.exact_top_k(asked, vectors, k, alive=living, block=100)
@@ -68,13 +68,13 @@ def test_the_kernel_is_in_the_program_for_nvidia_alone(platform: str, kernel: bo
 def test_what_the_kernel_cannot_take_is_walked() -> None:
     queries, wide = jnp.zeros((2, 64)), jnp.zeros((9, 64))
     odd = jnp.zeros((2, 60)), jnp.zeros((9, 60), jnp.bfloat16)
-    assert not suits(queries, wide), "float32 needs products in full precision"
-    assert not suits(*odd), "its tiles do not divide this width"
+    assert not supports(queries, wide), "float32 needs products in full precision"
+    assert not supports(*odd), "its tiles do not divide this width"
 
 
 def test_the_search_by_maxima_can_stand_in_a_gradient() -> None:
-    asked, vectors, _ = problem(ROWS, 2, "bfloat16")
-    gradient = jax.grad(lambda queries: retrieval._by_maxima(queries, vectors, None, k=3, interpret=True)[0].sum())(
+    asked, vectors, _ = problem(GROUP_SIZE, 2, "bfloat16")
+    gradient = jax.grad(lambda queries: retrieval._search_groups(queries, vectors, None, k=3, interpret=True)[0].sum())(
         asked
     )
     best = retrieval.exact_top_k(asked, vectors, 3)[1]
