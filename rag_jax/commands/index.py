@@ -133,13 +133,14 @@ class IndexCommand:
         with ownership.claim_and_lock(out) as lock:
             if self._is_built(out, build_spec):  # by another process in the meantime
                 return
-            with Progress("reading passages") as told:
-                plan = building.read(out, self._passages(corpus, out, encoder), build_spec, self.segment, told.advance)
+            with Progress("reading passages") as progress:
+                passages = self._passages(corpus, out, encoder)
+                plan = building.read(out, passages, build_spec, self.segment, progress.advance)
             width = encoder([""]).shape[1]
             building.check_disk_space(out, plan, width, self.max_passage if passage_tokenizer else 0)
-            with Progress("encoding passages", plan.passages, plan.encoded(out)) as told:
+            with Progress("encoding passages", plan.passages, plan.encoded(out)) as progress:
                 loaded = encoder, passage_tokenizer
-                encode_in_processes(out, plan, self.loaded, loaded, self.processes, told.advance, Lock(lock))
+                encode_in_processes(out, plan, self.loaded, loaded, self.processes, progress.advance, Lock(lock))
             building.commit(out, plan, encoder, passage_tokenizer)
 
     def _is_built(self, out: Path, build_spec: dict[str, Any]) -> bool:
@@ -158,10 +159,10 @@ class IndexCommand:
         tower = manifest.read(out).tower
         source = self.tower or tower["source"]
         encoder = load_encoder(source, tower["max_length"], tower["template"], tower["norm"])
-        with Progress("reading passages") as told:
-            passages = list(told.counted(self._passages(corpus, out, encoder)))
-        with Progress("encoding passages", len(passages)) as told:
-            (updates.add if self.change == "add" else updates.replace)(out, passages, encoder, told.advance)
+        with Progress("reading passages") as progress:
+            passages = list(progress.counted(self._passages(corpus, out, encoder)))
+        with Progress("encoding passages", len(passages)) as progress:
+            (updates.add if self.change == "add" else updates.replace)(out, passages, encoder, progress.advance)
 
     def _passages(self, corpus: Path, out: Path, encoder: TextEncoder) -> Iterator[Passage]:
         size = self.cut.tokens or self.cut.words

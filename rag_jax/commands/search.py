@@ -78,12 +78,12 @@ class SearchCommand:
             for row, score in zip(rows, scores, strict=True):
                 if row >= 0:
                     passage = store.passages[row]
-                    told = f"{passage.title} / {passage.text}" if passage.title else passage.text
-                    table.add_row(f"{score:.4f}", escape(passage.id), escape(told))
+                    text = f"{passage.title} / {passage.text}" if passage.title else passage.text
+                    table.add_row(f"{score:.4f}", escape(passage.id), escape(text))
             console.print(table)
         recall = "" if hits.recall is None else f", recall@{self.num_docs} {hits.recall:.3f} of the exact search's"
-        told = f"{self.engine}: {len(store):,} passages in {1e3 * seconds:.0f} ms, with what a first search compiles"
-        console.print(f"\n{told}{recall}", highlight=False, soft_wrap=True)
+        summary = f"{self.engine}: {len(store):,} passages in {1e3 * seconds:.0f} ms, with what a first search compiles"
+        console.print(f"\n{summary}{recall}", highlight=False, soft_wrap=True)
 
 
 def search(arguments: Sequence[str]) -> None:

@@ -104,7 +104,7 @@ def _wait(
     folder: Path,
     plan: PendingBuild,
     others: Mapping[int, BaseProcess],
-    told: set[str],
+    reported: set[str],
     processes: int,
     done: ProgressCallback,
 ) -> None:
@@ -112,8 +112,8 @@ def _wait(
         running = any(other.is_alive() for other in others.values())
         for rank in others:
             for name, count in plan.segments[rank::processes]:
-                if name not in told and part_files.is_part(folder / "vectors" / name):
-                    told.add(name)
+                if name not in reported and part_files.is_part(folder / "vectors" / name):
+                    reported.add(name)
                     done(count)
         if not running:
             break

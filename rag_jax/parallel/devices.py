@@ -45,13 +45,13 @@ def is_first() -> bool:
 def check(config: Config) -> None:
     """Reject a mesh that does not divide the devices, and a batch that the mesh does not divide."""
     mesh, there = config.mesh, len(jax.devices())
-    told = f"mesh: data {mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor}"
+    problem = f"mesh: data {mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor}"
     if min(mesh.data, mesh.fsdp, mesh.tensor) < 1:
-        raise InputError(f"{told}; give 1 or more of each")
+        raise InputError(f"{problem}; give 1 or more of each")
     if mesh.size > there or there % mesh.size:
-        raise InputError(f"{told} = {mesh.size} devices, there {_are(there)}; give a product that divides {there}")
+        raise InputError(f"{problem} = {mesh.size} devices, there {_are(there)}; give a product that divides {there}")
     if jax.process_count() > 1 and mesh.size != there:
-        raise InputError(f"{told} = {mesh.size} devices; {jax.process_count()} processes use all of their {there}")
+        raise InputError(f"{problem} = {mesh.size} devices; {jax.process_count()} processes use all of their {there}")
     parts, shares = config.compute.accumulate, mesh.data * mesh.fsdp
     if parts < 1:
         raise InputError(f"compute.accumulate is {parts}; give 1 or more")
@@ -90,8 +90,8 @@ def jitted(step: Callable, mesh: Mesh | None, state: PyTree) -> Any:
     options = host.product_options()
     if mesh is None:
         return jax.jit(step, donate_argnums=0, compiler_options=options)
-    told = jax.tree.map(lambda leaf: leaf.sharding, state), NamedSharding(mesh, WHOLE)
-    return jax.jit(step, donate_argnums=0, out_shardings=told, compiler_options=options)
+    outputs = jax.tree.map(lambda leaf: leaf.sharding, state), NamedSharding(mesh, WHOLE)
+    return jax.jit(step, donate_argnums=0, out_shardings=outputs, compiler_options=options)
 
 
 def compile_per_shape(step: Any) -> Callable:

@@ -84,8 +84,8 @@ def check_numbers(config: Config) -> None:
                 raise InputError(f"{name} is {values[name]}; {remedy}")
     generator = config.generator
     if generator.checkpoint is None and generator.width % generator.heads:
-        told = f"generator.width is {generator.width}, generator.heads {generator.heads}"
-        raise InputError(f"{told}; give a width that the heads divide")
+        problem = f"generator.width is {generator.width}, generator.heads {generator.heads}"
+        raise InputError(f"{problem}; give a width that the heads divide")
     networks.generator_architecture(config)
     try:
         config.decoding.limits(config.model, GenerationLimits((0,), 0, generator.max_target))
@@ -93,11 +93,11 @@ def check_numbers(config: Config) -> None:
         raise InputError(f"decoding: {error}") from None
     retriever, inside = config.retriever, not ENGINES[config.retriever.engine].on_host
     if retriever.staleness < 0 or (retriever.staleness and inside):
-        told = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"
-        raise InputError(f"{told}; give 0, or more for a search on the host")
+        problem = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"
+        raise InputError(f"{problem}; give 0, or more for a search on the host")
     if any(a >= b for a, b in pairwise((0, *generator.lengths, generator.max_input))):
-        told = f"generator.lengths are {generator.lengths}, max_input {generator.max_input}"
-        raise InputError(f"{told}; give ascending numbers below max_input")
+        problem = f"generator.lengths are {generator.lengths}, max_input {generator.max_input}"
+        raise InputError(f"{problem}; give ascending numbers below max_input")
     if not config.buckets:
         raise InputError("buckets are none; give pairs of question tokens, as ((32, 36), (64, 68))")
     if min(map(min, config.buckets)) < 1:
@@ -106,30 +106,30 @@ def check_numbers(config: Config) -> None:
         if prompt >= generator.max_input:
             raise InputError(f"buckets: {prompt} question tokens leave no room in generator.max_input; raise it")
     if retriever.max_question >= generator.max_input:
-        told = f"retriever.max_question is {retriever.max_question}, generator.max_input {generator.max_input}"
-        raise InputError(f"{told}; give a question fewer tokens than the whole input")
+        problem = f"retriever.max_question is {retriever.max_question}, generator.max_input {generator.max_input}"
+        raise InputError(f"{problem}; give a question fewer tokens than the whole input")
 
 
 def check_resumable(config: Config, path: Path) -> list[str]:
     """Reject a config that differs from the saved one in a key that must not change. Returns the other changes."""
     if not path.exists():
         return []
-    was, refused, told = dict(_values(load_config(path))), [], []
+    was, refused, changes = dict(_values(load_config(path))), [], []
     for name, value in _values(config):
         if was[name] == value:
             continue
         if name == "steps" and value > was[name]:
-            told.append(f"steps: {was[name]} before, {value} now{RATES_TO_COME}")
+            changes.append(f"steps: {was[name]} before, {value} now{RATES_TO_COME}")
         elif _among(name, (*MAY_CHANGE, *RELOCATABLE)) or (
             name == LONGEST and "cut" not in (was[CUT], config.data.long_questions)
         ):
-            told.append(f"{name}: {was[name]} before, {value} now")
+            changes.append(f"{name}: {was[name]} before, {value} now")
         else:
             refused.append(f"{name} was {was[name]!r}, is {value!r}")
     if refused:
         remedy = "set it back, or choose another --workdir"
         raise InputError(f"{path}: belongs to a run with another config ({'; '.join(refused)}); {remedy}")
-    return told
+    return changes
 
 
 def check_together(config: Config, workdir: Path) -> None:

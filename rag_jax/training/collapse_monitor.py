@@ -36,8 +36,8 @@ class CollapseMonitor:
         if self._warned:
             return None
         self._warned = True
-        told = ", ".join(f"{MEANING[name]} {self._best[name]:.3g} -> {now[name]:.3g}" for name in sorted(fallen))
-        return f"retrieval may be collapsing ({told}); lower optimizer.tower_learning_rate, or retriever.mode frozen"
+        figures = ", ".join(f"{MEANING[name]} {self._best[name]:.3g} -> {now[name]:.3g}" for name in sorted(fallen))
+        return f"retrieval may be collapsing ({figures}); lower optimizer.tower_learning_rate, or retriever.mode frozen"
 
 
 MEANING = {

@@ -49,11 +49,11 @@ def report(config: Config, workdir: Path) -> Group:
     length_limits.check_networks(config, tower, reader)
     networks.check_compute(config, tower, config.retriever.tower)
     networks.check_compute(config, reader, config.generator.checkpoint or "generator")
-    passages, told = known_passages(config, workdir)
+    passages, described = known_passages(config, workdir)
     state, known, batch = arguments(config, tower, reader, passages)
     seconds, memory = compiled(config, tower, reader, state, known, batch)
     return Group(
-        _shapes(config, tower, reader, told),
+        _shapes(config, tower, reader, described),
         "",
         _sharding(state.params, config),
         "",
@@ -184,7 +184,7 @@ def _shapes(config: Config, tower: TowerConfig, reader: GeneratorConfig, passage
     question, prompt = length_limits.length_buckets(config, tower.max_positions)[-1]
     length = min(config.generator.max_passage + prompt, config.generator.max_input)
     size, k, target = config.batch_size, _num_docs(config), config.generator.max_target
-    told = {
+    rows = {
         "questions B": f"{size} of {question} tokens at most",
         "passages": f"K = {k} of {passages}",
         "vectors": f"of {tower.vector_width} ({config.retriever.precision})",
@@ -193,7 +193,7 @@ def _shapes(config: Config, tower: TowerConfig, reader: GeneratorConfig, passage
         "networks": f"{registry.tower_of(tower).describe(tower)}, {registry.generator_of(reader).describe(reader)}",
         "steps": f"{config.steps:,}, a checkpoint every {config.save_every:,}",
     }
-    for name, value in told.items():
+    for name, value in rows.items():
         table.add_row(name, value)
     return table
 

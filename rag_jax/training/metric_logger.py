@@ -51,10 +51,10 @@ class MetricLogger:
         steps, self._step = step - self._step, step
         _append(self._workdir / METRICS, {"step": step, **values})
         _append(self._workdir / TIMINGS, {"step": step, **timed})
-        told = {**values, **timed}
+        metrics = {**values, **timed}
         for writer in self._writers:
-            writer.write(step, told)
-        shown = {label: told[name] for name, label in SHOWN.items() if name in told}
+            writer.write(step, metrics)
+        shown = {label: metrics[name] for name, label in SHOWN.items() if name in metrics}
         said = " ".join(f"{label} {value:.3g}" for label, value in shown.items())
         self._progress.update(self._task, completed=step, said=said)
         if not self._console.is_terminal:

@@ -49,12 +49,12 @@ def run_dependencies(components: Components, questions: Sequence[Question], firs
         first: the initial parameters, if they come from another run.
     """
     c = components.config
-    told = {
+    dependencies = {
         QUESTIONS: digests.digest(_question_bytes(questions, c)),
         NETWORKS: digests.digest(_network_bytes(components)),
     }
     return (
-        told
+        dependencies
         | evaluation_dependencies(components)
         | ({} if first is None else {START: digests.digest(digests.parameter_bytes(first))})
     )
@@ -76,7 +76,7 @@ def index_dependencies(components: Components) -> Dependencies:
     store = components.store
     if store.manifest is None and store.has_no_tokens:
         return {}
-    told = {
+    dependencies = {
         PASSAGES: digests.digest(digests.passage_bytes(store)),
         VECTORS: digests.digest(digests.vector_bytes(store)),
     }
@@ -84,8 +84,8 @@ def index_dependencies(components: Components) -> Dependencies:
     decisive = ENGINES[engine].depends_on
     if decisive and store.manifest is not None:
         facts = store.manifest.engines.get(engine, {})
-        told[ENGINE] = digests.digest([digests.json_bytes({name: facts.get(name) for name in decisive})])
-    return told
+        dependencies[ENGINE] = digests.digest([digests.json_bytes({name: facts.get(name) for name in decisive})])
+    return dependencies
 
 
 def check_same(host_state: HostState | None, now: Dependencies, config: Config, workdir: Path) -> Dependencies:
@@ -97,9 +97,9 @@ def check_same(host_state: HostState | None, now: Dependencies, config: Config, 
         raise InputError(f"{workdir}: checkpoints of an earlier version of this library; begin another --workdir")
     changed = [name for name in now if was.get(name) != now[name]]
     if changed:
-        told = ", ".join(_with_path(name, config) for name in changed)
+        names = ", ".join(_with_path(name, config) for name in changed)
         remedy = "give those of then, or begin another --workdir, which may start_from this one"
-        raise InputError(f"{workdir}: trained with other {told}; {remedy}")
+        raise InputError(f"{workdir}: trained with other {names}; {remedy}")
     return was | now
 
 

@@ -72,9 +72,9 @@ def non_finite_error(examples: Examples, bad: LastStep, workdir: Path) -> InputE
     if devices.is_first():
         write_atomically(path, json.dumps({"step": step, "questions": ids}) + "\n")
     more = f" and {len(ids) - IDS_LISTED} more: {path}" if len(ids) > IDS_LISTED else ""
-    told = ", ".join(map(repr, ids[:IDS_LISTED])) + more
+    listed = ", ".join(map(repr, ids[:IDS_LISTED])) + more
     what = (
-        f"{workdir}: step {step}: no finite loss, gradient or update for {in_a_row} steps in a row (questions {told})"
+        f"{workdir}: step {step}: no finite loss, gradient or update for {in_a_row} steps in a row (questions {listed})"
     )
     remedy = (
         "look at these questions, or begin another --workdir with lower learning rates; no checkpoint is made of them"

@@ -35,8 +35,8 @@ def check_ownership(workdir: Path) -> None:
         return
     foreign = [name for name in WRITTEN if (workdir / name).exists()]
     if foreign:
-        told = f"holds {', '.join(foreign)}, but no {CONFIG} of a run that wrote it"
-        raise InputError(f"{workdir}: {told}; {REMEDY}")
+        problem = f"holds {', '.join(foreign)}, but no {CONFIG} of a run that wrote it"
+        raise InputError(f"{workdir}: {problem}; {REMEDY}")
 
 
 @contextlib.contextmanager
@@ -75,9 +75,9 @@ def _acquire(workdir: Path) -> int:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            told = f"{_holder(handle)} trains in it"
+            problem = f"{_holder(handle)} trains in it"
             os.close(handle)
-            raise InputError(f"{workdir}: {told}; wait until it is done, or choose another --workdir") from None
+            raise InputError(f"{workdir}: {problem}; wait until it is done, or choose another --workdir") from None
         if _is_named(handle, path):
             return handle
         os.close(handle)
