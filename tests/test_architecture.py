@@ -29,6 +29,7 @@ from rag_jax.models import registry
 from rag_jax.models.architecture import Architecture, SpecialTokens
 from rag_jax.pipeline import networks
 from rag_jax.pipeline.assembly import open_components, prepare, read_corpus
+from rag_jax.pipeline.question_batches import target_batches
 from rag_jax.rag import RAG
 from rag_jax.training import checks, dry_run, step_timer
 
@@ -75,7 +76,7 @@ def test_it_is_made_from_scratch_trained_and_decoded(bag: Architecture, rag: RAG
     parts = rag.components
     assert type(parts.generator.config) is bag.config
     assert parts.generator.config == bag.config(width=32, vocab_size=parts.generator_tokenizer.size)
-    batch, _ = next(rag._batches(QUESTIONS, ["red", "blue"], 2))
+    _, batch = next(target_batches(parts, QUESTIONS, ["red", "blue"], 2))
     state = training.init(parts.recipe, jax.tree.map(jnp.array, rag.params), jax.random.key(0))
     step = jax.jit(partial(training.train_step, parts.recipe))
     after, metrics = step(state, parts.knowledge, batch, jnp.full((2, 1), -1))
@@ -153,7 +154,7 @@ def test_what_it_cannot_do_is_refused(asked: Config, tmp_path: Path) -> None:
 
 def test_an_unknown_one_is_refused_by_the_names_of_those_known(towns: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(towns, generator=dataclasses.replace(towns.generator, architecture="bag"))
-    with pytest.raises(InputError, match=r"^generator\.architecture is 'bag', which is not known; give bart$"):
+    with pytest.raises(InputError, match=r"^generator\.architecture is 'bag', which is not supported; give bart$"):
         checks.check(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -120,7 +120,7 @@ def test_an_interrupted_command_keeps_its_answers_and_resumes_to_the_same_ones(
     code, said = ends([*command, "--seed", "1"], capsys)
     assert (code, said.partition("; ")[0]) == (
         2,
-        f"error: {output}:1: is there already, and not from this command with these questions, options and model",
+        f"error: {output}:1: exists already, and is not from this command with these questions, options and model",
     )
     output.write_text(output.read_text() + output.read_text().splitlines()[0][:50])  # killed while it wrote a line
     cli.main(command)
@@ -266,7 +266,7 @@ def test_the_posterior_of_an_answer_is_drawn_and_overwrites_nothing(trained, tmp
     assert drawn.startswith(b"\x89PNG")
     assert ends(command, capsys) == (
         2,
-        f"error: {figure}: is there already; choose another name, or delete it: nothing is overwritten",
+        f"error: {figure}: exists already; choose another name, or delete it: nothing is overwritten",
     )
     assert figure.read_bytes() == drawn
 

@@ -229,7 +229,7 @@ def program(name: str) -> Callable:
         decoder = rag_token.decode if kind is RagTokenForGeneration else rag_sequence.thorough
         prior = jax.nn.log_softmax(doc_scores, axis=1)
         found = decoder(reader, prior, given, search=search, limits=limits, n_best=told["num_return_sequences"])
-        return found.tokens, found.mask, found.exists, found.score if decoder is rag_token else found.log_prob
+        return found.tokens, found.mask, found.exists, found.score if decoder is rag_token.decode else found.log_prob
 
     return jax.jit(decode)
 

@@ -21,6 +21,7 @@ import retrieved
 from pretrained import QUESTIONS
 from rag_jax.core import retrieval
 from rag_jax.pipeline import programs
+from rag_jax.pipeline.question_batches import target_batches
 from rag_jax.rag import RAG
 from rag_jax.types import host
 from retrieved import Theirs
@@ -58,7 +59,7 @@ def computed(rag: RAG, question: str, answer: str, k: int) -> tuple[np.ndarray, 
     """The scores of the K best passages, and the loss of `<s>answer</s>`: as there, no space before the answer."""
     words, parts = rag.components.generator_tokenizer, rag.components
     target = [*words.tokenizer.encode(answer, add_special_tokens=False).ids, words.eos]
-    ((batch, _),) = rag._batches([question], ["-"], 1)
+    ((_, batch),) = target_batches(parts, [question], ["-"], 1)
     batch = batch._replace(
         decoder_inputs=host(np.asarray([[words.bos, *target[:-1]]], np.int32)),
         targets=host(np.asarray([target], np.int32)),

@@ -59,7 +59,9 @@ def test_passages_scores_and_what_the_generator_reads_are_those_of_transformers(
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_the_k_best_passages_are_those_of_transformers(both: Both, k: int) -> None:
-    assert both.ours.search(QUESTIONS, k).tolist() == [both.theirs.found(question, k).rows for question in QUESTIONS]
+    assert both.ours.search_rows(QUESTIONS, k).tolist() == [
+        both.theirs.found(question, k).rows for question in QUESTIONS
+    ]
 
 
 def test_where_passages_are_too_long_the_question_stays(tmp_path: Path) -> None:

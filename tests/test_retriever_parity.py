@@ -23,6 +23,7 @@ from rag_jax.errors import InputError
 from rag_jax.index.importers import import_index
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, from_vectors
+from rag_jax.pipeline.question_batches import question_batches
 from rag_jax.rag import RAG
 from rag_jax.types import InferenceBatch, Tokens
 from retrieved import WIDTH, Both, Theirs
@@ -115,8 +116,8 @@ def test_what_is_retrieved_or_given_or_encoded_before_gives_the_same_answers(tok
         )
         return whole.decoded, given.decoded, decoded
 
-    (batch,) = [batch for batch, _ in ours._batches(QUESTIONS, ["-"] * len(QUESTIONS), 4)]
-    question, prompt = jax.tree.map(lambda each: each[: len(QUESTIONS)], (batch.question, batch.prompt))
+    (batch,) = question_batches(ours.components, QUESTIONS, 4)
+    question, prompt = jax.tree.map(batch.first, tuple(batch.inputs))
     rows = jnp.asarray([each.rows for each in found], jnp.int32)
     scores = jnp.asarray([each.scores for each in found])
     inputs = pad([ids for each in found for ids in each.inputs], 64, words.pad)

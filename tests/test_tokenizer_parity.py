@@ -15,6 +15,7 @@ from pretrained import QUESTIONS
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
 from rag_jax.pipeline.pretrained import load_generator_tokenizer
+from rag_jax.pipeline.question_batches import question_batches, target_batches
 from rag_jax.rag import RAG
 from retrieved import Theirs
 from tokenizer_folders import changed
@@ -101,9 +102,8 @@ def test_the_clean_up_of_decoded_questions_matters(tmp_path, index):
     for cleaned in (True, False):
         folder = older_files(tmp_path / str(cleaned), CLEANED if cleaned else {}, {})
         rag = RAG.from_pretrained(folder, index)
-        (prompt,) = (
-            rag.components.generator_tokenizer.text(each.prompt.ids[0]) for each, _ in rag._batches(ASKED[:1], ["-"], 1)
-        )
+        (batch,) = question_batches(rag.components, ASKED[:1], 1)
+        prompt = rag.components.generator_tokenizer.text(batch.inputs.prompt.ids[0])
         expected = "isn't it what's - his?" if cleaned else "isn ' t it what ' s - his?"
         assert prompt.endswith(expected)
         likelihoods.append(float(rag.log_likelihood(ASKED[:1], ANSWERS[:1])[0]))
@@ -119,7 +119,7 @@ def test_special_tokens_in_a_question_are_read_as_text(tmp_path, index):
     for read in retrieved.read(rag, asked, 2):
         for ids in read.inputs:
             assert [i for i in ids if i < 3] == [0, 2]
-    for batch, _ in rag._batches(asked, ["a</s>b", "<s>"], 2):
+    for _, batch in target_batches(rag.components, asked, ["a</s>b", "<s>"], 2):
         ids = batch.question.ids.tolist()
         assert all([i for i in row if i in (tower.cls_token_id, tower.sep_token_id)] == [2, 3] for row in ids)
         assert [[i for i in row if i in (0, 2)] for row in batch.targets.tolist()] == [[2], [2]]

@@ -46,7 +46,7 @@ def test_large_pages_are_fewer() -> None:
 HELD = """
 import ctypes
 from pathlib import Path
-from rag_jax.run import host
+from rag_jax.parallel import host
 
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -59,7 +59,7 @@ for block in blocks:
 for block in blocks[:-1]:  # the last one keeps the heap from shrinking
     libc.free(block)
 before = held()
-host.give_back()
+host.release_memory()
 print(before - held())
 """
 

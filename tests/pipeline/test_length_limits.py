@@ -122,7 +122,7 @@ def test_a_token_without_an_embedding_is_refused(networks: Path, tmp_path: Path,
     with pytest.raises(InputError, match=f"{kind.split('_')[0]}|tokenizer") as said:
         RAG.from_networks(tmp_path / "question", tmp_path / "bart", passage_tower=tmp_path / "passages")
     assert str(tmp_path / place) in str(said.value)
-    assert "take the tokenizer that was saved with the weights" in str(said.value)
+    assert "use the tokenizer that was saved with the weights" in str(said.value)
     assert size in (TOWER.vocab_size, GENERATOR.vocab_size)
 
 

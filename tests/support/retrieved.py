@@ -23,6 +23,7 @@ from pretrained import KINDS, PASSAGES, QUESTIONS
 from rag_jax.core import reading, retrieval
 from rag_jax.corpus.passage import Passage
 from rag_jax.pipeline.answers import Answer
+from rag_jax.pipeline.question_batches import question_batches
 from rag_jax.rag import RAG
 
 datasets.disable_progress_bars()
@@ -169,9 +170,9 @@ def read(rag: RAG, questions: list[str], k: int) -> list[Found]:
         return found, reading.assemble(passages, prompt, rag.components.config.generator.max_input)
 
     told: dict[int, Found] = {}
-    for batch, chosen in rag._batches(questions, ["-"] * len(questions), 64):
-        found, inputs = jax.device_get(program(rag.params, rag.knowledge, batch.question, batch.prompt))
-        for row, number in enumerate(chosen.tolist()):
+    for batch in question_batches(rag.components, questions, 64):
+        found, inputs = jax.device_get(program(rag.params, rag.knowledge, *batch.inputs))
+        for row, number in enumerate(batch.first(batch.numbers).tolist()):
             rows = zip(inputs.ids[row], inputs.lengths[row], strict=True)
             told[number] = Found(found.rows[row].tolist(), found.scores[row], [ids[:n].tolist() for ids, n in rows])
     return [told[number] for number in range(len(questions))]

@@ -33,9 +33,9 @@ class ByWords:
     """An encoder: a vector is what the digest of a passage's text says."""
 
     source = "words"
-    described = {"fingerprint": "words", "max_length": 8, "template": "{text}", "norm": None}  # noqa: RUF012
+    spec = {"fingerprint": "words", "max_length": 8, "template": "{text}", "norm": None}  # noqa: RUF012
 
-    def counted(
+    def encode_and_count_truncation(
         self, passages: list[Passage], done: Callable[[int], None] = lambda count: None
     ) -> tuple[np.ndarray, Truncation]:
         seeds = (int.from_bytes(hashlib.sha256(passage.text.encode()).digest()[:4], "little") for passage in passages)
@@ -47,12 +47,12 @@ class ByWords:
 class ByLetters:
     """What a generator reads: the first eight letters."""
 
-    vocabulary = SimpleNamespace(pad=0)
-    facts = {"tokenizer": "letters"}  # noqa: RUF012
+    tokenizer = SimpleNamespace(pad=0)
+    spec = {"tokenizer": "letters"}  # noqa: RUF012
     key = "0123456789abcdef"
-    kind = f"tokens-{key}"
+    folder = f"tokens-{key}"
 
-    def tokens(self, passages: Sequence[Passage]) -> PassageTokens:
+    def tokenize(self, passages: Sequence[Passage]) -> PassageTokens:
         rows = [passage.text.encode()[:8].ljust(8, b"\0") for passage in passages]
         ids = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 8).astype(np.uint16)
         return PassageTokens(ids, np.full(len(rows), 8, np.int32), Truncation())

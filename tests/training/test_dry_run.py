@@ -40,7 +40,7 @@ def test_a_mesh_splits_what_it_plans_with(towns: Config) -> None:
 def test_it_plans_for_the_index_that_is_there(trained, towns: Config, tmp_path: Path) -> None:
     rag, _, workdir = trained
     passages, told = dry_run.known_passages(towns, workdir)
-    assert passages == len(rag.parts.store)
+    assert passages == len(rag.components.store)
     assert told == f"{passages} ({workdir / 'index'})"
     assert dry_run.known_passages(towns, tmp_path)[0] == dry_run.WIKIPEDIA
 

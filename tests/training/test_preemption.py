@@ -75,7 +75,7 @@ def test_a_run_that_gets_nowhere_names_the_questions_that_it_stopped_at(
     told = json.loads((tmp_path / "not_finite.json").read_text())
     numbers = example_stream(seen[0], towns.batch_size, towns.seed)
     at_last = [next(numbers) for _ in range(last)][-1]
-    assert told == {"step": last, "questions": [seen[0].ids[i] for i in at_last]}
+    assert told == {"step": last, "questions": [seen[0].questions.ids[i] for i in at_last]}
     assert all(repr(each) in str(caught.value) for each in told["questions"])
     assert [each.name for each in (tmp_path / "checkpoints").iterdir() if each.name.isdigit()] == kept
     if kept:
