@@ -91,7 +91,7 @@ def fit_to_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Tok
     special = {token for token in surplus if token.startswith("<") and token.endswith(">")}
     if surplus != special or not isinstance(vocabulary, dict):
         what = f"a tokenizer of {tokenizer.get_vocab_size()} tokens, a generator of {vocab_size}"
-        raise InputError(f"{source}: {what}; take the tokenizer that was saved with the weights")
+        raise InputError(f"{source}: {what}; use the tokenizer that was saved with the weights")
     stored["model"]["vocab"] = {token: i for token, i in vocabulary.items() if i < vocab_size}
     return ignore_special_tokens_in_text(Tokenizer.from_str(json.dumps(stored)))
 

@@ -172,17 +172,17 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(more):
     tokenizer = bart(PIECES)
     tokenizer.add_tokens([more])
     size = len(PIECES)
-    what = rf"^here: a tokenizer of {size + 2} tokens, a generator of {size}; take the tokenizer that was saved with"
+    what = rf"^here: a tokenizer of {size + 2} tokens, a generator of {size}; use the tokenizer that was saved with"
     with pytest.raises(InputError, match=what):
         tokenizers.fit_to_vocabulary(tokenizer, size, "here")
 
 
 def test_words_without_rows_are_refused():
-    with pytest.raises(InputError, match="take the tokenizer that was saved with the weights"):
+    with pytest.raises(InputError, match="use the tokenizer that was saved with the weights"):
         tokenizers.fit_to_vocabulary(bart(PIECES), len(PIECES) - 1, "here")
 
 
 def test_a_tokenizer_whose_vocabulary_is_a_list_is_refused():
     tokenizer = Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0), ("<mask>", -2.0)], 0, False))
-    with pytest.raises(InputError, match="take the tokenizer that was saved with the weights"):
+    with pytest.raises(InputError, match="use the tokenizer that was saved with the weights"):
         tokenizers.fit_to_vocabulary(tokenizer, 2, "here")

@@ -180,7 +180,7 @@ def held(folder: Path) -> State | None:
     passages = tuple(store.live_passages())
     assert len({passage.id for passage in passages}) == len(passages)
     rows = store.find([passage.id for passage in passages])
-    np.testing.assert_array_equal(store.passage_vectors[rows], ENCODER.counted(passages)[0])
+    np.testing.assert_array_equal(store.passage_vectors[rows], ENCODER.encode_and_count_truncation(passages)[0])
     return passages
 
 
