@@ -36,11 +36,11 @@ class ByWords:
     spec = {"fingerprint": "words", "max_length": 8, "template": "{text}", "norm": None}  # noqa: RUF012
 
     def encode_and_count_truncation(
-        self, passages: list[Passage], done: Callable[[int], None] = lambda count: None
+        self, passages: list[Passage], on_progress: Callable[[int], None] = lambda count: None
     ) -> tuple[np.ndarray, Truncation]:
         seeds = (int.from_bytes(hashlib.sha256(passage.text.encode()).digest()[:4], "little") for passage in passages)
         found = np.stack([np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32) for seed in seeds])
-        done(len(found))
+        on_progress(len(found))
         return found, Truncation()
 
 
