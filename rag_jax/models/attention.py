@@ -57,8 +57,8 @@ class Attention(nn.Module):
         """Attend from `states` to the positions where `mask` is True; the softmax is float32 whatever the dtype."""
         queries = self._split(to_rows(packed, self.query(states)))
         rows = queries.shape[0], queries.shape[2], self.width
-        if self.fused and (deterministic or not self.dropout) and queries.shape[2] >= MIN_FUSED_QUERIES:
-            return self.out(to_packs(packed, _fused(queries, keys, values, mask).reshape(rows)))
+        if self.fused and (deterministic or not self.dropout) and may_be_fused(queries.shape[2]):
+            return self.out(to_packs(packed, fused_attention(queries, keys, values, mask).reshape(rows)))
         queries *= (self.width // self.heads) ** -0.5
         scores = jnp.einsum("RHTd,RHdS->RHTS", queries, keys, preferred_element_type=jnp.float32)
         scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(scores.dtype).min)
@@ -71,13 +71,18 @@ class Attention(nn.Module):
         return jnp.swapaxes(heads, 1, 2)
 
 
-def _fused(
+def may_be_fused(num_queries: int) -> bool:
+    """Whether there are enough queries for the kernel's layout to be worth its cost."""
+    return num_queries >= MIN_FUSED_QUERIES
+
+
+def fused_attention(
     queries: Float[Array, "R H T d"],
-    keys: Float[Array, "R H d S"],
-    values: Float[Array, "R H S d"],
+    keys: Float[Array, "R G d S"],
+    values: Float[Array, "R G S d"],
     mask: Bool[Array, "#R #T S"],
 ) -> Float[Array, "R T H d"]:
-    """cuDNN's kernel on a GPU in 16 bits; XLA's implementation elsewhere.
+    """cuDNN's kernel on a GPU in 16 bits; XLA's implementation elsewhere. H may be a multiple of G.
 
     The kernel needs a mask for every query, and even lengths where it is differentiated.
     """
