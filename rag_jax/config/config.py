@@ -83,8 +83,12 @@ class Generator:
     # mean input lengths that a training batch may be packed to, ascending and below max-input; none: no packing
     lengths: tuple[int, ...] = ()
     max_target: int = 32  # T, tokens of an answer, the end token included
-    passage_template: str = "{title} / {text}"  # the passage's part of the input
-    question_template: str = " // {question}"  # the question's part, after the passage
+    # the passage's part of the input, as "{title} / {text}"; None: as the architecture usually reads it
+    passage_template: str | None = None
+    # the question's part, after the passage, as " // {question}"; None: as the architecture usually reads it
+    question_template: str | None = None
+    chat: bool = False  # decoder-only: passage and question are the user's message in the tokenizer's chat template
+    system_prompt: str | None = None  # decoder-only: instructions before every passage
     # decode the question from the tower's tokens, lower-cased if its vocabulary is, as transformers' RAG does
     question_from_tower: bool = False
     start: str | None = None  # token that decoding starts from; None: as in training

@@ -59,7 +59,7 @@ def loss_and_gradient(
         return jnp.mean(losses), posterior
 
     doc_log_prior, retrieve_vjp, (retrieved, passages) = jax.vjp(retrieve, params.question_tower, has_aux=True)
-    generator_inputs = reading.assemble(passages, batch.prompt, recipe.max_length)
+    generator_inputs = reading.assemble(passages, batch.prompt, recipe.max_length, recipe.header)
     lengths, shortest = packing.pack_at_lengths(generator_inputs, recipe.num_packs, recipe.pack_lengths)
     differentiate = jax.value_and_grad(read_and_marginalise, argnums=(0, 1), has_aux=True)
     branches = [partial(differentiate, generator_inputs=each) for each in lengths]

@@ -1,7 +1,8 @@
-"""From retrieved passages to generator inputs `<s> title / text // question </s>`, and to logits.
+"""From retrieved passages to generator inputs `header title / text // question </s>`, and to logits.
 
 Passages and questions are tokenised beforehand; each pair is joined by integer gathers inside the compiled program. The
-separator is part of the question's prompt, so that truncating a passage never removes it.
+separator is part of the question's prompt, so that truncating a passage never removes it. A header, such as a system
+prompt, is the same for all inputs.
 """
 
 import jax.numpy as jnp
@@ -11,22 +12,26 @@ from rag_jax.core.dropout import split
 from rag_jax.types import DropoutKey, Generator, PackedInputs, Params, Tokens
 
 
-def assemble(passages: Tokens, prompts: Tokens, max_length: int) -> Tokens:
-    """Join passages `[B, K, P]` and prompts `[B, L]` to generator inputs `[B, K, S]`, S = min(P + L, max_length).
+def assemble(passages: Tokens, prompts: Tokens, max_length: int, header: tuple[int, ...] = ()) -> Tokens:
+    """Join header, passages `[B, K, P]` and prompts `[B, L]` to generator inputs `[B, K, S]`, S at most `max_length`.
 
-    Where the pair is too long the passage is truncated, never the question. Raises `ValueError` where the prompts alone
-    are longer than `max_length`.
+    Where the whole is too long the passage is truncated, never the header or the question. Raises `ValueError` where
+    these alone are longer than `max_length`.
     """
-    if prompts.ids.shape[1] > max_length:
-        raise ValueError(f"prompts of {prompts.ids.shape[1]} tokens do not fit into inputs of {max_length}")
-    size = min(passages.ids.shape[2] + prompts.ids.shape[1], max_length)
+    fixed = len(header) + prompts.ids.shape[1]
+    if fixed > max_length:
+        raise ValueError(f"a header and prompts of {fixed} tokens do not fit into inputs of {max_length}")
+    size = min(passages.ids.shape[2] + fixed, max_length) - len(header)
     prompt_length = prompts.lengths[:, None]
-    head = jnp.minimum(passages.lengths, size - prompt_length)
-    position = jnp.arange(size, dtype=head.dtype)[None, None, :]
-    in_prompt = position - head[:, :, None]
-    from_passage = _take(passages.ids.astype(jnp.int32), jnp.broadcast_to(position, (*head.shape, size)))
-    prompt = jnp.broadcast_to(prompts.ids[:, None, :], (*head.shape, prompts.ids.shape[1]))
-    return Tokens(jnp.where(in_prompt < 0, from_passage, _take(prompt, in_prompt)), head + prompt_length)
+    passage_length = jnp.minimum(passages.lengths, size - prompt_length)
+    position = jnp.arange(size, dtype=passage_length.dtype)[None, None, :]
+    in_prompt = position - passage_length[:, :, None]
+    shape = (*passage_length.shape, size)
+    from_passage = _take(passages.ids.astype(jnp.int32), jnp.broadcast_to(position, shape))
+    prompt = jnp.broadcast_to(prompts.ids[:, None, :], (*shape[:2], prompts.ids.shape[1]))
+    ids = jnp.where(in_prompt < 0, from_passage, _take(prompt, in_prompt))
+    start = jnp.broadcast_to(jnp.asarray(header, jnp.int32)[None, None, :], (*shape[:2], len(header)))
+    return Tokens(jnp.concatenate([start, ids], axis=2), len(header) + passage_length + prompt_length)
 
 
 def read(

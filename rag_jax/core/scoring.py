@@ -31,12 +31,12 @@ def log_likelihood(
     likelihood: Likelihood,
     num_docs: int,
     max_length: int,
+    header: tuple[int, ...] = (),
     index: Index = LOCAL,
 ) -> Float[Array, " B"]:
     """`log p(y|x)` of each target, in nats; `likelihood` is `likelihood.rag_token` or `likelihood.rag_sequence`."""
-    outputs = forward(
-        networks, params, knowledge, batch, search_results, num_docs=num_docs, max_length=max_length, index=index
-    )
+    read = {"num_docs": num_docs, "max_length": max_length, "header": header, "index": index}
+    outputs = forward(networks, params, knowledge, batch, search_results, **read)
     return likelihood(outputs.doc_log_prior, target_log_probs(outputs.logits, batch.targets), batch.target_mask)
 
 
@@ -49,12 +49,13 @@ def forward(
     *,
     num_docs: int,
     max_length: int,
+    header: tuple[int, ...] = (),
     index: Index = LOCAL,
 ) -> Forward:
     """Retrieve K passages for each question, or take those of `search_results`, and read the target under each."""
     queries = networks.tower(params.question_tower, batch.question)
     retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs, search_results, index)
     prior = doc_log_prior(retrieved.scores, retrieved.valid)
-    inputs = reading.assemble(passages, batch.prompt, max_length)
+    inputs = reading.assemble(passages, batch.prompt, max_length, header)
     logits = reading.read(networks.generator, params.generator, inputs, batch.decoder_inputs)
     return Forward(retrieved, prior, logits)

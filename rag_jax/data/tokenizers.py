@@ -26,7 +26,7 @@ class GeneratorTokenizer(NamedTuple):
     """A generator's tokenizer, the ids of its special tokens, and the templates of its input.
 
     The default templates are those of the paper's reference implementation. As there, one pair of quotes is stripped
-    from a title, and double spaces become single ones.
+    from a title, and double spaces become single ones. `data.prompts` sets the other parts of a decoder-only input.
     """
 
     tokenizer: Tokenizer
@@ -34,8 +34,11 @@ class GeneratorTokenizer(NamedTuple):
     pad: int
     eos: int
     decoder_start: int  # the decoder's first input
+    prompt_end: tuple[int, ...]  # the tokens behind a question
     passage_template: str = "{title} / {text}"
     question_template: str = " // {question}"
+    header: tuple[int, ...] = ()  # the tokens before every passage
+    answer_template: str = " {answer}"  # the leading space gives a word the same tokens as inside a passage
 
     def __repr__(self) -> str:  # that of a tokenizer lists its whole vocabulary
         return f"GeneratorTokenizer({self.size:,} tokens, {self.passage_template!r}, {self.question_template!r})"
@@ -60,18 +63,18 @@ class GeneratorTokenizer(NamedTuple):
         return [[*self.passage_start, *ids] for ids in templates.encode(self.tokenizer, rows)]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
-        """Tokenise questions as ` // question </s>`; not truncated."""
+        """Tokenise questions as ` // question </s>`, or with another `prompt_end`; not truncated."""
         template = templates.split_at_special_tokens(self.question_template, self.tokenizer)
         rows = [templates.fill_single_spaced(template, question=question) for question in questions]
-        return [[*ids, self.eos] for ids in templates.encode(self.tokenizer, rows)]
+        return [[*ids, *self.prompt_end] for ids in templates.encode(self.tokenizer, rows)]
 
     def targets(self, answers: Sequence[str]) -> list[list[int]]:
-        """Tokenise answers as ` answer </s>`; the leading space gives a word the same tokens as inside a passage."""
-        return [[*ids, self.eos] for ids in self._encode([f" {answer}" for answer in answers])]
+        """Tokenise answers as ` answer </s>`."""
+        return [[*ids, self.eos] for ids in self._encode([self._answer(answer) for answer in answers])]
 
     def prefixes(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenise prefixes of answers as ` text`; an empty text has no tokens."""
-        return self._encode([f" {text.strip()}" if text.strip() else "" for text in texts])
+        return self._encode([self._answer(text.strip()) if text.strip() else "" for text in texts])
 
     def text(self, ids: Iterable[int]) -> str:
         """Decode generated ids, without special tokens."""
@@ -83,6 +86,9 @@ class GeneratorTokenizer(NamedTuple):
         if token is None:
             raise ValueError(f"{id} is no token of {self!r}")
         return token
+
+    def _answer(self, text: str) -> str:
+        return self.answer_template.replace("{answer}", text)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return templates.encode(self.tokenizer, [[text] for text in texts])
@@ -104,9 +110,8 @@ def generator_tokenizer(
             raise InputError(f"{source}: no token {token}; give a tokenizer with {', '.join(special.needed)}")
         ids[token] = id
     bos = None if special.bos is None else ids[special.bos]
-    return GeneratorTokenizer(
-        ignore_special_tokens_in_text(tokenizer), bos, ids[special.pad], ids[special.eos], ids[special.start]
-    )
+    pad, eos, start = ids[special.pad], ids[special.eos], ids[special.start]
+    return GeneratorTokenizer(ignore_special_tokens_in_text(tokenizer), bos, pad, eos, start, prompt_end=(eos,))
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

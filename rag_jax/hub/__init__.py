@@ -1,7 +1,7 @@
 """The Hugging Face ecosystem's checkpoints, in both directions."""
 
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
-from rag_jax.hub.loading import generator_family, load, load_generator, load_tower
+from rag_jax.hub.loading import generator_family, load, load_generator, load_tower, special_tokens
 from rag_jax.hub.locate import resolve
 from rag_jax.hub.saving import save
 
@@ -17,4 +17,5 @@ __all__ = [
     "load_tower",
     "resolve",
     "save",
+    "special_tokens",
 ]

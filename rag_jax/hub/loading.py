@@ -17,7 +17,7 @@ from rag_jax.hub.configs import read_config
 from rag_jax.hub.input_format import read_input_format, with_lowercasing
 from rag_jax.hub.locate import resolve
 from rag_jax.hub.tensors import Tensors, read_tensors
-from rag_jax.models.architecture import Architecture
+from rag_jax.models.architecture import Architecture, SpecialTokens
 from rag_jax.types import Generator
 
 RAG = "rag"  # the model_type of RAG checkpoints
@@ -61,6 +61,18 @@ def generator_family(source: str | Path) -> Architecture[Generator]:
     """The architecture of a checkpoint's generator, from its config alone. Raises as `load`."""
     config = read_config(resolve(source))
     return registry.generator(config.nested("generator") if config.get("model_type") == RAG else config).architecture
+
+
+def special_tokens(source: str | Path) -> SpecialTokens:
+    """The special tokens of a checkpoint's generator; of a decoder-only one, those of its tokenizer. Raises as `load`."""
+    architecture = generator_family(source)
+    if not architecture.is_decoder_only:
+        return architecture.special_tokens
+    folder = resolve(source)
+    stored = tokenizers.read(folder, read_config(folder))
+    if stored is None or "eos_token" not in stored.settings:
+        raise InputError(f"{source}: its tokenizer has no end token; save it with one, eos_token")
+    return tokenizers.special_tokens(stored.settings)
 
 
 def describe(config: ConfigJson, model: Model | None = None) -> Reading:

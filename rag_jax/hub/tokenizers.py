@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders
 from rag_jax.data.tokenizers import ignore_special_tokens_in_text, read_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub.config_json import read_json, write_json
+from rag_jax.models.architecture import SpecialTokens
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 SPECIAL = {
@@ -94,6 +95,21 @@ def fit_to_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Tok
         raise InputError(f"{source}: {what}; use the tokenizer that was saved with the weights")
     stored["model"]["vocab"] = {token: i for token, i in vocabulary.items() if i < vocab_size}
     return ignore_special_tokens_in_text(Tokenizer.from_str(json.dumps(stored)))
+
+
+def special_tokens(settings: Mapping[str, Any]) -> SpecialTokens:
+    """The special tokens of a decoder-only generator, by their roles in the tokenizer's settings.
+
+    Raises `KeyError` where there is no end token. Padding is never read; without a token of its own it is the end token.
+    """
+    eos = str(settings["eos_token"])
+    return SpecialTokens(bos=None, pad=str(settings.get("pad_token") or eos), eos=eos, start=eos, others=())
+
+
+def added_bos(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> str | None:
+    """The token that the tokenizer adds before a text, if it is the one that begins texts; None without one."""
+    bos = settings.get("bos_token")
+    return bos if bos is not None and tokenizer.encode("a").tokens[0] == str(bos) else None
 
 
 def _check_kind(folder: Path, model: Mapping[str, Any]) -> None:

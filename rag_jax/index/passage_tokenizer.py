@@ -41,6 +41,7 @@ class PassageTokenizer:
             "tokenizer": fingerprint(self.tokenizer.tokenizer),
             "max_length": self.max_length,
             "template": self.tokenizer.passage_template,
+            **({} if self.tokenizer.bos is not None else {"bos": None}),  # a passage of a decoder-only prompt has none
         }
 
     @cached_property

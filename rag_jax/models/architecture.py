@@ -32,6 +32,13 @@ class SpecialTokens(NamedTuple):
         return tuple(dict.fromkeys(token for token in tokens if token is not None))
 
 
+class PromptTemplates(NamedTuple):
+    """How a passage and a question are written in a generator's input, unless a config says otherwise."""
+
+    passage: str = "{title} / {text}"
+    question: str = " // {question}"  # follows the passage
+
+
 class NetworkConfig(Protocol):
     """A network's sizes: a frozen dataclass. Equal configs are the same network.
 
@@ -80,4 +87,9 @@ class Architecture(NamedTuple, Generic[Network]):
     flops: Callable[..., float]  # of one row's forward pass: (config, Q) for a tower, (config, S, T) for a generator
     describe: Callable[[Any], str]  # config -> a one-line summary
     partition_rules: PartitionRules | None = None  # None: those of `rag_jax.parallel.partitioning`
-    special_tokens: SpecialTokens = SpecialTokens()  # of a generator; unused by towers
+    # of a generator; unused by towers:
+    special_tokens: SpecialTokens = SpecialTokens()
+    prompt: PromptTemplates = PromptTemplates()
+    is_decoder_only: bool = (
+        False  # an answer continues its input: one vocabulary of special tokens, one row of positions
+    )

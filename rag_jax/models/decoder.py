@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.core.packing import row_positions, to_packs
+from rag_jax.core.packing import to_packs
 from rag_jax.models import rolling_buffer
-from rag_jax.models.architecture import Architecture, SpecialTokens
+from rag_jax.models.architecture import Architecture, PromptTemplates, SpecialTokens
 from rag_jax.models.grouped_attention import Context, GroupedAttention, KeysValues
 from rag_jax.models.layers import Remat, constrain, map_layers
 from rag_jax.models.norm import RMSNorm
@@ -306,9 +306,7 @@ def _before(config: DecoderConfig, query: Int[Array, "#R T"], key: Int[Array, "#
     return exists & _within_window(config, query, key)
 
 
-def _within_window(
-    config: DecoderConfig, query: Int[Array, "#R T"], key: Int[Array, "#R S"]
-) -> Bool[Array, "#R T S"]:
+def _within_window(config: DecoderConfig, query: Int[Array, "#R T"], key: Int[Array, "#R S"]) -> Bool[Array, "#R T S"]:
     """Whether each key is among the last `window` positions of each query."""
     distance = query[:, :, None] - key[:, None, :]
     return distance < (jnp.iinfo(jnp.int32).max if config.window is None else config.window)
@@ -359,6 +357,15 @@ PARTITION_RULES = (
     (r"(query|key|value)/bias$", PartitionSpec("tensor")),
     (r"(out|down)/kernel$", PartitionSpec("tensor", "fsdp")),  # by rows
 )
-SPECIAL_TOKENS = SpecialTokens(bos=None, pad="</s>", eos="</s>", start="<s>", others=("<unk>",))
-
-ARCHITECTURE = Architecture("llama", DecoderConfig, init, generator, flops, describe, PARTITION_RULES, SPECIAL_TOKENS)
+ARCHITECTURE = Architecture(
+    "llama",
+    DecoderConfig,
+    init,
+    generator,
+    flops,
+    describe,
+    PARTITION_RULES,
+    SpecialTokens(bos=None, pad="</s>", eos="</s>", start="</s>", others=("<unk>",)),  # of a new vocabulary
+    PromptTemplates("{title}\n{text}", "\n\nQuestion: {question}\nAnswer:"),
+    is_decoder_only=True,
+)

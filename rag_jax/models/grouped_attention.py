@@ -89,9 +89,7 @@ class GroupedAttention(nn.Module):
         heads = jnp.asarray(mixed).reshape(rows, self.heads, length, self.head_width)
         return self._out(jnp.swapaxes(heads, 1, 2), packed)
 
-    def _scores(
-        self, queries: Float[Array, "R G Q d"], context: Context, length: int
-    ) -> Float[Array, "R G Q S"]:
+    def _scores(self, queries: Float[Array, "R G Q d"], context: Context, length: int) -> Float[Array, "R G Q S"]:
         """Masked scores of one context; Q is the T queries of each head that shares the keys."""
         scores = jnp.einsum("RGQd,RGdS->RGQS", queries, context.keys, preferred_element_type=jnp.float32)
         by_head = scores.reshape(*scores.shape[:2], -1, length, scores.shape[3])

@@ -29,9 +29,7 @@ def empty(shape: tuple[int, int, int, int], num_layers: int, dtype: Any) -> Roll
     return RollingBuffer(layers, jnp.full((shape[0], shape[2]), -1, jnp.int32))
 
 
-def write(
-    buffer: RollingBuffer, new: tuple[KeysValues, ...], position: Int[Array, "R C"]
-) -> RollingBuffer:
+def write(buffer: RollingBuffer, new: tuple[KeysValues, ...], position: Int[Array, "R C"]) -> RollingBuffer:
     """Write a chunk's keys and values into their slots; those of position -1, padding, are left out.
 
     A chunk is not longer than the buffer and its positions follow one another, so that no two share a slot.

@@ -4,7 +4,6 @@ Coordinates `i` and `i + d/2` of a head are one pair, as in transformers; the pa
 are neighbours, and conversion permutes them.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -36,7 +35,7 @@ class Rope:
             return plain
         if self.scaling == "linear":
             return (plain / np.float32(self.factor)).astype(np.float32)
-        turns = self.original_positions * plain / (2 * math.pi)  # in the positions of pre-training
+        turns = self.original_positions * plain / (2 * np.pi)  # in the positions of pre-training
         kept = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
         kept = np.clip(kept, 0, 1)
         return (kept * plain + (1 - kept) * plain / self.factor).astype(np.float32)

@@ -25,6 +25,7 @@ from rag_jax.models import registry
 from rag_jax.pipeline import length_limits, networks, workdir_tokenizers
 from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
 from rag_jax.pipeline.pretrained import load_generator_tokenizer
+from rag_jax.pipeline.prompt import with_prompt
 
 
 def assemble(config: Config, workdir: Path) -> Components:
@@ -160,14 +161,17 @@ def load_generator(
     c, checkpoint = config.generator, None
     if c.checkpoint:
         checkpoint = hub.load_generator(c.checkpoint)
-        lengths = length_limits.generator_lengths(config)
+        lengths = length_limits.generator_lengths(config, registry.generator_of(checkpoint.config))
         length_limits.check_positions(c.checkpoint, checkpoint.config.max_positions, lengths)
     tokenizer = tokenizer or _initial_tokenizer(config, checkpoint, corpus or [])
-    tokenizer = tokenizer._replace(passage_template=c.passage_template, question_template=c.question_template)
     if checkpoint is not None:
+        architecture = registry.generator_of(checkpoint.config)
+        settings, source = checkpoint.tokenizer_settings, str(c.checkpoint)
+        tokenizer = with_prompt(config, architecture, tokenizer, settings, source)
         length_limits.check_tokens(str(c.checkpoint), tokenizer.tokenizer, checkpoint.config.vocab_size)
         networks.check_compute(config, checkpoint.config, str(c.checkpoint))
         return GeneratorBundle(checkpoint.config, checkpoint.params, tokenizer, checkpoint.tokenizer_settings)
+    tokenizer = with_prompt(config, networks.generator_architecture(config), tokenizer, {}, "generator")
     network = networks.scratch_config(config, tokenizer.size)
     networks.check_compute(config, network, "generator")
     params = registry.generator_of(network).init(network, jax.random.key(config.seed))
@@ -180,7 +184,7 @@ def _initial_tokenizer(
     if checkpoint is not None:
         if checkpoint.tokenizer is None:
             raise InputError(f"{config.generator.checkpoint}: holds no tokenizer; save one with it (tokenizer.json)")
-        special = registry.generator_of(checkpoint.config).special_tokens
+        special = hub.special_tokens(str(config.generator.checkpoint))
         return generator_tokenizer(checkpoint.tokenizer, str(config.generator.checkpoint), special)
     special = networks.special_tokens(config)
     if config.generator.tokenizer:

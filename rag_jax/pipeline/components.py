@@ -144,7 +144,8 @@ class Components:
     @property
     def length_buckets(self) -> tuple[tuple[int, int], ...]:
         """The shapes that questions are padded to."""
-        return length_limits.length_buckets(self.config, self.bi_encoder.config.max_positions)
+        header = len(self.generator_tokenizer.header)
+        return length_limits.length_buckets(self.config, self.bi_encoder.config.max_positions, header)
 
     @cached_property
     def example_tokenizer(self) -> ExampleTokenizer:
@@ -165,7 +166,8 @@ class Components:
     def recipe(self) -> training.Recipe:
         """The components of the training step."""
         networks = self.bi_encoder.config, self.generator.config
-        return recipes.recipe(self.config, *networks, self.num_docs, self.placement)
+        recipe = recipes.recipe(self.config, *networks, self.num_docs, self.placement)
+        return recipe._replace(header=self.generator_tokenizer.header)
 
 
 def token_id(tokenizer: GeneratorTokenizer, token: str, name: str) -> int:

@@ -18,7 +18,7 @@ BLOCK_ROWS = 65_536  # rows of an index hashed at once
 
 # The fields of the config that change how answers are computed.
 RETRIEVER = ("max_question", "engine", "precision", "vector_norm")
-GENERATOR = ("max_passage", "max_input", "max_target", "passage_template", "question_template", "question_from_tower")
+GENERATOR = ("max_passage", "max_input", "max_target", "question_from_tower")
 
 
 def answers_digest(components: Components, params: RagParams, inputs: object) -> str:
@@ -33,6 +33,7 @@ def answers_digest(components: Components, params: RagParams, inputs: object) ->
         "retriever": {name: getattr(config.retriever, name) for name in RETRIEVER},
         "generator": {name: getattr(config.generator, name) for name in GENERATOR},
         "questions": list(tower.input_format),
+        "prompt": [list(each) if isinstance(each, tuple) else each for each in generator[1:]],
         "networks": [repr(tower.config), repr(components.generator.config)],
         "tokenizers": [fingerprint(tower.tokenizer), fingerprint(generator.tokenizer)],
         "index": [digest(passage_bytes(store)), digest(vector_bytes(store))],

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from rag_jax.config.config import Config
 from rag_jax.core.decode.decoding import Answered
 from rag_jax.data import validation
 from rag_jax.errors import InputError
@@ -42,8 +41,8 @@ class Inference:
     ) -> Iterator[tuple[int, Answer]]:
         """(number, answer) of each question, a batch at a time; with `rows`, those passages are read."""
         k = self.check_num_docs(num_docs) if rows is None else rows.shape[1]
-        config, max_input, placement = self._program_settings
-        program = programs.answering(self.components.networks, config.model, *generation, k, max_input, placement)
+        model = self.components.config.model
+        program = programs.answering(self.components.networks, model, *generation, k, *self._program_settings)
         key = jax.random.key(seed)
 
         def answered() -> Iterator[tuple[int, Answer]]:
@@ -71,8 +70,8 @@ class Inference:
         # Labels are scored as targets are in training, whichever token generation starts from.
         limits = self.components.limits._replace(decoder_start=(tokenizer.decoder_start,))
         targets = label_tokens(labels, limits, tokenizer)
-        config, max_input, placement = self._program_settings
-        program = programs.choosing(self.components.networks, config.model, limits, k, max_input, placement)
+        model = self.components.config.model
+        program = programs.choosing(self.components.networks, model, limits, k, *self._program_settings)
 
         def chosen() -> Iterator[tuple[int, Answer]]:
             for batch in question_batches(self.components, questions, batch_size, skip=skip):
@@ -87,8 +86,8 @@ class Inference:
     ) -> Float[np.ndarray, " B"]:
         """`log p(y|x)` in nats of each question's own answer."""
         k = self.check_num_docs(num_docs)
-        config, max_input, placement = self._program_settings
-        program = programs.scoring(self.components.networks, config.model, k, max_input, placement)
+        model = self.components.config.model
+        program = programs.scoring(self.components.networks, model, k, *self._program_settings)
 
         def scored() -> Iterator[tuple[QuestionBatch, np.ndarray]]:
             for batch, examples in target_batches(self.components, questions, answers, batch_size):
@@ -158,6 +157,7 @@ class Inference:
         return zip(batch.first(batch.numbers).tolist(), answers, strict=True)
 
     @property
-    def _program_settings(self) -> tuple[Config, int, Placement]:
+    def _program_settings(self) -> tuple[int, tuple[int, ...], Placement]:
         """What every program that reads passages is compiled for."""
-        return self.components.config, self.components.config.generator.max_input, self.components.placement
+        c = self.components
+        return c.config.generator.max_input, c.generator_tokenizer.header, c.placement

@@ -8,6 +8,7 @@ from rag_jax.config.config import Config
 from rag_jax.errors import InputError
 from rag_jax.models import registry
 from rag_jax.models.architecture import Architecture, GeneratorConfig, NetworkConfig, SpecialTokens
+from rag_jax.pipeline import length_limits
 from rag_jax.types import Generator
 
 Sizes = TypeVar("Sizes", bound=NetworkConfig)
@@ -33,16 +34,18 @@ def generator_architecture(config: Config) -> Architecture[Generator]:
 
 
 def special_tokens(config: Config) -> SpecialTokens:
-    """The special tokens of the generator's architecture, from its checkpoint's config.json or the config."""
+    """The special tokens of the generator, from its checkpoint or the config."""
     source = config.generator.checkpoint
-    return (generator_architecture(config) if source is None else hub.generator_family(source)).special_tokens
+    return generator_architecture(config).special_tokens if source is None else hub.special_tokens(source)
 
 
 def scratch_config(config: Config, vocab_size: int) -> GeneratorConfig:
     """The network config of a generator trained from scratch, from the fields of the same names."""
-    generator, kind = config.generator, generator_architecture(config).config
+    generator, architecture = config.generator, generator_architecture(config)
+    kind = architecture.config
     values = {name: getattr(generator, name) for name in SIZE_FIELDS}
-    values |= {"vocab_size": vocab_size, "max_positions": max(generator.max_input, generator.max_target)}
+    positions = length_limits.generator_lengths(config, architecture).values()
+    values |= {"vocab_size": vocab_size, "max_positions": max(positions)}
     return kind(**{each.name: values[each.name] for each in dataclasses.fields(kind) if each.name in values})
 
 

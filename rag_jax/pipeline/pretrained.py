@@ -59,7 +59,7 @@ def combine(
     stored = configs.read_config(folder)
     tower, sizes = configs.tower(configs.read_config(tower_folder), tower_folder), configs.generator(stored)
     generation = from_hf(loading.generation(folder, stored), load_generator_tokenizer(folder), str(folder), model)
-    templates = Generator.passage_template, Generator.question_template
+    templates = families.generator_of(sizes).prompt
     use = hub.Reading(model, num_docs, Generator.max_input, *templates, question_from_tower=False)
     retriever = _retriever(question_tower, passage_tower, tower)
     return with_index(_combined(retriever, generator, use, tower, sizes, generation), index)
@@ -150,8 +150,8 @@ def checkpoint(components: Components, params: RagParams) -> hub.RagCheckpoint:
             config.model,
             config.retriever.num_docs,
             config.generator.max_input,
-            config.generator.passage_template,
-            config.generator.question_template,
+            tokenizer.passage_template,
+            tokenizer.question_template,
             config.generator.question_from_tower,
         ),
     )

@@ -30,6 +30,7 @@ def answering(
     words: ConstraintTokens,
     num_docs: int,
     max_length: int,
+    header: tuple[int, ...] = (),
     place: Placement = ONE,
 ):
     """The compiled program from question tokens to answers: one for each composition, whatever the index holds."""
@@ -55,6 +56,7 @@ def answering(
             decoder=decoder,
             num_docs=num_docs,
             max_length=max_length,
+            header=header,
             index=place.index,
         )
 
@@ -63,7 +65,13 @@ def answering(
 
 @lru_cache
 def choosing(
-    networks: Networks, model: Model, limits: GenerationLimits, num_docs: int, max_length: int, place: Placement = ONE
+    networks: Networks,
+    model: Model,
+    limits: GenerationLimits,
+    num_docs: int,
+    max_length: int,
+    header: tuple[int, ...] = (),
+    place: Placement = ONE,
 ):
     """The program that ranks the candidate answers `[C, T]`, which all questions share, best first."""
 
@@ -78,14 +86,22 @@ def choosing(
         answers = jax.tree.map(lambda each: jnp.repeat(each[None], num_questions, axis=0), candidates)
         no_prefix = decoding.no_prefix(num_questions)
         decoder = partial(choice.choose, answers=answers, marginalise=VARIANTS[model].marginalise, limits=limits)
-        fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length, "index": place.index}
+        read = {"num_docs": num_docs, "max_length": max_length, "header": header, "index": place.index}
+        fixed = {"decoder": decoder, **read}
         return decoding.answer(networks, params, knowledge, batch, no_prefix, search_results, **fixed)
 
     return jax.jit(program, out_shardings=place.replicated)
 
 
 @lru_cache
-def scoring(networks: Networks, model: Model, num_docs: int, max_length: int, place: Placement = ONE):
+def scoring(
+    networks: Networks,
+    model: Model,
+    num_docs: int,
+    max_length: int,
+    header: tuple[int, ...] = (),
+    place: Placement = ONE,
+):
     """The program that computes `log p(y|x)` `[B]` of each question's own answer."""
     score = partial(
         log_likelihood,
@@ -93,6 +109,7 @@ def scoring(networks: Networks, model: Model, num_docs: int, max_length: int, pl
         likelihood=VARIANTS[model].likelihood,
         num_docs=num_docs,
         max_length=max_length,
+        header=header,
         index=place.index,
     )
     return jax.jit(score, out_shardings=place.replicated)

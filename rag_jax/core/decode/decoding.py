@@ -35,6 +35,7 @@ def answer(
     decoder: Decoder,
     num_docs: int,
     max_length: int,
+    header: tuple[int, ...] = (),
     index: Index = LOCAL,
 ) -> Answered:
     """Encode the questions, search, read the passages, decode: one program from question tokens to answer tokens.
@@ -44,9 +45,8 @@ def answer(
     """
     queries = networks.tower(params.question_tower, batch.question)
     retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs, search_results, index)
-    return answer_from(
-        networks, params, retrieved, passages, batch.prompt, prefix, decoder=decoder, max_length=max_length
-    )
+    composed = {"decoder": decoder, "max_length": max_length, "header": header}
+    return answer_from(networks, params, retrieved, passages, batch.prompt, prefix, **composed)
 
 
 def answer_from(
@@ -59,10 +59,11 @@ def answer_from(
     *,
     decoder: Decoder,
     max_length: int,
+    header: tuple[int, ...] = (),
 ) -> Answered:
     """Read passages `[B, K, P]` from any source, and decode."""
     doc_log_prior = likelihood.doc_log_prior(retrieved.scores, retrieved.valid)
-    inputs = reading.assemble(passages, prompt, max_length)
+    inputs = reading.assemble(passages, prompt, max_length, header)
     encoded = networks.generator.encode(params.generator, reading.rows(inputs))
     decoded = decoder(EncodedInputs(networks.generator, params.generator, encoded), doc_log_prior, prefix)
     return Answered(retrieved, doc_log_prior, decoded)

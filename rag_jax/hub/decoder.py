@@ -1,0 +1,209 @@
+"""Checkpoints of the Llama family: Llama, Mistral, Qwen2 and Qwen3."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rag_jax.errors import InputError
+from rag_jax.hub.checkpoints import GeneratorCheckpoint
+from rag_jax.hub.config_json import ConfigJson, Sizes
+from rag_jax.hub.formats import GeneratorFormat
+from rag_jax.hub.tensor_names import TensorNames, same
+from rag_jax.hub.tensors import Stored, Tensors
+from rag_jax.models import decoder
+from rag_jax.models.decoder import DecoderConfig
+from rag_jax.models.rope import Rope
+
+PROJECTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
+WORDS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+NAMES = TensorNames(
+    (
+        (r"^word/", "model.embed_tokens."),
+        (r"^norm/", "model.norm."),
+        (r"^head/", "lm_head."),
+        (r"^layers_(\d+)/", r"model.layers.\1."),
+        (r"attention_norm/", "input_layernorm."),
+        (r"ffn_norm/", "post_attention_layernorm."),
+        (r"attention/(query|key)_norm/", lambda m: f"self_attn.{m[1][0]}_norm."),
+        (r"attention/(query|key|value|out)/", lambda m: f"self_attn.{PROJECTION[m[1]]}."),
+        (r"ffn/(gate|up|down)/", r"mlp.\1_proj."),
+    )
+)
+SIZES: Sizes = (
+    ("vocab_size", "vocab_size"),
+    ("width", "hidden_size"),
+    ("decoder_layers", "num_hidden_layers"),
+    ("heads", "num_attention_heads"),
+    ("ffn_width", "intermediate_size"),
+    ("max_positions", "max_position_embeddings"),
+    ("norm_eps", "rms_norm_eps"),
+)
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+# The only settings that the network here implements.
+ONLY = {"hidden_act": "silu", "mlp_bias": False, "attention_dropout": 0.0, "quantization_config": None}
+DEFAULT_WINDOW = 4_096  # of a Mistral whose config.json does not say
+DEFAULT_THETA = 10_000.0
+SCALINGS = ("default", "linear", "llama3")
+
+
+def read_config(config: ConfigJson) -> DecoderConfig:
+    """Read the sizes. What differs between the families is what their config.json leaves out."""
+    config.require(**ONLY)
+    family = config["model_type"]
+    bias = config.get("attention_bias", False)
+    return DecoderConfig(
+        **config.sizes(SIZES),
+        kv_heads=config.get("num_key_value_heads"),
+        head_width=config.get("head_dim"),
+        rope=_rope(config),
+        qkv_bias=family == "qwen2" or bias,
+        out_bias=family != "qwen2" and bias,
+        qk_norm=family == "qwen3",
+        tied_head=config.get("tie_word_embeddings", False),
+        window=_window(config),
+        init_std=config.get("initializer_range", 0.02),
+        model_type=family,
+    )
+
+
+def _rope(config: ConfigJson) -> Rope:
+    """The rotary positions, as transformers 5 stores them or as older files do."""
+    stored = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = stored.get("rope_type", stored.get("type", "default"))
+    if kind not in SCALINGS:
+        known = ", ".join(SCALINGS)
+        raise InputError(f"{config.source}: rope_type is {kind!r}; {known} are known here, give such a checkpoint")
+    theta = float(stored.get("rope_theta", config.get("rope_theta", DEFAULT_THETA)))
+    if kind == "default":
+        return Rope(theta)
+    scaling = ConfigJson(f"{config.source}: rope_parameters", stored)
+    if kind == "linear":
+        return Rope(theta, "linear", float(scaling["factor"]))
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    return Rope(theta, "llama3", float(scaling["factor"]), low, high, scaling["original_max_position_embeddings"])
+
+
+def _window(config: ConfigJson) -> int | None:
+    """The sliding window. Raises `InputError` where only some layers have one."""
+    family = config["model_type"]
+    kinds = set(config.get("layer_types") or ())
+    if len(kinds) > 1:
+        raise InputError(f"{config.source}: layer_types differ; known here are layers that are all the same")
+    window = config.get("sliding_window", DEFAULT_WINDOW if family == "mistral" else None)
+    if family == "llama" or kinds == {"full_attention"}:
+        return None
+    if family.startswith("qwen"):
+        if not config.get("use_sliding_window", False):
+            return None
+        if not kinds and 0 < config.get("max_window_layers", 0) < config["num_hidden_layers"]:
+            raise InputError(f"{config.source}: max_window_layers gives some layers a window; known is all or none")
+        if not kinds and config.get("max_window_layers", 0) >= config["num_hidden_layers"]:
+            return None
+    if window is not None and window < 1:
+        raise InputError(f"{config.source}: sliding_window is {window}; give 1 or more, or null for none")
+    return window
+
+
+def describe(config: DecoderConfig, generation: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of transformers for this network, which also holds the special tokens of `generation`."""
+    layer = "full_attention" if config.window is None else "sliding_attention"
+    family: dict[str, Any] = {"llama": {"attention_bias": config.qkv_bias, "mlp_bias": False}}.get(
+        config.model_type, {}
+    )
+    if config.model_type == "mistral":
+        family = {"sliding_window": config.window}
+    if config.model_type.startswith("qwen"):
+        window = {"use_sliding_window": config.window is not None, "sliding_window": config.window}
+        family = {**window, "max_window_layers": 0, "layer_types": [layer] * config.decoder_layers}
+    if config.model_type == "qwen3":
+        family["attention_bias"] = config.qkv_bias
+    return {
+        "architectures": [ARCHITECTURES[config.model_type]],
+        "model_type": config.model_type,
+        **{theirs: getattr(config, ours) for ours, theirs in SIZES},
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.d,
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "rope_parameters": _describe_rope(config.rope),
+        "initializer_range": config.init_std,
+        "tie_word_embeddings": config.tied_head,
+        **family,
+        **{key: value for key, value in generation.items() if key.endswith("_token_id")},
+    }
+
+
+def _describe_rope(rope: Rope) -> dict[str, Any]:
+    stored: dict[str, Any] = {"rope_theta": rope.theta, "rope_type": "default"}
+    if rope.scaling != "none":
+        stored |= {"rope_type": rope.scaling, "factor": rope.factor}
+    if rope.scaling == "llama3":
+        stored |= {
+            "low_freq_factor": rope.low_freq_factor,
+            "high_freq_factor": rope.high_freq_factor,
+            "original_max_position_embeddings": rope.original_positions,
+        }
+    return stored
+
+
+def files(checkpoint: GeneratorCheckpoint) -> dict[str, Any]:
+    """config.json."""
+    assert isinstance(checkpoint.config, DecoderConfig)
+    return {"config.json": describe(checkpoint.config, checkpoint.generation)}
+
+
+def without_tied_head(tensors: Tensors, config: DecoderConfig, prefix: str, source: str) -> dict[str, Stored]:
+    """The tensors without the stored copy of a tied head, and without the frequencies that old files hold.
+
+    Raises `InputError` if the copy differs from the token table.
+    """
+    found = {name: each for name, each in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
+    head, words = found.get(prefix + HEAD), found.get(prefix + WORDS)
+    if not config.tied_head or head is None:
+        return found
+    if words is not None and not same(words, head):
+        remedy = "set tie_word_embeddings to false in a copy"
+        raise InputError(f"{source}: {HEAD} is not {WORDS}, though the config says that they are tied; {remedy}")
+    del found[prefix + HEAD]
+    return found
+
+
+def _llama3(**sizes: Any) -> DecoderConfig:
+    rope = Rope(5e5, "llama3", 8.0, 1.0, 4.0, 8_192)
+    return DecoderConfig(vocab_size=128_256, max_positions=131_072, rope=rope, model_type="llama", **sizes)
+
+
+PUBLISHED = {
+    "mistralai/Mistral-7B-v0.1": DecoderConfig(vocab_size=32_000, rope=Rope(1e4), window=4_096),
+    "mistralai/Mistral-7B-Instruct-v0.2": DecoderConfig(vocab_size=32_000),
+    "mistralai/Mistral-7B-v0.3": DecoderConfig(),
+    "mistralai/Mistral-7B-Instruct-v0.3": DecoderConfig(),
+    "meta-llama/Llama-3.1-8B": _llama3(),
+    "meta-llama/Llama-3.1-8B-Instruct": _llama3(),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": DecoderConfig(
+        vocab_size=49_152,
+        width=576,
+        decoder_layers=30,
+        heads=9,
+        kv_heads=3,
+        head_width=64,
+        ffn_width=1_536,
+        max_positions=8_192,
+        rope=Rope(1e5),
+        tied_head=True,
+        model_type="llama",
+    ),
+}
+FORMAT = GeneratorFormat(
+    architecture=decoder.ARCHITECTURE,
+    model_types=tuple(ARCHITECTURES),
+    read_config=read_config,
+    names=NAMES,
+    files=files,
+    normalize=without_tied_head,
+    published=PUBLISHED,
+)

@@ -1,0 +1,51 @@
+"""The prompt of a config's generator: its templates, a chat template, a system prompt."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rag_jax.config.config import Config
+from rag_jax.data import prompts
+from rag_jax.data.tokenizers import GeneratorTokenizer
+from rag_jax.errors import InputError
+from rag_jax.hub import tokenizers
+from rag_jax.models.architecture import Architecture
+from rag_jax.types import Generator
+
+
+def with_prompt(
+    config: Config,
+    architecture: Architecture[Generator],
+    tokenizer: GeneratorTokenizer,
+    settings: Mapping[str, Any],
+    source: str,
+) -> GeneratorTokenizer:
+    """The tokenizer with the config's prompt; templates that it leaves out are the architecture's.
+
+    Args:
+        settings: of the checkpoint's tokenizer.
+        source: of the tokenizer, for error messages.
+
+    Raises `InputError` for a prompt that the network or the tokenizer does not support.
+    """
+    c = config.generator
+    passage = architecture.prompt.passage if c.passage_template is None else c.passage_template
+    question = architecture.prompt.question if c.question_template is None else c.question_template
+    if not architecture.is_decoder_only:
+        if c.chat or c.system_prompt:
+            name = "generator.chat" if c.chat else "generator.system_prompt"
+            raise InputError(
+                f"{name}: {architecture.name} has no such prompt; leave it out, or take a decoder-only model"
+            )
+        return tokenizer._replace(passage_template=passage, question_template=question)
+    if c.chat:
+        if not settings.get("chat_template"):
+            raise InputError(f"{source}: the tokenizer has no chat template; set generator.chat to false")
+        texts = prompts.chat(settings["chat_template"], question, c.system_prompt, settings, source)
+    else:
+        texts = prompts.plain(question, c.system_prompt, tokenizers.added_bos(tokenizer.tokenizer, settings))
+    prompted = prompts.with_prompt(tokenizer, passage, texts, source)
+    needed = len(prompted.header) + len(prompted.prompt_end)
+    if needed + 2 > c.max_input:  # a token of a passage and one of a question
+        problem = f"header and template have {needed} tokens, generator.max_input is {c.max_input}"
+        raise InputError(f"{source}: {problem}; shorten generator.system_prompt, or raise generator.max_input")
+    return prompted
