@@ -4,9 +4,9 @@
     passage    Lyon\\nLyon is a city in France …
     question   \\n\\nQuestion: where is Lyon?<|im_end|>\\n<|im_start|>assistant\\n
 
-The pieces are tokenised apart and joined inside the compiled program, so that where the whole is too long the passage is
-cut. The last token is withheld from the prompt: decoding starts from it, as a decoder with an encoder starts from its
-start token.
+The pieces are tokenised apart and joined inside the compiled program, so that where the whole is too long the passage
+is cut. The last token is withheld from the prompt: decoding starts from it, as a decoder with an encoder starts from
+its start token.
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -68,13 +68,37 @@ def generator_family(source: str | Path) -> Architecture[Generator]:
     return registry.generator(config.nested("generator") if config.get("model_type") == RAG else config).architecture
 
 
+class GeneratorDescription(NamedTuple):
+    """A generator's checkpoint without its weights."""
+
+    config: ConfigJson
+    tokenizer: tokenizers.Stored | None
+    generation: Mapping[str, Any]  # the known settings of transformers' generation config
+
+
+def describe_generator(source: str | Path) -> GeneratorDescription:
+    """Describe a generator, or the generator of a RAG checkpoint. Raises as `load`."""
+    path = resolve(source)
+    if is_gguf(path):
+        config, _, tokenizer, generation_config = gguf.read(path)
+        return GeneratorDescription(config, tokenizer, generation_config)
+    config = read_config(path)
+    if config.get("model_type") != RAG:
+        return GeneratorDescription(config, tokenizers.read(path, config), generation(path, config))
+    nested = config.nested("generator")
+    stored = tokenizers.read(path / "generator_tokenizer", nested)
+    return GeneratorDescription(nested, stored, generation(path, config))
+
+
 def special_tokens(source: str | Path) -> SpecialTokens:
-    """The special tokens of a checkpoint's generator; of a decoder-only one, those of its tokenizer. Raises as `load`."""
+    """The special tokens of a checkpoint's generator; of a decoder-only one, those of its tokenizer.
+
+    Raises as `load`, and where a decoder-only generator's tokenizer has no end token.
+    """
     architecture = generator_family(source)
     if not architecture.is_decoder_only:
         return architecture.special_tokens
-    folder = resolve(source)
-    stored = tokenizers.read(folder, read_config(folder))
+    stored = describe_generator(source).tokenizer
     if stored is None or "eos_token" not in stored.settings:
         raise InputError(f"{source}: its tokenizer has no end token; save it with one, eos_token")
     return tokenizers.special_tokens(stored.settings)

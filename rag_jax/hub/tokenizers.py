@@ -100,7 +100,7 @@ def fit_to_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Tok
 def special_tokens(settings: Mapping[str, Any]) -> SpecialTokens:
     """The special tokens of a decoder-only generator, by their roles in the tokenizer's settings.
 
-    Raises `KeyError` where there is no end token. Padding is never read; without a token of its own it is the end token.
+    Raises `KeyError` where there is no end token. Padding, which is never read, may be the end token.
     """
     eos = str(settings["eos_token"])
     return SpecialTokens(bos=None, pad=str(settings.get("pad_token") or eos), eos=eos, start=eos, others=())

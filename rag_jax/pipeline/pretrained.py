@@ -19,6 +19,9 @@ from rag_jax.pipeline.hf_generation import from_hf, to_hf
 from rag_jax.types import RagParams
 
 
+ANSWER_LENGTH = 64  # tokens of a decoder-only generator's answer, whose checkpoint does not say
+
+
 def describe(
     source: str,
     index: Path | None = None,
@@ -55,14 +58,29 @@ def combine(
 
     The generation config is that of the generator's checkpoint. Raises `InputError` for unsuitable checkpoints.
     """
-    tower_folder, folder = hub.resolve(question_tower), hub.resolve(generator)
-    stored = configs.read_config(folder)
-    tower, sizes = configs.tower(configs.read_config(tower_folder), tower_folder), configs.generator(stored)
-    generation = from_hf(loading.generation(folder, stored), load_generator_tokenizer(folder), str(folder), model)
-    templates = families.generator_of(sizes).prompt
-    use = hub.Reading(model, num_docs, Generator.max_input, *templates, question_from_tower=False)
+    tower_folder, stored = hub.resolve(question_tower), loading.describe_generator(generator)
+    tower = configs.tower(configs.read_config(tower_folder), tower_folder)
+    sizes = configs.generator(stored.config)
+    if stored.tokenizer is None:
+        raise InputError(f"{generator}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
+    tokenizer = generator_tokenizer(stored.tokenizer.tokenizer, generator, hub.special_tokens(generator))
+    start, decoding = from_hf(stored.generation, tokenizer, generator, model)
+    architecture = families.generator_of(sizes)
+    use = hub.Reading(model, num_docs, Generator.max_input, *architecture.prompt, question_from_tower=False)
     retriever = _retriever(question_tower, passage_tower, tower)
-    return with_index(_combined(retriever, generator, use, tower, sizes, generation), index)
+    config = _combined(retriever, generator, use, tower, sizes, (start, decoding))
+    if architecture.is_decoder_only:
+        config = _continued(config, has_chat="chat_template" in stored.tokenizer.settings)
+    return with_index(config, index)
+
+
+def _continued(config: Config, has_chat: bool) -> Config:
+    """The config of a decoder-only generator, whose answers continue its input; a chat model is asked in its chat."""
+    prompt = {"start": None, "passage_template": None, "question_template": None, "chat": has_chat}
+    target = min(config.generator.max_target, ANSWER_LENGTH)
+    decoding = dataclasses.replace(config.decoding, max_length=min(config.decoding.max_length or target, target))
+    generator = dataclasses.replace(config.generator, **prompt, max_target=target)
+    return dataclasses.replace(config, generator=generator, decoding=decoding)
 
 
 def with_index(config: Config, index: Path | None) -> Config:

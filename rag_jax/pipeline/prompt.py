@@ -40,6 +40,8 @@ def with_prompt(
     if c.chat:
         if not settings.get("chat_template"):
             raise InputError(f"{source}: the tokenizer has no chat template; set generator.chat to false")
+        if c.question_template is None:
+            question = question.partition("{question}")[0] + "{question}"  # the template says whose turn it is
         texts = prompts.chat(settings["chat_template"], question, c.system_prompt, settings, source)
     else:
         texts = prompts.plain(question, c.system_prompt, tokenizers.added_bos(tokenizer.tokenizer, settings))
