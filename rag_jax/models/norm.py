@@ -1,4 +1,4 @@
-"""Layer normalisation (Ba et al. 2016), computed in float32."""
+"""Layer normalisation (Ba et al. 2016) and RMSNorm (Zhang & Sennrich 2019), computed in float32."""
 
 from functools import partial
 from typing import Any
@@ -26,6 +26,18 @@ class LayerNorm(nn.Module):
         return jax.checkpoint(partial(_normalise, epsilon=self.epsilon))(states, scale, bias).astype(self.dtype)
 
 
+class RMSNorm(nn.Module):
+    """Division by the root mean square, and a scale: no mean is subtracted, no bias added. Recomputed as LayerNorm."""
+
+    epsilon: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, states: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
+        scale = self.param("scale", nn.initializers.ones, (states.shape[-1],))
+        return jax.checkpoint(partial(_divide_by_rms, epsilon=self.epsilon))(states, scale).astype(self.dtype)
+
+
 def _normalise(
     states: Float[Array, "*rows width"], scale: Float[Array, " width"], bias: Float[Array, " width"], epsilon: float
 ) -> Float[Array, "*rows width"]:
@@ -34,3 +46,11 @@ def _normalise(
     inverse_std = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + epsilon)
     shape = (*(1,) * (states.ndim - 1), states.shape[-1])
     return centred * inverse_std * scale.reshape(shape) + bias.reshape(shape)
+
+
+def _divide_by_rms(
+    states: Float[Array, "*rows width"], scale: Float[Array, " width"], epsilon: float
+) -> Float[Array, "*rows width"]:
+    wide = states.astype(jnp.float32)
+    inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
+    return wide * inverse_rms * scale.reshape(*(1,) * (states.ndim - 1), states.shape[-1])
