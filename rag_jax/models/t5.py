@@ -232,9 +232,10 @@ class T5(nn.Module):
                 )
                 present.append(layer_present)
         else:  # all target tokens at once, where each layer projects the encoder's states itself
+            encoder_states = encoded.layers
 
             def call(layer: DecoderLayer, states: Float[Array, "R T width"]) -> Float[Array, "R T width"]:
-                return layer(states, None, offset, visible, bias, encoded.layers, encoded_mask, deterministic)[0]
+                return layer(states, None, offset, visible, bias, encoder_states, encoded_mask, deterministic)[0]
 
             states = self._run_layers(self.decoder_layers, call, states, deterministic)
         states = self.drop(self.decoder_norm(states), deterministic)
