@@ -3,7 +3,6 @@
 transformers' own RAG is no oracle here: RAG-Sequence with a T5 fails in it.
 """
 
-import math
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -168,9 +167,14 @@ def encoded(name: str, params) -> tuple[EncodedInputs, jax.Array]:
     return inputs, likelihood.doc_log_prior(jnp.asarray(data.scores), jnp.asarray(data.valid))
 
 
-@each_config
-@each_model
-@pytest.mark.parametrize("num_beams", [1, 3])
+FAST = [("1.1", "token", 3), ("1.0", "sequence", 3), ("1.1", "sequence", 1)]
+SLOW = [(name, model, beams) for name in CONFIGS for model in LOSSES for beams in (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "num_beams"),
+    [*FAST, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW if each not in FAST)],
+)
 def test_answers_are_those_of_a_naive_search(name, model, num_beams):
     decoder = {"token": rag_token.decode, "sequence": rag_sequence.thorough}[model]
 
@@ -205,4 +209,3 @@ def test_labels_have_the_likelihood_of_the_formula(model):
     for b in range(B):
         expected = sorted((log_likelihood("1.1", model, b, label) for label in labels), reverse=True)
         np.testing.assert_allclose(found.log_prob[b], expected, rtol=1e-5)
-        assert math.exp(expected[0]) < 1
