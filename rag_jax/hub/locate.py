@@ -16,7 +16,7 @@ from pathlib import Path
 from rag_jax.errors import InputError
 
 REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
-DESCRIPTIONS = ["*.json", "*.txt"]  # configs and tokenizers; the weights follow in one format
+DESCRIPTIONS = ["*.json", "*.txt", "*.model"]  # configs and tokenizers; the weights follow in one format
 GGUF = ".gguf"
 OTHER_FRAMEWORKS = ["onnx/*", "openvino/*", "coreml/*", "*.msgpack", "*.h5"]
 

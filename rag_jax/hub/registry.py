@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-from rag_jax.hub import bart, bert, decoder
+from rag_jax.hub import bart, bert, decoder, t5
 from rag_jax.hub.config_json import ConfigJson
 from rag_jax.hub.formats import Format, GeneratorFormat, TowerFormat
 from rag_jax.models import registry as architectures
@@ -22,6 +22,7 @@ TOWERS = _named(
 GENERATORS = _named(
     bart.FORMAT,
     decoder.FORMAT,
+    t5.FORMAT,
 )
 
 

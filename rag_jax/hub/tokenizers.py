@@ -4,6 +4,7 @@ Its settings (lowercasing, added tokens, clean-up of decoded texts …) are all 
 `tokenizers.Tokenizer`, so that one tokenizer.json stores them. No network access, no code from the folder, no pickles.
 """
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,8 @@ from rag_jax.errors import InputError
 from rag_jax.hub.config_json import read_json, write_json
 from rag_jax.models.architecture import SpecialTokens
 
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+SENTENCEPIECE = ("spiece.model", "tokenizer.model")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", *SENTENCEPIECE)
 SPECIAL = {
     "bos_token": "<s>",
     "eos_token": "</s>",
@@ -49,6 +51,7 @@ def read(folder: Path, model: Mapping[str, Any]) -> Stored | None:
     described = (folder / "tokenizer_config.json").exists() or "model_type" in model
     if (folder / "tokenizer.json").exists() and not described:
         return Stored(read_tokenizer(folder / "tokenizer.json"), {})
+    _check_sentencepiece(folder)
     try:
         _check_kind(folder, model)
         loaded = _loaded(folder, model)
@@ -110,6 +113,14 @@ def added_bos(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> str | None:
     """The token that the tokenizer adds before a text, if it is the one that begins texts; None without one."""
     bos = settings.get("bos_token")
     return bos if bos is not None and tokenizer.encode("a").tokens[0] == str(bos) else None
+
+
+def _check_sentencepiece(folder: Path) -> None:
+    """Raise `InputError` for a vocabulary of SentencePiece alone, which transformers converts by its library."""
+    alone = [file for file in VOCABULARIES if (folder / file).exists()]
+    if set(alone) <= set(SENTENCEPIECE) and importlib.util.find_spec("sentencepiece") is None:
+        remedy = "install it, or save the tokenizer as tokenizer.json"
+        raise InputError(f"{folder}: holds {alone[0]} alone, which the package sentencepiece converts; {remedy}")
 
 
 def _check_kind(folder: Path, model: Mapping[str, Any]) -> None:

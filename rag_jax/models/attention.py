@@ -1,4 +1,4 @@
-"""Multi-head attention for BERT and BART, whose caller holds the keys and values."""
+"""Multi-head attention, whose caller holds the keys and values."""
 
 from typing import Any
 
@@ -14,7 +14,9 @@ MIN_FUSED_QUERIES = 16  # fewer queries are those of a decoding step
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention with `H` heads; four projections with biases, as in BERT and BART.
+    """Dot-product attention with `H` heads: scaled, with biases in its four projections, as in BERT and BART.
+
+    T5 has neither scaling nor biases; its initialisation contains the scale instead.
 
     `project` computes keys and values, which are passed to `__call__`, so that a caller can cache them. The head axis
     comes before positions, as in the batched matrix products: no use of the cache needs a transpose.
@@ -27,15 +29,26 @@ class Attention(nn.Module):
     width: int
     heads: int
     dropout: float
-    init_std: float
+    init_std: float | None  # of the kernels; None: 1 / sqrt(inputs)
     dtype: Any = jnp.float32
     fused: bool = False
+    head_width: int | None = None  # d; None: width / heads
+    use_bias: bool = True  # of the projections
+    scaled: bool = True  # scores by 1 / sqrt(d)
+
+    @property
+    def d(self) -> int:
+        """The width of a head."""
+        return self.head_width or self.width // self.heads
 
     def setup(self):
-        def dense():
-            return nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.normal(self.init_std))
+        def dense(width: int, scale: float = 1.0):
+            init = initializer(self.init_std, scale)
+            return nn.Dense(width, use_bias=self.use_bias, dtype=self.dtype, kernel_init=init)
 
-        self.query, self.key, self.value, self.out = dense(), dense(), dense(), dense()
+        inner = self.heads * self.d
+        self.query = dense(inner, 1.0 if self.scaled else self.d**-0.5)
+        self.key, self.value, self.out = dense(inner), dense(inner), dense(self.width)
         self.drop = nn.Dropout(self.dropout)
 
     def project(
@@ -53,22 +66,36 @@ class Attention(nn.Module):
         mask: Bool[Array, "#R #T S"],
         deterministic: bool,
         packed: PackedInputs | None = None,
+        position_bias: Float[Array, "#R H T S"] | None = None,
     ) -> Float[Array, "G N width"]:
-        """Attend from `states` to the positions where `mask` is True; the softmax is float32 whatever the dtype."""
+        """Attend from `states` to the positions where `mask` is True; the softmax is float32 whatever the dtype.
+
+        `position_bias` is added to the scores, which are then not fused.
+        """
         queries = self._split(to_rows(packed, self.query(states)))
-        rows = queries.shape[0], queries.shape[2], self.width
-        if self.fused and (deterministic or not self.dropout) and may_be_fused(queries.shape[2]):
-            return self.out(to_packs(packed, fused_attention(queries, keys, values, mask).reshape(rows)))
-        queries *= (self.width // self.heads) ** -0.5
-        scores = jnp.einsum("RHTd,RHdS->RHTS", queries, keys, preferred_element_type=jnp.float32)
+        rows = queries.shape[0], queries.shape[2], self.heads * self.d
+        scale = self.d**-0.5 if self.scaled else 1.0
+        is_fusible = position_bias is None and (deterministic or not self.dropout)
+        if self.fused and is_fusible and may_befused_attention(queries.shape[2]):
+            return self.out(to_packs(packed, fused_attention(queries, keys, values, mask, scale).reshape(rows)))
+        scores = jnp.einsum("RHTd,RHdS->RHTS", queries * scale, keys, preferred_element_type=jnp.float32)
+        if position_bias is not None:
+            scores += position_bias
         scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(scores.dtype).min)
         weights = self.drop(jax.nn.softmax(scores, axis=3).astype(self.dtype), deterministic=deterministic)
         mixed = jnp.einsum("RHTS,RHSd->RHTd", weights, values)
         return self.out(to_packs(packed, jnp.swapaxes(mixed, 1, 2).reshape(rows)))
 
     def _split(self, projected: Float[Array, "R T width"]) -> Float[Array, "R H T d"]:
-        heads = projected.reshape(*projected.shape[:2], self.heads, self.width // self.heads)
+        heads = projected.reshape(*projected.shape[:2], self.heads, self.d)
         return jnp.swapaxes(heads, 1, 2)
+
+
+def initializer(std: float | None, scale: float = 1.0) -> nn.initializers.Initializer:
+    """Normal weights of standard deviation `scale * std`; of `scale / sqrt(inputs)` where `std` is None."""
+    if std is None:
+        return nn.initializers.variance_scaling(scale**2, "fan_in", "normal")
+    return nn.initializers.normal(scale * std)
 
 
 def may_be_fused(num_queries: int) -> bool:
@@ -81,6 +108,7 @@ def fused_attention(
     keys: Float[Array, "R G d S"],
     values: Float[Array, "R G S d"],
     mask: Bool[Array, "#R #T S"],
+    scale: float,
 ) -> Float[Array, "R T H d"]:
     """cuDNN's kernel on a GPU in 16 bits; XLA's implementation elsewhere. H may be a multiple of G.
 
@@ -92,4 +120,5 @@ def fused_attention(
     operands = jnp.swapaxes(queries, 1, 2), jnp.transpose(keys, (0, 3, 1, 2)), jnp.swapaxes(values, 1, 2)
     mask = jnp.broadcast_to(mask, (mask.shape[0], num_queries, num_keys))[:, None]
     with jax.numpy_dtype_promotion("standard"):  # it promotes to float32 implicitly
-        return jax.nn.dot_product_attention(*operands, mask=mask, implementation="cudnn" if use_cudnn else "xla")
+        kernel = "cudnn" if use_cudnn else "xla"
+        return jax.nn.dot_product_attention(*operands, mask=mask, scale=scale, implementation=kernel)

@@ -1,7 +1,6 @@
 """BART, the generator (Lewis et al. 2019), as pure functions: the caller holds all state of decoding.
 
-`encode` returns a `Memory`: the keys and values of cross-attention, computed once per row. `decode` takes and returns a
-`Cache`: the keys and values of the decoder's self-attention. Training calls `decode` without a cache.
+`decode` takes and returns a `Cache`; training calls it without one.
 """
 
 from dataclasses import dataclass
@@ -15,16 +14,15 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core.packing import row_positions, to_packs, to_rows
+from rag_jax.models import encoder_decoder
 from rag_jax.models.architecture import Architecture
 from rag_jax.models.attention import Attention
 from rag_jax.models.dropout import Dropout
+from rag_jax.models.encoder_decoder import CrossKeysValues, Memory, SelfKeysValues
 from rag_jax.models.gelu import gelu
 from rag_jax.models.layers import Remat, constrain, run_layers
 from rag_jax.models.norm import LayerNorm
-from rag_jax.types import DecoderPositions, DropoutKey, Generator, PackedInputs, Params, Tokens
-
-CrossKeysValues = tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]  # of the encoded inputs
-SelfKeysValues = tuple[Float[Array, "R H d slots"], Float[Array, "R H slots d"]]  # of the decoder's tokens
+from rag_jax.types import DecoderPositions, Generator, PackedInputs, Params, Tokens
 
 
 @dataclass(frozen=True)
@@ -57,16 +55,6 @@ class BartConfig:
 
 POSITION_OFFSET = 2  # BART's position tables begin with two unused rows
 LAYER_NORM_EPS = 1e-5
-
-
-class Memory(NamedTuple):
-    """The encoded inputs: each decoder layer's cross-attention keys and values.
-
-    With a config for training: the encoder's states, from which each layer computes its own.
-    """
-
-    layers: tuple[CrossKeysValues, ...] | Float[Array, "R S width"]
-    mask: Bool[Array, "R S"]
 
 
 class Cache(NamedTuple):
@@ -139,7 +127,7 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Float[Array, "R T width"], SelfKeysValues]:
         states = constrain(states, self.config.sharding)
         new = self.attention.project(states)
-        present = new if past is None else _write(past, new, offset)
+        present = new if past is None else encoder_decoder.write(past, new, offset)
         mixed = self.attention(states, *present, visible, deterministic)
         states = constrain(self.attention_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
         keys_values = encoded if isinstance(encoded, tuple) else self.cross.project(encoded)
@@ -205,7 +193,7 @@ class Bart(nn.Module):
         offset = jnp.int32(0) if cache is None else cache.length
         past = (None,) * len(self.decoder_layers) if cache is None else cache.layers
         slots = ids.shape[1] if cache is None else cache.layers[0][1].shape[2]
-        position, visible = _sequential(offset, ids.shape[1], slots) if positions is None else positions
+        position, visible = encoder_decoder.sequential(offset, ids.shape[1], slots) if positions is None else positions
         states = self._embed(ids, self.decoder_position, position)
         states = self.drop(self.decoder_norm(states), deterministic)
         if not isinstance(encoded.layers, tuple):
@@ -253,56 +241,17 @@ class Bart(nn.Module):
 @lru_cache
 def generator(config: BartConfig) -> Generator:
     """BART as pure functions of its parameters; the same ones per config, so that they compile once."""
-    module = Bart(config)
-
-    def encode(params: Params, inputs: Tokens | PackedInputs, key: DropoutKey = None) -> Any:
-        return module.apply({"params": params}, inputs, key is None, rngs=_rngs(key), method=Bart.encode)
-
-    def decode(params, decoder_inputs, encoded, cache=None, positions=None, key: DropoutKey = None):
-        return module.apply(
-            {"params": params},
-            decoder_inputs,
-            encoded,
-            cache,
-            positions,
-            key is None,
-            rngs=_rngs(key),
-            method=Bart.decode,
-        )
-
-    def logits(params: Params, states: Array) -> Any:
-        return module.apply({"params": params}, states, method=Bart.logits)
 
     def empty_cache(rows: int, slots: int) -> Cache:
-        values = jnp.zeros((rows, config.heads, slots, config.width // config.heads), config.dtype)
-        return Cache(((jnp.swapaxes(values, 2, 3), values),) * config.decoder_layers, jnp.int32(0))
+        layer = encoder_decoder.empty_slots(rows, config.heads, slots, config.width // config.heads, config.dtype)
+        return Cache((layer,) * config.decoder_layers, jnp.int32(0))
 
-    return Generator(encode, decode, logits, empty_cache)
+    return encoder_decoder.functions(Bart(config), empty_cache)
 
 
 def init(config: BartConfig, key: Array) -> Params:
     """Random parameters."""
-    ids = jnp.zeros((1, 2), jnp.int32)
-    return Bart(config).init(key, Tokens(ids, jnp.full(1, 2, jnp.int32)), ids)["params"]
-
-
-def _rngs(key: DropoutKey) -> dict[str, Array]:
-    return {} if key is None else {"dropout": key}
-
-
-def _sequential(offset: Int[Array, ""], length: int, slots: int) -> DecoderPositions:
-    """Positions of a sequence that follows the first `offset` slots, with a causal mask."""
-    position = offset + jnp.arange(length, dtype=jnp.int32)
-    return DecoderPositions(position[None, :], (jnp.arange(slots)[None, :] <= position[:, None])[None, :, :])
-
-
-def _write(past: SelfKeysValues, new: tuple[Array, Array], offset: Int[Array, ""]) -> SelfKeysValues:
-    """Write new keys and values into the slots from `offset` on."""
-    keys, values = (
-        jax.lax.dynamic_update_slice_in_dim(old, update.astype(old.dtype), offset, axis=axis)
-        for old, update, axis in zip(past, new, (3, 2), strict=True)
-    )
-    return keys, values
+    return encoder_decoder.init(Bart(config), key)
 
 
 def _attention(config: BartConfig, name: str | None) -> Attention:

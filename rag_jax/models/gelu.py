@@ -1,4 +1,4 @@
-"""The exact Gaussian error linear unit (Hendrycks & Gimpel 2016), computed in float32."""
+"""The Gaussian error linear unit (Hendrycks & Gimpel 2016), exact and approximated by tanh, computed in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,11 @@ def gelu(states: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
     `Φ(x) + x φ(x)`, is stored for the backward pass.
     """
     return (states.astype(jnp.float32) * _cdf(states)).astype(states.dtype)
+
+
+def tanh_gelu(states: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
+    """`x / 2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`, the GELU of T5 1.1, "gelu_new" in transformers."""
+    return jax.nn.gelu(states.astype(jnp.float32), approximate=True).astype(states.dtype)
 
 
 @gelu.defjvp

@@ -77,7 +77,7 @@ class GroupedAttention(nn.Module):
         queries = jnp.swapaxes(rotate(queries, by), 1, 2)
         rows, length = queries.shape[0], queries.shape[2]
         if self.fused and len(contexts) == 1 and may_be_fused(length):
-            return self._out(fused_attention(queries, *contexts[0]), packed)
+            return self._out(fused_attention(queries, *contexts[0], self.head_width**-0.5), packed)
         queries = queries.reshape(rows, self.kv_heads, -1, self.head_width) * self.head_width**-0.5
         scores = [self._scores(queries, context, length) for context in contexts]
         weights = jax.nn.softmax(jnp.concatenate(scores, axis=3), axis=3).astype(self.dtype)

@@ -1,4 +1,4 @@
-"""Layer normalisation (Ba et al. 2016) and RMS normalisation (Zhang and Sennrich 2019), computed in float32."""
+"""Layer normalisation (Ba et al. 2016) and RMSNorm (Zhang & Sennrich 2019), computed in float32."""
 
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """RMSNorm: division by the root mean square, times a learnt scale; stored and recomputed as `LayerNorm` is."""
+    """Division by the root mean square, and a scale: no mean is subtracted, no bias added. Recomputed as LayerNorm."""
 
     epsilon: float
     dtype: Any = jnp.float32
@@ -53,4 +53,4 @@ def _divide_by_rms(
 ) -> Float[Array, "*rows width"]:
     wide = states.astype(jnp.float32)
     inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
-    return wide * inverse_rms * scale.reshape((*(1,) * (states.ndim - 1), -1))
+    return wide * inverse_rms * scale.reshape(*(1,) * (states.ndim - 1), states.shape[-1])

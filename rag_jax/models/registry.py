@@ -1,6 +1,6 @@
 """The registered architectures. A new one is a line here and one in `rag_jax.hub.registry`."""
 
-from rag_jax.models import bart, bert, decoder
+from rag_jax.models import bart, bert, decoder, t5
 from rag_jax.models.architecture import Architecture, GeneratorConfig, Network, TowerConfig
 from rag_jax.types import Generator, Tower
 
@@ -15,6 +15,7 @@ TOWERS: dict[str, Architecture[Tower]] = _by_name(
 GENERATORS: dict[str, Architecture[Generator]] = _by_name(
     bart.ARCHITECTURE,
     decoder.ARCHITECTURE,
+    t5.ARCHITECTURE,
 )
 DEFAULT_TOWER, DEFAULT_GENERATOR = bert.ARCHITECTURE.name, bart.ARCHITECTURE.name  # of networks from scratch
 

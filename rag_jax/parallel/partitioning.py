@@ -19,7 +19,7 @@ PARTITION_RULES: PartitionRules = (
     # by the names that the layers of `rag_jax.models` have
     (r"word/embedding$", PartitionSpec("tensor", "fsdp")),  # V x width, tied to the head
     (r"(position|token_type)/embedding$", PartitionSpec()),  # small: replicated
-    (r"(query|key|value|up)/kernel$", PartitionSpec("fsdp", "tensor")),  # by columns
+    (r"(query|key|value|up|gate|head)/kernel$", PartitionSpec("fsdp", "tensor")),  # by columns
     (r"(query|key|value|up)/bias$", PartitionSpec("tensor")),
     (r"(out|down)/kernel$", PartitionSpec("tensor", "fsdp")),  # by rows
     (r"projection/kernel$", PartitionSpec("fsdp", None)),

@@ -143,10 +143,10 @@ def test_on_a_gpu_the_kernel_gets_a_mask_that_it_takes(monkeypatch, queries: int
     asked = []
     ours = jax.nn.dot_product_attention
 
-    def spy(q, k, v, mask, implementation):
+    def spy(q, k, v, mask, scale, implementation):
         asked.append(implementation)
         assert mask.shape[2:] == (q.shape[1], k.shape[1])
-        return ours(q, k, v, mask=mask, implementation="xla")
+        return ours(q, k, v, mask=mask, scale=scale, implementation="xla")
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax.nn, "dot_product_attention", spy)

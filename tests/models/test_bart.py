@@ -19,6 +19,7 @@ from oracle import jit, relative, torch
 from rag_jax.models import bart
 from rag_jax.models.bart import BartConfig
 from rag_jax.types import DecoderPositions, Generator, Tokens
+from trees import path, placed, some_trees
 
 SMALL = BartConfig(
     vocab_size=60,
@@ -114,31 +115,10 @@ def test_what_an_unfilled_cache_holds_does_not_matter(problem):
 # Tokens in a tree: every row has one of its own.
 
 
-def some_trees(rng) -> np.ndarray:
-    """The parent `[ROWS, T]` of each token, among those before it; -1: it begins an answer."""
-    parents = np.array([[rng.integers(-1, t) if t else -1 for t in range(T)] for _ in range(ROWS)])
-    assert len({tuple(row) for row in parents}) == ROWS
-    assert all(len(set(row)) < T for row in parents)  # there are siblings
-    return parents
-
-
-def path(parents, t: int) -> list[int]:
-    """A token and those before it in its answer, first things first."""
-    return [] if t < 0 else [*path(parents, parents[t]), t]
-
-
-def placed(parents: np.ndarray, slots: int = T) -> DecoderPositions:
-    position, visible = np.zeros((ROWS, T), np.int32), np.zeros((ROWS, T, slots), bool)
-    for row, t in np.ndindex(ROWS, T):
-        seen = path(parents[row], t)
-        position[row, t], visible[row, t, seen] = len(seen) - 1, True
-    return DecoderPositions(position, visible)
-
-
 @pytest.mark.parametrize(("chunks", "spare"), [((T,), 0), ((1,) * T, 3), ((3, T - 3), 2)])
 def test_tokens_in_a_tree_have_the_states_of_each_branch_in_a_line(problem, rng, chunks, spare):
     params, _, decoder_inputs, memory = problem
-    network, parents = compiled(SMALL), some_trees(rng)
+    network, parents = compiled(SMALL), some_trees(rng, ROWS, T)
     position, visible = placed(parents, T + spare)
     cache, parts, done = network.empty_cache(ROWS, T + spare), [], 0
     for size in chunks:
@@ -158,7 +138,7 @@ def test_tokens_in_a_tree_have_the_states_of_each_branch_in_a_line(problem, rng,
 
 def test_a_token_in_a_tree_depends_on_those_it_sees_and_on_no_other(problem, rng):
     params, _, decoder_inputs, memory = problem
-    place = placed(some_trees(rng))
+    place = placed(some_trees(rng, ROWS, T))
     expected, _ = compiled(SMALL).decode(params, decoder_inputs, memory, None, place)
     for s in range(T):
         other = decoder_inputs.at[:, s].set((decoder_inputs[:, s] + 1) % SMALL.vocab_size)
@@ -168,7 +148,7 @@ def test_a_token_in_a_tree_depends_on_those_it_sees_and_on_no_other(problem, rng
 
 def test_the_same_place_for_all_rows_is_that_of_each(problem, rng):
     params, _, decoder_inputs, memory = problem
-    one = jax.tree.map(lambda rows: rows[:1], placed(some_trees(rng)))
+    one = jax.tree.map(lambda rows: rows[:1], placed(some_trees(rng, ROWS, T)))
     each = jax.tree.map(lambda row: np.repeat(row, ROWS, axis=0), one)
     shared, own = (compiled(SMALL).decode(params, decoder_inputs, memory, None, place)[0] for place in (one, each))
     assert relative(shared, own) < 1e-6

@@ -12,13 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from transformers import BartForConditionalGeneration, BertModel, DPRContextEncoder, DPRQuestionEncoder
+from transformers import (
+    BartForConditionalGeneration,
+    BertModel,
+    DPRContextEncoder,
+    DPRQuestionEncoder,
+    T5ForConditionalGeneration,
+)
 
 from rag_jax.hub import bart as bart_files
 from rag_jax.hub import bert as bert_files
+from rag_jax.hub import t5 as t5_files
 from rag_jax.hub import tensor_names
 from rag_jax.hub.tensors import in_memory
-from rag_jax.models import bart, bert
+from rag_jax.models import bart, bert, registry, t5
 from rag_jax.types import Params, Tokens
 
 torch = pytest.importorskip("torch", reason="torch, the oracle, is not installed (CONTRIBUTING.md)")
@@ -31,7 +38,7 @@ jit = partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 )
 
-BERT_PAD, BART_PAD = 0, 1
+BERT_PAD, BART_PAD, T5_PAD = 0, 1, 0
 FIRST_WORD = 4  # ids below are special tokens
 LAYOUTS = {
     BertModel: (bert_files.NAMES, ""),
@@ -75,6 +82,26 @@ def bart_sizes(config: bart.BartConfig) -> dict:
     }
 
 
+def t5_sizes(config: t5.T5Config) -> dict:
+    """The arguments that make transformers' T5 of these sizes."""
+    return {
+        "vocab_size": config.vocab_size,
+        "d_model": config.width,
+        "d_kv": config.head_width or config.width // config.heads,
+        "d_ff": config.ffn_width,
+        "num_layers": config.encoder_layers,
+        "num_decoder_layers": config.decoder_layers,
+        "num_heads": config.heads,
+        "relative_attention_num_buckets": config.position_buckets,
+        "relative_attention_max_distance": config.max_distance,
+        "dropout_rate": config.dropout,
+        "layer_norm_epsilon": config.layer_norm_eps,
+        "feed_forward_proj": "gated-gelu" if config.gated else "relu",
+        "tie_word_embeddings": config.tied_head,
+        "decoder_start_token_id": T5_PAD,
+    }
+
+
 def tower(kind: type, config: bert.BertConfig, seed: int = 0) -> tuple[torch.nn.Module, Params]:
     """A tower of transformers, of class `kind`, and its weights as our parameters."""
     if kind is BertModel:
@@ -90,6 +117,15 @@ def generator(config: bart.BartConfig, seed: int = 0) -> tuple[BartForConditiona
     return model, generator_params(config, state(model))
 
 
+def t5_generator(config: t5.T5Config, seed: int = 0) -> tuple[T5ForConditionalGeneration, Params]:
+    """T5 of transformers, and its weights as our parameters."""
+    model = T5ForConditionalGeneration(transformers.T5Config(**t5_sizes(config)))
+    if not config.tied_head:  # transformers ties them whatever the config says, unless weights that differ are loaded
+        model.lm_head.weight = torch.nn.Parameter(torch.empty(config.vocab_size, config.width))
+    draw(model, seed)
+    return model, t5_params(config, state(model))
+
+
 def draw(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     """Fill the model with random weights that keep activations and logits of order one; dropout off."""
     noise = torch.Generator().manual_seed(seed)
@@ -100,7 +136,7 @@ def draw(model: torch.nn.Module, seed: int) -> torch.nn.Module:
             value.normal_(generator=noise)
             if name.endswith("bias"):
                 value.mul_(0.2)
-            elif value.ndim == 1:  # LayerNorm
+            elif value.ndim == 1:  # LayerNorm, RMSNorm
                 value.mul_(0.2).add_(1)
             else:
                 value.mul_(0.5 if "embed" in name or "shared" in name else 1 / sqrt(value.shape[1]))
@@ -133,6 +169,13 @@ def generator_params(config: bart.BartConfig, tensors: Mapping[str, np.ndarray])
     return tensor_names.from_stored(kept, generator_shapes(config), bart_files.NAMES, source="oracle")
 
 
+def t5_params(config: t5.T5Config, tensors: Mapping[str, np.ndarray]) -> Params:
+    """The tensors of T5 (its state or its gradients) as a tree like our parameters."""
+    tied = {*t5_files.TIED, *([t5_files.HEAD] if config.tied_head else [])}
+    kept = in_memory({name: value for name, value in tensors.items() if name not in tied})
+    return tensor_names.from_stored(kept, generator_shapes(config), t5_files.NAMES, source="oracle")
+
+
 @cache
 def tower_shapes(config: bert.BertConfig) -> Params:
     """Our parameters' shapes, without their memory."""
@@ -140,9 +183,9 @@ def tower_shapes(config: bert.BertConfig) -> Params:
 
 
 @cache
-def generator_shapes(config: bart.BartConfig) -> Params:
+def generator_shapes(config: bart.BartConfig | t5.T5Config) -> Params:
     """Our parameters' shapes, without their memory."""
-    return jax.eval_shape(partial(bart.init, config), jax.random.key(0))
+    return jax.eval_shape(partial(registry.generator_of(config).init, config), jax.random.key(0))
 
 
 def tokens(rng: np.random.Generator, rows: int, length: int, vocab: int, pad: int) -> Tokens:

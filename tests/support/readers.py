@@ -1,8 +1,8 @@
 """Generators whose language models are known, and what each of them has read: what the tests of decoding decode.
 
-`BARTS` are random networks, decoded again from scratch at every token. `HISTORIES` are tables, by a hash of all tokens
-so far: whatever a token sees beside its own beginning, or misses of it, gives it other followers. `CHAINS` know the
-last word only, and can be written by hand.
+`BARTS` and `T5S` are random networks, decoded again from scratch at every token. `HISTORIES` are tables, by a hash of
+all tokens so far: whatever a token sees beside its own beginning, or misses of it, gives it other followers. `CHAINS`
+know the last word only, and can be written by hand.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,8 @@ import numpy as np
 
 import naive
 from rag_jax.core.decode.search import GenerationLimits
-from rag_jax.models import bart
+from rag_jax.models import bart, registry, t5
+from rag_jax.models.architecture import GeneratorConfig
 from rag_jax.types import Generator, Params, Tokens
 
 B, K = 3, 3
@@ -59,14 +60,27 @@ def question(world: World, seen: Read, b: int) -> Question:
     return Question(np.exp(seen.log_prior[b].astype(np.float64)), models, world.limits.decoder_start)
 
 
-# Random BARTs.
+# Random networks.
 
 
 def bart_world(words: int, limits: GenerationLimits) -> World:
     config = bart.BartConfig(
         vocab_size=words, width=16, encoder_layers=1, decoder_layers=1, heads=2, ffn_width=16, max_positions=24
     )
-    network = bart.generator(config)
+    return network_world(config, limits)
+
+
+def t5_world(words: int, limits: GenerationLimits) -> World:
+    """Each of the first distances has a bias of its own, and answers are longer than the largest distance."""
+    config = t5.T5Config(
+        vocab_size=words, width=16, encoder_layers=1, decoder_layers=1, heads=2, head_width=6, ffn_width=16,
+        gated=True, tied_head=False, position_buckets=6, max_distance=5
+    )  # fmt: skip
+    return network_world(config, limits)
+
+
+def network_world(config: GeneratorConfig, limits: GenerationLimits) -> World:
+    network, words = registry.generator(config), config.vocab_size
     encode = jax.jit(network.encode)
 
     @jax.jit
@@ -99,17 +113,22 @@ def inputs(draw: np.random.Generator, words: int, size: int = 6) -> Tokens:
     return Tokens(ids, draw.integers(2, size + 1, B * K).astype(np.int32))
 
 
-def random_params(draw: np.random.Generator, config: bart.BartConfig, eos: int) -> Params:
+def random_params(draw: np.random.Generator, config: GeneratorConfig, eos: int) -> Params:
     """Layers strong enough not to echo the last word, and some inclination to end: answers early and late."""
-    shapes = jax.eval_shape(partial(bart.init, config), jax.random.key(0))
+    shapes = jax.eval_shape(partial(registry.generator_of(config).init, config), jax.random.key(0))
+
+    # Unscaled scores are larger; so are rounding errors, where a softmax is nearly hard.
+    kernel = 1.0 if "final_logits_bias" in shapes else 0.5
 
     def leaf(path, shape):
         drawn = draw.standard_normal(shape.shape).astype(np.float32)
         if path[-1].key == "scale":
             return np.ones_like(drawn)
-        return drawn * {"embedding": 0.5, "bias": 0.1}.get(path[-1].key, 1.0)
+        return drawn * {"embedding": 0.5, "bias": 0.1}.get(path[-1].key, kernel)
 
     params = jax.tree_util.tree_map_with_path(leaf, shapes)
+    if "final_logits_bias" not in params:
+        return jax.device_put(params)
     bias = 2.0 * (np.arange(config.vocab_size) == eos).astype(np.float32)
     return jax.device_put(params | {"final_logits_bias": bias})
 
@@ -213,6 +232,8 @@ def of_chains(passages: Sequence[np.ndarray], prior: Sequence[float]) -> Read:
 
 
 BARTS = bart_world(12, GenerationLimits((2, 0), 2, 5))
+T5S = t5_world(12, GenerationLimits((2, 0), 2, 5))
+NETWORKS = {"bart": BARTS, "t5": T5S}
 HISTORIES = history_world(6, GenerationLimits((2, 0), 2, 5))
 CHAINS = chain_world(5, GenerationLimits((START,), END, 3))
 SEEDS = [0, 1, 3]

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from rag_jax.core import scoring
-from rag_jax.models import bart, bert
+from rag_jax.models import bart, bert, registry, t5
 from rag_jax.training import step_timer
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
 
@@ -18,6 +19,8 @@ TOWER = bert.BertConfig(vocab_size=96, width=48, layers=2, heads=2, ffn_width=80
 READER = bart.BartConfig(
     vocab_size=128, width=64, encoder_layers=2, decoder_layers=3, heads=2, ffn_width=96, max_positions=64
 )
+OTHER = t5.T5Config(vocab_size=128, width=64, encoder_layers=2, decoder_layers=3, heads=2, head_width=24, ffn_width=96)
+READERS = {"bart": READER, "t5": OTHER, "t5, gated": replace(OTHER, gated=True, tied_head=False)}
 B, K, Q, P, L, T = 3, 4, 10, 13, 11, 7
 
 
@@ -37,8 +40,10 @@ def _is_program(value) -> bool:
     return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
-def test_model_flops_are_those_of_the_programs_matrix_products() -> None:
-    networks = Networks(bert.tower(TOWER), bart.generator(READER))
+@pytest.mark.parametrize("name", READERS)
+def test_model_flops_are_those_of_the_programs_matrix_products(name: str) -> None:
+    reader = READERS[name]
+    networks = Networks(bert.tower(TOWER), registry.generator(reader))
 
     def tokens(*shape: int) -> Tokens:
         return Tokens(jnp.ones(shape, jnp.int32), jnp.full(shape[:-1], shape[-1], jnp.int32))
@@ -46,14 +51,16 @@ def test_model_flops_are_those_of_the_programs_matrix_products() -> None:
     ids = jnp.ones((B, T), jnp.int32)
     batch = Batch(tokens(B, Q), tokens(B, L), ids, ids, jnp.ones((B, T), bool))
     known = Knowledge(jnp.ones((8, TOWER.vector_width)), tokens(8, P))
-    params = jax.eval_shape(lambda key: RagParams(bert.init(TOWER, key), bart.init(READER, key)), jax.random.key(0))
+    params = jax.eval_shape(
+        lambda key: RagParams(bert.init(TOWER, key), registry.generator_of(reader).init(reader, key)), jax.random.key(0)
+    )
     program = jax.make_jaxpr(partial(scoring.forward, networks, num_docs=K, max_length=64))(params, known, batch)
     forward = sum(products(program.jaxpr))
     retrieving = 2.0 * B * (8 + K) * TOWER.vector_width
-    told = step_timer.flops(TOWER, READER, B, K, (Q, P + L, T), True)
+    told = step_timer.flops(TOWER, reader, B, K, (Q, P + L, T), True)
     assert told / 3 == pytest.approx(forward - retrieving, rel=1e-3)
-    asked = step_timer.flops(TOWER, READER, B, 0, (Q, P + L, T), True) / 3
-    assert step_timer.flops(TOWER, READER, B, K, (Q, P + L, T), False) == pytest.approx(told - 2 * asked)
+    asked = step_timer.flops(TOWER, reader, B, 0, (Q, P + L, T), True) / 3
+    assert step_timer.flops(TOWER, reader, B, K, (Q, P + L, T), False) == pytest.approx(told - 2 * asked)
 
 
 def test_rates_are_by_the_seconds_of_the_window(monkeypatch: pytest.MonkeyPatch) -> None:

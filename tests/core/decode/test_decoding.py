@@ -19,13 +19,13 @@ from rag_jax.core.decode.decoded import Decoded
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import Generator, Tokens
-from readers import BARTS, CAT, CHAINS, COW, DOG, END, HISTORIES, SEEDS, B, Read, World, chain, of_chains, question
+from readers import CAT, CHAINS, COW, DOG, END, HISTORIES, NETWORKS, SEEDS, B, Read, World, chain, of_chains, question
 
 cases = hypotheses.costly
 # Choices are compared, and rounding may decide a near-tie.
 fixed = settings(cases, derandomize=True, max_examples=min(25, cases.max_examples))
 seeds = st.integers(0, 2**32 - 1)
-networks = pytest.mark.parametrize("seed", SEEDS)
+networks = pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in NETWORKS for seed in SEEDS])
 
 
 # RAG-Token.
@@ -47,12 +47,13 @@ def test_one_beam_takes_the_likeliest_token_over_all_passages_at_each_step(seed)
 
 
 @networks
-def test_one_beam_of_a_network_is_decoding_from_scratch_at_every_token(seed):
-    assert_greedy(BARTS, seed)
+def test_one_beam_of_a_network_is_decoding_from_scratch_at_every_token(name, seed):
+    assert_greedy(NETWORKS[name], seed)
 
 
-def test_the_random_networks_answer_at_different_lengths_and_with_different_words():
-    decoded = [decode("token", BARTS, BARTS.read(seed)) for seed in SEEDS]
+@pytest.mark.parametrize("world", NETWORKS.values(), ids=NETWORKS)
+def test_the_random_networks_answer_at_different_lengths_and_with_different_words(world):
+    decoded = [decode("token", world, world.read(seed)) for seed in SEEDS]
     answers = [answer for each in decoded for b in range(B) for answer in found(each, b)]
     assert len({len(answer) for answer in answers}) > 1
     assert len({word for answer in answers for word in answer}) > 4
@@ -66,14 +67,18 @@ def test_likelihood_and_posteriors_are_the_papers_for_the_returned_tokens(seed):
 
 
 @networks
-def test_a_networks_likelihoods_are_those_of_decoding_from_scratch_at_every_token(seed):
-    seen = BARTS.read(seed)
-    assert_judged(decode("token", BARTS, seen, Beam(3)), "token", BARTS, seen)
+def test_a_networks_likelihoods_are_those_of_decoding_from_scratch_at_every_token(name, seed):
+    world, seen = NETWORKS[name], NETWORKS[name].read(seed)
+    assert_judged(decode("token", world, seen, Beam(3)), "token", world, seen)
 
 
 WIDE = Beam(num_beams=36, length_penalty=0.0, early_stopping="never")  # no beginning of tiny answers falls out of it
 TINY = GenerationLimits((1,), 2, 4)
-TINY_WORLDS = {"history": readers.history_world(4, TINY), "bart": readers.bart_world(4, TINY)}
+TINY_WORLDS = {
+    "history": readers.history_world(4, TINY),
+    "bart": readers.bart_world(4, TINY),
+    "t5": readers.t5_world(4, TINY),
+}
 
 
 @pytest.mark.parametrize("world", TINY_WORLDS.values(), ids=TINY_WORLDS)

@@ -22,13 +22,29 @@ from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs, repeat_per_doc
 from rag_jax.core.decode.trie import Blocks
 from rag_jax.types import Generator, Tokens
-from readers import BARTS, CAT, CHAINS, COW, DOG, END, HISTORIES, SEEDS, B, K, Read, World, chain, of_chains, question
+from readers import (
+    CAT,
+    CHAINS,
+    COW,
+    DOG,
+    END,
+    HISTORIES,
+    NETWORKS,
+    SEEDS,
+    B,
+    K,
+    Read,
+    World,
+    chain,
+    of_chains,
+    question,
+)
 
 cases = hypotheses.costly
 # Choices are compared, and rounding may decide a near-tie.
 fixed = settings(cases, derandomize=True, max_examples=min(25, cases.max_examples))
 seeds = st.integers(0, 2**32 - 1)
-networks = pytest.mark.parametrize("seed", SEEDS)
+networks = pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in NETWORKS for seed in SEEDS])
 methods = pytest.mark.parametrize("method", ["thorough", "fast"])
 Answer = tuple[int, ...]
 
@@ -88,8 +104,8 @@ def test_answers_are_what_the_passages_propose_by_the_papers_likelihood(method, 
 
 @methods
 @networks
-def test_a_networks_answers_are_those_of_decoding_from_scratch_at_every_token(method, seed):
-    assert_as_in_the_paper(method, BARTS, seed, Beam(3))
+def test_a_networks_answers_are_those_of_decoding_from_scratch_at_every_token(method, name, seed):
+    assert_as_in_the_paper(method, NETWORKS[name], seed, Beam(3))
 
 
 @fixed
@@ -263,9 +279,9 @@ def test_samples_continue_what_is_given_and_have_the_likelihood_of_the_whole(see
 
 
 @networks
-def test_a_networks_samples_have_the_likelihood_of_decoding_from_scratch(seed):
-    seen = BARTS.read(seed)
-    assert_judged(sample(BARTS, seen, 4, seed), "sequence", BARTS, seen)
+def test_a_networks_samples_have_the_likelihood_of_decoding_from_scratch(name, seed):
+    world, seen = NETWORKS[name], NETWORKS[name].read(seed)
+    assert_judged(sample(world, seen, 4, seed), "sequence", world, seen)
 
 
 @cases

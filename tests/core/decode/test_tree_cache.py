@@ -15,7 +15,7 @@ from rag_jax.core.decode.prefill import prefill
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.types import Generator, Tokens
-from readers import BARTS, HISTORIES, SEEDS, Read, World
+from readers import HISTORIES, NETWORKS, SEEDS, Read, World
 
 cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
@@ -75,8 +75,9 @@ def test_hypotheses_grow_as_if_each_were_read_from_its_beginning(chunk, seed):
 
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_networks_cache_holds_what_reading_from_the_beginning_finds(chunk, seed):
-    assert_grown_as_from_scratch(BARTS, seed, chunk)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_networks_cache_holds_what_reading_from_the_beginning_finds(name, chunk, seed):
+    assert_grown_as_from_scratch(NETWORKS[name], seed, chunk)
 
 
 @cases
@@ -106,7 +107,7 @@ def test_a_wider_prefix_and_what_stands_behind_its_end_do_not_matter(seed, other
     np.testing.assert_array_equal(wider_following, following)
 
 
-@pytest.mark.parametrize("world", [HISTORIES, BARTS], ids=["history", "bart"])
+@pytest.mark.parametrize("world", [HISTORIES, *NETWORKS.values()], ids=["history", *NETWORKS])
 def test_nothing_that_the_cache_holds_is_moved(world):
     seen, (prefix, tokens, origin) = world.read(0), growth(0, world.words)
 

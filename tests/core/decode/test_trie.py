@@ -15,7 +15,7 @@ from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.core.decode.trie import Blocks
 from rag_jax.types import Generator, Tokens
-from readers import BARTS, HISTORIES, SEEDS, Read, World
+from readers import HISTORIES, NETWORKS, SEEDS, Read, World
 
 cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
@@ -67,9 +67,10 @@ def test_the_score_of_an_answer_is_that_of_reading_it_by_itself(blocks, seed):
 
 @pytest.mark.parametrize("blocks", [BLOCKS[0], BLOCKS[2]], ids=str)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_networks_score_of_an_answer_is_that_of_reading_it_by_itself(blocks, seed):
-    seen, (prefix, answers, present) = BARTS.read(seed), problem(seed)
-    close(score(BARTS, seen, prefix, answers, present, blocks=blocks), alone(BARTS, seen, answers, present))
+@pytest.mark.parametrize("world", NETWORKS.values(), ids=NETWORKS)
+def test_a_networks_score_of_an_answer_is_that_of_reading_it_by_itself(world, blocks, seed):
+    seen, (prefix, answers, present) = world.read(seed), problem(seed)
+    close(score(world, seen, prefix, answers, present, blocks=blocks), alone(world, seen, answers, present))
 
 
 @pytest.mark.parametrize("chunk", [1, 2])
