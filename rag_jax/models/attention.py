@@ -76,7 +76,7 @@ class Attention(nn.Module):
         rows = queries.shape[0], queries.shape[2], self.heads * self.d
         scale = self.d**-0.5 if self.scaled else 1.0
         is_fusible = position_bias is None and (deterministic or not self.dropout)
-        if self.fused and is_fusible and may_befused_attention(queries.shape[2]):
+        if self.fused and is_fusible and may_be_fused(queries.shape[2]):
             return self.out(to_packs(packed, fused_attention(queries, keys, values, mask, scale).reshape(rows)))
         scores = jnp.einsum("RHTd,RHdS->RHTS", queries * scale, keys, preferred_element_type=jnp.float32)
         if position_bias is not None:

@@ -18,7 +18,6 @@ from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.hf_generation import from_hf, to_hf
 from rag_jax.types import RagParams
 
-
 ANSWER_LENGTH = 64  # tokens of a decoder-only generator's answer, whose checkpoint does not say
 
 
