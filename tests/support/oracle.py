@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
+from jaxtyping import Integer
 from transformers import (
     BartForConditionalGeneration,
     BertModel,
@@ -22,10 +23,12 @@ from transformers import (
 
 from rag_jax.hub import bart as bart_files
 from rag_jax.hub import bert as bert_files
+from rag_jax.hub import decoder as decoder_files
 from rag_jax.hub import t5 as t5_files
 from rag_jax.hub import tensor_names
 from rag_jax.hub.tensors import in_memory
-from rag_jax.models import bart, bert, registry, t5
+from rag_jax.models import bart, bert, decoder, registry, t5
+from rag_jax.models.architecture import GeneratorConfig
 from rag_jax.types import Params, Tokens
 
 torch = pytest.importorskip("torch", reason="torch, the oracle, is not installed (CONTRIBUTING.md)")
@@ -126,12 +129,41 @@ def t5_generator(config: t5.T5Config, seed: int = 0) -> tuple[T5ForConditionalGe
     return model, t5_params(config, state(model))
 
 
+def decoder_generator(config: decoder.DecoderConfig, seed: int = 0) -> tuple[torch.nn.Module, Params]:
+    """A decoder-only model of transformers, built by the config.json that is written for ours, and its weights."""
+    described = decoder_files.describe(config, {})
+    theirs = transformers.AutoConfig.for_model(**described, attn_implementation="eager")
+    model = draw(transformers.AutoModelForCausalLM.from_config(theirs), seed)
+    return model, decoder_params(config, state(model))
+
+
+def any_generator(config: t5.T5Config | decoder.DecoderConfig, seed: int = 0) -> tuple[torch.nn.Module, Params]:
+    """A generator of transformers of the config's family, and its weights as our parameters."""
+    return (t5_generator if isinstance(config, t5.T5Config) else decoder_generator)(config, seed)
+
+
+def any_params(config: t5.T5Config | decoder.DecoderConfig, tensors: Mapping[str, np.ndarray]) -> Params:
+    """The tensors of such a generator (its state or its gradients) as a tree like our parameters."""
+    return t5_params(config, tensors) if isinstance(config, t5.T5Config) else decoder_params(config, tensors)
+
+
+def next_log_probs(
+    model: torch.nn.Module, inputs: Integer[np.ndarray, " S"], decoder_inputs: list[int]
+) -> torch.Tensor:
+    """The log-probabilities `[T, V]` of what follows each decoder input, after one input without padding."""
+    if model.config.is_encoder_decoder:
+        answered = {"input_ids": as_torch(inputs[None]), "decoder_input_ids": torch.tensor([decoder_inputs])}
+        return model(**answered).logits[0].log_softmax(1)
+    logits = model(input_ids=as_torch([*inputs.tolist(), *decoder_inputs])[None]).logits[0]
+    return logits[len(inputs) :].log_softmax(1)
+
+
 def draw(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     """Fill the model with random weights that keep activations and logits of order one; dropout off."""
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in [*model.named_parameters(), *model.named_buffers()]:
-            if not value.is_floating_point():
+            if not value.is_floating_point() or "inv_freq" in name:  # rotary positions: computed, not trained
                 continue
             value.normal_(generator=noise)
             if name.endswith("bias"):
@@ -176,6 +208,13 @@ def t5_params(config: t5.T5Config, tensors: Mapping[str, np.ndarray]) -> Params:
     return tensor_names.from_stored(kept, generator_shapes(config), t5_files.NAMES, source="oracle")
 
 
+def decoder_params(config: decoder.DecoderConfig, tensors: Mapping[str, np.ndarray]) -> Params:
+    """The tensors of a decoder-only model (its state or its gradients) as a tree like our parameters."""
+    tied = {decoder_files.HEAD} if config.tied_head else {}
+    kept = in_memory({name: value for name, value in tensors.items() if name not in tied})
+    return tensor_names.from_stored(kept, generator_shapes(config), decoder_files.NAMES, source="oracle")
+
+
 @cache
 def tower_shapes(config: bert.BertConfig) -> Params:
     """Our parameters' shapes, without their memory."""
@@ -183,7 +222,7 @@ def tower_shapes(config: bert.BertConfig) -> Params:
 
 
 @cache
-def generator_shapes(config: bart.BartConfig | t5.T5Config) -> Params:
+def generator_shapes(config: GeneratorConfig) -> Params:
     """Our parameters' shapes, without their memory."""
     return jax.eval_shape(partial(registry.generator_of(config).init, config), jax.random.key(0))
 

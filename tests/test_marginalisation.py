@@ -1,8 +1,9 @@
-"""RAG with T5 against a naive marginalisation in torch, which runs transformers' model on one passage at a time.
+"""RAG with T5 and with decoder-only models against a naive marginalisation in torch, one passage at a time.
 
-transformers' own RAG is no oracle here: RAG-Sequence with a T5 fails in it.
+transformers' own RAG is no oracle here: RAG-Sequence with a T5 fails in it, and decoder-only models are unknown to it.
 """
 
+from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -21,7 +22,9 @@ from rag_jax.core.decode.decoding import no_prefix
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.core.losses import rag_sequence_loss, rag_token_loss
-from rag_jax.models import t5
+from rag_jax.models import registry
+from rag_jax.models.decoder import DecoderConfig
+from rag_jax.models.rope import Rope
 from rag_jax.models.t5 import T5Config
 from rag_jax.types import Tokens
 
@@ -31,13 +34,23 @@ NEWER = T5Config(
     vocab_size=V, width=16, encoder_layers=2, decoder_layers=2, heads=2, head_width=5, ffn_width=24, gated=True,
     tied_head=False, position_buckets=8, max_distance=7
 )  # fmt: skip
-CONFIGS = {
-    "1.1": NEWER,
-    "1.0": T5Config(
+CONFIGS: dict = {
+    "T5 1.1": NEWER,
+    "T5 1.0": T5Config(
         vocab_size=V, width=16, encoder_layers=1, decoder_layers=2, heads=4, ffn_width=24, position_buckets=6,
         max_distance=5
     ),
 }  # fmt: skip
+LLAMA = DecoderConfig(
+    vocab_size=V, width=16, decoder_layers=2, heads=4, kv_heads=2, head_width=6, ffn_width=24, max_positions=64,
+    rope=Rope(100.0, "llama3", 4.0, 1.0, 4.0, 12), model_type="llama"
+)  # fmt: skip
+CONFIGS |= {
+    "Llama": LLAMA,
+    "Mistral": replace(LLAMA, rope=Rope(100.0, "linear", 2.0), window=4, model_type="mistral"),
+    "Qwen2": replace(LLAMA, rope=Rope(100.0), head_width=4, qkv_bias=True, tied_head=True, model_type="qwen2"),
+    "Qwen3": replace(LLAMA, rope=Rope(100.0), qk_norm=True, model_type="qwen3"),
+}
 LIMITS = GenerationLimits((PAD,), EOS, T)
 LOSSES = {"token": rag_token_loss, "sequence": rag_sequence_loss}
 each_config = pytest.mark.parametrize("name", CONFIGS)
@@ -69,7 +82,7 @@ def problem() -> Problem:
 
 @cache
 def networks(name: str):
-    return oracle.t5_generator(CONFIGS[name], seed=4)
+    return oracle.any_generator(CONFIGS[name], seed=4)
 
 
 def passages(b: int) -> list[int]:
@@ -79,12 +92,7 @@ def passages(b: int) -> list[int]:
 def their_log_probs(name: str, b: int, k: int, tokens: list[int]) -> torch.Tensor:
     """What follows the start token and each of the tokens, by one passage without padding: `[len + 1, V]`."""
     ids, length = problem().inputs.ids[b, k], int(problem().inputs.lengths[b, k])
-    decoder_inputs = torch.tensor([[PAD, *tokens]])
-    return (
-        networks(name)[0](oracle.as_torch(ids[None, :length]), decoder_input_ids=decoder_inputs)
-        .logits[0]
-        .log_softmax(1)
-    )
+    return oracle.next_log_probs(networks(name)[0], np.asarray(ids[:length]), [PAD, *tokens])
 
 
 def their_loss(name: str, model: str, scores: torch.Tensor) -> torch.Tensor:
@@ -105,7 +113,7 @@ def their_loss(name: str, model: str, scores: torch.Tensor) -> torch.Tensor:
 @each_model
 def test_losses_and_gradients_are_those_of_a_marginalisation_passage_by_passage(name, model):
     network, params = networks(name)
-    generator, data = t5.generator(CONFIGS[name]), problem()
+    generator, data = registry.generator(CONFIGS[name]), problem()
     decoder_inputs = jnp.asarray(np.concatenate([np.full((B, 1), PAD, np.int32), data.targets[:, :-1]], axis=1))
 
     def loss(params, scores):
@@ -120,7 +128,7 @@ def test_losses_and_gradients_are_those_of_a_marginalisation_passage_by_passage(
     theirs.backward()
     assert ours == pytest.approx(theirs.item(), rel=1e-5)
     np.testing.assert_allclose(by_scores, scores.grad, rtol=1e-3, atol=1e-6)
-    expected = flatten_dict(oracle.t5_params(CONFIGS[name], oracle.gradients(network)), sep="/")
+    expected = flatten_dict(oracle.any_params(CONFIGS[name], oracle.gradients(network)), sep="/")
     for path, leaf in flatten_dict(gradient, sep="/").items():
         norm = np.linalg.norm(expected[path])
         assert np.linalg.norm(leaf - expected[path]) <= 1e-3 * norm, path
@@ -162,12 +170,13 @@ def log_likelihood(name: str, model: str, b: int, answer: list[int]) -> float:
 
 
 def encoded(name: str, params) -> tuple[EncodedInputs, jax.Array]:
-    data, generator = problem(), t5.generator(CONFIGS[name])
+    data, generator = problem(), registry.generator(CONFIGS[name])
     inputs = EncodedInputs(generator, params, generator.encode(params, reading.rows(data.inputs)))
     return inputs, likelihood.doc_log_prior(jnp.asarray(data.scores), jnp.asarray(data.valid))
 
 
-FAST = [("1.1", "token", 3), ("1.0", "sequence", 3), ("1.1", "sequence", 1)]
+FAST = [("T5 1.1", "token", 3), ("T5 1.0", "sequence", 3), ("T5 1.1", "sequence", 1), ("Mistral", "token", 3)]
+FAST += [("Llama", "sequence", 3), ("Qwen3", "token", 1)]
 SLOW = [(name, model, beams) for name in CONFIGS for model in LOSSES for beams in (1, 3)]
 
 
@@ -191,8 +200,9 @@ def test_answers_are_those_of_a_naive_search(name, model, num_beams):
         assert found.log_prob[b, 0] == pytest.approx(log_likelihood(name, model, b, answer), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["T5 1.1", "Mistral"])
 @each_model
-def test_labels_have_the_likelihood_of_the_formula(model):
+def test_labels_have_the_likelihood_of_the_formula(name, model):
     labels = [[5, 6, EOS], [5, EOS], [7, 8, 9, EOS]]
     ids = np.full((B, 3, 4), EOS, np.int32)
     for row, label in enumerate(labels):
@@ -202,10 +212,10 @@ def test_labels_have_the_likelihood_of_the_formula(model):
 
     @jit
     def choose(params):
-        inputs, prior = encoded("1.1", params)
+        inputs, prior = encoded(name, params)
         return choice.choose(inputs, prior, no_prefix(B), answers=answers, marginalise=marginalise, limits=LIMITS)
 
-    found = jax.device_get(choose(networks("1.1")[1]))
+    found = jax.device_get(choose(networks(name)[1]))
     for b in range(B):
-        expected = sorted((log_likelihood("1.1", model, b, label) for label in labels), reverse=True)
+        expected = sorted((log_likelihood(name, model, b, label) for label in labels), reverse=True)
         np.testing.assert_allclose(found.log_prob[b], expected, rtol=1e-5)
