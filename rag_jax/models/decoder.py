@@ -160,7 +160,7 @@ class Decoder(nn.Module):
         """The keys and values of the prompts; of their last `window` tokens where they are longer."""
         packed = inputs if isinstance(inputs, PackedInputs) else None
         rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
-        chunk = self.config.prefill_chunk or self.config.window
+        chunk = None if self.is_initializing() else self.config.prefill_chunk or self.config.window
         if packed is None and not self._stacks and chunk is not None and chunk < rows.ids.shape[1]:
             return self._encode_in_chunks(rows, chunk)
         size = rows.ids.shape[1]
