@@ -7,6 +7,7 @@ import optax
 from rag_jax.core.losses import Objective
 from rag_jax.core.modes import Retrieve, retrieve_nearest
 from rag_jax.core.retrieval import LOCAL, Index
+from rag_jax.core.trainable import Mask, everything
 from rag_jax.types import Networks
 
 
@@ -29,3 +30,4 @@ class Recipe(NamedTuple):
     num_microbatches: int = 1
     pack_lengths: tuple[int, ...] = ()  # tokens, ascending, below `max_length`
     num_packs: int = 1  # the devices that a batch is spread over
+    trainable: Mask = everything  # the others get neither gradient nor optimizer state
