@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+import launch
 import world
 from rag_jax import cli, hub
 from rag_jax.config.config import Config, Lora, Optimizer
@@ -115,6 +119,39 @@ def test_an_interrupted_run_ends_as_one_that_was_not(run: Run, tmp_path: Path) -
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (run.workdir / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
+def test_a_killed_command_goes_on_and_its_workdir_serves_every_command(run: Run, tmp_path: Path) -> None:
+    given = launch.write(dataclasses.replace(run.config, save_every=5, steps=300), tmp_path)
+    launch.ended(launch.start(given, "--workdir", tmp_path / "whole"))
+    killed = launch.start(given, "--workdir", tmp_path / "run")
+    while not list((tmp_path / "run" / "checkpoints").glob("[1-9]*")):
+        time.sleep(0.05)
+        assert killed.poll() is None
+    killed.kill()
+    killed.communicate()
+    assert not (tmp_path / "run" / "results.json").exists()
+    launch.ended(launch.start(given, "--workdir", tmp_path / "run"))
+    whole, again = (restore(tmp_path / name, run.rag.components) for name in ("whole", "run"))
+    assert_same(again, whole)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    losses = [line["loss"] for line in lines(tmp_path / "run")]
+    assert losses[-1] < 0.5 * losses[0]
+    index = "--index", run.folder / "index"
+    sources = {"one": ("--workdir", tmp_path / "run"), "two": ("--checkpoint", tmp_path / "rag", *index)}
+    commands = (
+        ("convert", tmp_path / "run", tmp_path / "rag"),
+        ("convert", tmp_path / "run", tmp_path / "adapter", "--adapter", "generator"),
+        *(("answer", *ASKED, *source, "--output", tmp_path / f"{name}.jsonl") for name, source in sources.items()),
+    )
+    for command in commands:
+        subprocess.run([sys.executable, "-m", "rag_jax", *map(str, command)], check=True, cwd=launch.ROOT)
+    written = ((tmp_path / f"{name}.jsonl").read_text().splitlines() for name in sources)
+    one, two = ([line for line in map(json.loads, each) if "answer" in line] for each in written)
+    assert len(one) == len(ASKED)
+    assert [each["answer"] for each in one] == [each["answer"] for each in two]
+    np.testing.assert_allclose([each["log_prob"] for each in one], [each["log_prob"] for each in two], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -156,6 +193,10 @@ def test_its_adapters_go_out_alone_and_come_in_onto_their_base(
     loaded = load_bi_encoder(config) if is_tower else load_generator(config)
     ours = lora.merge(getattr(run.stored, network), 16.0)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), loaded.params, ours)
+    if not is_tower:
+        sources = run.config.retriever.tower, str(base)
+        rag = RAG.from_networks(*sources, adapter=tmp_path / "adapter")
+        assert_same(rag.params._replace(question_tower={}), RagParams({}, loaded.params))
     if is_tower:
         passages = loaded.required_passage_encoder.params
         assert_same(passages, run.rag.components.bi_encoder.params)  # without the adapter

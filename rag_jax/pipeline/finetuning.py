@@ -108,6 +108,8 @@ def check(config: Config) -> None:
             _check_patterns(f"{plan.key}.{name}", patterns)
         if plan.lora.rank is not None and not plan.lora.targets:
             raise InputError(f"{plan.key}.lora.targets are none with a rank of {plan.lora.rank}; name some kernels")
+    if config.retriever.train == () and not plans.question_tower.has_adapters:
+        raise InputError("retriever.train names no parameter; freeze the question tower by retriever.mode frozen")
     if not any(plan.is_trained and (plan.train != () or plan.has_adapters) for plan in plans):
         raise InputError("nothing is trained: no parameter of either network; give generator.train some, or None")
 

@@ -77,6 +77,10 @@ def test_a_frozen_tower_is_not_trained(retriever: dict) -> None:
         ),
         (config({"mode": "gold", "train": ("norm",)}), r"retriever\.train is set, and in retriever\.mode gold the q"),
         (config({"lora": Lora(2)}, data=Data()), r"retriever\.lora\.rank is set, and without passages the que"),
+        (
+            config({"train": ()}),
+            r"retriever\.train names no parameter; freeze the question tower by retriever\.mode fr",
+        ),
         (config({"mode": "frozen"}, {"train": ()}), r"nothing is trained: no parameter of either network; give"),
         (config(generator={"adapter": "folder"}), r"generator\.adapter is folder; name the checkpoint too that"),
     ],
