@@ -64,6 +64,7 @@ class RAG:
         *,
         revision: str | None = None,
         passage_tower: str | Path | None = None,
+        adapter: str | Path | None = None,
         model: Model | None = None,
     ) -> "RAG":
         """A RAG checkpoint of the Hugging Face ecosystem. Raises `InputError` for what cannot be loaded.
@@ -73,11 +74,12 @@ class RAG:
             index: a store of this library, or a folder that `rag_jax.index.importers` reads; None: closed book.
             revision: of the repository.
             passage_tower: encodes new passages; RAG checkpoints do not contain it.
+            adapter: a LoRA adapter of the generator in peft's layout, merged into its weights.
             model: "token" or "sequence", instead of what the checkpoint's config says.
         """
         source = f"{source}@{revision}" if revision else str(source)
         config = pretrained.describe(source, _path(index), passage_tower=_source(passage_tower), model=model)
-        components = compose(config)
+        components = compose(pretrained.with_adapter(config, _source(adapter)))
         return cls(components, components.initial_params)
 
     @classmethod
@@ -88,19 +90,21 @@ class RAG:
         index: str | Path | None = None,
         *,
         passage_tower: str | Path | None = None,
+        adapter: str | Path | None = None,
         model: Model = "token",
         num_docs: int = 5,
     ) -> "RAG":
         """Separately pretrained encoders and a generator, as the paper starts from DPR and BART.
 
         Args:
-            question_tower, generator, index: as in `from_pretrained`.
+            question_tower, generator, index, adapter: as in `from_pretrained`.
             passage_tower: None: the question tower, unless that is one of DPR's.
             model: "token" or "sequence".
             num_docs: K, the passages to read.
         """
         sources, tower = (str(question_tower), str(generator), _path(index)), _source(passage_tower)
-        components = compose(pretrained.combine(*sources, passage_tower=tower, model=model, num_docs=num_docs))
+        config = pretrained.combine(*sources, passage_tower=tower, model=model, num_docs=num_docs)
+        components = compose(pretrained.with_adapter(config, _source(adapter)))
         return cls(components, components.initial_params)
 
     def save_pretrained(self, folder: str | Path) -> None:

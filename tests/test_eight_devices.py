@@ -30,6 +30,14 @@ def test_eight_devices_train_as_one_does() -> None:
     assert told()["parameters"] < 1e-5
 
 
+def test_eight_devices_train_adapters_as_one_does() -> None:
+    one, eight = told()["lora losses"]
+    np.testing.assert_allclose(eight, one, rtol=1e-6)
+    assert one[2] < one[0]
+    assert told()["adapters"] < 1e-4
+    assert told()["split"] > 0, "adapters are split over the devices"
+
+
 def test_eight_devices_answer_as_one_does() -> None:
     for name in ("rows", "answers"):
         one, eight = told()[name]

@@ -1,4 +1,4 @@
-"""`rag-jax convert`: a workdir to a checkpoint of transformers' RAG, or back."""
+"""`rag-jax convert`: a workdir to a checkpoint of transformers' RAG, or back; its adapters to peft's layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,16 @@ class ConvertCommand:
 
     source: tyro.conf.Positional[str]  # a workdir, or a folder or a repository of the hub[@revision]
     target: tyro.conf.Positional[Path]  # the folder to be made
+    adapter: conversion.NetworkName | None = None  # only the LoRA adapters of this network, in peft's layout
 
 
 def convert(arguments: Sequence[str]) -> None:
     """`rag-jax convert`: prints what was mapped, and what to do next."""
     remedy = "rag-jax convert --help lists all options"
     command = parse(ConvertCommand, arguments, remedy=remedy, prog="rag-jax convert")
+    if command.adapter is not None:
+        _convert_adapter(command, command.adapter)
+        return
     found = conversion.convert(command.source, command.target)
     to_workdir = (command.target / "checkpoints").is_dir()
     for here, there, tensors in found:
@@ -29,3 +33,12 @@ def convert(arguments: Sequence[str]) -> None:
     kind, option = ("workdir", "--workdir") if to_workdir else ("checkpoint of transformers", "--checkpoint")
     print(f"{command.target}: a {kind}, {sum(each.tensors for each in found)} tensors.")
     print(f'Next: rag-jax answer "YOUR QUESTION" {option} {command.target} --index INDEX')
+
+
+def _convert_adapter(command: ConvertCommand, network: conversion.NetworkName) -> None:
+    found = conversion.convert_adapter(Path(command.source), command.target, network)
+    for here, there, _ in found:
+        print(here, "->", there)
+    print(f"{command.target}: a LoRA adapter in peft's layout, {sum(each.tensors for each in found)} tensors.")
+    key = "retriever.adapter" if network == "question_tower" else "generator.adapter"
+    print(f"Next: rag-jax train CONFIG --{key} {command.target}, or PeftModel.from_pretrained in peft")

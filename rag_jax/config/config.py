@@ -37,6 +37,17 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """LoRA (Hu et al. 2021): kernel + alpha / rank * A B, of which only A and B are trained."""
+
+    rank: int | None = None  # r, of A and B; None: no adapters
+    alpha: float = 16.0  # scale of the adapters, divided by the rank
+    # kernels with adapters: regular expressions, each found anywhere in a kernel's name, as "ffn/up" or
+    # "decoder_layers_[0-3]/.*/kernel$"
+    targets: tuple[str, ...] = ("query/kernel$", "value/kernel$")
+
+
+@dataclass(frozen=True)
 class Retriever:
     """The bi-encoder: a question tower and a passage tower."""
 
@@ -60,6 +71,11 @@ class Retriever:
     engine: registry.TrainingEngineName = "device"
     precision: Literal["float32", "bfloat16", "int8"] = "float32"  # of the passage vectors on the device
     staleness: int = 0  # steps by which a search on the host may lag behind the question tower; 0: exact
+    # what is trained of the question tower: regular expressions, each found anywhere in a parameter's name, as "norm"
+    # or "layer_11/"; None: all of it, with lora only its adapters
+    train: tuple[str, ...] | None = None
+    lora: Lora = field(default_factory=Lora)  # adapters of the question tower
+    adapter: str | None = None  # folder of a LoRA adapter in peft's layout, merged into the question tower's checkpoint
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,11 @@ class Generator:
     # decode the question from the tower's tokens, lower-cased if its vocabulary is, as transformers' RAG does
     question_from_tower: bool = False
     start: str | None = None  # token that decoding starts from; None: as in training
+    # what is trained of the generator: regular expressions, each found anywhere in a parameter's name, as "norm" or
+    # "decoder_layers_5/"; None: all of it, with lora only its adapters
+    train: tuple[str, ...] | None = None
+    lora: Lora = field(default_factory=Lora)  # adapters of the generator
+    adapter: str | None = None  # folder of a LoRA adapter in peft's layout, merged into the checkpoint
 
 
 @dataclass(frozen=True)

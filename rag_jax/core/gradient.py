@@ -16,6 +16,7 @@ from rag_jax.core import likelihood, packing, reading, retrieval
 from rag_jax.core.dropout import split
 from rag_jax.core.recipe import Recipe
 from rag_jax.core.step_metrics import RetrievalStats
+from rag_jax.core.trainable import combine, partition
 from rag_jax.types import Batch, Knowledge, PackedInputs, Params, RagParams, Retrieved, SearchResults, Tokens
 
 
@@ -31,7 +32,7 @@ class LossAndGradient(NamedTuple):
     """The mean loss over the questions, its gradient, and statistics of the retrieval."""
 
     loss: Float[Array, ""]
-    gradient: RagParams
+    gradient: RagParams  # of the trained parameters
     stats: RetrievalStats
 
 
@@ -39,32 +40,32 @@ def loss_and_gradient(
     recipe: Recipe, params: RagParams, knowledge: Knowledge, inputs: TrainingBatch, key: Key[Array, ""]
 ) -> LossAndGradient:
     """One microbatch, forwards and backwards."""
-    batch = inputs.batch
+    batch, (trained, frozen) = inputs.batch, partition(params, recipe.trainable)
     tower_key, generator_key = split(key)
 
     def retrieve(question_tower: Params) -> tuple[Float[Array, "B K"], tuple[Retrieved, Tokens]]:
-        queries = recipe.networks.tower(question_tower, batch.question, tower_key)
+        tower = combine(question_tower, frozen.question_tower)
+        queries = recipe.networks.tower(tower, batch.question, tower_key)
         retrieved, passages = _gather(recipe, queries, knowledge, inputs)
         return likelihood.doc_log_prior(retrieved.scores, retrieved.valid), (retrieved, passages)
 
     def read_and_marginalise(
         generator: Params, doc_log_prior: Float[Array, "B K"], generator_inputs: Tokens | PackedInputs
     ) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
-        logits = reading.read(
-            recipe.networks.generator, generator, generator_inputs, batch.decoder_inputs, generator_key
-        )
+        weights = combine(generator, frozen.generator)
+        logits = reading.read(recipe.networks.generator, weights, generator_inputs, batch.decoder_inputs, generator_key)
         losses = recipe.objective(doc_log_prior, logits, batch.targets, batch.target_mask)
         target_log_probs = likelihood.target_log_probs(logits, batch.targets)
         posterior = likelihood.sequence_doc_posterior(doc_log_prior, target_log_probs, batch.target_mask)
         return jnp.mean(losses), posterior
 
-    doc_log_prior, retrieve_vjp, (retrieved, passages) = jax.vjp(retrieve, params.question_tower, has_aux=True)
+    doc_log_prior, retrieve_vjp, (retrieved, passages) = jax.vjp(retrieve, trained.question_tower, has_aux=True)
     generator_inputs = reading.assemble(passages, batch.prompt, recipe.max_length, recipe.header)
     lengths, shortest = packing.pack_at_lengths(generator_inputs, recipe.num_packs, recipe.pack_lengths)
     differentiate = jax.value_and_grad(read_and_marginalise, argnums=(0, 1), has_aux=True)
     branches = [partial(differentiate, generator_inputs=each) for each in lengths]
     (loss, posterior), (generator_gradient, prior_gradient) = jax.lax.switch(
-        shortest, branches, params.generator, doc_log_prior
+        shortest, branches, trained.generator, doc_log_prior
     )
     (tower_gradient,) = retrieve_vjp(prior_gradient)
     stats = RetrievalStats(retrieved.rows, doc_log_prior, posterior, generator_inputs.lengths)

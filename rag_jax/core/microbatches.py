@@ -19,7 +19,7 @@ def accumulate(
 ) -> LossAndGradient:
     """Mean loss and gradient over the microbatches, which are those of the whole batch; statistics of all questions.
 
-    Each microbatch has a dropout key of its own. `num_microbatches` must divide B.
+    `params` are the trained ones. Each microbatch has a dropout key of its own. `num_microbatches` must divide B.
     """
     if num_microbatches == 1:
         return loss_and_gradient(inputs, key)

@@ -6,6 +6,7 @@ import jax
 import optax
 from jaxtyping import PyTree
 
+from rag_jax.core.lora import ADAPTERS, KERNEL
 from rag_jax.types import Params, RagParams
 
 
@@ -19,7 +20,8 @@ def muon(
 ) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) for the matrices inside the network, AdamW for embeddings, biases and LayerNorms.
 
-    From scratch it needs far fewer steps than AdamW; for pretrained networks AdamW is better.
+    LoRA's adapters count as matrices. From scratch it needs far fewer steps than AdamW; for pretrained networks AdamW
+    is better.
     """
     return optax.contrib.muon(
         learning_rate,
@@ -47,13 +49,13 @@ def warmup_linear_decay(peak: float, warmup: int, steps: int) -> optax.Schedule:
 
 
 def is_weight(params: Params) -> PyTree[bool]:
-    """True for kernels and embeddings, False for biases and LayerNorm scales."""
-    return _by_name(params, lambda name: name in ("kernel", "embedding"))
+    """True for kernels, adapters and embeddings, False for biases and LayerNorm scales."""
+    return _by_name(params, lambda name: name in (KERNEL, *ADAPTERS, "embedding"))
 
 
 def _kernels(params: Params) -> PyTree:
     def dimensions(name: str):
-        return optax.contrib.MuonDimensionNumbers() if name == "kernel" else None
+        return optax.contrib.MuonDimensionNumbers() if name in (KERNEL, *ADAPTERS) else None
 
     return _by_name(params, dimensions)
 

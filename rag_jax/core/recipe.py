@@ -7,6 +7,7 @@ import optax
 from rag_jax.core.losses import Objective
 from rag_jax.core.modes import Retrieve, retrieve_nearest
 from rag_jax.core.retrieval import LOCAL, Index
+from rag_jax.core.trainable import Mask, everything
 from rag_jax.types import Networks
 
 
@@ -30,3 +31,4 @@ class Recipe(NamedTuple):
     pack_lengths: tuple[int, ...] = ()  # tokens, ascending, below `max_length`
     num_packs: int = 1  # the devices that a batch is spread over
     header: tuple[int, ...] = ()  # tokens before every passage
+    trainable: Mask = everything  # the others get neither gradient nor optimizer state

@@ -11,9 +11,11 @@ import jax
 from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, gguf, registry, tensor_names, tokenizers
+from rag_jax.hub.adapters import Modules
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
 from rag_jax.hub.config_json import ConfigJson, read_json
 from rag_jax.hub.configs import read_config
+from rag_jax.hub.formats import Layout, TowerFormat
 from rag_jax.hub.input_format import read_input_format, with_lowercasing
 from rag_jax.hub.locate import is_gguf, resolve
 from rag_jax.hub.tensors import Tensors, read_tensors
@@ -104,6 +106,24 @@ def special_tokens(source: str | Path) -> SpecialTokens:
     return tokenizers.special_tokens(stored.settings)
 
 
+def tower_modules(source: str | Path) -> Modules:
+    """The names of torch's modules in a tower's checkpoint."""
+    folder = resolve(source)
+    config, tensors, prefix = read_config(folder), tensor_names.normalize_names(read_tensors(folder)), ""
+    if config["model_type"] == RAG:
+        config, (tensors, prefix) = config.nested("question_encoder"), _rag_part(folder, "question_encoder.")
+    layout = _layout(registry.tower(config), tensors, prefix)
+    return Modules(layout.names, prefix + layout.prefix)
+
+
+def generator_modules(source: str | Path) -> Modules:
+    """The names of torch's modules in a generator's checkpoint."""
+    path = resolve(source)
+    is_rag = not is_gguf(path) and read_config(path)["model_type"] == RAG
+    prefix = _rag_part(path, "generator.")[1] if is_rag else ""
+    return Modules(registry.generator(describe_generator(path).config).names, prefix)
+
+
 def describe(config: ConfigJson, model: Model | None = None) -> Reading:
     """Read the settings of a RAG checkpoint. Raises `InputError` if neither its config nor `model` names the model."""
     architecture, *_ = config.get("architectures") or ["none"]
@@ -156,6 +176,12 @@ def _rag_generator(folder: Path, config: ConfigJson) -> GeneratorCheckpoint:
     return _generator_of(nested, tensors, prefix, tokenizer, generation_config, str(folder))
 
 
+def _layout(family: TowerFormat, tensors: Tensors, prefix: str) -> Layout:
+    """The layout in which a tower is stored."""
+    words = ((each, each.prefix + tensor_names.stored_name(WORDS, each.names)) for each in family.layouts)
+    return next((each for each, name in words if prefix + name in tensors), family.layouts[0])
+
+
 def _rag_part(folder: Path, part: str) -> tuple[Tensors, str]:
     """The tensors of a RAG checkpoint that belong to the part or to none, and the part's prefix."""
     tensors = tensor_names.normalize_names(read_tensors(folder))
@@ -175,8 +201,7 @@ def _tower_of(
     sizes, stored = family.read_config(config, folder), _tower_tokenizer(folder, config)
     tensors, prefix = read()
     tensors = family.normalize(tensors, sizes, prefix, source)
-    words = ((each, each.prefix + tensor_names.stored_name(WORDS, each.names)) for each in family.layouts)
-    layout = next((each for each, name in words if prefix + name in tensors), family.layouts[0])
+    layout = _layout(family, tensors, prefix)
     shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
     params = tensor_names.from_stored(tensors, shapes, layout.names, source=source, prefix=prefix + layout.prefix)
     tokenizer, settings = stored or (None, {})

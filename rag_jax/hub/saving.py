@@ -1,8 +1,9 @@
 """Saving checkpoints as folders that transformers loads."""
 
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,19 +33,25 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
     `BartForConditionalGeneration`. The folder is written atomically. Raises `InputError` for a folder that is not
     empty, and for settings that transformers cannot express.
     """
-    folder = Path(folder)
-    check_new_folder(folder)
+    check_new_folder(Path(folder))
     contents = _contents(checkpoint)
-    whole = folder.absolute()
-    side = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
-    try:
-        side.mkdir(parents=True)
+    with written_whole(Path(folder)) as side:
         write_tensors(side, contents.tensors)
         for place, values in contents.files.items():
             write_json(side / place, values)
         for place, stored in contents.tokenizers.items():
             if stored is not None:
                 tokenizers.write(side / place, stored)
+
+
+@contextlib.contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A folder beside the one to be made, which takes its place when everything in it is written."""
+    whole = folder.absolute()
+    side = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
+    try:
+        side.mkdir(parents=True)
+        yield side
         os.replace(side, folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error}); choose another place") from None

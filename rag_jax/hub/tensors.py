@@ -7,7 +7,7 @@ Safetensors, in one file or in shards, are read as they are. `pytorch_model.bin`
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ def read_tensors(folder: Path) -> dict[str, Stored]:
     Raises `InputError` for a folder without weights, a file that is truncated or missing, and a `.bin` where torch is
     not installed or that holds more than tensors.
     """
-    for name, read in (("model.safetensors", _safetensors), ("pytorch_model.bin", _bin)):
+    for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", _bin)):
         if (folder / name).exists():
             return read(folder / name)
         if (folder / f"{name}.index.json").exists():
@@ -54,7 +54,9 @@ def read_tensors(folder: Path) -> dict[str, Stored]:
     raise InputError(f"{folder}: {held}; give a folder that holds model.safetensors (or pytorch_model.bin)")
 
 
-def write_tensors(folder: Path, arrays: Mapping[str, np.ndarray], shard_bytes: int = SHARD_BYTES) -> None:
+def write_tensors(
+    folder: Path, arrays: Mapping[str, np.ndarray], shard_bytes: int = SHARD_BYTES, stem: str = "model"
+) -> None:
     """Write `model.safetensors`, or shards of at most `shard_bytes` with their index; one shard is copied at a time."""
     plan: list[list[str]] = [[]]
     room = shard_bytes
@@ -64,7 +66,8 @@ def write_tensors(folder: Path, arrays: Mapping[str, np.ndarray], shard_bytes: i
             room = shard_bytes
         plan[-1].append(name)
         room -= array.nbytes
-    files = [f"model-{n:05}-of-{len(plan):05}.safetensors" if plan[1:] else "model.safetensors" for n in _counted(plan)]
+    shards = [f"{stem}-{n:05}-of-{len(plan):05}.safetensors" for n in range(1, len(plan) + 1)]
+    files = shards if shards[1:] else [f"{stem}.safetensors"]
     for file, names in zip(files, plan, strict=True):
         try:
             save_file({name: np.ascontiguousarray(arrays[name]) for name in names}, folder / file, {"format": "pt"})
@@ -74,15 +77,14 @@ def write_tensors(folder: Path, arrays: Mapping[str, np.ndarray], shard_bytes: i
         weight_map = {name: file for file, names in zip(files, plan, strict=True) for name in names}
         total = {"total_size": sum(array.nbytes for array in arrays.values())}
         index = json.dumps({"metadata": total, "weight_map": weight_map}, indent=2)
-        (folder / "model.safetensors.index.json").write_text(index + "\n", encoding="utf-8")
+        (folder / f"{stem}.safetensors.index.json").write_text(index + "\n", encoding="utf-8")
 
 
-def _counted(plan: list) -> Iterator[int]:
-    return iter(range(1, len(plan) + 1))
+def read_safetensors(path: Path) -> dict[str, Stored]:
+    """The tensors of a file; one that the metadata lists as tied appears under each of its names.
 
-
-def _safetensors(path: Path) -> dict[str, Stored]:
-    """The tensors of a file; one that the metadata lists as tied appears under each of its names."""
+    Raises `InputError` for a file that is missing or damaged.
+    """
     with _opened(path) as file:
         found = {n: Stored(tuple(file.get_slice(n).get_shape()), partial(_read, path, n)) for n in file.keys()}  # noqa: SIM118
         tied = file.metadata() or {}

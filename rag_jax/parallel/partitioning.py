@@ -12,6 +12,8 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
+from rag_jax.core.lora import ADAPTERS, KERNEL, A
+from rag_jax.core.trainable import path_name
 from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, PartitionRules, TowerConfig
 
@@ -45,10 +47,21 @@ def specs(tree: PyTree, mesh: Mesh, rules: Rules = USUAL) -> PyTree[PartitionSpe
     return jax.tree_util.tree_map_with_path(lambda path, leaf: _spec(path, leaf.shape, mesh, rules), tree)
 
 
+def _adapter_spec(leaf: str, kernel: PartitionSpec) -> PartitionSpec:
+    """A is split as its kernel's rows, B as its columns: each device multiplies out its own part of the kernel."""
+    rows, columns = (*kernel, None, None)[:2]
+    return PartitionSpec(rows, None) if leaf == A else PartitionSpec(None, columns)
+
+
 def _spec(path: tuple, shape: tuple[int, ...], mesh: Mesh, rules: Rules) -> PartitionSpec:
-    names = [str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path]
-    own = next((rules[name] for name in names if name in rules), PARTITION_RULES)
-    found = next((spec for pattern, spec in own if re.search(pattern, "/".join(names))), PartitionSpec())
+    name = path_name(path)
+    own = next((rules[each] for each in name.split("/") if each in rules), PARTITION_RULES)
+    module, _, leaf = name.rpartition("/")
+    is_adapter = leaf in ADAPTERS
+    matched = f"{module}/{KERNEL}" if is_adapter else name
+    found = next((spec for pattern, spec in own if re.search(pattern, matched)), PartitionSpec())
+    if is_adapter:
+        found = _adapter_spec(leaf, found)
     if len(found) > len(shape):  # optimizer state of another shape than its parameter
         return PartitionSpec()
     fitting = (

@@ -15,6 +15,7 @@ from rag_jax.data import templates, validation
 from rag_jax.data.questions import read_questions
 from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, train_generator_tokenizer
 from rag_jax.errors import InputError
+from rag_jax.hub import adapters, loading
 from rag_jax.index import manifest, pending_build
 from rag_jax.index.building import build
 from rag_jax.index.encoder import TextEncoder
@@ -22,10 +23,11 @@ from rag_jax.index.importers import import_index
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, closed_book, from_vectors, open_store, without_vectors
 from rag_jax.models import registry
-from rag_jax.pipeline import length_limits, networks, workdir_tokenizers
+from rag_jax.pipeline import finetuning, length_limits, networks, workdir_tokenizers
 from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
 from rag_jax.pipeline.pretrained import load_generator_tokenizer
 from rag_jax.pipeline.prompt import with_prompt
+from rag_jax.types import RagParams
 
 
 def assemble(config: Config, workdir: Path) -> Components:
@@ -50,6 +52,7 @@ def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Components:
     """
     tokenizer = workdir_tokenizers.load_if_present(workdir, networks.special_tokens(config))
     bi_encoder, generator = load_bi_encoder(config), load_generator(config, tokenizer, corpus)
+    finetuning.check_names(config, RagParams(bi_encoder.params, generator.params))
     store = _existing_store(config, workdir, corpus, bi_encoder, generator)
     return Components(config, bi_encoder, generator, store)
 
@@ -106,19 +109,27 @@ def load_bi_encoder(config: Config) -> BiEncoder:
     checkpoint, tokenizer = _checked_tower(config, c.tower, checkpoint, lengths)
     if c.passage_tower is None:
         encoder = _passage_encoder(config, c.tower, checkpoint, tokenizer) if is_shared else None
-        return _bi_encoder(c.tower, checkpoint, tokenizer, encoder)
+        return _bi_encoder(c.tower, c.adapter, checkpoint, tokenizer, encoder)
     passage_tower = _checked_tower(config, c.passage_tower, hub.load_tower(c.passage_tower), passage_lengths)
     width, question_width = passage_tower[0].config.vector_width, checkpoint.config.vector_width
     if width != question_width:
         widths = f"vectors of width {width}, the questions' of {question_width}"
         raise InputError(f"{c.passage_tower}: makes {widths}; give two towers that were trained together")
-    return _bi_encoder(c.tower, checkpoint, tokenizer, _passage_encoder(config, c.passage_tower, *passage_tower))
+    encoder = _passage_encoder(config, c.passage_tower, *passage_tower)
+    return _bi_encoder(c.tower, c.adapter, checkpoint, tokenizer, encoder)
 
 
 def _bi_encoder(
-    source: str, checkpoint: hub.TowerCheckpoint, tokenizer: Tokenizer, encoder: TextEncoder | None
+    source: str,
+    adapter: str | None,
+    checkpoint: hub.TowerCheckpoint,
+    tokenizer: Tokenizer,
+    encoder: TextEncoder | None,
 ) -> BiEncoder:
+    """The bi-encoder; an adapter is the question tower's alone."""
     config, params, input_format = checkpoint.config, checkpoint.params, checkpoint.input_format
+    if adapter is not None:
+        params = adapters.load(adapter, params, loading.tower_modules(source))
     return BiEncoder(config, params, tokenizer, input_format, source, encoder, checkpoint.tokenizer_settings)
 
 
@@ -170,7 +181,10 @@ def load_generator(
         tokenizer = with_prompt(config, architecture, tokenizer, settings, source)
         length_limits.check_tokens(str(c.checkpoint), tokenizer.tokenizer, checkpoint.config.vocab_size)
         networks.check_compute(config, checkpoint.config, str(c.checkpoint))
-        return GeneratorBundle(checkpoint.config, checkpoint.params, tokenizer, checkpoint.tokenizer_settings)
+        params = checkpoint.params
+        if c.adapter is not None:
+            params = adapters.load(c.adapter, params, loading.generator_modules(str(c.checkpoint)))
+        return GeneratorBundle(checkpoint.config, params, tokenizer, checkpoint.tokenizer_settings)
     tokenizer = with_prompt(config, networks.generator_architecture(config), tokenizer, {}, "generator")
     network = networks.scratch_config(config, tokenizer.size)
     networks.check_compute(config, network, "generator")

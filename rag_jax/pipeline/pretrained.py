@@ -103,6 +103,11 @@ def with_index(config: Config, index: Path | None) -> Config:
     )
 
 
+def with_adapter(config: Config, adapter: str | None) -> Config:
+    """The config with a LoRA adapter of the generator."""
+    return dataclasses.replace(config, generator=dataclasses.replace(config.generator, adapter=adapter))
+
+
 def _retriever(source: str, passage_tower: str | None, tower: TowerConfig) -> Retriever:
     """The retriever, without the fields that `_combined` sets."""
     return Retriever(

@@ -13,7 +13,7 @@ from rag_jax.core.variants import VARIANTS
 from rag_jax.index.placement import Placement
 from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
-from rag_jax.pipeline import networks
+from rag_jax.pipeline import finetuning, networks
 from rag_jax.types import Networks
 
 RETRIEVER_MODES = {  # mode: (transformation of the question tower, retrieval function)
@@ -41,7 +41,7 @@ def recipe(
     config: Config, tower: TowerConfig, generator: GeneratorConfig, num_docs: int, placement: Placement
 ) -> training.Recipe:
     """The components of the training step."""
-    networks = training_networks(config, tower, generator, placement.mesh)
+    networks = finetuning.adapted(config, training_networks(config, tower, generator, placement.mesh))
     transform, retrieve = RETRIEVER_MODES["closed book" if config.data.is_closed_book else config.retriever.mode]
     return training.Recipe(
         networks._replace(tower=transform(networks.tower)),
@@ -54,6 +54,7 @@ def recipe(
         config.compute.accumulate,
         config.generator.lengths,
         config.mesh.data * config.mesh.fsdp,
+        partial(finetuning.mask, config),
     )
 
 
@@ -77,7 +78,4 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
         generator = optimizers.muon(rates(), rates(c.adam_learning_rate), c.weight_decay)
     else:
         generator = optimizers.adamw(rates(), c.weight_decay)
-    tower = optimizers.adamw(rates(c.tower_learning_rate), c.weight_decay)
-    if config.retriever.mode != "trained":
-        tower = optax.set_to_zero()
-    return optimizers.rag(tower, generator, c.clip)
+    return optimizers.rag(optimizers.adamw(rates(c.tower_learning_rate), c.weight_decay), generator, c.clip)

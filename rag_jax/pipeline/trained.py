@@ -5,7 +5,7 @@ from pathlib import Path
 from rag_jax.config.files import load_config
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices
-from rag_jax.pipeline import pretrained, workdir_tokenizers
+from rag_jax.pipeline import finetuning, pretrained, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble
 from rag_jax.pipeline.checkpoints import Checkpoints
 from rag_jax.pipeline.components import Components
@@ -17,13 +17,23 @@ def load_trained(workdir: Path, index: Path | None = None) -> tuple[Components, 
 
     Raises `InputError` where there is no checkpoint.
     """
-    config = devices.fit_to_devices(load_config(workdir / "config.json"))
-    components = assemble(pretrained.with_index(config, index), workdir)
+    components = load_components(workdir, index)
     return components, restore_params(workdir, components)
 
 
+def load_components(workdir: Path, index: Path | None = None) -> Components:
+    """The components of a trained model, with their initial parameters; see `load_trained`."""
+    config = devices.fit_to_devices(load_config(workdir / "config.json"))
+    return assemble(pretrained.with_index(config, index), workdir)
+
+
 def restore_params(workdir: Path, components: Components) -> RagParams:
-    """The parameters of a workdir's newest checkpoint.
+    """The networks' parameters in a workdir's newest checkpoint, adapters merged into them. Raises as `restore`."""
+    return finetuning.merged(load_config(workdir / "config.json"), restore(workdir, components))
+
+
+def restore(workdir: Path, components: Components) -> RagParams:
+    """The parameters of a workdir's newest checkpoint, with the adapters of its run.
 
     Raises `InputError` where there is none, and for networks or tokenizers other than those of `components`.
     """
@@ -31,7 +41,8 @@ def restore_params(workdir: Path, components: Components) -> RagParams:
     if (workdir / "checkpoints").is_dir():  # Checkpoints creates the folder
         workdir_tokenizers.check(components.bi_encoder, components.generator_tokenizer, workdir)
         checkpoints = Checkpoints(workdir)
-        params = checkpoints.restore_params(components.initial_params)
+        like = finetuning.with_adapters(load_config(workdir / "config.json"), components.initial_params)
+        params = checkpoints.restore_params(like)
         checkpoints.close()
     if params is None:
         raise InputError(f"{workdir}: no checkpoint there; train first: rag-jax train CONFIG --workdir {workdir}")

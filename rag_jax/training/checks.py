@@ -17,7 +17,7 @@ from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.parallel import devices
-from rag_jax.pipeline import networks
+from rag_jax.pipeline import finetuning, networks
 from rag_jax.training.provenance import RELOCATABLE
 from rag_jax.training.workdir import CONFIG, check_ownership
 
@@ -44,15 +44,17 @@ COUNTS = (
     *("data.passage_words", "retriever.num_docs", "retriever.max_question", "retriever.max_passage"),
     *("generator.width", "generator.encoder_layers", "generator.decoder_layers", "generator.heads"),
     *("generator.ffn_width", "generator.max_passage", "generator.max_target", "generator.vocabulary"),
+    *("retriever.lora.rank", "generator.lora.rank"),
 )
 RATES = ("optimizer.learning_rate", "optimizer.tower_learning_rate", "optimizer.adam_learning_rate")
+POSITIVE = ("retriever.vector_norm", "retriever.lora.alpha", "generator.lora.alpha")
 BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     # keys, the condition on each value that is not None, and the remedy
     (COUNTS, lambda value: value >= 1, "give 1 or more"),
     ((*RATES, "optimizer.weight_decay", "generator.init_std"), lambda value: 0 <= value < inf, "give 0 or more"),
     (("optimizer.warmup",), lambda value: value >= 0, "give 0 or more"),
     (("generator.dropout", "optimizer.label_smoothing"), lambda value: 0 <= value < 1, "give 0 or more, below 1"),
-    (("retriever.vector_norm",), lambda value: 0 < value < inf, "give more than 0"),
+    (POSITIVE, lambda value: 0 < value < inf, "give more than 0"),
     (("seed",), lambda value: 0 <= value < 2**32, "give 0 to 2**32 - 1"),
     (("optimizer.clip",), lambda value: value > 0, "give more than 0; inf clips nothing"),
 )
@@ -86,7 +88,10 @@ def check_numbers(config: Config) -> None:
     if generator.checkpoint is None and generator.width % generator.heads:
         problem = f"generator.width is {generator.width}, generator.heads {generator.heads}"
         raise InputError(f"{problem}; give a width that the heads divide")
+    if generator.adapter is not None and generator.checkpoint is None:
+        raise InputError(f"generator.adapter is {generator.adapter}; name the checkpoint too that it was trained on")
     networks.generator_architecture(config)
+    finetuning.check(config)
     try:
         config.decoding.limits(config.model, GenerationLimits((0,), 0, generator.max_target))
     except InputError as error:

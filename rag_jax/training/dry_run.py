@@ -30,7 +30,7 @@ from rag_jax.index.placement import Placement, padded_rows
 from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.parallel import devices, partitioning
-from rag_jax.pipeline import length_limits, networks, recipes
+from rag_jax.pipeline import finetuning, length_limits, networks, recipes
 from rag_jax.training import checks
 from rag_jax.types import Batch, Knowledge, RagParams, SearchResults, Tokens
 
@@ -89,8 +89,13 @@ def arguments(
     families = registry.tower_of(tower), registry.generator_of(reader)
     inits = (partial(each.init, sizes) for each, sizes in zip(families, (tower, reader), strict=True))
     params = RagParams(*(jax.eval_shape(init, jax.random.key(0)) for init in inits))
+    finetuning.check_names(config, params)
     recipe = recipes.recipe(config, tower, reader, config.retriever.num_docs, Placement())
-    state = jax.eval_shape(lambda params: training.init(recipe, params, jax.random.key(0)), params)
+
+    def init(params: RagParams) -> training.TrainState:
+        return training.init(recipe, finetuning.with_adapters(config, params), jax.random.key(0))
+
+    state = jax.eval_shape(init, params)
     known, batch = _knowledge(config, tower, passages), _batch(config, tower)
     if mesh is None:
         return state, known, batch

@@ -13,6 +13,7 @@ from rag_jax.data.batches import Examples
 from rag_jax.data.questions import Question
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
+from rag_jax.pipeline import finetuning
 from rag_jax.pipeline.checkpoints import Checkpoints
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.recipes import learning_rates
@@ -57,7 +58,8 @@ def train(
         CollapseMonitor(resumed["watchdog"]),
         step_timer.StepTimer(step_timer.search_seconds(components)),
     )
-    batches = step_inputs(components, examples, resumed["input"], lambda: state.params, timer)
+    merged = partial(finetuning.merged, config)
+    batches = step_inputs(components, examples, resumed["input"], lambda: merged(state.params), timer)
 
     with PreemptionHandler() as preemption, open_logger(config, workdir, done) as logger:
         for number in range(done + 1, config.steps + 1):
@@ -81,7 +83,7 @@ def train(
                 raise non_finite_error(examples, metrics_buffer.last, workdir)
             if config.eval_every and number % config.eval_every == 0:
                 with timer("evaluation"):
-                    logger.evaluated(number, evaluate.scores(RAG(components, state.params), judged))
+                    logger.evaluated(number, evaluate.scores(RAG(components, merged(state.params)), judged))
             stop = preemption.after(number)
             # skipped steps must not replace good checkpoints
             due = number % config.save_every == 0 and not metrics_buffer.skips()
@@ -92,7 +94,7 @@ def train(
                 checkpoints.close()
                 raise preemption.stopped(number, workdir)
     checkpoints.close()
-    return RAG(components, state.params)
+    return RAG(components, merged(state.params))
 
 
 def open_logger(config: Config, workdir: Path, first_step: int) -> MetricLogger | NullLogger:

@@ -35,7 +35,7 @@ KEYS = {
     ENGINE: ("data.index",),
     TOWER_TOKENIZER: ("retriever.tower",),
     GENERATOR_TOKENIZER: ("generator.tokenizer", "generator.checkpoint"),
-    NETWORKS: ("retriever.tower", "generator.checkpoint"),
+    NETWORKS: ("retriever.tower", "generator.checkpoint", "retriever.adapter", "generator.adapter"),
     START: ("start_from",),
 }
 RELOCATABLE = ("retriever.passage_tower", *dict.fromkeys(key for keys in KEYS.values() for key in keys))

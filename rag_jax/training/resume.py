@@ -1,7 +1,6 @@
 """Restore or initialise a run; the host state saved with a checkpoint; the error of a run that diverged."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,6 +14,7 @@ from rag_jax.data.batches import Examples
 from rag_jax.data.files import write_atomically
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices, partitioning
+from rag_jax.pipeline import finetuning
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
 from rag_jax.pipeline.components import Components
 from rag_jax.training.collapse_monitor import CollapseMonitor
@@ -27,13 +27,18 @@ IDS_LISTED = 16  # question ids listed in an error message
 
 
 def restore_or_init(components: Components, first: RagParams, checkpoints: Checkpoints) -> tuple[TrainState, HostState]:
-    """The newest saved training and host state; without a checkpoint, those of step 0 with the `first` parameters."""
-    init = partial(training.init, components.recipe)
-    seed = components.config.seed
-    shapes = jax.eval_shape(lambda params: init(params, jax.random.key(seed)), first)
-    shardings = devices.shardings(
-        shapes, components.mesh, partitioning.rules(components.bi_encoder.config, components.generator.config)
-    )
+    """The newest saved training and host state; without a checkpoint, those of step 0 with the `first` parameters.
+
+    These are the networks' own; a run with LoRA adds its adapters.
+    """
+    config, recipe, mesh = components.config, components.recipe, components.mesh
+    rules = partitioning.rules(components.bi_encoder.config, components.generator.config)
+
+    def init(params: RagParams) -> TrainState:
+        return training.init(recipe, finetuning.with_adapters(config, params), jax.random.key(config.seed))
+
+    shapes = jax.eval_shape(init, first)
+    shardings = devices.shardings(shapes, mesh, rules)
     found = checkpoints.restore(shapes, shardings)
     if found is not None:
         return found
@@ -42,9 +47,9 @@ def restore_or_init(components: Components, first: RagParams, checkpoints: Check
     if (
         shardings is None
     ):  # copies: the step donates its state, and the initial parameters are used again in the evaluation
-        return init(jax.tree.map(lambda leaf: jnp.array(leaf), params), jax.random.key(seed)), host_state
-    make = jax.jit(lambda params: init(params, jax.random.key(seed)), out_shardings=shardings)
-    return make(devices.put(params, shardings.params)), host_state
+        return init(jax.tree.map(lambda leaf: jnp.array(leaf), params)), host_state
+    spread = devices.put(params, devices.shardings(params, mesh, rules))
+    return jax.jit(init, out_shardings=shardings)(spread), host_state
 
 
 def host_state(

@@ -13,7 +13,7 @@ from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, fingerprint, read_questions
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
-from rag_jax.pipeline import workdir_tokenizers
+from rag_jax.pipeline import finetuning, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble, open_components, prepare, read_corpus, required_path
 from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
 from rag_jax.pipeline.components import Components
@@ -105,10 +105,10 @@ def finished(config: Config, workdir: Path) -> RAG | None:
     if not (workdir / "checkpoints" / str(config.steps)).is_dir():
         return None
     components, checkpoints = assemble(config, workdir), Checkpoints(workdir)
-    params = checkpoints.params_at(config.steps, components.initial_params)
+    params = checkpoints.params_at(config.steps, finetuning.with_adapters(config, components.initial_params))
     checkpoints.close()
     check_same(saved_host_state(workdir), evaluation_dependencies(components), config, workdir)
-    return None if params is None else RAG(components, params)
+    return None if params is None else RAG(components, finetuning.merged(config, params))
 
 
 def measure(rag: RAG, questions: list[Question]) -> dict:
@@ -137,7 +137,7 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
 
 
 def start_params(components: Components, begun: bool) -> RagParams | None:
-    """The parameters of the run named by `start_from`, if any. A run that is resumed does not need them."""
+    """The networks' parameters of the run named by `start_from`, if any. A run that is resumed does not need them."""
     source = components.config.start_from
     if source is None or (begun and not (source / "checkpoints").is_dir()):
         return None

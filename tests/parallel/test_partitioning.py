@@ -4,6 +4,7 @@ import jax
 import optax
 from jax.sharding import AxisType, PartitionSpec
 
+from rag_jax.core import lora, trainable
 from rag_jax.models import bart, bert
 from rag_jax.parallel import partitioning
 from rag_jax.types import RagParams
@@ -38,6 +39,28 @@ def test_every_matrix_is_split_and_every_vector_behind_a_sum_is_whole() -> None:
         is_split = "fsdp" in spec
         is_small = len(shapes[name]) < 2 or "position" in name or "token_type" in name
         assert is_split != is_small, f"{name}: {spec}"
+
+
+def test_adapters_are_split_as_the_rows_and_columns_of_their_kernel() -> None:
+    def adapted(params: RagParams) -> RagParams:
+        kernels = [name for name in trainable.names(params.generator) if name.endswith(("up/kernel", "down/kernel"))]
+        return params._replace(generator=lora.init(params.generator, kernels, 2, jax.random.key(0)))
+
+    tree = jax.eval_shape(adapted, params())
+    own = {"generator": ((r"up/kernel$", PartitionSpec(None, "fsdp")),)}
+    for rules, up, down in (
+        ({}, ("fsdp", "tensor"), ("tensor", "fsdp")),
+        (own, (None, "fsdp"), (None, None)),
+    ):
+        found = named(partitioning.specs(tree, mesh(fsdp=2), rules))
+        moments = named(partitioning.specs(optax.adam(0.1).init(tree), mesh(fsdp=2), rules))
+        for kernel, (rows, columns) in (("up", up), ("down", down)):
+            for specs in (found, moments):
+                names = {leaf: f"generator/decoder_layers_0/ffn/{kernel}/{leaf}" for leaf in lora.ADAPTERS}
+                of = {
+                    leaf: {spec for each, spec in specs.items() if each.endswith(name)} for leaf, name in names.items()
+                }
+                assert of == {lora.A: {PartitionSpec(rows, None)}, lora.B: {PartitionSpec(None, columns)}}
 
 
 def test_a_pair_of_matrices_is_split_by_columns_and_then_by_rows() -> None:

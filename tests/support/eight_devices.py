@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rag_jax.core import losses, retrieval, training
+from rag_jax.core import lora, losses, optimizers, retrieval, trainable, training
 from rag_jax.core.decode import beam, decoding, rag_token
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.index.placement import Placement
 from rag_jax.models import bart, bert
+from rag_jax.parallel import devices
 from rag_jax.types import Batch, InferenceBatch, Int8Vectors, Knowledge, Networks, RagParams, Tokens
 
 B, K, N, D, P, T, V = 3, 4, 1_003, 16, 12, 5, 50
@@ -59,6 +60,25 @@ def trained(lookup: retrieval.Index, params: RagParams, known: Knowledge, batch:
     return told, state.params
 
 
+def adapted(mesh: Mesh | None, params: RagParams, known: Knowledge, batch: Batch):
+    """Three steps with LoRA, adapters and kernels sharded by `partitioning`: losses, and the trained parameters."""
+    mask = partial(jax.tree_util.tree_map_with_path, lambda path, _: path[-1].key in lora.ADAPTERS)
+    kernels = [name for name in trainable.names(params.generator) if name.endswith("kernel")]
+    params = params._replace(generator=lora.init(params.generator, kernels, 2, jax.random.key(3)))
+    networks = NETWORKS._replace(generator=lora.generator(NETWORKS.generator, 4.0))
+    optimizer = optimizers.rag(optimizers.adamw(0.01, 0.0), optimizers.adamw(0.01, 0.0), 1.0)
+    recipe = training.Recipe(networks, losses.rag_token_loss, optimizer, K, 24, trainable=mask)
+    state, told = training.init(recipe, params, jax.random.key(2)), []
+    step = devices.jitted(partial(training.train_step, recipe), None, state)
+    if mesh is not None:
+        state = jax.device_put(state, devices.shardings(state, mesh))
+        step = devices.jitted(partial(training.train_step, recipe), mesh, state)
+    for _ in range(3):
+        state, metrics = step(state, known, batch, jnp.zeros((B, 1), jnp.int32))
+        told.append(float(metrics.loss))
+    return told, trainable.partition(state.params, mask)[0]
+
+
 def answered(lookup: retrieval.Index, params: RagParams, known: Knowledge, batch: Batch):
     limits = GenerationLimits((0,), 2, 6)
     search = partial(beam.search, num_beams=2)
@@ -95,14 +115,22 @@ def main() -> None:
     place = Placement(jax.make_mesh((8,), ("index",), axis_types=(AxisType.Auto,)))
     spread = jax.device_put(known, NamedSharding(place.mesh, PartitionSpec("index")))
     everywhere = place.replicate(params)
+    cube = jax.make_mesh((2, 2, 2), devices.AXES, axis_types=(AxisType.Auto,) * 3)
+    lora_one, lora_eight = (adapted(mesh, params, known, batch) for mesh in (None, cube))
     one, eight = trained(retrieval.LOCAL, params, known, batch), trained(place.index, everywhere, spread, batch)
     alone, together = answered(retrieval.LOCAL, params, known, batch), answered(place.index, everywhere, spread, batch)
     jax.config.update("jax_disable_most_optimizations", False)  # memory is what the optimised program takes
     apart = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - jax.device_put(b, a.sharding)))), one[1], eight[1])
+    lora_apart = jax.tree.map(
+        lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()), lora_one[1], lora_eight[1]
+    )
     told = {
         "devices": len(jax.devices()),
         "losses": [one[0], eight[0]],
         "parameters": max(jax.tree.leaves(apart)),
+        "lora losses": [lora_one[0], lora_eight[0]],
+        "adapters": max(jax.tree.leaves(lora_apart)),
+        "split": sum(leaf.addressable_shards[0].data.size < leaf.size for leaf in jax.tree.leaves(lora_eight[1])),
         "rows": [np.asarray(each.retrieved.rows).tolist() for each in (alone, together)],
         "answers": [np.asarray(each.decoded.tokens).tolist() for each in (alone, together)],
         "log_probs": [np.asarray(each.decoded.log_prob).tolist() for each in (alone, together)],

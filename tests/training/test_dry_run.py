@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import jax
+import pytest
 
 import launch
-from rag_jax.config.config import Config, Mesh
+from rag_jax.config.config import Config, Lora, Mesh
+from rag_jax.errors import InputError
 from rag_jax.pipeline.assembly import open_components, prepare, read_corpus
 from rag_jax.training import dry_run
 
@@ -23,6 +25,22 @@ def test_it_plans_with_the_shapes_of_a_run(towns: Config, tmp_path: Path) -> Non
 
     assert told(state.params) == told(components.initial_params)
     assert told(known.passage_vectors) == told(components.knowledge.passage_vectors)
+
+
+def test_it_plans_moments_for_what_is_trained_alone(towns: Config) -> None:
+    adapted = dataclasses.replace(towns.generator, lora=Lora(4, targets=("up/kernel",)))
+    config = dataclasses.replace(
+        towns,
+        generator=adapted,
+        retriever=dataclasses.replace(towns.retriever, mode="frozen"),
+        optimizer=dataclasses.replace(towns.optimizer, kind="adamw"),
+    )
+    state, _, _ = dry_run.arguments(config, *dry_run.sizes(config), passages=100)
+    held = [leaf.shape for leaf in jax.tree.leaves(state.opt_state) if leaf.shape]
+    assert sorted(held) == sorted(2 * 2 * [(32, 4), (4, 64)]), "two moments of A and B in each of two layers"
+    wrong = dataclasses.replace(config, generator=dataclasses.replace(adapted, lora=Lora(33, targets=("up",))))
+    with pytest.raises(InputError, match=r"generator\.lora\.rank is 33, .* is 32 x 64; give 32 or less"):
+        dry_run.arguments(wrong, *dry_run.sizes(wrong), passages=100)
 
 
 def test_a_mesh_splits_what_it_plans_with(towns: Config) -> None:

@@ -1,0 +1,182 @@
+"""What a config trains of each network: all of it, the parameters of some names, or LoRA adapters.
+
+A run's parameters are the networks' own, with adapters beside the kernels that have them. Everything but training sees
+the networks' own: the adapters are merged into them when a model is loaded or evaluated.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+from jaxtyping import PyTree
+
+from rag_jax.config.config import Config, Lora
+from rag_jax.core import lora, trainable
+from rag_jax.errors import InputError
+from rag_jax.types import Networks, Params, RagParams
+
+NAMES_LISTED = 3  # parameters that an error message names
+
+
+class FineTuning(NamedTuple):
+    """What is trained of one network. `key` is its section of the config."""
+
+    key: str
+    is_trained: bool
+    train: tuple[str, ...] | None
+    lora: Lora
+
+    @property
+    def has_adapters(self) -> bool:
+        return self.is_trained and self.lora.rank is not None
+
+    def kernels(self, params: Params) -> list[str]:
+        """The names of the kernels that have adapters."""
+        return _matching(self.lora.targets, _kernels(params)) if self.has_adapters else []
+
+    def trains(self, name: str) -> bool:
+        """Whether a parameter is trained, by its name."""
+        if not self.is_trained:
+            return False
+        if name.rpartition("/")[2] in lora.ADAPTERS:
+            return True
+        if self.train is None:
+            return not self.has_adapters
+        return _matches(self.train, name)
+
+
+def of(config: Config) -> RagParams:
+    """The `FineTuning` of both networks."""
+    retriever, generator = config.retriever, config.generator
+    trains_tower = retriever.mode == "trained" and not config.data.is_closed_book
+    return RagParams(
+        FineTuning("retriever", trains_tower, retriever.train, retriever.lora),
+        FineTuning("generator", True, generator.train, generator.lora),
+    )
+
+
+def mask(config: Config, params: RagParams) -> RagParams:
+    """Of every parameter whether it is trained; see `rag_jax.core.trainable`."""
+
+    def network(plan: FineTuning, params: Params) -> PyTree[bool]:
+        return jax.tree_util.tree_map_with_path(lambda path, _: plan.trains(trainable.path_name(path)), params)
+
+    return RagParams(*(network(*each) for each in zip(of(config), params, strict=True)))
+
+
+def with_adapters(config: Config, params: RagParams) -> RagParams:
+    """The parameters that a run trains, from the networks' own: new adapters, by the config's seed."""
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), ADAPTERS), len(params))
+
+    def network(plan: FineTuning, params: Params, key: jax.Array) -> Params:
+        kernels = plan.kernels(params)
+        return lora.init(params, kernels, plan.lora.rank or 0, key) if kernels else params
+
+    return RagParams(*(network(*each) for each in zip(of(config), params, keys, strict=True)))
+
+
+def merged(config: Config, params: RagParams) -> RagParams:
+    """The networks' own parameters, from those that a run trains."""
+    plans = of(config)
+    if not any(plan.has_adapters for plan in plans):
+        return params
+    return _merging(*(plan.lora.alpha for plan in plans))(params)
+
+
+def adapted(config: Config, networks: Networks) -> Networks:
+    """The networks as functions of the parameters that a run trains."""
+    plans = of(config)
+    tower, generator = plans.question_tower, plans.generator
+    return Networks(
+        lora.tower(networks.tower, tower.lora.alpha) if tower.has_adapters else networks.tower,
+        lora.generator(networks.generator, generator.lora.alpha) if generator.has_adapters else networks.generator,
+    )
+
+
+def check(config: Config) -> None:
+    """Reject what is contradictory or no pattern, whatever the networks are."""
+    plans = of(config)
+    for plan in plans:
+        asked = [f"{plan.key}.{name}" for name in ("train", "lora.rank") if _is_set(plan, name)]
+        if asked and not plan.is_trained:
+            why = "without passages" if config.data.is_closed_book else f"in retriever.mode {config.retriever.mode}"
+            raise InputError(f"{asked[0]} is set, and {why} the question tower is not trained; leave it None")
+        for name, patterns in (("train", plan.train or ()), ("lora.targets", plan.lora.targets)):
+            _check_patterns(f"{plan.key}.{name}", patterns)
+        if plan.lora.rank is not None and not plan.lora.targets:
+            raise InputError(f"{plan.key}.lora.targets are none with a rank of {plan.lora.rank}; name some kernels")
+    if config.retriever.train == () and not plans.question_tower.has_adapters:
+        raise InputError("retriever.train names no parameter; freeze the question tower by retriever.mode frozen")
+    if not any(plan.is_trained and (plan.train != () or plan.has_adapters) for plan in plans):
+        raise InputError("nothing is trained: no parameter of either network; give generator.train some, or None")
+
+
+def check_names(config: Config, params: RagParams) -> None:
+    """Reject patterns that match no parameter of these networks or contradict each other, and a rank that is too large.
+
+    `params` are the networks' own, as arrays or as shapes.
+    """
+    for plan, network in zip(of(config), params, strict=True):
+        if plan.is_trained:
+            _check_network(plan, network)
+
+
+def _check_network(plan: FineTuning, params: Params) -> None:
+    names, kernels = trainable.names(params), _kernels(params)
+    for pattern in plan.train or ():
+        _check_matches(f"{plan.key}.train: {pattern!r} matches no parameter", pattern, names)
+    for pattern in plan.lora.targets if plan.has_adapters else ():
+        _check_matches(f"{plan.key}.lora.targets: {pattern!r} matches no kernel", pattern, list(kernels))
+    for name in plan.kernels(params):
+        rank, most = plan.lora.rank or 0, min(kernels[name])
+        if rank > most:
+            shape = " x ".join(map(str, kernels[name]))
+            raise InputError(f"{plan.key}.lora.rank is {rank}, {name} is {shape}; give {most} or less")
+        pattern = next((each for each in plan.train or () if re.search(each, name)), None)
+        if pattern is not None:
+            problem = f"{plan.key}.train: {pattern!r} matches {name}, which {plan.key}.lora.targets match too"
+            raise InputError(f"{problem}; train a kernel or its adapters")
+
+
+def _check_patterns(key: str, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"{key}: {pattern!r} is no regular expression ({error}); correct it") from None
+
+
+def _check_matches(problem: str, pattern: str, names: Sequence[str]) -> None:
+    if not _matching((pattern,), names):
+        close = difflib.get_close_matches(pattern, names, n=NAMES_LISTED, cutoff=0.0)
+        raise InputError(f"{problem}; there are {', '.join(close)} and {max(0, len(names) - len(close))} more")
+
+
+def _is_set(plan: FineTuning, name: str) -> bool:
+    return (plan.train if name == "train" else plan.lora.rank) is not None
+
+
+def _kernels(params: Params) -> dict[str, tuple[int, ...]]:
+    """The shapes of the matrices that can have adapters, by name."""
+    leaves = ((trainable.path_name(path), leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(params))
+    return {name: shape for name, shape in leaves if name.rpartition("/")[2] == lora.KERNEL and len(shape) == 2}
+
+
+def _matching(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
+    return [name for name in names if _matches(patterns, name)]
+
+
+def _matches(patterns: Sequence[str], name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+@lru_cache
+def _merging(*alphas: float) -> Callable[[RagParams], RagParams]:
+    """The compiled merge, the same one for equal scales."""
+    return jax.jit(lambda params: RagParams(*map(lora.merge, params, alphas)))
+
+
+ADAPTERS = 1_000_003  # of the random stream: apart from those that the seed has elsewhere
