@@ -30,5 +30,5 @@ class Recipe(NamedTuple):
     num_microbatches: int = 1
     pack_lengths: tuple[int, ...] = ()  # tokens, ascending, below `max_length`
     num_packs: int = 1  # the devices that a batch is spread over
-    header: tuple[int, ...] = ()  # tokens before every passage
     trainable: Mask = everything  # the others get neither gradient nor optimizer state
+    header: tuple[int, ...] = ()  # tokens before every passage

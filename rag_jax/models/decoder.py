@@ -5,68 +5,25 @@ queries and keys. `encode` is the prefill: the keys and values of the prompt, wh
 appends tokens of answers, whose own keys and values are in the cache; one softmax runs over both.
 """
 
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core.packing import to_packs
 from rag_jax.models import rolling_buffer
 from rag_jax.models.architecture import Architecture, PromptTemplates, SpecialTokens
-from rag_jax.models.grouped_attention import Context, GroupedAttention, KeysValues
-from rag_jax.models.layers import Remat, constrain, map_layers
+from rag_jax.models.decoder_layer import DecoderConfig, Layer, dense
+from rag_jax.models.grouped_attention import Context, KeysValues
+from rag_jax.models.layers import constrain, map_layers
 from rag_jax.models.norm import RMSNorm
 from rag_jax.models.rolling_buffer import RollingBuffer
-from rag_jax.models.rope import Rope, Rotation, rotation
+from rag_jax.models.rope import rotation
 from rag_jax.types import DecoderPositions, DropoutKey, Generator, PackedInputs, Params, Tokens
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """The family's sizes. The defaults are Mistral 7B v0.3."""
-
-    vocab_size: int = 32_768
-    width: int = 4_096
-    decoder_layers: int = 32
-    heads: int = 32
-    kv_heads: int | None = 8  # of keys and values; None: as many as of queries
-    head_width: int | None = 128  # None: width / heads
-    ffn_width: int = 14_336
-    max_positions: int | None = 32_768  # of prompt and answer together
-    norm_eps: float = 1e-5
-    rope: Rope = field(default_factory=lambda: Rope(theta=1e6))
-    qkv_bias: bool = False
-    out_bias: bool = False
-    qk_norm: bool = False
-    tied_head: bool = False
-    window: int | None = None  # positions that a token attends to, itself included; None: all before it
-    init_std: float = 0.02
-    model_type: str = "mistral"  # of config.json: under which name the checkpoint is written
-    dtype: Any = jnp.float32  # of activations; parameters are float32
-    remat: Remat = "none"  # see `rag_jax.models.layers`
-    scan: bool = False
-    attention: Literal["plain", "fused"] = "plain"
-    prefill_chunk: int | None = None  # tokens of a prompt that are read at once; None: all, or a window's
-    sharding: NamedSharding | None = None  # of activations, see `rag_jax.models.layers.constrain`
-
-    @property
-    def is_for_training(self) -> bool:
-        """Whether the layers run without a cache, so that they can train but not decode."""
-        return self.scan or self.remat != "none"
-
-    @property
-    def d(self) -> int:
-        """The width of a head."""
-        return self.head_width or self.width // self.heads
-
-    @property
-    def num_kv_heads(self) -> int:
-        return self.kv_heads or self.heads
 
 
 class Prompt(NamedTuple):
@@ -85,59 +42,6 @@ class Cache(NamedTuple):
     length: Int[Array, ""]
 
 
-class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020): a product of two projections, one through SiLU."""
-
-    config: DecoderConfig
-
-    @nn.compact
-    def __call__(self, states: Float[Array, "R T width"]) -> Float[Array, "R T width"]:
-        gate, up = _dense(self.config, self.config.ffn_width, "gate"), _dense(self.config, self.config.ffn_width, "up")
-        return _dense(self.config, self.config.width, "down")(nn.silu(gate(states)) * up(states))
-
-
-class Layer(nn.Module):
-    """Attention and feed-forward, each after an RMSNorm and added to the states (pre-LN)."""
-
-    config: DecoderConfig
-
-    def setup(self):
-        c = self.config
-        self.attention = GroupedAttention(
-            width=c.width,
-            heads=c.heads,
-            kv_heads=c.num_kv_heads,
-            head_width=c.d,
-            qkv_bias=c.qkv_bias,
-            out_bias=c.out_bias,
-            norm_eps=c.norm_eps if c.qk_norm else None,
-            init_std=c.init_std,
-            dtype=c.dtype,
-            fused=c.attention == "fused",
-        )
-        self.ffn = FeedForward(c)
-        self.attention_norm, self.ffn_norm = (RMSNorm(c.norm_eps, c.dtype) for _ in range(2))
-
-    def keys_values(
-        self, states: Float[Array, "G N width"], by: Rotation, packed: PackedInputs | None = None
-    ) -> KeysValues:
-        """The keys and values of the states."""
-        return self.attention.project(self.attention_norm(states), by, packed)
-
-    def __call__(
-        self,
-        states: Float[Array, "G N width"],
-        by: Rotation,
-        contexts: list[Context],
-        packed: PackedInputs | None = None,
-    ) -> Float[Array, "G N width"]:
-        """The states after the layer, which attends to the contexts; they hold the states' own keys and values."""
-        states = constrain(states, self.config.sharding)
-        states = states + self.attention(self.attention_norm(states), by, contexts, packed)
-        states = constrain(states, self.config.sharding)
-        return states + self.ffn(self.ffn_norm(states))
-
-
 class Decoder(nn.Module):
     """The network."""
 
@@ -150,7 +54,7 @@ class Decoder(nn.Module):
         self.layers = [Layer(c) for _ in range(c.decoder_layers)]
         self.norm = RMSNorm(c.norm_eps, c.dtype)
         if not c.tied_head:
-            self.head = _dense(c, c.vocab_size, None)
+            self.head = dense(c, c.vocab_size, None)
 
     def __call__(self, inputs: Tokens, ids: Int[Array, "R T"]):
         """Read and continue, to initialise the parameters."""
@@ -190,11 +94,13 @@ class Decoder(nn.Module):
         chunk = min(chunk, window)
         heads = (prompts.ids.shape[0], c.num_kv_heads, window, c.d)
         empty = rolling_buffer.empty(heads, c.decoder_layers, c.dtype)
-        unbound = [each.clone(parent=None, name=None) for each in (self.word, *self.layers)]
-        params = [each.variables for each in (self.word, *self.layers)]
+        modules: tuple[Any, ...] = self.word, *self.layers
+        unbound = [each.clone(parent=None, name=None) for each in modules]
+        params = [each.variables for each in modules]
 
         def read(buffer: RollingBuffer, piece: Tokens, start: Int[Array, ""]) -> RollingBuffer:
-            word, *stack = (each.bind(own) for each, own in zip(unbound, params, strict=True))  # inside the scan
+            bound: list[Any] = [each.bind(own) for each, own in zip(unbound, params, strict=True)]  # in the scan's scope
+            word, stack = bound[0], bound[1:]
             position = start + jnp.arange(piece.ids.shape[1], dtype=jnp.int32)
             position = jnp.where(piece.mask, position[None, :], -1)
             by = rotation(c.rope, c.d, position)
@@ -247,6 +153,7 @@ class Decoder(nn.Module):
             return self.norm(states), Cache((), slot_position, offset + length)
         past = (None,) * len(self.layers) if cache is None else cache.layers
         present = []
+        own: Any  # a layer's part of the prompt and of the cache
         for layer, own in zip(self.layers, zip(prompt.layers, past, strict=True), strict=True):
             states, keys_values = call(layer, states, own)
             present.append(keys_values)
@@ -325,11 +232,6 @@ def _append(past: KeysValues, new: KeysValues, offset: Int[Array, ""]) -> KeysVa
 
 def _write(old: Array, update: Array, offset: Int[Array, ""], axis: int) -> Any:
     return jax.lax.dynamic_update_slice_in_dim(old, update.astype(old.dtype), offset, axis=axis)
-
-
-def _dense(config: DecoderConfig, features: int, name: str | None) -> nn.Dense:
-    init = nn.initializers.normal(config.init_std)
-    return nn.Dense(features, use_bias=False, dtype=config.dtype, kernel_init=init, name=name)
 
 
 def flops(config: DecoderConfig, inputs: float, targets: float) -> float:
