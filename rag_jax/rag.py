@@ -73,7 +73,7 @@ class RAG:
             index: a store of this library, or a folder that `rag_jax.index.importers` reads; None: closed book.
             revision: of the repository.
             passage_tower: encodes new passages; RAG checkpoints do not contain it.
-            model: "token" or "sequence", instead of what the checkpoint's config says.
+            model: "token", "sequence" or "fid", instead of what the checkpoint's config says.
         """
         source = f"{source}@{revision}" if revision else str(source)
         config = pretrained.describe(source, _path(index), passage_tower=_source(passage_tower), model=model)
@@ -96,7 +96,7 @@ class RAG:
         Args:
             question_tower, generator, index: as in `from_pretrained`.
             passage_tower: None: the question tower, unless that is one of DPR's.
-            model: "token" or "sequence".
+            model: "token", "sequence" or "fid".
             num_docs: K, the passages to read.
         """
         sources, tower = (str(question_tower), str(generator), _path(index)), _source(passage_tower)

@@ -29,3 +29,4 @@ class Recipe(NamedTuple):
     num_microbatches: int = 1
     pack_lengths: tuple[int, ...] = ()  # tokens, ascending, below `max_length`
     num_packs: int = 1  # the devices that a batch is spread over
+    fuses: bool = False  # Fusion-in-Decoder: the objective gets one fused passage, with prior 1

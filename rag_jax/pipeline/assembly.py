@@ -167,9 +167,11 @@ def load_generator(
     if checkpoint is not None:
         length_limits.check_tokens(str(c.checkpoint), tokenizer.tokenizer, checkpoint.config.vocab_size)
         networks.check_compute(config, checkpoint.config, str(c.checkpoint))
+        networks.check_fuses(config, checkpoint.config, str(c.checkpoint))
         return GeneratorBundle(checkpoint.config, checkpoint.params, tokenizer, checkpoint.tokenizer_settings)
     network = networks.scratch_config(config, tokenizer.size)
     networks.check_compute(config, network, "generator")
+    networks.check_fuses(config, network, "generator")
     params = registry.generator_of(network).init(network, jax.random.key(config.seed))
     return GeneratorBundle(network, params, tokenizer)
 

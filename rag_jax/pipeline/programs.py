@@ -55,6 +55,7 @@ def answering(
             decoder=decoder,
             num_docs=num_docs,
             max_length=max_length,
+            fuses=VARIANTS[model].fuses,
             index=place.index,
         )
 
@@ -77,8 +78,10 @@ def choosing(
         num_questions = batch.question.ids.shape[0]
         answers = jax.tree.map(lambda each: jnp.repeat(each[None], num_questions, axis=0), candidates)
         no_prefix = decoding.no_prefix(num_questions)
-        decoder = partial(choice.choose, answers=answers, marginalise=VARIANTS[model].marginalise, limits=limits)
+        variant = VARIANTS[model]
+        decoder = partial(choice.choose, answers=answers, marginalise=variant.marginalise, limits=limits)
         fixed = {"decoder": decoder, "num_docs": num_docs, "max_length": max_length, "index": place.index}
+        fixed |= {"fuses": variant.fuses}
         return decoding.answer(networks, params, knowledge, batch, no_prefix, search_results, **fixed)
 
     return jax.jit(program, out_shardings=place.replicated)
@@ -93,6 +96,7 @@ def scoring(networks: Networks, model: Model, num_docs: int, max_length: int, pl
         likelihood=VARIANTS[model].likelihood,
         num_docs=num_docs,
         max_length=max_length,
+        fuses=VARIANTS[model].fuses,
         index=place.index,
     )
     return jax.jit(score, out_shardings=place.replicated)

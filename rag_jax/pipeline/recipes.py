@@ -42,7 +42,7 @@ def recipe(
 ) -> training.Recipe:
     """The components of the training step."""
     networks = training_networks(config, tower, generator, placement.mesh)
-    transform, retrieve = RETRIEVER_MODES["closed book" if config.data.is_closed_book else config.retriever.mode]
+    transform, retrieve = RETRIEVER_MODES["closed book" if config.data.is_closed_book else retriever_mode(config)]
     return training.Recipe(
         networks._replace(tower=transform(networks.tower)),
         partial(VARIANTS[config.model].objective, label_smoothing=config.optimizer.label_smoothing),
@@ -54,7 +54,14 @@ def recipe(
         config.compute.accumulate,
         config.generator.lengths,
         config.mesh.data * config.mesh.fsdp,
+        VARIANTS[config.model].fuses,
     )
+
+
+def retriever_mode(config: Config) -> str:
+    """The mode of the retriever; frozen for an objective that ignores the prior, through which a tower is trained."""
+    mode = config.retriever.mode
+    return mode if mode != "trained" or not VARIANTS[config.model].fuses else "frozen"
 
 
 def learning_rates(config: Config, peak: float | None = None) -> optax.Schedule:
@@ -78,6 +85,6 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
     else:
         generator = optimizers.adamw(rates(), c.weight_decay)
     tower = optimizers.adamw(rates(c.tower_learning_rate), c.weight_decay)
-    if config.retriever.mode != "trained":
+    if retriever_mode(config) != "trained":
         tower = optax.set_to_zero()
     return optimizers.rag(tower, generator, c.clip)
