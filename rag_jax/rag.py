@@ -75,7 +75,7 @@ class RAG:
             revision: of the repository.
             passage_tower: encodes new passages; RAG checkpoints do not contain it.
             adapter: a LoRA adapter of the generator in peft's layout, merged into its weights.
-            model: "token" or "sequence", instead of what the checkpoint's config says.
+            model: "token", "sequence" or "fid", instead of what the checkpoint's config says.
         """
         source = f"{source}@{revision}" if revision else str(source)
         config = pretrained.describe(source, _path(index), passage_tower=_source(passage_tower), model=model)
@@ -99,7 +99,7 @@ class RAG:
         Args:
             question_tower, generator, index, adapter: as in `from_pretrained`.
             passage_tower: None: the question tower, unless that is one of DPR's.
-            model: "token" or "sequence".
+            model: "token", "sequence" or "fid".
             num_docs: K, the passages to read.
         """
         sources, tower = (str(question_tower), str(generator), _path(index)), _source(passage_tower)

@@ -156,6 +156,16 @@ class EmptyCache(Protocol):
     def __call__(self, rows: int, slots: int) -> PyTree[Array]: ...
 
 
+@runtime_checkable
+class Fuse(Protocol):
+    """Join the encoded inputs of each question's passages to one that the decoder attends to as a whole.
+
+    Rows `B * K` become rows `B`. Nothing attends to passages that do not exist.
+    """
+
+    def __call__(self, encoded: PyTree[Array], exists: Bool[Array, "B K"]) -> PyTree[Array]: ...
+
+
 class Generator(NamedTuple):
     """A sequence-to-sequence network as pure functions.
 
@@ -166,6 +176,7 @@ class Generator(NamedTuple):
     decode: Decode
     logits: Logits
     empty_cache: EmptyCache
+    fuse: Fuse | None = None  # for Fusion-in-Decoder; None: the network cannot
 
 
 class Networks(NamedTuple):

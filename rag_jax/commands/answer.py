@@ -158,7 +158,7 @@ def _fields(answer: Answer) -> dict[str, Any]:
         "score": answer.score,
         "tokens": answer.tokens,
         "passages": [passage._asdict() for passage in answer.passages],
-        "token_posteriors": answer.token_posteriors.tolist(),
+        "token_posteriors": None if answer.token_posteriors is None else answer.token_posteriors.tolist(),
     }
 
 
@@ -175,5 +175,6 @@ def show(console: Console, question: str, best: Answer, order: str = "") -> None
     table.add_column("passage", overflow="fold")
     for passage in best.passages:
         prior = f"{math.exp(passage.log_prior):.3f}"
-        table.add_row(prior, f"{passage.posterior:.3f}", escape(f"{passage.title} / {passage.text}"))
+        posterior = "" if passage.posterior is None else f"{passage.posterior:.3f}"
+        table.add_row(prior, posterior, escape(f"{passage.title} / {passage.text}"))
     console.print(table)

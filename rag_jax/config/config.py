@@ -175,7 +175,8 @@ class Config:
     mesh: Mesh = field(default_factory=Mesh)  # devices
     compute: Compute = field(default_factory=Compute)  # speed and memory
     watch: Watch = field(default_factory=Watch)  # further metric writers
-    model: Model = "token"  # RAG-Token or RAG-Sequence
+    # token: RAG-Token; sequence: RAG-Sequence; fid: Fusion-in-Decoder, which leaves the retriever as it is
+    model: Model = "token"
     start_from: Path | None = None  # workdir whose trained parameters this run starts from
     closed_book: Path | None = None  # workdir of a closed-book run, whose exact match is reported as a baseline
     steps: int = 1_000  # optimizer steps; one epoch is the number of questions / batch-size

@@ -71,7 +71,7 @@ class GenerationConfig:
         if not math.isfinite(self.length_penalty):
             yield f"length_penalty is {self.length_penalty}; give a finite number"
         if self.method not in VARIANTS[model].decoders or (self.do_sample and self.method != GenerationConfig.method):
-            yield f"method {self.method} is a search of RAG-Sequence; leave it for RAG-Token and for samples"
+            yield f"method {self.method} is a search of RAG-Sequence; leave it for other models and for samples"
 
     def _sampling_errors(self) -> Iterator[str]:
         changed = [name for name in SHAPING if getattr(self, name) != getattr(GenerationConfig, name)]
@@ -97,7 +97,7 @@ class GenerationConfig:
     def decoder(
         self, model: Model, limits: GenerationLimits, constraints: "ConstraintTokens", keys: Key[Array, " B"]
     ) -> Decoder:
-        """The decoder of RAG-Token or RAG-Sequence; only sampling uses `keys`, one per question."""
+        """The decoder of a model; only sampling uses `keys`, one per question."""
         variant, processors = VARIANTS[model], self._processors(limits, constraints)
         if self.do_sample:
             return partial(

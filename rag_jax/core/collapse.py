@@ -17,7 +17,7 @@ class Collapse(NamedTuple):
     distinct: Float[Array, ""]  # fraction of the retrieved passages that are distinct; 1: no two questions share one
     most_frequent: Float[Array, ""]  # fraction of questions that retrieved the most frequent passage
     prior_entropy: Float[Array, ""]  # nats, mean over questions; 0: one passage has all the mass, log K: uniform
-    kl: Float[Array, ""]  # nats, KL(p(z|x,y) || p(z|x)), mean over questions
+    kl: Float[Array, ""]  # nats, KL(p(z|x,y) || p(z|x)), mean over questions; NaN without a posterior
 
 
 def collapse(ids: Int[Array, "B K"], doc_log_prior: Float[Array, "B K"], posterior: Float[Array, "B K"]) -> Collapse:

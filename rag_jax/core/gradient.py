@@ -53,7 +53,13 @@ def loss_and_gradient(
         generator: Params, doc_log_prior: Float[Array, "B K"], generator_inputs: Tokens | PackedInputs
     ) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
         weights = combine(generator, frozen.generator)
-        logits = reading.read(recipe.networks.generator, weights, generator_inputs, batch.decoder_inputs, generator_key)
+        target = batch.decoder_inputs, generator_key
+        if recipe.fuses:
+            logits = reading.read(recipe.networks.generator, weights, generator_inputs, *target, doc_log_prior)
+            one = reading.fused_log_prior(doc_log_prior)
+            losses = recipe.objective(one, logits, batch.targets, batch.target_mask)
+            return jnp.mean(losses), jnp.full_like(doc_log_prior, jnp.nan)
+        logits = reading.read(recipe.networks.generator, weights, generator_inputs, *target)
         losses = recipe.objective(doc_log_prior, logits, batch.targets, batch.target_mask)
         target_log_probs = likelihood.target_log_probs(logits, batch.targets)
         posterior = likelihood.sequence_doc_posterior(doc_log_prior, target_log_probs, batch.target_mask)

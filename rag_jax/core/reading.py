@@ -5,6 +5,8 @@ separator is part of the question's prompt, so that truncating a passage never r
 prompt, is the same for all inputs.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -40,17 +42,42 @@ def read(
     inputs: Tokens | PackedInputs,
     decoder_inputs: Int[Array, "B T"],
     key: DropoutKey = None,
-) -> Float[Array, "B K T V"]:
-    """The generator's logits for one target under each of K inputs `[B, K, S]` or packed rows (teacher forcing)."""
+    fused_by: Float[Array, "B K"] | None = None,
+) -> Float[Array, "B n T V"]:
+    """The generator's logits for one target under each of K inputs `[B, K, S]` or packed rows (teacher forcing).
+
+    n is K, or 1 where `fused_by`, the prior over the passages, is given: the target is then read under all together.
+    """
     inputs = inputs if isinstance(inputs, PackedInputs) else rows(inputs)
     num_rows = inputs.inputs.lengths.shape[0] if isinstance(inputs, PackedInputs) else inputs.lengths.shape[0]
     batch = decoder_inputs.shape[0]
     num_docs = num_rows // batch
     encode_key, decode_key = split(key)
     encoded = generator.encode(params, inputs, encode_key)
+    if fused_by is not None:
+        encoded, num_docs = fuse(generator, encoded, fused_by), 1
     states, _ = generator.decode(params, jnp.repeat(decoder_inputs, num_docs, axis=0), encoded, key=decode_key)
     logits = generator.logits(params, states)
     return logits.reshape(batch, num_docs, *logits.shape[1:])
+
+
+def fuse(generator: Generator, encoded: Any, doc_log_prior: Float[Array, "B K"]) -> Any:
+    """Fusion-in-Decoder (Izacard & Grave 2021): the encoded inputs of each question's passages as one, rows `B`.
+
+    Of the prior only -inf counts, which means that a passage does not exist. Raises `ValueError` for a generator that
+    cannot fuse.
+    """
+    if generator.fuse is None:
+        raise ValueError("this generator has no `fuse`, which Fusion-in-Decoder needs")
+    return generator.fuse(encoded, ~jnp.isneginf(doc_log_prior))
+
+
+def fused_log_prior(doc_log_prior: Float[Array, "B K"]) -> Float[Array, "B 1"]:
+    """The prior of the fused input, by which Fusion-in-Decoder is RAG-Token with one passage.
+
+    It is certain, `log p = 0`; where no passage exists it does not exist either, -inf.
+    """
+    return jnp.where(jnp.all(jnp.isneginf(doc_log_prior), axis=1, keepdims=True), -jnp.inf, 0.0)
 
 
 def rows(inputs: Tokens) -> Tokens:

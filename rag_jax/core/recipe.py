@@ -32,3 +32,4 @@ class Recipe(NamedTuple):
     num_packs: int = 1  # the devices that a batch is spread over
     trainable: Mask = everything  # the others get neither gradient nor optimizer state
     header: tuple[int, ...] = ()  # tokens before every passage
+    fuses: bool = False  # Fusion-in-Decoder: the objective gets one fused passage, with prior 1

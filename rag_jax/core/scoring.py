@@ -18,7 +18,8 @@ class Forward(NamedTuple):
 
     retrieved: Retrieved
     doc_log_prior: Float[Array, "B K"]
-    logits: Float[Array, "B K T V"]
+    read_log_prior: Float[Array, "B n"]  # of what the target was read under: each passage, or all of them fused
+    logits: Float[Array, "B n T V"]
 
 
 def log_likelihood(
@@ -32,12 +33,13 @@ def log_likelihood(
     num_docs: int,
     max_length: int,
     header: tuple[int, ...] = (),
+    fuses: bool = False,
     index: Index = LOCAL,
 ) -> Float[Array, " B"]:
     """`log p(y|x)` of each target, in nats; `likelihood` is `likelihood.rag_token` or `likelihood.rag_sequence`."""
-    read = {"num_docs": num_docs, "max_length": max_length, "header": header, "index": index}
-    outputs = forward(networks, params, knowledge, batch, search_results, **read)
-    return likelihood(outputs.doc_log_prior, target_log_probs(outputs.logits, batch.targets), batch.target_mask)
+    sizes = {"num_docs": num_docs, "max_length": max_length, "header": header, "fuses": fuses}
+    outputs = forward(networks, params, knowledge, batch, search_results, **sizes, index=index)
+    return likelihood(outputs.read_log_prior, target_log_probs(outputs.logits, batch.targets), batch.target_mask)
 
 
 def forward(
@@ -50,12 +52,17 @@ def forward(
     num_docs: int,
     max_length: int,
     header: tuple[int, ...] = (),
+    fuses: bool = False,
     index: Index = LOCAL,
 ) -> Forward:
-    """Retrieve K passages for each question, or take those of `search_results`, and read the target under each."""
+    """Retrieve K passages for each question, or take those of `search_results`, and read the target under each.
+
+    With `fuses` it is read under all of them together (Fusion-in-Decoder).
+    """
     queries = networks.tower(params.question_tower, batch.question)
     retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs, search_results, index)
     prior = doc_log_prior(retrieved.scores, retrieved.valid)
     inputs = reading.assemble(passages, batch.prompt, max_length, header)
-    logits = reading.read(networks.generator, params.generator, inputs, batch.decoder_inputs)
-    return Forward(retrieved, prior, logits)
+    fused_by, read_log_prior = (prior, reading.fused_log_prior(prior)) if fuses else (None, prior)
+    logits = reading.read(networks.generator, params.generator, inputs, batch.decoder_inputs, fused_by=fused_by)
+    return Forward(retrieved, prior, read_log_prior, logits)

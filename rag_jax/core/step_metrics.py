@@ -27,7 +27,7 @@ class RetrievalStats(NamedTuple):
 
     rows: Int[Array, "B K"]
     doc_log_prior: Float[Array, "B K"]
-    posterior: Float[Array, "B K"]  # p(z|x,y)
+    posterior: Float[Array, "B K"]  # p(z|x,y); NaN where passages are fused, and have none
     input_lengths: Int[Array, "B K"]  # tokens of the generator's inputs
 
 

@@ -19,6 +19,7 @@ class RagArchitecture(NamedTuple):
     max_length: int  # default for answers; only RAG-Token counts the start token
 
 
+DEFAULT_MAX_LENGTH = 20  # of generators by themselves
 RAG_ARCHITECTURES: dict[Model, RagArchitecture] = {
     "token": RagArchitecture("RagTokenForGeneration", 20),
     "sequence": RagArchitecture("RagSequenceForGeneration", 21),
@@ -91,6 +92,9 @@ def describe_rag(
 ) -> dict[str, Any]:
     """The config.json of a RAG checkpoint. Raises `InputError` for templates that transformers cannot express."""
     prefix, title, rest = reading.passage_template.partition("{title}")
+    if reading.model not in RAG_ARCHITECTURES:
+        remedy = "keep the workdir, or save its generator alone (rag_jax.hub.save)"
+        raise InputError(f"model {reading.model}: transformers has no such RAG; nothing is written; {remedy}")
     if not title or not rest.endswith("{text}") or not reading.question_template.endswith("{question}"):
         form = "a title, a separator, the text, a separator and the question"
         raise InputError(f"{reading.passage_template!r}: transformers joins {form}; nothing is written")

@@ -99,7 +99,8 @@ class Decoder(nn.Module):
         params = [each.variables for each in modules]
 
         def read(buffer: RollingBuffer, piece: Tokens, start: Int[Array, ""]) -> RollingBuffer:
-            bound: list[Any] = [each.bind(own) for each, own in zip(unbound, params, strict=True)]  # in the scan's scope
+            # Bound inside the scan, whose scope they must be of.
+            bound: list[Any] = [each.bind(own) for each, own in zip(unbound, params, strict=True)]
             word, stack = bound[0], bound[1:]
             position = start + jnp.arange(piece.ids.shape[1], dtype=jnp.int32)
             position = jnp.where(piece.mask, position[None, :], -1)

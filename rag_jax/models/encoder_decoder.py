@@ -48,6 +48,19 @@ def sequential(offset: Int[Array, ""], length: int, slots: int) -> DecoderPositi
     return DecoderPositions(position[None, :], (jnp.arange(slots)[None, :] <= position[:, None])[None, :, :])
 
 
+def fuse(encoded: Memory, exists: Bool[Array, "B K"]) -> Memory:
+    """Join the positions of each question's passages: rows `B * K` of S positions become rows `B` of `K * S`."""
+
+    def join(leaf: Array, axis: int) -> Array:
+        by_passage = jnp.moveaxis(leaf.reshape(*exists.shape, *leaf.shape[1:]), 1, axis)
+        return by_passage.reshape(*by_passage.shape[:axis], -1, *by_passage.shape[axis + 2 :])
+
+    mask = join(encoded.mask & exists.reshape(-1, 1), 1)
+    if isinstance(encoded.layers, tuple):
+        return Memory(tuple((join(keys, 3), join(values, 2)) for keys, values in encoded.layers), mask)
+    return Memory(join(encoded.layers, 1), mask)
+
+
 def functions(module: nn.Module, empty_cache: EmptyCache) -> Generator:
     """A module with the methods `encode`, `decode` and `logits` as pure functions of its parameters."""
 
@@ -61,7 +74,7 @@ def functions(module: nn.Module, empty_cache: EmptyCache) -> Generator:
     def logits(params: Params, states: Array) -> Any:
         return module.apply({"params": params}, states, method="logits")
 
-    return Generator(encode, decode, logits, empty_cache)
+    return Generator(encode, decode, logits, empty_cache, fuse)
 
 
 def init(module: nn.Module, key: Array) -> Params:

@@ -29,7 +29,7 @@ class RetrievedPassage(NamedTuple):
     title: str
     text: str
     log_prior: float  # log p(z|x), by the retriever
-    posterior: float  # p(z|x,y); with RAG-Token the mean over the answer's tokens
+    posterior: float | None  # p(z|x,y); RAG-Token: the mean over the answer's tokens; None: passages were fused
 
 
 class Answer(NamedTuple):
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
     score: float  # length-normalised, which beams are ranked by
     passages: list[RetrievedPassage]
     tokens: list[str]
-    token_posteriors: Float[np.ndarray, "K T"]  # p(z|x,y_t,y_<t) for each of `tokens`
+    token_posteriors: Float[np.ndarray, "K T"] | None  # p(z|x,y_t,y_<t) for each of `tokens`; None: no posterior
     alternatives: "list[Answer]"  # the next best, where more than one answer was asked for
 
     def __repr__(self) -> str:
@@ -48,9 +48,15 @@ class Answer(NamedTuple):
         return f"Answer({self.text!r}, log_prob={self.log_prob:.4f}, {counts})"
 
 
-def to_answers(answered: Answered, count: int, store: Store, tokenizer: GeneratorTokenizer) -> list[Answer]:
-    """The first `count` questions' answers, each with its alternatives; `answered` is on the host."""
-    return [_answer(jax.tree.map(lambda array, i=i: array[i], answered), store, tokenizer) for i in range(count)]
+def to_answers(
+    answered: Answered, count: int, store: Store, tokenizer: GeneratorTokenizer, fused: bool = False
+) -> list[Answer]:
+    """The first `count` questions' answers, each with its alternatives; `answered` is on the host.
+
+    Passages that were `fused` have no posterior.
+    """
+    each = (jax.tree.map(lambda array, i=i: array[i], answered) for i in range(count))
+    return [_answer(one, store, tokenizer, fused) for one in each]
 
 
 def to_search_results(results: SearchResults, store: Store) -> list[list[SearchResult]]:
@@ -64,22 +70,26 @@ def to_search_results(results: SearchResults, store: Store) -> list[list[SearchR
     return [[result(row, score) for row, score in zip(*each, strict=True) if row >= 0] for each in ranked]
 
 
-def _answer(answered: Answered, store: Store, tokenizer: GeneratorTokenizer) -> Answer:
+def _answer(answered: Answered, store: Store, tokenizer: GeneratorTokenizer, fused: bool) -> Answer:
     exists = answered.decoded.exists
-    ranked = [_ranked(answered, rank, store, tokenizer) for rank in range(len(exists)) if exists[rank] or not rank]
+    ranks = [rank for rank in range(len(exists)) if exists[rank] or not rank]
+    ranked = [_ranked(answered, rank, store, tokenizer, fused) for rank in ranks]
     return ranked[0]._replace(alternatives=ranked[1:])
 
 
-def _ranked(answered: Answered, rank: int, store: Store, tokenizer: GeneratorTokenizer) -> Answer:
+def _ranked(answered: Answered, rank: int, store: Store, tokenizer: GeneratorTokenizer, fused: bool) -> Answer:
     decoded = jax.tree.map(lambda array: array[rank], answered.decoded)
     ids = decoded.tokens[decoded.mask]
-    per_passage = zip(answered.retrieved.rows, answered.doc_log_prior, decoded.doc_posterior, strict=True)
+    rows, exist = answered.retrieved.rows, answered.retrieved.rows >= 0
+    tokens = [tokenizer.tokenizer.decode([int(i)], skip_special_tokens=False) for i in ids]
+    posteriors, token_posteriors = [None] * len(rows), None
+    if not fused:
+        posteriors = [float(posterior) for posterior in decoded.doc_posterior]
+        token_posteriors = np.asarray(decoded.token_doc_posterior)[exist, : len(ids)]
     passages = [
-        RetrievedPassage(*store.passages[row][:3], log_prior=float(prior), posterior=float(posterior))
-        for row, prior, posterior in per_passage
+        RetrievedPassage(*store.passages[row][:3], log_prior=float(prior), posterior=posterior)
+        for row, prior, posterior in zip(rows, answered.doc_log_prior, posteriors, strict=True)
         if row >= 0
     ]
-    tokens = [tokenizer.tokenizer.decode([int(i)], skip_special_tokens=False) for i in ids]
-    posteriors = np.asarray(decoded.token_doc_posterior)[answered.retrieved.rows >= 0, : len(ids)]
     text, log_prob, score = tokenizer.text(ids), float(decoded.log_prob), float(decoded.score)
-    return Answer(text, log_prob, score, passages, tokens, posteriors, [])
+    return Answer(text, log_prob, score, passages, tokens, token_posteriors, [])

@@ -181,6 +181,7 @@ def load_generator(
         tokenizer = with_prompt(config, architecture, tokenizer, settings, source)
         length_limits.check_tokens(str(c.checkpoint), tokenizer.tokenizer, checkpoint.config.vocab_size)
         networks.check_compute(config, checkpoint.config, str(c.checkpoint))
+        networks.check_fuses(config, checkpoint.config, str(c.checkpoint))
         params = checkpoint.params
         if c.adapter is not None:
             params = adapters.load(c.adapter, params, loading.generator_modules(str(c.checkpoint)))
@@ -188,6 +189,7 @@ def load_generator(
     tokenizer = with_prompt(config, networks.generator_architecture(config), tokenizer, {}, "generator")
     network = networks.scratch_config(config, tokenizer.size)
     networks.check_compute(config, network, "generator")
+    networks.check_fuses(config, network, "generator")
     params = registry.generator_of(network).init(network, jax.random.key(config.seed))
     return GeneratorBundle(network, params, tokenizer)
 

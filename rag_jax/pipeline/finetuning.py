@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 
 from rag_jax.config.config import Config, Lora
 from rag_jax.core import lora, trainable
+from rag_jax.core.variants import VARIANTS
 from rag_jax.errors import InputError
 from rag_jax.types import Networks, Params, RagParams
 
@@ -48,10 +49,16 @@ class FineTuning(NamedTuple):
         return _matches(self.train, name)
 
 
+def retriever_mode(config: Config) -> str:
+    """The mode of the retriever; frozen for an objective that ignores the prior, through which a tower is trained."""
+    mode = config.retriever.mode
+    return mode if mode != "trained" or not VARIANTS[config.model].fuses else "frozen"
+
+
 def of(config: Config) -> RagParams:
     """The `FineTuning` of both networks."""
     retriever, generator = config.retriever, config.generator
-    trains_tower = retriever.mode == "trained" and not config.data.is_closed_book
+    trains_tower = retriever_mode(config) == "trained" and not config.data.is_closed_book
     return RagParams(
         FineTuning("retriever", trains_tower, retriever.train, retriever.lora),
         FineTuning("generator", True, generator.train, generator.lora),
@@ -102,7 +109,7 @@ def check(config: Config) -> None:
     for plan in plans:
         asked = [f"{plan.key}.{name}" for name in ("train", "lora.rank") if _is_set(plan, name)]
         if asked and not plan.is_trained:
-            why = "without passages" if config.data.is_closed_book else f"in retriever.mode {config.retriever.mode}"
+            why = "without passages" if config.data.is_closed_book else f"in retriever.mode {retriever_mode(config)}"
             raise InputError(f"{asked[0]} is set, and {why} the question tower is not trained; leave it None")
         for name, patterns in (("train", plan.train or ()), ("lora.targets", plan.lora.targets)):
             _check_patterns(f"{plan.key}.{name}", patterns)

@@ -12,7 +12,7 @@ from rag_jax.core.variants import Model
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
-from rag_jax.hub.configs import NEUTRAL, RAG_ARCHITECTURES
+from rag_jax.hub.configs import DEFAULT_MAX_LENGTH, NEUTRAL, RAG_ARCHITECTURES
 from rag_jax.pipeline.components import token_id
 
 OPTIONS = (  # our name, transformers' name
@@ -57,9 +57,8 @@ def from_hf(
         options["top_k"] = options["top_k"] or None
     else:
         options = {name: value for name, value in options.items() if name not in SHAPING}
-    length = (
-        generation.get("max_new_tokens") or (generation.get("max_length") or RAG_ARCHITECTURES[model].max_length) - 1
-    )
+    default = RAG_ARCHITECTURES[model].max_length if model in RAG_ARCHITECTURES else DEFAULT_MAX_LENGTH
+    length = generation.get("max_new_tokens") or (generation.get("max_length") or default) - 1
     forced = generation.get("forced_bos_token_id")
     decoding = GenerationConfig(
         **options,

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rag_jax.core.decode.decoding import Answered
+from rag_jax.core.variants import VARIANTS
 from rag_jax.data import validation
 from rag_jax.errors import InputError
 from rag_jax.index.placement import Placement
@@ -153,7 +154,9 @@ class Inference:
         has_no_answer = ~exists.any(axis=1) & np.isfinite(prior).any(axis=1)  # though there is something to read
         is_nan = np.isnan(prior).any(axis=1) | np.isnan(np.asarray(results.decoded.log_prob)).any(axis=1)
         batch.check_log_probs(np.asarray(has_no_answer | is_nan))
-        answers = to_answers(results, batch.size, self.components.store, self.components.generator_tokenizer)
+        store, tokenizer = self.components.store, self.components.generator_tokenizer
+        fused = VARIANTS[self.components.config.model].fuses
+        answers = to_answers(results, batch.size, store, tokenizer, fused)
         return zip(batch.first(batch.numbers).tolist(), answers, strict=True)
 
     @property

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from rag_jax import hub
 from rag_jax.config.config import Config
+from rag_jax.core.variants import VARIANTS
 from rag_jax.errors import InputError
 from rag_jax.models import registry
 from rag_jax.models.architecture import Architecture, GeneratorConfig, NetworkConfig, SpecialTokens
@@ -53,6 +54,13 @@ def with_compute(sizes: Sizes, **compute: Any) -> Sizes:
     """The network config with compute options changed, except for those that the network does not have."""
     supported = {each.name for each in dataclasses.fields(sizes)}
     return dataclasses.replace(sizes, **{name: value for name, value in compute.items() if name in supported})
+
+
+def check_fuses(config: Config, sizes: GeneratorConfig, source: str) -> None:
+    """Raise `InputError` for a model that fuses passages, where a generator cannot."""
+    if VARIANTS[config.model].fuses and registry.generator(sizes).fuse is None:
+        known = " or ".join(name for name, variant in VARIANTS.items() if not variant.fuses)
+        raise InputError(f"{source}: its network cannot fuse passages, as model {config.model} does; give {known}")
 
 
 def check_compute(config: Config, sizes: NetworkConfig, source: str) -> None:

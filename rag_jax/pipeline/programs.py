@@ -57,6 +57,7 @@ def answering(
             num_docs=num_docs,
             max_length=max_length,
             header=header,
+            fuses=VARIANTS[model].fuses,
             index=place.index,
         )
 
@@ -85,9 +86,10 @@ def choosing(
         num_questions = batch.question.ids.shape[0]
         answers = jax.tree.map(lambda each: jnp.repeat(each[None], num_questions, axis=0), candidates)
         no_prefix = decoding.no_prefix(num_questions)
-        decoder = partial(choice.choose, answers=answers, marginalise=VARIANTS[model].marginalise, limits=limits)
-        read = {"num_docs": num_docs, "max_length": max_length, "header": header, "index": place.index}
-        fixed = {"decoder": decoder, **read}
+        variant = VARIANTS[model]
+        decoder = partial(choice.choose, answers=answers, marginalise=variant.marginalise, limits=limits)
+        read = {"num_docs": num_docs, "max_length": max_length, "header": header, "fuses": variant.fuses}
+        fixed = {"decoder": decoder, "index": place.index, **read}
         return decoding.answer(networks, params, knowledge, batch, no_prefix, search_results, **fixed)
 
     return jax.jit(program, out_shardings=place.replicated)
@@ -110,6 +112,7 @@ def scoring(
         num_docs=num_docs,
         max_length=max_length,
         header=header,
+        fuses=VARIANTS[model].fuses,
         index=place.index,
     )
     return jax.jit(score, out_shardings=place.replicated)

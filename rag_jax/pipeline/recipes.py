@@ -42,7 +42,9 @@ def recipe(
 ) -> training.Recipe:
     """The components of the training step."""
     networks = finetuning.adapted(config, training_networks(config, tower, generator, placement.mesh))
-    transform, retrieve = RETRIEVER_MODES["closed book" if config.data.is_closed_book else config.retriever.mode]
+    transform, retrieve = RETRIEVER_MODES[
+        "closed book" if config.data.is_closed_book else finetuning.retriever_mode(config)
+    ]
     return training.Recipe(
         networks._replace(tower=transform(networks.tower)),
         partial(VARIANTS[config.model].objective, label_smoothing=config.optimizer.label_smoothing),
@@ -54,7 +56,8 @@ def recipe(
         config.compute.accumulate,
         config.generator.lengths,
         config.mesh.data * config.mesh.fsdp,
-        partial(finetuning.mask, config),
+        trainable=partial(finetuning.mask, config),
+        fuses=VARIANTS[config.model].fuses,
     )
 
 

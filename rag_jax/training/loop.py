@@ -9,6 +9,7 @@ from rich.console import Console
 
 from rag_jax.config.config import Config
 from rag_jax.core import training
+from rag_jax.core.variants import VARIANTS
 from rag_jax.data.batches import Examples
 from rag_jax.data.questions import Question
 from rag_jax.evaluation import evaluate
@@ -16,6 +17,7 @@ from rag_jax.parallel import devices
 from rag_jax.pipeline import finetuning
 from rag_jax.pipeline.checkpoints import Checkpoints
 from rag_jax.pipeline.components import Components
+from rag_jax.pipeline.finetuning import retriever_mode
 from rag_jax.pipeline.recipes import learning_rates
 from rag_jax.rag import RAG
 from rag_jax.training import step_timer
@@ -115,7 +117,7 @@ def work(components: Components, given: StepInputs, read: float) -> tuple[float,
     `read` is the mean input length; questions and targets count with the padding of this batch.
     """
     c, question, target = components.config, given.batch.question.ids.shape[1], given.batch.targets.shape[1]
-    trains = c.retriever.mode == "trained" and not c.data.is_closed_book
-    sizes = components.bi_encoder.config, components.generator.config
-    flops = step_timer.flops(*sizes, 1, components.num_docs, (question, read, target), trains)
-    return components.num_docs * (read + target), flops
+    trains = retriever_mode(c) == "trained" and not c.data.is_closed_book
+    sizes, fuses = (components.bi_encoder.config, components.generator.config), VARIANTS[c.model].fuses
+    flops = step_timer.flops(*sizes, 1, components.num_docs, (question, read, target), trains, fuses)
+    return components.num_docs * read + (1 if fuses else components.num_docs) * target, flops

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import jax
 
@@ -110,14 +111,17 @@ def flops(
     k: int,
     lengths: tuple[float, float, float],
     trains_tower: bool,
+    fuses: bool = False,
 ) -> float:
     """Model FLOPs of one step: two per weight and token, plus attention.
 
-    `lengths` are Q, S and T. A trained network costs three forward passes; recomputation is not counted.
+    `lengths` are Q, S and T. A trained network costs three forward passes; recomputation is not counted. With `fuses`
+    a target is decoded once, over all K inputs.
     """
     q, s, t = map(float, lengths)
     asked = batch * registry.tower_of(tower).flops(tower, q)
-    read = batch * k * registry.generator_of(reader).flops(reader, s, t)
+    of_row = partial(registry.generator_of(reader).flops, reader)
+    read = batch * (k * of_row(s, 0.0) + of_row(k * s, t) - of_row(k * s, 0.0) if fuses else k * of_row(s, t))
     return 3.0 * read + (3.0 if trains_tower else 1.0) * asked
 
 

@@ -126,6 +126,10 @@ def t5_generator(config: t5.T5Config, seed: int = 0) -> tuple[T5ForConditionalGe
     if not config.tied_head:  # transformers ties them whatever the config says, unless weights that differ are loaded
         model.lm_head.weight = torch.nn.Parameter(torch.empty(config.vocab_size, config.width))
     draw(model, seed)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith(".q.weight"):  # T5 does not scale its scores: its queries are drawn smaller
+                value.mul_(model.config.d_kv**-0.5)
     return model, t5_params(config, state(model))
 
 

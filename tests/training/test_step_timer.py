@@ -40,8 +40,8 @@ def _is_program(value) -> bool:
     return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_model_flops_are_those_of_the_programs_matrix_products(name: str) -> None:
+@pytest.mark.parametrize(("name", "fuses"), [*((name, False) for name in READERS), ("bart", True), ("t5", True)])
+def test_model_flops_are_those_of_the_programs_matrix_products(name: str, fuses: bool) -> None:
     reader = READERS[name]
     networks = Networks(bert.tower(TOWER), registry.generator(reader))
 
@@ -54,13 +54,15 @@ def test_model_flops_are_those_of_the_programs_matrix_products(name: str) -> Non
     params = jax.eval_shape(
         lambda key: RagParams(bert.init(TOWER, key), registry.generator_of(reader).init(reader, key)), jax.random.key(0)
     )
-    program = jax.make_jaxpr(partial(scoring.forward, networks, num_docs=K, max_length=64))(params, known, batch)
+    program = jax.make_jaxpr(partial(scoring.forward, networks, num_docs=K, max_length=64, fuses=fuses))(
+        params, known, batch
+    )
     forward = sum(products(program.jaxpr))
     retrieving = 2.0 * B * (8 + K) * TOWER.vector_width
-    told = step_timer.flops(TOWER, reader, B, K, (Q, P + L, T), True)
+    told = step_timer.flops(TOWER, reader, B, K, (Q, P + L, T), True, fuses)
     assert told / 3 == pytest.approx(forward - retrieving, rel=1e-3)
     asked = step_timer.flops(TOWER, reader, B, 0, (Q, P + L, T), True) / 3
-    assert step_timer.flops(TOWER, reader, B, K, (Q, P + L, T), False) == pytest.approx(told - 2 * asked)
+    assert step_timer.flops(TOWER, reader, B, K, (Q, P + L, T), False, fuses) == pytest.approx(told - 2 * asked)
 
 
 def test_rates_are_by_the_seconds_of_the_window(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from rag_jax.types import InferenceBatch, Knowledge, Networks, RagParams, Retrie
 
 
 class Answered(NamedTuple):
-    """Answers with the passages they rest on."""
+    """Answers with the passages they rest on. Where these were fused, posteriors are of the one fused passage."""
 
     retrieved: Retrieved
     doc_log_prior: Float[Array, "B K"]
@@ -36,17 +36,18 @@ def answer(
     num_docs: int,
     max_length: int,
     header: tuple[int, ...] = (),
+    fuses: bool = False,
     index: Index = LOCAL,
 ) -> Answered:
     """Encode the questions, search, read the passages, decode: one program from question tokens to answer tokens.
 
     With `search_results` their passages are read instead of the K nearest. Answers begin with `prefix` `[B, G]`; see
-    `no_prefix`.
+    `no_prefix`. With `fuses` the decoder reads all passages together (Fusion-in-Decoder).
     """
     queries = networks.tower(params.question_tower, batch.question)
     retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs, search_results, index)
-    composed = {"decoder": decoder, "max_length": max_length, "header": header}
-    return answer_from(networks, params, retrieved, passages, batch.prompt, prefix, **composed)
+    read = {"decoder": decoder, "max_length": max_length, "header": header, "fuses": fuses}
+    return answer_from(networks, params, retrieved, passages, batch.prompt, prefix, **read)
 
 
 def answer_from(
@@ -60,12 +61,16 @@ def answer_from(
     decoder: Decoder,
     max_length: int,
     header: tuple[int, ...] = (),
+    fuses: bool = False,
 ) -> Answered:
     """Read passages `[B, K, P]` from any source, and decode."""
     doc_log_prior = likelihood.doc_log_prior(retrieved.scores, retrieved.valid)
     inputs = reading.assemble(passages, prompt, max_length, header)
-    encoded = networks.generator.encode(params.generator, reading.rows(inputs))
-    decoded = decoder(EncodedInputs(networks.generator, params.generator, encoded), doc_log_prior, prefix)
+    encoded, read_log_prior = networks.generator.encode(params.generator, reading.rows(inputs)), doc_log_prior
+    if fuses:
+        encoded = reading.fuse(networks.generator, encoded, doc_log_prior)
+        read_log_prior = reading.fused_log_prior(doc_log_prior)
+    decoded = decoder(EncodedInputs(networks.generator, params.generator, encoded), read_log_prior, prefix)
     return Answered(retrieved, doc_log_prior, decoded)
 
 
