@@ -100,19 +100,19 @@ class Decoder(nn.Module):
 
         def read(buffer: RollingBuffer, piece: Tokens, start: Int[Array, ""]) -> RollingBuffer:
             # Bound inside the scan, whose scope they must be of.
-            bound: list[Any] = [each.bind(own) for each, own in zip(unbound, params, strict=True)]
-            word, stack = bound[0], bound[1:]
+            word, *layers = (each.bind(own) for each, own in zip(unbound, params, strict=True))
             position = start + jnp.arange(piece.ids.shape[1], dtype=jnp.int32)
             position = jnp.where(piece.mask, position[None, :], -1)
             by = rotation(c.rope, c.d, position)
             own = _before(c, position, position)
             past = _before(c, position, buffer.position)
-            states, layers = word(piece.ids), []
-            for layer, (keys, values) in zip(stack, buffer.layers, strict=True):
+            states, written = word(piece.ids), []
+            layer: Any
+            for layer, (keys, values) in zip(layers, buffer.layers, strict=True):
                 new = layer.keys_values(states, by)
                 states = layer(states, by, [Context(keys, values, past), Context(*new, own)])
-                layers.append(new)
-            return rolling_buffer.write(buffer, tuple(layers), position)
+                written.append(new)
+            return rolling_buffer.write(buffer, tuple(written), position)
 
         buffer = rolling_buffer.scan_chunks(read, empty, prompts, chunk)
         return Prompt(buffer.layers, buffer.position, prompts.lengths)
