@@ -110,7 +110,7 @@ class Decoder(nn.Module):
             layer: Any
             for layer, (keys, values) in zip(layers, buffer.layers, strict=True):
                 new = layer.keys_values(states, by)
-                states = layer(states, by, [Context(keys, values, past), Context(*new, own)])
+                states = layer(states, by, [Context(keys, values, past), Context(new[0], new[1], own)])
                 written.append(new)
             return rolling_buffer.write(buffer, tuple(written), position)
 
