@@ -59,6 +59,10 @@ def read_config(config: ConfigJson) -> T5Config:
         raise InputError(f"{config.source}: feed_forward_proj is {feed_forward!r}; only {known} are known here")
     config.require(dense_act_fn="gelu_new" if FEED_FORWARD[feed_forward] else "relu")
     sizes, head_width = config.sizes(SIZES), config["d_kv"]
+    buckets, distance = config["relative_attention_num_buckets"], config.get(MAX_DISTANCE, T5Config.max_distance)
+    if distance <= buckets // 2:  # their width would be the logarithm of less than one
+        what = f"{MAX_DISTANCE} is {distance}, of which {buckets} buckets leave none to share"
+        raise InputError(f"{config.source}: {what}; take the config.json that was saved with the weights")
     return T5Config(
         **sizes,
         decoder_layers=config.get("num_decoder_layers") or sizes["encoder_layers"],
@@ -66,8 +70,8 @@ def read_config(config: ConfigJson) -> T5Config:
         gated=FEED_FORWARD[feed_forward],
         # Current versions of transformers store that the scale is missing, and tables that differ as tied.
         tied_head=config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)),
-        position_buckets=config["relative_attention_num_buckets"],
-        max_distance=config.get(MAX_DISTANCE, T5Config.max_distance),
+        position_buckets=buckets,
+        max_distance=distance,
     )
 
 

@@ -168,6 +168,7 @@ def test_tied_tables_that_differ_are_refused(tmp_path):
     [
         ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj is 'gated-silu'; only relu and gated-gelu are known"),
         ({"dense_act_fn": "silu"}, "dense_act_fn is 'silu'; only 'gelu_new' is known here"),
+        ({"relative_attention_max_distance": 4}, "relative_attention_max_distance is 4, of which 8 buckets leave none"),
         ({"d_kv": None}, "has no 'd_kv'"),
         ({"num_heads": 4}, "the weights do not fit the config: "),
     ],

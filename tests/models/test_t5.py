@@ -48,7 +48,8 @@ CONFIGS = {
 }
 ROWS, S, T = 4, 14, 13
 SIZES = st.builds(
-    partial(replace, SMALL),
+    lambda distances, **sizes: replace(SMALL, position_buckets=distances[0], max_distance=distances[1], **sizes),
+    distances=st.sampled_from([(4, 3), (4, 10), (8, 10), (8, 128), (32, 20), (32, 128)]),
     vocab_size=st.integers(8, 60),
     width=st.sampled_from([8, 16, 24]),
     encoder_layers=st.integers(1, 3),
@@ -58,8 +59,6 @@ SIZES = st.builds(
     ffn_width=st.sampled_from([8, 24]),
     gated=st.booleans(),
     tied_head=st.booleans(),
-    position_buckets=st.sampled_from([4, 8, 32]),
-    max_distance=st.sampled_from([10, 20, 128]),
 )
 
 
