@@ -50,4 +50,7 @@ def with_prompt(
     if needed + 2 > c.max_input:  # a token of a passage and one of a question
         problem = f"header and template have {needed} tokens, generator.max_input is {c.max_input}"
         raise InputError(f"{source}: {problem}; shorten generator.system_prompt, or raise generator.max_input")
+    if len(prompted.prompt_end) >= config.retriever.max_question:
+        problem = f"{len(prompted.prompt_end)} tokens follow a question, and retriever.max_question counts them"
+        raise InputError(f"{source}: {problem}, {config.retriever.max_question}; raise it")
     return prompted
