@@ -14,11 +14,11 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core.packing import row_positions, to_packs, to_rows
-from rag_jax.models import encoder_decoder
+from rag_jax.models import cache_slots, encoder_decoder
 from rag_jax.models.architecture import Architecture
 from rag_jax.models.attention import Attention
 from rag_jax.models.dropout import Dropout
-from rag_jax.models.encoder_decoder import CrossKeysValues, Memory, SelfKeysValues
+from rag_jax.models.encoder_decoder import CrossKeysValues, Memory
 from rag_jax.models.gelu import gelu
 from rag_jax.models.layers import Remat, constrain, run_layers
 from rag_jax.models.norm import LayerNorm
@@ -60,7 +60,7 @@ LAYER_NORM_EPS = 1e-5
 class Cache(NamedTuple):
     """Each decoder layer's self-attention keys and values; the first `length` slots are filled."""
 
-    layers: tuple[SelfKeysValues, ...]
+    layers: tuple[cache_slots.KeysValues, ...]
     length: Int[Array, ""]
 
 
@@ -118,16 +118,16 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         states: Float[Array, "R T width"],
-        past: SelfKeysValues | None,
+        past: cache_slots.KeysValues | None,
         offset: Int[Array, ""],
         visible: Bool[Array, "#R T slots"],
         encoded: CrossKeysValues | Float[Array, "R S width"],
         encoded_mask: Bool[Array, "R 1 S"],
         deterministic: bool,
-    ) -> tuple[Float[Array, "R T width"], SelfKeysValues]:
+    ) -> tuple[Float[Array, "R T width"], cache_slots.KeysValues]:
         states = constrain(states, self.config.sharding)
         new = self.attention.project(states)
-        present = new if past is None else encoder_decoder.write(past, new, offset)
+        present = new if past is None else cache_slots.write(past, new, offset)
         mixed = self.attention(states, *present, visible, deterministic)
         states = constrain(self.attention_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
         keys_values = encoded if isinstance(encoded, tuple) else self.cross.project(encoded)
@@ -193,7 +193,7 @@ class Bart(nn.Module):
         offset = jnp.int32(0) if cache is None else cache.length
         past = (None,) * len(self.decoder_layers) if cache is None else cache.layers
         slots = ids.shape[1] if cache is None else cache.layers[0][1].shape[2]
-        position, visible = encoder_decoder.sequential(offset, ids.shape[1], slots) if positions is None else positions
+        position, visible = cache_slots.sequential(offset, ids.shape[1], slots) if positions is None else positions
         states = self._embed(ids, self.decoder_position, position)
         states = self.drop(self.decoder_norm(states), deterministic)
         if not isinstance(encoded.layers, tuple):
@@ -243,7 +243,7 @@ def generator(config: BartConfig) -> Generator:
     """BART as pure functions of its parameters; the same ones per config, so that they compile once."""
 
     def empty_cache(rows: int, slots: int) -> Cache:
-        layer = encoder_decoder.empty_slots(rows, config.heads, slots, config.width // config.heads, config.dtype)
+        layer = cache_slots.empty_slots(rows, config.heads, slots, config.width // config.heads, config.dtype)
         return Cache((layer,) * config.decoder_layers, jnp.int32(0))
 
     return encoder_decoder.functions(Bart(config), empty_cache)

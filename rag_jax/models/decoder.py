@@ -9,13 +9,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core.packing import to_packs
-from rag_jax.models import rolling_buffer
+from rag_jax.models import cache_slots, rolling_buffer
 from rag_jax.models.architecture import Architecture, PromptTemplates, SpecialTokens
 from rag_jax.models.decoder_layer import DecoderConfig, Layer, dense
 from rag_jax.models.grouped_attention import Context, KeysValues
@@ -130,9 +129,9 @@ class Decoder(nn.Module):
         rows, length = ids.shape
         offset = jnp.int32(0) if cache is None else cache.length
         slots = length if cache is None else cache.position.shape[1]
-        behind_prompt, visible = _sequential(offset, length, slots) if positions is None else positions
+        behind_prompt, visible = cache_slots.sequential(offset, length, slots) if positions is None else positions
         position = jnp.broadcast_to(prompt.lengths[:, None] + behind_prompt, (rows, length)).astype(jnp.int32)
-        slot_position = position if cache is None else _write(cache.position, position, offset, axis=1)
+        slot_position = position if cache is None else cache_slots.write_positions(cache.position, position, offset)
         by = rotation(self.config.rope, self.config.d, position)
         prompt_mask = _before(self.config, position, prompt.position)
         mask = visible & _within_window(self.config, position, slot_position)
@@ -141,7 +140,7 @@ class Decoder(nn.Module):
         def call(layer: Layer, states: Array, own: tuple[KeysValues, KeysValues | None]) -> tuple[Array, KeysValues]:
             prompt_keys_values, past = own
             new = layer.keys_values(states, by)
-            present = new if past is None else _append(past, new, offset)
+            present = new if past is None else cache_slots.write(past, new, offset)
             contexts = [Context(*prompt_keys_values, prompt_mask), Context(*present, mask)]
             return layer(states, by, contexts), present
 
@@ -195,9 +194,8 @@ def generator(config: DecoderConfig) -> Generator:
         return module.apply({"params": params}, states, method=Decoder.logits)
 
     def empty_cache(rows: int, slots: int) -> Cache:
-        values = jnp.zeros((rows, config.num_kv_heads, slots, config.d), config.dtype)
-        layers = ((jnp.swapaxes(values, 2, 3), values),) * config.decoder_layers
-        return Cache(layers, jnp.zeros((rows, slots), jnp.int32), jnp.int32(0))
+        layer = cache_slots.empty_slots(rows, config.num_kv_heads, slots, config.d, config.dtype)
+        return Cache((layer,) * config.decoder_layers, jnp.zeros((rows, slots), jnp.int32), jnp.int32(0))
 
     return Generator(encode, decode, logits, empty_cache)
 
@@ -218,21 +216,6 @@ def _within_window(config: DecoderConfig, query: Int[Array, "#R T"], key: Int[Ar
     """Whether each key is among the last `window` positions of each query."""
     distance = query[:, :, None] - key[:, None, :]
     return distance < (jnp.iinfo(jnp.int32).max if config.window is None else config.window)
-
-
-def _sequential(offset: Int[Array, ""], length: int, slots: int) -> DecoderPositions:
-    """Positions of a sequence that follows the first `offset` slots, with a causal mask."""
-    position = offset + jnp.arange(length, dtype=jnp.int32)
-    return DecoderPositions(position[None, :], (jnp.arange(slots)[None, :] <= position[:, None])[None, :, :])
-
-
-def _append(past: KeysValues, new: KeysValues, offset: Int[Array, ""]) -> KeysValues:
-    """Write new keys and values into the slots from `offset` on."""
-    return _write(past[0], new[0], offset, axis=3), _write(past[1], new[1], offset, axis=2)
-
-
-def _write(old: Array, update: Array, offset: Int[Array, ""], axis: int) -> Any:
-    return jax.lax.dynamic_update_slice_in_dim(old, update.astype(old.dtype), offset, axis=axis)
 
 
 def flops(config: DecoderConfig, inputs: float, targets: float) -> float:

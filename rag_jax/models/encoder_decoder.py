@@ -1,20 +1,18 @@
-"""What encoder-decoder networks share: the encoded inputs, the slots of the decoder's cache, and pure functions.
+"""What encoder-decoder networks share: the encoded inputs and their fusion, and pure functions of the parameters.
 
 `encode` returns a `Memory`: the keys and values of cross-attention, computed once per row. `decode` takes and returns a
-cache with the keys and values of the decoder's self-attention, a slot for each token.
+cache with the keys and values of the decoder's self-attention (`rag_jax.models.cache_slots`).
 """
 
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from rag_jax.types import DecoderPositions, DropoutKey, EmptyCache, Generator, PackedInputs, Params, Tokens
+from rag_jax.types import DropoutKey, EmptyCache, Generator, PackedInputs, Params, Tokens
 
 CrossKeysValues = tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]  # of the encoded inputs
-SelfKeysValues = tuple[Float[Array, "R H d slots"], Float[Array, "R H slots d"]]  # of the decoder's tokens
 
 
 class Memory(NamedTuple):
@@ -25,27 +23,6 @@ class Memory(NamedTuple):
 
     layers: tuple[CrossKeysValues, ...] | Float[Array, "R S width"]
     mask: Bool[Array, "R S"]
-
-
-def empty_slots(rows: int, heads: int, slots: int, head_width: int, dtype: Any) -> SelfKeysValues:
-    """One layer's keys and values before any token was read."""
-    values = jnp.zeros((rows, heads, slots, head_width), dtype)
-    return jnp.swapaxes(values, 2, 3), values
-
-
-def write(past: SelfKeysValues, new: tuple[Array, Array], offset: Int[Array, ""]) -> SelfKeysValues:
-    """Write new keys and values into the slots from `offset` on."""
-    keys, values = (
-        jax.lax.dynamic_update_slice_in_dim(old, update.astype(old.dtype), offset, axis=axis)
-        for old, update, axis in zip(past, new, (3, 2), strict=True)
-    )
-    return keys, values
-
-
-def sequential(offset: Int[Array, ""], length: int, slots: int) -> DecoderPositions:
-    """Positions of a sequence that follows the first `offset` slots, with a causal mask."""
-    position = offset + jnp.arange(length, dtype=jnp.int32)
-    return DecoderPositions(position[None, :], (jnp.arange(slots)[None, :] <= position[:, None])[None, :, :])
 
 
 def fuse(encoded: Memory, exists: Bool[Array, "B K"]) -> Memory:

@@ -15,11 +15,11 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core.packing import to_packs, to_rows
-from rag_jax.models import encoder_decoder
+from rag_jax.models import cache_slots, encoder_decoder
 from rag_jax.models.architecture import Architecture, SpecialTokens
 from rag_jax.models.attention import Attention, initializer
 from rag_jax.models.dropout import Dropout
-from rag_jax.models.encoder_decoder import CrossKeysValues, Memory, SelfKeysValues
+from rag_jax.models.encoder_decoder import CrossKeysValues, Memory
 from rag_jax.models.gelu import tanh_gelu
 from rag_jax.models.layers import Remat, constrain, run_layers
 from rag_jax.models.norm import RMSNorm
@@ -74,7 +74,7 @@ class Cache(NamedTuple):
     Answers in a tree have several slots at one position, so the position of each slot's token is kept.
     """
 
-    layers: tuple[SelfKeysValues, ...]
+    layers: tuple[cache_slots.KeysValues, ...]
     position: Int[Array, "R slots"]
     length: Int[Array, ""]
 
@@ -140,18 +140,18 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         states: Float[Array, "R T width"],
-        past: SelfKeysValues | None,
+        past: cache_slots.KeysValues | None,
         offset: Int[Array, ""],
         visible: Bool[Array, "#R T slots"],
         bias: Float[Array, "#R H T slots"],
         encoded: CrossKeysValues | Float[Array, "R S width"],
         encoded_mask: Bool[Array, "R 1 S"],
         deterministic: bool,
-    ) -> tuple[Float[Array, "R T width"], SelfKeysValues]:
+    ) -> tuple[Float[Array, "R T width"], cache_slots.KeysValues]:
         states = constrain(states, self.config.sharding)
         normed = self.attention_norm(states)
         new = self.attention.project(normed)
-        present = new if past is None else encoder_decoder.write(past, new, offset)
+        present = new if past is None else cache_slots.write(past, new, offset)
         mixed = self.attention(normed, *present, visible, deterministic, position_bias=bias)
         states = constrain(states + self.drop(mixed, deterministic), self.config.sharding)
         keys_values = encoded if isinstance(encoded, tuple) else self.cross.project(encoded)
@@ -219,8 +219,8 @@ class T5(nn.Module):
         offset = jnp.int32(0) if cache is None else cache.length
         past = (None,) * len(self.decoder_layers) if cache is None else cache.layers
         slots = ids.shape[1] if cache is None else cache.position.shape[1]
-        position, visible = encoder_decoder.sequential(offset, ids.shape[1], slots) if positions is None else positions
-        slot_position = position if cache is None else _write_position(cache.position, position, offset)
+        position, visible = cache_slots.sequential(offset, ids.shape[1], slots) if positions is None else positions
+        slot_position = position if cache is None else cache_slots.write_positions(cache.position, position, offset)
         bias = self.decoder_position(position, slot_position)
         encoded_mask = encoded.mask[:, None, :]
         states = self.drop(self.word(ids), deterministic)
@@ -257,7 +257,7 @@ def generator(config: T5Config) -> Generator:
     """T5 as pure functions of its parameters; the same ones per config, so that they compile once."""
 
     def empty_cache(rows: int, slots: int) -> Cache:
-        layer = encoder_decoder.empty_slots(rows, config.heads, slots, config.d, config.dtype)
+        layer = cache_slots.empty_slots(rows, config.heads, slots, config.d, config.dtype)
         return Cache((layer,) * config.decoder_layers, jnp.zeros((rows, slots), jnp.int32), jnp.int32(0))
 
     return encoder_decoder.functions(T5(config), empty_cache)
@@ -266,14 +266,6 @@ def generator(config: T5Config) -> Generator:
 def init(config: T5Config, key: Array) -> Params:
     """Random parameters, of the published standard deviations."""
     return encoder_decoder.init(T5(config), key)
-
-
-def _write_position(
-    slot_position: Int[Array, "R slots"], position: Int[Array, "#R T"], offset: Int[Array, ""]
-) -> Int[Array, "R slots"]:
-    """Write the positions of new tokens into the slots from `offset` on."""
-    new = jnp.broadcast_to(position, (slot_position.shape[0], position.shape[1])).astype(slot_position.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(slot_position, new, offset, axis=1)
 
 
 def _attention(config: T5Config) -> Attention:

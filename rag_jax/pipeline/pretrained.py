@@ -55,7 +55,7 @@ def combine(
 ) -> Config:
     """The config of separately pretrained encoders and a generator. Reads no weights.
 
-    The generation config is that of the generator's checkpoint. Raises `InputError` for unsuitable checkpoints.
+    The generation config is that of the generator's checkpoint, or greedy search of a decoder-only one. Raises `InputError` for unsuitable checkpoints.
     """
     tower_folder, stored = hub.resolve(question_tower), loading.describe_generator(generator)
     tower = configs.tower(configs.read_config(tower_folder), tower_folder)
@@ -63,8 +63,11 @@ def combine(
     if stored.tokenizer is None:
         raise InputError(f"{generator}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
     tokenizer = generator_tokenizer(stored.tokenizer.tokenizer, generator, hub.special_tokens(generator))
-    start, decoding = from_hf(stored.generation, tokenizer, generator, model)
     architecture = families.generator_of(sizes)
+    if architecture.is_decoder_only:  # the settings of a chat, which samples, are not those of short answers
+        start, decoding = "", GenerationConfig(max_length=ANSWER_LENGTH)
+    else:
+        start, decoding = from_hf(stored.generation, tokenizer, generator, model)
     use = hub.Reading(model, num_docs, Generator.max_input, *architecture.prompt, question_from_tower=False)
     retriever = _retriever(question_tower, passage_tower, tower)
     config = _combined(retriever, generator, use, tower, sizes, (start, decoding))
@@ -76,10 +79,8 @@ def combine(
 def _continued(config: Config, has_chat: bool) -> Config:
     """The config of a decoder-only generator, whose answers continue its input; a chat model is asked in its chat."""
     prompt = {"start": None, "passage_template": None, "question_template": None, "chat": has_chat}
-    target = min(config.generator.max_target, ANSWER_LENGTH)
-    decoding = dataclasses.replace(config.decoding, max_length=min(config.decoding.max_length or target, target))
-    generator = dataclasses.replace(config.generator, **prompt, max_target=target)
-    return dataclasses.replace(config, generator=generator, decoding=decoding)
+    generator = dataclasses.replace(config.generator, **prompt, max_target=ANSWER_LENGTH)
+    return dataclasses.replace(config, generator=generator)
 
 
 def with_index(config: Config, index: Path | None) -> Config:
