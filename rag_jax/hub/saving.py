@@ -29,9 +29,9 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
     """Write the folder that transformers' `from_pretrained` loads: safetensors, configs, tokenizers; no pickle.
 
     A RAG checkpoint becomes `RagTokenForGeneration` or `RagSequenceForGeneration`, a tower `DPRQuestionEncoder` or
-    `DPRContextEncoder` (a BERT in sentence-transformers' layout, where it pools otherwise), a generator
-    `BartForConditionalGeneration`. The folder is written atomically. Raises `InputError` for a folder that is not
-    empty, and for settings that transformers cannot express.
+    `DPRContextEncoder` (a BERT in sentence-transformers' layout, where it pools otherwise), a generator the class of
+    its family, such as `BartForConditionalGeneration`. The folder is written atomically. Raises `InputError` for a
+    folder that is not empty, and for settings that transformers cannot express.
     """
     check_new_folder(Path(folder))
     contents = _contents(checkpoint)

@@ -28,7 +28,7 @@ class Memory(NamedTuple):
 
 
 def empty_slots(rows: int, heads: int, slots: int, head_width: int, dtype: Any) -> SelfKeysValues:
-    """One layer's keys and values before any token was read."""
+    """One layer's keys and values before any token is read."""
     values = jnp.zeros((rows, heads, slots, head_width), dtype)
     return jnp.swapaxes(values, 2, 3), values
 

@@ -19,7 +19,7 @@ def with_prompt(
     settings: Mapping[str, Any],
     source: str,
 ) -> GeneratorTokenizer:
-    """The tokenizer with the config's prompt; templates that it leaves out are the architecture's.
+    """The tokenizer with the config's prompt; templates that the config leaves out are the architecture's.
 
     Args:
         settings: of the checkpoint's tokenizer.
@@ -33,9 +33,7 @@ def with_prompt(
     if not architecture.is_decoder_only:
         if c.chat or c.system_prompt:
             name = "generator.chat" if c.chat else "generator.system_prompt"
-            raise InputError(
-                f"{name}: {architecture.name} has no such prompt; leave it out, or take a decoder-only model"
-            )
+            raise InputError(f"{name}: not supported by {architecture.name}; leave it out, or use a decoder-only model")
         return tokenizer._replace(passage_template=passage, question_template=question)
     if c.chat:
         if not settings.get("chat_template"):
