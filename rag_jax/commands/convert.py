@@ -30,6 +30,10 @@ def convert(arguments: Sequence[str]) -> None:
     to_workdir = (command.target / "checkpoints").is_dir()
     for here, there, tensors in found:
         print(here, "<-" if to_workdir else "->", there, f"({tensors})" if tensors else "")
+    if (command.target / "generator").is_dir():
+        print(f"{command.target}: two checkpoints of transformers, {sum(each.tensors for each in found)} tensors.")
+        print("Next: AutoModelForCausalLM.from_pretrained of the generator; prompt and index stay with the workdir")
+        return
     kind, option = ("workdir", "--workdir") if to_workdir else ("checkpoint of transformers", "--checkpoint")
     print(f"{command.target}: a {kind}, {sum(each.tensors for each in found)} tensors.")
     print(f'Next: rag-jax answer "YOUR QUESTION" {option} {command.target} --index INDEX')

@@ -93,9 +93,9 @@ class ExampleTokenizer:
         lengths = [max(map(len, both)) for both in zip(encoder_tokens, prompts, strict=True)]
         truncated = [length > self.max_question or lost > 0 for length, lost in zip(lengths, num_lost, strict=True)]
         if self.truncate_questions:
-            encoder_tokens, prompts = (
-                [truncate(ids, self.max_question) for ids in each] for each in (encoder_tokens, prompts)
-            )
+            encoder_tokens = [truncate(ids, self.max_question) for ids in encoder_tokens]
+            end = len(self.generator_tokenizer.prompt_end)
+            prompts = [truncate(ids, self.max_question, end) for ids in prompts]
         else:
             self._check_questions(questions, lengths)
         buckets = [
@@ -120,9 +120,9 @@ class ExampleTokenizer:
                 raise InputError(f"{problem}; shorten it, or set long_questions to cut")
 
 
-def truncate(ids: list[int], max_length: int) -> list[int]:
-    """Token ids cut to `max_length`; the last one, which ends a text, stays."""
-    return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
+def truncate(ids: list[int], max_length: int, end: int = 1) -> list[int]:
+    """Token ids cut to `max_length`; the last `end` of them, which end a text, stay."""
+    return ids if len(ids) <= max_length else [*ids[: max(0, max_length - end)], *ids[len(ids) - end :]]
 
 
 def bucket(question: int, prompt: int, buckets: LengthBuckets) -> tuple[int, int]:

@@ -53,11 +53,15 @@ SCALINGS = ("default", "linear", "llama3")
 def read_config(config: ConfigJson) -> DecoderConfig:
     """Read the sizes. Some settings are implied by the family, and missing in config.json."""
     config.require(**ONLY)
-    family = config["model_type"]
+    family, heads, kv_heads = config["model_type"], config["num_attention_heads"], config.get("num_key_value_heads")
+    if heads % (kv_heads or heads):
+        raise InputError(
+            f"{config.source}: {heads} query heads do not divide into {kv_heads} key-value heads; correct one of them"
+        )
     bias = config.get("attention_bias", False)
     return DecoderConfig(
         **config.sizes(SIZES),
-        kv_heads=config.get("num_key_value_heads"),
+        kv_heads=kv_heads,
         head_width=config.get("head_dim"),
         rope=_rope(config),
         qkv_bias=family == "qwen2" or bias,
@@ -176,14 +180,14 @@ def without_tied_head(tensors: Tensors, config: DecoderConfig, prefix: str, sour
 
 def _llama3(**sizes: Any) -> DecoderConfig:
     rope = Rope(5e5, "llama3", 8.0, 1.0, 4.0, 8_192)
-    return DecoderConfig(vocab_size=128_256, max_positions=131_072, rope=rope, model_type="llama", **sizes)
+    return DecoderConfig(vocab_size=128_256, kv_heads=8, max_positions=131_072, rope=rope, model_type="llama", **sizes)
 
 
 PUBLISHED = {
-    "mistralai/Mistral-7B-v0.1": DecoderConfig(vocab_size=32_000, rope=Rope(1e4), window=4_096),
-    "mistralai/Mistral-7B-Instruct-v0.2": DecoderConfig(vocab_size=32_000),
-    "mistralai/Mistral-7B-v0.3": DecoderConfig(),
-    "mistralai/Mistral-7B-Instruct-v0.3": DecoderConfig(),
+    "mistralai/Mistral-7B-v0.1": DecoderConfig(vocab_size=32_000, kv_heads=8, rope=Rope(1e4), window=4_096),
+    "mistralai/Mistral-7B-Instruct-v0.2": DecoderConfig(vocab_size=32_000, kv_heads=8),
+    "mistralai/Mistral-7B-v0.3": DecoderConfig(kv_heads=8),
+    "mistralai/Mistral-7B-Instruct-v0.3": DecoderConfig(kv_heads=8),
     "meta-llama/Llama-3.1-8B": _llama3(),
     "meta-llama/Llama-3.1-8B-Instruct": _llama3(),
     "HuggingFaceTB/SmolLM2-135M-Instruct": DecoderConfig(

@@ -15,6 +15,7 @@ from rag_jax.hub import configs, registry, tensor_names, tokenizers
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, TowerCheckpoint
 from rag_jax.hub.config_json import write_json
 from rag_jax.hub.tensors import write_tensors
+from rag_jax.models.architecture import GeneratorConfig
 
 
 class Contents(NamedTuple):
@@ -30,18 +31,37 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
 
     A RAG checkpoint becomes `RagTokenForGeneration` or `RagSequenceForGeneration`, a tower `DPRQuestionEncoder` or
     `DPRContextEncoder` (a BERT in sentence-transformers' layout, where it pools otherwise), a generator the class of
-    its family, such as `BartForConditionalGeneration`. The folder is written atomically. Raises `InputError` for a
-    folder that is not empty, and for settings that transformers cannot express.
+    its family, such as `BartForConditionalGeneration`. transformers has no RAG with a decoder-only generator: such a
+    checkpoint becomes two folders, `question_encoder` and `generator`. The folder is written atomically. Raises
+    `InputError` for a folder that is not empty, and for settings that transformers cannot express.
     """
     check_new_folder(Path(folder))
-    contents = _contents(checkpoint)
+    parts = {place: _contents(part) for place, part in _parts(checkpoint).items()}
     with written_whole(Path(folder)) as side:
-        write_tensors(side, contents.tensors)
-        for place, values in contents.files.items():
-            write_json(side / place, values)
-        for place, stored in contents.tokenizers.items():
-            if stored is not None:
-                tokenizers.write(side / place, stored)
+        for place, contents in parts.items():
+            _write(side / place, contents)
+
+
+def is_in_parts(generator: GeneratorConfig) -> bool:
+    """Whether a RAG checkpoint with this generator is saved as two folders."""
+    return registry.generator_of(generator).architecture.is_decoder_only
+
+
+def _parts(checkpoint: Checkpoint) -> dict[str, Checkpoint]:
+    """The checkpoints to be written, by place."""
+    if isinstance(checkpoint, RagCheckpoint) and is_in_parts(checkpoint.generator.config):
+        return {"question_encoder": checkpoint.tower, "generator": checkpoint.generator}
+    return {"": checkpoint}
+
+
+def _write(folder: Path, contents: Contents) -> None:
+    folder.mkdir(exist_ok=True)
+    write_tensors(folder, contents.tensors)
+    for place, values in contents.files.items():
+        write_json(folder / place, values)
+    for place, stored in contents.tokenizers.items():
+        if stored is not None:
+            tokenizers.write(folder / place, stored)
 
 
 @contextlib.contextmanager

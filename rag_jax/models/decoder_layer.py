@@ -17,14 +17,14 @@ from rag_jax.types import PackedInputs
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The family's sizes. The defaults are Mistral 7B v0.3."""
+    """The family's sizes. The defaults are Mistral 7B's, but for its grouped queries."""
 
     vocab_size: int = 32_768
     width: int = 4_096
     decoder_layers: int = 32
     heads: int = 32
-    kv_heads: int | None = 8  # of keys and values; None: as many as of queries
-    head_width: int | None = 128  # None: width / heads
+    kv_heads: int | None = None  # of keys and values; None: as many as of queries
+    head_width: int | None = None  # None: width / heads
     ffn_width: int = 14_336
     max_positions: int | None = 32_768  # of prompt and answer together
     norm_eps: float = 1e-5

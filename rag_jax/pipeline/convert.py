@@ -33,6 +33,8 @@ class Mapped(NamedTuple):
 def convert(source: str, target: Path) -> list[Mapped]:
     """Convert a workdir to a RAG checkpoint that transformers loads, or such a checkpoint to a workdir.
 
+    A decoder-only generator and its question tower become two checkpoints, which hold no prompt and no K.
+
     A new workdir holds the parameters as step 0, for answering and for runs that `start_from` it. It reads the sizes of
     its networks from `source`, which must not move. The target is written completely or not at all.
 
@@ -114,19 +116,20 @@ def _to_workdir(source: str, target: Path) -> list[Mapped]:
 
 def _parameters(components: Components) -> Iterator[Mapped]:
     """The parameters of both networks and their tensors in the checkpoint; kernels are transposed."""
+    in_parts = hub.is_in_parts(components.generator.config)
+    places = ("question_encoder: ", "generator: ") if in_parts else ("rag.question_encoder.", "rag.generator.")
     layout = registry.tower_of(components.bi_encoder.config).layout(components.bi_encoder.config, "question")
-    tower = tensor_names.summary(
-        components.initial_params.question_tower, layout.names, f"rag.question_encoder.{layout.prefix}"
-    )
+    tower = tensor_names.summary(components.initial_params.question_tower, layout.names, f"{places[0]}{layout.prefix}")
     generator = registry.generator_of(components.generator.config).names
-    generator = tensor_names.summary(components.initial_params.generator, generator, "rag.generator.")
+    generator = tensor_names.summary(components.initial_params.generator, generator, places[1])
     for network, names in (("question_tower", tower), ("generator", generator)):
         yield from (Mapped(f"{network}/{here}", *there) for here, there in names.items())
 
 
 def _settings(components: Components) -> Iterator[Mapped]:
     checkpoint: hub.RagCheckpoint = pretrained.checkpoint(components, components.initial_params)
-    for name, value in dataclasses.asdict(checkpoint.reading).items():
+    in_parts = hub.is_in_parts(components.generator.config)  # no config.json for the two together
+    for name, value in ({} if in_parts else dataclasses.asdict(checkpoint.reading)).items():
         yield Mapped(f"{name} = {value!r}", "config.json")
     for name, value in checkpoint.generator.generation.items():
         yield Mapped(f"{name} = {value!r}", "generation_config.json")

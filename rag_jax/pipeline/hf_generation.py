@@ -92,6 +92,12 @@ def to_hf(start: str, decoding: GenerationConfig, tokenizer: GeneratorTokenizer,
     }
 
 
+def continued(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings for a decoder-only generator, which continues its input and counts new tokens only."""
+    kept = {key: value for key, value in settings.items() if key not in ("decoder_start_token_id", "max_length")}
+    return {**kept, "max_new_tokens": settings["max_length"] - 1}
+
+
 def _check_types(generation: Mapping[str, Any], where: str) -> None:
     """Raise `InputError` for a setting of another type than in transformers."""
     hints = typing.get_type_hints(GenerationConfig)

@@ -15,7 +15,7 @@ from rag_jax.index import manifest
 from rag_jax.models import registry as families
 from rag_jax.models.architecture import GeneratorConfig, SpecialTokens, TowerConfig
 from rag_jax.pipeline.components import Components
-from rag_jax.pipeline.hf_generation import from_hf, to_hf
+from rag_jax.pipeline.hf_generation import continued, from_hf, to_hf
 from rag_jax.types import RagParams
 
 ANSWER_LENGTH = 64  # tokens of a decoder-only generator's answer, whose checkpoint does not say
@@ -156,6 +156,8 @@ def checkpoint(components: Components, params: RagParams) -> hub.RagCheckpoint:
     config, generator = components.config, components.generator
     bi_encoder, tokenizer = components.bi_encoder, components.generator_tokenizer
     generation = to_hf(components.decoder_start_token, config.decoding, tokenizer, config.generator.max_target)
+    if hub.is_in_parts(generator.config):
+        generation = continued(generation)
     return hub.RagCheckpoint(
         tower=hub.TowerCheckpoint(
             bi_encoder.config,

@@ -48,4 +48,8 @@ def with_prompt(
     if needed + 2 > c.max_input:  # a token of a passage and one of a question
         problem = f"header and template have {needed} tokens, generator.max_input is {c.max_input}"
         raise InputError(f"{source}: {problem}; shorten generator.system_prompt, or raise generator.max_input")
+    if len(prompted.prompt_end) >= config.retriever.max_question:
+        problem = f"{len(prompted.prompt_end)} tokens of the template follow a question and count as part of it"
+        limit = config.retriever.max_question
+        raise InputError(f"{source}: {problem}, retriever.max_question is {limit}; raise retriever.max_question")
     return prompted
