@@ -78,5 +78,5 @@ def test_prompts_that_cannot_be_are_refused(towns, tmp_path, changes, told):
 
 def test_a_system_prompt_is_for_decoder_only_models(towns, tmp_path):
     config = dataclasses.replace(towns, generator=dataclasses.replace(towns.generator, system_prompt="Be brief."))
-    with pytest.raises(InputError, match=r"^generator\.system_prompt: bart has no such prompt; leave it out, or take"):
+    with pytest.raises(InputError, match=r"^generator\.system_prompt: not supported by bart; leave it out, or use"):
         fit(config, tmp_path / "run")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import gguf_files
 from rag_jax.config.config import Config
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,14 @@ def test_the_step_of_ones_own_trains(trained, towns: Config, capsys) -> None:
     told = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()]
     assert len(told) == 10
     assert all(0 < loss < 0.5 for loss in told), "it goes on from what was learnt"
+
+
+@pytest.mark.slow
+def test_the_generator_of_the_page_answers(capsys) -> None:
+    gguf_files.smollm()
+    (example,) = blocks("docs/generators.md")
+    exec(compile(example, "generators.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -82,7 +82,8 @@ class Retriever:
 class Generator:
     """The generator: a checkpoint, or a network from scratch in the sizes given here."""
 
-    checkpoint: str | None = None  # a folder, package:NAME/FOLDER, or a Hugging Face repository; None: from scratch
+    # a folder or GGUF file, one of them as package:NAME/PATH, or a Hugging Face repository; None: from scratch
+    checkpoint: str | None = None
     architecture: str = DEFAULT_GENERATOR  # of a network from scratch; a checkpoint states its own
     # tokenizer.json of a network from scratch; None: learnt from the run's texts, saved in the workdir
     tokenizer: Path | None = None

@@ -4,7 +4,7 @@
 
 Kernels are [in, out] here, in the paper [out, in], where the update reads B A. The adapters A and B are leaves beside
 the kernel of their module, so that masks, partition rules and checkpoints know them by name. They are multiplied out
-before the network runs, once per step: a network computes with plain kernels and knows nothing of them.
+once per step, before the network runs: a network computes with plain kernels only.
 """
 
 from collections.abc import Callable, Collection, Mapping

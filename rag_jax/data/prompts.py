@@ -68,12 +68,12 @@ def chat(
 def with_prompt(tokenizer: GeneratorTokenizer, passage_template: str, texts: PromptTexts, source: str) -> Any:
     """The tokenizer of a decoder-only generator with this prompt.
 
-    Raises `InputError` for a prompt that ends in the question: nothing says there where an answer begins.
+    Raises `InputError` for a prompt that ends in the question: nothing would mark where an answer begins.
     """
     before, _, after = texts.question.partition("{question}")
     end = _tokens(tokenizer, after.format())
     if not end:
-        remedy = r'end it as "…{question}\nAnswer:" does'
+        remedy = r'add text after it, as in "…{question}\nAnswer:"'
         raise InputError(f"{source}: the prompt ends in the question, {texts.question!r}; {remedy}")
     ends_in_space = after[-1:].isspace()
     return tokenizer._replace(

@@ -26,7 +26,7 @@ from rag_jax.types import Params
 CONFIG, TENSORS = "adapter_config.json", "adapter_model"
 ROOT = "base_model.model."
 PARTS = {lora.A: "lora_A.weight", lora.B: "lora_B.weight"}
-# The only settings of peft that are known here.
+# The only settings of peft that are supported.
 ONLY: Mapping[str, Any] = {
     **{"peft_type": "LORA", "bias": "none", "fan_in_fan_out": False, "use_dora": False, "lora_bias": False},
     **{"modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "layer_replication": None},
@@ -45,7 +45,7 @@ class Modules(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What an adapter's config says of its base and its use."""
+    """What an adapter's config says about its base and its use."""
 
     base: str | None  # a folder, or a repository of the hub; None: no published checkpoint
     task: str  # peft's task type, as SEQ_2_SEQ_LM
@@ -84,7 +84,7 @@ def save(folder: str | Path, params: Params, alpha: float, modules: Modules, des
 def load(source: str | Path, params: Params, modules: Modules) -> Params:
     """The parameters of the base with the adapters of a folder, or of a repository of the hub, merged into them.
 
-    Raises `InputError` for a folder without adapters, for settings that are not known here, and for adapters of another
+    Raises `InputError` for a folder without adapters, for settings that are not supported, and for adapters of another
     base.
     """
     folder = resolve(source)

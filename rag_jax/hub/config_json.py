@@ -41,7 +41,7 @@ class ConfigJson(dict):
         """Raise `InputError` for settings that the networks here do not implement; a missing one has its default."""
         for key, value in values.items():
             if self.get(key, value) != value:
-                raise InputError(f"{self.source}: {key} is {self[key]!r}; only {value!r} is known here")
+                raise InputError(f"{self.source}: {key} is {self[key]!r}; only {value!r} is supported")
 
 
 def read_json(path: Path) -> Any:

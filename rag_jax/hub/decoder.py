@@ -45,17 +45,19 @@ ARCHITECTURES = {
 }
 # The only settings that the network here implements.
 ONLY = {"hidden_act": "silu", "mlp_bias": False, "attention_dropout": 0.0, "quantization_config": None}
-DEFAULT_WINDOW = 4_096  # of a Mistral whose config.json does not say
+DEFAULT_WINDOW = 4_096  # of a Mistral whose config.json does not state it
 DEFAULT_THETA = 10_000.0
 SCALINGS = ("default", "linear", "llama3")
 
 
 def read_config(config: ConfigJson) -> DecoderConfig:
-    """Read the sizes. What differs between the families is what their config.json leaves out."""
+    """Read the sizes. Some settings are implied by the family, and missing in config.json."""
     config.require(**ONLY)
     family, heads, kv_heads = config["model_type"], config["num_attention_heads"], config.get("num_key_value_heads")
     if heads % (kv_heads or heads):
-        raise InputError(f"{config.source}: {heads} heads of queries for {kv_heads} of keys; give a config that fits")
+        raise InputError(
+            f"{config.source}: {heads} query heads do not divide into {kv_heads} key-value heads; correct one of them"
+        )
     bias = config.get("attention_bias", False)
     return DecoderConfig(
         **config.sizes(SIZES),
@@ -78,7 +80,7 @@ def _rope(config: ConfigJson) -> Rope:
     kind = stored.get("rope_type", stored.get("type", "default"))
     if kind not in SCALINGS:
         known = ", ".join(SCALINGS)
-        raise InputError(f"{config.source}: rope_type is {kind!r}; {known} are known here, give such a checkpoint")
+        raise InputError(f"{config.source}: rope_type is {kind!r}; only {known} are supported, give such a checkpoint")
     theta = float(stored.get("rope_theta", config.get("rope_theta", DEFAULT_THETA)))
     if kind == "default":
         return Rope(theta)
@@ -94,7 +96,7 @@ def _window(config: ConfigJson) -> int | None:
     family = config["model_type"]
     kinds = set(config.get("layer_types") or ())
     if len(kinds) > 1:
-        raise InputError(f"{config.source}: layer_types differ; known here are layers that are all the same")
+        raise InputError(f"{config.source}: layer_types differ; give a checkpoint whose layers are of one type")
     window = config.get("sliding_window", DEFAULT_WINDOW if family == "mistral" else None)
     if family == "llama" or kinds == {"full_attention"}:
         return None
@@ -102,7 +104,9 @@ def _window(config: ConfigJson) -> int | None:
         if not config.get("use_sliding_window", False):
             return None
         if not kinds and 0 < config.get("max_window_layers", 0) < config["num_hidden_layers"]:
-            raise InputError(f"{config.source}: max_window_layers gives some layers a window; known is all or none")
+            raise InputError(
+                f"{config.source}: max_window_layers gives only some layers a window; give one with all or none"
+            )
         if not kinds and config.get("max_window_layers", 0) >= config["num_hidden_layers"]:
             return None
     if window is not None and window < 1:
@@ -169,7 +173,7 @@ def without_tied_head(tensors: Tensors, config: DecoderConfig, prefix: str, sour
         return found
     if words is not None and not same(words, head):
         remedy = "set tie_word_embeddings to false in a copy"
-        raise InputError(f"{source}: {HEAD} is not {WORDS}, though the config says that they are tied; {remedy}")
+        raise InputError(f"{source}: {HEAD} differs from {WORDS}, although the config ties them; {remedy}")
     del found[prefix + HEAD]
     return found
 

@@ -1,4 +1,4 @@
-"""Checkpoints in a GGUF file of llama.cpp, read as a folder of transformers is: its config, names and tokenizer.
+"""Checkpoints in a GGUF file of llama.cpp, read like a transformers folder: its config, names and tokenizer.
 
 What the converter of llama.cpp changed is undone: names of tensors, and the order of query and key rows in the `llama`
 architecture, which llama.cpp rotates in interleaved pairs and transformers in halves.
@@ -21,7 +21,7 @@ from rag_jax.hub.tensors import Stored
 
 SUFFIX = ".gguf"
 INTERLEAVED = {"llama": True, "qwen2": False, "qwen3": False}
-"""The known architectures, and whether their query and key rows are permuted. Mistral's are stored as `llama`."""
+"""The supported architectures, and whether their query and key rows are permuted. Mistral is stored as `llama`."""
 MODULES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -61,14 +61,14 @@ NEUTRAL = {
     "residual_scale": 0,
     "embedding_scale": 0,
 }
-"""Settings with which llama.cpp computes another network, and their values without effect."""
+"""Settings that make llama.cpp compute another network, and their neutral values."""
 YARN = {"beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
 YARN_NEUTRAL = {"attn_factor": 1, "yarn_attn_factor": 1, "yarn_ext_factor": 1, "yarn_log_multiplier": 0, "alpha": 0}
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
 class GgufCheckpoint(NamedTuple):
-    """What a folder of transformers holds."""
+    """The contents of a transformers folder."""
 
     config: ConfigJson
     tensors: dict[str, Stored]  # transformers' names; float32
@@ -80,13 +80,13 @@ def read(path: Path) -> GgufCheckpoint:
     """Read a file; its tensors are dequantised when they are read.
 
     Raises `InputError` for a file that is damaged, and for an architecture, a tensor, a setting or a tokenizer that is
-    not known here.
+    not supported.
     """
     file = gguf_file.read(path)
     metadata = file.metadata
     architecture = metadata["general.architecture"]
     if architecture not in INTERLEAVED:
-        what = f"general.architecture is {architecture!r}, known are {', '.join(INTERLEAVED)}"
+        what = f"general.architecture is {architecture!r}, supported are {', '.join(INTERLEAVED)}"
         raise InputError(f"{path}: {what}; give a model of one of them")
     ids = {f"{role}_token_id": f"tokenizer.ggml.{key}_token_id" for role, key in gguf_tokenizer.ROLES.items()}
     generation = {ours: metadata[key] for ours, key in ids.items() if key in metadata and ours != "unk_token_id"}
@@ -99,7 +99,7 @@ def _config(file: GgufFile, architecture: str) -> dict[str, Any]:
     metadata, names = file.metadata, file.tensors
     for key, neutral in NEUTRAL.items():
         if (found := metadata.get(f"{architecture}.{key}", neutral)) != neutral:
-            raise InputError(f"{metadata.source}: {key} is {found!r}; only {neutral!r} is known here")
+            raise InputError(f"{metadata.source}: {key} is {found!r}; only {neutral!r} is supported")
     sizes = {ours: metadata.number(f"{architecture}.{key}") for ours, key in SIZES}
     heads = sizes["num_attention_heads"]
     window = metadata.number(f"{architecture}.attention.sliding_window", 0)
@@ -131,7 +131,7 @@ def _head_width(metadata: Metadata, architecture: str, default: int) -> int:
     for key in ("attention.value_length", "rope.dimension_count"):
         if (found := metadata.number(f"{architecture}.{key}", width)) != width:
             what = f"{key} is {found} where keys have {width}"
-            raise InputError(f"{metadata.source}: {what}; only heads of one width, rotated whole, are known here")
+            raise InputError(f"{metadata.source}: {what}; only heads of one width, rotated as a whole, are supported")
     return width
 
 
@@ -149,12 +149,12 @@ def _rope(file: GgufFile, architecture: str, width: int) -> dict[str, Any]:
         return {**_llama3(factors, theta["rope_theta"], width, original, metadata.source), **theta}
     if ROPE_FACTORS in file.tensors or kind not in ("none", "linear", "yarn"):
         what = f"RoPE is scaled by {kind}{f' and {ROPE_FACTORS}' if ROPE_FACTORS in file.tensors else ''}"
-        raise InputError(f"{metadata.source}: {what}; known are none, linear, yarn and Llama 3's")
+        raise InputError(f"{metadata.source}: {what}; supported are none, linear, yarn and Llama 3's")
     if kind != "yarn":
         return {"rope_type": "default", **theta} if kind == "none" else {"rope_type": kind, "factor": factor, **theta}
     for key, neutral in YARN_NEUTRAL.items():
         if (found := metadata.number(f"{scaling}.{key}", neutral)) != neutral:
-            raise InputError(f"{metadata.source}: {key} of YaRN is {found}; only {neutral} is known here")
+            raise InputError(f"{metadata.source}: {key} of YaRN is {found}; only {neutral} is supported")
     betas = {ours: metadata.number(f"{scaling}.{key}") for ours, key in YARN.items() if f"{scaling}.{key}" in metadata}
     original = original or metadata.number(f"{architecture}.context_length")
     return {"rope_type": kind, "factor": factor, "original_max_position_embeddings": original, **betas, **theta}
@@ -177,8 +177,8 @@ def _llama3(factors: np.ndarray, theta: float, width: int, original: float, sour
     smooth = np.clip((context / wavelengths - low) / (high - low), 0, 1)
     expected = 1 / ((1 - smooth) / factor + smooth)
     if expected.shape != factors.shape or not np.allclose(expected, factors, rtol=1e-4):
-        what = f"{ROPE_FACTORS} is no scaling of Llama 3 with a factor of {factor}"
-        raise InputError(f"{source}: {what}; use the model's folder of transformers")
+        what = f"{ROPE_FACTORS} is not Llama 3's scaling with a factor of {factor}"
+        raise InputError(f"{source}: {what}; use the model's transformers folder")
     return {"rope_type": "llama3", **found}
 
 
@@ -197,8 +197,8 @@ def _tensors(file: GgufFile, config: Mapping[str, Any], architecture: str) -> di
         elif module in MODULES:
             renamed = f"{MODULES[module]}.{leaf}"
         else:
-            what = f"{name} {tensor.shape} is no tensor of the {architecture} architecture that is known here"
-            raise InputError(f"{file.metadata.source}: {what}; use the model's folder of transformers")
+            what = f"{name} {tensor.shape} is not a tensor of the {architecture} architecture"
+            raise InputError(f"{file.metadata.source}: {what}; use the model's transformers folder")
         interleaved = INTERLEAVED[architecture] and module in heads
         found[renamed] = tensor._replace(read=partial(_halved, tensor.read, heads[module])) if interleaved else tensor
     return found

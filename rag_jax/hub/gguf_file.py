@@ -45,7 +45,7 @@ class Metadata(dict):
         """A number. Raises `InputError` for a value of another kind, such as one for each layer."""
         value = self[key] if default is None else self.get(key, default)
         if not isinstance(value, int | float):
-            raise InputError(f"{self.source}: {key} is no number but {str(value)[:50]}; only one number is known here")
+            raise InputError(f"{self.source}: {key} is {str(value)[:50]}; only a single number is supported")
         return value
 
 
@@ -57,7 +57,7 @@ class GgufFile(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a tensor is stored, and as what."""
+    """Where and how a tensor is stored."""
 
     path: Path
     offset: int  # bytes
@@ -69,7 +69,7 @@ def read(path: Path) -> GgufFile:
     """Read the header.
 
     Raises `InputError` for a file that is not GGUF, is cut short, big-endian, of an unknown version or one of several
-    parts, and for a tensor of a quantisation that is not known here.
+    parts, and for a tensor of a quantisation that is not supported.
     """
     try:
         with path.open("rb") as file:
@@ -93,7 +93,9 @@ class _Header:
         return found
 
     def numbers(self, form: str, count: int = 1) -> tuple:
-        found = self.bytes(count * struct.calcsize(f"<{form}"))  # before a format with a damaged count is made
+        found = self.bytes(
+            count * struct.calcsize(f"<{form}")
+        )  # fails before a format string is built from a damaged count
         return struct.unpack(f"<{count}{form}", found)
 
     def text(self) -> str:
@@ -123,7 +125,7 @@ def _read_header(header: _Header) -> GgufFile:
     (version,) = header.numbers("I")
     if version not in VERSIONS:
         what = f"is GGUF of version {version}" if version % 2**16 else "is big-endian"
-        raise InputError(f"{path}: {what}, known are little-endian versions 2 and 3; convert the model again")
+        raise InputError(f"{path}: {what}, supported are little-endian versions 2 and 3; convert the model again")
     num_tensors, num_values = header.numbers("Q", 2)
     metadata = Metadata(str(path))
     for _ in range(num_values):
@@ -131,7 +133,7 @@ def _read_header(header: _Header) -> GgufFile:
         metadata[key] = header.value(kind)
     if (parts := metadata.number("split.count", 1)) > 1:
         remedy = "merge them with llama-gguf-split --merge"
-        raise InputError(f"{path}: is one of {parts} parts, and only whole files are known here; {remedy}")
+        raise InputError(f"{path}: is one of {parts} parts, and only whole files are supported; {remedy}")
     places = dict(_tensor_place(header) for _ in range(num_tensors))
     alignment = metadata.number("general.alignment", ALIGNMENT)
     if alignment < 1:
@@ -159,7 +161,7 @@ def _tensor_place(header: _Header) -> tuple[str, Place]:
     if quantisation not in QUANTISATIONS:
         known = ", ".join(QUANTISATIONS)
         raise InputError(
-            f"{header.path}: {name} is {quantisation}, known are {known}; quantise the model as one of them"
+            f"{header.path}: {name} is {quantisation}, supported are {known}; quantise the model as one of them"
         )
     if shape[-1] % GGML_QUANT_SIZES[GGMLQuantizationType[quantisation]][0]:
         raise header.damaged(f"{name} has rows of {shape[-1]} numbers in {quantisation}")

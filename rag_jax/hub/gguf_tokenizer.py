@@ -1,7 +1,7 @@
 """The tokenizer in a GGUF file's metadata, as a `tokenizers.Tokenizer`.
 
-`gpt2` is byte-level BPE, whose way of splitting a text into words is stored by a name of llama.cpp; it is what the
-model's own tokenizer.json does. `llama` is BPE of SentencePiece, whose merges follow from the scores of its pieces.
+`gpt2` is byte-level BPE. The file names how it splits a text into words; the model's own tokenizer.json splits it the
+same way. `llama` is SentencePiece's BPE, whose merges follow from the scores of its pieces.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def _split(*patterns: str) -> pre_tokenizers.PreTokenizer:
 
 
 class Words(NamedTuple):
-    """How a byte-level tokenizer splits a text into words, and what else is special about it."""
+    """How a byte-level tokenizer splits a text into words, and its other settings."""
 
     pre_tokenizer: pre_tokenizers.PreTokenizer
     normalizer: normalizers.Normalizer | None = None
@@ -57,11 +57,11 @@ WORDS = {
 
 
 def read(metadata: Metadata) -> Stored:
-    """The tokenizer and its settings. Raises `InputError` for one that is incomplete or not known here."""
+    """The tokenizer and its settings. Raises `InputError` for one that is incomplete or not supported."""
     kind = metadata["tokenizer.ggml.model"]
     if kind not in KINDS:
-        what = f"tokenizer.ggml.model is {kind!r}, known are {', '.join(KINDS)}"
-        raise InputError(f"{metadata.source}: {what}; use the model's folder of transformers")
+        what = f"tokenizer.ggml.model is {kind!r}, supported are {', '.join(KINDS)}"
+        raise InputError(f"{metadata.source}: {what}; use the model's transformers folder")
     vocabulary = _vocabulary(metadata)
     try:
         tokenizer, begins = KINDS[kind](metadata, vocabulary)
@@ -104,8 +104,8 @@ def _vocabulary(metadata: Metadata) -> _Vocabulary:
 def _byte_level(metadata: Metadata, vocabulary: _Vocabulary) -> tuple[Tokenizer, bool]:
     name = metadata["tokenizer.ggml.pre"]
     if name not in WORDS:
-        what = f"tokenizer.ggml.pre is {name!r}, known are {', '.join(WORDS)}"
-        raise InputError(f"{metadata.source}: {what}; use the model's folder of transformers")
+        what = f"tokenizer.ggml.pre is {name!r}, supported are {', '.join(WORDS)}"
+        raise InputError(f"{metadata.source}: {what}; use the model's transformers folder")
     words = WORDS[name]
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE(vocabulary.ids(), merges, ignore_merges=words.ignore_merges))

@@ -30,9 +30,9 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
     """Write the folder that transformers' `from_pretrained` loads: safetensors, configs, tokenizers; no pickle.
 
     A RAG checkpoint becomes `RagTokenForGeneration` or `RagSequenceForGeneration`, a tower `DPRQuestionEncoder` or
-    `DPRContextEncoder` (a BERT in sentence-transformers' layout, where it pools otherwise), a generator
-    `BartForConditionalGeneration` or what its family is there. transformers has no RAG with a decoder-only generator:
-    such a checkpoint becomes two folders, `question_encoder` and `generator`. The folder is written atomically. Raises
+    `DPRContextEncoder` (a BERT in sentence-transformers' layout, where it pools otherwise), a generator the class of
+    its family, such as `BartForConditionalGeneration`. transformers has no RAG with a decoder-only generator: such a
+    checkpoint becomes two folders, `question_encoder` and `generator`. The folder is written atomically. Raises
     `InputError` for a folder that is not empty, and for settings that transformers cannot express.
     """
     check_new_folder(Path(folder))

@@ -56,19 +56,19 @@ def read_config(config: ConfigJson) -> T5Config:
     feed_forward = config.get("feed_forward_proj", "relu")
     if feed_forward not in FEED_FORWARD:
         known = " and ".join(FEED_FORWARD)
-        raise InputError(f"{config.source}: feed_forward_proj is {feed_forward!r}; only {known} are known here")
+        raise InputError(f"{config.source}: feed_forward_proj is {feed_forward!r}; only {known} are supported")
     config.require(dense_act_fn="gelu_new" if FEED_FORWARD[feed_forward] else "relu")
     sizes, head_width = config.sizes(SIZES), config["d_kv"]
     buckets, distance = config["relative_attention_num_buckets"], config.get(MAX_DISTANCE, T5Config.max_distance)
-    if distance <= buckets // 2:  # their width would be the logarithm of less than one
-        what = f"{MAX_DISTANCE} is {distance}, of which {buckets} buckets leave none to share"
+    if distance <= buckets // 2:  # log(max_distance / (buckets / 2)) must be positive
+        what = f"{MAX_DISTANCE} is {distance}, too small for {buckets} buckets"
         raise InputError(f"{config.source}: {what}; take the config.json that was saved with the weights")
     return T5Config(
         **sizes,
         decoder_layers=config.get("num_decoder_layers") or sizes["encoder_layers"],
         head_width=None if head_width * sizes["heads"] == sizes["width"] else head_width,
         gated=FEED_FORWARD[feed_forward],
-        # Current versions of transformers store that the scale is missing, and tables that differ as tied.
+        # Current versions of transformers store whether there is a scale, and call untied tables tied.
         tied_head=config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)),
         position_buckets=buckets,
         max_distance=distance,
@@ -100,9 +100,9 @@ def files(checkpoint: GeneratorCheckpoint) -> dict[str, Any]:
 
 
 def normalize(tensors: Tensors, config: T5Config, prefix: str, source: str) -> dict[str, Stored]:
-    """Without the wrappers of Fusion-in-Decoder, the unused table, and tied copies of the token table.
+    """The tensors without Fusion-in-Decoder's wrappers, the unused table, and tied copies of the token table.
 
-    A head that is not in the file is the token table. Raises `InputError` if tied tensors differ.
+    A head that is missing is the token table. Raises `InputError` if tied tensors differ.
     """
     found = {prefix + _unwrapped(name.removeprefix(prefix)): tensor for name, tensor in tensors.items()}
     found.pop(prefix + UNUSED, None)
@@ -112,8 +112,8 @@ def normalize(tensors: Tensors, config: T5Config, prefix: str, source: str) -> d
         return found
     for name in copies[1:]:
         if not same(found[copies[0]], found[name]):
-            remedy = "give a checkpoint whose token table is one"
-            raise InputError(f"{source}: {name} is not {copies[0]}, and its config says that they are tied; {remedy}")
+            remedy = "give a checkpoint with one token table"
+            raise InputError(f"{source}: {name} differs from {copies[0]}, although the config ties them; {remedy}")
     table = found[copies[0]]
     found = {name: tensor for name, tensor in found.items() if name not in copies} | {words: table}
     return found if config.tied_head else {head: table} | found
@@ -125,7 +125,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _published(width: int, layers: int, heads: int, ffn_width: int, newer: bool = False) -> T5Config:
-    """Sizes of version 1.0, or of 1.1 and Flan."""
+    """Sizes of version 1.0, or of 1.1 and Flan (`newer`)."""
     return T5Config(
         width=width,
         encoder_layers=layers,

@@ -26,7 +26,7 @@ from rag_jax.types import DecoderPositions, DropoutKey, Generator, PackedInputs,
 
 
 class Prompt(NamedTuple):
-    """The encoded prompts: each layer's keys and values, stacked with a config for training."""
+    """The encoded prompts: each layer's keys and values; with a config for training, those of all layers stacked."""
 
     layers: tuple[KeysValues, ...] | KeysValues
     position: Int[Array, "R S"]  # of each key; -1: none
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
         params = [each.variables for each in modules]
 
         def read(buffer: RollingBuffer, piece: Tokens, start: Int[Array, ""]) -> RollingBuffer:
-            # Bound inside the scan, whose scope they must be of.
+            # flax modules are bound inside the scan in which they are called.
             word, *layers = (each.bind(own) for each, own in zip(unbound, params, strict=True))
             position = start + jnp.arange(piece.ids.shape[1], dtype=jnp.int32)
             position = jnp.where(piece.mask, position[None, :], -1)

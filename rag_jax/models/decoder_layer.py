@@ -1,4 +1,4 @@
-"""A layer of the Llama family: attention and SwiGLU, each after an RMSNorm; and the sizes that it is made of."""
+"""A layer of the Llama family: attention and SwiGLU, each after an RMSNorm; and the family's sizes."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -35,12 +35,12 @@ class DecoderConfig:
     tied_head: bool = False
     window: int | None = None  # positions that a token attends to, itself included; None: all before it
     init_std: float = 0.02
-    model_type: str = "mistral"  # of config.json: under which name the checkpoint is written
+    model_type: str = "mistral"  # the family's name in config.json
     dtype: Any = jnp.float32  # of activations; parameters are float32
     remat: Remat = "none"  # see `rag_jax.models.layers`
     scan: bool = False
     attention: Literal["plain", "fused"] = "plain"
-    prefill_chunk: int | None = None  # tokens of a prompt that are read at once; None: all, or a window's
+    prefill_chunk: int | None = None  # tokens of a prompt that are read at once; None: all, or a window of them
     sharding: NamedSharding | None = None  # of activations, see `rag_jax.models.layers.constrain`
 
     @property

@@ -14,11 +14,13 @@ from rag_jax.models.norm import RMSNorm
 from rag_jax.models.rope import Rotation, rotate
 from rag_jax.types import PackedInputs
 
-KeysValues = tuple[Float[Array, "R G d S"], Float[Array, "R G S d"]]  # of G heads, each shared by H / G of queries
+KeysValues = tuple[
+    Float[Array, "R G d S"], Float[Array, "R G S d"]
+]  # of G heads, each shared by H / G heads of queries
 
 
 class Context(NamedTuple):
-    """Some of the positions to attend to."""
+    """A part of the positions to attend to."""
 
     keys: Float[Array, "R G d S"]
     values: Float[Array, "R G S d"]
@@ -29,7 +31,7 @@ class GroupedAttention(nn.Module):
     """Attention of `heads` heads of queries over `kv_heads` heads of keys and values.
 
     `project` computes keys and values, rotated by their positions; `__call__` attends to several contexts by one
-    softmax, so that a prompt that many answers share is not copied to where each answer's own keys are.
+    softmax, so that a prompt shared by many answers is not copied next to each answer's own keys.
     """
 
     width: int

@@ -1,7 +1,7 @@
 """T5's relative position bias (Raffel et al. 2020, section 2.1): a number per head for each bucket of distances.
 
-A distance below a quarter of the buckets (causal: half) has one of its own; the others are as wide as the logarithm
-says, and the last one holds every distance from `max_distance` on.
+Distances below a quarter of the number of buckets (causal: half) have a bucket each. The other buckets widen
+logarithmically, and the last one holds every distance from `max_distance` on.
 """
 
 from functools import lru_cache
@@ -32,7 +32,7 @@ class RelativePositionBias(nn.Module):
 def buckets(
     relative: Int[Array, "*shape"], num_buckets: int, max_distance: int, is_causal: bool
 ) -> Int[Array, "*shape"]:
-    """The bucket of a key's position relative to the query's. Causal: those ahead, which are masked, have the first."""
+    """The bucket of a key's position relative to the query's. Causal: keys ahead, which are masked, have the first."""
     one_sided = num_buckets if is_causal else num_buckets // 2
     distance = jnp.maximum(-relative, 0) if is_causal else jnp.abs(relative)
     found = jnp.asarray(_by_distance(one_sided, max_distance))[jnp.minimum(distance, max_distance)]
@@ -41,7 +41,7 @@ def buckets(
 
 @lru_cache
 def _by_distance(num_buckets: int, max_distance: int) -> Int[np.ndarray, " distances"]:
-    """The bucket of each distance up to `max_distance`, computed beforehand: it hangs on how logarithms are rounded."""
+    """The bucket of each distance up to `max_distance`, on the host, since it depends on how logarithms are rounded."""
     exact = num_buckets // 2
     distance = np.arange(max_distance + 1)
     logarithm = np.log(np.maximum(distance, 1).astype(np.float32) / exact)

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int
 
 @dataclass(frozen=True)
 class Rope:
-    """The angle of pair `i` at position `p` is `p * theta ** (-2 i / d)`, scaled to reach further than in pre-training.
+    """The angle of pair `i` at position `p` is `p * theta ** (-2 i / d)`, scaled for contexts beyond pre-training's.
 
     linear: all angles are divided by `factor`. llama3: those of long wavelengths are, and those of short ones are not;
-    between the two it is interpolated (Dubey et al. 2024).
+    those in between are interpolated (Dubey et al. 2024).
     """
 
     theta: float = 10_000.0

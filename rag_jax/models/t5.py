@@ -1,7 +1,7 @@
 """T5, the generator (Raffel et al. 2020; 1.1: Shazeer 2020; Flan: Chung et al. 2022), as pure functions.
 
-`decode` takes and returns a `Cache`; training calls it without one. Attention knows positions by a bias alone, so there
-is no longest input.
+`decode` takes and returns a `Cache`; training calls it without one. Positions enter attention as a bias only, so inputs
+may be of any length.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class T5Config:
     head_width: int | None = None  # None: width / heads
     ffn_width: int = 3_072
     gated: bool = False  # feed-forward: ReLU (1.0), or a linear layer gated by GELU (1.1, Flan)
-    tied_head: bool = True  # the token table, its logits scaled by 1 / sqrt(width) (1.0), or weights of its own (1.1)
+    tied_head: bool = True  # the token table, with logits scaled by 1 / sqrt(width) (1.0), or its own weights (1.1)
     position_buckets: int = 32
     max_distance: int = 128
     dropout: float = 0.1  # of states, of attention weights and inside the feed-forward layers

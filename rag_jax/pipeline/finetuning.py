@@ -1,7 +1,7 @@
-"""What a config trains of each network: all of it, the parameters of some names, or LoRA adapters.
+"""What a config trains of each network: all of it, the parameters of certain names, or LoRA adapters.
 
-A run's parameters are the networks' own, with adapters beside the kernels that have them. Everything but training sees
-the networks' own: the adapters are merged into them when a model is loaded or evaluated.
+A run's parameters are the networks' own, with adapters beside some kernels. Everything but training works with the
+networks' own: the adapters are merged into them when a model is loaded or evaluated.
 """
 
 import difflib
@@ -66,7 +66,7 @@ def of(config: Config) -> RagParams:
 
 
 def mask(config: Config, params: RagParams) -> RagParams:
-    """Of every parameter whether it is trained; see `rag_jax.core.trainable`."""
+    """Whether each parameter is trained; see `rag_jax.core.trainable`."""
 
     def network(plan: FineTuning, params: Params) -> PyTree[bool]:
         return jax.tree_util.tree_map_with_path(lambda path, _: plan.trains(trainable.path_name(path)), params)
@@ -104,21 +104,21 @@ def adapted(config: Config, networks: Networks) -> Networks:
 
 
 def check(config: Config) -> None:
-    """Reject what is contradictory or no pattern, whatever the networks are."""
+    """Reject contradictory settings and invalid patterns, which needs no network."""
     plans = of(config)
     for plan in plans:
         asked = [f"{plan.key}.{name}" for name in ("train", "lora.rank") if _is_set(plan, name)]
         if asked and not plan.is_trained:
             why = "without passages" if config.data.is_closed_book else f"in retriever.mode {retriever_mode(config)}"
-            raise InputError(f"{asked[0]} is set, and {why} the question tower is not trained; leave it None")
+            raise InputError(f"{asked[0]} is set, but {why} the question tower is not trained; leave it None")
         for name, patterns in (("train", plan.train or ()), ("lora.targets", plan.lora.targets)):
             _check_patterns(f"{plan.key}.{name}", patterns)
         if plan.lora.rank is not None and not plan.lora.targets:
-            raise InputError(f"{plan.key}.lora.targets are none with a rank of {plan.lora.rank}; name some kernels")
+            raise InputError(f"{plan.key}.lora.targets is empty, with a rank of {plan.lora.rank}; name some kernels")
     if config.retriever.train == () and not plans.question_tower.has_adapters:
-        raise InputError("retriever.train names no parameter; freeze the question tower by retriever.mode frozen")
+        raise InputError("retriever.train is empty; freeze the question tower with retriever.mode frozen")
     if not any(plan.is_trained and (plan.train != () or plan.has_adapters) for plan in plans):
-        raise InputError("nothing is trained: no parameter of either network; give generator.train some, or None")
+        raise InputError("nothing is trained in either network; give generator.train a pattern, or None")
 
 
 def check_names(config: Config, params: RagParams) -> None:
@@ -153,7 +153,7 @@ def _check_patterns(key: str, patterns: Sequence[str]) -> None:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise InputError(f"{key}: {pattern!r} is no regular expression ({error}); correct it") from None
+            raise InputError(f"{key}: {pattern!r} is not a regular expression ({error}); correct it") from None
 
 
 def _check_matches(problem: str, pattern: str, names: Sequence[str]) -> None:
@@ -186,4 +186,4 @@ def _merging(*alphas: float) -> Callable[[RagParams], RagParams]:
     return jax.jit(lambda params: RagParams(*map(lora.merge, params, alphas)))
 
 
-ADAPTERS = 1_000_003  # of the random stream: apart from those that the seed has elsewhere
+ADAPTERS = 1_000_003  # a random stream apart from the others of the seed

@@ -19,7 +19,7 @@ def with_prompt(
     settings: Mapping[str, Any],
     source: str,
 ) -> GeneratorTokenizer:
-    """The tokenizer with the config's prompt; templates that it leaves out are the architecture's.
+    """The tokenizer with the config's prompt; templates that the config leaves out are the architecture's.
 
     Args:
         settings: of the checkpoint's tokenizer.
@@ -33,9 +33,7 @@ def with_prompt(
     if not architecture.is_decoder_only:
         if c.chat or c.system_prompt:
             name = "generator.chat" if c.chat else "generator.system_prompt"
-            raise InputError(
-                f"{name}: {architecture.name} has no such prompt; leave it out, or take a decoder-only model"
-            )
+            raise InputError(f"{name}: not supported by {architecture.name}; leave it out, or use a decoder-only model")
         return tokenizer._replace(passage_template=passage, question_template=question)
     if c.chat:
         if not settings.get("chat_template"):
@@ -51,6 +49,7 @@ def with_prompt(
         problem = f"header and template have {needed} tokens, generator.max_input is {c.max_input}"
         raise InputError(f"{source}: {problem}; shorten generator.system_prompt, or raise generator.max_input")
     if len(prompted.prompt_end) >= config.retriever.max_question:
-        problem = f"{len(prompted.prompt_end)} tokens follow a question, and retriever.max_question counts them"
-        raise InputError(f"{source}: {problem}, {config.retriever.max_question}; raise it")
+        problem = f"{len(prompted.prompt_end)} tokens of the template follow a question and count as part of it"
+        limit = config.retriever.max_question
+        raise InputError(f"{source}: {problem}, retriever.max_question is {limit}; raise retriever.max_question")
     return prompted

@@ -87,5 +87,7 @@ def test_templates_that_do_not_serve_are_refused(template, system, told):
 
 
 def test_a_prompt_that_ends_in_the_question_is_refused(tokenizer):
-    with pytest.raises(InputError, match=r"^here: the prompt ends in the question, ' // \{question\}'; end it as"):
+    with pytest.raises(
+        InputError, match=r"^here: the prompt ends in the question, ' // \{question\}'; add text after it"
+    ):
         prompts.with_prompt(tokenizer, "{text}", prompts.plain(" // {question}", None, None), "here")

@@ -167,11 +167,11 @@ def not_finite(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     [
         (lambda folder: (folder / "adapter_config.json").unlink(), r"holds no adapter_config\.json; give a folder in"),
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), r"holds no adapter_model\.safetensors; give"),
-        (lambda folder: rewrite(folder, peft_type="IA3"), r"peft_type is 'IA3'; only 'LORA' is known here"),
-        (lambda folder: rewrite(folder, use_dora=True), r"use_dora is True; only False is known here"),
+        (lambda folder: rewrite(folder, peft_type="IA3"), r"peft_type is 'IA3'; only 'LORA' is supported"),
+        (lambda folder: rewrite(folder, use_dora=True), r"use_dora is True; only False is supported"),
         (
             lambda folder: rewrite(folder, modules_to_save=["head"]),
-            r"modules_to_save is \['head'\]; only None is known",
+            r"modules_to_save is \['head'\]; only None is supported",
         ),
         (lambda folder: rewrite(folder, r=4), r"another network \(\w+/.* is \d+ x \d+, its adapters \(3, \d+\) and"),
         (lambda folder: change(folder, elsewhere), r"another network \(base\S+other\S+ belongs to no matrix there and"),

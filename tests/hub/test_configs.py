@@ -144,7 +144,7 @@ def test_a_part_of_another_architecture_is_refused(folder, part, wanted):
 )
 def test_networks_that_are_not_here_are_refused(folder, part, key, value):
     reconfigure(folder, part, **{key: value})
-    assert re.search(rf"config\.json: {part}: {key} is {value!r}; only .+ is known here", refusal(folder))
+    assert re.search(rf"config\.json: {part}: {key} is {value!r}; only .+ is supported", refusal(folder))
 
 
 def test_a_parts_config_that_lacks_a_size_is_refused(folder):

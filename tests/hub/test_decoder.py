@@ -92,18 +92,18 @@ def test_what_a_file_leaves_out_is_the_default_of_transformers():
     [
         (
             {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}},
-            "rope_type is 'yarn'; default, linear, llama3 are",
+            "rope_type is 'yarn'; only default, linear, llama3 are",
         ),
         ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1.0}}, "has no 'factor'"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' is known here"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' is supported"),
         ({"mlp_bias": True}, "mlp_bias is True"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}; only None is known"),
-        ({"num_key_value_heads": 3}, "4 heads of queries for 3 of keys"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}; only None is supported"),
+        ({"num_key_value_heads": 3}, "4 query heads do not divide into 3 key-value heads"),
         ({"model_type": "mistral", "sliding_window": 0}, "sliding_window is 0; give 1 or more, or null for none"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types differ"),
         (
             {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
-            "max_window_layers gives some layers a window",
+            "max_window_layers gives only some layers a window",
         ),
     ],
 )
@@ -126,7 +126,9 @@ def test_a_head_that_is_not_the_tied_one_is_refused(tmp_path):
     model, _ = oracle.decoder_generator(replace(LLAMA, tied_head=False), seed=2)
     model.save_pretrained(tmp_path / "theirs")
     (tmp_path / "theirs" / "config.json").write_text(json.dumps(files.describe(config, {})))
-    with pytest.raises(InputError, match=r"lm_head\.weight is not model\.embed_tokens\.weight, though the config says"):
+    with pytest.raises(
+        InputError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight, although the config ties"
+    ):
         load_generator(tmp_path / "theirs")
 
 

@@ -127,7 +127,10 @@ def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "what"),
-    [("<I", "is GGUF of version 1, known are little-endian versions 2 and 3"), (">I", "is big-endian, known are")],
+    [
+        ("<I", "is GGUF of version 1, supported are little-endian versions 2 and 3"),
+        (">I", "is big-endian, supported are"),
+    ],
 )
 def test_other_versions_are_refused(file: Path, version: str, what: str) -> None:
     whole = file.read_bytes()
@@ -143,18 +146,18 @@ def test_other_quantisations_are_refused_by_name(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert "blk.0.ffn_up.weight is IQ4_XS, known are F32, F16, BF16, Q4_0" in refusal(tmp_path / "m.gguf")
+    assert "blk.0.ffn_up.weight is IQ4_XS, supported are F32, F16, BF16, Q4_0" in refusal(tmp_path / "m.gguf")
 
 
 def test_one_of_several_parts_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", {**METADATA, "split.count": 2}, {})
-    assert "is one of 2 parts, and only whole files are known here; merge them" in refusal(path)
+    assert "is one of 2 parts, and only whole files are supported; merge them" in refusal(path)
 
 
 def test_missing_and_odd_values_are_refused(file: Path) -> None:
     metadata = gguf_file.read(file).metadata
     with pytest.raises(InputError, match=r"m\.gguf: has no 'llama.block_count'; convert the model again"):
         metadata["llama.block_count"]
-    with pytest.raises(InputError, match=r"m\.gguf: ids is no number but \[1, -2\]; only one number is known here"):
+    with pytest.raises(InputError, match=r"m\.gguf: ids is \[1, -2\]; only a single number is supported"):
         metadata.number("ids")
     assert metadata.number("nothing", 7) == 7

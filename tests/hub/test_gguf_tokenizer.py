@@ -231,8 +231,8 @@ KEY = "tokenizer.ggml."
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"model": "bert"}, "tokenizer.ggml.model is 'bert', known are gpt2, llama; use the model's folder"),
-        ({"pre": "viking"}, "tokenizer.ggml.pre is 'viking', known are gpt-2, smollm, llama-bpe"),
+        ({"model": "bert"}, "tokenizer.ggml.model is 'bert', supported are gpt2, llama; use the model's tra"),
+        ({"pre": "viking"}, "tokenizer.ggml.pre is 'viking', supported are gpt-2, smollm, llama-bpe"),
         ({"pre": None}, "has no 'tokenizer.ggml.pre'; convert the model again"),
         ({"merges": None}, "has no 'tokenizer.ggml.merges'; convert the model again"),
         ({"merges": ["a zzz"]}, "the tokenizer cannot be read (Error while initializing BPE: Token `zzz` out of"),
