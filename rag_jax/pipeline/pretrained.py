@@ -55,7 +55,8 @@ def combine(
 ) -> Config:
     """The config of separately pretrained encoders and a generator. Reads no weights.
 
-    The generation config is that of the generator's checkpoint, or greedy search of a decoder-only one. Raises `InputError` for unsuitable checkpoints.
+    The generation config is that of the generator's checkpoint; a decoder-only one answers greedily. Raises
+    `InputError` for unsuitable checkpoints.
     """
     tower_folder, stored = hub.resolve(question_tower), loading.describe_generator(generator)
     tower = configs.tower(configs.read_config(tower_folder), tower_folder)

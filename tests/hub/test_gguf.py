@@ -21,7 +21,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import gguf_files
-import plain_family
+import gguf_memory
 from gguf_files import EPSILON, FFN, HEADS, KV_HEADS, LAYERS, LENGTH, THETA, TOKENS, WIDTH, byte_level, sizes, tensors
 from oracle import torch
 from rag_jax.errors import InputError
@@ -35,7 +35,9 @@ from rag_jax.hub import (
     resolve,
     tensor_names,
 )
+from rag_jax.hub import decoder as decoder_files
 from rag_jax.hub.gguf import GgufCheckpoint
+from rag_jax.models import decoder
 
 NETWORKS = {
     "llama": (LlamaConfig, LlamaForCausalLM),
@@ -138,7 +140,7 @@ def test_smollm_is_what_from_pretrained_loads() -> None:
 
 
 def test_loading_smollm_takes_the_memory_of_its_parameters() -> None:
-    command = [sys.executable, plain_family.__file__, str(gguf_files.smollm())]
+    command = [sys.executable, gguf_memory.__file__, str(gguf_files.smollm())]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     used = json.loads(ran.stdout)
     assert used["parameters"] == 4 * 134_515_008
@@ -294,23 +296,26 @@ def test_a_file_is_found_in_a_folder_and_in_a_package(tmp_path: Path, monkeypatc
     assert resolve(path.parent) == path.parent
 
 
-def test_a_family_that_is_not_known_is_refused_by_its_model_type(tmp_path: Path) -> None:
+def test_a_family_that_is_not_known_is_refused_by_its_model_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {name: each for name, each in registry.GENERATORS.items() if "qwen3" not in each.model_types}
+    monkeypatch.setattr(registry, "GENERATORS", others)
     path = file(tmp_path, "qwen3")
     for read in (load, load_generator, generator_family):
         assert "model_type is 'qwen3', needed is " in refusal(path, read)
 
 
-def test_a_known_family_is_loaded_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "GENERATORS", {"plain": plain_family.FORMAT})
+def test_a_generator_is_loaded_from_a_file(tmp_path: Path) -> None:
     model = network("llama", tie_word_embeddings=True)
     path = file(tmp_path, "llama", model, quantisation="F32")
-    assert generator_family(path) is plain_family.ARCHITECTURE
+    assert generator_family(path) is decoder.ARCHITECTURE
     for loaded in (load(path), load_generator(tmp_path)):
         assert isinstance(loaded, GeneratorCheckpoint)
         assert loaded.generation == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
         assert loaded.tokenizer.get_vocab_size() == loaded.config.vocab_size == len(TOKENS)
         assert loaded.tokenizer_settings["chat_template"] == gguf_files.TEMPLATE
-        params = tensor_names.to_stored(loaded.params, plain_family.FORMAT.names)
+        params = tensor_names.to_stored(loaded.params, decoder_files.NAMES)
         expected = state(model)
         assert params.keys() == expected.keys()
         for name, value in expected.items():
