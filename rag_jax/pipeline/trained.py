@@ -29,7 +29,8 @@ def load_components(workdir: Path, index: Path | None = None) -> Components:
 
 def restore_params(workdir: Path, components: Components) -> RagParams:
     """The networks' parameters in a workdir's newest checkpoint, adapters merged into them. Raises as `restore`."""
-    return finetuning.merged(load_config(workdir / "config.json"), restore(workdir, components))
+    params = restore(workdir, components)
+    return finetuning.merged(load_config(workdir / "config.json"), params)
 
 
 def restore(workdir: Path, components: Components) -> RagParams:
