@@ -7,7 +7,7 @@ package `gguf` keeps an array for each string of the vocabulary and maps the who
 """
 
 import struct
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -65,6 +65,13 @@ class Place(NamedTuple):
     quantisation: str
 
 
+@lru_cache(maxsize=1)  # a vocabulary takes seconds to read, and several callers ask for it
+def _read_once(path: Path, modified: int, size: int) -> GgufFile:
+    del modified, size  # of the file: another one is read again
+    with path.open("rb") as file:
+        return _read_header(_Header(file, path))
+
+
 def read(path: Path) -> GgufFile:
     """Read the header.
 
@@ -72,8 +79,8 @@ def read(path: Path) -> GgufFile:
     parts, and for a tensor of a quantisation that is not supported.
     """
     try:
-        with path.open("rb") as file:
-            return _read_header(_Header(file, path))
+        status = path.stat()
+        return _read_once(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a .gguf file") from None
     except UnicodeDecodeError:

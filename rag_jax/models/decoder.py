@@ -56,8 +56,9 @@ class Decoder(nn.Module):
             self.head = dense(c, c.vocab_size, None)
 
     def __call__(self, inputs: Tokens, ids: Int[Array, "R T"]):
-        """Read and continue, to initialise the parameters."""
-        return self.logits(self.decode(ids, self.encode(inputs), None, None)[0])
+        """Use every parameter once, to initialise them."""
+        self.encode(inputs)
+        return self.logits(self.norm(self.word(ids)))
 
     def encode(self, inputs: Tokens | PackedInputs) -> Prompt:
         """The keys and values of the prompts; of their last `window` tokens where they are longer."""
