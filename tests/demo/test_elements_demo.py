@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -43,12 +44,28 @@ def small(towns: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rag_jax.demo.element_questions.load_elements", lambda: first)
 
 
-def test_it_runs_to_its_end_and_again(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_it_is_interrupted_resumes_to_its_end_and_runs_again(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     workdir = tmp_path / "run"
     command = ["demo", "elements", "--workdir", str(workdir)]
+    with monkeypatch.context() as patched:
+        patched.setattr(demo_elements, "train_and_evaluate", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(command)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().out.count("log p(y|x) = ") == len(demo_elements.SHOWN)
+    index = {path: path.stat().st_mtime_ns for path in (workdir / "index").rglob("*") if path.is_file()}
+    assert index
+    (workdir / "notes.txt").write_text("mine")
+
     cli.main(command)
     printed = capsys.readouterr().out
-    titles = [line for line in printed.splitlines() if line[:2] in {f"{number}." for number in range(1, 6)}]
+    titles = [line for line in printed.splitlines() if re.match(r"\d\. [A-Z]", line)]
     assert [title[0] for title in titles] == ["1", "2", "3", "4", "5"]
     assert printed.count("log p(y|x) = ") == 2 * len(demo_elements.SHOWN)
     for column in ("this model", "zero-shot", "closed book"):
@@ -58,31 +75,9 @@ def test_it_runs_to_its_end_and_again(small: None, tmp_path: Path, capsys: pytes
         assert {f"{prefix}exact_match", f"{prefix}f1"} <= set(results)
     for name in ("posterior.png", "posterior_zero_shot.png"):
         assert (workdir / name).read_bytes().startswith(b"\x89PNG")
-    (workdir / "notes.txt").write_text("mine")
-    metrics, config = (workdir / "metrics.jsonl").read_bytes(), (workdir / "config.json").read_bytes()
+
+    kept = {name: (workdir / name).read_bytes() for name in ("metrics.jsonl", "config.json", "results.json")}
     cli.main(command)
-    assert json.loads((workdir / "results.json").read_text()) == results
-    assert (workdir / "metrics.jsonl").read_bytes() == metrics
-    assert (workdir / "config.json").read_bytes() == config
-    assert (workdir / "notes.txt").read_text() == "mine"
-
-
-def test_interrupted_it_resumes(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    workdir = tmp_path / "run"
-    command = ["demo", "elements", "--workdir", str(workdir)]
-
-    def interrupted(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(demo_elements, "train_and_evaluate", interrupted)
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(command)
-    assert stopped.value.code == 130
-    index = {path: path.stat().st_mtime_ns for path in (workdir / "index").rglob("*") if path.is_file()}
-    assert index
-    cli.main(command)
-    assert "Done in" in capsys.readouterr().out
+    assert {name: (workdir / name).read_bytes() for name in kept} == kept
     assert {path: path.stat().st_mtime_ns for path in index} == index
+    assert (workdir / "notes.txt").read_text() == "mine"
