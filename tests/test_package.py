@@ -56,6 +56,7 @@ def test_wheel_runs_without_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path)
         (["train", "cities", "--help"], "--optimizer.learning-rate"),
         (["train", "paper/nq_token", "--help"], "--optimizer.learning-rate"),
         (["demo", "--help"], "--workdir"),
+        (["demo", "elements", "--help"], "chemical elements"),
     ):
         completed = run(*arguments)
         assert (completed.returncode, printed in completed.stdout) == (0, True), completed.stderr

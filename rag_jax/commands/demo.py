@@ -1,114 +1,21 @@
-"""`rag-jax demo`: train and use a model that answers questions about the world's cities."""
+"""`rag-jax demo`: the demos by name, the world's cities by default."""
 
-import dataclasses
-import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from rich.console import Console
-
-from rag_jax.commands.answer import show
-from rag_jax.commands.invocation import invocation
+from rag_jax.commands.demo_cities import CitiesDemo
+from rag_jax.commands.demo_elements import ElementsDemo
 from rag_jax.config.command_line import parse
-from rag_jax.data.files import write_atomically
-from rag_jax.data.questions import Question, read_questions
-from rag_jax.demo.comparison import alternate_name_recall, comparison_table
-from rag_jax.demo.data import DEFAULT_WORKDIR, demo_config, write_data
-from rag_jax.demo.fact_edit import edit_fact
-from rag_jax.demo.figure import draw_token_posterior
-from rag_jax.demo.requirements import check_requirements
-from rag_jax.rag import RAG
-from rag_jax.training.metric_logger import seconds_trained
-from rag_jax.training.run import fit, train_and_evaluate
+from rag_jax.errors import InputError
 
-console = Console()
-
-
-@dataclass(frozen=True)
-class DemoCommand:
-    """Train a model on questions about GeoNames' 34,003 cities, compare it with its baselines, and use it.
-
-    Takes about ten minutes on two CPU cores. If interrupted, rerun the same command to resume.
-    """
-
-    workdir: Path = DEFAULT_WORKDIR  # receives data, index, checkpoints, results.json and posterior.png
-
-    def run(self) -> None:
-        """Train the model and its baseline, then show what the model does."""
-        check_requirements()
-        start = time.perf_counter()
-        rag, test = _train(self.workdir)
-        questions = _answer(rag, test)
-        _draw(rag, test, self.workdir / "posterior.png")
-        _edit(rag, questions[0])
-        _print(f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes.")
-        _print(f'Next: {invocation()} answer "What is the population of Lyon?" --workdir {self.workdir}')
+DEMOS = {"cities": CitiesDemo, "elements": ElementsDemo}
+DEFAULT = "cities"
 
 
 def demo(arguments: Sequence[str]) -> None:
-    """`rag-jax demo [--workdir DIR]`."""
-    parse(DemoCommand, arguments, remedy="rag-jax demo --help lists all options", prog="rag-jax demo").run()
-
-
-def _train(workdir: Path) -> tuple[RAG, list[Question]]:
-    """Write the data, train the model and its baseline, and compare them."""
-    _headline(f"1. The corpus: one passage per GeoNames city, and questions, in {workdir / 'data'}")
-    write_data(workdir / "data")
-    _headline("2. Train the generator to read: every question comes with its gold passage")
-    fit(demo_config("cities_reader", workdir), workdir / "reader")
-    _headline("3. Train RAG-Token: question tower and generator end to end")
-    rag, scores = train_and_evaluate(dataclasses.replace(demo_config("cities", workdir), closed_book=None), workdir)
-    _headline("4. Train the closed-book baseline: the same generator without passages, for as many steps")
-    _, baseline = train_and_evaluate(demo_config("cities_closed_book", workdir), workdir / "closed_book")
-
-    _headline("5. Results")
-    test = read_questions(workdir / "data" / "test.jsonl")
-    results = scores | {
-        "closed_book_exact_match": baseline["exact_match"],
-        "train_seconds": scores["train_seconds"] + seconds_trained(workdir / "reader"),
-        **alternate_name_recall(rag, test),
-    }
-    write_atomically(workdir / "results.json", json.dumps(results, indent=2) + "\n")
-    console.print(comparison_table(results))
-    _print(
-        f"{results['questions']:,} test questions, {results['passages']:,} passages, K = {results['num_docs']}, "
-        f"trained for {results['train_seconds']:.0f} s. All scores: {workdir / 'results.json'}"
-    )
-    return rag, test
-
-
-def _answer(rag: RAG, test: Sequence[Question]) -> list[Question]:
-    """Answer five questions of the test set, and return them; the first asks for a population."""
-    _headline("6. Five questions about cities that no training question mentions")
-    kinds = "-population-", "-latitude-", "-country-", "-timezone-", "-population-alternate"
-    questions = [next(each for each in test if kind in each.id) for kind in kinds]
-    for question, answer in zip(questions, rag.answer([each.question for each in questions]), strict=True):
-        show(console, f"{question.question}  (gold: {question.answers[0]})", answer)
-    return questions
-
-
-def _draw(rag: RAG, test: Sequence[Question], path: Path) -> None:
-    _headline("7. Which passage each answer token came from")
-    drawn = draw_token_posterior(rag, test, path)
-    if drawn is None:
-        _print("not drawn: no question of this kind was answered correctly")
-    else:
-        question, answer = drawn
-        _print(f"{path}: p(passage | question, token) for {question.question!r}, {answer.text}")
-
-
-def _edit(rag: RAG, question: Question) -> None:
-    _headline("8. Edit a fact in the index: the answer changes without training")
-    edit = edit_fact(rag, question)
-    _print(f"{edit.title}: {edit.old} replaced by {edit.new} in the index ({edit.seconds:.1f} s)")
-    _print(f"{question.question}\n  before: {edit.answer_before}\n  after:  {edit.answer_after}")
-
-
-def _headline(text: str) -> None:
-    _print(f"\n[bold]{text}[/bold]")
-
-
-def _print(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+    """`rag-jax demo [cities|elements] [--workdir DIR]`. Raises `InputError` for a demo that does not exist."""
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name, rest = (arguments[0], arguments[1:]) if named else (DEFAULT, arguments)
+    if name not in DEMOS:
+        raise InputError(f"no demo {name!r}; the demos are {', '.join(DEMOS)}")
+    command = f"rag-jax demo {name}" if named else "rag-jax demo"
+    parse(DEMOS[name], rest, remedy=f"{command} --help lists all options", prog=command).run()

@@ -9,7 +9,7 @@ from rag_jax.rag import RAG
 
 
 class FactEdit(NamedTuple):
-    """A number replaced in a passage, and the answers to the same question before and after."""
+    """A fact replaced in a passage, and the answers to the same question before and after."""
 
     title: str
     old: str
@@ -19,11 +19,10 @@ class FactEdit(NamedTuple):
     answer_after: str
 
 
-def edit_fact(rag: RAG, question: Question) -> FactEdit:
-    """Replace the gold number in the passage that holds it, and answer the question with both indexes."""
+def edit_fact(rag: RAG, question: Question, new: str) -> FactEdit:
+    """Replace the gold answer in the passage that holds it by a new one, and answer the question with both indexes."""
     row = int(rag.components.store.find(question.positive_ids[:1])[0])
-    passage, (old,) = rag.components.store.passages[row], question.answers
-    new = _other_number(old)
+    passage, old = rag.components.store.passages[row], question.answers[0]
     start = time.perf_counter()
     edited = rag.replace_passage(Passage(passage.id, passage.title, passage.text.replace(old, new)))
     seconds = time.perf_counter() - start
@@ -31,10 +30,10 @@ def edit_fact(rag: RAG, question: Question) -> FactEdit:
     return FactEdit(passage.title, old, new, seconds, before.text, after.text)
 
 
-def _other_number(number: str) -> str:
+def other_number(number: str) -> str:
     """Another number of as many digits: reversed, its first digit incremented.
 
-    >>> _other_number("1230")
+    >>> other_number("1230")
     '1321'
     """
     return str(int(number[::-1]) + 10 ** (len(number) - 1))[: len(number)]

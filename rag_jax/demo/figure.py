@@ -1,4 +1,4 @@
-"""Which passage each answer token came from: figure 2 of the paper, drawn for one of the demo's questions."""
+"""Which passage each answer token came from: figure 2 of the paper, drawn for one of a demo's questions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ NUMERIC = ("population-alternate", "latitude-alternate")
 
 
 def draw_token_posterior(rag: RAG, test: Sequence[Question], path: Path) -> tuple[Question, Answer] | None:
-    """Draw the question that was answered correctly with the flattest prior; None if no answer is correct.
+    """Draw the city that was found with the least certainty and answered correctly; None if no answer is correct.
 
     Only questions that ask for a number under an alternate name take part: their retrieval is the least certain.
     """
@@ -26,6 +26,11 @@ def draw_token_posterior(rag: RAG, test: Sequence[Question], path: Path) -> tupl
     ]
     if not correct:
         return None
-    question, answer = min(correct, key=lambda pair: pair[1].passages[0].log_prior)
+    return draw_flattest(correct, path)
+
+
+def draw_flattest(answered: Sequence[tuple[Question, Answer]], path: Path) -> tuple[Question, Answer]:
+    """Draw the answer with the flattest prior, whose tokens have most to decide; returns it with its question."""
+    question, answer = min(answered, key=lambda pair: pair[1].passages[0].log_prior)
     token_posterior(question.question, answer, path)
     return question, answer

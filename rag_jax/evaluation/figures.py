@@ -27,7 +27,7 @@ def token_posterior(question: str, answer: Answer, path: Path) -> None:
     if answer.token_posteriors is None:
         raise InputError(f"{path}: fused passages have no posterior to draw; leave --figure out")
     titles = [f"{number}. {passage.title}" for number, passage in enumerate(answer.passages, start=1)]
-    tokens = [token.replace(" ", "␣") for token in answer.tokens]
+    tokens = [token.replace(" ", "␣").replace("\n", "↵") for token in answer.tokens]
     figure = _figure(figsize=(max(6.5, 2.5 + 0.55 * len(tokens)), 1.5 + 0.4 * len(titles)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(answer.token_posteriors, vmin=0, vmax=1, cmap="Blues", aspect="auto")

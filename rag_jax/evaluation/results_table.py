@@ -9,9 +9,11 @@ from rich.table import Table
 MARGIN = 0.01  # a recall that is lower by more than this is worse
 COMPARED_RECALLS = ("recall@5", "recall@1")
 BASELINES = {  # column: the suffix, or the prefix, of its scores in results.json
+    "zero-shot": "zero_shot_{}",
     "frozen retriever": "{}_frozen",
     "BM25": "{}_bm25",
     "closed book": "closed_book_{}",
+    "closed book, zero-shot": "zero_shot_closed_book_{}",
 }
 
 

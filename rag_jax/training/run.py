@@ -52,6 +52,17 @@ def fit(config: Config, workdir: Path) -> RAG:
         return fit_alone(config, workdir)
 
 
+def untrained(config: Config, workdir: Path) -> RAG:
+    """The model that a run starts from, zero-shot where its networks are pretrained; builds the run's index.
+
+    Raises `InputError` as `fit` does.
+    """
+    with alone(config, workdir):
+        devices.enable_compilation_cache(config)
+        components = open_components(prepare(config, workdir, read_corpus(config)), workdir, tell_encoded)
+        return RAG(components, start_params(components, begun=False) or components.initial_params)
+
+
 def alone(config: Config, workdir: Path) -> AbstractContextManager[None]:
     """Lock the workdir, in the first of several processes. Raises `InputError` for the workdir of another config."""
     check(config, workdir)

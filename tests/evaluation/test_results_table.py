@@ -47,6 +47,15 @@ def test_every_score_stands_beside_its_baselines_and_the_counts_below():
     assert lines[-1] == "1,000 questions, 34,003 passages, K = 2, 2,500 steps, 374 s"
 
 
+def test_pretrained_networks_stand_beside_what_they_were():
+    zero_shot = {"zero_shot_exact_match": 0.1, "zero_shot_f1": 0.3, "zero_shot_closed_book_exact_match": 0.02}
+    lines = _shown(RESULTS | zero_shot)
+    assert lines[0].split("  ")[-1] == "closed book, zero-shot"
+    cells = {line[:16].strip(): line[16:].split() for line in lines if line}
+    assert cells["exact match"] == ["0.891", "0.100", "0.044", "0.020"]
+    assert cells["f1"] == ["0.905", "0.300"]
+
+
 def test_columns_without_a_score_are_left_out():
     closed_book = {name: RESULTS[name] for name in ("exact_match", "f1", "questions", "num_docs", "passages", "steps")}
     lines = _shown(closed_book | {"questions_cut": 3})
