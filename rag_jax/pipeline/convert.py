@@ -1,8 +1,6 @@
 """Convert a workdir to a Hugging Face checkpoint, or a checkpoint to a workdir."""
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,6 +10,7 @@ from rag_jax.config.files import load_config, save_config
 from rag_jax.data.outputs import check_new_folder
 from rag_jax.errors import InputError
 from rag_jax.hub import adapters, loading, registry, tensor_names
+from rag_jax.hub.saving import written_whole
 from rag_jax.pipeline import finetuning, pretrained, workdir_tokenizers
 from rag_jax.pipeline.assembly import compose
 from rag_jax.pipeline.checkpoints import Checkpoints
@@ -97,20 +96,12 @@ def _base(components: Components, network: NetworkName, workdir: Path) -> tuple[
 
 def _to_workdir(source: str, target: Path) -> list[Mapped]:
     components = compose(pretrained.describe(source))
-    absolute = target.absolute()
-    temporary = absolute.with_name(f".{absolute.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with written_whole(target) as temporary:
         checkpoints = Checkpoints(temporary)
         checkpoints.save_params(components.initial_params)
         checkpoints.close()
         workdir_tokenizers.save(components, temporary)
         save_config(components.config, temporary / "config.json")
-        os.replace(temporary, target)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror}); choose another place") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return [*_parameters(components), *_settings(components)]
 
 
