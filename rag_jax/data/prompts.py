@@ -65,7 +65,9 @@ def chat(
     return PromptTexts(header, f"{_escape(before)}{{question}}{_escape(end)}")
 
 
-def with_prompt(tokenizer: GeneratorTokenizer, passage_template: str, texts: PromptTexts, source: str) -> Any:
+def with_prompt(
+    tokenizer: GeneratorTokenizer, passage_template: str, texts: PromptTexts, source: str
+) -> GeneratorTokenizer:
     """The tokenizer of a decoder-only generator with this prompt.
 
     Raises `InputError` for a prompt that ends in the question: nothing would mark where an answer begins.

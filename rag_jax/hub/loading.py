@@ -65,9 +65,12 @@ def load_generator(source: str | Path, revision: str | None = None) -> Generator
 
 def generator_family(source: str | Path) -> Architecture[Generator]:
     """The architecture of a checkpoint's generator, from its config alone. Raises as `load`."""
-    path = resolve(source)
+    return registry.generator(_generator_config(resolve(source))).architecture
+
+
+def _generator_config(path: Path) -> ConfigJson:
     config = gguf.read(path).config if is_gguf(path) else read_config(path)
-    return registry.generator(config.nested("generator") if config.get("model_type") == RAG else config).architecture
+    return config.nested("generator") if config.get("model_type") == RAG else config
 
 
 class GeneratorDescription(NamedTuple):
@@ -98,12 +101,8 @@ def special_tokens(source: str | Path) -> SpecialTokens:
     Raises as `load`, and where a decoder-only generator's tokenizer has no end token.
     """
     architecture = generator_family(source)
-    if not architecture.is_decoder_only:
-        return architecture.special_tokens
-    stored = describe_generator(source).tokenizer
-    if stored is None or "eos_token" not in stored.settings:
-        raise InputError(f"{source}: its tokenizer has no end token; save it with one, eos_token")
-    return tokenizers.special_tokens(stored.settings)
+    stored = describe_generator(source).tokenizer if architecture.is_decoder_only else None
+    return tokenizers.special_tokens(architecture, {} if stored is None else stored.settings, source)
 
 
 def tower_modules(source: str | Path) -> Modules:
@@ -121,7 +120,7 @@ def generator_modules(source: str | Path) -> Modules:
     path = resolve(source)
     is_rag = not is_gguf(path) and read_config(path)["model_type"] == RAG
     prefix = _rag_part(path, "generator.")[1] if is_rag else ""
-    return Modules(registry.generator(describe_generator(path).config).names, prefix)
+    return Modules(registry.generator(_generator_config(path)).names, prefix)
 
 
 def describe(config: ConfigJson, model: Model | None = None) -> Reading:

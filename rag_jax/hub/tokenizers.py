@@ -15,7 +15,8 @@ from tokenizers import Regex, Tokenizer, decoders
 from rag_jax.data.tokenizers import ignore_special_tokens_in_text, read_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub.config_json import read_json, write_json
-from rag_jax.models.architecture import SpecialTokens
+from rag_jax.models.architecture import Architecture, SpecialTokens
+from rag_jax.types import Generator
 
 SENTENCEPIECE = ("spiece.model", "tokenizer.model")
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", *SENTENCEPIECE)
@@ -100,11 +101,17 @@ def fit_to_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Tok
     return ignore_special_tokens_in_text(Tokenizer.from_str(json.dumps(stored)))
 
 
-def special_tokens(settings: Mapping[str, Any]) -> SpecialTokens:
-    """The special tokens of a decoder-only generator, by their roles in the tokenizer's settings.
+def special_tokens(
+    architecture: Architecture[Generator], settings: Mapping[str, Any], source: str | Path
+) -> SpecialTokens:
+    """The special tokens of a generator; of a decoder-only one, by their roles in its tokenizer's settings.
 
-    Raises `KeyError` where there is no end token. Padding, which is never read, may be the end token.
+    Raises `InputError` where there is no end token. Padding, which is never read, may be the end token.
     """
+    if not architecture.is_decoder_only:
+        return architecture.special_tokens
+    if "eos_token" not in settings:
+        raise InputError(f"{source}: its tokenizer has no end token; save it with one, eos_token")
     eos = str(settings["eos_token"])
     return SpecialTokens(bos=None, pad=str(settings.get("pad_token") or eos), eos=eos, start=eos, others=())
 

@@ -15,7 +15,7 @@ from rag_jax.data import templates, validation
 from rag_jax.data.questions import read_questions
 from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, train_generator_tokenizer
 from rag_jax.errors import InputError
-from rag_jax.hub import adapters, loading
+from rag_jax.hub import adapters, loading, tokenizers
 from rag_jax.index import manifest, pending_build
 from rag_jax.index.building import build
 from rag_jax.index.encoder import TextEncoder
@@ -200,8 +200,9 @@ def _initial_tokenizer(
     if checkpoint is not None:
         if checkpoint.tokenizer is None:
             raise InputError(f"{config.generator.checkpoint}: holds no tokenizer; save one with it (tokenizer.json)")
-        special = hub.special_tokens(str(config.generator.checkpoint))
-        return generator_tokenizer(checkpoint.tokenizer, str(config.generator.checkpoint), special)
+        architecture, source = registry.generator_of(checkpoint.config), str(config.generator.checkpoint)
+        special = tokenizers.special_tokens(architecture, checkpoint.tokenizer_settings, source)
+        return generator_tokenizer(checkpoint.tokenizer, source, special)
     special = networks.special_tokens(config)
     if config.generator.tokenizer:
         return load_generator_tokenizer(config.generator.tokenizer, special)

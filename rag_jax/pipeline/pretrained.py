@@ -63,8 +63,9 @@ def combine(
     sizes = configs.generator(stored.config)
     if stored.tokenizer is None:
         raise InputError(f"{generator}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
-    tokenizer = generator_tokenizer(stored.tokenizer.tokenizer, generator, hub.special_tokens(generator))
     architecture = families.generator_of(sizes)
+    special = tokenizers.special_tokens(architecture, stored.tokenizer.settings, generator)
+    tokenizer = generator_tokenizer(stored.tokenizer.tokenizer, generator, special)
     if architecture.is_decoder_only:  # the settings of a chat, which samples, are not those of short answers
         start, decoding = "", GenerationConfig(max_length=ANSWER_LENGTH)
     else:
@@ -203,8 +204,9 @@ def load_generator_tokenizer(source: Path, special: SpecialTokens | None = None)
     if stored is None:
         raise InputError(f"{folder}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
     if special is None:
-        has_model_type = "model_type" in model
-        special = registry.generator(model).architecture.special_tokens if has_model_type else SpecialTokens()
+        special = SpecialTokens()
+        if "model_type" in model:
+            special = tokenizers.special_tokens(registry.generator(model).architecture, stored.settings, folder)
     return generator_tokenizer(stored.tokenizer, str(folder), special)
 
 
