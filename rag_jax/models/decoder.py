@@ -73,8 +73,8 @@ class Decoder(nn.Module):
         mask = _before(self.config, position[None, :], position[None, :]) & rows.mask[:, None, :]
 
         def call(layer: Layer, states: Array, _: None) -> tuple[Array, KeysValues]:
-            keys_values = layer.keys_values(states, by, packed)
-            return layer(states, by, [Context(*keys_values, mask)], packed), keys_values
+            normed, keys_values = layer.project(states, by, packed)
+            return layer(states, normed, by, [Context(*keys_values, mask)], packed), keys_values
 
         states = self.word(to_packs(packed, rows.ids))
         if self._stacks:
@@ -109,8 +109,8 @@ class Decoder(nn.Module):
             states, written = word(piece.ids), []
             layer: Any
             for layer, (keys, values) in zip(layers, buffer.layers, strict=True):
-                new = layer.keys_values(states, by)
-                states = layer(states, by, [Context(keys, values, past), Context(new[0], new[1], own)])
+                normed, new = layer.project(states, by)
+                states = layer(states, normed, by, [Context(keys, values, past), Context(new[0], new[1], own)])
                 written.append(new)
             return rolling_buffer.write(buffer, tuple(written), position)
 
@@ -140,10 +140,10 @@ class Decoder(nn.Module):
 
         def call(layer: Layer, states: Array, own: tuple[KeysValues, KeysValues | None]) -> tuple[Array, KeysValues]:
             prompt_keys_values, past = own
-            new = layer.keys_values(states, by)
+            normed, new = layer.project(states, by)
             present = new if past is None else cache_slots.write(past, new, offset)
             contexts = [Context(*prompt_keys_values, prompt_mask), Context(*present, mask)]
-            return layer(states, by, contexts), present
+            return layer(states, normed, by, contexts), present
 
         if self._stacks:
 

@@ -91,22 +91,24 @@ class Layer(nn.Module):
         self.ffn = FeedForward(c)
         self.attention_norm, self.ffn_norm = (RMSNorm(c.norm_eps, c.dtype) for _ in range(2))
 
-    def keys_values(
+    def project(
         self, states: Float[Array, "G N width"], by: Rotation, packed: PackedInputs | None = None
-    ) -> KeysValues:
-        """The keys and values of the states."""
-        return self.attention.project(self.attention_norm(states), by, packed)
+    ) -> tuple[Float[Array, "G N width"], KeysValues]:
+        """The normalised states, which attention reads, and their keys and values."""
+        normed = self.attention_norm(states)
+        return normed, self.attention.project(normed, by, packed)
 
     def __call__(
         self,
         states: Float[Array, "G N width"],
+        normed: Float[Array, "G N width"],
         by: Rotation,
         contexts: list[Context],
         packed: PackedInputs | None = None,
     ) -> Float[Array, "G N width"]:
         """The states after the layer, which attends to the contexts; they hold the states' own keys and values."""
         states = constrain(states, self.config.sharding)
-        states = states + self.attention(self.attention_norm(states), by, contexts, packed)
+        states = states + self.attention(normed, by, contexts, packed)
         states = constrain(states, self.config.sharding)
         return states + self.ffn(self.ffn_norm(states))
 
