@@ -127,7 +127,7 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Float[Array, "R T width"], cache_slots.KeysValues]:
         states = constrain(states, self.config.sharding)
         new = self.attention.project(states)
-        present = new if past is None else cache_slots.write(past, new, offset)
+        present = cache_slots.write(past, new, offset)
         mixed = self.attention(states, *present, visible, deterministic)
         states = constrain(self.attention_norm(states + self.drop(mixed, deterministic)), self.config.sharding)
         keys_values = encoded if isinstance(encoded, tuple) else self.cross.project(encoded)
@@ -188,12 +188,9 @@ class Bart(nn.Module):
 
         With a config for training the returned cache is empty, and passing one raises `ValueError`.
         """
-        if cache is not None and self.config.is_for_training:
-            raise ValueError("with scan or remat there is no cache to decode with: take them out of the config")
-        offset = jnp.int32(0) if cache is None else cache.length
-        past = (None,) * len(self.decoder_layers) if cache is None else cache.layers
-        slots = ids.shape[1] if cache is None else cache.layers[0][1].shape[2]
-        position, visible = cache_slots.sequential(offset, ids.shape[1], slots) if positions is None else positions
+        offset, past, (position, visible) = cache_slots.begin(
+            cache, ids.shape[1], len(self.decoder_layers), positions, self.config.is_for_training
+        )
         states = self._embed(ids, self.decoder_position, position)
         states = self.drop(self.decoder_norm(states), deterministic)
         if not isinstance(encoded.layers, tuple):

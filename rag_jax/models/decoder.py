@@ -125,12 +125,10 @@ class Decoder(nn.Module):
         Their positions in the text begin behind each row's own prompt. With a config for training the returned cache is
         empty, and passing one raises `ValueError`.
         """
-        if cache is not None and self.config.is_for_training:
-            raise ValueError("with scan or remat there is no cache to decode with: take them out of the config")
         rows, length = ids.shape
-        offset = jnp.int32(0) if cache is None else cache.length
-        slots = length if cache is None else cache.position.shape[1]
-        behind_prompt, visible = cache_slots.sequential(offset, length, slots) if positions is None else positions
+        offset, past, (behind_prompt, visible) = cache_slots.begin(
+            cache, length, len(self.layers), positions, self.config.is_for_training
+        )
         position = jnp.broadcast_to(prompt.lengths[:, None] + behind_prompt, (rows, length)).astype(jnp.int32)
         slot_position = position if cache is None else cache_slots.write_positions(cache.position, position, offset)
         by = rotation(self.config.rope, self.config.d, position)
@@ -139,9 +137,9 @@ class Decoder(nn.Module):
         states = self.word(ids)
 
         def call(layer: Layer, states: Array, own: tuple[KeysValues, KeysValues | None]) -> tuple[Array, KeysValues]:
-            prompt_keys_values, past = own
+            prompt_keys_values, layer_past = own
             normed, new = layer.project(states, by)
-            present = new if past is None else cache_slots.write(past, new, offset)
+            present = cache_slots.write(layer_past, new, offset)
             contexts = [Context(*prompt_keys_values, prompt_mask), Context(*present, mask)]
             return layer(states, normed, by, contexts), present
 
@@ -152,7 +150,6 @@ class Decoder(nn.Module):
 
             states, _ = self._map_layers(teacher_forced, states, prompt.layers)
             return self.norm(states), Cache((), slot_position, offset + length)
-        past = (None,) * len(self.layers) if cache is None else cache.layers
         present = []
         own: Any  # a layer's part of the prompt and of the cache
         for layer, own in zip(self.layers, zip(prompt.layers, past, strict=True), strict=True):

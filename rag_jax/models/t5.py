@@ -151,7 +151,7 @@ class DecoderLayer(nn.Module):
         states = constrain(states, self.config.sharding)
         normed = self.attention_norm(states)
         new = self.attention.project(normed)
-        present = new if past is None else cache_slots.write(past, new, offset)
+        present = cache_slots.write(past, new, offset)
         mixed = self.attention(normed, *present, visible, deterministic, position_bias=bias)
         states = constrain(states + self.drop(mixed, deterministic), self.config.sharding)
         keys_values = encoded if isinstance(encoded, tuple) else self.cross.project(encoded)
@@ -214,12 +214,9 @@ class T5(nn.Module):
 
         With a config for training the returned cache is empty, and passing one raises `ValueError`.
         """
-        if cache is not None and self.config.is_for_training:
-            raise ValueError("with scan or remat there is no cache to decode with: take them out of the config")
-        offset = jnp.int32(0) if cache is None else cache.length
-        past = (None,) * len(self.decoder_layers) if cache is None else cache.layers
-        slots = ids.shape[1] if cache is None else cache.position.shape[1]
-        position, visible = cache_slots.sequential(offset, ids.shape[1], slots) if positions is None else positions
+        offset, past, (position, visible) = cache_slots.begin(
+            cache, ids.shape[1], len(self.decoder_layers), positions, self.config.is_for_training
+        )
         slot_position = position if cache is None else cache_slots.write_positions(cache.position, position, offset)
         bias = self.decoder_position(position, slot_position)
         encoded_mask = encoded.mask[:, None, :]
@@ -239,7 +236,7 @@ class T5(nn.Module):
 
             states = self._run_layers(self.decoder_layers, call, states, deterministic)
         states = self.drop(self.decoder_norm(states), deterministic)
-        slot_position = jnp.broadcast_to(slot_position, (ids.shape[0], slots))
+        slot_position = jnp.broadcast_to(slot_position, (ids.shape[0], visible.shape[2]))
         return states, Cache(tuple(present), slot_position, offset + ids.shape[1])
 
     def logits(self, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]:
