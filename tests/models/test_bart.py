@@ -18,8 +18,8 @@ import oracle
 from oracle import jit, relative, torch
 from rag_jax.models import bart
 from rag_jax.models.bart import BartConfig
-from rag_jax.types import DecoderPositions, Generator, Tokens
-from trees import path, placed, some_trees
+from rag_jax.types import Generator, Tokens
+from trees import assert_branches_are_lines, placed, some_trees
 
 SMALL = BartConfig(
     vocab_size=60,
@@ -118,22 +118,7 @@ def test_what_an_unfilled_cache_holds_does_not_matter(problem):
 @pytest.mark.parametrize(("chunks", "spare"), [((T,), 0), ((1,) * T, 3), ((3, T - 3), 2)])
 def test_tokens_in_a_tree_have_the_states_of_each_branch_in_a_line(problem, rng, chunks, spare):
     params, _, decoder_inputs, memory = problem
-    network, parents = compiled(SMALL), some_trees(rng, ROWS, T)
-    position, visible = placed(parents, T + spare)
-    cache, parts, done = network.empty_cache(ROWS, T + spare), [], 0
-    for size in chunks:
-        now = slice(done, done + size)
-        place = DecoderPositions(position[:, now], visible[:, now])
-        part, cache = network.decode(params, decoder_inputs[:, now], memory, cache, place)
-        parts.append(part)
-        done += size
-    found = np.concatenate(parts, axis=1)
-    for t in range(T):
-        paths = [path(row, t) for row in parents]
-        filled = np.array([each + [t] * (T - len(each)) for each in paths])  # what follows is not looked at
-        line, _ = network.decode(params, jnp.take_along_axis(decoder_inputs, filled, axis=1), memory)
-        for row, each in enumerate(paths):
-            assert relative(found[row, t], line[row, len(each) - 1]) < 1e-5
+    assert_branches_are_lines(compiled(SMALL), params, decoder_inputs, memory, rng, chunks, spare)
 
 
 def test_a_token_in_a_tree_depends_on_those_it_sees_and_on_no_other(problem, rng):

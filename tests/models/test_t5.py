@@ -23,8 +23,8 @@ from rag_jax.hub import t5 as files
 from rag_jax.models import t5
 from rag_jax.models.relative_position import buckets
 from rag_jax.models.t5 import T5Config
-from rag_jax.types import DecoderPositions, Generator, PackedInputs, Tokens
-from trees import path, placed, some_trees
+from rag_jax.types import Generator, PackedInputs, Tokens
+from trees import assert_branches_are_lines, placed, some_trees
 
 SMALL = T5Config(
     vocab_size=60,
@@ -154,23 +154,8 @@ def test_what_an_unfilled_cache_holds_does_not_matter(problem):
 @pytest.mark.parametrize(("chunks", "spare"), [((T,), 0), ((1,) * T, 3), ((3, T - 3), 2)])
 def test_tokens_in_a_tree_have_the_states_of_each_branch_in_a_line(problem, rng, chunks, spare):
     params, _, decoder_inputs, memory = problem
-    network, parents = compiled(SMALL), some_trees(rng, ROWS, T)
-    position, visible = placed(parents, T + spare)
-    cache, parts, done = network.empty_cache(ROWS, T + spare), [], 0
-    for size in chunks:
-        now = slice(done, done + size)
-        place = DecoderPositions(position[:, now], visible[:, now])
-        part, cache = network.decode(params, decoder_inputs[:, now], memory, cache, place)
-        parts.append(part)
-        done += size
-    np.testing.assert_array_equal(cache.position[:, :T], position)
-    found = np.concatenate(parts, axis=1)
-    for t in range(T):
-        paths = [path(row, t) for row in parents]
-        filled = np.array([each + [t] * (T - len(each)) for each in paths])  # what follows is not looked at
-        line, _ = network.decode(params, jnp.take_along_axis(decoder_inputs, filled, axis=1), memory)
-        for row, each in enumerate(paths):
-            assert relative(found[row, t], line[row, len(each) - 1]) < 1e-5
+    cache, whole = assert_branches_are_lines(compiled(SMALL), params, decoder_inputs, memory, rng, chunks, spare)
+    np.testing.assert_array_equal(cache.position[:, :T], whole.position)
 
 
 def test_the_same_place_for_all_rows_is_that_of_each(problem, rng):
