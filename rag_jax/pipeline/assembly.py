@@ -175,23 +175,19 @@ def load_generator(
         lengths = length_limits.generator_lengths(config, registry.generator_of(checkpoint.config))
         length_limits.check_positions(c.checkpoint, checkpoint.config.max_positions, lengths)
     tokenizer = tokenizer or _initial_tokenizer(config, checkpoint, corpus or [])
+    source = c.checkpoint or "generator"
+    settings = {} if checkpoint is None else checkpoint.tokenizer_settings
+    network = networks.scratch_config(config, tokenizer.size) if checkpoint is None else checkpoint.config
+    architecture = registry.generator_of(network)
+    tokenizer = with_prompt(config, architecture, tokenizer, settings, source)
     if checkpoint is not None:
-        architecture = registry.generator_of(checkpoint.config)
-        settings, source = checkpoint.tokenizer_settings, str(c.checkpoint)
-        tokenizer = with_prompt(config, architecture, tokenizer, settings, source)
-        length_limits.check_tokens(str(c.checkpoint), tokenizer.tokenizer, checkpoint.config.vocab_size)
-        networks.check_compute(config, checkpoint.config, str(c.checkpoint))
-        networks.check_fuses(config, checkpoint.config, str(c.checkpoint))
-        params = checkpoint.params
-        if c.adapter is not None:
-            params = adapters.load(c.adapter, params, loading.generator_modules(str(c.checkpoint)))
-        return GeneratorBundle(checkpoint.config, params, tokenizer, checkpoint.tokenizer_settings)
-    tokenizer = with_prompt(config, networks.generator_architecture(config), tokenizer, {}, "generator")
-    network = networks.scratch_config(config, tokenizer.size)
-    networks.check_compute(config, network, "generator")
-    networks.check_fuses(config, network, "generator")
-    params = registry.generator_of(network).init(network, jax.random.key(config.seed))
-    return GeneratorBundle(network, params, tokenizer)
+        length_limits.check_tokens(source, tokenizer.tokenizer, network.vocab_size)
+    networks.check_compute(config, network, source)
+    networks.check_fuses(config, network, source)
+    params = architecture.init(network, jax.random.key(config.seed)) if checkpoint is None else checkpoint.params
+    if checkpoint is not None and c.adapter is not None:
+        params = adapters.load(c.adapter, params, loading.generator_modules(source))
+    return GeneratorBundle(network, params, tokenizer, settings)
 
 
 def _initial_tokenizer(
