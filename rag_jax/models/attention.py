@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rag_jax.core.packing import to_packs, to_rows
+from rag_jax.models.dense import Dense
 from rag_jax.types import PackedInputs
 
 MIN_FUSED_QUERIES = 16  # fewer queries are those of a decoding step
@@ -44,7 +45,7 @@ class Attention(nn.Module):
     def setup(self):
         def dense(width: int, scale: float = 1.0):
             init = initializer(self.init_std, scale)
-            return nn.Dense(width, use_bias=self.use_bias, dtype=self.dtype, kernel_init=init)
+            return Dense(width, use_bias=self.use_bias, dtype=self.dtype, kernel_init=init)
 
         inner = self.heads * self.d
         self.query = dense(inner, 1.0 if self.scaled else self.d**-0.5)

@@ -17,6 +17,7 @@ from rag_jax.core.packing import row_positions, to_packs, to_rows
 from rag_jax.models import cache_slots, encoder_decoder
 from rag_jax.models.architecture import Architecture
 from rag_jax.models.attention import Attention
+from rag_jax.models.dense import Dense, attend
 from rag_jax.models.dropout import Dropout
 from rag_jax.models.encoder_decoder import CrossKeysValues, Memory
 from rag_jax.models.gelu import gelu
@@ -75,10 +76,10 @@ class FeedForward(nn.Module):
     ) -> Float[Array, "R T width"]:
         c = self.config
         init = nn.initializers.normal(c.init_std)
-        hidden = nn.Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
+        hidden = Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
         hidden = gelu(hidden)
         hidden = Dropout(c.activation_dropout)(hidden, deterministic, packed)
-        return nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(hidden)
+        return Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(hidden)
 
 
 class EncoderLayer(nn.Module):
@@ -226,7 +227,7 @@ class Bart(nn.Module):
     def logits(self, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]:
         """Logits of the token after each state, by the tied head."""
         bias = jax.lax.stop_gradient(self.final_logits_bias).astype(states.dtype)
-        return self.word.attend(constrain(states, self.config.sharding)) + bias[None, None, :]
+        return attend(self.word, constrain(states, self.config.sharding)) + bias[None, None, :]
 
     def _embed(
         self, ids: Int[Array, "R T"], positions: nn.Embed, position: Int[Array, "#R T"]

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.models.architecture import Architecture
 from rag_jax.models.attention import Attention
+from rag_jax.models.dense import Dense
 from rag_jax.models.gelu import gelu
 from rag_jax.models.layers import Remat, constrain, run_layers
 from rag_jax.models.norm import LayerNorm
@@ -68,8 +69,8 @@ class BertLayer(nn.Module):
         states = constrain(states, c.sharding)
         mixed = attention(states, *attention.project(states), mask, deterministic)
         states = constrain(_layer_norm(c, "attention_norm")(states + drop(mixed)), c.sharding)
-        hidden = nn.Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
-        hidden = nn.Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(gelu(hidden))
+        hidden = Dense(c.ffn_width, dtype=c.dtype, kernel_init=init, name="up")(states)
+        hidden = Dense(c.width, dtype=c.dtype, kernel_init=init, name="down")(gelu(hidden))
         return _layer_norm(c, "ffn_norm")(states + drop(hidden))
 
 
@@ -97,7 +98,7 @@ class Bert(nn.Module):
         states = constrain(states, c.sharding)
         pooled = states[:, 0] if c.pooling == "cls" else mean_pool(states, mask)
         if c.projection:
-            pooled = nn.Dense(c.projection, dtype=c.dtype, name="projection")(pooled)
+            pooled = Dense(c.projection, dtype=c.dtype, name="projection")(pooled)
         pooled = pooled.astype(jnp.float32)  # small differences between scores determine the prior
         return pooled if c.vector_norm is None else c.vector_norm * normalise(pooled)
 

@@ -17,6 +17,7 @@ from rag_jax.core.packing import to_packs
 from rag_jax.models import cache_slots, rolling_buffer
 from rag_jax.models.architecture import Architecture, PromptTemplates, SpecialTokens
 from rag_jax.models.decoder_layer import DecoderConfig, Layer, dense
+from rag_jax.models.dense import attend
 from rag_jax.models.grouped_attention import Context, KeysValues
 from rag_jax.models.layers import constrain, map_layers
 from rag_jax.models.norm import RMSNorm
@@ -160,7 +161,7 @@ class Decoder(nn.Module):
     def logits(self, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]:
         """Logits of the token after each state."""
         states = constrain(states, self.config.sharding)
-        return self.word.attend(states) if self.config.tied_head else self.head(states)
+        return attend(self.word, states) if self.config.tied_head else self.head(states)
 
     @property
     def _stacks(self) -> bool:

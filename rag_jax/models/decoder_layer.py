@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
+from rag_jax.models.dense import Dense
 from rag_jax.models.grouped_attention import Context, GroupedAttention, KeysValues
 from rag_jax.models.layers import Remat, constrain
 from rag_jax.models.norm import RMSNorm
@@ -115,4 +116,4 @@ class Layer(nn.Module):
 
 def dense(config: DecoderConfig, features: int, name: str | None) -> nn.Dense:
     init = nn.initializers.normal(config.init_std)
-    return nn.Dense(features, use_bias=False, dtype=config.dtype, kernel_init=init, name=name)
+    return Dense(features, use_bias=False, dtype=config.dtype, kernel_init=init, name=name)

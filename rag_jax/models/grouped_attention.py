@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from rag_jax.core.packing import to_packs, to_rows
 from rag_jax.models.attention import fused_attention, may_be_fused
+from rag_jax.models.dense import Dense
 from rag_jax.models.norm import RMSNorm
 from rag_jax.models.rope import Rotation, rotate
 from rag_jax.types import PackedInputs
@@ -48,7 +49,7 @@ class GroupedAttention(nn.Module):
     def setup(self):
         def dense(features: int, bias: bool):
             init = nn.initializers.normal(self.init_std)
-            return nn.Dense(features, use_bias=bias, dtype=self.dtype, kernel_init=init)
+            return Dense(features, use_bias=bias, dtype=self.dtype, kernel_init=init)
 
         self.query = dense(self.heads * self.head_width, self.qkv_bias)
         self.key, self.value = (dense(self.kv_heads * self.head_width, self.qkv_bias) for _ in range(2))

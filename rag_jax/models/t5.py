@@ -18,6 +18,7 @@ from rag_jax.core.packing import to_packs, to_rows
 from rag_jax.models import cache_slots, encoder_decoder
 from rag_jax.models.architecture import Architecture, SpecialTokens
 from rag_jax.models.attention import Attention, initializer
+from rag_jax.models.dense import Dense, attend
 from rag_jax.models.dropout import Dropout
 from rag_jax.models.encoder_decoder import CrossKeysValues, Memory
 from rag_jax.models.gelu import tanh_gelu
@@ -242,7 +243,7 @@ class T5(nn.Module):
     def logits(self, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]:
         """Logits of the token after each state."""
         states = constrain(states, self.config.sharding)
-        return self.word.attend(states * self.config.width**-0.5) if self.config.tied_head else self.head(states)
+        return attend(self.word, states * self.config.width**-0.5) if self.config.tied_head else self.head(states)
 
     def _run_layers(self, layers: Any, call: Any, states: Array, deterministic: bool) -> Array:
         c, key = self.config, None if deterministic else self.make_rng("dropout")
@@ -280,7 +281,7 @@ def _norm(config: T5Config) -> RMSNorm:
 
 
 def _dense(config: T5Config, width: int, name: str | None = None) -> nn.Dense:
-    return nn.Dense(width, use_bias=False, dtype=config.dtype, kernel_init=initializer(None), name=name)
+    return Dense(width, use_bias=False, dtype=config.dtype, kernel_init=initializer(None), name=name)
 
 
 def flops(config: T5Config, inputs: float, targets: float) -> float:
