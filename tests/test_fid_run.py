@@ -68,6 +68,49 @@ def test_answers_samples_labels_and_likelihoods_agree(fused: RAG) -> None:
         np.testing.assert_allclose([answer.log_prob for answer in each], likelihoods, rtol=1e-3, atol=1e-5)
 
 
+def test_attention_mass_is_that_of_the_program_over_what_was_retrieved(fused: RAG) -> None:
+    answers = [answer.text for answer in fused.answer(QUESTIONS)]
+    mass = fused.attention_mass(QUESTIONS, answers, num_docs=3)
+    rows = fused.search_rows(QUESTIONS, 3)
+    assert mass.shape == rows.shape
+    np.testing.assert_array_equal(mass == 0, rows < 0)
+    np.testing.assert_allclose(mass.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(fused.attention_mass(QUESTIONS[1], answers[1], num_docs=3), mass[1], rtol=1e-5)
+    assert fused.attention_mass([], []).shape == (0, 3)
+
+
+def test_the_passage_of_the_answer_gets_most_of_the_attention(fused: RAG) -> None:
+    told = fused.components.store.passages[int(fused.search_rows(QUESTIONS[:1], 1)[0, 0])]
+    assert told.title == "Norburg"
+    colour = told.text.split()[-2]
+    assert fused.attention_mass(QUESTIONS[0], colour, num_docs=3).argmax() == 0
+
+
+def test_a_question_that_finds_nothing_has_no_mass(fused: RAG) -> None:
+    mass = fused.attention_mass([QUESTIONS[0], "zzz"], ["red", "red"])
+    assert mass[0].sum() == pytest.approx(1)
+    np.testing.assert_array_equal(mass[1], np.zeros(3))
+
+
+def test_models_without_attention_over_passages_are_refused(fused: RAG) -> None:
+    components = fused.components
+    marginal = dataclasses.replace(components, config=dataclasses.replace(components.config, model="token"))
+    with pytest.raises(InputError, match=r"^model token does not attend to its passages together; its answers have a"):
+        RAG(marginal, fused.params).attention_mass(QUESTIONS, ["red", "red"])
+    with pytest.raises(InputError, match=r"^2 questions and 1 answers; give one answer for each$"):
+        fused.attention_mass(QUESTIONS, ["red"])
+    with pytest.raises(InputError, match=r"^cannot read 1000 of "):
+        fused.attention_mass(QUESTIONS, ["red", "red"], num_docs=1000)
+
+
+def test_a_network_that_does_not_report_its_attention_is_refused(fused: RAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = fused.components.networks
+    silent = networks._replace(generator=networks.generator._replace(cross_attention=None))
+    monkeypatch.setattr(type(fused.components), "networks", silent)
+    with pytest.raises(InputError, match=r"^generator: its network does not report its attention; give it Generator"):
+        fused.attention_mass(QUESTIONS, ["red", "red"])
+
+
 def test_transformers_has_no_such_checkpoint(fused: RAG, tmp_path) -> None:
     with pytest.raises(InputError, match=r"^model fid: transformers has no such RAG; nothing is written; keep the"):
         fused.save_pretrained(tmp_path / "saved")

@@ -14,8 +14,40 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.core import reading
-from rag_jax.types import Generator, PackedInputs, Params, Tokens
+from rag_jax.core import likelihood, reading, retrieval
+from rag_jax.core.retrieval import LOCAL, Index
+from rag_jax.types import (
+    Batch,
+    Generator,
+    Knowledge,
+    Networks,
+    PackedInputs,
+    Params,
+    RagParams,
+    SearchResults,
+    Tokens,
+)
+
+
+def of_retrieved(
+    networks: Networks,
+    params: RagParams,
+    knowledge: Knowledge,
+    batch: Batch,
+    search_results: SearchResults | None = None,
+    *,
+    num_docs: int,
+    max_length: int,
+    header: tuple[int, ...] = (),
+    index: Index = LOCAL,
+) -> Float[Array, "B K"]:
+    """`attention_mass` of K retrieved passages, or of those of `search_results`, under each question's target."""
+    queries = networks.tower(params.question_tower, batch.question)
+    retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs, search_results, index)
+    doc_log_prior = likelihood.doc_log_prior(retrieved.scores, retrieved.valid)
+    inputs = reading.assemble(passages, batch.prompt, max_length, header)
+    target = batch.decoder_inputs, batch.target_mask
+    return attention_mass(networks.generator, params.generator, inputs, *target, doc_log_prior)
 
 
 def attention_mass(

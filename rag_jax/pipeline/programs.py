@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from rag_jax.config.generation import ConstraintTokens, GenerationConfig
+from rag_jax.core import attention
 from rag_jax.core.decode import choice, decoding
 from rag_jax.core.decode.decoding import Answered
 from rag_jax.core.decode.search import GenerationLimits
@@ -116,6 +117,13 @@ def scoring(
         index=place.index,
     )
     return jax.jit(score, out_shardings=place.replicated)
+
+
+@lru_cache
+def attending(networks: Networks, num_docs: int, max_length: int, header: tuple[int, ...] = (), place: Placement = ONE):
+    """The program that computes the attention mass `[B, K]` of the passages under each question's own answer."""
+    read = {"num_docs": num_docs, "max_length": max_length, "header": header, "index": place.index}
+    return jax.jit(partial(attention.of_retrieved, networks, **read), out_shardings=place.replicated)
 
 
 @lru_cache
