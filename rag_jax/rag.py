@@ -138,6 +138,7 @@ class RAG:
             rows: read these rows of the index instead of searching, [B, K]; -1: none.
             seed: of samples.
             batch_size: questions that are computed at once.
+            attention: compute each passage's share of the decoder's attention, `passage.attention` (model fid).
             options: these, and the fields of `GenerationConfig` to override, as `num_beams=4`.
 
         Raises `InputError` for an empty or too long question or prefix, and for invalid options.
@@ -154,6 +155,7 @@ class RAG:
         rows: Int[np.ndarray, "B K"] | None = None,
         seed: int = 0,
         batch_size: int = 64,
+        attention: bool = False,
         skip: Collection[int] = (),
         **overrides: Unpack[GenerationOptions],
     ) -> Iterator[tuple[int, Answer]]:
@@ -167,7 +169,7 @@ class RAG:
         prefixes = user_inputs.prefixes(prefixes, len(questions))
         prefix_tokens = generation.prefix_tokens(prefixes, options, components.generator_tokenizer)
         computed = {"num_docs": num_docs, "rows": checked, "seed": user_inputs.seed(seed), "batch_size": batch_size}
-        return self._inference.answers(questions, options, prefix_tokens, **computed, skip=skip)
+        return self._inference.answers(questions, options, prefix_tokens, **computed, attention=attention, skip=skip)
 
     @overload
     def choose(  # pyright: ignore[reportOverlappingOverload]
@@ -257,6 +259,7 @@ class RAG:
         config: GenerationConfig | None = None,
         *,
         num_docs: int | None = None,
+        attention: bool = False,
         **overrides: Unpack[GenerationOptions],
     ) -> int:
         """The number of questions that would be truncated. Compiles nothing.
@@ -265,6 +268,8 @@ class RAG:
         """
         generation.resolve(self.components, config, overrides)
         self._inference.check_num_docs(num_docs)
+        if attention:
+            self._inference.check_attention()
         return self.components.example_tokenizer.questions(questions).num_truncated
 
     def with_long_questions(self, policy: Literal["refuse", "cut"]) -> "RAG":

@@ -11,6 +11,7 @@ the scores before the softmax, of the first token.)
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -73,6 +74,27 @@ def attention_mass(
     encoded = generator.encode(params, inputs if isinstance(inputs, PackedInputs) else reading.rows(inputs))
     fused = reading.fuse(generator, encoded, doc_log_prior)
     return mean_over_tokens(token_attention_mass(generator, params, fused, decoder_inputs, doc_log_prior), mask)
+
+
+def of_answers(
+    generator: Generator,
+    params: Params,
+    fused: Any,
+    answers: Int[Array, "B C T"],
+    mask: Bool[Array, "B C T"],
+    doc_log_prior: Float[Array, "B K"],
+    decoder_start: tuple[int, ...],
+) -> Float[Array, "B C K"]:
+    """`attention_mass` of answers that were decoded after the tokens `decoder_start`, one after another."""
+    begun = jnp.broadcast_to(jnp.asarray(decoder_start, answers.dtype)[None, :], (len(answers), len(decoder_start)))
+
+    def mass(answer: tuple[Int[Array, "B T"], Bool[Array, "B T"]]) -> Float[Array, "B K"]:
+        decoder_inputs = jnp.concatenate([begun, answer[0][:, :-1]], axis=1)
+        per_token = token_attention_mass(generator, params, fused, decoder_inputs, doc_log_prior)
+        return mean_over_tokens(per_token[:, :, begun.shape[1] - 1 :], answer[1])
+
+    by_rank = jax.lax.map(mass, (jnp.swapaxes(answers, 0, 1), jnp.swapaxes(mask, 0, 1)))
+    return jnp.swapaxes(by_rank, 0, 1)
 
 
 def token_attention_mass(

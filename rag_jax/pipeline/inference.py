@@ -38,12 +38,16 @@ class Inference:
         rows: Int[np.ndarray, "B K"] | None,
         seed: int,
         batch_size: int,
+        attention: bool,
         skip: Collection[int],
     ) -> Iterator[tuple[int, Answer]]:
         """(number, answer) of each question, a batch at a time; with `rows`, those passages are read."""
         k = self.check_num_docs(num_docs) if rows is None else rows.shape[1]
         model = self.components.config.model
-        program = programs.answering(self.components.networks, model, *generation, k, *self._program_settings)
+        if attention:
+            self.check_attention()
+        settings = *generation, k, *self._program_settings, attention
+        program = programs.answering(self.components.networks, model, *settings)
         key = jax.random.key(seed)
 
         def answered() -> Iterator[tuple[int, Answer]]:
@@ -111,7 +115,7 @@ class Inference:
             for batch, examples in target_batches(self.components, questions, answers, batch_size):
                 retrieval = self._retrieve(batch, k)
                 mass = np.asarray(program(self.params, retrieval.knowledge, examples, retrieval.search_results))
-                batch.check_log_probs(np.isnan(mass).any(axis=1))
+                batch.check_log_probs(np.asarray(np.isnan(mass).any(axis=1)))
                 # A question without search results reads an empty passage, which none of its K passages is.
                 yield batch, mass if retrieval.rows is None else np.where(retrieval.rows < 0, np.float32(0), mass)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hypotheses
-from rag_jax.core import attention, likelihood
+from rag_jax.core import attention, likelihood, reading
 from rag_jax.types import Generator, Tokens
 
 B, K, S, T, V = 2, 3, 4, 5, 9
@@ -95,6 +95,25 @@ def test_it_goes_with_the_passages_and_not_with_their_prior(seed):
     np.testing.assert_allclose(_mass(*given._replace(inputs=inputs)), _mass(*given)[:, order], rtol=1e-5)
     flat = given._replace(doc_log_prior=np.full((B, K), -7, np.float32))
     np.testing.assert_array_equal(_mass(*flat), _mass(*given))
+
+
+@pytest.mark.parametrize("start", [(1,), (2, 0)])
+def test_mass_of_decoded_answers_is_that_of_each(start):
+    given, count = problem(8), 3
+    draw = np.random.default_rng(8)
+    answers, lengths = draw.integers(0, V, (B, count, T), np.int32), draw.integers(1, T + 1, (B, count))
+    mask = np.arange(T) < lengths[:, :, None]
+
+    @jax.jit
+    def of_answers(params, inputs, answers, mask, log_prior):
+        fused = fuse(encode(params, reading.rows(inputs)), ~jnp.isneginf(log_prior))
+        return attention.of_answers(GENERATOR, params, fused, answers, mask, log_prior, start)
+
+    found = of_answers(given.params, given.inputs, answers, mask, given.doc_log_prior)
+    for c in range(count):
+        read = np.concatenate([np.tile(start, (B, 1)), answers[:, c, :-1]], axis=1)[:, len(start) - 1 :]
+        expected = naive_mass(given._replace(decoder_inputs=read, mask=mask[:, c]))
+        np.testing.assert_allclose(found[:, c], expected, rtol=1e-5)
 
 
 def test_without_passages_or_tokens_there_is_none():
