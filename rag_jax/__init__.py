@@ -6,7 +6,7 @@ The core's modules are pure functions over arrays; `RAG` is the facade over file
 import importlib
 from typing import TYPE_CHECKING
 
-from rag_jax.core import likelihood, losses, optimizers, reading, retrieval
+from rag_jax.core import attention, likelihood, losses, optimizers, reading, retrieval
 from rag_jax.core.decode import beam, choice, decoding, logits_processors, rag_sequence, rag_token, sampling
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = [
     "GenerationConfig",
     "Passage",
     "SearchResult",
+    "attention",
     "beam",
     "choice",
     "decoding",

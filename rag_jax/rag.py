@@ -138,6 +138,7 @@ class RAG:
             rows: read these rows of the index instead of searching, [B, K]; -1: none.
             seed: of samples.
             batch_size: questions that are computed at once.
+            attention: compute each passage's share of the decoder's attention, `passage.attention` (model fid).
             options: these, and the fields of `GenerationConfig` to override, as `num_beams=4`.
 
         Raises `InputError` for an empty or too long question or prefix, and for invalid options.
@@ -154,6 +155,7 @@ class RAG:
         rows: Int[np.ndarray, "B K"] | None = None,
         seed: int = 0,
         batch_size: int = 64,
+        attention: bool = False,
         skip: Collection[int] = (),
         **overrides: Unpack[GenerationOptions],
     ) -> Iterator[tuple[int, Answer]]:
@@ -167,7 +169,7 @@ class RAG:
         prefixes = user_inputs.prefixes(prefixes, len(questions))
         prefix_tokens = generation.prefix_tokens(prefixes, options, components.generator_tokenizer)
         computed = {"num_docs": num_docs, "rows": checked, "seed": user_inputs.seed(seed), "batch_size": batch_size}
-        return self._inference.answers(questions, options, prefix_tokens, **computed, skip=skip)
+        return self._inference.answers(questions, options, prefix_tokens, **computed, attention=attention, skip=skip)
 
     @overload
     def choose(  # pyright: ignore[reportOverlappingOverload]
@@ -208,13 +210,27 @@ class RAG:
     ) -> Float[np.ndarray, " B"]: ...
     def log_likelihood(self, questions, answers, *, num_docs=None, batch_size=64):
         """`log p(y|x)` in nats, marginalised over the K passages, of one pair or of each question's own answer."""
-        if isinstance(questions, str) != isinstance(answers, str):
-            raise InputError("one string and one list as questions and answers; give two strings or two lists")
-        asked, targets = user_inputs.questions(_listed(questions)), user_inputs.texts(_listed(answers), "answers")
-        if len(asked) != len(targets):
-            raise InputError(f"{len(asked)} questions and {len(targets)} answers; give one answer for each")
-        log_probs = self._inference.log_likelihood(asked, targets, num_docs=num_docs, batch_size=batch_size)
+        pairs = _pairs(questions, answers)
+        log_probs = self._inference.log_likelihood(*pairs, num_docs=num_docs, batch_size=batch_size)
         return float(log_probs[0]) if isinstance(questions, str) else log_probs
+
+    @overload
+    def attention_mass(  # pyright: ignore[reportOverlappingOverload]
+        self, questions: str, answers: str, *, num_docs: int | None = None, batch_size: int = 64
+    ) -> Float[np.ndarray, " K"]: ...
+    @overload
+    def attention_mass(
+        self, questions: Sequence[str], answers: Sequence[str], *, num_docs: int | None = None, batch_size: int = 64
+    ) -> Float[np.ndarray, "B K"]: ...
+    def attention_mass(self, questions, answers, *, num_docs=None, batch_size=64):
+        """Which passages an answer of Fusion-in-Decoder rests on: the mass of the decoder's cross-attention on each.
+
+        It is the mean over heads, layers and the answer's tokens, and sums to 1 over the K passages, which are in the
+        order of `search_rows(questions, K)`; 0 where there are fewer. Raises `InputError` for models that do not fuse.
+        """
+        pairs = _pairs(questions, answers)
+        mass = self._inference.attention_mass(*pairs, num_docs=num_docs, batch_size=batch_size)
+        return mass[0] if isinstance(questions, str) else mass
 
     @overload
     def search(self, questions: str, k: int = 5, *, batch_size: int = 64) -> list[SearchResult]: ...  # pyright: ignore[reportOverlappingOverload]
@@ -243,6 +259,7 @@ class RAG:
         config: GenerationConfig | None = None,
         *,
         num_docs: int | None = None,
+        attention: bool = False,
         **overrides: Unpack[GenerationOptions],
     ) -> int:
         """The number of questions that would be truncated. Compiles nothing.
@@ -251,6 +268,8 @@ class RAG:
         """
         generation.resolve(self.components, config, overrides)
         self._inference.check_num_docs(num_docs)
+        if attention:
+            self._inference.check_attention()
         return self.components.example_tokenizer.questions(questions).num_truncated
 
     def with_long_questions(self, policy: Literal["refuse", "cut"]) -> "RAG":
@@ -304,6 +323,16 @@ class RAG:
 
 def _listed(questions: T | str) -> T | list[str]:
     return [questions] if isinstance(questions, str) else questions
+
+
+def _pairs(questions: str | Sequence[str], answers: str | Sequence[str]) -> tuple[list[str], list[str]]:
+    """Questions with one answer each, checked."""
+    if isinstance(questions, str) != isinstance(answers, str):
+        raise InputError("one string and one list as questions and answers; give two strings or two lists")
+    asked, targets = user_inputs.questions(_listed(questions)), user_inputs.texts(_listed(answers), "answers")
+    if len(asked) != len(targets):
+        raise InputError(f"{len(asked)} questions and {len(targets)} answers; give one answer for each")
+    return asked, targets
 
 
 def _one_or_all(questions: object, numbered: Iterator[tuple[int, T]]) -> T | list[T]:

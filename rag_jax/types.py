@@ -166,6 +166,18 @@ class Fuse(Protocol):
     def __call__(self, encoded: PyTree[Array], exists: Bool[Array, "B K"]) -> PyTree[Array]: ...
 
 
+@runtime_checkable
+class CrossAttention(Protocol):
+    """The weights of the decoder's cross-attention, averaged over heads and layers, without dropout.
+
+    Those of a token sum to 1 over the encoded positions, and are exactly 0 where nothing may be attended to.
+    """
+
+    def __call__(
+        self, params: Params, decoder_inputs: Int[Array, "R T"], encoded: PyTree[Array]
+    ) -> Float[Array, "R T S"]: ...
+
+
 class Generator(NamedTuple):
     """A sequence-to-sequence network as pure functions.
 
@@ -177,6 +189,7 @@ class Generator(NamedTuple):
     logits: Logits
     empty_cache: EmptyCache
     fuse: Fuse | None = None  # for Fusion-in-Decoder; None: the network cannot
+    cross_attention: CrossAttention | None = None  # for the attention mass of fused passages; None: it is not known
 
 
 class Networks(NamedTuple):

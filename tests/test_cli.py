@@ -191,7 +191,7 @@ ASKED = "what colour is Norburg"
         ([ASKED, "--labels", "red", "red"], "give two or more, all different"),
         (
             [ASKED, "--labels", "red", "blue", "--num-beams", "3"],
-            "labels are scored as they are; leave out prefix and generation options",
+            "labels are scored as they are; leave out prefix, attention and generation options",
         ),
         ([ASKED, "--num-beams", "many"], "rag-jax answer --help lists all options"),
         ([ASKED, "--file", "questions.jsonl"], "ask QUESTIONS or name a --file of them, one of the two"),

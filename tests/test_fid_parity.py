@@ -1,5 +1,6 @@
 """Fusion-in-Decoder against a naive one in torch: encode each passage, concatenate the states, decode once."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import cache, partial
 
@@ -8,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 import naive
 import oracle
 from oracle import jit, relative, torch
-from rag_jax.core import likelihood, packing, reading
+from rag_jax.core import attention, likelihood, packing, reading
 from rag_jax.core.decode import beam, choice, rag_token
 from rag_jax.core.decode.decoding import no_prefix
 from rag_jax.core.decode.search import GenerationLimits
@@ -69,8 +70,8 @@ def targets() -> tuple[np.ndarray, np.ndarray]:
     return ids, np.arange(T)[None, :] < lengths[:, None]
 
 
-def their_logits(name: str, b: int, decoder_inputs: Sequence[int]) -> torch.Tensor:
-    """`[len, V]`, from the states of every passage that exists, without padding."""
+def theirs(name: str, b: int, decoder_inputs: Sequence[int], **options) -> Seq2SeqLMOutput:
+    """One decoder over the states of every passage that exists, without padding."""
     model, *_ = networks(name)
     ids, lengths = INPUTS
     states = [
@@ -79,7 +80,12 @@ def their_logits(name: str, b: int, decoder_inputs: Sequence[int]) -> torch.Tens
         if VALID[b, k]
     ]
     memory = BaseModelOutput(last_hidden_state=torch.cat(states, dim=1))
-    return model(encoder_outputs=memory, decoder_input_ids=torch.tensor([list(decoder_inputs)])).logits[0]
+    return model(encoder_outputs=memory, decoder_input_ids=torch.tensor([list(decoder_inputs)]), **options)
+
+
+def their_logits(name: str, b: int, decoder_inputs: Sequence[int]) -> torch.Tensor:
+    """`[len, V]`."""
+    return theirs(name, b, decoder_inputs).logits[0]
 
 
 def decoder_inputs() -> jax.Array:
@@ -97,8 +103,8 @@ def test_logits_are_those_of_one_decoder_over_all_passages(name):
     found = jit(partial(our_logits, name))(networks(name)[1])
     assert found.shape == (B, 1, T, V)
     with torch.no_grad():
-        theirs = torch.stack([their_logits(name, b, decoder_inputs()[b].tolist()) for b in range(B)])
-    assert relative(found[:, 0], theirs) < 1e-5
+        expected = torch.stack([their_logits(name, b, decoder_inputs()[b].tolist()) for b in range(B)])
+    assert relative(found[:, 0], expected) < 1e-5
 
 
 @each_network
@@ -122,9 +128,9 @@ def test_loss_and_gradients_are_those_of_one_decoder_over_all_passages(name, pac
         answer = ids[b][mask[b]].tolist()
         log_probs = their_logits(name, b, [START, *answer[:-1]]).log_softmax(1)
         losses.append(-log_probs[range(len(answer)), answer].sum())
-    theirs = torch.stack(losses).mean()
-    theirs.backward()
-    assert ours == pytest.approx(theirs.item(), rel=1e-5)
+    mean = torch.stack(losses).mean()
+    mean.backward()
+    assert ours == pytest.approx(mean.item(), rel=1e-5)
     expected = flatten_dict(as_params(oracle.gradients(model)), sep="/")
     whole = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in expected.values()))
     for path, leaf in flatten_dict(gradient, sep="/").items():
@@ -244,3 +250,69 @@ def test_a_generator_that_cannot_fuse_is_refused():
     generator = registry.generator(CONFIGS["t5"])._replace(fuse=None)
     with pytest.raises(ValueError, match="this generator has no `fuse`"):
         reading.read(generator, networks("t5")[1], INPUTS, decoder_inputs(), fused_by=prior())
+
+
+@cache
+def their_mass(name: str) -> np.ndarray:
+    """`[B, K]`: what each passage gets of `cross_attentions`, by loops over layers, heads, tokens and positions."""
+    networks(name)[0].set_attn_implementation("eager")  # the others return no weights
+    mass = np.zeros((B, K))
+    for b in range(B):
+        num_tokens, lengths = int(targets()[1][b].sum()), INPUTS.lengths[b]
+        with torch.no_grad():
+            layers = theirs(name, b, decoder_inputs()[b].tolist(), output_attentions=True).cross_attentions
+        passage_of = [k for k in range(K) if VALID[b, k] for _ in range(int(lengths[k]))]
+        shares = [weights[0, head, t] for weights in layers for head in range(2) for t in range(num_tokens)]
+        assert len(shares) == 2 * 2 * num_tokens
+        for share in shares:
+            for passage, weight in zip(passage_of, share.tolist(), strict=True):
+                mass[b, passage] += weight / len(shares)
+    return mass
+
+
+def our_mass(config, params, passages=INPUTS, log_prior=None):
+    network, log_prior = registry.generator(config), prior() if log_prior is None else log_prior
+    return attention.attention_mass(network, params, passages, decoder_inputs(), jnp.asarray(targets()[1]), log_prior)
+
+
+@each_network
+def test_attention_mass_is_that_of_their_cross_attentions(name):
+    found = np.asarray(jit(partial(our_mass, CONFIGS[name]))(networks(name)[1]))
+    np.testing.assert_allclose(found, their_mass(name), rtol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(found == 0, ~VALID)
+
+
+@each_network
+@pytest.mark.parametrize("options", [{"scan": True}, {"remat": "full"}])
+def test_attention_mass_does_not_depend_on_how_layers_run_and_inputs_are_packed(name, options):
+    config = dataclasses.replace(CONFIGS[name], **options)
+    packed = packing.pack(reading.rows(INPUTS), 1, B * K * S)
+    np.testing.assert_allclose(jit(partial(our_mass, config))(networks(name)[1], packed), their_mass(name), rtol=1e-5)
+
+
+@each_network
+def test_padding_gets_exactly_nothing(name):
+    generator, params = registry.generator(CONFIGS[name]), networks(name)[1]
+
+    @jit
+    def weights(params):
+        fused = reading.fuse(generator, generator.encode(params, reading.rows(INPUTS)), prior())
+        return generator.cross_attention(params, decoder_inputs(), fused)
+
+    found = np.asarray(weights(params)).reshape(B, T, K, S)
+    is_read = np.asarray(INPUTS.mask) & VALID[:, :, None]
+    np.testing.assert_array_equal(found > 0, np.broadcast_to(is_read[:, None], found.shape))
+
+
+def test_attention_mass_in_the_program_of_the_logits_costs_a_few_additions():
+    """The weights that the logits are made of are computed once."""
+
+    def logits(params):
+        return our_logits("t5", params)
+
+    def both(params):
+        return our_logits("t5", params), our_mass(CONFIGS["t5"], params)
+
+    alone, together = (jax.jit(each).lower(networks("t5")[1]).compile().cost_analysis() for each in (logits, both))
+    assert together["flops"] < 1.05 * alone["flops"]

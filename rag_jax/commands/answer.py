@@ -40,6 +40,7 @@ class AnswerCommand:
     num_docs: int | None = None  # K, the passages to read; None: as in training
     prefix: str = ""  # what every answer must begin with
     labels: tuple[str, ...] = ()  # choose the most likely of these instead of generating an answer
+    attention: bool = False  # also compute each passage's share of the decoder's attention (model fid)
     seed: int = 0  # of samples
     batch_size: int = 64
     decoding: tyro.conf.OmitArgPrefixes[GenerationConfig] = field(default_factory=GenerationConfig)
@@ -64,7 +65,7 @@ class AnswerCommand:
         if self.figure and rag.components.store.is_closed_book:
             raise InputError("--figure draws the posterior over the passages, and a closed book has none; leave it out")
         named = [Question(id, question, ()) for id, question in questions]
-        rag.check(named, self.decoding, num_docs=self.num_docs)
+        rag.check(named, self.decoding, num_docs=self.num_docs, attention=self.attention)
         if self.output:
             self._write(self.output, rag, questions)
         else:
@@ -83,7 +84,7 @@ class AnswerCommand:
     def _write(self, output: Path, rag: RAG, asked: list[tuple[str, str]]) -> None:
         """Append answers to a file as they are computed; sort them into the order of the questions at the end."""
         ids, questions = [id for id, _ in asked], [question for _, question in asked]
-        options = [asked, self.num_docs, self.prefix, self.labels, self.seed, asdict(self.decoding)]
+        options = [asked, self.num_docs, self.prefix, self.labels, self.seed, self.attention, asdict(self.decoding)]
         with outputs.resumable_lines(output, digests.answers_digest(rag.components, rag.params, options)) as lines:
             done = {number for number, id in enumerate(ids) if id in lines}
             try:
@@ -120,10 +121,11 @@ class AnswerCommand:
                 prefixes=self.prefix,
                 seed=self.seed,
                 batch_size=self.batch_size,
+                attention=self.attention,
                 skip=skip,
             )
-        if self.decoding != self.default_decoding or self.prefix:
-            raise InputError("labels are scored as they are; leave out prefix and generation options")
+        if self.decoding != self.default_decoding or self.prefix or self.attention:
+            raise InputError("labels are scored as they are; leave out prefix, attention and generation options")
         return rag.stream_choices(questions, self.labels, num_docs=self.num_docs, batch_size=self.batch_size, skip=skip)
 
 
@@ -171,10 +173,11 @@ def show(console: Console, question: str, best: Answer, order: str = "") -> None
         console.print(f"[bold green]{escape(answer.text)}[/bold green]   {scores}", highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("prior", justify="right")
-    table.add_column("posterior", justify="right")
+    has_attention = any(passage.attention is not None for passage in best.passages)
+    table.add_column("attention" if has_attention else "posterior", justify="right")
     table.add_column("passage", overflow="fold")
     for passage in best.passages:
         prior = f"{math.exp(passage.log_prior):.3f}"
-        posterior = "" if passage.posterior is None else f"{passage.posterior:.3f}"
-        table.add_row(prior, posterior, escape(f"{passage.title} / {passage.text}"))
+        share = passage.attention if has_attention else passage.posterior
+        table.add_row(prior, "" if share is None else f"{share:.3f}", escape(f"{passage.title} / {passage.text}"))
     console.print(table)

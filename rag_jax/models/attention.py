@@ -12,6 +12,7 @@ from rag_jax.models.dense import Dense
 from rag_jax.types import PackedInputs
 
 MIN_FUSED_QUERIES = 16  # fewer queries are those of a decoding step
+WEIGHTS = "intermediates"  # the collection of the attention weights; they are kept only where it is mutable
 
 
 class Attention(nn.Module):
@@ -25,6 +26,9 @@ class Attention(nn.Module):
     `fused` computes attention in one kernel without materialising the scores, where the device has one for the dtype.
     Attention dropout needs the scores, so training with it is not fused; nor are the few queries of a decoding step,
     for which transposing the keys into the kernel's layout would cost more than it saves.
+
+    Whoever asks for the weights, by `apply(..., mutable=WEIGHTS)`, gets them in float32, before dropout, from attention
+    that is not fused.
     """
 
     width: int
@@ -77,13 +81,16 @@ class Attention(nn.Module):
         rows = queries.shape[0], queries.shape[2], self.heads * self.d
         scale = self.d**-0.5 if self.scaled else 1.0
         is_fusible = position_bias is None and (deterministic or not self.dropout)
+        is_fusible = is_fusible and not self.is_mutable_collection(WEIGHTS)
         if self.fused and is_fusible and may_be_fused(queries.shape[2]):
             return self.out(to_packs(packed, fused_attention(queries, keys, values, mask, scale).reshape(rows)))
         scores = jnp.einsum("RHTd,RHdS->RHTS", queries * scale, keys, preferred_element_type=jnp.float32)
         if position_bias is not None:
             scores += position_bias
         scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(scores.dtype).min)
-        weights = self.drop(jax.nn.softmax(scores, axis=3).astype(self.dtype), deterministic=deterministic)
+        weights = jax.nn.softmax(scores, axis=3)
+        self.sow(WEIGHTS, "weights", weights)
+        weights = self.drop(weights.astype(self.dtype), deterministic=deterministic)
         mixed = jnp.einsum("RHTS,RHSd->RHTd", weights, values)
         return self.out(to_packs(packed, jnp.swapaxes(mixed, 1, 2).reshape(rows)))
 

@@ -175,7 +175,13 @@ class Bart(nn.Module):
             states = self._run_layers(self.encoder_layers, call, states, deterministic)
             return Memory(to_rows(packed, states), rows.mask)
         states = reduce(lambda states, layer: call(layer, states), self.encoder_layers, states)
-        return Memory(tuple(layer.cross.project(states, packed) for layer in self.decoder_layers), rows.mask)
+        return self.project(states, rows.mask, packed)
+
+    def project(
+        self, states: Float[Array, "G N width"], mask: Bool[Array, "R S"], packed: PackedInputs | None = None
+    ) -> Memory:
+        """The encoder's states as every decoder layer's cross-attention keys and values."""
+        return Memory(tuple(layer.cross.project(states, packed) for layer in self.decoder_layers), mask)
 
     def decode(
         self,

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from rag_jax.models.attention import WEIGHTS
 from rag_jax.types import DropoutKey, EmptyCache, Generator, PackedInputs, Params, Tokens
 
 CrossKeysValues = tuple[Float[Array, "R H d S"], Float[Array, "R H S d"]]  # of the encoded inputs
@@ -39,7 +40,10 @@ def fuse(encoded: Memory, exists: Bool[Array, "B K"]) -> Memory:
 
 
 def functions(module: nn.Module, empty_cache: EmptyCache) -> Generator:
-    """A module with the methods `encode`, `decode` and `logits` as pure functions of its parameters."""
+    """A module with the methods `encode`, `decode`, `project` and `logits` as pure functions of its parameters.
+
+    Cross-attention is the submodule `cross` of each decoder layer.
+    """
 
     def encode(params: Params, inputs: Tokens | PackedInputs, key: DropoutKey = None) -> Any:
         return module.apply({"params": params}, inputs, key is None, rngs=_rngs(key), method="encode")
@@ -51,7 +55,16 @@ def functions(module: nn.Module, empty_cache: EmptyCache) -> Generator:
     def logits(params: Params, states: Array) -> Any:
         return module.apply({"params": params}, states, method="logits")
 
-    return Generator(encode, decode, logits, empty_cache, fuse)
+    def cross_attention(params: Params, decoder_inputs: Int[Array, "R T"], encoded: Memory) -> Float[Array, "R T S"]:
+        variables = {"params": params}
+        if not isinstance(encoded.layers, tuple):  # only layers one by one keep their weights
+            encoded = module.apply(variables, *encoded, method="project")  # pyright: ignore[reportAssignmentType]
+        arguments = decoder_inputs, encoded, None, None, True
+        _, kept = module.apply(variables, *arguments, method="decode", mutable=WEIGHTS)
+        layers = (layer["cross"]["weights"][0] for layer in kept[WEIGHTS].values())
+        return jnp.mean(jnp.stack([jnp.mean(weights, axis=1) for weights in layers]), axis=0)
+
+    return Generator(encode, decode, logits, empty_cache, fuse, cross_attention)
 
 
 def init(module: nn.Module, key: Array) -> Params:

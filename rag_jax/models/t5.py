@@ -201,7 +201,13 @@ class T5(nn.Module):
         states = self.drop(self.encoder_norm(states), deterministic, packed)
         if is_for_training:
             return Memory(to_rows(packed, states), rows.mask)
-        return Memory(tuple(layer.cross.project(states, packed) for layer in self.decoder_layers), rows.mask)
+        return self.project(states, rows.mask, packed)
+
+    def project(
+        self, states: Float[Array, "G N width"], mask: Bool[Array, "R S"], packed: PackedInputs | None = None
+    ) -> Memory:
+        """The encoder's states as every decoder layer's cross-attention keys and values."""
+        return Memory(tuple(layer.cross.project(states, packed) for layer in self.decoder_layers), mask)
 
     def decode(
         self,

@@ -30,6 +30,7 @@ class RetrievedPassage(NamedTuple):
     text: str
     log_prior: float  # log p(z|x), by the retriever
     posterior: float | None  # p(z|x,y); RAG-Token: the mean over the answer's tokens; None: passages were fused
+    attention: float | None = None  # fused: its share of the decoder's attention; None: not fused, or not asked for
 
 
 class Answer(NamedTuple):
@@ -83,12 +84,13 @@ def _ranked(answered: Answered, rank: int, store: Store, tokenizer: GeneratorTok
     rows, exist = answered.retrieved.rows, answered.retrieved.rows >= 0
     tokens = [tokenizer.tokenizer.decode([int(i)], skip_special_tokens=False) for i in ids]
     posteriors, token_posteriors = [None] * len(rows), None
+    mass = [None] * len(rows) if answered.attention_mass is None else answered.attention_mass[rank].tolist()
     if not fused:
         posteriors = [float(posterior) for posterior in decoded.doc_posterior]
         token_posteriors = np.asarray(decoded.token_doc_posterior)[exist, : len(ids)]
     passages = [
-        RetrievedPassage(*store.passages[row][:3], log_prior=float(prior), posterior=posterior)
-        for row, prior, posterior in zip(rows, answered.doc_log_prior, posteriors, strict=True)
+        RetrievedPassage(*store.passages[row][:3], log_prior=float(prior), posterior=posterior, attention=attention)
+        for row, prior, posterior, attention in zip(rows, answered.doc_log_prior, posteriors, mass, strict=True)
         if row >= 0
     ]
     text, log_prob, score = tokenizer.text(ids), float(decoded.log_prob), float(decoded.score)

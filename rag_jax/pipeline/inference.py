@@ -38,12 +38,16 @@ class Inference:
         rows: Int[np.ndarray, "B K"] | None,
         seed: int,
         batch_size: int,
+        attention: bool,
         skip: Collection[int],
     ) -> Iterator[tuple[int, Answer]]:
         """(number, answer) of each question, a batch at a time; with `rows`, those passages are read."""
         k = self.check_num_docs(num_docs) if rows is None else rows.shape[1]
         model = self.components.config.model
-        program = programs.answering(self.components.networks, model, *generation, k, *self._program_settings)
+        if attention:
+            self.check_attention()
+        settings = *generation, k, *self._program_settings, attention
+        program = programs.answering(self.components.networks, model, *settings)
         key = jax.random.key(seed)
 
         def answered() -> Iterator[tuple[int, Answer]]:
@@ -99,6 +103,24 @@ class Inference:
 
         return in_question_order(scored()) if questions else np.zeros(0, np.float32)
 
+    def attention_mass(
+        self, questions: Sequence[str], answers: Sequence[str], *, num_docs: int | None, batch_size: int
+    ) -> Float[np.ndarray, "B K"]:
+        """The share of the attention that each passage gets under each question's own answer, best passage first."""
+        self.check_attention()
+        k = self.check_num_docs(num_docs)
+        program = programs.attending(self.components.networks, k, *self._program_settings)
+
+        def measured() -> Iterator[tuple[QuestionBatch, np.ndarray]]:
+            for batch, examples in target_batches(self.components, questions, answers, batch_size):
+                retrieval = self._retrieve(batch, k)
+                mass = np.asarray(program(self.params, retrieval.knowledge, examples, retrieval.search_results))
+                batch.check_log_probs(np.asarray(np.isnan(mass).any(axis=1)))
+                # A question without search results reads an empty passage, which none of its K passages is.
+                yield batch, mass if retrieval.rows is None else np.where(retrieval.rows < 0, np.float32(0), mass)
+
+        return in_question_order(measured()) if questions else np.zeros((0, k), np.float32)
+
     def search(self, questions: Sequence[str], k: int, *, batch_size: int) -> SearchResults:
         """The rows and scores `[B, K]` of the nearest passages, best first; row -1 where there are fewer."""
         if self.components.store.is_closed_book:
@@ -122,6 +144,18 @@ class Inference:
         if not 1 <= k <= size:
             raise InputError(f"cannot read {k} of {size} passages; ask for 1 to {size}")
         return k
+
+    def check_attention(self) -> None:
+        """Raise `InputError` for a model whose decoder does not attend to several passages, or does not report it."""
+        model = self.components.config.model
+        if not VARIANTS[model].fuses:
+            fusing = " or ".join(name for name, variant in VARIANTS.items() if variant.fuses)
+            remedy = f"its answers have a posterior; only model {fusing} has an attention mass"
+            raise InputError(f"model {model} does not attend to its passages together; {remedy}")
+        if self.components.store.is_closed_book:
+            raise InputError("a closed-book model has no passages to attend to; give it an index, RAG.with_index")
+        if self.components.networks.generator.cross_attention is None:
+            raise InputError("generator: its network does not report its attention; give it Generator.cross_attention")
 
     def _search(self, batch: QuestionBatch, k: int) -> SearchResults:
         engine = self.components.host_search

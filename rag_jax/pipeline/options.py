@@ -39,3 +39,4 @@ class AnswerOptions(GenerationOptions, total=False):
     rows: Int[np.ndarray, "B K"] | None
     seed: int
     batch_size: int
+    attention: bool

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from rag_jax.config.generation import ConstraintTokens, GenerationConfig
+from rag_jax.core.attention import of_retrieved
 from rag_jax.core.decode import choice, decoding
 from rag_jax.core.decode.decoding import Answered
 from rag_jax.core.decode.search import GenerationLimits
@@ -32,6 +33,7 @@ def answering(
     max_length: int,
     header: tuple[int, ...] = (),
     place: Placement = ONE,
+    attention: bool = False,
 ):
     """The compiled program from question tokens to answers: one for each composition, whatever the index holds."""
 
@@ -58,6 +60,7 @@ def answering(
             max_length=max_length,
             header=header,
             fuses=VARIANTS[model].fuses,
+            attends_after=limits.decoder_start if attention else None,
             index=place.index,
         )
 
@@ -116,6 +119,13 @@ def scoring(
         index=place.index,
     )
     return jax.jit(score, out_shardings=place.replicated)
+
+
+@lru_cache
+def attending(networks: Networks, num_docs: int, max_length: int, header: tuple[int, ...] = (), place: Placement = ONE):
+    """The program that computes the attention mass `[B, K]` of the passages under each question's own answer."""
+    read = {"num_docs": num_docs, "max_length": max_length, "header": header, "index": place.index}
+    return jax.jit(partial(of_retrieved, networks, **read), out_shardings=place.replicated)
 
 
 @lru_cache

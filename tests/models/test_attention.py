@@ -162,3 +162,29 @@ def test_on_a_gpu_the_kernel_gets_a_mask_that_it_takes(monkeypatch, queries: int
     fused = plain.clone(fused=True).apply(params, method=whole)
     assert asked == (["cudnn"] if kernel else ["xla"] * (queries >= 16))
     assert relative(np.asarray(fused, np.float32), np.asarray(plain.apply(params, method=whole), np.float32)) < 2e-2
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_weights_are_kept_for_those_who_ask(fused):
+    """In float32 and before dropout; attention that is fused otherwise has none to keep, and is not fused then."""
+    attention, queries = problem(3), 16
+    module = Attention(WIDTH, 3, 0.5, 0.02, fused=fused)
+    states, mask = normal(np.random.default_rng(5), R, queries, WIDTH), some_mask(R, queries, S)
+
+    def whole(module, states, attended):
+        return module(states, *module.project(attended), jnp.asarray(mask), True)
+
+    @jit
+    def both(params, states, attended):
+        arguments = {"params": params}, states, attended
+        return module.apply(*arguments, method=whole, mutable="intermediates"), module.apply(*arguments, method=whole)
+
+    (asked, kept), plain = both(attention.params, states, attention.attended)
+    (weights,) = kept["intermediates"]["weights"]
+    assert relative(asked, plain) < 1e-5
+    value, out = attention.params["value"], attention.params["out"]
+    values = (attention.attended @ value["kernel"] + value["bias"]).reshape(R, S, 3, -1)
+    mixed = np.einsum("RHTS,RSHd->RTHd", weights, values).reshape(states.shape)
+    assert relative(asked, mixed @ out["kernel"] + out["bias"]) < 1e-5
+    np.testing.assert_array_equal(np.asarray(weights) > 0, np.broadcast_to(mask[:, None], weights.shape))
+    np.testing.assert_allclose(np.sum(weights, axis=3), 1, rtol=1e-6)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rag_jax.core import likelihood, reading, retrieval
+from rag_jax.core import attention, likelihood, reading, retrieval
 from rag_jax.core.decode.decoded import Decoded, Decoder
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.core.retrieval import LOCAL, Index
@@ -22,6 +22,7 @@ class Answered(NamedTuple):
     retrieved: Retrieved
     doc_log_prior: Float[Array, "B K"]
     decoded: Decoded
+    attention_mass: Float[Array, "B C K"] | None = None  # of fused passages, where it was asked for
 
 
 def answer(
@@ -37,16 +38,24 @@ def answer(
     max_length: int,
     header: tuple[int, ...] = (),
     fuses: bool = False,
+    attends_after: tuple[int, ...] | None = None,
     index: Index = LOCAL,
 ) -> Answered:
     """Encode the questions, search, read the passages, decode: one program from question tokens to answer tokens.
 
     With `search_results` their passages are read instead of the K nearest. Answers begin with `prefix` `[B, G]`; see
-    `no_prefix`. With `fuses` the decoder reads all passages together (Fusion-in-Decoder).
+    `no_prefix`. With `fuses` the decoder reads all passages together (Fusion-in-Decoder);
+    with `attends_after`, the decoder's start, their attention mass is returned too. Raises `ValueError` for one alone.
     """
     queries = networks.tower(params.question_tower, batch.question)
     retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs, search_results, index)
-    read = {"decoder": decoder, "max_length": max_length, "header": header, "fuses": fuses}
+    read = {
+        "decoder": decoder,
+        "max_length": max_length,
+        "header": header,
+        "fuses": fuses,
+        "attends_after": attends_after,
+    }
     return answer_from(networks, params, retrieved, passages, batch.prompt, prefix, **read)
 
 
@@ -62,8 +71,11 @@ def answer_from(
     max_length: int,
     header: tuple[int, ...] = (),
     fuses: bool = False,
+    attends_after: tuple[int, ...] | None = None,
 ) -> Answered:
     """Read passages `[B, K, P]` from any source, and decode."""
+    if attends_after is not None and not fuses:
+        raise ValueError("`attends_after` asks for the attention over fused passages; give `fuses` too")
     doc_log_prior = likelihood.doc_log_prior(retrieved.scores, retrieved.valid)
     inputs = reading.assemble(passages, prompt, max_length, header)
     encoded, read_log_prior = networks.generator.encode(params.generator, reading.rows(inputs)), doc_log_prior
@@ -71,7 +83,11 @@ def answer_from(
         encoded = reading.fuse(networks.generator, encoded, doc_log_prior)
         read_log_prior = reading.fused_log_prior(doc_log_prior)
     decoded = decoder(EncodedInputs(networks.generator, params.generator, encoded), read_log_prior, prefix)
-    return Answered(retrieved, doc_log_prior, decoded)
+    if attends_after is None:
+        return Answered(retrieved, doc_log_prior, decoded)
+    answers = decoded.tokens, decoded.mask, doc_log_prior, attends_after
+    mass = attention.of_answers(networks.generator, params.generator, encoded, *answers)
+    return Answered(retrieved, doc_log_prior, decoded, mass)
 
 
 def no_prefix(num_questions: int) -> Tokens:
