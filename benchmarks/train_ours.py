@@ -14,6 +14,7 @@ from benchmarks.cases import Sizes, serve
 from benchmarks.ours import load, matrix_product
 from benchmarks.train_cases import CLIP, DECAY, RATE, REFERENCE_LENGTH, Arrays
 from rag_jax.core import optimizers, training
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.parallel import devices
 from rag_jax.types import Batch, Knowledge, Networks, SearchResults, Tokens
@@ -25,7 +26,7 @@ def main(sizes: Sizes, folder: Path, model: Model, docs: int, lengths: tuple[int
     rate = optax.constant_schedule(RATE)
     optimizer = optimizers.rag(optimizers.adamw(rate, DECAY), optimizers.adamw(rate, DECAY), CLIP)
     networks, objective = Networks(tower, generator), VARIANTS[model].objective
-    recipe = training.Recipe(networks, objective, optimizer, docs, REFERENCE_LENGTH, pack_lengths=lengths)
+    recipe = training.Recipe(networks, objective, optimizer, docs, InputLayout(REFERENCE_LENGTH, pack_lengths=lengths))
     state = training.init(recipe, params, jax.random.key(0))
     step = devices.compile_per_shape(devices.jitted(partial(training.train_step, recipe), None, state))
 

@@ -12,6 +12,7 @@ from examples import toy
 from rag_jax.core import losses, training
 from rag_jax.core.decode import decoding, rag_token
 from rag_jax.core.decode.search import GenerationLimits, take
+from rag_jax.core.reading import InputLayout
 from rag_jax.types import InferenceBatch
 
 
@@ -24,14 +25,14 @@ def minimum_bayes_risk(inputs, doc_log_prior, prefix, *, keys, limits, num_sampl
 
 
 def main() -> float:
-    recipe = training.Recipe(toy.NETWORKS, losses.rag_token_loss, toy.OPTIMIZER, num_docs=4, max_length=4)
+    recipe = training.Recipe(toy.NETWORKS, losses.rag_token_loss, toy.OPTIMIZER, num_docs=4, layout=InputLayout(4))
     params, _ = toy.train(recipe, toy.init(jax.random.key(0)), steps=60)  # not to the end: samples differ
 
     knowledge = toy.knowledge(jax.random.key(9))
     batch, rows = toy.batch(jax.random.key(9), knowledge, size=32)
     keys = jax.random.split(jax.random.key(2), 32)
     decoder = partial(minimum_bayes_risk, keys=keys, limits=GenerationLimits((toy.START,), toy.EOS, max_length=3))
-    run = jax.jit(partial(decoding.answer, toy.NETWORKS, decoder=decoder, num_docs=4, max_length=4))
+    run = jax.jit(partial(decoding.answer, toy.NETWORKS, decoder=decoder, num_docs=4, layout=InputLayout(4)))
     found = run(params, knowledge, InferenceBatch(batch.question, batch.prompt), decoding.no_prefix(32)).decoded
     right = found.tokens[:, :, 0] == knowledge.passage_tokens.ids[rows, 1]
     print(f"right: best {float(right[:, 0].mean()):.2f}, a sample {float(right.mean()):.2f}")

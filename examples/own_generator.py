@@ -14,6 +14,7 @@ from examples import toy
 from rag_jax.core import losses, training
 from rag_jax.core.decode import beam, decoding, rag_token
 from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.reading import InputLayout
 from rag_jax.types import Generator, InferenceBatch, PackedInputs
 
 
@@ -37,14 +38,14 @@ def logits(params, states):
 
 def main() -> float:
     networks = toy.NETWORKS._replace(generator=Generator(encode, decode, logits, lambda rows, slots: ()))
-    recipe = training.Recipe(networks, losses.rag_token_loss, toy.OPTIMIZER, num_docs=4, max_length=4)
+    recipe = training.Recipe(networks, losses.rag_token_loss, toy.OPTIMIZER, num_docs=4, layout=InputLayout(4))
     params, loss = toy.train(recipe, toy.init(jax.random.key(0)))
 
     limits = GenerationLimits((toy.START,), toy.EOS, max_length=3)
     decoder = partial(rag_token.decode, search=partial(beam.search, num_beams=2), limits=limits)
     knowledge = toy.knowledge(jax.random.key(9))
     batch, rows = toy.batch(jax.random.key(9), knowledge, size=4)
-    run = jax.jit(partial(decoding.answer, networks, decoder=decoder, num_docs=4, max_length=4))
+    run = jax.jit(partial(decoding.answer, networks, decoder=decoder, num_docs=4, layout=InputLayout(4)))
     found = run(params, knowledge, InferenceBatch(batch.question, batch.prompt), decoding.no_prefix(4))
     gold = knowledge.passage_tokens.ids[rows[:, 0], 1]
     print("answers", found.decoded.tokens[:, 0, 0].tolist(), "gold", gold.tolist())

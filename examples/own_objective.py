@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from examples import toy
 from rag_jax.core import losses, training
+from rag_jax.core.reading import InputLayout
 
 
 def both(doc_log_prior, logits, targets, mask):
@@ -19,7 +20,7 @@ def both(doc_log_prior, logits, targets, mask):
 
 
 def main() -> float:
-    recipe = training.Recipe(toy.NETWORKS, both, toy.OPTIMIZER, num_docs=4, max_length=4)
+    recipe = training.Recipe(toy.NETWORKS, both, toy.OPTIMIZER, num_docs=4, layout=InputLayout(4))
     return toy.train(recipe, toy.init(jax.random.key(0)))[1]
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from examples import toy
 from rag_jax.core import losses, training
+from rag_jax.core.reading import InputLayout
 
 
 def tower(params, tokens, key=None):
@@ -21,7 +22,7 @@ def main() -> float:
     networks = toy.NETWORKS._replace(tower=tower)
     params = toy.init(jax.random.key(0))
     own = params.question_tower | {"query": jnp.zeros(toy.WIDTH)}
-    recipe = training.Recipe(networks, losses.rag_token_loss, toy.OPTIMIZER, num_docs=4, max_length=4)
+    recipe = training.Recipe(networks, losses.rag_token_loss, toy.OPTIMIZER, num_docs=4, layout=InputLayout(4))
     return toy.train(recipe, params._replace(question_tower=own))[1]
 
 

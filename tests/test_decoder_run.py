@@ -2,13 +2,18 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import oracle
-import rag_jax
 from rag_jax.config.config import Compute, Config
+from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
+from rag_jax.evaluation import figures
+from rag_jax.pipeline.answers import Answer
+from rag_jax.rag import RAG
 from rag_jax.training.run import fit, train_and_evaluate
 
 QUESTIONS = ["what colour is Norburg", "what colour is Goldau"]
@@ -43,18 +48,28 @@ def test_it_learns(trained):
     assert results["exact_match"] > 0.3
 
 
-def test_its_generator_is_one_that_transformers_loads_and_continues_alike(trained, tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+@pytest.fixture(scope="module")
+def rag(trained) -> RAG:
+    return RAG.from_workdir(trained[0])
 
-    rag = rag_jax.RAG.from_workdir(trained[0])
-    rag.save_pretrained(tmp_path / "saved")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved" / "generator").eval()
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved" / "generator")
-    assert tokenizer.eos_token_id == rag.components.generator_tokenizer.eos
-    (answer,) = rag.answer(QUESTIONS[:1], num_docs=1)
-    parts, passage = rag.components.generator_tokenizer, answer.passages[0]
-    (read,), (prompt,) = parts.passages([(passage.title, passage.text)]), parts.prompts(QUESTIONS[:1])
-    prompt = [*parts.header, *read, *prompt, parts.decoder_start]
+
+@pytest.fixture(scope="module")
+def theirs(rag, tmp_path_factory):
+    """The generator's folder, as transformers loads it."""
+    saved = tmp_path_factory.mktemp("decoder") / "saved"
+    rag.save_pretrained(saved)
+    return saved / "generator"
+
+
+def check_log_prob(rag: RAG, folder: Path, answer: Answer) -> None:
+    """Check `log p(y|x)` of an answer to the first question from one prompt, with transformers."""
+    from transformers import AutoModelForCausalLM
+
+    model, parts = AutoModelForCausalLM.from_pretrained(folder).eval(), rag.components.generator_tokenizer
+    first, *others = parts.passages([(passage.title, passage.text) for passage in answer.passages])
+    (question,) = parts.prompts(QUESTIONS[:1])
+    passages = [*first, *(token for each in others for token in (*parts.separator, *each))]
+    prompt = [*parts.header, *passages, *question, parts.decoder_start]
     ids = [*parts.prefixes([answer.text])[0], parts.eos]
     with oracle.torch.no_grad():
         log_probs = model(oracle.as_torch([[*prompt, *ids]])).logits[0, len(prompt) - 1 :].log_softmax(1)
@@ -62,11 +77,48 @@ def test_its_generator_is_one_that_transformers_loads_and_continues_alike(traine
     assert total == pytest.approx(answer.log_prob, abs=1e-4)
 
 
+def test_its_generator_is_one_that_transformers_loads_and_continues_alike(rag, theirs):
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(theirs).eos_token_id == rag.components.generator_tokenizer.eos
+    (answer,) = rag.answer(QUESTIONS[:1], num_docs=1)
+    check_log_prob(rag, theirs, answer)
+
+
+def with_passages_per_prompt(rag: RAG, together: int, model: Model = "token") -> RAG:
+    config = dataclasses.replace(rag.components.config, model=model)
+    generator = dataclasses.replace(config.generator, passages_per_prompt=together)
+    config = dataclasses.replace(config, generator=generator)
+    return RAG(dataclasses.replace(rag.components, config=config), rag.params)
+
+
+def test_several_passages_are_read_in_one_prompt(rag, theirs, tmp_path):
+    together = with_passages_per_prompt(rag, 2)
+    (answer,) = together.answer(QUESTIONS[:1], num_docs=2)
+    check_log_prob(together, theirs, answer)
+    assert answer.token_posteriors is None
+    assert [passage.posterior for passage in answer.passages] == [None, None]
+    with pytest.raises(InputError, match="passages that were read together have no posterior to draw"):
+        figures.token_posterior(QUESTIONS[0], answer, tmp_path / "figure.png")
+
+
+def test_the_prompts_of_a_question_are_marginalised_over(rag):
+    """Three passages in two prompts: p(y|x) = p(z1 or z2|x) p(y|x, z1, z2) + p(z3|x) p(y|x, z3)."""
+    together = with_passages_per_prompt(rag, 2, "sequence")
+    (answer,) = together.answer(QUESTIONS[:1], num_docs=3)
+    first, second, third = np.exp([passage.log_prior for passage in answer.passages])
+    under_two, under_three = (
+        np.exp(together.log_likelihood(QUESTIONS[:1], [answer.text], num_docs=k))[0] for k in (2, 3)
+    )
+    assert (first + second) * under_two < under_three < (first + second) * under_two + third
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"chat": True}, r"^generator: the tokenizer has no chat template; set generator\.chat to false$"),
         ({"question_template": " // {question}"}, "^generator: the prompt ends in the question"),
+        ({"passages_per_prompt": 0}, r"^generator\.passages_per_prompt is 0; give 1 or more$"),
         ({"system_prompt": "x" * 200}, r"header and template have \d+ tokens, generator\.max_input is \d+; shorten"),
     ],
 )

@@ -19,6 +19,7 @@ from rag_jax.core.decode import beam, choice, rag_token
 from rag_jax.core.decode.decoding import no_prefix
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.variants import VARIANTS
 from rag_jax.models import registry
 from rag_jax.models.bart import BartConfig
@@ -39,6 +40,7 @@ LIMITS = GenerationLimits((START,), EOS, T)
 VALID = np.array([[True, True, True], [True, False, True], [True, True, False]])
 # The objective is that of RAG-Token, which gets one passage.
 FID = VARIANTS["fid"]
+FUSED = InputLayout(S, fuses=True)
 each_network = pytest.mark.parametrize("name", CONFIGS)
 
 
@@ -117,7 +119,9 @@ def test_loss_and_gradients_are_those_of_one_decoder_over_all_passages(name, pac
         log_prior = prior(scores)
         passages = packing.pack(reading.rows(INPUTS), 1, B * K * S) if packed else INPUTS
         logits = our_logits(name, params, passages, log_prior)
-        return jnp.mean(FID.objective(reading.fused_log_prior(log_prior), logits, jnp.asarray(ids), jnp.asarray(mask)))
+        return jnp.mean(
+            FID.objective(reading.group_log_prior(log_prior, FUSED), logits, jnp.asarray(ids), jnp.asarray(mask))
+        )
 
     scores = jnp.asarray(np.random.default_rng(4).normal(size=(B, K)), jnp.float32)
     ours, (gradient, by_scores) = jax.device_get(jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, scores))
@@ -158,7 +162,7 @@ def fused(name: str, params, log_prior=None) -> tuple[EncodedInputs, jax.Array]:
     log_prior = prior() if log_prior is None else log_prior
     encoded = generator.encode(params, reading.rows(INPUTS))
     encoded = reading.fuse(generator, encoded, log_prior)
-    return EncodedInputs(generator, params, encoded), reading.fused_log_prior(log_prior)
+    return EncodedInputs(generator, params, encoded), reading.group_log_prior(log_prior, FUSED)
 
 
 @each_network

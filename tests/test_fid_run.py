@@ -56,7 +56,9 @@ def test_answers_have_passages_with_priors_and_no_posterior(fused: RAG, tmp_path
     assert answer.passages
     assert answer.token_posteriors is None
     assert all(passage.posterior is None and np.isfinite(passage.log_prior) for passage in answer.passages)
-    with pytest.raises(InputError, match="fused passages have no posterior to draw; leave --figure out"):
+    with pytest.raises(
+        InputError, match="passages that were read together have no posterior to draw; leave --figure out"
+    ):
         figures.token_posterior(QUESTIONS[0], answer, tmp_path / "figure.png")
 
 

@@ -50,6 +50,7 @@ import importlib, pkgutil
 from functools import partial
 import jax, jax.numpy as jnp, optax, orbax.checkpoint
 import rag_jax, rag_jax.core, rag_jax.models
+from rag_jax.core.reading import InputLayout
 from rag_jax.core import losses, training
 from rag_jax.models import bart, bert
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
@@ -62,7 +63,7 @@ key, tokens = jax.random.key(0), lambda *shape: Tokens(jnp.ones(shape, jnp.int32
 tower = bert.BertConfig(vocab_size=8, width=8, layers=1, heads=2, ffn_width=8, max_positions=8)
 reader = bart.BartConfig(8, 8, 1, 1, 2, 8, 16)
 networks = Networks(bert.tower(tower), bart.generator(reader))
-recipe = training.Recipe(networks, losses.rag_token_loss, optax.adam(0.1), num_docs=2, max_length=8)
+recipe = training.Recipe(networks, losses.rag_token_loss, optax.adam(0.1), num_docs=2, layout=InputLayout(8))
 state = training.init(recipe, RagParams(bert.init(tower, key), bart.init(reader, key)), key)
 targets = jnp.ones((2, 3), jnp.int32)
 batch = Batch(tokens(2, 4), tokens(2, 3), targets, targets, jnp.ones((2, 3), bool))

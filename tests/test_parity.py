@@ -26,6 +26,7 @@ import oracle
 from oracle import jit, relative, torch
 from rag_jax.core import likelihood, scoring
 from rag_jax.core.losses import Objective, rag_sequence_loss, rag_token_loss
+from rag_jax.core.reading import InputLayout
 from rag_jax.models import bart, bert
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
@@ -189,7 +190,7 @@ def our_outcome(case: Case) -> tuple[Outcome, scoring.Forward]:
     networks = Networks(bert.tower(case.tower), bart.generator(case.generator))
 
     def losses(params):
-        seen = scoring.forward(networks, params, knowledge, batch, num_docs=case.num_docs, max_length=P + L)
+        seen = scoring.forward(networks, params, knowledge, batch, num_docs=case.num_docs, layout=InputLayout(P + L))
         arguments = seen.doc_log_prior, seen.logits, batch.targets, batch.target_mask
         each = jnp.stack([compared.ours(*arguments) for compared in OBJECTIVES.values()])
         return jnp.mean(each, axis=1), (each, seen)

@@ -18,6 +18,7 @@ from rag_jax import decoding, likelihood, rag_token, retrieval
 from rag_jax.core import losses, training
 from rag_jax.core.decode import beam, rag_sequence
 from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.vectors import quantize_int8
 from rag_jax.models import registry
 from rag_jax.models.attention import Attention
@@ -118,7 +119,7 @@ def decoders() -> dict[str, Any]:
     told = {}
     for name, kind in kinds.items():
         decoder = partial(kind, search=beams, limits=limits, n_best=2)
-        program = partial(decoding.answer, networks, decoder=decoder, num_docs=K, max_length=32)
+        program = partial(decoding.answer, networks, decoder=decoder, num_docs=K, layout=InputLayout(32))
         here, there = _both(
             program, params, knowledge, InferenceBatch(batch.question, batch.prompt), decoding.no_prefix(B)
         )
@@ -134,7 +135,7 @@ def train_step() -> dict[str, Any]:
     positives = jnp.full((B, 1), -1, jnp.int32)
     told = {}
     for name, objective in {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}.items():
-        recipe = training.Recipe(networks, objective, optax.sgd(1.0), K, 32)
+        recipe = training.Recipe(networks, objective, optax.sgd(1.0), K, InputLayout(32))
         state = training.init(recipe, params, jax.random.key(0))
         here, there = _both(partial(training.train_step, recipe), state, knowledge, batch, positives)
         moved = [jax.tree.map(np.subtract, each[0].params, start) for each in (here, there)]

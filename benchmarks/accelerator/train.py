@@ -19,6 +19,7 @@ from benchmarks.accelerator.weights import params as load_params
 from benchmarks.train_cases import CLIP, DECAY, RATE, Arrays, fixed
 from benchmarks.train_ours import given
 from rag_jax.core import losses, optimizers, retrieval, training
+from rag_jax.core.reading import InputLayout
 from rag_jax.models import registry
 from rag_jax.training.step_timer import flops
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
@@ -78,7 +79,9 @@ def recipe_of(scale: Scale, weights: Path, **how: Any) -> training.Recipe:
     rate = optax.constant_schedule(RATE)
     optimizer = optimizers.rag(optimizers.adamw(rate, DECAY), optimizers.adamw(rate, DECAY), CLIP)
     networks = Networks(registry.tower(tower), registry.generator(reader))
-    return training.Recipe(networks, losses.rag_token_loss, optimizer, scale.train.docs, int(lengths(scale)[1]))
+    return training.Recipe(
+        networks, losses.rag_token_loss, optimizer, scale.train.docs, InputLayout(int(lengths(scale)[1]))
+    )
 
 
 def stepped(

@@ -97,9 +97,12 @@ class Generator:
     init_std: float = 0.02  # standard deviation of random weights, from scratch
     max_passage: int = 256  # tokens of a passage that the generator reads; the rest is cut
     max_input: int = 300  # S, tokens of passage and question together; the passage is cut, never the question
-    # mean input lengths that a training batch may be packed to, ascending and below max-input; none: no packing
+    # mean input lengths that a batch may be packed to, ascending and below max-input; none: no packing
     lengths: tuple[int, ...] = ()
     max_target: int = 32  # T, tokens of an answer, the end token included
+    # passages that are read in one input, best first; the inputs are marginalised over. num-docs: all in one
+    # ("stuffing"), without marginalisation
+    passages_per_prompt: int = 1
     # the passage's part of the input, as "{title} / {text}"; None: as the architecture usually reads it
     passage_template: str | None = None
     # the question's part, after the passage, as " // {question}"; None: as the architecture usually reads it

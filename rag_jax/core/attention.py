@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core import likelihood, reading, retrieval
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.retrieval import LOCAL, Index
 from rag_jax.types import (
     Batch,
@@ -38,15 +39,14 @@ def of_retrieved(
     search_results: SearchResults | None = None,
     *,
     num_docs: int,
-    max_length: int,
-    header: tuple[int, ...] = (),
+    layout: InputLayout,
     index: Index = LOCAL,
 ) -> Float[Array, "B K"]:
     """`attention_mass` of K retrieved passages, or of those of `search_results`, under each question's target."""
     queries = networks.tower(params.question_tower, batch.question)
     retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs, search_results, index)
     doc_log_prior = likelihood.doc_log_prior(retrieved.scores, retrieved.valid)
-    inputs = reading.assemble(passages, batch.prompt, max_length, header)
+    inputs = reading.assemble(passages, batch.prompt, layout)
     target = batch.decoder_inputs, batch.target_mask
     return attention_mass(networks.generator, params.generator, inputs, *target, doc_log_prior)
 

@@ -53,28 +53,28 @@ def loss_and_gradient(
         generator: Params, doc_log_prior: Float[Array, "B K"], generator_inputs: Tokens | PackedInputs
     ) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
         weights = combine(generator, frozen.generator)
-        target = batch.decoder_inputs, generator_key
-        if recipe.fuses:
-            logits = reading.read(recipe.networks.generator, weights, generator_inputs, *target, doc_log_prior)
-            one = reading.fused_log_prior(doc_log_prior)
-            losses = recipe.objective(one, logits, batch.targets, batch.target_mask)
-            return jnp.mean(losses), jnp.full_like(doc_log_prior, jnp.nan)
+        target = batch.decoder_inputs, generator_key, doc_log_prior if recipe.layout.fuses else None
         logits = reading.read(recipe.networks.generator, weights, generator_inputs, *target)
-        losses = recipe.objective(doc_log_prior, logits, batch.targets, batch.target_mask)
+        read_log_prior = reading.group_log_prior(doc_log_prior, recipe.layout)
+        losses = recipe.objective(read_log_prior, logits, batch.targets, batch.target_mask)
+        if not recipe.layout.has_posterior:
+            return jnp.mean(losses), jnp.full_like(doc_log_prior, jnp.nan)
         target_log_probs = likelihood.target_log_probs(logits, batch.targets)
         posterior = likelihood.sequence_doc_posterior(doc_log_prior, target_log_probs, batch.target_mask)
         return jnp.mean(losses), posterior
 
     doc_log_prior, retrieve_vjp, (retrieved, passages) = jax.vjp(retrieve, trained.question_tower, has_aux=True)
-    generator_inputs = reading.assemble(passages, batch.prompt, recipe.max_length, recipe.header)
-    lengths, shortest = packing.pack_at_lengths(generator_inputs, recipe.num_packs, recipe.pack_lengths)
+    generator_inputs = reading.assemble(passages, batch.prompt, recipe.layout)
+    lengths, shortest = packing.pack_at_lengths(generator_inputs, recipe.layout.num_packs, recipe.layout.pack_lengths)
     differentiate = jax.value_and_grad(read_and_marginalise, argnums=(0, 1), has_aux=True)
     branches = [partial(differentiate, generator_inputs=each) for each in lengths]
     (loss, posterior), (generator_gradient, prior_gradient) = jax.lax.switch(
         shortest, branches, trained.generator, doc_log_prior
     )
     (tower_gradient,) = retrieve_vjp(prior_gradient)
-    stats = RetrievalStats(retrieved.rows, doc_log_prior, posterior, generator_inputs.lengths)
+    exists = ~jnp.isneginf(reading.group_log_prior(doc_log_prior, recipe.layout._replace(fuses=False)))
+    input_lengths = jnp.where(exists, generator_inputs.lengths, 0)
+    stats = RetrievalStats(retrieved.rows, doc_log_prior, posterior, input_lengths)
     return LossAndGradient(loss, RagParams(tower_gradient, generator_gradient), stats)
 
 

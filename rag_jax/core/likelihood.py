@@ -46,7 +46,7 @@ def doc_log_prior(scores: Float[Array, "B K"], valid: Bool[Array, "B K"] | None 
     scores = scores.astype(jnp.float32)
     if valid is not None:
         scores = jnp.where(valid, scores, -jnp.inf)
-    total = _log_sum_exp(scores)[:, None]
+    total = log_sum_exp(scores)[:, None]
     return jnp.where(jnp.isneginf(scores), -jnp.inf, scores - jnp.where(jnp.isneginf(total), 0.0, total))
 
 
@@ -83,7 +83,7 @@ def marginal(doc_log_prior: Float[Array, "B K"], log_probs: Float[Array, "B K *r
     log sum_z p(z|x) p(v | x, z, ...)
     """
     prior = doc_log_prior.reshape(*doc_log_prior.shape, *(1,) * (log_probs.ndim - 2))
-    return _log_sum_exp(prior + log_probs)
+    return log_sum_exp(prior + log_probs)
 
 
 def rag_token(
@@ -104,7 +104,7 @@ def rag_sequence(
 
     p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)
     """
-    return _log_sum_exp(_sequence_joint(doc_log_prior, target_log_probs, mask))
+    return log_sum_exp(_sequence_joint(doc_log_prior, target_log_probs, mask))
 
 
 def token_doc_posterior(
@@ -137,11 +137,11 @@ def _sequence_joint(
 
 def _normalise(joint: Float[Array, "B K *T"]) -> Float[Array, "B K *T"]:
     """Probabilities along the passages; all zero where every passage has -inf."""
-    total = _log_sum_exp(joint)
+    total = log_sum_exp(joint)
     return jnp.exp(joint - jnp.expand_dims(jnp.where(jnp.isneginf(total), 0.0, total), 1))
 
 
-def _log_sum_exp(joint: Float[Array, "B K *rest"]) -> Float[Array, " B *rest"]:
+def log_sum_exp(joint: Float[Array, "B K *rest"]) -> Float[Array, " B *rest"]:
     """`log sum_z exp`; where every passage has -inf its value is -inf and its gradient zero, not NaN.
 
     The sum is unrolled: XLA fuses the terms into one pass over the vocabulary, while a reduction over the middle axis

@@ -1,29 +1,61 @@
 """From retrieved passages to generator inputs `header title / text // question </s>`, and to logits.
 
-Passages and questions are tokenised beforehand; each pair is joined by integer gathers inside the compiled program. The
-separator is part of the question's prompt, so that truncating a passage never removes it. A header, such as a system
-prompt, is the same for all inputs.
+Passages and questions are tokenised beforehand; they are joined by integer gathers inside the compiled program. The
+text between passage and question is part of the question's prompt, so that truncating a passage never removes it. A
+header, such as a system prompt, is the same for all inputs.
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from rag_jax.core import likelihood, packing
 from rag_jax.core.dropout import split
 from rag_jax.types import DropoutKey, Generator, PackedInputs, Params, Tokens
 
 
-def assemble(passages: Tokens, prompts: Tokens, max_length: int, header: tuple[int, ...] = ()) -> Tokens:
-    """Join header, passages `[B, K, P]` and prompts `[B, L]` to generator inputs `[B, K, S]`, S at most `max_length`.
+class InputLayout(NamedTuple):
+    """How the passages of a question are laid out in the generator's inputs, and read.
 
-    Where the whole is too long the passage is truncated, never the header or the question. Raises `ValueError` where
-    these alone are longer than `max_length`.
+    Usually each passage is read by itself, and marginalised over. With several `passages_per_input`, best first, the
+    inputs are marginalised over instead; one input of all K passages is the baseline without any marginalisation
+    ("stuffing"), in which the retriever's scores play no part. With `fuses` the decoder reads all passages together,
+    each encoded by itself (Fusion-in-Decoder, Izacard & Grave 2021).
+
+    `pack_lengths` save the work on padding: inputs are packed, with room for each of these lengths per input on
+    average, and the shortest that holds them is computed. Every length is compiled, since the passages are known inside
+    the program only.
     """
-    fixed = len(header) + prompts.ids.shape[1]
-    if fixed > max_length:
-        raise ValueError(f"a header and prompts of {fixed} tokens do not fit into inputs of {max_length}")
-    size = min(passages.ids.shape[2] + fixed, max_length) - len(header)
+
+    max_length: int  # S at most
+    header: tuple[int, ...] = ()  # tokens before the first passage of every input
+    passages_per_input: int = 1
+    separator: tuple[int, ...] = ()  # tokens between the passages of an input
+    fuses: bool = False
+    pack_lengths: tuple[int, ...] = ()  # tokens, ascending, below `max_length`
+    num_packs: int = 1  # the devices that a batch is spread over
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether the answer's posterior is over the passages."""
+        return self.passages_per_input == 1 and not self.fuses
+
+
+def assemble(passages: Tokens, prompts: Tokens, layout: InputLayout) -> Tokens:
+    """Join header, passages `[B, K, P]` and prompts `[B, L]` to generator inputs `[B, N, S]`, S at most `max_length`.
+
+    N is K, or K / `passages_per_input`, rounded up. Where the whole is too long the last passage is truncated, never
+    the header or the question. Raises `ValueError` where these alone are longer than `max_length`.
+    """
+    fixed = len(layout.header) + prompts.ids.shape[1]
+    if fixed > layout.max_length:
+        raise ValueError(f"a header and prompts of {fixed} tokens do not fit into inputs of {layout.max_length}")
+    if layout.passages_per_input > 1:
+        passages = _join(passages, layout.passages_per_input, layout.separator)
+    size = min(passages.ids.shape[2] + fixed, layout.max_length) - len(layout.header)
     prompt_length = prompts.lengths[:, None]
     passage_length = jnp.minimum(passages.lengths, size - prompt_length)
     position = jnp.arange(size, dtype=passage_length.dtype)[None, None, :]
@@ -32,8 +64,54 @@ def assemble(passages: Tokens, prompts: Tokens, max_length: int, header: tuple[i
     from_passage = _take(passages.ids.astype(jnp.int32), jnp.broadcast_to(position, shape))
     prompt = jnp.broadcast_to(prompts.ids[:, None, :], (*shape[:2], prompts.ids.shape[1]))
     ids = jnp.where(in_prompt < 0, from_passage, _take(prompt, in_prompt))
-    start = jnp.broadcast_to(jnp.asarray(header, jnp.int32)[None, None, :], (*shape[:2], len(header)))
-    return Tokens(jnp.concatenate([start, ids], axis=2), len(header) + passage_length + prompt_length)
+    start = jnp.asarray(layout.header, jnp.int32)[None, None, :]
+    start = jnp.broadcast_to(start, (*shape[:2], len(layout.header)))
+    return Tokens(jnp.concatenate([start, ids], axis=2), len(layout.header) + passage_length + prompt_length)
+
+
+def group_log_prior(doc_log_prior: Float[Array, "B K"], layout: InputLayout) -> Float[Array, "B n"]:
+    """The prior of what a target is read under: each passage, a group of them in one input, or all of them fused.
+
+    log p(g|x) = log sum_{z in g} p(z|x)
+
+    A group of all passages is certain, `log p = 0`. One without any passage does not exist, -inf.
+    """
+    num_docs = doc_log_prior.shape[1]
+    size = num_docs if layout.fuses else layout.passages_per_input
+    if layout.has_posterior:
+        return doc_log_prior
+    if size >= num_docs:
+        return jnp.where(jnp.all(jnp.isneginf(doc_log_prior), axis=1, keepdims=True), -jnp.inf, 0.0)
+    padded = jnp.pad(doc_log_prior, ((0, 0), (0, -num_docs % size)), constant_values=-jnp.inf)
+    return likelihood.log_sum_exp(jnp.swapaxes(padded.reshape(len(padded), -1, size), 1, 2))
+
+
+def encode(
+    generator: Generator, params: Params, inputs: Tokens, layout: InputLayout, doc_log_prior: Float[Array, "B K"]
+) -> Any:
+    """The encoded inputs `[B, N, S]`, without dropout; fused ones have a row per question."""
+    packs, shortest = packing.pack_at_lengths(inputs, layout.num_packs, layout.pack_lengths)
+    encoding = partial(generator.encode, params)
+    if len(packs) == 1:
+        encoded = encoding(rows(inputs))
+    else:  # all of them packed, since a network may keep less of what is not
+        whole = packing.pack(rows(inputs), layout.num_packs, inputs.ids.size // layout.num_packs)
+        encoded = jax.lax.switch(shortest, [partial(encoding, each) for each in (*packs[:-1], whole)])
+    return fuse(generator, encoded, doc_log_prior) if layout.fuses else encoded
+
+
+def predict(
+    generator: Generator,
+    params: Params,
+    encoded: Any,
+    decoder_inputs: Int[Array, "B T"],
+    n: int,
+    key: DropoutKey = None,
+) -> Float[Array, "B n T V"]:
+    """The logits for one target per question under each of its n encoded inputs (teacher forcing)."""
+    states, _ = generator.decode(params, jnp.repeat(decoder_inputs, n, axis=0), encoded, key=key)
+    logits = generator.logits(params, states)
+    return logits.reshape(-1, n, *logits.shape[1:])
 
 
 def read(
@@ -44,21 +122,18 @@ def read(
     key: DropoutKey = None,
     fused_by: Float[Array, "B K"] | None = None,
 ) -> Float[Array, "B n T V"]:
-    """The generator's logits for one target under each of K inputs `[B, K, S]` or packed rows (teacher forcing).
+    """The generator's logits for one target under each of N inputs `[B, N, S]` or packed rows (teacher forcing).
 
-    n is K, or 1 where `fused_by`, the prior over the passages, is given: the target is then read under all together.
+    n is N, or 1 where `fused_by`, the prior over the passages, is given: the target is then read under all together.
     """
     inputs = inputs if isinstance(inputs, PackedInputs) else rows(inputs)
     num_rows = inputs.inputs.lengths.shape[0] if isinstance(inputs, PackedInputs) else inputs.lengths.shape[0]
-    batch = decoder_inputs.shape[0]
-    num_docs = num_rows // batch
     encode_key, decode_key = split(key)
     encoded = generator.encode(params, inputs, encode_key)
+    n = num_rows // decoder_inputs.shape[0]
     if fused_by is not None:
-        encoded, num_docs = fuse(generator, encoded, fused_by), 1
-    states, _ = generator.decode(params, jnp.repeat(decoder_inputs, num_docs, axis=0), encoded, key=decode_key)
-    logits = generator.logits(params, states)
-    return logits.reshape(batch, num_docs, *logits.shape[1:])
+        encoded, n = fuse(generator, encoded, fused_by), 1
+    return predict(generator, params, encoded, decoder_inputs, n, decode_key)
 
 
 def fuse(generator: Generator, encoded: Any, doc_log_prior: Float[Array, "B K"]) -> Any:
@@ -72,14 +147,6 @@ def fuse(generator: Generator, encoded: Any, doc_log_prior: Float[Array, "B K"])
     return generator.fuse(encoded, ~jnp.isneginf(doc_log_prior))
 
 
-def fused_log_prior(doc_log_prior: Float[Array, "B K"]) -> Float[Array, "B 1"]:
-    """The prior of the fused input, by which Fusion-in-Decoder is RAG-Token with one passage.
-
-    It is certain, `log p = 0`; where no passage exists it does not exist either, -inf.
-    """
-    return jnp.where(jnp.all(jnp.isneginf(doc_log_prior), axis=1, keepdims=True), -jnp.inf, 0.0)
-
-
 def rows(inputs: Tokens) -> Tokens:
     """`[B, K, S]` as the `[B * K, S]` rows that the generator reads."""
     return Tokens(inputs.ids.reshape(-1, inputs.ids.shape[-1]), inputs.lengths.reshape(-1))
@@ -88,3 +155,22 @@ def rows(inputs: Tokens) -> Tokens:
 def _take(ids: Int[Array, "B K P"], position: Int[Array, "B K S"]) -> Int[Array, "B K S"]:
     """Tokens at positions, which are clipped to the sequence; the caller masks those outside."""
     return jnp.take_along_axis(ids, jnp.clip(position, 0, ids.shape[2] - 1), axis=2)
+
+
+def _join(passages: Tokens, per_input: int, separator: tuple[int, ...]) -> Tokens:
+    """Passages `[B, K, P]` one after the other, `per_input` of them: `[B, N, per_input * (P + separator)]`."""
+    batch, num_docs, length = passages.ids.shape
+    missing = -num_docs % per_input
+    lengths = jnp.pad(passages.lengths, ((0, 0), (0, missing))).reshape(batch, -1, per_input)
+    ids = jnp.pad(passages.ids.astype(jnp.int32), ((0, 0), (0, missing), (0, 0))).reshape(*lengths.shape, length)
+    # The separator stands before every passage but the first, and before none that is missing.
+    before = jnp.broadcast_to(jnp.asarray(separator, jnp.int32), (*lengths.shape, len(separator)))
+    ids = jnp.concatenate([before, ids], axis=3)
+    first = jnp.arange(per_input)[None, None, :] == 0
+    from_token = jnp.where(first, len(separator), 0)[..., None]
+    end = jnp.where(lengths > 0, len(separator) + lengths, 0)[..., None]
+    position = jnp.arange(ids.shape[3])[None, None, None, :]
+    kept = ((position >= from_token) & (position < end)).reshape(*lengths.shape[:2], -1)
+    order = jnp.argsort(~kept, axis=2, stable=True)  # the tokens that are kept, in order, before the others
+    ids = jnp.take_along_axis(ids.reshape(kept.shape), order, axis=2)
+    return Tokens(ids, jnp.sum(kept, axis=2, dtype=lengths.dtype))

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from rag_jax.core import reading, retrieval
 from rag_jax.core.likelihood import Likelihood, doc_log_prior, target_log_probs
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.retrieval import LOCAL, Index
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Retrieved, SearchResults
 
@@ -18,7 +19,7 @@ class Forward(NamedTuple):
 
     retrieved: Retrieved
     doc_log_prior: Float[Array, "B K"]
-    read_log_prior: Float[Array, "B n"]  # of what the target was read under: each passage, or all of them fused
+    read_log_prior: Float[Array, "B n"]  # of what the target was read under, see `reading.group_log_prior`
     logits: Float[Array, "B n T V"]
 
 
@@ -31,14 +32,12 @@ def log_likelihood(
     *,
     likelihood: Likelihood,
     num_docs: int,
-    max_length: int,
-    header: tuple[int, ...] = (),
-    fuses: bool = False,
+    layout: InputLayout,
     index: Index = LOCAL,
 ) -> Float[Array, " B"]:
     """`log p(y|x)` of each target, in nats; `likelihood` is `likelihood.rag_token` or `likelihood.rag_sequence`."""
-    sizes = {"num_docs": num_docs, "max_length": max_length, "header": header, "fuses": fuses}
-    outputs = forward(networks, params, knowledge, batch, search_results, **sizes, index=index)
+    how = {"num_docs": num_docs, "layout": layout, "index": index}
+    outputs = forward(networks, params, knowledge, batch, search_results, **how)
     return likelihood(outputs.read_log_prior, target_log_probs(outputs.logits, batch.targets), batch.target_mask)
 
 
@@ -50,19 +49,15 @@ def forward(
     search_results: SearchResults | None = None,
     *,
     num_docs: int,
-    max_length: int,
-    header: tuple[int, ...] = (),
-    fuses: bool = False,
+    layout: InputLayout,
     index: Index = LOCAL,
 ) -> Forward:
-    """Retrieve K passages for each question, or take those of `search_results`, and read the target under each.
-
-    With `fuses` it is read under all of them together (Fusion-in-Decoder).
-    """
+    """Retrieve K passages for each question, or take those of `search_results`, and read the target under each."""
     queries = networks.tower(params.question_tower, batch.question)
     retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs, search_results, index)
     prior = doc_log_prior(retrieved.scores, retrieved.valid)
-    inputs = reading.assemble(passages, batch.prompt, max_length, header)
-    fused_by, read_log_prior = (prior, reading.fused_log_prior(prior)) if fuses else (None, prior)
-    logits = reading.read(networks.generator, params.generator, inputs, batch.decoder_inputs, fused_by=fused_by)
+    inputs = reading.assemble(passages, batch.prompt, layout)
+    read_log_prior, generator = reading.group_log_prior(prior, layout), (networks.generator, params.generator)
+    encoded = reading.encode(*generator, inputs, layout, prior)
+    logits = reading.predict(*generator, encoded, batch.decoder_inputs, read_log_prior.shape[1])
     return Forward(retrieved, prior, read_log_prior, logits)

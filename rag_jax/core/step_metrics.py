@@ -27,8 +27,8 @@ class RetrievalStats(NamedTuple):
 
     rows: Int[Array, "B K"]
     doc_log_prior: Float[Array, "B K"]
-    posterior: Float[Array, "B K"]  # p(z|x,y); NaN where passages are fused, and have none
-    input_lengths: Int[Array, "B K"]  # tokens of the generator's inputs
+    posterior: Float[Array, "B K"]  # p(z|x,y); NaN where passages are read together, and have none
+    input_lengths: Int[Array, "B N"]  # tokens of the generator's inputs; 0: does not exist
 
 
 def metrics(
@@ -45,7 +45,7 @@ def metrics(
         loss=loss / jnp.mean(jnp.sum(batch.target_mask, axis=1).astype(jnp.float32)),
         grad_norm=grad_norm,
         recall=recall(stats.rows, positives),
-        input_tokens=jnp.mean(stats.input_lengths.astype(jnp.float32), where=stats.rows >= 0),
+        input_tokens=jnp.mean(stats.input_lengths.astype(jnp.float32), where=stats.input_lengths > 0),
         collapse=collapse.collapse(stats.rows, stats.doc_log_prior, stats.posterior),
         skipped=skipped,
         skipped_in_a_row=skipped_in_a_row,

@@ -66,9 +66,9 @@ def chat(
 
 
 def with_prompt(
-    tokenizer: GeneratorTokenizer, passage_template: str, texts: PromptTexts, source: str
+    tokenizer: GeneratorTokenizer, passage_template: str, texts: PromptTexts, source: str, between: str = ""
 ) -> GeneratorTokenizer:
-    """The tokenizer of a decoder-only generator with this prompt.
+    """The tokenizer of a decoder-only generator with this prompt; `between` stands between two passages of one.
 
     Raises `InputError` for a prompt that ends in the question: nothing would mark where an answer begins.
     """
@@ -85,6 +85,7 @@ def with_prompt(
         passage_template=passage_template,
         question_template=f"{before}{{question}}",
         header=tuple(_tokens(tokenizer, texts.header)),
+        separator=tuple(_tokens(tokenizer, between)),
         answer_template="{answer}" if ends_in_space else " {answer}",
     )
 

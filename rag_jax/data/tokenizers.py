@@ -37,7 +37,8 @@ class GeneratorTokenizer(NamedTuple):
     prompt_end: tuple[int, ...]  # the tokens behind a question
     passage_template: str = "{title} / {text}"
     question_template: str = " // {question}"
-    header: tuple[int, ...] = ()  # the tokens before every passage
+    header: tuple[int, ...] = ()  # the tokens before the first passage
+    separator: tuple[int, ...] = ()  # the tokens between two passages
     answer_template: str = " {answer}"  # the leading space gives a word the same tokens as inside a passage
 
     def __repr__(self) -> str:  # that of a tokenizer lists its whole vocabulary

@@ -20,12 +20,12 @@ def token_posterior(question: str, answer: Answer, path: Path) -> None:
 
     This is figure 2 of Lewis et al. 2020: which passage each token was taken from. With RAG-Sequence all tokens have
     the same posterior, `p(z | x, y)`. The suffix of `path` is the format. Raises `InputError` for an answer without
-    passages, for one from fused passages, and for a file that cannot be written.
+    passages, for one whose passages were read together, and for a file that cannot be written.
     """
     if not answer.passages:
         raise InputError(f"{path}: the answer has no passages to draw a posterior of; leave --figure out")
     if answer.token_posteriors is None:
-        raise InputError(f"{path}: fused passages have no posterior to draw; leave --figure out")
+        raise InputError(f"{path}: passages that were read together have no posterior to draw; leave --figure out")
     titles = [f"{number}. {passage.title}" for number, passage in enumerate(answer.passages, start=1)]
     tokens = [token.replace(" ", "␣").replace("\n", "↵") for token in answer.tokens]
     figure = _figure(figsize=(max(6.5, 2.5 + 0.55 * len(tokens)), 1.5 + 0.4 * len(titles)), layout="constrained")

@@ -37,6 +37,7 @@ class PromptTemplates(NamedTuple):
 
     passage: str = "{title} / {text}"
     question: str = " // {question}"  # follows the passage
+    between: str = ""  # two passages in one input
 
 
 class NetworkConfig(Protocol):

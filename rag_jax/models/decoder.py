@@ -251,6 +251,6 @@ ARCHITECTURE = Architecture(
     describe,
     PARTITION_RULES,
     SpecialTokens(bos=None, pad="</s>", eos="</s>", start="</s>", others=("<unk>",)),  # of a new vocabulary
-    PromptTemplates("{title}\n{text}", "\n\nQuestion: {question}\nAnswer:"),
+    PromptTemplates("{title}\n{text}", "\n\nQuestion: {question}\nAnswer:", "\n\n"),
     is_decoder_only=True,
 )

@@ -29,7 +29,7 @@ class RetrievedPassage(NamedTuple):
     title: str
     text: str
     log_prior: float  # log p(z|x), by the retriever
-    posterior: float | None  # p(z|x,y); RAG-Token: the mean over the answer's tokens; None: passages were fused
+    posterior: float | None  # p(z|x,y); RAG-Token: the mean over the answer's tokens; None: passages were read together
     attention: float | None = None  # fused: its share of the decoder's attention; None: not fused, or not asked for
 
 
@@ -50,14 +50,14 @@ class Answer(NamedTuple):
 
 
 def to_answers(
-    answered: Answered, count: int, store: Store, tokenizer: GeneratorTokenizer, fused: bool = False
+    answered: Answered, count: int, store: Store, tokenizer: GeneratorTokenizer, has_posterior: bool = True
 ) -> list[Answer]:
     """The first `count` questions' answers, each with its alternatives; `answered` is on the host.
 
-    Passages that were `fused` have no posterior.
+    Passages that were read together have no posterior.
     """
     each = (jax.tree.map(lambda array, i=i: array[i], answered) for i in range(count))
-    return [_answer(one, store, tokenizer, fused) for one in each]
+    return [_answer(one, store, tokenizer, has_posterior) for one in each]
 
 
 def to_search_results(results: SearchResults, store: Store) -> list[list[SearchResult]]:
@@ -71,21 +71,21 @@ def to_search_results(results: SearchResults, store: Store) -> list[list[SearchR
     return [[result(row, score) for row, score in zip(*each, strict=True) if row >= 0] for each in ranked]
 
 
-def _answer(answered: Answered, store: Store, tokenizer: GeneratorTokenizer, fused: bool) -> Answer:
+def _answer(answered: Answered, store: Store, tokenizer: GeneratorTokenizer, has_posterior: bool) -> Answer:
     exists = answered.decoded.exists
     ranks = [rank for rank in range(len(exists)) if exists[rank] or not rank]
-    ranked = [_ranked(answered, rank, store, tokenizer, fused) for rank in ranks]
+    ranked = [_ranked(answered, rank, store, tokenizer, has_posterior) for rank in ranks]
     return ranked[0]._replace(alternatives=ranked[1:])
 
 
-def _ranked(answered: Answered, rank: int, store: Store, tokenizer: GeneratorTokenizer, fused: bool) -> Answer:
+def _ranked(answered: Answered, rank: int, store: Store, tokenizer: GeneratorTokenizer, has_posterior: bool) -> Answer:
     decoded = jax.tree.map(lambda array: array[rank], answered.decoded)
     ids = decoded.tokens[decoded.mask]
     rows, exist = answered.retrieved.rows, answered.retrieved.rows >= 0
     tokens = [tokenizer.tokenizer.decode([int(i)], skip_special_tokens=False) for i in ids]
     posteriors, token_posteriors = [None] * len(rows), None
     mass = [None] * len(rows) if answered.attention_mass is None else answered.attention_mass[rank].tolist()
-    if not fused:
+    if has_posterior:
         posteriors = [float(posterior) for posterior in decoded.doc_posterior]
         token_posteriors = np.asarray(decoded.token_doc_posterior)[exist, : len(ids)]
     passages = [

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from rag_jax.config.config import Config
 from rag_jax.core import training
 from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.reading import InputLayout
 from rag_jax.data.batches import ExampleTokenizer
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.tower_inputs import QuestionTokenizer, TowerInputFormat
@@ -166,8 +167,12 @@ class Components:
     def recipe(self) -> training.Recipe:
         """The components of the training step."""
         networks = self.bi_encoder.config, self.generator.config
-        recipe = recipes.recipe(self.config, *networks, self.num_docs, self.placement)
-        return recipe._replace(header=self.generator_tokenizer.header)
+        return recipes.recipe(self.config, *networks, self.num_docs, self.layout, self.placement)
+
+    @property
+    def layout(self) -> InputLayout:
+        """How passages become the generator's inputs."""
+        return recipes.layout(self.config, self.generator_tokenizer.header, self.generator_tokenizer.separator)
 
 
 def token_id(tokenizer: GeneratorTokenizer, token: str, name: str) -> int:

@@ -50,9 +50,9 @@ class FineTuning(NamedTuple):
 
 
 def retriever_mode(config: Config) -> str:
-    """The mode of the retriever; frozen for an objective that ignores the prior, through which a tower is trained."""
-    mode = config.retriever.mode
-    return mode if mode != "trained" or not VARIANTS[config.model].fuses else "frozen"
+    """The mode of the retriever; frozen where all passages are read together, which ignores the prior."""
+    together = VARIANTS[config.model].fuses or config.generator.passages_per_prompt >= config.retriever.num_docs > 1
+    return "frozen" if config.retriever.mode == "trained" and together else config.retriever.mode
 
 
 def of(config: Config) -> RagParams:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rag_jax.core.decode.decoding import Answered
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.variants import VARIANTS
 from rag_jax.data import validation
 from rag_jax.errors import InputError
@@ -189,12 +190,11 @@ class Inference:
         is_nan = np.isnan(prior).any(axis=1) | np.isnan(np.asarray(results.decoded.log_prob)).any(axis=1)
         batch.check_log_probs(np.asarray(has_no_answer | is_nan))
         store, tokenizer = self.components.store, self.components.generator_tokenizer
-        fused = VARIANTS[self.components.config.model].fuses
-        answers = to_answers(results, batch.size, store, tokenizer, fused)
+        answers = to_answers(results, batch.size, store, tokenizer, self.components.layout.has_posterior)
         return zip(batch.first(batch.numbers).tolist(), answers, strict=True)
 
     @property
-    def _program_settings(self) -> tuple[int, tuple[int, ...], Placement]:
+    def _program_settings(self) -> tuple[InputLayout, Placement]:
         """What every program that reads passages is compiled for."""
-        c = self.components
-        return c.config.generator.max_input, c.generator_tokenizer.header, c.placement
+        layout, place = self.components.layout, self.components.placement
+        return layout if place.mesh is None else layout._replace(pack_lengths=()), place

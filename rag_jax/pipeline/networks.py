@@ -57,7 +57,13 @@ def with_compute(sizes: Sizes, **compute: Any) -> Sizes:
 
 
 def check_fuses(config: Config, sizes: GeneratorConfig, source: str) -> None:
-    """Raise `InputError` for a model that fuses passages, where a generator cannot."""
+    """Raise `InputError` for passages that cannot be read together as the config says."""
+    together = config.generator.passages_per_prompt
+    if together < 1:
+        raise InputError(f"generator.passages_per_prompt is {together}; give 1 or more")
+    if VARIANTS[config.model].fuses and together > 1:
+        problem = f"model {config.model} fuses passages that are encoded one by one"
+        raise InputError(f"generator.passages_per_prompt is {together}: {problem}; give 1, or another model")
     if VARIANTS[config.model].fuses and registry.generator(sizes).fuse is None:
         known = " or ".join(name for name, variant in VARIANTS.items() if not variant.fuses)
         raise InputError(f"{source}: its network cannot fuse passages, as model {config.model} does; give {known}")

@@ -70,7 +70,7 @@ def combine(
         start, decoding = "", GenerationConfig(max_length=ANSWER_LENGTH)
     else:
         start, decoding = from_hf(stored.generation, tokenizer, generator, model)
-    use = hub.Reading(model, num_docs, Generator.max_input, *architecture.prompt, question_from_tower=False)
+    use = hub.Reading(model, num_docs, Generator.max_input, *architecture.prompt[:2], question_from_tower=False)
     retriever = _retriever(question_tower, passage_tower, tower)
     config = _combined(retriever, generator, use, tower, sizes, (start, decoding))
     if architecture.is_decoder_only:

@@ -14,6 +14,7 @@ from rag_jax.core.attention import of_retrieved
 from rag_jax.core.decode import choice, decoding
 from rag_jax.core.decode.decoding import Answered
 from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.scoring import log_likelihood
 from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.index.placement import Placement
@@ -30,8 +31,7 @@ def answering(
     limits: GenerationLimits,
     words: ConstraintTokens,
     num_docs: int,
-    max_length: int,
-    header: tuple[int, ...] = (),
+    layout: InputLayout,
     place: Placement = ONE,
     attention: bool = False,
 ):
@@ -57,9 +57,7 @@ def answering(
             search_results,
             decoder=decoder,
             num_docs=num_docs,
-            max_length=max_length,
-            header=header,
-            fuses=VARIANTS[model].fuses,
+            layout=layout,
             attends_after=limits.decoder_start if attention else None,
             index=place.index,
         )
@@ -73,8 +71,7 @@ def choosing(
     model: Model,
     limits: GenerationLimits,
     num_docs: int,
-    max_length: int,
-    header: tuple[int, ...] = (),
+    layout: InputLayout,
     place: Placement = ONE,
 ):
     """The program that ranks the candidate answers `[C, T]`, which all questions share, best first."""
@@ -91,8 +88,7 @@ def choosing(
         no_prefix = decoding.no_prefix(num_questions)
         variant = VARIANTS[model]
         decoder = partial(choice.choose, answers=answers, marginalise=variant.marginalise, limits=limits)
-        read = {"num_docs": num_docs, "max_length": max_length, "header": header, "fuses": variant.fuses}
-        fixed = {"decoder": decoder, "index": place.index, **read}
+        fixed = {"decoder": decoder, "num_docs": num_docs, "layout": layout, "index": place.index}
         return decoding.answer(networks, params, knowledge, batch, no_prefix, search_results, **fixed)
 
     return jax.jit(program, out_shardings=place.replicated)
@@ -103,8 +99,7 @@ def scoring(
     networks: Networks,
     model: Model,
     num_docs: int,
-    max_length: int,
-    header: tuple[int, ...] = (),
+    layout: InputLayout,
     place: Placement = ONE,
 ):
     """The program that computes `log p(y|x)` `[B]` of each question's own answer."""
@@ -113,19 +108,17 @@ def scoring(
         networks,
         likelihood=VARIANTS[model].likelihood,
         num_docs=num_docs,
-        max_length=max_length,
-        header=header,
-        fuses=VARIANTS[model].fuses,
+        layout=layout,
         index=place.index,
     )
     return jax.jit(score, out_shardings=place.replicated)
 
 
 @lru_cache
-def attending(networks: Networks, num_docs: int, max_length: int, header: tuple[int, ...] = (), place: Placement = ONE):
+def attending(networks: Networks, num_docs: int, layout: InputLayout, place: Placement = ONE):
     """The program that computes the attention mass `[B, K]` of the passages under each question's own answer."""
-    read = {"num_docs": num_docs, "max_length": max_length, "header": header, "index": place.index}
-    return jax.jit(partial(of_retrieved, networks, **read), out_shardings=place.replicated)
+    how = {"num_docs": num_docs, "layout": layout, "index": place.index}
+    return jax.jit(partial(of_retrieved, networks, **how), out_shardings=place.replicated)
 
 
 @lru_cache

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rag_jax.config.config import Config
 from rag_jax.core import modes, optimizers, training
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.variants import VARIANTS
 from rag_jax.index.placement import Placement
 from rag_jax.models import registry
@@ -37,8 +38,26 @@ def inference_networks(config: Config, tower: TowerConfig, generator: GeneratorC
     return _networks(config, tower, generator, scan=False, remat="none", sharding=None)
 
 
+def layout(config: Config, header: tuple[int, ...] = (), separator: tuple[int, ...] = ()) -> InputLayout:
+    """How passages become the generator's inputs."""
+    return InputLayout(
+        config.generator.max_input,
+        header,
+        config.generator.passages_per_prompt,
+        separator,
+        VARIANTS[config.model].fuses,
+        config.generator.lengths,
+        config.mesh.data * config.mesh.fsdp,
+    )
+
+
 def recipe(
-    config: Config, tower: TowerConfig, generator: GeneratorConfig, num_docs: int, placement: Placement
+    config: Config,
+    tower: TowerConfig,
+    generator: GeneratorConfig,
+    num_docs: int,
+    layout: InputLayout,
+    placement: Placement,
 ) -> training.Recipe:
     """The components of the training step."""
     networks = finetuning.adapted(config, training_networks(config, tower, generator, placement.mesh))
@@ -50,14 +69,11 @@ def recipe(
         partial(VARIANTS[config.model].objective, label_smoothing=config.optimizer.label_smoothing),
         _optimizer(config),
         num_docs,
-        config.generator.max_input,
+        layout,
         retrieve,
         placement.index,
         config.compute.accumulate,
-        config.generator.lengths,
-        config.mesh.data * config.mesh.fsdp,
         trainable=partial(finetuning.mask, config),
-        fuses=VARIANTS[config.model].fuses,
     )
 
 

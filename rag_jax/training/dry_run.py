@@ -90,7 +90,7 @@ def arguments(
     inits = (partial(each.init, sizes) for each, sizes in zip(families, (tower, reader), strict=True))
     params = RagParams(*(jax.eval_shape(init, jax.random.key(0)) for init in inits))
     finetuning.check_names(config, params)
-    recipe = recipes.recipe(config, tower, reader, config.retriever.num_docs, Placement())
+    recipe = recipes.recipe(config, tower, reader, config.retriever.num_docs, recipes.layout(config), Placement())
 
     def init(params: RagParams) -> training.TrainState:
         return training.init(recipe, finetuning.with_adapters(config, params), jax.random.key(0))
@@ -118,7 +118,7 @@ def compiled(
     """Compile the step. Returns the seconds it took and XLA's memory analysis."""
     mesh = devices.mesh(config)
     placement = Placement(mesh, config.retriever.precision, ("data", "fsdp"))
-    recipe = recipes.recipe(config, tower, reader, _num_docs(config), placement)
+    recipe = recipes.recipe(config, tower, reader, _num_docs(config), recipes.layout(config), placement)
     step = devices.jitted(partial(training.train_step, recipe), mesh, state)
     gold = jax.ShapeDtypeStruct((config.batch_size, 1), jnp.int32)
     began = time.perf_counter()
@@ -187,14 +187,16 @@ def _num_docs(config: Config) -> int:
 def _shapes(config: Config, tower: TowerConfig, reader: GeneratorConfig, passages: str) -> Table:
     table = Table("a step", "", box=None, pad_edge=False)
     question, prompt = length_limits.length_buckets(config, tower.max_positions)[-1]
-    length = min(config.generator.max_passage + prompt, config.generator.max_input)
+    together = config.generator.passages_per_prompt
+    length = min(together * config.generator.max_passage + prompt, config.generator.max_input)
     size, k, target = config.batch_size, _num_docs(config), config.generator.max_target
+    inputs = -(-k // together)
     rows = {
         "questions B": f"{size} of {question} tokens at most",
         "passages": f"K = {k} of {passages}",
         "vectors": f"of {tower.vector_width} ({config.retriever.precision})",
-        "generator": f"{size * k} rows of S = {length} tokens, T = {target}",
-        "logits": f"{(size, k, target, reader.vocab_size)} {config.compute.dtype}",
+        "generator": f"{size * inputs} rows of S = {length} tokens, T = {target}",
+        "logits": f"{(size, inputs, target, reader.vocab_size)} {config.compute.dtype}",
         "networks": f"{registry.tower_of(tower).describe(tower)}, {registry.generator_of(reader).describe(reader)}",
         "steps": f"{config.steps:,}, a checkpoint every {config.save_every:,}",
     }

@@ -119,5 +119,6 @@ def work(components: Components, given: StepInputs, read: float) -> tuple[float,
     c, question, target = components.config, given.batch.question.ids.shape[1], given.batch.targets.shape[1]
     trains = retriever_mode(c) == "trained" and not c.data.is_closed_book
     sizes, fuses = (components.bi_encoder.config, components.generator.config), VARIANTS[c.model].fuses
-    flops = step_timer.flops(*sizes, 1, components.num_docs, (question, read, target), trains, fuses)
-    return components.num_docs * read + (1 if fuses else components.num_docs) * target, flops
+    inputs = -(-components.num_docs // c.generator.passages_per_prompt)
+    flops = step_timer.flops(*sizes, 1, inputs, (question, read, target), trains, fuses)
+    return inputs * read + (1 if fuses else inputs) * target, flops

@@ -11,6 +11,7 @@ import answering
 import naive
 from answering import assert_judged, close
 from rag_jax.core.decode import beam, decoding
+from rag_jax.core.reading import InputLayout
 from rag_jax.types import InferenceBatch, Knowledge, Networks, RagParams, Retrieved, SearchResults, Tokens
 from readers import BARTS, CAT, CHAINS, COW, DOG, HISTORIES, SEEDS, B, K, Read, World, chain
 
@@ -28,8 +29,10 @@ def program(tower, world: World, decoder: str = "token", num_docs: int = 3, max_
     search, limits = partial(beam.search, **BEAM._asdict()), world.limits
     decoder = partial(answering.DECODERS[decoder], search=search, limits=limits, n_best=2)
     networks = Networks(tower, world.generator)
-    answer = partial(decoding.answer, networks, decoder=decoder, num_docs=num_docs, max_length=max_length)
-    return jax.jit(answer), jax.jit(partial(decoding.answer_from, networks, decoder=decoder, max_length=max_length))
+    answer = partial(decoding.answer, networks, decoder=decoder, num_docs=num_docs, layout=InputLayout(max_length))
+    return jax.jit(answer), jax.jit(
+        partial(decoding.answer_from, networks, decoder=decoder, layout=InputLayout(max_length))
+    )
 
 
 # By hand: chains whose first token is their number.

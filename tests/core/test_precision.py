@@ -17,6 +17,7 @@ from handmade import D, K, V
 from rag_jax.core import likelihood, retrieval, training
 from rag_jax.core.decode import beam, decoding, rag_token
 from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.sharding import sharded
 from rag_jax.core.vectors import quantize_int8
 from rag_jax.types import Generator, InferenceBatch, Networks, RagParams, Tokens
@@ -99,7 +100,7 @@ def test_an_answer(platform: str):
         Tokens(np.zeros((handmade.B, 0), np.int32), np.zeros(handmade.B, np.int32)),
     )
     decoder = partial(rag_token.decode, search=partial(beam.search, num_beams=2), limits=limits)
-    answer = partial(decoding.answer, networks, decoder=decoder, num_docs=K, max_length=8)
+    answer = partial(decoding.answer, networks, decoder=decoder, num_docs=K, layout=InputLayout(8))
     full, rounded = products(answer, platform, params(), known, InferenceBatch(batch.question, batch.prompt), nothing)
     assert (len(full), rounded) == (2, [])  # the search, the scores
 

@@ -1,5 +1,6 @@
 """What the generator reads, against Python's lists."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 import hypotheses
 import naive
+import small_rag
 from rag_jax.core import reading
+from rag_jax.core.reading import InputLayout
 from rag_jax.types import Generator, Tokens
 
 cases = hypotheses.costly
@@ -21,7 +24,7 @@ B, K, P, L = 2, 3, 7, 4
 
 
 def assemble(passages: Tokens, prompts: Tokens, max_length: int) -> Tokens:
-    return jax.device_get(_assemble(passages, prompts, max_length))
+    return jax.device_get(_assemble(passages, prompts, InputLayout(max_length)))
 
 
 def pair(seed: int, dtype=np.int32) -> tuple[Tokens, Tokens]:
@@ -55,10 +58,41 @@ def test_the_pair_is_joined_and_the_passage_gives_way(max_length, seed):
         assert as_list(inputs, b, k) == naive.assemble(as_list(passages, b, k), as_list(prompts, b), size)
 
 
+@pytest.mark.parametrize(("together", "separator"), [(2, (7, 8)), (3, ()), (5, (7,))])
+@cases
+@given(seed=seeds)
+def test_passages_of_one_input_follow_each_other_and_the_last_gives_way(together, separator, seed):
+    passages, prompts = pair(seed)
+    header, size = (500, 501), 16
+    layout = InputLayout(size, header, together, separator)
+    inputs = jax.device_get(_assemble(passages, prompts, layout))
+    groups = [range(first, min(first + together, K)) for first in range(0, K, together)]
+    assert inputs.ids.shape[:2] == (B, len(groups))
+    for b, (number, group) in itertools.product(range(B), enumerate(groups)):
+        joined = as_list(passages, b, group[0])
+        for k in group[1:]:
+            passage = as_list(passages, b, k)
+            joined += [*separator, *passage] if passage else []
+        read = naive.assemble(joined, as_list(prompts, b), min(size, inputs.ids.shape[2]) - len(header))
+        assert as_list(inputs, b, number) == [*header, *read]
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 4])
+def test_a_group_is_as_likely_as_its_passages_together(together):
+    log_prior = jnp.asarray([[-0.5, -1.5, -2.0], [-0.1, -np.inf, -np.inf], [-np.inf] * 3], jnp.float32)
+    ours = reading.group_log_prior(log_prior, InputLayout(8, passages_per_input=together))
+    with np.errstate(divide="ignore"):
+        groups = [np.exp(log_prior[:, first : first + together]).sum(axis=1) for first in range(0, 3, together)]
+        expected = np.log(np.stack(groups, axis=1))
+    if together >= 3:
+        expected = np.asarray([[0.0], [0.0], [-np.inf]])  # certain, whatever the scores
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
 def test_prompts_that_do_not_fit_are_refused():
     passages, prompts = pair(0)
     with pytest.raises(ValueError, match=f"prompts of {L} tokens do not fit into inputs of {L - 1}"):
-        reading.assemble(passages, prompts, L - 1)
+        reading.assemble(passages, prompts, InputLayout(L - 1))
 
 
 @cases
@@ -146,3 +180,21 @@ def test_encoder_and_decoder_draw_different_dropout(key):
     encoder, decoder = logits[0, 0, 0, 2:].tolist()
     assert 0 not in (encoder, decoder)
     assert encoder != decoder
+
+
+@partial(jax.jit, static_argnums=0)
+def predicted(layout: InputLayout, inputs: Tokens, targets):
+    generator, params = small_rag.networks().generator, small_rag.params().generator
+    encoded = reading.encode(generator, params, inputs, layout, jnp.zeros((B, K)))
+    return reading.predict(generator, params, encoded, targets, K)
+
+
+@pytest.mark.parametrize(("lengths", "packs"), [((9, 12), 1), ((9,), B)])
+@cases
+@given(seed=seeds)
+def test_inputs_are_read_the_same_with_and_without_their_padding(lengths, packs, seed):
+    draw = np.random.default_rng(seed)
+    inputs = Tokens(draw.integers(3, 40, (B, K, 16), np.int32), draw.integers(1, 17, (B, K), np.int32))
+    packed = InputLayout(16, pack_lengths=lengths, num_packs=packs)
+    given = inputs, draw.integers(3, 40, (B, 3), np.int32)
+    np.testing.assert_allclose(predicted(packed, *given), predicted(InputLayout(16), *given), rtol=1e-5, atol=1e-5)

@@ -42,6 +42,7 @@ from handmade import (
     step,
 )
 from rag_jax.core import losses, step_metrics, training
+from rag_jax.core.reading import InputLayout
 from rag_jax.types import Generator, Networks, PackedInputs, SearchResults
 
 
@@ -142,7 +143,9 @@ def test_the_step_tells_the_recall_of_what_it_retrieved():
 def test_the_step_tells_how_long_inputs_are_without_padding(parts):
     passages = knowledge().passage_tokens.lengths[np.asarray(seen().retrieved.rows)]
     expected = np.mean(np.minimum(passages + batch().prompt.lengths[:, None], 8))
-    close(one_step(counted(recipe(), parts)._replace(pack_lengths=(5,)))[2].input_tokens, expected)
+    close(
+        one_step(counted(recipe(), parts)._replace(layout=InputLayout(8, pack_lengths=(5,))))[2].input_tokens, expected
+    )
 
 
 def test_each_step_draws_its_own_dropout_and_nothing_else_is_random():
@@ -276,7 +279,7 @@ def test_an_update_that_is_not_finite_does_not_enter_the_parameters(optimizer, p
     ],
 )
 def test_packed_inputs_have_the_gradient_of_padded_ones(model, lengths, lines):
-    packed = recipe(model)._replace(pack_lengths=lengths, num_packs=lines)
+    packed = recipe(model)._replace(layout=InputLayout(8, pack_lengths=lengths, num_packs=lines))
     for seed in range(4):
         given = start(recipe(model)), knowledge(seed), batch(seed), NO_GOLD
         whole, (state, metrics) = step(recipe(model))(*given), step(packed)(*given)
@@ -303,8 +306,7 @@ def test_the_shortest_length_that_holds_all_inputs_of_a_line_is_computed(lines):
     made_of = recipe()._replace(
         networks=Networks(bag_of_words, widths),
         objective=lambda prior, logits, targets, mask: logits[:, 0, 0, 0],
-        pack_lengths=(4, 6),
-        num_packs=lines,
+        layout=InputLayout(8, pack_lengths=(4, 6), num_packs=lines),
     )
     known, asked = knowledge(), batch()._replace(target_mask=np.arange(T)[None, :] < np.ones((B, 1)))
     for passage, prompt, width in [(1, 1, 4), (2, 2, 4), (3, 2, 6), (4, 2, 6), (4, 3, 8)]:

@@ -43,7 +43,8 @@ def test_a_chat_is_the_rendered_template(tokenizer):
 
 def test_a_prompt_without_a_chat(tokenizer):
     texts = prompts.plain("\n\nQuestion: {question}\nAnswer:", " Be brief. ", "<s>")
-    found = prompts.with_prompt(tokenizer, "{title}: {text}", texts, "here")
+    found = prompts.with_prompt(tokenizer, "{title}: {text}", texts, "here", "\n\n")
+    assert tokenizer.tokenizer.decode(list(found.separator)) == "\n\n"
     expected = "<s>Be brief.\n\nLyon: A city.\n\nQuestion: where?\nAnswer:"
     assert joined(found, "Lyon", "A city.", "where?") == expected
     assert found.tokenizer.decode(found.targets(["Rhone"])[0], skip_special_tokens=False) == " Rhone<|end|>"

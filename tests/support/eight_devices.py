@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from rag_jax.core import lora, losses, optimizers, retrieval, trainable, training
 from rag_jax.core.decode import beam, decoding, rag_token
 from rag_jax.core.decode.search import GenerationLimits
+from rag_jax.core.reading import InputLayout
 from rag_jax.index.placement import Placement
 from rag_jax.models import bart, bert
 from rag_jax.parallel import devices
@@ -51,7 +52,7 @@ def world() -> tuple[RagParams, Knowledge, Batch]:
 
 def trained(lookup: retrieval.Index, params: RagParams, known: Knowledge, batch: Batch):
     """Three steps: their losses, what they retrieved, and the parameters."""
-    recipe = training.Recipe(NETWORKS, losses.rag_token_loss, optax.sgd(0.1), K, 24, lookup=lookup)
+    recipe = training.Recipe(NETWORKS, losses.rag_token_loss, optax.sgd(0.1), K, InputLayout(24), lookup=lookup)
     state = training.init(recipe, params, jax.random.key(2))
     step, told = jax.jit(partial(training.train_step, recipe)), []
     for _ in range(3):
@@ -67,7 +68,7 @@ def adapted(mesh: Mesh | None, params: RagParams, known: Knowledge, batch: Batch
     params = params._replace(generator=lora.init(params.generator, kernels, 2, jax.random.key(3)))
     networks = NETWORKS._replace(generator=lora.generator(NETWORKS.generator, 4.0))
     optimizer = optimizers.rag(optimizers.adamw(0.01, 0.0), optimizers.adamw(0.01, 0.0), 1.0)
-    recipe = training.Recipe(networks, losses.rag_token_loss, optimizer, K, 24, trainable=mask)
+    recipe = training.Recipe(networks, losses.rag_token_loss, optimizer, K, InputLayout(24), trainable=mask)
     state, told = training.init(recipe, params, jax.random.key(2)), []
     step = devices.jitted(partial(training.train_step, recipe), None, state)
     if mesh is not None:
@@ -83,7 +84,7 @@ def answered(lookup: retrieval.Index, params: RagParams, known: Knowledge, batch
     limits = GenerationLimits((0,), 2, 6)
     search = partial(beam.search, num_beams=2)
     decoder = partial(rag_token.decode, search=search, limits=limits, n_best=2)
-    fixed = {"decoder": decoder, "num_docs": K, "max_length": 24, "index": lookup}
+    fixed = {"decoder": decoder, "num_docs": K, "layout": InputLayout(24), "index": lookup}
     inputs = InferenceBatch(batch.question, batch.prompt)
     nothing = Tokens(jnp.zeros((B, 0), jnp.int32), jnp.zeros(B, jnp.int32))
     return jax.jit(partial(decoding.answer, NETWORKS, **fixed))(params, known, inputs, nothing)
@@ -100,7 +101,7 @@ def wikipedia(place: Placement, params: RagParams, batch: Batch) -> dict[str, in
     passages = Tokens(like((rows, 160), "uint16"), like((rows,), "int32"))
     vectors = Int8Vectors(like((rows, D), "int8"), like((rows,), "float32"))
     known = Knowledge(vectors, passages, like((rows,), "bool"))
-    recipe = training.Recipe(NETWORKS, losses.rag_token_loss, optax.sgd(0.1), K, 24, lookup=place.index)
+    recipe = training.Recipe(NETWORKS, losses.rag_token_loss, optax.sgd(0.1), K, InputLayout(24), lookup=place.index)
     state = jax.eval_shape(partial(training.init, recipe), params, jax.random.key(2))
     given = state, batch, jnp.zeros((B, 1), jnp.int32)
     state, batch, gold = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), given)

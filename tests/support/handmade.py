@@ -10,6 +10,7 @@ import pytest
 
 import naive
 from rag_jax.core import losses, packing, scoring, training
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.variants import VARIANTS
 from rag_jax.types import Batch, Generator, Knowledge, Networks, PackedInputs, RagParams, Tokens
 
@@ -57,7 +58,7 @@ CLIPPED = optax.chain(optax.clip_by_global_norm(CLIP), optax.sgd(1.0))
 
 
 def recipe(model="token", tower=bag_of_words, optimizer=DESCENT, num_docs=K) -> training.Recipe:
-    return training.Recipe(Networks(tower, GENERATOR), OBJECTIVES[model], optimizer, num_docs, 8)
+    return training.Recipe(Networks(tower, GENERATOR), OBJECTIVES[model], optimizer, num_docs, InputLayout(8))
 
 
 def tokens(draw: np.random.Generator, *shape: int) -> Tokens:
@@ -103,13 +104,13 @@ def step(made_of: training.Recipe):
 
 @cache
 def log_likelihood(model: str):
-    function = partial(scoring.log_likelihood, likelihood=VARIANTS[model].likelihood, num_docs=K, max_length=8)
+    function = partial(scoring.log_likelihood, likelihood=VARIANTS[model].likelihood, num_docs=K, layout=InputLayout(8))
     return jax.jit(partial(function, Networks(bag_of_words, GENERATOR)))
 
 
 @cache
 def forward():
-    return jax.jit(partial(scoring.forward, Networks(bag_of_words, GENERATOR), num_docs=K, max_length=8))
+    return jax.jit(partial(scoring.forward, Networks(bag_of_words, GENERATOR), num_docs=K, layout=InputLayout(8)))
 
 
 def one_step(made_of: training.Recipe, known: Knowledge | None = None, positives=NO_GOLD):

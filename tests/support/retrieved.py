@@ -167,7 +167,7 @@ def read(rag: RAG, questions: list[str], k: int) -> list[Found]:
     def program(params, knowledge, question, prompt):
         queries = rag.components.networks.tower(params.question_tower, question)
         found, passages = retrieval.gather(queries, knowledge, retrieval.nearest(queries, knowledge, k).rows)
-        return found, reading.assemble(passages, prompt, rag.components.config.generator.max_input)
+        return found, reading.assemble(passages, prompt, rag.components.layout)
 
     told: dict[int, Found] = {}
     for batch in question_batches(rag.components, questions, 64):

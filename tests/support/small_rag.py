@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from rag_jax.core import losses, optimizers, training
+from rag_jax.core.reading import InputLayout
 from rag_jax.models import bart, bert
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
 
@@ -51,7 +52,7 @@ def recipe(nets: Networks, optimizer: optax.GradientTransformation | None = None
     """RAG-Token's training step."""
     rate = optax.constant_schedule(1e-2)
     usual = optimizers.rag(optimizers.adamw(rate, 0.1), optimizers.adamw(rate, 0.1), 1.0)
-    return training.Recipe(nets, losses.rag_token_loss, optimizer or usual, K, 16, **options)
+    return training.Recipe(nets, losses.rag_token_loss, optimizer or usual, K, InputLayout(16), **options)
 
 
 def trained(made_of: training.Recipe, first: RagParams, steps: int) -> tuple[training.TrainState, list[float]]:

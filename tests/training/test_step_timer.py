@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from rag_jax.core import scoring
+from rag_jax.core.reading import InputLayout
 from rag_jax.models import bart, bert, registry, t5
 from rag_jax.training import step_timer
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
@@ -54,7 +55,7 @@ def test_model_flops_are_those_of_the_programs_matrix_products(name: str, fuses:
     params = jax.eval_shape(
         lambda key: RagParams(bert.init(TOWER, key), registry.generator_of(reader).init(reader, key)), jax.random.key(0)
     )
-    program = jax.make_jaxpr(partial(scoring.forward, networks, num_docs=K, max_length=64, fuses=fuses))(
+    program = jax.make_jaxpr(partial(scoring.forward, networks, num_docs=K, layout=InputLayout(64, fuses=fuses)))(
         params, known, batch
     )
     forward = sum(products(program.jaxpr))

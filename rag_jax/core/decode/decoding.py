@@ -12,12 +12,13 @@ from jaxtyping import Array, Float
 from rag_jax.core import attention, likelihood, reading, retrieval
 from rag_jax.core.decode.decoded import Decoded, Decoder
 from rag_jax.core.decode.tree_cache import EncodedInputs
+from rag_jax.core.reading import InputLayout
 from rag_jax.core.retrieval import LOCAL, Index
 from rag_jax.types import InferenceBatch, Knowledge, Networks, RagParams, Retrieved, SearchResults, Tokens
 
 
 class Answered(NamedTuple):
-    """Answers with the passages they rest on. Where these were fused, posteriors are of the one fused passage."""
+    """Answers with the passages they rest on. Posteriors are of what was read, see `reading.group_log_prior`."""
 
     retrieved: Retrieved
     doc_log_prior: Float[Array, "B K"]
@@ -35,28 +36,20 @@ def answer(
     *,
     decoder: Decoder,
     num_docs: int,
-    max_length: int,
-    header: tuple[int, ...] = (),
-    fuses: bool = False,
+    layout: InputLayout,
     attends_after: tuple[int, ...] | None = None,
     index: Index = LOCAL,
 ) -> Answered:
     """Encode the questions, search, read the passages, decode: one program from question tokens to answer tokens.
 
     With `search_results` their passages are read instead of the K nearest. Answers begin with `prefix` `[B, G]`; see
-    `no_prefix`. With `fuses` the decoder reads all passages together (Fusion-in-Decoder);
-    with `attends_after`, the decoder's start, their attention mass is returned too. Raises `ValueError` for one alone.
+    `no_prefix`. Where the layout fuses the passages, `attends_after`, the decoder's start, asks for their attention
+    mass too; elsewhere it raises `ValueError`.
     """
     queries = networks.tower(params.question_tower, batch.question)
     retrieved, passages = retrieval.retrieve(queries, knowledge, num_docs, search_results, index)
-    read = {
-        "decoder": decoder,
-        "max_length": max_length,
-        "header": header,
-        "fuses": fuses,
-        "attends_after": attends_after,
-    }
-    return answer_from(networks, params, retrieved, passages, batch.prompt, prefix, **read)
+    how = {"decoder": decoder, "layout": layout, "attends_after": attends_after}
+    return answer_from(networks, params, retrieved, passages, batch.prompt, prefix, **how)
 
 
 def answer_from(
@@ -68,20 +61,16 @@ def answer_from(
     prefix: Tokens,
     *,
     decoder: Decoder,
-    max_length: int,
-    header: tuple[int, ...] = (),
-    fuses: bool = False,
+    layout: InputLayout,
     attends_after: tuple[int, ...] | None = None,
 ) -> Answered:
     """Read passages `[B, K, P]` from any source, and decode."""
-    if attends_after is not None and not fuses:
-        raise ValueError("`attends_after` asks for the attention over fused passages; give `fuses` too")
+    if attends_after is not None and not layout.fuses:
+        raise ValueError("`attends_after` asks for the attention over fused passages; the layout does not fuse them")
     doc_log_prior = likelihood.doc_log_prior(retrieved.scores, retrieved.valid)
-    inputs = reading.assemble(passages, prompt, max_length, header)
-    encoded, read_log_prior = networks.generator.encode(params.generator, reading.rows(inputs)), doc_log_prior
-    if fuses:
-        encoded = reading.fuse(networks.generator, encoded, doc_log_prior)
-        read_log_prior = reading.fused_log_prior(doc_log_prior)
+    inputs = reading.assemble(passages, prompt, layout)
+    encoded = reading.encode(networks.generator, params.generator, inputs, layout, doc_log_prior)
+    read_log_prior = reading.group_log_prior(doc_log_prior, layout)
     decoded = decoder(EncodedInputs(networks.generator, params.generator, encoded), read_log_prior, prefix)
     if attends_after is None:
         return Answered(retrieved, doc_log_prior, decoded)
