@@ -22,12 +22,13 @@ from transformers import (
     RagTokenForGeneration,
 )
 
-import naive
+import generated
 import oracle
+from generated import Answers
 from oracle import torch
-from rag_jax.core.decode import beam, logits_processors, rag_sequence, rag_token
-from rag_jax.core.decode.language_model import per_passage
-from rag_jax.core.decode.search import GenerationLimits, LogitsProcessor
+from rag_jax.core.decode import rag_sequence, rag_token
+from rag_jax.core.decode.decoding import no_prefix
+from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.models import bart
 from rag_jax.types import Tokens
@@ -109,13 +110,6 @@ QUICK = (
 SPECIAL = {"decoder_start_token_id": EOS, "bos_token_id": BOS, "pad_token_id": PAD, "eos_token_id": EOS}
 
 
-class Answers(NamedTuple):
-    """Each question's answers, best first, and their scores; none where transformers tells none."""
-
-    tokens: list[list[list[int]]]
-    scores: list[list[float]]
-
-
 class Asked(NamedTuple):
     """What a generator reads for a batch of questions."""
 
@@ -164,16 +158,11 @@ def their_answers(name: str, seed: int, **changes) -> Answers:
     inputs = oracle.torch_inputs(contexts)
     if kind is not BartForConditionalGeneration:
         inputs = {f"context_{key}": each for key, each in inputs.items()} | {"doc_scores": torch.from_numpy(doc_scores)}
-    ask = their_sequence_answers if kind is RagSequenceForGeneration else their_beams
+    told = {**told, **SPECIAL, **changes}
     with torch.no_grad():
-        return ask(model, inputs, {**told, **SPECIAL, "do_sample": False, **changes})
-
-
-def their_beams(model, inputs: dict, told: dict) -> Answers:
-    """Of greedy search it tells no scores."""
-    found = model.generate(**inputs, **told, return_dict_in_generate=True, output_scores=True)
-    scores = found.sequences_scores.reshape(B, -1).tolist() if told["num_beams"] > 1 else []
-    return Answers(by_question(found.sequences), scores)
+        if kind is RagSequenceForGeneration:
+            return their_sequence_answers(model, inputs, {**told, "do_sample": False})
+        return generated.their_beams(model, inputs, told, B)
 
 
 def their_sequence_answers(model, inputs: dict, told: dict) -> Answers:
@@ -186,49 +175,27 @@ def their_sequence_answers(model, inputs: dict, told: dict) -> Answers:
     log_probs = -model(**every, labels=labels, exclude_bos_score=True).loss
     distinct = [
         dict(zip(map(tuple, answers), each, strict=True))
-        for answers, each in zip(by_question(labels), log_probs.reshape(B, -1).tolist(), strict=True)
+        for answers, each in zip(
+            generated.by_question(labels, B, 1, EOS), log_probs.reshape(B, -1).tolist(), strict=True
+        )
     ]
     return Answers([list(map(list, each)) for each in distinct], [list(each.values()) for each in distinct])
-
-
-def by_question(rows: torch.Tensor) -> list[list[list[int]]]:
-    """Rows of transformers as each question's answers, without the start token and what follows the end."""
-    return [[naive.until_end(row[1:], EOS) for row in each] for each in rows.reshape(B, -1, rows.shape[1]).tolist()]
-
-
-def our_rules(told: dict) -> tuple[LogitsProcessor, ...]:
-    """transformers' constraints as ours, in its order; its lengths count the start token, ours do not.
-
-    Its ban on repetition looks at the start token too, which makes no difference here: it is the end token, which no
-    unfinished answer has.
-    """
-    make = {
-        "no_repeat_ngram_size": logits_processors.no_repeat_ngram,
-        "bad_words_ids": logits_processors.bad_words,
-        "min_length": partial(logits_processors.min_length, eos=EOS),
-        "forced_bos_token_id": logits_processors.forced_bos,
-        "forced_eos_token_id": partial(logits_processors.forced_eos, told["max_length"] - 1),
-    }
-    return tuple(make[key](told[key]) for key in make if told.get(key) is not None)
 
 
 @cache
 def program(name: str) -> Callable:
     """Our decoding in this setting: ids, mask, which answers exist, and their scores."""
     kind, _, told = SETTINGS[name]
-    arguments = {key: told[key] for key in ("num_beams", "early_stopping", "length_penalty")}
-    search = partial(beam.search, **arguments, logits_processors=our_rules(told))
-    limits = GenerationLimits((EOS,), EOS, told["max_length"] - 1)
-    given = Tokens(jnp.zeros((B, 0), jnp.int32), jnp.zeros(B, jnp.int32))
+    limits = GenerationLimits((EOS,), EOS, told["max_length"] - 1)  # transformers counts the start token
+    if kind is BartForConditionalGeneration:
+        return jax.jit(partial(generated.decode_alone, GENERATOR, told, limits))
+    search = generated.our_search(told, limits.max_length, EOS)
 
     def decode(params, memory, doc_scores):
         reader = EncodedInputs(GENERATOR, params, memory)
-        if kind is BartForConditionalGeneration:
-            found = search(per_passage(reader, given, limits), limits)
-            return found.tokens.ids, found.tokens.mask, found.exists, found.scores
         decoder = rag_token.decode if kind is RagTokenForGeneration else rag_sequence.thorough
         prior = jax.nn.log_softmax(doc_scores, axis=1)
-        found = decoder(reader, prior, given, search=search, limits=limits, n_best=told["num_return_sequences"])
+        found = decoder(reader, prior, no_prefix(B), search=search, limits=limits, n_best=told["num_return_sequences"])
         return found.tokens, found.mask, found.exists, found.score if decoder is rag_token.decode else found.log_prob
 
     return jax.jit(decode)
@@ -240,9 +207,8 @@ encode = jax.jit(GENERATOR.encode)
 def our_answers(name: str, seed: int) -> Answers:
     params = oracle.generator_params(CONFIG, oracle.state(draw(name, seed)[1]))
     contexts, doc_scores = asked(name, seed)
-    ids, mask, exist, scores = jax.device_get(program(name)(params, encode(params, contexts), doc_scores))
-    tokens = [[ids[b, c][mask[b, c]].tolist() for c in np.flatnonzero(exist[b])] for b in range(B)]
-    return Answers(tokens, [scores[b][exist[b]].tolist() for b in range(B)])
+    scores = () if SETTINGS[name].kind is BartForConditionalGeneration else (doc_scores,)
+    return generated.our_answers(*jax.device_get(program(name)(params, encode(params, contexts), *scores)))
 
 
 def parameters(name: str, seed: int):
@@ -252,10 +218,7 @@ def parameters(name: str, seed: int):
 
 @pytest.mark.parametrize(("name", "seed"), [parameters(*case) for case in CASES])
 def test_the_answers_are_those_of_transformers(name, seed):
-    ours, theirs = our_answers(name, seed), their_answers(name, seed)
-    assert ours.tokens == theirs.tokens
-    if theirs.scores:
-        assert oracle.relative(np.concatenate(ours.scores), np.concatenate(theirs.scores)) < 1e-5
+    generated.assert_same(our_answers(name, seed), their_answers(name, seed))
 
 
 def test_there_are_two_hundred_cases_of_different_models():

@@ -4,6 +4,7 @@ Parameters are always stored per layer, by name, so that checkpoints, optimizers
 how the layers are run. The scan stacks them inside the program, with matrices in the compute dtype.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -27,12 +28,20 @@ States = Float[Array, "R T width"]
 
 
 def constrain(states: States, sharding: NamedSharding | None) -> States:
-    """Constrain the sharding of states, by rows; None: the compiler chooses.
+    """Constrain the sharding of states, by rows; None, or rows that it does not divide: the compiler chooses.
 
     Without a constraint the compiler may keep sharded parameters in place, and exchange the states of the whole batch
     instead of one layer's parameters.
     """
-    return states if sharding is None else jax.lax.with_sharding_constraint(states, sharding)
+    if sharding is None or states.shape[0] % _num_parts(sharding):
+        return states
+    return jax.lax.with_sharding_constraint(states, sharding)
+
+
+def _num_parts(sharding: NamedSharding) -> int:
+    """The number of parts that rows are sharded into."""
+    axes = sharding.spec[0]
+    return math.prod(sharding.mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 def run_layers(

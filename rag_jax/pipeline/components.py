@@ -74,7 +74,7 @@ class Components:
     @property
     def networks(self) -> Networks:
         """The networks as pure functions, for inference."""
-        return recipes.inference_networks(self.config, self.bi_encoder.config, self.generator.config)
+        return recipes.inference_networks(self.config, self.bi_encoder.config, self.generator.config, self.mesh)
 
     @property
     def initial_params(self) -> RagParams:

@@ -29,13 +29,23 @@ def training_networks(
     config: Config, tower: TowerConfig, generator: GeneratorConfig, mesh: Mesh | None = None
 ) -> Networks:
     """The networks of the training step; on a mesh, activations are sharded by question."""
-    c, by_row = config.compute, None if mesh is None else NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-    return _networks(config, tower, generator, scan=c.scan, remat=c.remat, sharding=by_row)
+    c = config.compute
+    return _networks(config, tower, generator, scan=c.scan, remat=c.remat, sharding=_by_row(mesh))
 
 
-def inference_networks(config: Config, tower: TowerConfig, generator: GeneratorConfig) -> Networks:
-    """The networks for inference: without scan over layers, which decodes faster, and without rematerialisation."""
-    return _networks(config, tower, generator, scan=False, remat="none", sharding=None)
+def inference_networks(
+    config: Config, tower: TowerConfig, generator: GeneratorConfig, mesh: Mesh | None = None
+) -> Networks:
+    """The networks for inference: without scan over layers, which decodes faster, and without rematerialisation.
+
+    On a mesh, inputs are encoded as in training, sharded by row. A decoding step has one token of each answer: its
+    states are exchanged, since sharding them by row would gather all parameters for every token.
+    """
+    by_row, free = (
+        _networks(config, tower, generator, scan=False, remat="none", sharding=sharding)
+        for sharding in (_by_row(mesh), None)
+    )
+    return by_row._replace(generator=free.generator._replace(encode=by_row.generator.encode))
 
 
 def layout(config: Config, header: tuple[int, ...] = (), separator: tuple[int, ...] = ()) -> InputLayout:
@@ -81,6 +91,10 @@ def learning_rates(config: Config, peak: float | None = None) -> optax.Schedule:
     """The schedule of the generator's learning rate, or the same schedule with another peak."""
     c = config.optimizer
     return optimizers.warmup_linear_decay(c.learning_rate if peak is None else peak, c.warmup, config.steps)
+
+
+def _by_row(mesh: Mesh | None) -> NamedSharding | None:
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def _networks(config: Config, tower: TowerConfig, generator: GeneratorConfig, **compute: Any) -> Networks:

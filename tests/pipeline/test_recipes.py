@@ -1,4 +1,4 @@
-"""The training step on a mesh: parameters travel between devices, the states of a batch do not."""
+"""On a mesh parameters travel between devices, the states of a batch do not; of tokens being written, the states do."""
 
 import dataclasses
 import re
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import full_size_programs as programs
 from rag_jax.config.config import Compute, Config, Mesh
 from rag_jax.core import training
 from rag_jax.index.placement import Placement
@@ -38,3 +39,18 @@ def test_no_collective_carries_the_states_of_a_batch(towns: Config, compute: Com
     assert (32, 64) in shapes, "no parameter is gathered"
     vectors = (config.batch_size, 2, tower.vector_width)  # of the passages, which are spread over all devices
     assert not [shape for shape in shapes if len(shape) > 2 and shape != vectors]
+
+
+def test_inputs_are_read_as_in_training_and_answers_written_without_moving_parameters(towns: Config) -> None:
+    """Else the compiler exchanges the states of all inputs, or gathers all parameters for every token."""
+    config = dataclasses.replace(towns, mesh=Mesh(fsdp=2))
+    _, program = programs.compiled("answer", config)
+    found = list(programs.exchanges(program.as_text()))
+    width, ffn_width = config.generator.width, config.generator.ffn_width
+    in_loops = {shape for _, shape, is_looped in found if is_looped}
+    others = {shape for kind, shape, is_looped in found if not is_looped and kind != "all-to-all"}
+    assert (width, ffn_width) in others, "no parameter is gathered"
+    rows = config.batch_size * config.retriever.num_docs
+    assert not [shape for shape in others if len(shape) == 3 and shape[0] == rows and shape[1] > 1], "of whole inputs"
+    assert (rows, programs.BEAMS, ffn_width) in in_loops, "no states are exchanged"
+    assert not {shape for shape in in_loops if len(shape) == 2 and min(shape) >= width}, "parameters are gathered"

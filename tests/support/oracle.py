@@ -151,15 +151,12 @@ def any_params(config: t5.T5Config | decoder.DecoderConfig, tensors: Mapping[str
     return t5_params(config, tensors) if isinstance(config, t5.T5Config) else decoder_params(config, tensors)
 
 
-def next_log_probs(
-    model: torch.nn.Module, inputs: Integer[np.ndarray, " S"], decoder_inputs: list[int]
-) -> torch.Tensor:
-    """The log-probabilities `[T, V]` of what follows each decoder input, after one input without padding."""
+def next_logits(model: torch.nn.Module, inputs: Integer[np.ndarray, " S"], decoder_inputs: list[int]) -> torch.Tensor:
+    """The logits `[T, V]` of what follows each decoder input, after one input without padding."""
     if model.config.is_encoder_decoder:
         answered = {"input_ids": as_torch(inputs[None]), "decoder_input_ids": torch.tensor([decoder_inputs])}
-        return model(**answered).logits[0].log_softmax(1)
-    logits = model(input_ids=as_torch([*inputs.tolist(), *decoder_inputs])[None]).logits[0]
-    return logits[len(inputs) :].log_softmax(1)
+        return model(**answered).logits[0]
+    return model(input_ids=as_torch([*inputs.tolist(), *decoder_inputs])[None]).logits[0, len(inputs) :]
 
 
 def draw(model: torch.nn.Module, seed: int) -> torch.nn.Module:
