@@ -1,6 +1,7 @@
 """On a mesh parameters travel between devices, the states of a batch do not; of tokens being written, the states do."""
 
 import dataclasses
+import math
 import re
 from functools import partial
 
@@ -30,7 +31,8 @@ def test_no_collective_carries_the_states_of_a_batch(towns: Config, compute: Com
     tower, reader = dry_run.sizes(config)
     state, known, batch = dry_run.arguments(config, tower, reader, 1_000)
     mesh = devices.mesh(config)
-    recipe = recipes.recipe(config, tower, reader, 2, Placement(mesh, "float32", ("data", "fsdp")))
+    place = Placement(mesh, "float32", ("data", "fsdp"))
+    recipe = recipes.recipe(config, tower, reader, 2, recipes.layout(config), place)
     gold = jax.ShapeDtypeStruct((config.batch_size, 1), jnp.int32)
     step = devices.jitted(partial(training.train_step, recipe), mesh, state)
     program = step.lower(state, known, batch, gold).compile().as_text()
@@ -39,6 +41,10 @@ def test_no_collective_carries_the_states_of_a_batch(towns: Config, compute: Com
     assert (32, 64) in shapes, "no parameter is gathered"
     vectors = (config.batch_size, 2, tower.vector_width)  # of the passages, which are spread over all devices
     assert not [shape for shape in shapes if len(shape) > 2 and shape != vectors]
+    tokens = {
+        2 * config.batch_size * each // parts for each in (config.generator.max_input, *lengths) for parts in (1, 2)
+    }
+    assert not [shape for shape in shapes if len(shape) == 2 and shape[0] in tokens]
 
 
 def test_inputs_are_read_as_in_training_and_answers_written_without_moving_parameters(towns: Config) -> None:
@@ -51,6 +57,8 @@ def test_inputs_are_read_as_in_training_and_answers_written_without_moving_param
     others = {shape for kind, shape, is_looped in found if not is_looped and kind != "all-to-all"}
     assert (width, ffn_width) in others, "no parameter is gathered"
     rows = config.batch_size * config.retriever.num_docs
-    assert not [shape for shape in others if len(shape) == 3 and shape[0] == rows and shape[1] > 1], "of whole inputs"
-    assert (rows, programs.BEAMS, ffn_width) in in_loops, "no states are exchanged"
-    assert not {shape for shape in in_loops if len(shape) == 2 and min(shape) >= width}, "parameters are gathered"
+    tokens = {rows * config.generator.max_input // parts for parts in (1, 2)}
+    assert not [shape for shape in others if math.prod(shape[:-1]) in tokens], "of whole inputs"
+    assert (rows * programs.BEAMS, ffn_width) in in_loops, "no states are exchanged"
+    gathered = {shape for shape in in_loops if len(shape) == 2 and shape[0] != rows * programs.BEAMS}
+    assert not {shape for shape in gathered if min(shape) >= width}, "parameters are gathered"

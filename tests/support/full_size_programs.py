@@ -59,7 +59,7 @@ def compiled(what: str, config: Config) -> tuple[Any, Any]:
         GenerationLimits((1,), 2, config.generator.max_target),
         ConstraintTokens((), None),
         config.retriever.num_docs,
-        config.generator.max_input,
+        recipes.layout(config),
         place=Placement(mesh, batch=("data", "fsdp")),
     )
     key, numbers = jax.eval_shape(lambda: (jax.random.key(0), jnp.arange(size)))
