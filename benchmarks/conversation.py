@@ -65,7 +65,7 @@ def threads() -> int:
 
 
 def serve(work: Callable[[dict, dict[str, np.ndarray]], Any], probe: Callable[[], float] | None = None) -> None:
-    """Answer requests, one JSON object per line: seconds, peak memory and what became of the request's `inputs`."""
+    """Answer requests, a JSON object per line: time, of all threads too, peak memory, and what came of the `inputs`."""
     say, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps({"ready": True}), file=say, flush=True)
     for line in sys.stdin:
@@ -73,10 +73,10 @@ def serve(work: Callable[[dict, dict[str, np.ndarray]], Any], probe: Callable[[]
         inputs = dict(np.load(request["inputs"]))
         rate = probe() if probe else None
         _forget_peak()
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         result = work(request, inputs)
-        seconds = time.perf_counter() - began
-        told = {"seconds": seconds, "peak": _peak(), "result": result, "flops/s": rate}
+        told = {"seconds": time.perf_counter() - began, "processor": time.process_time() - busy}
+        told |= {"peak": _peak(), "result": result, "flops/s": rate}
         print(json.dumps(told), file=say, flush=True)
 
 

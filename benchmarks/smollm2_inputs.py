@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.smollm2_cases import PARAGRAPHS, Case
@@ -38,7 +39,8 @@ def _log_prior(rag: RAG, asked: Sequence[str], rows: np.ndarray) -> np.ndarray:
     """`log p(z|x)` of the passages, which is the question tower's part."""
     found = np.asarray(rag.components.store.subset(rows.reshape(-1)).passage_vectors, np.float32)
     vectors = found.reshape(*rows.shape, -1)
-    return np.asarray(likelihood.doc_log_prior(np.einsum("bd,bkd->bk", rag.encode(asked), vectors)))
+    scores = jnp.asarray(np.einsum("bd,bkd->bk", rag.encode(asked), vectors))
+    return np.asarray(likelihood.doc_log_prior(scores))
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from benchmarks import smollm2_model
 from benchmarks.conversation import serve
 from benchmarks.ours import matrix_product
 from benchmarks.smollm2_cases import Case
+from rag_jax.config.generation import GenerationConfig
 
 
 def main(folder: Path) -> None:
@@ -17,8 +18,9 @@ def main(folder: Path) -> None:
 
     def answer(request: dict, inputs: dict[str, np.ndarray]) -> dict[str, list]:
         case = Case(**request["case"])
-        lengths = {"min_length": case.target, "max_length": case.target}  # no answer ends early
-        found = rag.answer(inputs["questions"].tolist(), rows=inputs["rows"], num_beams=case.beams, **lengths)
+        # No answer ends early.
+        config = GenerationConfig(num_beams=case.beams, min_length=case.target, max_length=case.target)
+        found = rag.answer(inputs["questions"].tolist(), config, rows=inputs["rows"])
         return {"answers": [each.text for each in found], "log_probs": [each.log_prob for each in found]}
 
     serve(answer, matrix_product)
