@@ -1,15 +1,8 @@
-"""What is decoded, and the conversation between a benchmark and the processes that it compares."""
+"""What is decoded, and whether what it is compared with is there."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,8 +13,6 @@ from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 # BART's, but for the start, which it has in common with the end: random weights would repeat it, and end at once.
 END, PAD, START = 2, 1, 0
 TOWER, GENERATOR = "question_encoder", "generator"  # the folders of the two networks
-
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -110,48 +101,6 @@ class Case:
 TINY = Case(questions=2, beams=2, target=4, inputs=16)  # for tiny networks: whether it runs at all
 
 
-class Side:
-    """A process that answers requests: a module of benchmarks/ with its arguments, and variables of its environment."""
-
-    def __init__(self, name: str, *arguments: object, **variables: str):
-        command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
-        root = Path(__file__).parents[1]
-        self._name = name
-        environment = {**os.environ, **variables}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        # Ctrl-C of a terminal is for the benchmark alone, which ends its sides with itself.
-        self._process = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True, **pipes)
-        try:
-            self._answer()
-        except RuntimeError:
-            self.end()
-            raise
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """What the other process's `serve` makes of a request."""
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def end(self) -> None:
-        """Let the process go, and its memory."""
-        self._process.communicate()
-
-    def __enter__(self) -> "Side":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:  # it would finish what it is asked first
-            self._process.kill()
-        self.end()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self._name} ended with {self._process.wait()}")
-        return json.loads(line)
-
-
 def is_installed(module: str) -> bool:
     """Whether what is compared with can be imported."""
     return find_spec(module) is not None
@@ -161,35 +110,3 @@ def opponent(module: str) -> None:
     """Raise `InputError` where what is compared with is not installed."""
     if not is_installed(module):
         raise InputError(f"{module}: the opponent is not installed; run pip install {module}")
-
-
-def threads() -> int:
-    """Threads of every side: as many as XLA takes, the cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
-def serve(work: Callable[[dict, dict[str, np.ndarray]], Any], probe: Callable[[], float] | None = None) -> None:
-    """Answer requests, one JSON object per line: seconds, peak memory and what became of the request's `inputs`."""
-    say, sys.stdout = sys.stdout, sys.stderr
-    print(json.dumps({"ready": True}), file=say, flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        inputs = dict(np.load(request["inputs"]))
-        rate = probe() if probe else None
-        _forget_peak()
-        began = time.perf_counter()
-        result = work(request, inputs)
-        seconds = time.perf_counter() - began
-        told = {"seconds": seconds, "peak": _peak(), "result": result, "flops/s": rate}
-        print(json.dumps(told), file=say, flush=True)
-
-
-def _forget_peak() -> None:
-    """Start the kernel's account of this process's peak memory anew."""
-    CLEAR.write_text("5")
-
-
-def _peak() -> int:
-    """Bytes of memory at most since then, weights and program included."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024

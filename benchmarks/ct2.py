@@ -15,7 +15,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmarks import union
-from benchmarks.cases import END, GENERATOR, TOWER, Case, serve, threads
+from benchmarks.cases import END, GENERATOR, TOWER, Case
+from benchmarks.conversation import serve, threads
 from benchmarks.ct2_models import convert_bart, convert_bert, states
 from benchmarks.union import Answer
 
@@ -32,7 +33,7 @@ def main(folder: Path, dtype: Any) -> None:
         scores = np.einsum("bd,bkd->bk", encode(tower, inputs["question"]), inputs["vectors"])
         prior = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
         answers = rag_sequence(reader, prior, inputs["passages"], case)
-        return {"tokens": [list(answer) for answer, _ in answers], "log_probs": [each for _, each in answers]}
+        return {"answers": [list(answer) for answer, _ in answers], "log_probs": [each for _, each in answers]}
 
     serve(decode)
 

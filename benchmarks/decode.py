@@ -19,8 +19,9 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import weights
-from benchmarks.cases import SIZES, TINY, Case, Sizes, threads
-from benchmarks.decode_sides import SIDES, Sides
+from benchmarks.cases import SIZES, TINY, Case, Sizes
+from benchmarks.conversation import threads
+from benchmarks.decode_sides import OURS, SIDES, Sides
 from benchmarks.decode_table import compared, shown
 from rag_jax.config.command_line import parse
 from rag_jax.data.outputs import new_json
@@ -51,9 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if known.rounds < 1:
             raise InputError(f"rounds is {known.rounds}; give 1 or more, the cold one is not counted")
         sizes, console, results = replace(SIZES[known.size], dtype=known.dtype), Console(), []
-        names = [name for name, side in SIDES.items() if side.package in (None, *known.opponents)]
+        kinds = {name: side for name, side in SIDES.items() if side.package in (None, *known.opponents)}
+        kinds[OURS] = kinds[OURS]._replace(arguments=(str(sizes),))
         with new_json(known.json) as write, weights.saved(sizes, GAIN) as folder, ExitStack() as stack:
-            sides = Sides(stack, names, sizes, folder)
+            sides = Sides(stack, kinds, folder)
             for case in cases(known.table, TINY if known.size == "tiny" else Case()):
                 console.print(f"measuring {case} …", highlight=False, soft_wrap=True)
                 results.append(measure(case, sizes, sides, folder, known.rounds))
@@ -79,8 +81,9 @@ def measure(case: Case, sizes: Sizes, sides: Sides, folder: Path, rounds: int) -
     inputs = folder / "inputs.npz"
     arrays: Any = case.arrays(sizes)
     np.savez(inputs, **arrays)
-    runs = [sides.ask(case, inputs) for _ in range(1 + rounds)]
-    return compared(case, sizes, {name: [each[name] for each in runs] for name in sides.names})
+    runs = [sides.ask(asdict(case), inputs) for _ in range(1 + rounds)]
+    flops = case.flops(sizes) if case.decoder != "thorough" else None
+    return compared(asdict(case), flops, {name: [each[name] for each in runs] for name in sides.names})
 
 
 def machine() -> dict[str, Any]:

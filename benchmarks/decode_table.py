@@ -2,13 +2,11 @@
 
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 
-from benchmarks.cases import Case, Sizes
 from benchmarks.decode_sides import OURS
 
 HEADINGS = ("", "s (range)", "faster", "floor", "cold s", "GB", "same", "apart")
@@ -18,16 +16,19 @@ LEGEND = (
 )
 
 
-def compared(case: Case, sizes: Sizes, runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Of each side its seconds, peak memory, and how far its answers are ours; the first of its runs is cold."""
+def compared(case: Mapping[str, Any], flops: float | None, runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Of each side its seconds, peak memory, and how far its answers are ours; the first of its runs is cold.
+
+    `flops` are those of the matrix products that the case needs at least; None: nobody knows.
+    """
     rate = statistics.median(each["flops/s"] for each in runs[OURS])
-    floor = case.flops(sizes) / rate if case.decoder != "thorough" else None
+    floor = None if flops is None else flops / rate
     sides = {name: _figures(told, runs[OURS]) for name, told in runs.items()}
     for figures in sides.values():
         if "missing" not in figures:
             figures["times faster"] = figures["median"] / sides[OURS]["median"]
             figures["x floor"] = figures["median"] / floor if floor else None
-    return {"case": asdict(case), "flops/s": rate, "floor": floor, "sides": sides}
+    return {"case": dict(case), "flops/s": rate, "floor": floor, "sides": sides}
 
 
 def _figures(told: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
@@ -36,14 +37,24 @@ def _figures(told: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str
         return missing[0]
     cold, *warm = told
     seconds = [each["seconds"] for each in warm]
-    result, expected = told[-1]["result"], ours[-1]["result"]
     figures: dict[str, Any] = {"cold": cold["seconds"], "warm": seconds, "median": statistics.median(seconds)}
+    figures["processor"] = [each["processor"] for each in warm]  # seconds of all threads: on a busy machine
     figures["peak"] = max(each["peak"] for each in told)
-    pairs = zip(result["tokens"], expected["tokens"], strict=True)
-    figures |= {"questions": len(expected["tokens"]), "same answers": sum(one == other for one, other in pairs)}
-    if "log_probs" in result:  # of each side's own answer: where answers differ and these do not, it is a tie
-        pairs = zip(result["log_probs"], expected["log_probs"], strict=True)
-        figures["log p apart"] = max(abs(one - other) for one, other in pairs)
+    return figures | _agreement([each["result"] for each in told], [each["result"] for each in ours])
+
+
+def _agreement(results: list[dict[str, Any]], expected: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of answers how many are ours; and how far log p(y|x) is from ours: of each side's own answer, or a step's loss.
+
+    Where answers differ and their log p do not, it is a tie.
+    """
+    figures = {}
+    if "answers" in expected[-1]:
+        pairs = list(zip(results[-1]["answers"], expected[-1]["answers"], strict=True))
+        figures |= {"questions": len(pairs), "same answers": sum(one == other for one, other in pairs)}
+    if "log_probs" in results[-1]:
+        theirs, ours = ([one for each in runs for one in each["log_probs"]] for runs in (results, expected))
+        figures["log p apart"] = max(abs(one - other) for one, other in zip(theirs, ours, strict=True))
     return figures
 
 
@@ -69,5 +80,5 @@ def _cells(figures: dict[str, Any], is_ours: bool) -> list[str]:
     cells += [f"{figures['cold']:.1f}", f"{figures['peak'] / 1e9:.2f}"]
     if is_ours:
         return cells
-    cells += [f"{figures['same answers']} of {figures['questions']}"]
+    cells += [f"{figures['same answers']} of {figures['questions']}" if "questions" in figures else ""]
     return [*cells, f"{figures['log p apart']:.1e}" if "log p apart" in figures else ""]

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.cases import END, GENERATOR, START, TOWER, Case, Sizes, serve
+from benchmarks.cases import END, GENERATOR, START, TOWER, Case, Sizes
+from benchmarks.conversation import serve
 from rag_jax import hub, likelihood, retrieval
 from rag_jax.core.decode import beam
 from rag_jax.core.decode.decoded import Decoder
@@ -24,7 +25,7 @@ from rag_jax.types import Generator, RagParams, Tokens, Tower
 DECODERS = {"token": VARIANTS["token"].decoders["thorough"], **VARIANTS["sequence"].decoders}
 
 
-def main(sizes: Sizes, folder: Path) -> None:
+def main(folder: Path, sizes: Sizes) -> None:
     """Load the weights, then decode what is asked for."""
     dtype = jnp.dtype(sizes.dtype)
     tower, generator, params = load(folder, dtype)
@@ -35,7 +36,7 @@ def main(sizes: Sizes, folder: Path) -> None:
         given = {name: jnp.asarray(array, kinds[name]) for name, array in inputs.items()}
         tokens, mask, log_probs = jax.device_get(program(tower, generator, case)(params, **given))
         answers = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
-        return {"tokens": answers, "log_probs": log_probs.tolist()}
+        return {"answers": answers, "log_probs": log_probs.tolist()}
 
     serve(decode, matrix_product)
 
@@ -93,4 +94,4 @@ def plain(config: Any, dtype: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(Sizes.parse(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Sizes.parse(sys.argv[2]))

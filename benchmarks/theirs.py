@@ -15,7 +15,8 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from benchmarks.cases import END, GENERATOR, PAD, START, TOWER, Case, serve, threads
+from benchmarks.cases import END, GENERATOR, PAD, START, TOWER, Case
+from benchmarks.conversation import serve, threads
 
 MODELS = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 DECODERS = {"token": "token", "thorough": "sequence"}  # there is no fast decoding
@@ -30,7 +31,7 @@ def main(folder: Path) -> None:
     def decode(request: dict, inputs: dict[str, np.ndarray]) -> dict[str, list]:
         case = Case(**request["case"])
         given = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        return {"tokens": generated(models[case.decoder], given, case)}
+        return {"answers": generated(models[case.decoder], given, case)}
 
     serve(decode)
 

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import weights
-from benchmarks.cases import SIZES, Side, Sizes, opponent
+from benchmarks.cases import SIZES, Sizes, opponent
+from benchmarks.conversation import Side
 from benchmarks.decode import machine
 from benchmarks.train_cases import LENGTHS, Arrays, Shapes, fixed, real
 from rag_jax.config.command_line import parse

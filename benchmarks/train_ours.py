@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.cases import Sizes, serve
+from benchmarks.cases import Sizes
+from benchmarks.conversation import serve
 from benchmarks.ours import load, matrix_product
 from benchmarks.train_cases import CLIP, DECAY, RATE, REFERENCE_LENGTH, Arrays
 from rag_jax.core import optimizers, training

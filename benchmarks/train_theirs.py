@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cases import serve, threads
+from benchmarks.conversation import serve, threads
 from benchmarks.theirs import load
 from benchmarks.train_cases import CLIP, DECAY, RATE, Arrays
 

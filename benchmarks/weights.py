@@ -34,13 +34,13 @@ def save(sizes: Sizes, folder: Path, gain: float | None = None) -> int:
     """
     tower, generator = sizes.tower, sizes.generator
     inits = partial(registry.tower_of(tower).init, tower), partial(registry.generator_of(generator).init, generator)
-    both = _drawn(inits[0], 0, gain), _drawn(inits[1], 1, gain)
+    both = drawn(inits[0], 0, gain), drawn(inits[1], 1, gain)
     hub.save(folder / TOWER, hub.TowerCheckpoint(tower, both[0], None, side="question"))
     hub.save(folder / GENERATOR, hub.GeneratorCheckpoint(generator, both[1], None, {}))
     return sum(leaf.size for leaf in jax.tree.leaves(both))
 
 
-def _drawn(init: Callable, seed: int, gain: float | None) -> Params:
+def drawn(init: Callable, seed: int, gain: float | None) -> Params:
     """Parameters of the shapes that `init` gives: compiling all its draws would take longer than everything else."""
     draw = np.random.default_rng(seed)
 

@@ -8,6 +8,7 @@ from rag_jax.errors import InputError
 BENCHMARKS = {
     "decode": "decoding, beside transformers and CTranslate2",
     "encode": "encoding of passages, beside transformers and CTranslate2",
+    "smollm2": "a decoder-only generator with real weights, beside transformers and llama.cpp",
     "train": "training steps, beside transformers",
     "search": "exact search, beside FAISS",
     "retrieval": "recall and time of each engine of a knowledge store",
