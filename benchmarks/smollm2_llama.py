@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
+import llama_cpp  # pyright: ignore[reportMissingImports]
 import numpy as np
 
 from benchmarks.conversation import serve, threads
