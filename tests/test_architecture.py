@@ -176,6 +176,7 @@ OWN |= set((ROOT / "rag_jax").glob("models/decoder*.py")) | {ROOT / "rag_jax" / 
 OWN |= {ROOT / "rag_jax" / "models" / "rope.py"}  # one of its scalings has this name everywhere
 OWN |= set((ROOT / "rag_jax").glob("hub/gguf*.py"))  # a format that names tensors family by family
 OWN |= set((ROOT / "benchmarks").glob("ct2*.py"))  # an opponent to which networks are given family by family
+OWN |= set((ROOT / "benchmarks").glob("smollm2*.py"))  # of one model, and of an opponent with a family's name
 SOURCES = [
     path
     for place in ("rag_jax", "benchmarks", "examples", "train.py")
@@ -188,7 +189,7 @@ WORD = re.compile(r"[A-Z]+\d*(?![a-z])|[A-Z]?[a-z]+\d*|\d+")
 def named(source: str) -> Iterator[str]:
     """Families that code names, in identifiers and in texts.
 
-    Comments and docstrings are free; so are what is imported from transformers, and the names of files.
+    Comments and docstrings are free; so are what is imported from transformers, and names of files and of llama.cpp.
     """
     theirs = set(re.findall(r"\w+", " ".join(re.findall(r"from transformers import (\([^)]*\)|.*)", source))))
     before = tokenize.NEWLINE
@@ -199,7 +200,7 @@ def named(source: str) -> Iterator[str]:
         before = kind
         if kind not in (tokenize.NAME, tokenize.STRING) or is_docstring or text in theirs:
             continue
-        words = WORD.findall(re.sub(r"\w+\.json", "", text))
+        words = WORD.findall(re.sub(r"\w+\.json|llama\.cpp", "", text))
         lower = {word.lower() for word in words}
         if (lower | {word.rstrip("0123456789") for word in lower}) & set(FAMILIES):
             yield f"line {line}: {text}"

@@ -71,7 +71,7 @@ def computed(rag: RAG, question: str, answer: str, k: int) -> tuple[np.ndarray, 
         queries = parts.networks.tower(params.question_tower, question)
         return retrieval.gather(queries, knowledge, retrieval.nearest(queries, knowledge, k).rows)[0].scores
 
-    log_likelihood = programs.scoring(parts.networks, parts.config.model, k, parts.config.generator.max_input)
+    log_likelihood = programs.scoring(parts.networks, parts.config.model, k, parts.layout)
     found = np.asarray(scores(rag.params, rag.knowledge, batch.question))[0]
     return found, -float(np.asarray(log_likelihood(rag.params, rag.knowledge, batch))[0])
 

@@ -17,6 +17,7 @@ from pretrained import KINDS, QUESTIONS
 from rag_jax.core import retrieval
 from rag_jax.core.decode import choice, decoding, rag_token
 from rag_jax.core.decode.tree_cache import EncodedInputs
+from rag_jax.core.reading import InputLayout
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
@@ -103,7 +104,7 @@ def test_what_is_retrieved_or_given_or_encoded_before_gives_the_same_answers(tok
 
     @oracle.jit
     def program(params, knowledge, question, prompt, rows, scores, inputs):
-        fixed = {"decoder": decoder, "max_length": 64}
+        fixed = {"decoder": decoder, "layout": InputLayout(64)}
         whole = decoding.answer(
             networks, params, knowledge, InferenceBatch(question, prompt), nothing, **fixed, num_docs=k
         )

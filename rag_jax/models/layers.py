@@ -4,7 +4,6 @@ Parameters are always stored per layer, by name, so that checkpoints, optimizers
 how the layers are run. The scan stacks them inside the program, with matrices in the compute dtype.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -40,8 +39,10 @@ def constrain(states: States, sharding: NamedSharding | None) -> States:
 
 def _num_parts(sharding: NamedSharding) -> int:
     """The number of parts that rows are sharded into."""
-    axes = sharding.spec[0]
-    return math.prod(sharding.mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+    axes, parts = sharding.spec[0], 1
+    for axis in (axes,) if isinstance(axes, str) else axes or ():
+        parts *= sharding.mesh.shape[axis]
+    return parts
 
 
 def run_layers(
