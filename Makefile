@@ -16,7 +16,7 @@ demo-elements: $(VENV)/demo
 test: $(VENV)/test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# The tests at full size, then the properties on many examples: 8 GB of memory, 8 GB of disk, about half an hour on two idle cores.
+# The tests at full size, then the properties on many examples: 8 GB of memory, 8 GB of disk, more than half an hour on two idle cores.
 proof: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -rP --ignore tests/test_train_kills.py --hypothesis-profile many
 	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile many --numprocesses 2 --dist loadfile
