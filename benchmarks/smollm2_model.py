@@ -69,7 +69,7 @@ def load(folder: Path) -> RAG:
             lengths=PACKED if has_chat else PACKED[-1:],
             max_target=MAX_TARGET,
         ),
-        compute=Compute(scan=True),
+        compute=Compute(scan=True, remat="dots"),
         buckets=((48, 48),),
     )
     components, texts = compose(config), passages()

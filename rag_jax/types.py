@@ -150,6 +150,22 @@ class Logits(Protocol):
 
 
 @runtime_checkable
+class ReadTargets(Protocol):
+    """The states of `decoder_inputs` under inputs, as from `encode` and `decode`, in one pass over both.
+
+    For networks to which a target is the continuation of its inputs: every layer's matrices are then read once.
+    """
+
+    def __call__(
+        self,
+        params: Params,
+        inputs: Tokens | PackedInputs,
+        decoder_inputs: Int[Array, "R T"],
+        key: DropoutKey = None,
+    ) -> Float[Array, "R T width"]: ...
+
+
+@runtime_checkable
 class EmptyCache(Protocol):
     """An empty cache with room for `slots` decoder tokens in each of `rows` rows."""
 
@@ -190,6 +206,7 @@ class Generator(NamedTuple):
     empty_cache: EmptyCache
     fuse: Fuse | None = None  # for Fusion-in-Decoder; None: the network cannot
     cross_attention: CrossAttention | None = None  # for the attention mass of fused passages; None: it is not known
+    read_targets: ReadTargets | None = None  # for training; None: `encode`, then `decode`
 
 
 class Networks(NamedTuple):

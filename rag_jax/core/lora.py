@@ -18,6 +18,7 @@ from rag_jax.types import DropoutKey, Generator, Params, Tokens, Tower
 
 KERNEL, A, B = "kernel", "lora_a", "lora_b"
 ADAPTERS = (A, B)
+OF_PARAMS = "encode", "decode", "logits", "cross_attention", "read_targets"  # a generator's functions of its parameters
 
 
 def init(params: Params, kernels: Collection[str], rank: int, key: Key[Array, ""]) -> Params:
@@ -71,6 +72,5 @@ def generator(network: Generator, alpha: float) -> Generator:
     def adapted(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda params, *inputs, **options: function(merge(params, alpha), *inputs, **options)
 
-    return network._replace(
-        encode=adapted(network.encode), decode=adapted(network.decode), logits=adapted(network.logits)
-    )
+    of_params = {name: getattr(network, name) for name in OF_PARAMS}
+    return network._replace(**{name: adapted(each) for name, each in of_params.items() if each is not None})

@@ -39,6 +39,20 @@ def pack_at_lengths(
     return [*(pack(rows, num_packs, size) for size in sizes), inputs], shortest
 
 
+def append(inputs: Tokens | PackedInputs, targets: Int[Array, "R T"]) -> Tokens | PackedInputs:
+    """A target behind the tokens of every row; packs have as much more room."""
+    rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+    count, length = targets.shape
+    at = rows.lengths[:, None] + jnp.arange(length, dtype=rows.lengths.dtype)[None, :]
+    room = jnp.pad(rows.ids, ((0, 0), (0, length)))
+    ids = room.at[jnp.arange(count)[:, None], at].set(targets.astype(room.dtype))
+    longer = Tokens(ids, rows.lengths + length)
+    if not isinstance(inputs, PackedInputs):
+        return longer
+    num_packs, size = inputs.source.shape
+    return pack(longer, num_packs, size + count // num_packs * length)
+
+
 def to_packs(packed: PackedInputs | None, rows: Shaped[Array, "R S *rest"]) -> Shaped[Array, "G N *rest"]:
     """Gather values of rows into packs; zeros on padding. None: inputs are not packed, and rows are packs."""
     if packed is None:

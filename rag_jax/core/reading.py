@@ -110,8 +110,7 @@ def predict(
 ) -> Float[Array, "B n T V"]:
     """The logits for one target per question under each of its n encoded inputs (teacher forcing)."""
     states, _ = generator.decode(params, jnp.repeat(decoder_inputs, n, axis=0), encoded, key=key)
-    logits = generator.logits(params, states)
-    return logits.reshape(-1, n, *logits.shape[1:])
+    return _by_input(generator.logits(params, states), n)
 
 
 def read(
@@ -128,9 +127,12 @@ def read(
     """
     inputs = inputs if isinstance(inputs, PackedInputs) else rows(inputs)
     num_rows = inputs.inputs.lengths.shape[0] if isinstance(inputs, PackedInputs) else inputs.lengths.shape[0]
+    n = num_rows // decoder_inputs.shape[0]
+    if generator.read_targets is not None and fused_by is None:
+        states = generator.read_targets(params, inputs, jnp.repeat(decoder_inputs, n, axis=0), key)
+        return _by_input(generator.logits(params, states), n)
     encode_key, decode_key = split(key)
     encoded = generator.encode(params, inputs, encode_key)
-    n = num_rows // decoder_inputs.shape[0]
     if fused_by is not None:
         encoded, n = fuse(generator, encoded, fused_by), 1
     return predict(generator, params, encoded, decoder_inputs, n, decode_key)
@@ -150,6 +152,10 @@ def fuse(generator: Generator, encoded: Any, doc_log_prior: Float[Array, "B K"])
 def rows(inputs: Tokens) -> Tokens:
     """`[B, K, S]` as the `[B * K, S]` rows that the generator reads."""
     return Tokens(inputs.ids.reshape(-1, inputs.ids.shape[-1]), inputs.lengths.reshape(-1))
+
+
+def _by_input(logits: Float[Array, "R T V"], n: int) -> Float[Array, "B n T V"]:
+    return logits.reshape(-1, n, *logits.shape[1:])
 
 
 def _take(ids: Int[Array, "B K P"], position: Int[Array, "B K S"]) -> Int[Array, "B K S"]:

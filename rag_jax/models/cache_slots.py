@@ -20,7 +20,9 @@ class Slots(NamedTuple):
     positions: DecoderPositions
 
 
-def begin(cache: Any, length: int, num_layers: int, positions: DecoderPositions | None, is_for_training: bool) -> Slots:
+def begin(
+    cache: Any, length: int, num_layers: int, positions: DecoderPositions | None, is_for_training: bool = False
+) -> Slots:
     """The slots of `length` tokens that follow those of `cache`, or are placed by `positions`.
 
     Args:

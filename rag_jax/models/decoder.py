@@ -13,25 +13,35 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.core.packing import to_packs
+from rag_jax.core.packing import append, to_packs, to_rows
 from rag_jax.models import cache_slots, rolling_buffer
 from rag_jax.models.architecture import Architecture, PromptTemplates, SpecialTokens
 from rag_jax.models.decoder_layer import DecoderConfig, Layer, dense
 from rag_jax.models.dense import attend
 from rag_jax.models.grouped_attention import Context, KeysValues
-from rag_jax.models.layers import constrain, map_layers
+from rag_jax.models.layers import constrain, run_layers
 from rag_jax.models.norm import RMSNorm
 from rag_jax.models.rolling_buffer import RollingBuffer
-from rag_jax.models.rope import rotation
+from rag_jax.models.rope import Rotation, rotation
 from rag_jax.types import DecoderPositions, DropoutKey, Generator, PackedInputs, Params, Tokens
 
 
 class Prompt(NamedTuple):
-    """The encoded prompts: each layer's keys and values; with a config for training, those of all layers stacked."""
+    """The encoded prompts: each layer's keys and values."""
 
-    layers: tuple[KeysValues, ...] | KeysValues
+    layers: tuple[KeysValues, ...]
     position: Int[Array, "R S"]  # of each key; -1: none
     lengths: Int[Array, " R"]
+
+
+class Causal(NamedTuple):
+    """Tokens of which each attends to those before it."""
+
+    packed: PackedInputs | None
+    rows: Tokens
+    by: Rotation
+    position: Int[Array, "1 S"]
+    mask: Bool[Array, "R S S"]
 
 
 class Cache(NamedTuple):
@@ -63,30 +73,38 @@ class Decoder(nn.Module):
 
     def encode(self, inputs: Tokens | PackedInputs) -> Prompt:
         """The keys and values of the prompts; of their last `window` tokens where they are longer."""
-        packed = inputs if isinstance(inputs, PackedInputs) else None
-        rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+        packed, rows, by, position, mask = self._causal(inputs)
         chunk = None if self.is_initializing() else self.config.prefill_chunk or self.config.window
-        if packed is None and not self._stacks and chunk is not None and chunk < rows.ids.shape[1]:
+        if packed is None and chunk is not None and chunk < rows.ids.shape[1]:
             return self._encode_in_chunks(rows, chunk)
-        size = rows.ids.shape[1]
-        position = jnp.arange(size, dtype=jnp.int32)
-        by = rotation(self.config.rope, self.config.d, position[None, :])
-        mask = _before(self.config, position[None, :], position[None, :]) & rows.mask[:, None, :]
-
-        def call(layer: Layer, states: Array, _: None) -> tuple[Array, KeysValues]:
+        states, layers = self.word(to_packs(packed, rows.ids)), []
+        for layer in self.layers:
             normed, keys_values = layer.project(states, by, packed)
-            return layer(states, normed, by, [Context(*keys_values, mask)], packed), keys_values
+            states = layer(states, normed, by, [Context(*keys_values, mask, is_causal=True)], packed)
+            layers.append(keys_values)
+        return Prompt(tuple(layers), jnp.where(rows.mask, position, -1), rows.lengths)
+
+    def read_targets(self, inputs: Tokens | PackedInputs, ids: Int[Array, "R T"]) -> Float[Array, "R T width"]:
+        """The states of `ids` behind the prompts, of which no keys or values are kept."""
+        c, prompts = self.config, inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+        packed, rows, by, _, mask = self._causal(append(inputs, ids))
+
+        def call(layer: Any, states: Array) -> Array:
+            normed, keys_values = layer.project(states, by, packed)
+            return layer(states, normed, by, [Context(*keys_values, mask, is_causal=True)], packed)
 
         states = self.word(to_packs(packed, rows.ids))
-        if self._stacks:
-            _, layers = self._map_layers(call, states, None)
-        else:
-            layers = []
-            for layer in self.layers:
-                states, keys_values = call(layer, states, None)
-                layers.append(keys_values)
-            layers = tuple(layers)
-        return Prompt(layers, jnp.where(rows.mask, position[None, :], -1), rows.lengths)
+        states = run_layers(self.layers, call, states, scan=c.scan, remat=c.remat, key=None, dtype=c.dtype)
+        at = prompts.lengths[:, None] + jnp.arange(ids.shape[1], dtype=prompts.lengths.dtype)[None, :]
+        return self.norm(jnp.take_along_axis(to_rows(packed, states), at[:, :, None], axis=1))
+
+    def _causal(self, inputs: Tokens | PackedInputs) -> Causal:
+        """What every layer needs to know of tokens that each attend to those before them."""
+        packed = inputs if isinstance(inputs, PackedInputs) else None
+        rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+        position = jnp.arange(rows.ids.shape[1], dtype=jnp.int32)[None, :]
+        mask = _before(self.config, position, position) & rows.mask[:, None, :]
+        return Causal(packed, rows, rotation(self.config.rope, self.config.d, position), position, mask)
 
     def _encode_in_chunks(self, prompts: Tokens, chunk: int) -> Prompt:
         """Read the prompts in pieces: each attends to itself and to a buffer of the tokens before it."""
@@ -123,54 +141,27 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Array, "R T width"], Cache]:
         """The states of `ids`, which follow the cache's tokens or are placed by `positions`, and the extended cache.
 
-        Their positions in the text begin behind each row's own prompt. With a config for training the returned cache is
-        empty, and passing one raises `ValueError`.
+        Their positions in the text begin behind each row's own prompt.
         """
         rows, length = ids.shape
-        offset, past, (behind_prompt, visible) = cache_slots.begin(
-            cache, length, len(self.layers), positions, self.config.is_for_training
-        )
+        offset, past, (behind_prompt, visible) = cache_slots.begin(cache, length, len(self.layers), positions)
         position = jnp.broadcast_to(prompt.lengths[:, None] + behind_prompt, (rows, length)).astype(jnp.int32)
         slot_position = position if cache is None else cache_slots.write_positions(cache.position, position, offset)
         by = rotation(self.config.rope, self.config.d, position)
         prompt_mask = _before(self.config, position, prompt.position)
         mask = visible & _within_window(self.config, position, slot_position)
-        states = self.word(ids)
-
-        def call(layer: Layer, states: Array, own: tuple[KeysValues, KeysValues | None]) -> tuple[Array, KeysValues]:
-            prompt_keys_values, layer_past = own
+        states, present = self.word(ids), []
+        for layer, prompt_keys_values, layer_past in zip(self.layers, prompt.layers, past, strict=True):
             normed, new = layer.project(states, by)
-            present = cache_slots.write(layer_past, new, offset)
-            contexts = [Context(*prompt_keys_values, prompt_mask), Context(*present, mask)]
-            return layer(states, normed, by, contexts), present
-
-        if self._stacks:
-
-            def teacher_forced(layer: Layer, states: Array, own: KeysValues) -> tuple[Array, None]:
-                return call(layer, states, (own, None))[0], None
-
-            states, _ = self._map_layers(teacher_forced, states, prompt.layers)
-            return self.norm(states), Cache((), slot_position, offset + length)
-        present = []
-        own: Any  # a layer's part of the prompt and of the cache
-        for layer, own in zip(self.layers, zip(prompt.layers, past, strict=True), strict=True):
-            states, keys_values = call(layer, states, own)
-            present.append(keys_values)
+            present.append(cache_slots.write(layer_past, new, offset))
+            contexts = [Context(*prompt_keys_values, prompt_mask), Context(*present[-1], mask)]
+            states = layer(states, normed, by, contexts)
         return self.norm(states), Cache(tuple(present), slot_position, offset + length)
 
     def logits(self, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]:
         """Logits of the token after each state."""
         states = constrain(states, self.config.sharding)
         return attend(self.word, states) if self.config.tied_head else self.head(states)
-
-    @property
-    def _stacks(self) -> bool:
-        """Whether the layers run as in training, with their keys and values stacked."""
-        return self.config.is_for_training and not self.is_initializing()
-
-    def _map_layers(self, call: Any, states: Array, inputs: Any) -> Any:
-        c = self.config
-        return map_layers(self.layers, call, states, inputs, scan=c.scan, remat=c.remat, key=None, dtype=c.dtype)
 
 
 @lru_cache
@@ -192,11 +183,15 @@ def generator(config: DecoderConfig) -> Generator:
     def logits(params: Params, states: Array) -> Any:
         return module.apply({"params": params}, states, method=Decoder.logits)
 
+    def read_targets(params, inputs, decoder_inputs, key: DropoutKey = None):
+        del key
+        return module.apply({"params": params}, inputs, decoder_inputs, method=Decoder.read_targets)
+
     def empty_cache(rows: int, slots: int) -> Cache:
         layer = cache_slots.empty_slots(rows, config.num_kv_heads, slots, config.d, config.dtype)
         return Cache((layer,) * config.decoder_layers, jnp.zeros((rows, slots), jnp.int32), jnp.int32(0))
 
-    return Generator(encode, decode, logits, empty_cache)
+    return Generator(encode, decode, logits, empty_cache, read_targets=read_targets)
 
 
 def init(config: DecoderConfig, key: Array) -> Params:

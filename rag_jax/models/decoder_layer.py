@@ -45,11 +45,6 @@ class DecoderConfig:
     sharding: NamedSharding | None = None  # of activations, see `rag_jax.models.layers.constrain`
 
     @property
-    def is_for_training(self) -> bool:
-        """Whether the layers run without a cache, so that they can train but not decode."""
-        return self.scan or self.remat != "none"
-
-    @property
     def d(self) -> int:
         """The width of a head."""
         return self.head_width or self.width // self.heads

@@ -1,6 +1,6 @@
 """Grouped-query attention (Ainslie et al. 2023) with rotary positions, over keys and values that the caller holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,6 +15,7 @@ from rag_jax.models.norm import RMSNorm
 from rag_jax.models.rope import Rotation, rotate
 from rag_jax.types import PackedInputs
 
+SHORTEST_SPLIT = 64  # queries
 KeysValues = tuple[
     Float[Array, "R G d S"], Float[Array, "R G S d"]
 ]  # of G heads, each shared by H / G heads of queries
@@ -26,6 +27,7 @@ class Context(NamedTuple):
     keys: Float[Array, "R G d S"]
     values: Float[Array, "R G S d"]
     mask: Bool[Array, "#R #T S"]  # True where a query may attend
+    is_causal: bool = False  # the keys are the queries' own positions, and none attends to later ones
 
 
 class GroupedAttention(nn.Module):
@@ -78,19 +80,25 @@ class GroupedAttention(nn.Module):
         if self.norm_eps is not None:
             queries = self.query_norm(queries)
         queries = jnp.swapaxes(rotate(queries, by), 1, 2)
-        rows, length = queries.shape[0], queries.shape[2]
-        if self.fused and len(contexts) == 1 and may_be_fused(length):
-            return self._out(fused_attention(queries, *contexts[0], self.head_width**-0.5), packed)
-        queries = queries.reshape(rows, self.kv_heads, -1, self.head_width) * self.head_width**-0.5
-        scores = [self._scores(queries, context, length) for context in contexts]
+        if self.fused and len(contexts) == 1 and may_be_fused(queries.shape[2]):
+            keys, values, mask, _ = contexts[0]
+            return self._out(fused_attention(queries, keys, values, mask, self.head_width**-0.5), packed)
+        queries *= self.head_width**-0.5
+        parts = [self._attend(queries[:, :, start:end], seen) for start, end, seen in _in_parts(contexts, queries)]
+        return self._out(jnp.swapaxes(jnp.concatenate(parts, axis=2), 1, 2), packed)
+
+    def _attend(self, queries: Float[Array, "R H T d"], contexts: Sequence[Context]) -> Float[Array, "R H T d"]:
+        """Attend to several contexts by one softmax."""
+        rows, _, length, _ = queries.shape
+        grouped = queries.reshape(rows, self.kv_heads, -1, self.head_width)
+        scores = [self._scores(grouped, context, length) for context in contexts]
         weights = jax.nn.softmax(jnp.concatenate(scores, axis=3), axis=3).astype(self.dtype)
         ends = [0, *(sum(each.mask.shape[2] for each in contexts[: n + 1]) for n in range(len(contexts)))]
         mixed = sum(
             jnp.einsum("RGQS,RGSd->RGQd", weights[..., start:end], context.values)
             for start, end, context in zip(ends, ends[1:], contexts, strict=False)
         )
-        heads = jnp.asarray(mixed).reshape(rows, self.heads, length, self.head_width)
-        return self._out(jnp.swapaxes(heads, 1, 2), packed)
+        return jnp.asarray(mixed).reshape(queries.shape)
 
     def _scores(self, queries: Float[Array, "R G Q d"], context: Context, length: int) -> Float[Array, "R G Q S"]:
         """Masked scores of one context; Q is the T queries of each head that shares the keys."""
@@ -104,3 +112,19 @@ class GroupedAttention(nn.Module):
 
     def _split(self, projected: Float[Array, "R T features"]) -> Float[Array, "R T H d"]:
         return projected.reshape(*projected.shape[:2], -1, self.head_width)
+
+
+def _in_parts(
+    contexts: Sequence[Context], queries: Float[Array, "R H T d"]
+) -> Iterator[tuple[int, int, Sequence[Context]]]:
+    """Ranges of the queries, and what each attends to. Four causal ranges save three eighths of the scores."""
+    length = queries.shape[2]
+    is_split = len(contexts) == 1 and contexts[0].is_causal and length >= SHORTEST_SPLIT
+    size = -(-length // 4) if is_split else length
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        if not is_split:
+            yield start, end, contexts
+            continue
+        keys, values, mask, _ = contexts[0]
+        yield start, end, [Context(keys[..., :end], values[:, :, :end], mask[:, start:end, :end])]

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from rag_jax.types import Params
 
@@ -59,34 +59,12 @@ def run_layers(
 
     `key` is the dropout key (None: no dropout). A scan compiles one layer, whatever their number.
     """
-
-    def apply(layer: Any, states: States, _: None) -> tuple[States, None]:
-        return call(layer, states), None
-
-    return map_layers(layers, apply, states, None, scan=scan, remat=remat, key=key, dtype=dtype)[0]
-
-
-def map_layers(
-    layers: Sequence[nn.Module],
-    call: Callable[[Any, States, Any], tuple[States, Any]],
-    states: States,
-    inputs: PyTree[Array],
-    *,
-    scan: bool,
-    remat: Remat,
-    key: Array | None,
-    dtype: Any,
-) -> tuple[States, PyTree[Array]]:
-    """`run_layers`, where each layer has an input and an output of its own, stacked along a leading axis of layers.
-
-    `call(layer, states, input)` returns the states and the layer's output.
-    """
     module = layers[0].clone(parent=None, name=None)
 
-    def apply(states: States, layer: tuple[Params, Array | None, Any]) -> tuple[States, Any]:
-        params, key, own = layer
+    def apply(states: States, layer: tuple[Params, Array | None]) -> tuple[States, None]:
+        params, key = layer
         rngs = {} if key is None else {"dropout": key}
-        return module.apply({"params": params}, states, own, rngs=rngs, method=call)  # pyright: ignore[reportReturnType]
+        return module.apply({"params": params}, states, rngs=rngs, method=call), None  # pyright: ignore[reportReturnType]
 
     if remat != "none":
         apply = jax.checkpoint(apply, policy=POLICIES[remat], prevent_cse=not scan)
@@ -94,13 +72,10 @@ def map_layers(
     keys = None if key is None else jax.random.split(key, len(layers))
     if scan:
         stacked = jax.tree.map(lambda *each: jnp.stack([_cast_matrix(leaf, dtype) for leaf in each]), *params)
-        return jax.lax.scan(apply, states, (stacked, keys, inputs))
-    outputs = []
+        return jax.lax.scan(apply, states, (stacked, keys))[0]
     for number, each in enumerate(params):
-        own = jax.tree.map(lambda leaf, number=number: leaf[number], inputs)
-        states, output = apply(states, (each, None if keys is None else keys[number], own))
-        outputs.append(output)
-    return states, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
+        states, _ = apply(states, (each, None if keys is None else keys[number]))
+    return states
 
 
 def _cast_matrix(leaf: Array, dtype: Any) -> Array:

@@ -165,7 +165,11 @@ class Components:
 
     @property
     def recipe(self) -> training.Recipe:
-        """The components of the training step."""
+        """The components of the training step. Raises `InputError` where the config denies the store's passages."""
+        if self.config.data.is_closed_book and not self.store.is_closed_book:
+            raise InputError(
+                "data.index is None, but the model has passages, and a closed book reads none; name the index's folder"
+            )
         networks = self.bi_encoder.config, self.generator.config
         return recipes.recipe(self.config, *networks, self.num_docs, self.layout, self.placement)
 

@@ -13,7 +13,7 @@ import oracle
 from oracle import jit, relative, torch
 from rag_jax.core import packing
 from rag_jax.hub import decoder as decoder_files
-from rag_jax.models import decoder
+from rag_jax.models import decoder, grouped_attention
 from rag_jax.models.decoder import DecoderConfig
 from rag_jax.models.rope import Rope
 from rag_jax.types import Generator, Tokens
@@ -75,11 +75,36 @@ def test_logits_are_those_of_transformers(name):
     assert relative(our_logits(CONFIGS[name], weights(name)[1], *problem()), their_logits(name)) < 1e-5
 
 
-@pytest.mark.parametrize("changes", [{"scan": True}, {"remat": "full"}, {"scan": True, "remat": "dots"}])
+@pytest.mark.parametrize("changes", [{}, {"scan": True}, {"remat": "full"}, {"scan": True, "remat": "dots"}])
+@each_config
+def test_targets_read_with_their_prompts_have_the_same_logits(name, changes):
+    network, (prompts, ids) = decoder.generator(replace(CONFIGS[name], **changes)), problem()
+    assert network.read_targets is not None
+    read = jit(lambda *given: network.logits(given[0], network.read_targets(*given)))
+    for inputs in (prompts, *(packing.pack(prompts, packs, packs_size(prompts, packs)) for packs in (1, ROWS))):
+        assert relative(read(weights(name)[1], inputs, ids), their_logits(name)) < 1e-5
+
+
+def packs_size(prompts: Tokens, packs: int) -> int:
+    """Slots of a pack, two more than are needed."""
+    return int(prompts.lengths.reshape(packs, -1).sum(axis=1).max()) + 2
+
+
+@pytest.mark.parametrize("length", [63, 64, 65, 67, 130])
 @windowed
-def test_layers_run_as_in_training_give_the_same(name, changes):
-    found = our_logits(replace(CONFIGS[name], **changes), weights(name)[1], *problem())
-    assert relative(found, their_logits(name)) < 1e-5
+def test_causal_attention_in_parts_is_that_of_all_queries_at_once(name, length, monkeypatch):
+    params, rng = weights(name)[1], np.random.default_rng(length)
+    prompts = oracle.tokens(rng, ROWS, length, LLAMA.vocab_size, PAD)
+
+    def gradient() -> jax.Array:
+        network = decoder.generator.__wrapped__(CONFIGS[name])
+        ids = jnp.asarray(problem()[1])
+        return jax.grad(lambda given: jnp.sum(jnp.sin(network.read_targets(given, prompts, ids))))(params)
+
+    parts = gradient()
+    monkeypatch.setattr(grouped_attention, "SHORTEST_SPLIT", 10_000)
+    for found, expected in zip(*map(jax.tree.leaves, (parts, gradient())), strict=True):
+        assert jnp.max(jnp.abs(found - expected)) <= 1e-4 * jnp.max(jnp.abs(expected))  # the head has no gradient
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, S])
@@ -138,13 +163,6 @@ def test_bfloat16_stays_near_float32():
     assert found.dtype == jnp.bfloat16
     a, b = (jax.nn.standardize(jnp.asarray(each, jnp.float32)) for each in (found, their_logits("llama")))
     assert jnp.mean(a * b) > 0.99
-
-
-def test_a_config_for_training_has_no_cache():
-    (prompts, ids), params = problem(), weights("llama")[1]
-    network = decoder.generator(replace(LLAMA, scan=True))
-    with pytest.raises(ValueError, match="take them out of the config"):
-        network.decode(params, ids, network.encode(params, prompts), network.empty_cache(ROWS, T))
 
 
 PUBLISHED = {  # parameters, as their cards state them
