@@ -37,6 +37,13 @@ def test_answers_come_in_order_and_do_not_depend_on_their_company(rag: RAG) -> N
     np.testing.assert_allclose([a.log_prob for a in together], [a.log_prob for a in alone], rtol=1e-4, atol=1e-6)
 
 
+def test_training_does_not_leave_the_passages_out_without_a_word(rag: RAG) -> None:
+    data = dataclasses.replace(rag.components.config.data, passages=None, index=None)
+    denied = dataclasses.replace(rag.components, config=dataclasses.replace(rag.components.config, data=data))
+    with pytest.raises(InputError, match=r"^data\.index is None, but the model has passages, and a closed book reads"):
+        _ = denied.recipe
+
+
 def test_one_question_has_one_answer_and_a_list_has_a_list(rag: RAG) -> None:
     for one, several in (
         (rag.answer(ASKED[0]), rag.answer(ASKED[:1])),
