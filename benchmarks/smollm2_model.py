@@ -57,7 +57,7 @@ def save(folder: Path, *, tiny: bool) -> None:
 def load(folder: Path) -> RAG:
     """The model over the passages, from the folder that `save` wrote."""
     has_chat = "chat_template" in hub.load_generator(folder / GENERATOR).tokenizer_settings
-    longest = 176 if has_chat else 224  # tokens of a passage: the tiny size has a vocabulary of 512
+    max_passage, max_input = (176, 208) if has_chat else (224, 288)  # the tiny size needs more tokens for a text
     config = Config(
         data=Data(),
         retriever=Retriever(tower=str(folder / TOWER), mode="frozen", num_docs=PARAGRAPHS, max_question=48),
@@ -65,8 +65,8 @@ def load(folder: Path) -> RAG:
             checkpoint=str(folder / GENERATOR),
             chat=has_chat,
             system_prompt="Answer with a few words.",
-            max_passage=longest,
-            max_input=longest + 32 if has_chat else longest + 64,
+            max_passage=max_passage,
+            max_input=max_input,
             lengths=PACKED if has_chat else PACKED[-1:],
             max_target=MAX_TARGET,
         ),

@@ -39,9 +39,14 @@ def pack_at_lengths(
     return [*(pack(rows, num_packs, size) for size in sizes), inputs], shortest
 
 
+def unpacked(inputs: Tokens | PackedInputs) -> Tokens:
+    """The rows, whether they are packed or not."""
+    return inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+
+
 def append(inputs: Tokens | PackedInputs, targets: Int[Array, "R T"]) -> Tokens | PackedInputs:
     """A target behind the tokens of every row; packs have as much more room."""
-    rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+    rows = unpacked(inputs)
     count, length = targets.shape
     at = rows.lengths[:, None] + jnp.arange(length, dtype=rows.lengths.dtype)[None, :]
     room = jnp.pad(rows.ids, ((0, 0), (0, length)))

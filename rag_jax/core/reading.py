@@ -126,8 +126,7 @@ def read(
     n is N, or 1 where `fused_by`, the prior over the passages, is given: the target is then read under all together.
     """
     inputs = inputs if isinstance(inputs, PackedInputs) else rows(inputs)
-    num_rows = inputs.inputs.lengths.shape[0] if isinstance(inputs, PackedInputs) else inputs.lengths.shape[0]
-    n = num_rows // decoder_inputs.shape[0]
+    n = packing.unpacked(inputs).lengths.shape[0] // decoder_inputs.shape[0]
     if generator.read_targets is not None and fused_by is None:
         states = generator.read_targets(params, inputs, jnp.repeat(decoder_inputs, n, axis=0), key)
         return _by_input(generator.logits(params, states), n)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.core.packing import row_positions, to_packs, to_rows
+from rag_jax.core.packing import row_positions, to_packs, to_rows, unpacked
 from rag_jax.models import cache_slots, encoder_decoder
 from rag_jax.models.architecture import Architecture
 from rag_jax.models.attention import Attention
@@ -163,7 +163,7 @@ class Bart(nn.Module):
     def encode(self, inputs: Tokens | PackedInputs, deterministic: bool) -> Memory:
         """Encode the inputs and project them for every decoder layer's cross-attention."""
         packed = inputs if isinstance(inputs, PackedInputs) else None
-        rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+        rows = unpacked(inputs)
         position = jnp.arange(rows.ids.shape[1], dtype=jnp.int32)[None, :] if packed is None else row_positions(packed)
         states = self._embed(to_packs(packed, rows.ids), self.encoder_position, position)
         states = self.drop(self.encoder_norm(states), deterministic, packed)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.core.packing import append, to_packs, to_rows
+from rag_jax.core.packing import append, to_packs, to_rows, unpacked
 from rag_jax.models import cache_slots, rolling_buffer
 from rag_jax.models.architecture import Architecture, PromptTemplates, SpecialTokens
 from rag_jax.models.decoder_layer import DecoderConfig, Layer, dense
@@ -73,10 +73,10 @@ class Decoder(nn.Module):
 
     def encode(self, inputs: Tokens | PackedInputs) -> Prompt:
         """The keys and values of the prompts; of their last `window` tokens where they are longer."""
-        packed, rows, by, position, mask = self._causal(inputs)
         chunk = None if self.is_initializing() else self.config.prefill_chunk or self.config.window
-        if packed is None and chunk is not None and chunk < rows.ids.shape[1]:
-            return self._encode_in_chunks(rows, chunk)
+        if isinstance(inputs, Tokens) and chunk is not None and chunk < inputs.ids.shape[1]:
+            return self._encode_in_chunks(inputs, chunk)
+        packed, rows, by, position, mask = self._causal(inputs)
         states, layers = self.word(to_packs(packed, rows.ids)), []
         for layer in self.layers:
             normed, (keys, values) = layer.project(states, by, packed)
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
 
     def read_targets(self, inputs: Tokens | PackedInputs, ids: Int[Array, "R T"]) -> Float[Array, "R T width"]:
         """The states of `ids` behind the prompts, of which no keys or values are kept."""
-        c, prompts = self.config, inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+        c, prompts = self.config, unpacked(inputs)
         packed, rows, by, _, mask = self._causal(append(inputs, ids))
 
         def call(layer: Any, states: Array) -> Array:
@@ -101,7 +101,7 @@ class Decoder(nn.Module):
     def _causal(self, inputs: Tokens | PackedInputs) -> Causal:
         """What every layer needs to know of tokens that each attend to those before them."""
         packed = inputs if isinstance(inputs, PackedInputs) else None
-        rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+        rows = unpacked(inputs)
         position = jnp.arange(rows.ids.shape[1], dtype=jnp.int32)[None, :]
         mask = _before(self.config, position, position) & rows.mask[:, None, :]
         return Causal(packed, rows, rotation(self.config.rope, self.config.d, position), position, mask)

@@ -84,7 +84,8 @@ class GroupedAttention(nn.Module):
             keys, values, mask, _ = contexts[0]
             return self._out(fused_attention(queries, keys, values, mask, self.head_width**-0.5), packed)
         queries *= self.head_width**-0.5
-        parts = [self._attend(queries[:, :, start:end], seen) for start, end, seen in _in_parts(contexts, queries)]
+        ranges = _in_parts(contexts, queries.shape[2])
+        parts = [self._attend(queries[:, :, start:end], seen) for start, end, seen in ranges]
         return self._out(jnp.swapaxes(jnp.concatenate(parts, axis=2), 1, 2), packed)
 
     def _attend(self, queries: Float[Array, "R H T d"], contexts: Sequence[Context]) -> Float[Array, "R H T d"]:
@@ -114,17 +115,13 @@ class GroupedAttention(nn.Module):
         return projected.reshape(*projected.shape[:2], -1, self.head_width)
 
 
-def _in_parts(
-    contexts: Sequence[Context], queries: Float[Array, "R H T d"]
-) -> Iterator[tuple[int, int, Sequence[Context]]]:
+def _in_parts(contexts: Sequence[Context], length: int) -> Iterator[tuple[int, int, Sequence[Context]]]:
     """Ranges of the queries, and what each attends to. Four causal ranges save three eighths of the scores."""
-    length = queries.shape[2]
-    is_split = len(contexts) == 1 and contexts[0].is_causal and length >= SHORTEST_SPLIT
-    size = -(-length // 4) if is_split else length
+    if len(contexts) > 1 or not contexts[0].is_causal or length < SHORTEST_SPLIT:
+        yield 0, length, contexts
+        return
+    keys, values, mask, _ = contexts[0]
+    size = -(-length // 4)
     for start in range(0, length, size):
         end = min(start + size, length)
-        if not is_split:
-            yield start, end, contexts
-            continue
-        keys, values, mask, _ = contexts[0]
         yield start, end, [Context(keys[..., :end], values[:, :, :end], mask[:, start:end, :end])]

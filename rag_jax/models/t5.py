@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
-from rag_jax.core.packing import to_packs, to_rows
+from rag_jax.core.packing import to_packs, to_rows, unpacked
 from rag_jax.models import cache_slots, encoder_decoder
 from rag_jax.models.architecture import Architecture, SpecialTokens
 from rag_jax.models.attention import Attention, initializer
@@ -185,7 +185,7 @@ class T5(nn.Module):
     def encode(self, inputs: Tokens | PackedInputs, deterministic: bool) -> Memory:
         """Encode the inputs and project them for every decoder layer's cross-attention."""
         packed = inputs if isinstance(inputs, PackedInputs) else None
-        rows = inputs.inputs if isinstance(inputs, PackedInputs) else inputs
+        rows = unpacked(inputs)
         position = jnp.arange(rows.ids.shape[1], dtype=jnp.int32)[None, :]
         bias = self.encoder_position(position, position)
         states = self.drop(self.word(to_packs(packed, rows.ids)), deterministic, packed)
