@@ -144,11 +144,16 @@ def test_its_flops_are_counted(bag: Architecture, asked: Config) -> None:
     assert bag.flops(reader, 20, 5) > 0
 
 
-def test_what_it_cannot_do_is_refused(asked: Config, tmp_path: Path) -> None:
-    config = dataclasses.replace(asked, compute=Compute(scan=True))
-    with pytest.raises(
-        InputError, match=r"^generator: its network does not support compute\.scan True; leave it False$"
-    ):
+@pytest.mark.parametrize(
+    ("compute", "told"),
+    [
+        (Compute(scan=True), r"compute\.scan True; leave it False"),
+        (Compute(prefill_chunk=8), r"compute\.prefill_chunk 8; leave it None"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(asked: Config, tmp_path: Path, compute: Compute, told: str) -> None:
+    config = dataclasses.replace(asked, compute=compute)
+    with pytest.raises(InputError, match=rf"^generator: its network does not support {told}$"):
         prepare(config, tmp_path, read_corpus(config))
 
 

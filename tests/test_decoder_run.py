@@ -4,6 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from rag_jax.evaluation import figures
 from rag_jax.pipeline.answers import Answer
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit, train_and_evaluate
+from rag_jax.types import Tokens
 
 QUESTIONS = ["what colour is Norburg", "what colour is Goldau"]
 
@@ -111,6 +114,21 @@ def test_the_prompts_of_a_question_are_marginalised_over(rag):
         np.exp(together.log_likelihood(QUESTIONS[:1], [answer.text], num_docs=k))[0] for k in (2, 3)
     )
     assert (first + second) * under_two < under_three < (first + second) * under_two + third
+
+
+def test_a_long_prompt_is_read_in_chunks(rag):
+    config = dataclasses.replace(
+        rag.components.config,
+        compute=Compute(prefill_chunk=16),
+        generator=dataclasses.replace(rag.components.config.generator, lengths=()),
+    )
+    in_chunks = RAG(dataclasses.replace(rag.components, config=config), rag.params)
+    prompts = Tokens(jnp.ones((1, 40), jnp.int32), jnp.full(1, 40, jnp.int32))
+    reads = jax.make_jaxpr(in_chunks.components.networks.generator.encode)(rag.params.generator, prompts)
+    assert "length=3\n" in str(reads), "no loop over three chunks"
+    for found, expected in zip(in_chunks.answer(QUESTIONS), rag.answer(QUESTIONS), strict=True):
+        assert found.text == expected.text
+        assert found.log_prob == pytest.approx(expected.log_prob, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import full_size_programs as programs
+import xla_flags
 
 pytestmark = pytest.mark.slow
 PARAMETERS = {  # as published; of T5 as transformers builds it, see `tests/models/test_t5.py`
@@ -26,13 +27,16 @@ PARAMETERS = {  # as published; of T5 as transformers builds it, see `tests/mode
 LAYERS = {"mistralai/Mistral-7B-v0.1": 32, "meta-llama/Llama-3.1-8B": 32, "google/t5-v1_1-large": 24}
 DEVICES, FSDP, TENSOR = programs.MESH.size, programs.MESH.fsdp, programs.MESH.tensor
 CASES = [*(("train", name) for name in PARAMETERS), ("answer", "mistralai/Mistral-7B-v0.1")]
+# The CPU's usual order of operations gathers the parameters of all unrolled layers before the first one runs, for the
+# sake of concurrency. This one is bound by memory, as an accelerator's is.
+BY_MEMORY = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 each_case = pytest.mark.parametrize(("what", "name"), CASES)
 
 
 @cache
 def told(what: str, name: str) -> dict[str, Any]:
     """In a process of its own: the devices are counted when JAX starts."""
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    environment = {**os.environ, "XLA_FLAGS": BY_MEMORY if xla_flags.known(BY_MEMORY) else ""}
     environment["PYTHONPATH"] = os.fspath(Path(__file__).parents[1])
     command = [sys.executable, programs.__file__, what, name]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

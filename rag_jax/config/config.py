@@ -156,6 +156,7 @@ class Compute:
     scan: bool = False  # run the layers as one loop, which compiles much faster
     attention: Literal["plain", "fused"] = "plain"  # fused: jax.nn.dot_product_attention
     accumulate: int = 1  # microbatches per batch, computed one after the other
+    prefill_chunk: int | None = None  # decoder-only, inference: prompt tokens read at once; None: all, or a window
     cache: Path | None = None  # folder of compiled programs, reused by later runs
 
 

@@ -149,7 +149,7 @@ def _checked_tower(
     length_limits.check_tokens(source, tokenizer, checkpoint.config.vocab_size)
     norm = checkpoint.config.vector_norm if c.vector_norm is None else c.vector_norm
     tower = dataclasses.replace(checkpoint.config, vector_norm=norm)
-    networks.check_compute(config, tower, source)
+    networks.check_compute(config, tower, source, networks.DEFAULTS)
     return dataclasses.replace(checkpoint, config=tower, input_format=input_format), tokenizer
 
 

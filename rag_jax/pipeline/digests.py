@@ -18,7 +18,7 @@ BLOCK_ROWS = 65_536  # rows of an index hashed at once
 
 # The fields of the config that change how answers are computed.
 RETRIEVER = ("max_question", "engine", "precision", "vector_norm")
-GENERATOR = ("max_passage", "max_input", "max_target", "question_from_tower")
+GENERATOR = ("max_passage", "max_input", "max_target", "passages_per_prompt", "question_from_tower")
 
 
 def answers_digest(components: Components, params: RagParams, inputs: object) -> str:

@@ -1,6 +1,7 @@
 """The networks of a config: architecture, sizes of a generator trained from scratch, and compute options."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from rag_jax import hub
@@ -23,6 +24,7 @@ SIZE_FIELDS = (
     "init_std",
 )  # of the config
 DEFAULTS = {"dtype": "float32", "remat": "none", "scan": False, "attention": "plain"}  # supported by every network
+GENERATOR_DEFAULTS = {**DEFAULTS, "prefill_chunk": None}
 
 
 def generator_architecture(config: Config) -> Architecture[Generator]:
@@ -69,10 +71,12 @@ def check_fuses(config: Config, sizes: GeneratorConfig, source: str) -> None:
         raise InputError(f"{source}: its network cannot fuse passages, as model {config.model} does; give {known}")
 
 
-def check_compute(config: Config, sizes: NetworkConfig, source: str) -> None:
+def check_compute(
+    config: Config, sizes: NetworkConfig, source: str, defaults: Mapping[str, Any] = GENERATOR_DEFAULTS
+) -> None:
     """Raise `InputError` for a `compute` option that a network does not support."""
     supported = {each.name for each in dataclasses.fields(sizes)}
-    for name, default in DEFAULTS.items():
+    for name, default in defaults.items():
         value = getattr(config.compute, name)
         if value != default and name not in supported:
             raise InputError(f"{source}: its network does not support compute.{name} {value}; leave it {default}")

@@ -41,9 +41,9 @@ def inference_networks(
     On a mesh, inputs are encoded as in training, sharded by row. A decoding step has one token of each answer: its
     states are exchanged, since sharding them by row would gather all parameters for every token.
     """
+    compute: dict[str, Any] = {"scan": False, "remat": "none", "prefill_chunk": config.compute.prefill_chunk}
     by_row, free = (
-        _networks(config, tower, generator, scan=False, remat="none", sharding=sharding)
-        for sharding in (_by_row(mesh), None)
+        _networks(config, tower, generator, sharding=sharding, **compute) for sharding in (_by_row(mesh), None)
     )
     return by_row._replace(generator=free.generator._replace(encode=by_row.generator.encode))
 

@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "decoding",
     "generator.start",
     "compute.cache",
+    "compute.prefill_chunk",
     "data.evaluation",
     # a run that refused long questions has none; one that cut them refuses them when resumed without the option
     "data.long_questions",
@@ -44,7 +45,7 @@ COUNTS = (
     *("data.passage_words", "retriever.num_docs", "retriever.max_question", "retriever.max_passage"),
     *("generator.width", "generator.encoder_layers", "generator.decoder_layers", "generator.heads"),
     *("generator.ffn_width", "generator.max_passage", "generator.max_target", "generator.vocabulary"),
-    *("retriever.lora.rank", "generator.lora.rank"),
+    *("retriever.lora.rank", "generator.lora.rank", "compute.prefill_chunk"),
 )
 RATES = ("optimizer.learning_rate", "optimizer.tower_learning_rate", "optimizer.adam_learning_rate")
 POSITIVE = ("retriever.vector_norm", "retriever.lora.alpha", "generator.lora.alpha")
@@ -103,6 +104,9 @@ def check_numbers(config: Config) -> None:
     if any(a >= b for a, b in pairwise((0, *generator.lengths, generator.max_input))):
         problem = f"generator.lengths are {generator.lengths}, max_input {generator.max_input}"
         raise InputError(f"{problem}; give ascending numbers below max_input")
+    if generator.lengths and config.compute.prefill_chunk is not None:
+        problem = f"compute.prefill_chunk is {config.compute.prefill_chunk}, generator.lengths {generator.lengths}"
+        raise InputError(f"{problem}: packed prompts are read at once; leave one of them out")
     if not config.buckets:
         raise InputError("buckets are none; give pairs of question tokens, as ((32, 36), (64, 68))")
     if min(map(min, config.buckets)) < 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rag_jax.config import keys
-from rag_jax.config.config import Config, Data, GenerationConfig, Generator, Mesh, Optimizer, Retriever, Watch
+from rag_jax.config.config import Compute, Config, Data, GenerationConfig, Generator, Mesh, Optimizer, Retriever, Watch
 from rag_jax.config.files import save_config
 from rag_jax.errors import InputError
 from rag_jax.training import checks
@@ -80,6 +80,11 @@ def changed(**fields) -> Config:
         (changed(retriever=Retriever("tower", staleness=1)), r"^retriever\.staleness is 1 with the engine device; "),
         (changed(generator=Generator(lengths=(200, 100))), r"^generator\.lengths are \(200, 100\), max_input 300; "),
         (changed(generator=Generator(lengths=(300,))), r"^generator\.lengths are \(300,\), max_input 300; "),
+        (changed(compute=Compute(prefill_chunk=0)), r"^compute\.prefill_chunk is 0; give 1 or more$"),
+        (
+            changed(compute=Compute(prefill_chunk=8), generator=Generator(lengths=(200,))),
+            r"^compute\.prefill_chunk is 8, generator\.lengths \(200,\): packed prompts are read at once; leave one",
+        ),
         (changed(generator=Generator(max_input=64)), r"^buckets: 68 question tokens leave no room in generator\.max_"),
     ],
 )
