@@ -16,6 +16,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int8, Integer, Key, PyTree
 
+PASSAGE = -1
+"""In the ids of a prompt: where the passages stand. They begin the input of a prompt without it."""
 Params = PyTree[Array]
 DropoutKey = Key[Array, ""] | None  # None: dropout is off
 

@@ -17,7 +17,7 @@ from rag_jax.evaluation import figures
 from rag_jax.pipeline.answers import Answer
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit, train_and_evaluate
-from rag_jax.types import Tokens
+from rag_jax.types import PASSAGE, Tokens
 
 QUESTIONS = ["what colour is Norburg", "what colour is Goldau"]
 
@@ -72,7 +72,9 @@ def check_log_prob(rag: RAG, folder: Path, answer: Answer) -> None:
     first, *others = parts.passages([(passage.title, passage.text) for passage in answer.passages])
     (question,) = parts.prompts(QUESTIONS[:1])
     passages = [*first, *(token for each in others for token in (*parts.separator, *each))]
-    prompt = [*parts.header, *passages, *question, parts.decoder_start]
+    at = question.index(PASSAGE) if PASSAGE in question else 0
+    rest = question[at + (PASSAGE in question) :]
+    prompt = [*parts.header, *question[:at], *passages, *rest, parts.decoder_start]
     ids = [*parts.prefixes([answer.text])[0], parts.eos]
     with oracle.torch.no_grad():
         log_probs = model(oracle.as_torch([[*prompt, *ids]])).logits[0, len(prompt) - 1 :].log_softmax(1)
@@ -114,6 +116,18 @@ def test_the_prompts_of_a_question_are_marginalised_over(rag):
         np.exp(together.log_likelihood(QUESTIONS[:1], [answer.text], num_docs=k))[0] for k in (2, 3)
     )
     assert (first + second) * under_two < under_three < (first + second) * under_two + third
+
+
+@pytest.mark.parametrize("template", ["{question}: {passage}", "{question}: {passage} {question}"])
+def test_the_question_may_stand_before_the_passage(rag, theirs, template):
+    bundle = rag.components.generator
+    tokenizer = bundle.tokenizer._replace(question_template=template)
+    components = dataclasses.replace(rag.components, generator=dataclasses.replace(bundle, tokenizer=tokenizer))
+    first = RAG(components, rag.params)
+    (answer,) = first.answer(QUESTIONS[:1], num_docs=1)
+    before, behind = (float(each.log_likelihood(QUESTIONS[:1], ["Goldau"], num_docs=1)[0]) for each in (first, rag))
+    check_log_prob(first, theirs, answer._replace(text="Goldau", log_prob=before))
+    assert before != pytest.approx(behind, abs=0.1)
 
 
 def test_a_long_prompt_is_read_in_chunks(rag):

@@ -27,7 +27,9 @@ STEPS = 160
 def fid(towns: Config) -> Config:
     """The words are found by words: a frozen tower that has read nothing finds nothing."""
     retriever = dataclasses.replace(towns.retriever, engine="bm25", num_docs=3)
-    return dataclasses.replace(towns, model="fid", retriever=retriever, steps=STEPS, save_every=80)
+    generator = dataclasses.replace(towns.generator, question_template="{question} {passage}")  # as published, in short
+    changes = {"model": "fid", "retriever": retriever, "generator": generator}
+    return dataclasses.replace(towns, **changes, steps=STEPS, save_every=80)
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,8 @@ class Generator:
     passages_per_prompt: int = 1
     # the passage's part of the input, as "{title} / {text}"; None: as the architecture usually reads it
     passage_template: str | None = None
-    # the question's part, after the passage, as " // {question}"; None: as the architecture usually reads it
+    # the question's part, after the passage, as " // {question}", or the whole with the passage in it, as
+    # "question: {question} {passage}"; None: as the architecture usually reads it
     question_template: str | None = None
     chat: bool = False  # decoder-only: passage and question are the user's message in the tokenizer's chat template
     system_prompt: str | None = None  # decoder-only: instructions before every passage

@@ -1,8 +1,9 @@
 """From retrieved passages to generator inputs `header title / text // question </s>`, and to logits.
 
 Passages and questions are tokenised beforehand; they are joined by integer gathers inside the compiled program. The
-text between passage and question is part of the question's prompt, so that truncating a passage never removes it. A
-header, such as a system prompt, is the same for all inputs.
+text between passage and question is part of the question's prompt, so that truncating a passage never removes it. The
+prompt may have a part before the passage too: `PASSAGE` separates it from the rest. A header, such as a system prompt,
+is the same for all inputs.
 """
 
 from functools import partial
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from rag_jax.core import likelihood, packing
 from rag_jax.core.dropout import split
-from rag_jax.types import DropoutKey, Generator, PackedInputs, Params, Tokens
+from rag_jax.types import PASSAGE, DropoutKey, Generator, PackedInputs, Params, Tokens
 
 
 class InputLayout(NamedTuple):
@@ -56,14 +57,19 @@ def assemble(passages: Tokens, prompts: Tokens, layout: InputLayout) -> Tokens:
     if layout.passages_per_input > 1:
         passages = _join(passages, layout.passages_per_input, layout.separator)
     size = min(passages.ids.shape[2] + fixed, layout.max_length) - len(layout.header)
-    prompt_length = prompts.lengths[:, None]
+    is_passage = (prompts.ids == PASSAGE) & prompts.mask
+    is_inside = jnp.any(is_passage, axis=1)[:, None].astype(prompts.lengths.dtype)
+    before = is_inside * jnp.argmax(is_passage, axis=1)[:, None].astype(prompts.lengths.dtype)
+    prompt_length = prompts.lengths[:, None] - is_inside
     passage_length = jnp.minimum(passages.lengths, size - prompt_length)
-    position = jnp.arange(size, dtype=passage_length.dtype)[None, None, :]
-    in_prompt = position - passage_length[:, :, None]
     shape = (*passage_length.shape, size)
-    from_passage = _take(passages.ids.astype(jnp.int32), jnp.broadcast_to(position, shape))
+    position = jnp.broadcast_to(jnp.arange(size, dtype=passage_length.dtype)[None, None, :], shape)
+    in_passage = position - before[:, :, None]
+    is_rest = in_passage >= passage_length[:, :, None]
+    from_passage = _take(passages.ids.astype(jnp.int32), in_passage)
     prompt = jnp.broadcast_to(prompts.ids[:, None, :], (*shape[:2], prompts.ids.shape[1]))
-    ids = jnp.where(in_prompt < 0, from_passage, _take(prompt, in_prompt))
+    skipped = jnp.where(is_rest, passage_length[:, :, None] - is_inside[:, :, None], 0)
+    ids = jnp.where((in_passage < 0) | is_rest, _take(prompt, position - skipped), from_passage)
     start = jnp.asarray(layout.header, jnp.int32)[None, None, :]
     start = jnp.broadcast_to(start, (*shape[:2], len(layout.header)))
     return Tokens(jnp.concatenate([start, ids], axis=2), len(layout.header) + passage_length + prompt_length)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from rag_jax.data.questions import Question
-from rag_jax.data.tokenizers import GeneratorTokenizer, pad
+from rag_jax.data.tokenizers import GeneratorTokenizer, pad, truncate
 from rag_jax.data.tower_inputs import QuestionTokenizer
 from rag_jax.errors import InputError
 from rag_jax.types import Batch, InferenceBatch, host
@@ -94,8 +94,7 @@ class ExampleTokenizer:
         truncated = [length > self.max_question or lost > 0 for length, lost in zip(lengths, num_lost, strict=True)]
         if self.truncate_questions:
             encoder_tokens = [truncate(ids, self.max_question) for ids in encoder_tokens]
-            end = len(self.generator_tokenizer.prompt_end)
-            prompts = [truncate(ids, self.max_question, end) for ids in prompts]
+            prompts = [self.generator_tokenizer.truncate(ids, self.max_question) for ids in prompts]
         else:
             self._check_questions(questions, lengths)
         buckets = [
@@ -118,11 +117,6 @@ class ExampleTokenizer:
                 what = f"question {question.id!r} ({textwrap.shorten(question.question, 60, placeholder=' …')})"
                 problem = f"{what} has {length} tokens, more than max_question = {self.max_question}"
                 raise InputError(f"{problem}; shorten it, or set long_questions to cut")
-
-
-def truncate(ids: list[int], max_length: int, end: int = 1) -> list[int]:
-    """Token ids cut to `max_length`; the last `end` of them, which end a text, stay."""
-    return ids if len(ids) <= max_length else [*ids[: max(0, max_length - end)], *ids[len(ids) - end :]]
 
 
 def bucket(question: int, prompt: int, buckets: LengthBuckets) -> tuple[int, int]:

@@ -1,4 +1,6 @@
-"""The prompt of a decoder-only generator in three pieces: header, passage, and question with what follows it.
+"""The prompt of a generator: what stands before and behind the passage, and around the question.
+
+A decoder-only generator's has three pieces.
 
     header     <|im_start|>system\\nAnswer briefly.<|im_end|>\\n<|im_start|>user\\n
     passage    Lyon\\nLyon is a city in France …
@@ -6,10 +8,12 @@
 
 The pieces are tokenised apart and joined inside the compiled program, so that where the whole is too long the passage
 is cut. The last token is withheld from the prompt: decoding starts from it, as a decoder with an encoder starts from
-its start token.
+its start token. A question's template may have the passage in it, `question: {question} {passage}`.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from string import Formatter
 from typing import Any, NamedTuple
 
 from rag_jax.data import templates
@@ -23,7 +27,32 @@ class PromptTexts(NamedTuple):
     """The pieces of a prompt as text; special tokens in them are special."""
 
     header: str
-    question: str  # a template with `{question}`
+    question: str  # a template with `{question}`, and `{passage}` where it does not come first
+
+
+def check_templates(passage: str, question: str) -> None:
+    """Raise `InputError` for templates that a passage or a question cannot be written with."""
+    for name, template, needed, known in (
+        ("passage_template", passage, "text", {"text", "title"}),
+        ("question_template", question, "question", {"question", "passage"}),
+    ):
+        try:
+            fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+        except ValueError:
+            fields = [""]
+        if needed not in fields or not known.issuperset(fields) or fields.count("passage") > 1:
+            braces = "write {{ and }} for braces"
+            remedy = f"write {{{needed}}} where it stands, and no other fields than {_listed(known)}; {braces}"
+            raise InputError(f"generator.{name} is {template!r}; {remedy}")
+
+
+def with_templates(tokenizer: GeneratorTokenizer, passage_template: str, question_template: str) -> GeneratorTokenizer:
+    """The tokenizer of a generator with an encoder, with these templates."""
+    passage, question = _space_of_the_passage(passage_template, question_template)
+    tokenizer = tokenizer._replace(passage_template=passage, question_template=question)
+    if "{passage}" not in question or tokenizer.bos is None:
+        return tokenizer
+    return tokenizer._replace(bos=None, header=(tokenizer.bos,))  # it begins the input, not the passage
 
 
 def plain(question_template: str, system_prompt: str | None, bos: str | None) -> PromptTexts:
@@ -46,7 +75,8 @@ def chat(
     import jinja2
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    content = PASSAGE + question_template.replace("{question}", QUESTION)
+    whole = question_template if "{passage}" in question_template else f"{{passage}}{question_template}"
+    content = whole.format(passage=PASSAGE, question=QUESTION)
     messages = [{"role": "user", "content": content}]
     if system_prompt:
         messages = [{"role": "system", "content": system_prompt}, *messages]
@@ -58,11 +88,13 @@ def chat(
     except jinja2.TemplateError as error:
         remedy = "leave out generator.system_prompt" if system_prompt else "set generator.chat to false"
         raise InputError(f"{source}: its chat template cannot be rendered ({error}); {remedy}") from None
-    header, passage, rest = text.partition(PASSAGE)
-    before, question, end = rest.partition(QUESTION)
-    if not passage or not question or QUESTION in end or PASSAGE in rest:
+    header, *pieces = re.split(f"({PASSAGE}|{QUESTION})", text)
+    begin, *expected = re.split(f"({PASSAGE}|{QUESTION})", content)
+    if pieces[::2] != expected[::2] or not header.endswith(begin):
         raise InputError(f"{source}: its chat template changes the user's message; set generator.chat to false")
-    return PromptTexts(header, f"{_escape(before)}{{question}}{_escape(end)}")
+    fields = {PASSAGE: "{passage}", QUESTION: "{question}"}
+    question = "".join(fields.get(piece) or _escape(piece) for piece in (begin, *pieces))
+    return PromptTexts(header.removesuffix(begin), question.removeprefix("{passage}"))
 
 
 def with_prompt(
@@ -70,28 +102,41 @@ def with_prompt(
 ) -> GeneratorTokenizer:
     """The tokenizer of a decoder-only generator with this prompt; `between` stands between two passages of one.
 
-    Raises `InputError` for a prompt that ends in the question: nothing would mark where an answer begins.
+    Raises `InputError` for a prompt that ends in question or passage: nothing would mark where an answer begins.
     """
-    before, _, after = texts.question.partition("{question}")
+    after = re.split(r"\{question\}|\{passage\}", texts.question)[-1]
     end = _tokens(tokenizer, after.format())
     if not end:
-        remedy = r'add text after it, as in "…{question}\nAnswer:"'
-        raise InputError(f"{source}: the prompt ends in the question, {texts.question!r}; {remedy}")
+        last = texts.question.rpartition("{")[2].removesuffix("}")
+        remedy = rf'add text after it, as in "…{{{last}}}\nAnswer:"'
+        raise InputError(f"{source}: the prompt ends in the {last}, {texts.question!r}; {remedy}")
     ends_in_space = after[-1:].isspace()
+    passage, question = _space_of_the_passage(passage_template, texts.question.removesuffix(after))
     return tokenizer._replace(
         bos=None,
         decoder_start=end[-1],
         prompt_end=tuple(end[:-1]),
-        passage_template=passage_template,
-        question_template=f"{before}{{question}}",
+        passage_template=passage,
+        question_template=question,
         header=tuple(_tokens(tokenizer, texts.header)),
         separator=tuple(_tokens(tokenizer, between)),
         answer_template="{answer}" if ends_in_space else " {answer}",
     )
 
 
+def _space_of_the_passage(passage: str, question: str) -> tuple[str, str]:
+    """The templates with a space before the passage as part of it: its first word then has the tokens of any other."""
+    if " {passage}" not in question:
+        return passage, question
+    return f" {passage}", question.replace(" {passage}", "{passage}")
+
+
 def _tokens(tokenizer: GeneratorTokenizer, text: str) -> list[int]:
     return templates.encode(tokenizer.tokenizer, [templates.split_at_special_tokens(text, tokenizer.tokenizer)])[0]
+
+
+def _listed(fields: Iterable[str]) -> str:
+    return " and ".join(f"{{{field}}}" for field in sorted(fields))
 
 
 def _escape(text: str) -> str:

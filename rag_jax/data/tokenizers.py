@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from rag_jax.data import templates
 from rag_jax.errors import InputError
 from rag_jax.models.architecture import SpecialTokens
-from rag_jax.types import Tokens, host
+from rag_jax.types import PASSAGE, Tokens, host
 
 DEFAULT_SPECIAL_TOKENS = SpecialTokens()
 
@@ -55,19 +55,39 @@ class GeneratorTokenizer(NamedTuple):
 
     def passages(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
         """Tokenise (title, text) pairs as `<s> title / text`, or as `<s> text` without a title; not truncated."""
-        titled, untitled = templates.split_at_special_tokens(self.passage_template, self.tokenizer), templates.PLAIN
+        titled = templates.split_at_special_tokens(self.passage_template, self.tokenizer)
+        untitled: templates.Pieces = [" {text}"] if self.passage_template.startswith(" ") else templates.PLAIN
         rows = [
-            # The question template, which follows, begins with a space.
+            # The question template, which follows, usually begins with a space.
             templates.fill_single_spaced(titled if title else untitled, following=" ", title=_unquote(title), text=text)
             for title, text in texts
         ]
         return [[*self.passage_start, *ids] for ids in templates.encode(self.tokenizer, rows)]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
-        """Tokenise questions as ` // question </s>`, or with another `prompt_end`; not truncated."""
-        template = templates.split_at_special_tokens(self.question_template, self.tokenizer)
-        rows = [templates.fill_single_spaced(template, question=question) for question in questions]
-        return [[*ids, *self.prompt_end] for ids in templates.encode(self.tokenizer, rows)]
+        """Tokenise questions as ` // question </s>`, or with another `prompt_end`; not truncated.
+
+        `PASSAGE` stands where the template has a `{passage}`.
+        """
+        lead, passage, rest = self.question_template.rpartition("{passage}")
+        prompts = [[*ids, *self.prompt_end] for ids in self._filled(rest, questions)]
+        if not passage:
+            return prompts
+        return [[*ids, PASSAGE, *prompt] for ids, prompt in zip(self._filled(lead, questions), prompts, strict=True)]
+
+    def truncate(self, prompt: list[int], max_length: int) -> list[int]:
+        """A tokenised question cut to `max_length`: the question loses its end, wherever it stands."""
+        lead, passage, rest = self.question_template.rpartition("{passage}")
+        at = prompt.index(PASSAGE) + 1 if passage else 0
+        kept, excess, copies = [], max(0, len(prompt) - max_length), sum("{question}" in part for part in (lead, rest))
+        for ids, template, end in ((prompt[:at], lead, 1), (prompt[at:], rest, len(self.prompt_end))):
+            _, question, behind = template.rpartition("{question}")
+            if question:
+                lost = -(-excess // copies)
+                excess, copies = excess - lost, copies - 1
+                ids = truncate(ids, len(ids) - lost, end + len(self._filled(behind, [""])[0]))
+            kept += ids
+        return kept
 
     def targets(self, answers: Sequence[str]) -> list[list[int]]:
         """Tokenise answers as ` answer </s>`."""
@@ -87,6 +107,11 @@ class GeneratorTokenizer(NamedTuple):
         if token is None:
             raise ValueError(f"{id} is no token of {self!r}")
         return token
+
+    def _filled(self, template: str, questions: Sequence[str]) -> list[list[int]]:
+        pieces = templates.split_at_special_tokens(template, self.tokenizer)
+        rows = [templates.fill_single_spaced(pieces, question=question) for question in questions]
+        return templates.encode(self.tokenizer, rows)
 
     def _answer(self, text: str) -> str:
         return self.answer_template.replace("{answer}", text)
@@ -177,6 +202,11 @@ def train_generator_tokenizer(
 
 def _unquote(title: str) -> str:
     return title.removeprefix('"').removesuffix('"')
+
+
+def truncate(ids: list[int], max_length: int, end: int = 1) -> list[int]:
+    """Token ids cut to `max_length`; the last `end` of them, which end a text, stay."""
+    return ids if len(ids) <= max_length else [*ids[: max(0, max_length - end)], *ids[len(ids) - end :]]
 
 
 def pad(rows: Sequence[Sequence[int]], length: int, fill: int, dtype: type = np.int32) -> Tokens:

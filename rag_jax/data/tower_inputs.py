@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from rag_jax.data import templates
+from rag_jax.data.tokenizers import truncate
 from rag_jax.errors import InputError
 
 PAIR = "pair"  # given instead of a passage template
@@ -87,11 +88,6 @@ def _encode(tokenizer: Tokenizer, inputs: Sequence[templates.Pieces], max_length
         return TowerTokens(rows, [0] * len(rows))
     truncated = [truncate(ids, max_length) for ids in rows]
     return TowerTokens(truncated, [len(ids) - len(short) for ids, short in zip(rows, truncated, strict=True)])
-
-
-def truncate(ids: list[int], max_length: int) -> list[int]:
-    """The first `max_length` tokens, with the last token of `ids`, which ends a text, as the last one."""
-    return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
 def fill_template(template: str, title: str, text: str) -> str:

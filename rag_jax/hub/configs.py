@@ -95,9 +95,11 @@ def describe_rag(
     if reading.model not in RAG_ARCHITECTURES:
         remedy = "keep the workdir, or save its generator alone (rag_jax.hub.save)"
         raise InputError(f"model {reading.model}: transformers has no such RAG; nothing is written; {remedy}")
-    if not title or not rest.endswith("{text}") or not reading.question_template.endswith("{question}"):
+    separator, question, end = reading.question_template.partition("{question}")
+    if not title or not rest.endswith("{text}") or not question or end or "{passage}" in separator:
+        templates = f"{reading.passage_template!r} and {reading.question_template!r}"
         form = "a title, a separator, the text, a separator and the question"
-        raise InputError(f"{reading.passage_template!r}: transformers joins {form}; nothing is written")
+        raise InputError(f"{templates}: transformers joins {form}; nothing is written")
     return {
         "architectures": [RAG_ARCHITECTURES[reading.model].architecture],
         "model_type": "rag",
@@ -105,7 +107,7 @@ def describe_rag(
         "n_docs": reading.num_docs,
         "max_combined_length": reading.max_input,
         "title_sep": rest.removesuffix("{text}"),
-        "doc_sep": reading.question_template.removesuffix("{question}"),
+        "doc_sep": separator,
         "retrieval_vector_size": sizes.vector_width,
         "index_name": "custom",
         "question_from_tower": reading.question_from_tower,  # transformers ignores this and always does so

@@ -89,7 +89,7 @@ class Store:
         vectors = np.where(valid[:, None], self.passage_vectors[valid_rows], self.passage_vectors.dtype.type(0))
         return Knowledge(host(vectors), Tokens(host(self.passage_tokens[valid_rows]), host(lengths)))
 
-    def find(self, ids: Sequence[str]) -> Int[np.ndarray, " passage_tokens"]:
+    def find(self, ids: Sequence[str]) -> Int[np.ndarray, " ids"]:
         """The rows of some passages by their ids; -1 for unknown ids."""
         return self.passages.find(ids, self.alive if self.removed else None)
 

@@ -30,11 +30,12 @@ def with_prompt(
     c = config.generator
     passage = architecture.prompt.passage if c.passage_template is None else c.passage_template
     question = architecture.prompt.question if c.question_template is None else c.question_template
+    prompts.check_templates(passage, question)
     if not architecture.is_decoder_only:
         if c.chat or c.system_prompt:
             name = "generator.chat" if c.chat else "generator.system_prompt"
             raise InputError(f"{name}: not supported by {architecture.name}; leave it out, or use a decoder-only model")
-        return tokenizer._replace(passage_template=passage, question_template=question)
+        return prompts.with_templates(tokenizer, passage, question)
     if c.chat:
         if not settings.get("chat_template"):
             raise InputError(f"{source}: the tokenizer has no chat template; set generator.chat to false")

@@ -45,6 +45,26 @@ def test_rows_go_into_lines_and_back(lines: int, each: int, data: st.DataObject)
     )
 
 
+@hypotheses.costly
+@given(st.lists(st.integers(0, S), min_size=4, max_size=4), st.integers(0, 3), st.sampled_from([1, 2, 4]))
+def test_a_target_is_appended_to_every_row(lengths: list[int], target: int, lines: int) -> None:
+    form = packed(lengths, lines, 4 // lines * S)
+    ids = np.arange(101, 101 + 4 * target, dtype=np.int32).reshape(4, target)
+    behind = [
+        [*row[:length], *new] for row, length, new in zip(form.inputs.ids.tolist(), lengths, ids.tolist(), strict=True)
+    ]
+    for inputs in (form, form.inputs):
+        longer = packing.append(inputs, jnp.asarray(ids))
+        rows = packing.unpacked(longer)
+        found = [row[:length] for row, length in zip(rows.ids.tolist(), rows.lengths.tolist(), strict=True)]
+        assert found == behind
+    packs = packing.append(form, jnp.asarray(ids))
+    assert isinstance(packs, PackedInputs)
+    held = np.asarray(packing.to_packs(packs, packs.inputs.ids))
+    assert [i for line in held.tolist() for i in line if i] == [i for row in behind for i in row]
+    assert int(packs.num_tokens.sum()) == sum(map(len, behind))
+
+
 @pytest.mark.parametrize("there", [packing.to_packs, packing.to_rows])
 def test_the_gradient_is_that_of_the_copy(there) -> None:
     """Against finite sums: each output is a copy of one input, so that the Jacobian is a table of ones."""

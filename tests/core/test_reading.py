@@ -15,7 +15,7 @@ import naive
 import small_rag
 from rag_jax.core import reading
 from rag_jax.core.reading import InputLayout
-from rag_jax.types import Generator, Tokens
+from rag_jax.types import PASSAGE, Generator, Tokens
 
 cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
@@ -56,6 +56,24 @@ def test_the_pair_is_joined_and_the_passage_gives_way(max_length, seed):
     assert inputs.ids.shape == (B, K, size)
     for b, k in np.ndindex(B, K):
         assert as_list(inputs, b, k) == naive.assemble(as_list(passages, b, k), as_list(prompts, b), size)
+
+
+@pytest.mark.parametrize("max_length", [L, L + 1, P + L - 1, P + L, P + L + 5])
+@cases
+@given(seed=seeds)
+def test_the_passage_stands_where_the_prompt_says(max_length, seed):
+    passages, prompts = pair(seed)
+    where = np.random.default_rng(seed).integers(-1, prompts.lengths)  # -1: the prompt follows it
+    for b, at in enumerate(where):
+        prompts.ids[b, at] = PASSAGE if at >= 0 else prompts.ids[b, at]
+    inputs = assemble(passages, prompts, max_length)
+    size = min(P + L, max_length)
+    for b, k in np.ndindex(B, K):
+        prompt, at = as_list(prompts, b), max(int(where[b]), 0)
+        rest = prompt[at + (where[b] >= 0) :]
+        read = naive.assemble(as_list(passages, b, k), [*prompt[:at], *rest], size)
+        passage = read[: len(read) - at - len(rest)]
+        assert as_list(inputs, b, k) == [*prompt[:at], *passage, *rest]
 
 
 @pytest.mark.parametrize(("together", "separator"), [(2, (7, 8)), (3, ()), (5, (7,))])

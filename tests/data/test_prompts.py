@@ -1,13 +1,12 @@
 """Prompts in three pieces: joined, they are the whole text; the last token is what decoding starts from."""
 
-from itertools import chain
-
 import pytest
 
 from rag_jax.data import prompts
 from rag_jax.data.tokenizers import GeneratorTokenizer, train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.models.architecture import SpecialTokens
+from rag_jax.types import PASSAGE
 
 SPECIAL = SpecialTokens(bos=None, pad="<|end|>", eos="<|end|>", start="<|end|>", others=("<|turn|>", "<s>"))
 CHATML = (
@@ -22,11 +21,17 @@ def tokenizer() -> GeneratorTokenizer:
     return train_generator_tokenizer(["user system assistant Question Answer Lyon is a city"] * 9, 400, SPECIAL)
 
 
-def joined(tokenizer: GeneratorTokenizer, title: str, text: str, question: str) -> str:
-    """What the generator reads, up to the token that decoding starts from, as text."""
+def read(tokenizer: GeneratorTokenizer, title: str, text: str, question: str) -> list[int]:
+    """What the generator reads."""
     (passage,), (prompt,) = tokenizer.passages([(title, text)]), tokenizer.prompts([question])
-    ids = chain(tokenizer.header, passage, prompt, [tokenizer.decoder_start])
-    return tokenizer.tokenizer.decode(list(ids), skip_special_tokens=False)
+    at = prompt.index(PASSAGE) if PASSAGE in prompt else 0
+    return [*tokenizer.header, *prompt[:at], *passage, *prompt[at + (PASSAGE in prompt) :]]
+
+
+def joined(tokenizer: GeneratorTokenizer, title: str, text: str, question: str) -> str:
+    """The same, up to the token that decoding starts from, as text."""
+    ids = [*read(tokenizer, title, text, question), tokenizer.decoder_start]
+    return tokenizer.tokenizer.decode(ids, skip_special_tokens=False)
 
 
 def test_a_chat_is_the_rendered_template(tokenizer):
@@ -69,6 +74,74 @@ def test_templates_may_name_special_tokens(tokenizer):
     assert texts.header.startswith("<s><|turn|>user")
 
 
+BOTH_SIDES = "Question: {question}\n\n{passage}\n\nQuestion: {question}"
+
+
+def test_the_passage_stands_inside_the_users_message(tokenizer):
+    texts = prompts.chat(CHATML, BOTH_SIDES, "Be brief.", {}, "here")
+    found = prompts.with_prompt(tokenizer, "{title}\n{text}", texts, "here")
+    user = "Question: where is {x}?\n\nLyon\nA city.\n\nQuestion: where is {x}?"
+    expected = f"<|turn|>system\nBe brief.<|end|>\n<|turn|>user\n{user}<|end|>\n<|turn|>assistant\n"
+    assert joined(found, "Lyon", "A city.", "where is {x}?") == expected
+    assert tokenizer.tokenizer.decode(list(found.header)).endswith("user\n"), "the same for every question"
+
+
+def test_the_passage_stands_behind_the_question(tokenizer):
+    texts = prompts.plain("Question: {question} Context: {passage}\nAnswer:", None, "<s>")
+    found = prompts.with_prompt(tokenizer, "{title}. {text}", texts, "here")
+    expected = "<s>Question: where? Context: Lyon. A city.\nAnswer:"
+    assert joined(found, "Lyon", "A city.", "where?") == expected
+    assert joined(found, "", "A city.", "where?") == expected.replace("Lyon. ", "")
+
+
+def test_an_encoder_reads_a_question_before_its_passage_as_one_text():
+    """As Fusion-in-Decoder's authors write it; `<s>` begins the input, and no passage."""
+    whole = train_generator_tokenizer(["question title context: where is Lyon a city in France"] * 9, 400)
+    found = prompts.with_templates(whole, "title: {title} context: {text}", "question: {question} {passage}")
+    expected = whole.tokenizer.encode("question: where? title: Lyon context: A city.", add_special_tokens=False).ids
+    assert read(found, "Lyon", "A city.", "where?") == [whole.bos, *expected, whole.eos]
+    assert found.passages([("", "")]) == [[]]
+    assert prompts.with_templates(whole, "{title} / {text}", " // {question}") == whole
+
+
+@pytest.mark.parametrize(
+    "template", [" // {question}", "{question} {passage} !", "{question} ? {passage} // {question}"]
+)
+@pytest.mark.parametrize("lost", [1, 2, 3, 4])
+def test_a_question_that_is_too_long_loses_its_end(template, lost):
+    spaced = train_generator_tokenizer(["a b c d e f ! ? //"] * 9, 300)
+    spaced = prompts.with_templates(spaced, "{text}", template)
+    (whole,) = spaced.prompts(["a b c d e f"])
+    cut = spaced.truncate(whole, len(whole) - lost)
+    copies = template.count("{question}")
+    losses = [lost] if copies == 1 else [-(-lost // 2), lost // 2]
+    expected = template.replace("{passage}", "|").format(question="{}")
+    words = ["a b c d e f"[: 11 - 2 * each] for each in losses]
+    text = spaced.tokenizer.decode([i for i in cut[:-1] if i != PASSAGE])
+    assert text == expected.format(*words).replace(" |", "")
+    assert (cut[-1], cut.count(PASSAGE), len(cut)) == (spaced.eos, template.count("{passage}"), len(whole) - lost)
+    assert spaced.truncate(whole, len(whole)) == whole
+
+
+@pytest.mark.parametrize(
+    ("passage", "question", "told"),
+    [
+        ("{title}", " // {question}", r"^generator\.passage_template is '\{title\}'; write \{text\} where it stands"),
+        ("{text}", " // ", r"^generator\.question_template is ' // '; write \{question\} where it stands"),
+        ("{text}", "{question} {context}", r"no other fields than \{passage\} and \{question\}"),
+        (
+            "{text}",
+            "{passage} {question} {passage}",
+            r"^generator\.question_template is '\{passage\} \{question\} \{pa",
+        ),
+        ("{text}", "{question", r"write \{\{ and \}\} for braces$"),
+    ],
+)
+def test_templates_that_cannot_be_filled_are_refused(passage, question, told):
+    with pytest.raises(InputError, match=told):
+        prompts.check_templates(passage, question)
+
+
 @pytest.mark.parametrize(
     ("template", "system", "told"),
     [
@@ -92,3 +165,7 @@ def test_a_prompt_that_ends_in_the_question_is_refused(tokenizer):
         InputError, match=r"^here: the prompt ends in the question, ' // \{question\}'; add text after it"
     ):
         prompts.with_prompt(tokenizer, "{text}", prompts.plain(" // {question}", None, None), "here")
+    with pytest.raises(
+        InputError, match=r"^here: the prompt ends in the passage, '\{question\} \{passage\}'; add text"
+    ):
+        prompts.with_prompt(tokenizer, "{text}", prompts.plain("{question} {passage}", None, None), "here")

@@ -242,8 +242,14 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch, ch
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("template", ["{text}", "{text} {title}", "{title}: {text}."])
-def test_a_template_that_transformers_cannot_express_is_refused(tmp_path, checkpoint, template):
-    other = replace(checkpoint, reading=replace(checkpoint.reading, passage_template=template))
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [
+        *(("passage_template", each) for each in ("{text}", "{text} {title}", "{title}: {text}.")),
+        *(("question_template", each) for each in ("{question} {passage}", "{passage} {question}", "{question}?")),
+    ],
+)
+def test_a_template_that_transformers_cannot_express_is_refused(tmp_path, checkpoint, template, value):
+    other = replace(checkpoint, reading=replace(checkpoint.reading, **{template: value}))
     assert "transformers joins a title" in refusal(tmp_path / "ours", other)
     assert not list(tmp_path.iterdir())

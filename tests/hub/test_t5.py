@@ -22,13 +22,14 @@ import oracle
 import pretrained
 import tokenizer_folders
 from oracle import jit, relative, torch
+from rag_jax.data import prompts
 from rag_jax.errors import InputError
 from rag_jax.hub import RagCheckpoint, load, load_generator, save
 from rag_jax.hub import t5 as files
 from rag_jax.models import t5
 from rag_jax.models.t5 import T5Config
 from rag_jax.pipeline.pretrained import load_generator_tokenizer
-from rag_jax.types import Params
+from rag_jax.types import PASSAGE, Params
 
 SMALL = T5Config(
     vocab_size=60, width=16, encoder_layers=1, decoder_layers=2, heads=2, ffn_width=24, gated=True, tied_head=False,
@@ -212,6 +213,17 @@ def test_its_tokenizer_begins_answers_with_padding_and_passages_with_nothing(tmp
     (passage,), (prompt,) = found.passages([("the cat", "the cat")]), found.prompts(["the cat ?"])
     assert passage + prompt == theirs("the cat / the cat // the cat ?")["input_ids"]
     assert found.targets(["the cat"]) == [theirs("the cat")["input_ids"]]
+
+
+def test_a_question_may_stand_first_as_in_fusion_in_decoder(tmp_path):
+    tokenizer_folders.t5(tmp_path)
+    reconfigure(tmp_path, **files.describe(SMALL, {}))
+    found, theirs = load_generator_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    found = prompts.with_templates(found, "the {title} cat {text}", "w {question} {passage}")
+    (passage,), (prompt,) = found.passages([("hat", "the cat")]), found.prompts(["the cat ?"])
+    at = prompt.index(PASSAGE)
+    assert [*prompt[:at], *passage, *prompt[at + 1 :]] == theirs("w the cat ? the hat cat the cat")["input_ids"]
+    assert found.header == ()
 
 
 def test_a_sentencepiece_vocabulary_alone_needs_its_package(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -145,6 +146,18 @@ def test_a_changed_byte_is_found_by_its_checksum(tmp_path: Path) -> None:
         part_files.verify(path.parent)
 
 
+def test_a_part_of_another_store_is_not_what_the_manifest_names(tmp_path: Path) -> None:
+    """It is whole, and of the same sizes."""
+    store, part = built(tmp_path / "index"), "vectors/000000"
+    assert store.manifest is not None
+    expected = store.manifest.segments[0].parts[part]
+    manifest.verify(tmp_path / "index", part, expected)
+    build(tmp_path / "other", PASSAGES[::-1], encoder(), reads())
+    shutil.copytree(tmp_path / "other" / part, tmp_path / "index" / part, dirs_exist_ok=True)
+    with pytest.raises(InputError, match=r"part\.json: not what the manifest names"):
+        manifest.verify(tmp_path / "index", part, expected)
+
+
 def test_a_description_of_other_sizes_is_found(tmp_path: Path) -> None:
     built(tmp_path / "index")
     path = tmp_path / "index" / "vectors/000000/part.json"
@@ -186,6 +199,15 @@ def test_chosen_rows_are_a_little_knowledge_of_their_own(tmp_path: Path) -> None
     empty = closed_book(store.width, reads().tokenizer).knowledge
     np.testing.assert_array_equal(little.passage_vectors[1], empty.passage_vectors[0])
     assert (little.passage_tokens.ids[1, 0], little.passage_tokens.lengths[1]) == (empty.passage_tokens.ids[0, 0], 1)
+
+
+def test_removed_rows_stay_removed_behind_another_store() -> None:
+    first, second = (
+        from_vectors(each, np.zeros((len(each), 2), np.float32), reads()) for each in (PASSAGES[:3], PASSAGES[3:6])
+    )
+    both = first.remove_rows([1]).concatenate(second.remove_rows([0, 2]))
+    assert both.alive.tolist() == [True, False, True, False, True, False]
+    assert both.find([passage.id for passage in PASSAGES[:6]]).tolist() == [0, -1, 2, -1, 4, -1]
 
 
 @pytest.mark.parametrize(("norm", "fits"), [(4.472136, True), (4.47213595499958, True), (4.4722, False)])

@@ -28,7 +28,7 @@ ROPES = {
 }
 SIZES: dict[str, list[Any]] = {
     "model_type": ["llama", "mistral", "qwen2", "qwen3"],
-    "width": [16, 24],
+    "width": [24, 48],  # transformers refuses one that the heads do not divide, also where their width is given
     "decoder_layers": [1, 2, 3],
     "heads": [(4, 4), (4, 2), (4, 1), (6, 2)],  # of queries, and of keys and values
     "head_width": [None, 4, 10],
