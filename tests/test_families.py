@@ -38,7 +38,7 @@ SEARCHES = [  # networks of the same sizes are searched in the same way
     ]
 ]  # fmt: skip
 QUICK = CASES[:: len(CASES) // 3][:2] + CASES[-1:]
-# transformers' caches fail for T5s of unequal depths, and keep too much with a window of one token.
+# transformers' caches fail for T5s of unequal depths.
 SPECIAL = {"pad_token_id": PAD, "eos_token_id": EOS, "max_new_tokens": T, "use_cache": False}
 
 
@@ -116,7 +116,7 @@ def test_answers_end_early_and_late_and_none_wins_by_rounding(kind):
         found = [their_answers(*case, is_greedy) for case in cases]
         lengths = [len(answer) for each in found for answers in each.tokens for answer in answers]
         counts = np.bincount(lengths, minlength=T + 1) / len(lengths)
-        assert counts[1:].min() > 0.01
+        assert counts[1:].min() >= 0.01
         print(f"shares of the lengths: {counts.round(2)}")
     scores = [np.asarray(scores) for each in found for scores in each.scores]
     closest = min(np.min(-np.diff(each) / np.abs(each[1:])) for each in scores)
@@ -143,7 +143,7 @@ def test_a_family_is_drawn_with_all_that_it_may_have(family):
         assert len({getattr(config, name) for config in own}) >= least, name
     if family != "llama":
         windows = {config.window for config in own}
-        assert windows & {1, 5}, "shorter than inputs"
+        assert windows & {2, 5}, "shorter than inputs"
         assert LONGEST + 4 in windows, "reached by answers"
         assert windows & {None, 40}, "longer than both"
 

@@ -57,19 +57,17 @@ def assemble(passages: Tokens, prompts: Tokens, layout: InputLayout) -> Tokens:
     if layout.passages_per_input > 1:
         passages = _join(passages, layout.passages_per_input, layout.separator)
     size = min(passages.ids.shape[2] + fixed, layout.max_length) - len(layout.header)
-    is_passage = (prompts.ids == PASSAGE) & prompts.mask
-    is_inside = jnp.any(is_passage, axis=1)[:, None].astype(prompts.lengths.dtype)
-    before = is_inside * jnp.argmax(is_passage, axis=1)[:, None].astype(prompts.lengths.dtype)
-    prompt_length = prompts.lengths[:, None] - is_inside
+    before, marks = _place_of_passage(prompts)
+    prompt_length = prompts.lengths[:, None] - marks
     passage_length = jnp.minimum(passages.lengths, size - prompt_length)
     shape = (*passage_length.shape, size)
     position = jnp.broadcast_to(jnp.arange(size, dtype=passage_length.dtype)[None, None, :], shape)
     in_passage = position - before[:, :, None]
-    is_rest = in_passage >= passage_length[:, :, None]
-    from_passage = _take(passages.ids.astype(jnp.int32), in_passage)
+    is_behind = in_passage >= passage_length[:, :, None]
+    in_prompt = position - jnp.where(is_behind, passage_length[:, :, None] - marks[:, :, None], 0)
     prompt = jnp.broadcast_to(prompts.ids[:, None, :], (*shape[:2], prompts.ids.shape[1]))
-    skipped = jnp.where(is_rest, passage_length[:, :, None] - is_inside[:, :, None], 0)
-    ids = jnp.where((in_passage < 0) | is_rest, _take(prompt, position - skipped), from_passage)
+    from_passage = _take(passages.ids.astype(jnp.int32), in_passage)
+    ids = jnp.where((in_passage < 0) | is_behind, _take(prompt, in_prompt), from_passage)
     start = jnp.asarray(layout.header, jnp.int32)[None, None, :]
     start = jnp.broadcast_to(start, (*shape[:2], len(layout.header)))
     return Tokens(jnp.concatenate([start, ids], axis=2), len(layout.header) + passage_length + prompt_length)
@@ -161,6 +159,13 @@ def rows(inputs: Tokens) -> Tokens:
 
 def _by_input(logits: Float[Array, "R T V"], n: int) -> Float[Array, "B n T V"]:
     return logits.reshape(-1, n, *logits.shape[1:])
+
+
+def _place_of_passage(prompts: Tokens) -> tuple[Int[Array, "B 1"], Int[Array, "B 1"]]:
+    """The number of tokens of each prompt before the passage, and of the marks in it that say so: 1 or 0."""
+    is_mark = (prompts.ids == PASSAGE) & prompts.mask
+    place, marks = jnp.argmax(is_mark, axis=1), jnp.any(is_mark, axis=1)  # the place is 0 without a mark
+    return place[:, None].astype(prompts.lengths.dtype), marks[:, None].astype(prompts.lengths.dtype)
 
 
 def _take(ids: Int[Array, "B K P"], position: Int[Array, "B K S"]) -> Int[Array, "B K S"]:
