@@ -78,7 +78,7 @@ class Batch(NamedTuple):
     """Questions with one target each, for training and scoring."""
 
     question: Tokens  # [B, Q], in the question tower's vocabulary
-    prompt: Tokens  # [B, L]: ` // question </s>`, in the generator's vocabulary
+    prompt: Tokens  # [B, L]: ` // question </s>`, in the generator's vocabulary, `PASSAGE` where it is not in front
     decoder_inputs: Int[Array, "B T"]  # `<s> answer`
     targets: Int[Array, "B T"]  # `answer </s>`
     target_mask: Bool[Array, "B T"]
@@ -88,7 +88,7 @@ class InferenceBatch(NamedTuple):
     """Questions without targets, for answering."""
 
     question: Tokens  # [B, Q], in the question tower's vocabulary
-    prompt: Tokens  # [B, L]: ` // question </s>`, in the generator's vocabulary
+    prompt: Tokens  # [B, L]: ` // question </s>`, in the generator's vocabulary, `PASSAGE` where it is not in front
 
 
 class Retrieved(NamedTuple):
