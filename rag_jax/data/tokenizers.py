@@ -77,9 +77,11 @@ class GeneratorTokenizer(NamedTuple):
 
     def truncate(self, prompt: list[int], max_length: int) -> list[int]:
         """A tokenised question cut to `max_length`: the question loses its end, wherever it stands."""
+        if len(prompt) <= max_length:
+            return prompt
         lead, passage, rest = self.question_template.rpartition("{passage}")
         at = prompt.index(PASSAGE) + 1 if passage else 0
-        kept, excess, copies = [], max(0, len(prompt) - max_length), sum("{question}" in part for part in (lead, rest))
+        kept, excess, copies = [], len(prompt) - max_length, sum("{question}" in part for part in (lead, rest))
         for ids, template, end in ((prompt[:at], lead, 1), (prompt[at:], rest, len(self.prompt_end))):
             _, question, behind = template.rpartition("{question}")
             if question:
