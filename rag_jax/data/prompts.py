@@ -20,7 +20,7 @@ from rag_jax.data import templates
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.errors import InputError
 
-PASSAGE, QUESTION = "<<passage>>", "<<question>>"  # stand-ins while a chat template is rendered
+STAND_INS = {"passage": "<<passage>>", "question": "<<question>>"}  # for the fields, while a chat template is rendered
 
 
 class PromptTexts(NamedTuple):
@@ -76,7 +76,7 @@ def chat(
     from transformers.utils.chat_template_utils import render_jinja_template
 
     whole = question_template if "{passage}" in question_template else f"{{passage}}{question_template}"
-    content = whole.format(passage=PASSAGE, question=QUESTION)
+    content = whole.format(**STAND_INS)
     messages = [{"role": "user", "content": content}]
     if system_prompt:
         messages = [{"role": "system", "content": system_prompt}, *messages]
@@ -88,11 +88,12 @@ def chat(
     except jinja2.TemplateError as error:
         remedy = "leave out generator.system_prompt" if system_prompt else "set generator.chat to false"
         raise InputError(f"{source}: its chat template cannot be rendered ({error}); {remedy}") from None
-    header, *pieces = re.split(f"({PASSAGE}|{QUESTION})", text)
-    begin, *expected = re.split(f"({PASSAGE}|{QUESTION})", content)
+    stand_in = re.compile(f"({'|'.join(STAND_INS.values())})")
+    header, *pieces = stand_in.split(text)
+    begin, *expected = stand_in.split(content)
     if pieces[::2] != expected[::2] or not header.endswith(begin):
         raise InputError(f"{source}: its chat template changes the user's message; set generator.chat to false")
-    fields = {PASSAGE: "{passage}", QUESTION: "{question}"}
+    fields = {found: f"{{{name}}}" for name, found in STAND_INS.items()}
     question = "".join(fields.get(piece) or _escape(piece) for piece in (begin, *pieces))
     return PromptTexts(header.removesuffix(begin), question.removeprefix("{passage}"))
 

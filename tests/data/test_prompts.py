@@ -34,12 +34,15 @@ def joined(tokenizer: GeneratorTokenizer, title: str, text: str, question: str) 
     return tokenizer.tokenizer.decode(ids, skip_special_tokens=False)
 
 
+def chatml(user: str) -> str:
+    """A user's message in the chat, behind the system prompt."""
+    return f"<|turn|>system\nBe brief.<|end|>\n<|turn|>user\n{user}<|end|>\n<|turn|>assistant\n"
+
+
 def test_a_chat_is_the_rendered_template(tokenizer):
     texts = prompts.chat(CHATML, QUESTION, "Be brief.", {}, "here")
     found = prompts.with_prompt(tokenizer, "{title}\n{text}", texts, "here")
-    user = "Lyon\nA city.\n\nQuestion: where is Lyon?"
-    expected = f"<|turn|>system\nBe brief.<|end|>\n<|turn|>user\n{user}<|end|>\n<|turn|>assistant\n"
-    assert joined(found, "Lyon", "A city.", "where is Lyon?") == expected
+    assert joined(found, "Lyon", "A city.", "where is Lyon?") == chatml("Lyon\nA city.\n\nQuestion: where is Lyon?")
     assert found.token(found.decoder_start) == tokenizer.token(tokenizer.tokenizer.encode("\n").ids[0])
     assert found.tokenizer.decode(found.targets(["Rhone"])[0], skip_special_tokens=False) == "Rhone<|end|>"
     turn = tokenizer.tokenizer.token_to_id("<|turn|>")
@@ -81,8 +84,7 @@ def test_the_passage_stands_inside_the_users_message(tokenizer):
     texts = prompts.chat(CHATML, BOTH_SIDES, "Be brief.", {}, "here")
     found = prompts.with_prompt(tokenizer, "{title}\n{text}", texts, "here")
     user = "Question: where is {x}?\n\nLyon\nA city.\n\nQuestion: where is {x}?"
-    expected = f"<|turn|>system\nBe brief.<|end|>\n<|turn|>user\n{user}<|end|>\n<|turn|>assistant\n"
-    assert joined(found, "Lyon", "A city.", "where is {x}?") == expected
+    assert joined(found, "Lyon", "A city.", "where is {x}?") == chatml(user)
     assert tokenizer.tokenizer.decode(list(found.header)).endswith("user\n"), "the same for every question"
 
 
