@@ -20,8 +20,9 @@ class Data:
 
     # the corpus: JSON lines, DPR's tsv, KILT, a folder of text or Markdown; None, and no index: closed book
     passages: Path | None = None
-    train: Path | None = None  # training questions with their answers, one JSON object per line
-    evaluation: Path | None = None  # evaluation questions, in the same format
+    # training questions with their answers: JSON lines, or another format of the field, recognised by its content
+    train: Path | None = None
+    evaluation: Path | None = None  # evaluation questions, in any of these formats
     # which gold answers are trained: the first; all, one pair per answer, as the paper does for NQ and WebQuestions; or
     # one sampled per epoch
     answers: Literal["first", "all", "sampled"] = "first"

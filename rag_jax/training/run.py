@@ -10,7 +10,8 @@ from rich.console import Console
 from rag_jax.config.config import Config
 from rag_jax.config.files import save_config
 from rag_jax.data.files import write_atomically
-from rag_jax.data.questions import Question, fingerprint, read_questions
+from rag_jax.data.questions import Question, fingerprint, read_questions, training_pairs
+from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
 from rag_jax.pipeline import finetuning, workdir_tokenizers
@@ -33,7 +34,7 @@ console = Console()
 
 def train_and_evaluate(config: Config, workdir: Path) -> tuple[RAG, dict]:
     """Train, evaluate and write results.json. Returns the model and the results."""
-    questions = read_questions(required_path(config.data.evaluation, "data.evaluation"))
+    questions = read_judged(config)
     with alone(config, workdir):
         rag = fit_alone(config, workdir)
         results = measure(rag, questions)
@@ -83,6 +84,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
             save_config(config, workdir / CONFIG)
         return rag
     questions = read_questions(required_path(config.data.train, "data.train"))
+    training_pairs(questions, config.data.answers)  # refuses what cannot be trained on before anything is computed
     prepared, host_state = prepare(config, workdir, read_corpus(config)), saved_host_state(workdir)
     examples = tokenize_pairs(prepared, questions, console)
     check_gold(prepared.store, judged, "evaluation questions")
@@ -105,9 +107,20 @@ def questions_to_judge(config: Config) -> list[Question]:
     """The evaluation questions, if any. Raises `InputError` if the closed-book baseline was scored on others."""
     if config.data.evaluation is None and not (config.eval_every or config.closed_book):
         return []
-    questions = read_questions(required_path(config.data.evaluation, "data.evaluation"))
+    questions = read_judged(config)
     if config.closed_book:
         evaluate.closed_book_score(config.closed_book, questions)
+    return questions
+
+
+def read_judged(config: Config) -> list[Question]:
+    """The evaluation questions. Raises `InputError` for answers that exact match cannot score."""
+    path = required_path(config.data.evaluation, "data.evaluation")
+    questions = read_questions(path)
+    for question in questions:
+        if question.regex or not question.answers:
+            problem = "has regular expressions as answers" if question.regex else "has no answers"
+            raise InputError(f'{path}: question "{question.id}" {problem}; score these by rag-jax evaluate')
     return questions
 
 

@@ -5,12 +5,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag_jax.data.jsonl import write_jsonl
-from rag_jax.data.questions import Question, fingerprint, read_question_texts, read_questions, training_pairs
+from rag_jax.data.questions import (
+    Question,
+    fingerprint,
+    read_question_file,
+    read_question_texts,
+    read_questions,
+    training_pairs,
+)
 from rag_jax.errors import InputError
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(str.strip)
 unique_texts = st.lists(texts, unique=True).map(tuple)
-questions = st.builds(Question, texts, texts, unique_texts.filter(bool), unique_texts, unique_texts)
+questions = st.builds(
+    lambda relevance, *fields: Question(*fields, relevance=relevance[: len(fields[3])]),
+    st.just(()) | st.lists(st.integers(1, 3), min_size=20, max_size=20).map(tuple),
+    *(texts, texts, unique_texts.filter(bool), st.lists(texts, unique=True, max_size=20).map(tuple), unique_texts),
+)
 
 
 def read(tmp_path, text: str) -> list[Question]:
@@ -55,12 +66,28 @@ def test_ids_are_whole_numbers_or_strings_and_come_out_as_strings(tmp_path):
         ('{"question": ["who"], "answers": ["a"]}', '"question" is a list, not a string', "in quotes"),
         ('{"question": "who\\u0000", "answers": ["a"]}', '"question" holds a NUL character', "remove it"),
         ('{"question": "\\ud800", "answers": ["a"]}', '"question" holds half a surrogate', "write the whole"),
+        (
+            '{"question": "who?", "answers": ["a"], "ctxs": []}',
+            "a row of DPR output in a file that begins",
+            "of its own",
+        ),
         ('{"question": "who?", "answers": ["a"], "positive_ids": 3}', '"positive_ids" is not a list', "as a list"),
         ('{"question": "who?", "answers": ["a"], "positive_ids": [1.5]}', '"positive_ids" is a number', "whole number"),
         ('{"question": "who?", "answers": ["a"], "positive_ids": [true]}', '"positive_ids" is true', "whole number"),
         ('{"id": null, "question": "who?", "answers": ["a"]}', '"id" is null', "whole number"),
         ('{"id": "1", "question": "who?", "answers": ["a"]}', 'the id "1" occurs twice', "an id of its own"),
-        ('{"question": "who?", "answers": ["\\\\d+"], "regex": true}', "the answers are regular expressions", "plain"),
+        ('{"question": "who?", "answers": ["(a"], "regex": true}', 'the answer "(a" is not a regular', "correct it"),
+        ('{"question": "who?", "answers": ["a"], "regex": "yes"}', '"regex" is "yes"', "true or false"),
+        (
+            '{"question": "?", "answers": ["a"], "relevance": [0]}',
+            '"relevance" is not a list of grades',
+            "of at least 1",
+        ),
+        (
+            '{"question": "?", "answers": ["a"], "relevance": [1]}',
+            "1 grades for 0 different positive_ids",
+            "one to each",
+        ),
         ('{"question": "who?", "answers": ["a"]', "malformed JSON", "one JSON object on each line"),
     ],
 )
@@ -77,6 +104,39 @@ def test_a_bad_line_is_named_by_file_and_line(tmp_path, line, what, remedy):
 def test_a_file_without_questions_is_an_input_error(tmp_path, text):
     with pytest.raises(InputError, match=r"q\.jsonl: holds no questions; write one"):
         read(tmp_path, text)
+
+
+def test_answers_may_be_regular_expressions(tmp_path):
+    (question,) = read(tmp_path, '{"question": "how many?", "answers": ["\\\\d+", "[[a]b"], "regex": true}')
+    assert (question.answers, question.regex) == (("\\d+", "[[a]b"), True)
+
+
+def test_a_question_with_gold_passages_needs_no_answers(tmp_path):
+    assert read(tmp_path, '{"question": "who?", "positive_ids": ["a"]}') == [Question("1", "who?", (), ("a",))]
+
+
+def test_a_file_says_its_format(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question": "who?", "golden_answers": ["me"]}')
+    assert read_question_file(tmp_path / "q.jsonl") == ("FlashRAG", [Question("1", "who?", ("me",))])
+    (tmp_path / "q.jsonl").write_text('{"claim": "It is.", "label": "SUPPORTS"}')
+    assert read_question_file(tmp_path / "q.jsonl").format == "claims"
+
+
+def test_texts_are_read_without_answers(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"id": "a", "question": "who?"}\n{"question": "why?", "answers": [3]}')
+    assert read_question_texts(tmp_path / "q.jsonl") == [("a", "who?"), ("2", "why?")]
+
+
+@pytest.mark.parametrize(
+    ("question", "what"),
+    [
+        (Question("q7", "how many?", (r"\d+",), regex=True), "answers are regular expressions; write them out"),
+        (Question("q7", "where?", (), ("p",)), "no answers; give it one"),
+    ],
+)
+def test_a_question_that_is_no_training_pair_is_named(question, what):
+    with pytest.raises(InputError, match=f"^training question 'q7': .*{what}"):
+        training_pairs([Question("1", "who?", ("me",)), question], "sampled")
 
 
 def test_training_pairs_take_every_answer_or_the_first():
