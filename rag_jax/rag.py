@@ -289,10 +289,10 @@ class RAG:
         components = self.components
         if isinstance(index, Store):
             store = check_width(index, components.bi_encoder, "the store")
-            return replace(self, components=replace(components, store=store))
+            return replace(self, components=replace(components, store=store, search=None))
         config = pretrained.with_index(components.config, Path(index))
         store = open_index(Path(index), config, components.bi_encoder, components.generator)
-        return replace(self, components=replace(components, config=config, store=store))
+        return replace(self, components=replace(components, config=config, store=store, search=None))
 
     def with_passages(self, passages: Iterable[Passage]) -> "RAG":
         """The same model over these passages alone, encoded now and kept in memory.

@@ -19,9 +19,10 @@ from rag_jax.demo.element_questions import kind
 from rag_jax.demo.fact_edit import edit_fact
 from rag_jax.demo.figure import draw_flattest
 from rag_jax.demo.requirements import MENDELEEV, MINILM, SMOLLM2, check_requirements
-from rag_jax.demo.zero_shot import answer_scores, without_passages
+from rag_jax.demo.zero_shot import answer_scores
 from rag_jax.evaluation import results_table
-from rag_jax.evaluation.metrics import exact_match
+from rag_jax.evaluation.baselines import without_passages
+from rag_jax.evaluation.metrics.answers import exact_match
 from rag_jax.rag import RAG, Answer
 from rag_jax.training.checks import check
 from rag_jax.training.run import train_and_evaluate, untrained

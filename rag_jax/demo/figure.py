@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rag_jax.data.questions import Question
 from rag_jax.evaluation.figures import token_posterior
-from rag_jax.evaluation.metrics import exact_match
+from rag_jax.evaluation.metrics.answers import exact_match
 from rag_jax.pipeline.answers import Answer
 from rag_jax.rag import RAG
 

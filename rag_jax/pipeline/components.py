@@ -70,6 +70,7 @@ class Components:
     bi_encoder: BiEncoder
     generator: GeneratorBundle
     store: Store
+    search: HostSearch | None = None  # instead of the config's engine
 
     @property
     def networks(self) -> Networks:
@@ -107,8 +108,8 @@ class Components:
 
     @cached_property
     def host_search(self) -> HostSearch | None:
-        """The config's search engine on the host, opened once; None: search inside the compiled programs."""
-        return host_search(self.config.retriever.engine, self.store, self.placement)
+        """The search engine on the host, opened once; None: search inside the compiled programs."""
+        return self.search or host_search(self.config.retriever.engine, self.store, self.placement)
 
     @property
     def passage_tokenizer(self) -> PassageTokenizer:
