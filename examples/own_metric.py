@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rag_jax import RAG
 from rag_jax.data.questions import read_questions
-from rag_jax.evaluation.metrics import exact_match
+from rag_jax.evaluation.metrics.answers import exact_match
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 

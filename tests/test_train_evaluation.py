@@ -14,7 +14,7 @@ from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import fingerprint, read_questions
 from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
-from rag_jax.evaluation.metrics import exact_match
+from rag_jax.evaluation.metrics.answers import exact_match
 from rag_jax.training.run import train_and_evaluate
 from world import question
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, fingerprint
 from rag_jax.errors import InputError
-from rag_jax.evaluation.metrics import answer_recall_at_k, exact_match, f1, recall_at_k
+from rag_jax.evaluation.metrics.answers import answer_recall_at_k, exact_match, f1, recall_at_k
 from rag_jax.index.engines.engine import Queries
 from rag_jax.index.engines.store_engines import open_bm25
 from rag_jax.index.store import Store

@@ -18,7 +18,7 @@ pytest.importorskip("Stemmer")
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.evaluation.metrics import exact_match
+from rag_jax.evaluation.metrics.answers import exact_match
 from rag_jax.index import part_files
 from rag_jax.index.engines.bm25 import AT_ONCE, BM25
 from rag_jax.index.engines.engine import Queries

@@ -1,12 +1,14 @@
 """Metrics of open-domain question answering.
 
-Answers: exact match and F1 after SQuAD's normalisation (Rajpurkar et al. 2016), maximum over the gold answers.
+Answers: exact match, F1 and containment after SQuAD's normalisation (Rajpurkar et al. 2016), maximum over the gold
+answers; regular expressions where these are the gold answers (CuratedTREC).
 Retrieval: the fraction of questions with a hit among the first k passages. A hit is a gold passage, or a passage that
-contains an answer by DPR's token match (Karpukhin et al. 2020).
+contains an answer by DPR's token match (Karpukhin et al. 2020). `ranking.py` has the scores of single questions.
 
 All text is normalised to Unicode NFD first, so that both encodings of `é` are equal.
 """
 
+import functools
 import re
 import string
 import unicodedata
@@ -52,6 +54,49 @@ def f1(prediction: str, answers: Iterable[str]) -> float:
     return max((_f1(words, normalize_answer(gold).split()) for gold in answers), default=0.0)
 
 
+def contains(prediction: str, answers: Iterable[str]) -> bool:
+    """Whether the prediction contains one of the answers as whole words: for answers in sentences.
+
+    The words are those of `normalize_answer`, or the tokens of `has_answer`, which separate "Austen" from "'s". An
+    answer that normalises to nothing has to be matched exactly. An exact match is always contained.
+
+    FlashRAG's accuracy (Jin et al. 2024) also finds an answer inside a word: "no" in "know".
+
+    >>> contains("It is one of Jane Austen's novels.", ["Austen"]), contains("I do not know.", ["no"])
+    (True, False)
+    """
+    words = normalize_answer(prediction)
+
+    def is_contained(answer: str) -> bool:
+        normalized = normalize_answer(answer)
+        if not normalized:
+            return not words
+        return f" {normalized} " in f" {words} " or has_answer(prediction, [answer])
+
+    return any(map(is_contained, answers))
+
+
+def regex_match(prediction: str, patterns: Iterable[str], anchored: bool) -> bool:
+    """Whether one of the regular expressions matches, ignoring case: for CuratedTREC's answers.
+
+    Args:
+        prediction: an answer, or the text of a passage. Text and patterns are normalised to NFD.
+        patterns: in Python's syntax; `^` and `$` match at line ends.
+        anchored: whether a pattern has to match all of the prediction, without the white space around it (FlashRAG's
+            exact match), or may match anywhere in it (DPR's match of passages).
+
+    Raises `InputError` for an invalid pattern, and for one that matches the empty text.
+
+    >>> [regex_match("in July 1969", ["19(68|69)"], anchored) for anchored in (True, False)]
+    [False, True]
+    """
+    text = unicodedata.normalize("NFD", prediction)
+    compiled = [_compile(pattern) for pattern in patterns]
+    if anchored:
+        return any(pattern.fullmatch(text.strip()) for pattern in compiled)
+    return any(pattern.search(text) for pattern in compiled)
+
+
 def has_answer(text: str, answers: Iterable[str]) -> bool:
     """Whether the text contains the tokens of an answer consecutively, ignoring case.
 
@@ -60,9 +105,19 @@ def has_answer(text: str, answers: Iterable[str]) -> bool:
     >>> has_answer("Emma is by Jane Austen.", ["jane austen"]), has_answer("Emma is by Jane Austen.", ["Aust"])
     (True, False)
     """
-    haystack = _spaced_tokens(text)
-    needles = map(_spaced_tokens, answers)
+    haystack = spaced_tokens(text)
+    needles = map(spaced_tokens, answers)
     return any(needle in haystack for needle in needles if needle.strip())
+
+
+def spaced_tokens(text: str) -> str:
+    """The tokens of `has_answer`, separated and enclosed by single spaces: substring search then finds whole tokens.
+
+    >>> spaced_tokens("Emma, by Jane")
+    ' emma , by jane '
+    """
+    tokens = unicodedata.normalize("NFD", text).translate(_SPACING).lower().split()
+    return f" {' '.join(tokens)} "
 
 
 def recall_at_k(ranked_ids: Sequence[Sequence[str]], positives: Sequence[Collection[str]], k: int) -> float:
@@ -73,14 +128,14 @@ def recall_at_k(ranked_ids: Sequence[Sequence[str]], positives: Sequence[Collect
         positives: the ids of each question's gold passages.
         k: the number of passages to consider.
     """
-    _require_ranking(ranked_ids, positives, k)
+    require_ranking(ranked_ids, positives, k)
     hits = (any(id in gold for id in ids[:k]) for ids, gold in zip(ranked_ids, positives, strict=True))
     return sum(hits) / len(ranked_ids)
 
 
 def answer_recall_at_k(ranked_texts: Sequence[Sequence[str]], answers: Sequence[Collection[str]], k: int) -> float:
     """The fraction of questions with an answer in one of the first k texts, by `has_answer`: DPR's top-k accuracy."""
-    _require_ranking(ranked_texts, answers, k)
+    require_ranking(ranked_texts, answers, k)
     pairs = zip(ranked_texts, answers, strict=True)
     hits = (any(has_answer(text, gold) for text in texts[:k]) for texts, gold in pairs)
     return sum(hits) / len(ranked_texts)
@@ -111,13 +166,20 @@ class _Spacing(dict[int, str]):
 _SPACING = _Spacing()
 
 
-def _spaced_tokens(text: str) -> str:
-    """The tokens separated and enclosed by single spaces: substring search then matches whole tokens."""
-    tokens = unicodedata.normalize("NFD", text).translate(_SPACING).lower().split()
-    return f" {' '.join(tokens)} "
+@functools.lru_cache(4096)
+def _compile(pattern: str) -> re.Pattern[str]:
+    """Compile with DPR's flags. DPR uses the package `regex`, which knows more syntax than `re`."""
+    try:
+        compiled = re.compile(unicodedata.normalize("NFD", pattern), re.IGNORECASE | re.UNICODE | re.MULTILINE)
+    except (re.error, OverflowError) as error:
+        raise InputError(f"{pattern!r}: not a regular expression ({error}); correct the answer") from None
+    if compiled.search(""):
+        raise InputError(f"{pattern!r}: as a regular expression it matches every text; correct the answer")
+    return compiled
 
 
-def _require_ranking(ranked: Sequence[object], gold: Sequence[object], k: int) -> None:
+def require_ranking(ranked: Sequence[object], gold: Sequence[object], k: int) -> None:
+    """Raise `InputError` for k < 1, for other than one ranking per question, and for no questions."""
     if k < 1:
         raise InputError(f"recall at {k} is not defined; ask for k = 1 or more")
     if len(ranked) != len(gold):

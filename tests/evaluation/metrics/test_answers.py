@@ -10,8 +10,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rag_jax.errors import InputError
-from rag_jax.evaluation import metrics
-from rag_jax.evaluation.metrics import answer_recall_at_k, exact_match, f1, has_answer, normalize_answer, recall_at_k
+from rag_jax.evaluation.metrics import answers
+from rag_jax.evaluation.metrics.answers import (
+    answer_recall_at_k,
+    contains,
+    exact_match,
+    f1,
+    has_answer,
+    normalize_answer,
+    recall_at_k,
+    regex_match,
+)
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]))
 # Text in which articles, signs, accents and repetitions meet, which random characters seldom do.
@@ -47,7 +56,7 @@ def naive_has_answer(text: str, answer: str) -> bool:
 
 
 def test_the_examples_in_the_docstrings():
-    assert doctest.testmod(metrics).failed == 0
+    assert doctest.testmod(answers).failed == 0
 
 
 @given(ascii_texts)
@@ -105,6 +114,80 @@ def test_f1_is_the_harmonic_mean(prediction, gold, precision, recall):
 )
 def test_f1_of_answers_that_normalise_to_nothing(prediction, gold, score):
     assert f1(prediction, [gold]) == score
+
+
+@given(texts, st.lists(texts, max_size=3))
+def test_an_exact_match_is_contained(prediction, answers):
+    assert contains(prediction, answers) or not exact_match(prediction, answers)
+
+
+@given(texts, texts)
+def test_what_is_contained_is_found_inside_words_too(prediction, answer):
+    """FlashRAG's accuracy: one normalised string in the other."""
+    if contains(prediction, [answer]) and not has_answer(prediction, [answer]):
+        assert normalize_answer(answer) in normalize_answer(prediction)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer", "found"),
+    [
+        ("It was written by Jane Austen in 1815.", "jane austen", True),
+        ("It is Jane Austen's novel.", "Austen", True),
+        ("by the U.S.A. in 1969", "USA", True),  # as in an exact match
+        ("on the origin of the species", "Origin of Species", True),
+        ("I do not know.", "no", False),
+        ("in 18095", "1809", False),
+        ("by Jane", "Jane Austen", False),
+        ("a cat", "The", False),  # normalises to nothing
+        ("a cat", "", False),
+        ("", "", True),
+        ("An", "The", True),
+    ],
+)
+def test_answers_are_contained_as_whole_words(prediction, answer, found):
+    assert contains(prediction, [answer]) is found
+    assert contains(prediction, ["nowhere to be found", answer]) is found
+    assert contains(prediction, []) is False
+
+
+@given(texts, texts.filter(lambda text: unicodedata.normalize("NFD", text).strip()))
+def test_a_plain_text_as_a_pattern_is_searched_as_dpr_does(before, answer):
+    found = regex_match(before, [re.escape(answer)], anchored=False)
+    text, pattern = (unicodedata.normalize("NFD", x) for x in (before, re.escape(answer)))
+    assert found == (re.compile(pattern, re.IGNORECASE | re.UNICODE | re.MULTILINE).search(text) is not None)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "pattern", "anywhere", "anchored"),
+    [
+        ("1969", "19(68|69)", True, True),
+        (" 1969\n", "19(68|69)", True, True),
+        ("July 1969", "19(68|69)", True, False),
+        ("1970", "19(68|69)", False, False),
+        ("NEIL Armstrong", r"(neil\s+)?armstrong", True, True),
+        ("José", "jose\u0301", True, True),  # accents in either encoding
+        ("first line\nParis", "^paris$", True, False),
+    ],
+)
+def test_a_pattern_matches_anywhere_or_all_of_the_prediction(prediction, pattern, anywhere, anchored):
+    assert regex_match(prediction, ["nowhere", pattern], anchored=False) is anywhere
+    assert regex_match(prediction, ["nowhere", pattern], anchored=True) is anchored
+    assert not regex_match(prediction, [], anchored=False)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line"),
+    [
+        ("19(68", r"'19\(68': not a regular expression \(.*\); correct the answer"),
+        ("a{99999999999}", r"'a\{99999999999\}': not a regular expression .*; correct the answer"),
+        ("(Paris)?", r"'\(Paris\)\?': as a regular expression it matches every text; correct the answer"),
+        ("Paris|", r"'Paris\|': as a regular expression it matches every text; correct the answer"),
+    ],
+)
+def test_patterns_that_are_invalid_or_match_everything_are_input_errors(pattern, line):
+    for anchored in (False, True):
+        with pytest.raises(InputError, match=f"^{line}$"):
+            regex_match("Paris", ["paris", pattern], anchored)
 
 
 @given(texts, texts)

@@ -1,0 +1,58 @@
+"""Figures with their uncertainty: a statistic over questions, and its bootstrap interval.
+
+Questions are resampled with replacement and the statistic is computed again; the interval holds the middle 95 % of its
+values (the percentile bootstrap, Efron and Tibshirani 1993). It says how a score would vary over other questions of the
+same kind. It does not say how it would vary over training runs.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+RESAMPLES, CONFIDENCE = 2_000, 0.95
+
+Statistic = Callable[[Int[np.ndarray, " n"]], float]  # of the questions with these numbers
+
+
+class Figure(NamedTuple):
+    """A figure, its interval, and the number of questions that it was measured on."""
+
+    value: float
+    low: float
+    high: float
+    questions: int
+
+
+def mean_figure(values: Float[np.ndarray, " B"], resamples: int = RESAMPLES, seed: int = 0) -> Figure:
+    """The mean of the questions' own scores; NaN: the score does not apply to that question, which is not counted."""
+    known = values[~np.isnan(values)].astype(np.float64)
+    return _figure(known, lambda sample, axis: np.mean(sample, axis=axis), True, resamples, seed)
+
+
+def figure(statistic: Statistic, questions: int, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
+    """A statistic of a whole set of questions, such as macro-F1 or a calibration error."""
+    numbers = np.arange(questions)
+    return _figure(numbers, lambda sample: statistic(sample.astype(np.int64)), False, resamples, seed)
+
+
+def _figure(data: np.ndarray, statistic: Callable, vectorized: bool, resamples: int, seed: int) -> Figure:
+    if not len(data):
+        return Figure(math.nan, math.nan, math.nan, 0)
+    value = float(statistic(data, axis=0) if vectorized else statistic(data))
+    if len(data) == 1:
+        return Figure(value, value, value, 1)
+    interval = stats.bootstrap(
+        (data,),
+        statistic,
+        vectorized=vectorized,
+        n_resamples=resamples,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+        batch=256 if vectorized else None,
+    ).confidence_interval
+    return Figure(value, float(interval.low), float(interval.high), len(data))

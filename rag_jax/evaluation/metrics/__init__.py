@@ -1,0 +1,1 @@
+"""Metrics as functions of predictions and gold: no model, no files."""

@@ -1,0 +1,190 @@
+"""Predictions: a model's answer to each question, with the passages that it read and those that it retrieved.
+
+A file of predictions is JSON lines as `rag-jax evaluate` and `rag-jax answer` write them, in which only `id` and
+`answer` are required; KILT's guesses; or SQuAD's `{"id": "answer", …}`.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.data.jsonl import UniqueIds, read_jsonl, validate_characters, validate_id
+from rag_jax.data.lines import read_lines
+from rag_jax.data.questions import Question
+from rag_jax.errors import InputError
+from rag_jax.evaluation import kilt_guesses
+from rag_jax.index.store import Store
+from rag_jax.pipeline.answers import Answer, RetrievedPassage
+
+
+class Prediction(NamedTuple):
+    """The prediction for one question."""
+
+    id: str  # of the question
+    answer: str  # "": none
+    log_prob: float | None = None  # log p(y|x) in nats, of labels: normalised over all of them; None: not known
+    passages: tuple[RetrievedPassage, ...] = ()  # what was read, best first, with prior and posterior
+    retrieved: tuple[Passage, ...] = ()  # what was found, best first: more than was read; texts may be unknown, ""
+    scores: tuple[float, ...] = ()  # the search's, of `retrieved`; (): not known
+
+
+def as_row(question: Question, answer: Answer, retrieved: Sequence[tuple[str, float]], details: bool) -> dict[str, Any]:
+    """A line of a predictions file, without its id.
+
+    Args:
+        answer: with labels as alternatives where the question was classified.
+        retrieved: ids and scores of the passages found, best first.
+        details: whether to add each token, with its posterior over the passages.
+    """
+    row = {
+        "question": question.question,
+        "answer": answer.text,
+        "log_prob": answer.log_prob,
+        "passages": [passage._asdict() for passage in answer.passages],
+        "retrieved": [{"id": id, "score": score} for id, score in retrieved],
+    }
+    if details:
+        posteriors = answer.token_posteriors
+        row |= {"tokens": answer.tokens, "token_posteriors": None if posteriors is None else posteriors.tolist()}
+    return row
+
+
+def label_row(row: dict[str, Any], answer: Answer, names: Mapping[str, str]) -> dict[str, Any]:
+    """The line of a classified question: names of labels instead of their texts, probabilities over all labels."""
+    ranked = [answer, *answer.alternatives]
+    total = _log_sum_exp([each.log_prob for each in ranked])
+    probabilities = {names[each.text]: math.exp(each.log_prob - total) for each in ranked}
+    return row | {"answer": names[answer.text], "log_prob": answer.log_prob - total, "labels": probabilities}
+
+
+def with_texts(predictions: Sequence[Prediction], store: Store) -> list[Prediction]:
+    """The predictions with the passages that were found as the store has them.
+
+    Raises `InputError` for a passage that is not in the store.
+    """
+    ids = list(dict.fromkeys(passage.id for prediction in predictions for passage in prediction.retrieved))
+    rows = store.find(ids)
+    if ids and (rows < 0).any():
+        odd = ids[int((rows < 0).argmax())]
+        raise InputError(f'passage "{odd}" was found, but is not in the index; name the index that was searched')
+    passages = {id: store.passages[row] for id, row in zip(ids, rows.tolist(), strict=True)}
+    return [each._replace(retrieved=tuple(passages[passage.id] for passage in each.retrieved)) for each in predictions]
+
+
+def read_predictions(path: Path, questions: Sequence[Question]) -> list[Prediction]:
+    """The predictions for the questions, in their order.
+
+    Raises `InputError` for a file in no known format, and for ids that are missing, unknown or there twice.
+    """
+    ids, found = UniqueIds(), dict[str, Prediction]()
+    known = {question.id for question in questions}
+    for location, prediction in _read(path):
+        ids.add(prediction.id, location)
+        if prediction.id not in known:
+            raise InputError(f'{location}: no question has the id "{prediction.id}"; name the questions it answers')
+        found[prediction.id] = prediction
+    missing = [question.id for question in questions if question.id not in found]
+    if missing:
+        count = f"{len(missing):,} of {len(questions):,} questions have no prediction, the first is"
+        raise InputError(f'{path}: {count} "{missing[0]}"; predict all of them, or leave their questions out')
+    return [found[question.id] for question in questions]
+
+
+def _read(path: Path) -> Iterator[tuple[str, Prediction]]:
+    """(location, prediction) of each."""
+    whole = _squad(path)
+    if whole is not None:
+        for id, answer in whole.items():
+            yield f"{path}: {id!r}", Prediction(validate_id(id, "id", str(path)), answer)
+        return
+    empty = True
+    for number, row in read_jsonl(path):
+        location, empty = f"{path}:{number}", False
+        yield location, _kilt(row, location) if "output" in row else _prediction(row, location)
+    if empty:
+        raise InputError(f'{path}: holds no predictions; write one {{"id": …, "answer": …}} on each line')
+
+
+def _squad(path: Path) -> dict[str, str] | None:
+    """The answers by id, where the whole file is one object of strings."""
+    lines = read_lines(path)
+    first = next(lines, "")
+    rest = "" if _is_row(first) else "".join(lines)
+    try:
+        value = json.loads(first + rest)
+    except (ValueError, RecursionError):
+        return None  # JSON lines, or neither: their reader says what is wrong
+    if not isinstance(value, dict) or not value or {"id", "answer", "output"} & value.keys():
+        return None
+    return value if all(isinstance(each, str) for each in value.values()) else None
+
+
+def _is_row(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _prediction(row: Mapping[str, Any], location: str) -> Prediction:
+    """A line of this library, or of another that has `id`, and `answer` or `prediction`."""
+    id = _required_id(row, location)
+    answer = row.get("answer", row.get("prediction"))
+    if not isinstance(answer, str):
+        raise InputError(f'{location}: "answer" is no string; write the one answer to "{id}" as a string')
+    log_prob = row.get("log_prob")
+    if log_prob is not None and (isinstance(log_prob, bool) or not isinstance(log_prob, int | float)):
+        raise InputError(f'{location}: "log_prob" is no number; write log p(y|x) in nats, or leave it out')
+    if log_prob is not None and (math.isnan(log_prob) or log_prob > 1e-3):
+        raise InputError(f'{location}: "log_prob" is {log_prob}; a log-probability is at most 0')
+    read, found = _objects(row, "passages", location), _objects(row, "retrieved", location)
+    scores = tuple(float(each["score"]) for each in found if isinstance(each.get("score"), int | float))
+    return Prediction(
+        id,
+        validate_characters(answer, "answer", location),
+        log_prob,
+        tuple(_passage(each, location) for each in read),
+        tuple(_retrieved(each, location) for each in found),
+        scores if len(scores) == len(found) else (),
+    )
+
+
+def _kilt(row: Mapping[str, Any], location: str) -> Prediction:
+    """A guess of KILT, whose evidence is documents."""
+    guess = kilt_guesses.as_guess(row, location)
+    documents = (Passage(document, "", "", document) for document in guess.documents)
+    return Prediction(guess.id, guess.answer, retrieved=tuple(documents))
+
+
+def _passage(row: Mapping[str, Any], location: str) -> RetrievedPassage:
+    try:
+        return RetrievedPassage(**row)
+    except TypeError:
+        fields = ", ".join(RetrievedPassage._fields)
+        raise InputError(f"{location}: a passage has other fields than {fields}; leave passages out") from None
+
+
+def _retrieved(row: Mapping[str, Any], location: str) -> Passage:
+    id = validate_id(row.get("id"), "id", location)
+    return Passage(id, str(row.get("title", "")), str(row.get("text", "")), str(row.get("document", "")))
+
+
+def _required_id(row: Mapping[str, Any], location: str) -> str:
+    if "id" not in row:
+        raise InputError(f'{location}: no id; write the id of the question, "id"')
+    return validate_id(row["id"], "id", location)
+
+
+def _objects(row: Mapping[str, Any], name: str, location: str) -> list[Mapping[str, Any]]:
+    values = row.get(name) or []
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise InputError(f'{location}: "{name}" is no list of objects; write it as one, or leave it out')
+    return values
+
+
+def _log_sum_exp(values: Sequence[float]) -> float:
+    peak = max(values)
+    return peak + math.log(sum(math.exp(value - peak) for value in values))

@@ -1,0 +1,40 @@
+"""Bootstrap intervals."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rag_jax.evaluation.intervals import Figure, figure, mean_figure
+
+
+def test_the_interval_of_a_mean_is_that_of_resampled_questions() -> None:
+    values = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0] * 20)
+    found = mean_figure(values, resamples=4_000)
+    draw = np.random.default_rng(1)
+    means = [np.mean(draw.choice(values, len(values))) for _ in range(4_000)]
+    assert found.value == pytest.approx(2 / 3)
+    assert found.low == pytest.approx(np.quantile(means, 0.025), abs=0.01)
+    assert found.high == pytest.approx(np.quantile(means, 0.975), abs=0.01)
+    assert found.questions == 120
+
+
+def test_questions_to_which_a_score_does_not_apply_are_not_counted() -> None:
+    values = np.array([1.0, math.nan, 0.0, math.nan])
+    assert mean_figure(values)[::3] == (0.5, 2)
+    empty = mean_figure(np.full(3, math.nan))
+    assert math.isnan(empty.value)
+    assert empty.questions == 0
+
+
+def test_a_statistic_of_the_whole_set_is_computed_on_drawn_questions() -> None:
+    values = np.arange(50) / 50
+    found = figure(lambda numbers: float(np.mean(values[numbers])), 50, resamples=500)
+    assert found == mean_figure(values, resamples=500)._replace(low=found.low, high=found.high)
+    assert found.low < found.value < found.high
+    assert found == figure(lambda numbers: float(np.mean(values[numbers])), 50, resamples=500), "the same seed"
+
+
+@pytest.mark.parametrize("values", [[1.0] * 9, [0.0]])
+def test_a_figure_without_spread_has_an_interval_of_one_value(values: list[float]) -> None:
+    assert mean_figure(np.array(values)) == Figure(values[0], values[0], values[0], len(values))

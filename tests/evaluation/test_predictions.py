@@ -1,0 +1,91 @@
+"""Predictions files: what is read of them, and what is refused."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.data.questions import Question
+from rag_jax.errors import InputError
+from rag_jax.evaluation.predictions import Prediction, as_row, label_row, read_predictions
+from rag_jax.pipeline.answers import Answer, RetrievedPassage
+
+ASKED = [Question("a", "who", ("x",)), Question("b", "what", ("y",))]
+PASSAGE = RetrievedPassage("p1", "Title", "Text", -0.5, 0.75)
+
+
+def written(folder: Path, *lines: object) -> Path:
+    path = folder / "predictions.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    return path
+
+
+def answer(text: str, log_prob: float, *alternatives: Answer) -> Answer:
+    return Answer(text, log_prob, 0.0, [PASSAGE], ["tok"], np.array([[1.0]]), list(alternatives))
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    row = as_row(ASKED[0], answer("x", -1.5), [("p1", 2.5), ("p2", 1.0)], details=False)
+    assert "tokens" not in row
+    assert as_row(ASKED[0], answer("x", -1.5), [], details=True)["token_posteriors"] == [[1.0]]
+    path = written(tmp_path, {"id": "b", "answer": "z"}, {"id": "a", **row})
+    first, second = read_predictions(path, ASKED)
+    assert first == Prediction("a", "x", -1.5, (PASSAGE,), (Passage("p1", "", ""), Passage("p2", "", "")), (2.5, 1.0))
+    assert second == Prediction("b", "z"), "in the order of the questions"
+
+
+def test_labels_have_names_and_probabilities_that_add_up() -> None:
+    chosen = answer("true", -1.0, answer("false", -3.0))
+    row = label_row({"answer": "true", "log_prob": -1.0}, chosen, {"true": "SUPPORTED", "false": "REFUTED"})
+    assert row["answer"] == "SUPPORTED"
+    assert row["labels"].keys() == {"SUPPORTED", "REFUTED"}
+    assert sum(row["labels"].values()) == pytest.approx(1)
+    assert row["labels"]["SUPPORTED"] == pytest.approx(1 / (1 + math.exp(-2)))
+    assert math.exp(row["log_prob"]) == pytest.approx(row["labels"]["SUPPORTED"])
+
+
+def test_guesses_of_kilt_and_answers_of_squad_are_read(tmp_path: Path) -> None:
+    pages = [{"wikipedia_id": "12", "title": "T"}, {"wikipedia_id": 13}]
+    lines = [{"id": "a", "output": [{"answer": "x", "provenance": pages}]}, {"id": "b", "output": [{"answer": "y"}]}]
+    first, second = read_predictions(written(tmp_path, *lines), ASKED)
+    assert first.answer == "x"
+    assert [passage.document for passage in first.retrieved] == ["12", "13"]
+    assert second == Prediction("b", "y")
+    for text in (json.dumps({"a": "x", "b": "y"}), json.dumps({"a": "x", "b": "y"}, indent=1)):
+        assert read_predictions(written(tmp_path, text), ASKED) == [Prediction("a", "x"), Prediction("b", "y")]
+
+
+OK = {"id": "a", "answer": "x"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "holds no predictions; write one"),
+        ([OK], '1 of 2 questions have no prediction, the first is "b"; predict all of them'),
+        ([OK, OK], ':2: the id "a" occurs twice'),
+        ([OK, {"id": "c", "answer": ""}], ':2: no question has the id "c"; name the questions it answers'),
+        ([{"answer": "x"}], ":1: no id; write the id of the question"),
+        ([{"id": "a"}], ':1: "answer" is no string; write the one answer to "a"'),
+        ([{"id": "a", "answer": ["x"]}], ':1: "answer" is no string'),
+        ([{**OK, "log_prob": "high"}], ':1: "log_prob" is no number'),
+        ([{**OK, "log_prob": 0.5}], ':1: "log_prob" is 0.5; a log-probability is at most 0'),
+        (['{"id": "a", "answer": "x", "log_prob": NaN}'], ':1: "log_prob" is nan'),
+        ([{**OK, "passages": [{"id": "p"}]}], ":1: a passage has other fields than id, title, text"),
+        ([{**OK, "retrieved": ["p"]}], ':1: "retrieved" is no list of objects'),
+        ([{"id": "a", "output": []}], ':1: "output" holds 0 answers; write exactly one'),
+        ([{"id": "a", "output": [{"answer": "x"}, {"answer": "y"}]}], ':1: "output" holds 2 answers'),
+        (["[1]"], ":1: holds a list, not an object"),
+        (["{"], ":1: malformed JSON"),
+        (['{"a": 3}'], ":1: no id"),
+    ],
+)
+def test_bad_predictions_are_refused(tmp_path: Path, lines: list, message: str) -> None:
+    path = written(tmp_path, *lines)
+    with pytest.raises(InputError) as refused:
+        read_predictions(path, ASKED)
+    assert message in str(refused.value)
+    assert str(refused.value).startswith(str(path))
