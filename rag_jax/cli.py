@@ -25,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"no command {command!r}; the commands are {', '.join(COMMANDS)}")
 
 
-COMMANDS = ("demo", "train", "index", "search", "answer", "convert", "plan", "benchmark")  # modules of rag_jax.commands
+COMMANDS = (  # modules of rag_jax.commands
+    *("demo", "train", "index", "search", "answer", "evaluate", "compare"),
+    *("convert", "plan", "benchmark"),
+)
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
 
   demo [NAME]       train and use a model: on the world's cities, or on the elements with pretrained networks
@@ -33,6 +36,8 @@ USAGE = """usage: rag-jax COMMAND [OPTIONS]
   index             build, change or inspect an index
   search            search an index with any engine
   answer            answer questions with a trained model, and show the passages
+  evaluate          score a model, a baseline or a file of predictions on questions in any of the field's formats
+  compare A B …     compare evaluations of the same questions, with tests of significance
   convert           export a workdir as a transformers RAG checkpoint, or import one
   plan              estimate memory and devices for an index of any size
   benchmark NAME    measure decode, encode, train, search, retrieval or store

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import gguf_files
+from rag_jax import cli
 from rag_jax.config.config import Config
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,20 @@ def test_the_step_of_ones_own_trains(trained, towns: Config, capsys) -> None:
     told = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()]
     assert len(told) == 10
     assert all(0 < loss < 0.5 for loss in told), "it goes on from what was learnt"
+
+
+def test_the_evaluation_of_the_page_runs(trained, towns: Config, tmp_path: Path, capsys) -> None:
+    scoring, comparing = blocks("docs/evaluation.md")
+    here = scoring.replace("runs/demo/data/test.jsonl", str(towns.data.evaluation)).replace("runs/demo", str(trained[2]))
+    exec(compile(here, "evaluation.md", "exec"), {})
+    rag, without, gold = map(int, capsys.readouterr().out.split())
+    assert without < min(rag, gold)
+    for name, options in (("frozen", ["--baseline", "frozen"]), ("rag", [])):
+        asked = ["--workdir", str(trained[2]), "--questions", str(towns.data.evaluation), *options]
+        cli.main(["evaluate", "--output", str(tmp_path / name), *asked])
+    capsys.readouterr()
+    exec(compile(comparing.replace("runs/evaluated", str(tmp_path)), "evaluation.md", "exec"), {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["exact_match", "f1"]
 
 
 @pytest.mark.slow

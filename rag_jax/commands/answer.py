@@ -1,6 +1,5 @@
 """`rag-jax answer`: answers of a trained model to questions, with the passages that it read."""
 
-import argparse
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,15 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rag_jax.commands.model import open_model, own_decoding
 from rag_jax.commands.progress import Progress
 from rag_jax.config.command_line import parse
-from rag_jax.config.files import load_config
 from rag_jax.config.generation import BY_LOG_PROB, GenerationConfig
 from rag_jax.data import outputs
 from rag_jax.data.questions import Question, read_question_texts
 from rag_jax.errors import InputError
 from rag_jax.evaluation import figures
-from rag_jax.pipeline import digests, pretrained
+from rag_jax.pipeline import digests
 from rag_jax.rag import RAG, Answer
 
 
@@ -34,7 +33,7 @@ class AnswerCommand:
     index: Path | None = None  # a knowledge store, or an index in another layout; None: the workdir's own
     closed_book: bool = False  # answer without passages, for a checkpoint without an index
     long_questions: Literal["refuse", "cut"] | None = None  # policy for questions that are too long; None: the model's
-    file: Path | None = None  # read the questions from JSON lines {"id": …, "question": …}
+    file: Path | None = None  # read the questions from a file: JSON lines {"id": …, "question": …}, SQuAD, KILT, …
     output: Path | None = None  # write the answers as JSON lines; rerun the same command to resume
     figure: Path | None = None  # draw the posterior over the passages for each token of one answer: a .png, .pdf, …
     num_docs: int | None = None  # K, the passages to read; None: as in training
@@ -61,7 +60,7 @@ class AnswerCommand:
             if len(questions) != 1 or self.output:
                 raise InputError("--figure draws the answer to one question; ask one, without --output")
             figures.check_path(self.figure)
-        rag = self._model()
+        rag = open_model(self.workdir, self.checkpoint, self.index, self.closed_book, self.long_questions)
         if self.figure and rag.components.store.is_closed_book:
             raise InputError("--figure draws the posterior over the passages, and a closed book has none; leave it out")
         named = [Question(id, question, ()) for id, question in questions]
@@ -96,21 +95,6 @@ class AnswerCommand:
                 progress_made = f"{len(lines):,} of {len(asked):,} answers are in {output}"
                 raise KeyboardInterrupt(f"interrupted: {progress_made}; run the same command to resume") from None
 
-    def _model(self) -> RAG:
-        if (self.workdir is None) == (self.checkpoint is None):
-            raise InputError("name a --workdir or a --checkpoint, one of the two")
-        if self.workdir is not None:
-            rag = RAG.from_workdir(self.workdir, self.index)
-        else:
-            rag = RAG.from_pretrained(str(self.checkpoint), self.index)
-        config, source = rag.components.config, self.workdir or self.checkpoint
-        if self.closed_book and not config.data.is_closed_book:
-            raise InputError(f"{source}: has an index; leave --closed-book out")
-        if config.data.is_closed_book and config.data.train is None and not self.closed_book:
-            remedy = "name one, --index DIR, or ask without passages, --closed-book"
-            raise InputError(f"{source}: came without the index that it was trained with; {remedy}")
-        return rag if self.long_questions is None else rag.with_long_questions(self.long_questions)
-
     def _answers(self, rag: RAG, questions: list[str], skip: Collection[int] = ()) -> Iterator[tuple[int, Answer]]:
         """(number, answer) of each question that is not in `skip`, a batch at a time."""
         if not self.labels:
@@ -131,21 +115,10 @@ class AnswerCommand:
 
 def answer(arguments: Sequence[str]) -> None:
     """`rag-jax answer`. Options that are not given default to the model's own config."""
-    sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--workdir", "--checkpoint"):
-        sources.add_argument(name, nargs="?")
-    source, _ = sources.parse_known_args(arguments)
-    decoding = default_decoding(source.workdir and Path(source.workdir), source.checkpoint)
+    decoding = own_decoding(arguments)
     remedy = "rag-jax answer --help lists all options"
     default = AnswerCommand(decoding=decoding, default_decoding=decoding)
     parse(AnswerCommand, arguments, remedy=remedy, prog="rag-jax answer", default=default).run()
-
-
-def default_decoding(workdir: Path | None, checkpoint: str | None) -> GenerationConfig:
-    """The generation config that a model comes with."""
-    if workdir is not None:
-        return load_config(workdir / "config.json").decoding
-    return pretrained.describe(checkpoint).decoding if checkpoint is not None else GenerationConfig()
 
 
 def as_json(question: str, answer: Answer) -> dict[str, Any]:

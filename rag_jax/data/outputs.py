@@ -37,7 +37,7 @@ def check_new_folder(path: Path) -> None:
     """Raise `InputError` for a path that exists and is not an empty folder, or that must not be written."""
     if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
         raise InputError(f"{path}: exists already; choose another place, nothing is overwritten")
-    _check_outside(path)
+    check_outside(path)
 
 
 @contextmanager
@@ -152,10 +152,10 @@ def check_path(path: Path) -> None:
     if not stat.S_ISREG(mode):
         what = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no plain file"
         raise InputError(f"{path}: is {what}; name a new file")
-    _check_outside(path)
+    check_outside(path)
 
 
-def _check_outside(path: Path) -> None:
+def check_outside(path: Path) -> None:
     """Raise `InputError` for a path inside a store or a workdir."""
     for folder in path.absolute().parents:
         if any(all((folder / name).exists() for name in names) for names in OWN_FOLDERS):

@@ -1,0 +1,78 @@
+"""`rag-jax compare`: whether one model answers the same questions better than another."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from rag_jax.config.command_line import parse
+from rag_jax.data import outputs
+from rag_jax.data.files import disk_errors, replace_file
+from rag_jax.errors import InputError
+from rag_jax.evaluation import comparison_report
+from rag_jax.evaluation.compare import RESAMPLES, common_metrics, compare_systems, most_different
+from rag_jax.evaluation.score_file import read_evaluations
+
+FORMATS = (".json", ".md")
+MIN_RESAMPLES = 100  # the ends of a 95 % interval of fewer are those of a handful
+
+
+@dataclass(frozen=True)
+class CompareCommand:
+    """Compare evaluations of the same questions with the first of them."""
+
+    evaluations: tyro.conf.Positional[tuple[Path, ...]]  # folders of rag-jax evaluate, or their scores.jsonl
+    names: tuple[str, ...] = ()  # of the systems, in the same order; none: those of the folders
+    metric: tuple[str, ...] = ()  # none: exact_match and f1 where all have them, else all in common
+    all_pairs: bool = False  # compare all pairs instead
+    resamples: int = RESAMPLES  # of the bootstrap and of the permutation test
+    seed: int = 0
+    show: int = 10  # questions that differ most
+    output: Path | None = None  # a new file, .json or .md
+
+    def run(self) -> None:
+        """Compare and print."""
+        self._check()
+        evaluations = read_evaluations(self.evaluations, self.names)
+        metrics = common_metrics(evaluations, self.metric)
+        report = comparison_report.Report(
+            evaluations,
+            metrics,
+            compare_systems(evaluations, metrics, self.all_pairs, self.resamples, self.seed),
+            most_different(evaluations, metrics, self.show, self.all_pairs),
+            self.resamples,
+            self.seed,
+        )
+        comparison_report.show(Console(), report)
+        if self.output is not None:
+            _write(self.output, report)
+
+    def _check(self) -> None:
+        if self.resamples < MIN_RESAMPLES:
+            raise InputError(f"--resamples is {self.resamples}; give {MIN_RESAMPLES} or more, 10,000 for a report")
+        for name in ("seed", "show"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} is {getattr(self, name)}; give 0 or more")
+        if self.output is not None:
+            if self.output.suffix not in FORMATS:
+                raise InputError(f"{self.output}: not a format of reports; name a file that ends in .json or .md")
+            outputs.check_new(self.output)
+
+
+def _write(path: Path, report: comparison_report.Report) -> None:
+    if path.suffix == ".md":
+        text = comparison_report.markdown(report)
+    else:
+        text = json.dumps(comparison_report.as_json(report), indent=2, ensure_ascii=False) + "\n"
+    outputs.check_new(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, [text])
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """`rag-jax compare`."""
+    parse(CompareCommand, arguments, remedy="rag-jax compare --help lists all options", prog="rag-jax compare").run()

@@ -1,0 +1,197 @@
+"""`rag-jax evaluate`: scores of a model, a baseline or a file of predictions on questions with gold answers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+
+from rag_jax.commands.model import open_model, own_decoding
+from rag_jax.commands.progress import Progress
+from rag_jax.config.command_line import check_counts, parse
+from rag_jax.config.generation import GenerationConfig
+from rag_jax.data import outputs
+from rag_jax.data.own_folder import OwnFolder
+from rag_jax.data.questions import Question, fingerprint, read_question_file
+from rag_jax.errors import InputError
+from rag_jax.evaluation import calibration_figures, exports, predict, report
+from rag_jax.evaluation.baselines import BASELINES
+from rag_jax.evaluation.predict import model_facts
+from rag_jax.evaluation.predictions import Prediction, read_predictions, with_texts
+from rag_jax.evaluation.score_file import SCORES
+from rag_jax.evaluation.scores import Each, Scores, Task, correct_answers, probabilities, score, with_threshold
+from rag_jax.evaluation.threshold import PREDICTIONS, calibrated
+from rag_jax.index.store import open_store
+from rag_jax.pipeline import digests
+from rag_jax.pipeline.gold_passages import check_gold
+from rag_jax.rag import RAG
+
+BaselineName = Literal["closed-book", "bm25", "frozen", "random", "gold", "stuffing"]
+MARKER = "rag-jax.evaluation"
+FILES = (report.METRICS, SCORES, report.TABLE, *exports.FILES, *calibration_figures.FILES)
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Score a model on questions with gold answers. If interrupted, rerun the same command to resume.
+
+    OUTPUT receives predictions.jsonl, metrics.json, scores.jsonl and table.md, and for other evaluators run.trec,
+    kilt.jsonl and dpr.json.
+    """
+
+    questions: Path  # in any of the field's formats: JSON lines, DPR, KILT, SQuAD, NQ-open, TriviaQA, BEIR, FlashRAG, …
+    output: Path  # folder of the results
+    workdir: Path | None = None  # of a training run
+    checkpoint: str | None = None  # or a RAG checkpoint: a folder, or a repository of the hub[@revision]
+    predictions: Path | None = None  # or a file of predictions: JSON lines with id and answer, KILT's, SQuAD's
+    index: Path | None = None  # a knowledge store, or an index in another layout; None: the workdir's own
+    closed_book: bool = False  # answer without passages, for a checkpoint without an index
+    baseline: BaselineName | None = None  # the same program on other passages, or with another retriever
+    task: Task = "qa"  # abstractive: also ROUGE-L, BLEU-1, distinct n-grams; question-generation: also Q-BLEU-1
+    labels: tuple[str, ...] = ()  # classification: choose the most likely of these; NAME, or NAME=TEXT
+    likelihood: bool = False  # also log p of the gold answers, marginal over the answers and the passages
+    long_questions: Literal["refuse", "cut"] | None = None  # policy for questions that are too long; None: the model's
+    num_docs: int | None = None  # K, the passages to read; None: as in training
+    depth: int = 100  # passages to retrieve, for recall, MRR, nDCG and MAP
+    cite_at_least: float = 0.5  # posterior from which on a passage counts as cited
+    abstain_below: float | None = None  # answer "" where log p(y|x) is lower
+    calibrate_on: Path | None = None  # or where it is lower than is best on the evaluation in this folder
+    figures: bool = False  # also draw reliability.png and risk_coverage.png
+    token_posteriors: bool = False  # keep each token's posterior over the passages in predictions.jsonl
+    seed: int = 0  # of samples and of random passages
+    batch_size: int = 64
+    decoding: tyro.conf.OmitArgPrefixes[GenerationConfig] = field(default_factory=GenerationConfig)
+
+    def run(self) -> None:
+        """Predict, score and write. Raises `InputError` for invalid input before anything is written."""
+        self._check_options()
+        format, questions = read_question_file(self.questions)
+        if self._asked.labels:
+            self._asked.labels.check(questions)
+        self._folder.check(FILES)
+        below = self.abstain_below if self.calibrate_on is None else calibrated(self.calibrate_on).log_prob
+        if self.predictions is None:
+            rag = self._model(questions)
+            predictions = self._predicted(rag, questions)
+            measured, facts = self._likelihood(rag, questions), model_facts(rag, self._asked)
+        else:
+            predictions, measured, facts = self._given(questions), {}, {}
+        how = {"task": self.task, "has_labels": bool(self.labels), "depth": self.depth}
+        scores = score(questions, predictions, **how, cite_at_least=self.cite_at_least)
+        if below is not None:
+            predictions, scores = with_threshold(questions, predictions, scores, below)
+        scores = scores._replace(each={**scores.each, **measured})
+        of_questions = {"questions": len(questions), "format": format, "evaluated_on": fingerprint(questions)}
+        self._write(questions, predictions, scores, of_questions | self._options(below) | facts)
+
+    def _check_options(self) -> None:
+        check_counts(num_docs=self.num_docs, depth=self.depth, batch_size=self.batch_size)
+        if sum(each is not None for each in (self.workdir, self.checkpoint, self.predictions)) != 1:
+            raise InputError("name a --workdir, a --checkpoint or a file of --predictions, one of the three")
+        if self.predictions is not None and (self.baseline or self.likelihood or self.token_posteriors):
+            raise InputError("a file of predictions has no model; leave --baseline, --likelihood and the like out")
+        if self.abstain_below is not None and self.calibrate_on is not None:
+            raise InputError("give the threshold, --abstain-below, or calibrate it, --calibrate-on, not both")
+        if self.labels and (self.task != "qa" or self.abstain_below is not None or self.calibrate_on is not None):
+            raise InputError("labels are chosen, not generated; leave --task, --abstain-below and --calibrate-on out")
+
+    def _model(self, questions: Sequence[Question]) -> RAG:
+        """The model or its baseline, checked against the questions."""
+        rag = open_model(self.workdir, self.checkpoint, self.index, self.closed_book, self.long_questions)
+        if self.baseline is not None:
+            if rag.components.store.is_closed_book:
+                raise InputError(f"{self.workdir or self.checkpoint}: reads no passages; leave --baseline out")
+            rag = BASELINES[self.baseline](rag, questions, self.seed)
+        rag.check(questions, self.decoding, num_docs=self.num_docs)
+        check_gold(rag.components.store, questions, "questions")
+        return rag
+
+    def _predicted(self, rag: RAG, questions: Sequence[Question]) -> list[Prediction]:
+        """Append predictions to their file as they are computed; sort them into the questions' order at the end."""
+        self._folder.claim()
+        path, ids = self.output / PREDICTIONS, [question.id for question in questions]
+        named = [[question.id, question.question, question.positive_ids] for question in questions]
+        asked = [named, self.baseline, asdict(self._asked)]
+        with outputs.resumable_lines(path, digests.answers_digest(rag.components, rag.params, asked)) as lines:
+            done = {number for number, id in enumerate(ids) if id in lines}
+            if len(done) < len(ids):
+                ranked = predict.rankings(rag, questions, self._asked)
+                try:
+                    with Progress("answering", len(ids), len(done), of="questions") as progress:
+                        rows = predict.prediction_rows(rag, questions, ranked, self._asked, done)
+                        for number, row in progress.counted(rows):
+                            lines.append(ids[number], row)
+                except KeyboardInterrupt:
+                    progress_made = f"{len(lines):,} of {len(ids):,} predictions are in {path}"
+                    raise KeyboardInterrupt(f"interrupted: {progress_made}; run the same command to resume") from None
+            lines.reorder(ids)
+        return with_texts(read_predictions(path, questions), rag.components.store)
+
+    def _given(self, questions: Sequence[Question]) -> list[Prediction]:
+        """The predictions of a file; with an index, the texts of the passages found."""
+        assert self.predictions is not None
+        predictions = read_predictions(self.predictions, questions)
+        if self.index is None:
+            return predictions
+        store = open_store(self.index, None, None)
+        check_gold(store, questions, "questions")
+        return with_texts(predictions, store)
+
+    def _likelihood(self, rag: RAG, questions: Sequence[Question]) -> Each:
+        if not self.likelihood:
+            return {}
+        return {"gold_log_likelihood": predict.gold_log_likelihood(rag, questions, self._asked)}
+
+    def _options(self, below: float | None) -> dict[str, Any]:
+        """What was asked for, for metrics.json."""
+        source = self.workdir or self.checkpoint or self.predictions
+        named = {"source": str(source), "baseline": self.baseline, "task": self.task, "labels": self.labels or None}
+        return named | {"abstain_below": below, "cite_at_least": self.cite_at_least, "seed": self.seed}
+
+    def _write(
+        self, questions: Sequence[Question], predictions: Sequence[Prediction], scores: Scores, facts: dict[str, Any]
+    ) -> None:
+        figures = report.figures(scores)
+        title = f"{self.questions.name}: {facts['source']}" + (f", {self.baseline}" if self.baseline else "")
+        files = {
+            report.METRICS: report.metrics_json(facts, figures),
+            SCORES: "".join(report.score_lines(questions, predictions, scores)),
+            report.TABLE: report.markdown(title, facts, figures),
+            **exports.of(questions, predictions),
+        }
+        self._folder.claim()
+        self._folder.write({name: text.encode() for name, text in files.items()} | self._drawn(predictions, scores))
+        console = Console()
+        console.print(report.table(figures))
+        console.print(f"\n{len(questions):,} questions ({facts['format']}).", highlight=False)
+        console.print(f"Results: {self.output}", highlight=False, soft_wrap=True)
+
+    def _drawn(self, predictions: Sequence[Prediction], scores: Scores) -> dict[str, bytes]:
+        """The figures of calibration, where they are asked for."""
+        if not self.figures:
+            return {}
+        p = probabilities(predictions)
+        if p is None:
+            raise InputError("some predictions have no log_prob, which --figures draws; leave it out")
+        return calibration_figures.of(self.output.name, p, correct_answers(scores))
+
+    @property
+    def _folder(self) -> OwnFolder:
+        return OwnFolder(self.output, MARKER, "evaluation", "choose another --output")
+
+    @cached_property
+    def _asked(self) -> predict.Asked:
+        labels = predict.Labels.parse(self.labels) if self.labels else None
+        how = self.num_docs, self.depth, self.token_posteriors, self.seed, self.batch_size
+        return predict.Asked(labels, *how, None if self.predictions else self.decoding)
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """`rag-jax evaluate`. Options that are not given default to the model's own config."""
+    decoding = own_decoding(arguments)
+    remedy = "rag-jax evaluate --help lists all options"
+    default = EvaluateCommand(questions=tyro.MISSING, output=tyro.MISSING, decoding=decoding)
+    parse(EvaluateCommand, arguments, remedy=remedy, prog="rag-jax evaluate", default=default).run()

@@ -1,0 +1,87 @@
+"""Folders of results that a command writes again, and proof that they are its own.
+
+A folder is claimed by a marker, which lists the SHA-256 of the files written there. Only a file with one of these
+checksums is ever replaced: not one that another program wrote, nor one that somebody has changed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rag_jax.data import files, outputs
+from rag_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class OwnFolder:
+    """A folder that belongs to one kind of results."""
+
+    path: Path
+    marker: str  # the file that claims the folder
+    of: str  # what it holds, for messages: "experiments"
+    remedy: str  # at the end of messages, as "choose another --output"
+
+    def check(self, names: Iterable[str] = ()) -> None:
+        """Raise `InputError` for a path that exists and is neither an empty folder nor one that is claimed.
+
+        Also for files of these names in it that are not those which were written there, and inside a store or workdir.
+        """
+        outputs.check_outside(self.path / self.marker)
+        if not os.path.lexists(self.path):
+            return
+        if self.path.is_symlink() or not self.path.is_dir():
+            raise InputError(f"{self.path}: is a link or no folder; {self.remedy}")
+        with files.disk_errors(self.path):
+            found = sorted(os.listdir(self.path))
+        if found and self.marker not in found:
+            raise InputError(f"{self.path}: holds {found[0]}, but no {self.of}; {self.remedy}")
+        known = self._checksums()
+        for name in names:
+            if os.path.lexists(self.path / name) and not _is_own(self.path / name, known):
+                raise InputError(f"{self.path / name}: not written by this command, or changed since; move it away")
+
+    def claim(self) -> None:
+        """Claim a new or empty folder. Raises as `check`."""
+        self.check()
+        with files.disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / self.marker).exists():
+            self._write_marker([])
+
+    def write(self, contents: Mapping[str, bytes]) -> None:
+        """Write files into the claimed folder; those of a former run are replaced. Raises as `check`."""
+        self.check(contents)
+        new = [hashlib.sha256(data).hexdigest() for data in contents.values()]
+        self._write_marker([*self._checksums(), *new])  # first: an interruption leaves no file without its checksum
+        for name, data in contents.items():
+            path = self.path / name
+            temporary = path.with_name(f".{name}.tmp")
+            with files.disk_errors(path):
+                temporary.unlink(missing_ok=True)  # of an interruption
+                with temporary.open("xb") as file:
+                    file.write(data)
+                os.replace(temporary, path)
+        self._write_marker([*dict.fromkeys([*self._checksums(), *new])])
+
+    def _checksums(self) -> list[str]:
+        """The checksums in the marker. Raises `InputError` where it is none."""
+        path = self.path / self.marker
+        if not path.exists():
+            return []
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["checksums"]
+            if isinstance(found, list):
+                return found
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        raise InputError(f"{path}: not a marker of {self.of}; {self.remedy}")
+
+    def _write_marker(self, checksums: list[str]) -> None:
+        files.write_atomically(self.path / self.marker, json.dumps({"checksums": checksums}, indent=2) + "\n")
+
+
+def _is_own(path: Path, known: list[str]) -> bool:
+    return path.is_file() and not path.is_symlink() and files.checksum(path) in known

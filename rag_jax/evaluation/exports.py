@@ -1,0 +1,71 @@
+"""Predictions in the formats of other evaluators: a TREC run, KILT's guesses, DPR's retriever output."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.data.questions import Question
+from rag_jax.errors import warn
+from rag_jax.evaluation.kilt_guesses import Guess, guess_row, ranked_documents
+from rag_jax.evaluation.metrics.answers import has_answer, regex_match
+from rag_jax.evaluation.predictions import Prediction
+
+FILES = TREC, KILT, DPR = "run.trec", "kilt.jsonl", "dpr.json"
+
+
+def of(questions: Sequence[Question], predictions: Sequence[Prediction]) -> dict[str, str]:
+    """The files of other evaluators by name; none where nothing was retrieved."""
+    if not any(prediction.retrieved for prediction in predictions):
+        return {}
+    pieces = trec_run(predictions), kilt_guesses(predictions), dpr_results(questions, predictions)
+    return dict(zip(FILES, map("".join, pieces), strict=True))
+
+
+def trec_run(predictions: Sequence[Prediction]) -> Iterator[str]:
+    """The lines of a TREC run, `question Q0 passage rank score rag_jax`; none, with a warning, where an id has a space.
+
+    trec_eval orders by score, and equal scores by id.
+    """
+    ids = {each.id for each in predictions} | {passage.id for each in predictions for passage in each.retrieved}
+    odd = next((id for id in sorted(ids) if len(id.split()) != 1), None)
+    if odd is not None:
+        warn(f"{TREC} stays empty: the id {odd!r} has a space, which a TREC run cannot hold")
+        return
+    for each in predictions:
+        for rank, (passage, score) in enumerate(zip(each.retrieved, _scores(each), strict=True), start=1):
+            yield f"{each.id} Q0 {passage.id} {rank} {score!r} rag_jax\n"
+
+
+def kilt_guesses(predictions: Sequence[Prediction]) -> Iterator[str]:
+    """KILT's guess file: the documents of the passages found are the evidence, each once."""
+    for prediction in predictions:
+        guess = Guess(prediction.id, prediction.answer, ranked_documents(prediction.retrieved))
+        yield json.dumps(guess_row(guess), ensure_ascii=False) + "\n"
+
+
+def dpr_results(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Iterator[str]:
+    """DPR's retriever output: every question with the passages found, their scores, and whether one has an answer."""
+    yield "["
+    separator = "\n"
+    for question, prediction in zip(questions, predictions, strict=True):
+        found = zip(prediction.retrieved, _scores(prediction), strict=True)
+        contexts = [_context(question, passage, score) for passage, score in found]
+        row = {"question": question.question, "answers": list(question.answers), "ctxs": contexts}
+        yield separator + json.dumps(row, ensure_ascii=False)
+        separator = ",\n"
+    yield "\n]\n"
+
+
+def _context(question: Question, passage: Passage, score: float) -> dict[str, Any]:
+    if question.regex:
+        found = regex_match(passage.text, question.answers, anchored=False)
+    else:
+        found = has_answer(passage.text, question.answers)
+    text = {"id": passage.id, "title": passage.title, "text": passage.text}
+    return {**text, "score": str(score), "has_answer": found}
+
+
+def _scores(prediction: Prediction) -> Sequence[float]:
+    """Scores of the passages found; where they are not known, numbers that keep the ranking."""
+    return prediction.scores or [-float(rank) for rank in range(1, len(prediction.retrieved) + 1)]

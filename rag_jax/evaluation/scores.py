@@ -1,0 +1,199 @@
+"""All scores of a set of predictions: those of every question, and those of the set as a whole.
+
+Which there are follows from what is known: of the questions (gold passages, evidence, regular expressions), and of the
+predictions (passages found, posteriors, log-probabilities).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from rag_jax.data.questions import Question
+from rag_jax.errors import InputError
+from rag_jax.evaluation.intervals import Statistic
+from rag_jax.evaluation.kilt_guesses import Guess, ranked_documents
+from rag_jax.evaluation.metrics import calibration, citations, classification, generated_text, kilt, no_answer, ranking
+from rag_jax.evaluation.metrics.answers import contains, exact_match, f1, regex_match
+from rag_jax.evaluation.metrics.question_generation import q_bleu_1
+from rag_jax.evaluation.predictions import Prediction
+
+Task = Literal["qa", "abstractive", "question-generation"]
+Each = dict[str, Float[np.ndarray, " B"]]  # by name; NaN: does not apply to that question
+DEPTHS = (1, 5, 20, 100)  # k of the recalls
+NDCG = 10
+NOTHING: Mapping = MappingProxyType({})
+
+
+class Scores(NamedTuple):
+    """Scores by name."""
+
+    each: Mapping[str, Float[np.ndarray, " B"]] = NOTHING  # of every question
+    overall: Mapping[str, Statistic] = NOTHING  # of all questions together
+    repetition: Mapping[str, float] = NOTHING  # of all texts, without an interval: the bootstrap repeats texts itself
+
+
+def score(
+    questions: Sequence[Question],
+    predictions: Sequence[Prediction],
+    *,
+    task: Task = "qa",
+    has_labels: bool = False,
+    depth: int = DEPTHS[-1],
+    cite_at_least: float = 0.5,
+) -> Scores:
+    """Everything that can be scored.
+
+    Args:
+        has_labels: whether predictions are labels, scored by accuracy.
+        depth: the number of passages that were searched for.
+        cite_at_least: the posterior from which on a passage counts as cited.
+    """
+    answered = labels(questions, predictions) if has_labels else answers(questions, predictions)
+    parts = [answered]
+    if not has_labels and task != "qa":
+        parts.append(texts(questions, predictions, task))
+    parts.append(Scores(retrieval(questions, predictions, depth)))
+    if not has_labels:
+        parts.append(Scores(evidence(questions, predictions, cite_at_least)))
+    if answered.each:
+        parts.append(confidence(predictions, next(iter(answered.each.values()))))
+    return _joined(parts)
+
+
+def answers(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Scores:
+    """Exact match, F1 and containment; of regular expressions, whether one matches the whole answer, or part of it."""
+
+    def anchored(answer: str, gold: Sequence[str]) -> bool:
+        return regex_match(answer, gold, anchored=True)
+
+    def searched(answer: str, gold: Sequence[str]) -> bool:
+        return regex_match(answer, gold, anchored=False)
+
+    plain = [question if not question.regex else question._replace(answers=()) for question in questions]
+    regex = [question if question.regex else question._replace(answers=()) for question in questions]
+    each: Each = {}
+    if any(question.answers for question in plain):
+        for name, metric in (("exact_match", exact_match), ("f1", f1), ("contains", contains)):
+            each[name] = _of_each(metric, plain, predictions)
+    if any(question.answers for question in regex):
+        each |= {"regex_match": _of_each(anchored, regex, predictions)}
+        each |= {"regex_search": _of_each(searched, regex, predictions)}
+    return Scores(each)
+
+
+def labels(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Scores:
+    """Accuracy and macro-F1 of labels."""
+    gold = [question.answers[0] for question in questions]
+    given = [prediction.answer for prediction in predictions]
+    accuracy = {"accuracy": classification.accuracy_scores(given, gold)}
+    return Scores(accuracy, {"macro_f1": classification.macro_f1(given, gold)})
+
+
+def texts(questions: Sequence[Question], predictions: Sequence[Prediction], task: Task) -> Scores:
+    """ROUGE-L, BLEU-1 and distinct trigrams of longer answers; of generated questions also Q-BLEU-1."""
+    named: dict[str, Callable] = {"rouge_l": generated_text.rouge_l, "bleu_1": generated_text.bleu_1}
+    if task == "question-generation":
+        named["q_bleu_1"] = q_bleu_1
+    each = {name: _of_each(metric, questions, predictions) for name, metric in named.items()}
+    given = [prediction.answer for prediction in predictions]
+    overall = {"corpus_bleu_1": generated_text.corpus_bleu_1(given, [question.answers for question in questions])}
+    gold = [question.answers[0] for question in questions if question.answers]
+    distinct, of_gold = generated_text.distinct_ngrams(given), generated_text.distinct_ngrams(gold)
+    return Scores(each, overall, {"distinct_trigrams": distinct, "distinct_trigrams_of_gold": of_gold})
+
+
+def retrieval(questions: Sequence[Question], predictions: Sequence[Prediction], depth: int) -> Each:
+    """Recalls and rankings of the passages found; of the documents that are needed, where questions name them."""
+    found = [prediction.retrieved for prediction in predictions]
+    if not any(found):
+        return {}
+    depths, each = [k for k in DEPTHS if k <= depth], Each()
+    if any(question.positive_ids for question in questions):
+        ids = [[passage.id for passage in passages] for passages in found]
+        scores = ranking.ranking_scores(ids, questions, sorted({*depths, min(NDCG, depth)}))
+        shown = [*(f"recall@{k}" for k in depths), "mrr", f"ndcg@{min(NDCG, depth)}", "map"]
+        each |= {name: scores[name] for name in shown}
+    if any(passage.text for passages in found for passage in passages) and any(q.answers for q in questions):
+        titled = [[f"{passage.title} {passage.text}" for passage in passages] for passages in found]
+        each |= ranking.answer_recall_scores(titled, questions, depths)
+    if any(question.evidence or question.evidence_titles for question in questions):
+        each |= ranking.document_recall_scores(found, questions, depths)
+    return each
+
+
+def evidence(questions: Sequence[Question], predictions: Sequence[Prediction], cite_at_least: float) -> Each:
+    """KILT's scores, where questions name their evidence, and the citations of answers with a posterior."""
+    each = Each()
+    known = [number for number, question in enumerate(questions) if question.evidence and any(question.answers)]
+    if known and any(prediction.retrieved for prediction in predictions):
+        guesses = [Guess(p.id, p.answer, ranked_documents(p.retrieved)) for p in (predictions[n] for n in known)]
+        for name, values in kilt.kilt_scores(guesses, [questions[number] for number in known]).items():
+            each[name] = np.full(len(questions), math.nan)
+            each[name][known] = values
+    if any(map(citations.has_posterior, predictions)):
+        each |= citations.citation_scores(predictions, cite_at_least)
+    return each
+
+
+def confidence(predictions: Sequence[Prediction], correct: Float[np.ndarray, " B"]) -> Scores:
+    """How far p(y|x) says whether an answer is correct; nothing where log-probabilities or answers are unknown."""
+    p = probabilities(predictions)
+    if p is None or np.isnan(correct).any():
+        return Scores()
+    overall = {
+        "expected_calibration_error": calibration.expected_calibration_error(p, correct),
+        "aurc": calibration.area_under_risk_coverage(p, correct),
+    }
+    return Scores({"brier": calibration.brier_scores(p, correct)}, overall)
+
+
+def probabilities(predictions: Sequence[Prediction]) -> Float[np.ndarray, " B"] | None:
+    """p(y|x) of the answers; None unless all are known."""
+    log_probs = [prediction.log_prob for prediction in predictions]
+    return None if any(each is None for each in log_probs) else calibration.answer_probabilities(log_probs)
+
+
+def correct_answers(scores: Scores) -> Float[np.ndarray, " B"]:
+    """Which answers were right, before any was withheld. Raises `InputError` where that is not known of each."""
+    each = scores.each
+    correct = each.get("always_answering", each.get("accuracy", each.get("exact_match")))
+    if correct is None or np.isnan(correct).any():
+        raise InputError("some answers are neither right nor wrong by exact match or as labels; leave --figures out")
+    return correct
+
+
+def with_threshold(
+    questions: Sequence[Question], predictions: Sequence[Prediction], scores: Scores, below: float
+) -> tuple[list[Prediction], Scores]:
+    """Answers below a log-probability withheld, and the scores that change with them; see `no_answer`.
+
+    Raises `InputError` where answers have no exact match or no log-probability.
+    """
+    if "exact_match" not in scores.each or np.isnan(scores.each["exact_match"]).any():
+        raise InputError("a threshold is for generated answers with gold ones; leave it out")
+    log_probs = [prediction.log_prob for prediction in predictions]
+    correct, has_answer = scores.each["exact_match"], no_answer.answerable(questions)
+    effect = no_answer.abstention_scores(log_probs, correct, has_answer, below)
+    withheld = no_answer.abstain(predictions, below)
+    return withheld, scores._replace(each={**scores.each, **answers(questions, withheld).each, **effect})
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    each, overall, repetition = Each(), dict[str, Statistic](), dict[str, float]()
+    for part in parts:
+        each |= part.each
+        overall |= part.overall
+        repetition |= part.repetition
+    return Scores(each, overall, repetition)
+
+
+def _of_each(
+    metric: Callable[[str, Sequence[str]], float], questions: Sequence[Question], predictions: Sequence[Prediction]
+) -> Float[np.ndarray, " B"]:
+    """A metric of every question with gold answers."""
+    pairs = zip(predictions, questions, strict=True)
+    return np.array([float(metric(p.answer, q.answers)) if q.answers else math.nan for p, q in pairs], np.float64)

@@ -1,0 +1,101 @@
+"""Which scores there are follows from what is known of the questions and of the predictions."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rag_jax.corpus.passage import Passage
+from rag_jax.data.questions import Question
+from rag_jax.errors import InputError
+from rag_jax.evaluation.predictions import Prediction
+from rag_jax.evaluation.scores import Scores, score, with_threshold
+from rag_jax.pipeline.answers import RetrievedPassage
+
+PARIS, LYON = Passage("1", "Paris", "It has 7 people.", "france"), Passage("2", "Lyon", "It has 9 people.", "lyon")
+READ = RetrievedPassage("1", "Paris", "It has 7 people.", -0.1, 0.9)
+QUESTIONS = [Question("a", "how many in Paris", ("7", "seven")), Question("b", "how many in Lyon", ("9",))]
+ANSWERED = [Prediction("a", "The 7"), Prediction("b", "about 9")]
+
+
+def names(scores: Scores) -> set[str]:
+    return set(scores.each) | set(scores.overall) | set(scores.repetition)
+
+
+def test_answers_alone_have_answer_scores() -> None:
+    scores = score(QUESTIONS, ANSWERED)
+    assert names(scores) == {"exact_match", "f1", "contains"}
+    assert scores.each["exact_match"].tolist() == [1, 0]
+    assert scores.each["contains"].tolist() == [1, 1]
+
+
+def test_log_probabilities_add_calibration() -> None:
+    predictions = [each._replace(log_prob=math.log(0.5)) for each in ANSWERED]
+    scores = score(QUESTIONS, predictions)
+    assert scores.each["brier"].tolist() == pytest.approx([0.25, 0.25])
+    assert scores.overall["expected_calibration_error"](np.arange(2)) == pytest.approx(0)
+    assert {"aurc"} <= names(scores)
+    assert "brier" not in score(QUESTIONS, [predictions[0], ANSWERED[1]]).each, "one of them is not known"
+
+
+def test_passages_found_add_recalls_up_to_the_depth() -> None:
+    found = [each._replace(retrieved=(LYON, PARIS)) for each in ANSWERED]
+    scores = score(QUESTIONS, found, depth=5)
+    assert scores.each["answer_recall@1"].tolist() == [0, 1]
+    assert names(scores) == {"exact_match", "f1", "contains", "answer_recall@1", "answer_recall@5"}
+    gold = [QUESTIONS[0]._replace(positive_ids=("1",)), QUESTIONS[1]]
+    scores = score(gold, found, depth=5)
+    assert scores.each["mrr"].tolist() == pytest.approx([0.5, math.nan], nan_ok=True)
+    assert {"recall@1", "recall@5", "ndcg@5", "map"} <= names(scores)
+    assert "recall@20" not in scores.each
+    unknown = [each._replace(retrieved=(Passage("1", "", ""),)) for each in ANSWERED]
+    assert "answer_recall@1" not in score(gold, unknown).each, "their texts are not known"
+
+
+def test_evidence_adds_documents_and_kilt() -> None:
+    needed = [QUESTIONS[0]._replace(evidence=(("france",),)), QUESTIONS[1]]
+    found = [each._replace(retrieved=(PARIS, LYON)) for each in ANSWERED]
+    scores = score(needed, found, depth=1)
+    assert scores.each["document_recall@1"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
+    assert scores.each["r_precision"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
+    assert scores.each["kilt_exact_match"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
+
+
+def test_posteriors_add_citations() -> None:
+    scores = score(QUESTIONS, [ANSWERED[0]._replace(passages=(READ,), answer="7"), ANSWERED[1]])
+    assert scores.each["citation_recall"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
+    assert scores.each["citation_precision"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
+
+
+def test_regular_expressions_are_matched_and_have_no_exact_match() -> None:
+    regex = [Question("a", "when", ("19[67]9",), regex=True), Question("b", "who", ("x",))]
+    scores = score(regex, [Prediction("a", "in 1969"), Prediction("b", "x")])
+    assert scores.each["regex_match"].tolist() == pytest.approx([0, math.nan], nan_ok=True)
+    assert scores.each["regex_search"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
+    assert scores.each["exact_match"].tolist() == pytest.approx([math.nan, 1], nan_ok=True)
+
+
+def test_labels_have_accuracy_instead_of_exact_match() -> None:
+    questions = [Question("a", "c", ("yes",)), Question("b", "d", ("no",))]
+    scores = score(questions, [Prediction("a", "yes"), Prediction("b", "yes")], has_labels=True)
+    assert names(scores) == {"accuracy", "macro_f1"}
+    assert scores.overall["macro_f1"](np.arange(2)) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_longer_texts_are_scored_as_texts() -> None:
+    scores = score(QUESTIONS, ANSWERED, task="abstractive")
+    assert {"rouge_l", "bleu_1", "corpus_bleu_1", "distinct_trigrams", "distinct_trigrams_of_gold"} <= names(scores)
+    assert "q_bleu_1" in score(QUESTIONS, ANSWERED, task="question-generation").each
+
+
+def test_withheld_answers_change_the_scores_of_answers() -> None:
+    questions = [*QUESTIONS, Question("c", "how many in Atlantis", ("",))]
+    predictions = [Prediction("a", "7", -0.1), Prediction("b", "8", -3.0), Prediction("c", "5", -4.0)]
+    before = score(questions, predictions)
+    withheld, after = with_threshold(questions, predictions, before, -3.5)
+    assert [each.answer for each in withheld] == ["7", "8", ""]
+    assert before.each["exact_match"].tolist() == [1, 0, 0]
+    assert after.each["exact_match"].tolist() == after.each["abstaining"].tolist() == [1, 0, 1]
+    assert after.each["brier"].tolist() == before.each["brier"].tolist()
+    with pytest.raises(InputError, match="a threshold is for generated answers"):
+        with_threshold(questions, predictions, Scores(), -1)

@@ -1,0 +1,199 @@
+"""`rag-jax evaluate`: from a model or a file of predictions to scores, and back again after an interruption."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag_jax import cli
+from rag_jax.data.jsonl import write_jsonl
+from rag_jax.data.questions import read_questions
+from rag_jax.evaluation.metrics.answers import exact_match
+from rag_jax.rag import RAG
+
+COLOURS = ("red", "blue", "green", "white", "black", "brown")
+
+
+def evaluate(out: Path, *options: object) -> dict:
+    """Run the command; what metrics.json holds."""
+    cli.main(["evaluate", "--output", str(out), *map(str, options)])
+    return json.loads((out / "metrics.json").read_text())
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def refused(capsys, *options: object) -> str:
+    """The line of a command that ends with 2."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["evaluate", *map(str, options)])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    return line
+
+
+@pytest.fixture
+def model(trained, towns) -> tuple:
+    return "--workdir", trained[2], "--questions", towns.data.evaluation
+
+
+def test_a_model_is_scored_and_everything_is_written(trained, towns, model, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    metrics = evaluate(out, *model, "--token-posteriors", "--likelihood", "--figures", "--depth", "20")
+    questions = read_questions(towns.data.evaluation)
+    answers = trained[0].answer([question.question for question in questions])
+    expected = np.mean([exact_match(a.text, q.answers) for a, q in zip(answers, questions, strict=True)])
+    figures = metrics["figures"]
+    assert figures["exact_match"]["value"] == pytest.approx(expected)
+    assert figures["exact_match"]["questions"] == len(questions)
+    assert figures["recall@1"]["value"] == pytest.approx(trained[1]["recall@1"])
+    assert figures["answer_recall@5"]["value"] == pytest.approx(trained[1]["answer_recall@5"])
+    assert (metrics["num_docs"], metrics["decoder"], metrics["index"]["recall"]) == (2, "greedy", "exact")
+    assert {"rag-jax", "jax", "python"} <= metrics["versions"].keys()
+    assert all(each["low"] <= each["value"] <= each["high"] for each in figures.values() if each["value"] is not None)
+    scores, predictions = lines(out / "scores.jsonl"), lines(out / "predictions.jsonl")
+    assert np.mean([line["scores"]["exact_match"] for line in scores]) == pytest.approx(expected)
+    assert [line["id"] for line in predictions] == [line["id"] for line in scores] == [q.id for q in questions]
+    for line, answer in zip(predictions, answers, strict=True):
+        assert line["answer"] == answer.text
+        assert line["passages"][0]["posterior"] == pytest.approx(answer.passages[0].posterior, abs=1e-5)
+        assert np.shape(line["token_posteriors"]) == (2, len(answer.tokens))
+        assert len(line["retrieved"]) == 20
+    log_likelihood = trained[0].log_likelihood([q.question for q in questions], [q.answers[0] for q in questions])
+    assert figures["gold_log_likelihood"]["value"] == pytest.approx(float(np.mean(log_likelihood)), abs=1e-4)
+    assert len((out / "run.trec").read_text().splitlines()) == 20 * len(questions)
+    assert len(json.loads((out / "dpr.json").read_text())) == len(questions) == len(lines(out / "kilt.jsonl"))
+    assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "risk_coverage.png").exists()
+    printed = capsys.readouterr().out
+    assert f"{expected:.3f}" in printed
+    assert str(out) in printed
+    assert f"| exact_match | {expected:.3f} |" in (out / "table.md").read_text()
+
+
+def test_its_own_outputs_are_scored_alike(trained, towns, model, tmp_path: Path) -> None:
+    whole = evaluate(tmp_path / "model", *model)["figures"]
+    given = ("--questions", towns.data.evaluation, "--index", trained[2] / "index")
+    again = evaluate(tmp_path / "a", *given, "--predictions", tmp_path / "model" / "predictions.jsonl")
+    assert again["figures"] == whole
+    kilt = evaluate(tmp_path / "b", *given, "--predictions", tmp_path / "model" / "kilt.jsonl")["figures"]
+    assert kilt == {name: whole[name] for name in kilt}
+    assert "recall@1" in kilt
+    from_dpr = evaluate(tmp_path / "c", "--questions", tmp_path / "model" / "dpr.json", *model[:2])["figures"]
+    assert from_dpr["exact_match"] == whole["exact_match"], "DPR's retriever output is a question file"
+
+
+def test_baselines_are_the_same_program(trained, model, tmp_path: Path) -> None:
+    scores = {}
+    for name in ("closed-book", "bm25", "frozen", "random", "gold"):
+        metrics = evaluate(tmp_path / name, *model, "--baseline", name)
+        assert metrics["baseline"] == name
+        scores[name] = metrics["figures"]["exact_match"]["value"]
+        assert ("recall@1" in metrics["figures"]) == (name != "closed-book")
+    assert scores["gold"] > max(scores["closed-book"], scores["random"])
+
+
+def test_labels_are_chosen_by_their_likelihood(trained, towns, tmp_path: Path) -> None:
+    questions = read_questions(towns.data.evaluation)
+    rows = [{"id": q.id, "claim": q.question, "label": q.answers[0].upper()} for q in questions]
+    write_jsonl(tmp_path / "claims.jsonl", rows)
+    labels = [f"{colour.upper()}={colour}" for colour in COLOURS]
+    given = ("--workdir", trained[2], "--questions", tmp_path / "claims.jsonl", "--labels", *labels)
+    figures = evaluate(tmp_path / "out", *given)["figures"]
+    chosen = trained[0].choose([q.question for q in questions], COLOURS)
+    expected = np.mean([answer.text == q.answers[0] for answer, q in zip(chosen, questions, strict=True)])
+    assert figures["accuracy"]["value"] == pytest.approx(expected)
+    assert {"macro_f1", "expected_calibration_error", "aurc", "brier"} <= figures.keys()
+    assert "exact_match" not in figures
+    for line in lines(tmp_path / "out" / "predictions.jsonl"):
+        assert sum(line["labels"].values()) == pytest.approx(1, abs=1e-5)
+        assert math.exp(line["log_prob"]) == pytest.approx(max(line["labels"].values()), abs=1e-5)
+
+
+def test_answers_below_a_calibrated_threshold_are_withheld(trained, towns, tmp_path: Path) -> None:
+    """Towns that no passage is about are the unanswerable questions."""
+    questions = read_questions(towns.data.evaluation)
+    rows = [{"id": q.id, "question": q.question, "answers": list(q.answers)} for q in questions[:8]]
+    squad = {"title": "t", "paragraphs": [{"context": "c", "qas": [
+        *({"id": row["id"], "question": row["question"], "answers": [{"text": row["answers"][0]}]} for row in rows),
+        *({"id": f"x{n}", "question": f"what colour is Xq{n}", "answers": [], "is_impossible": True} for n in range(8)),
+    ]}]}  # fmt: skip
+    (tmp_path / "squad.json").write_text(json.dumps({"version": "v2.0", "data": [squad]}))
+    given = ("--workdir", trained[2], "--questions", tmp_path / "squad.json")
+    before = evaluate(tmp_path / "before", *given)["figures"]
+    assert before["exact_match"]["value"] <= 0.5, "a model that always answers is wrong on half of them"
+    after = evaluate(tmp_path / "after", *given, "--calibrate-on", tmp_path / "before")
+    assert after["abstain_below"] < 0
+    figures = after["figures"]
+    assert figures["exact_match"]["value"] == pytest.approx(figures["abstaining"]["value"])
+    assert figures["always_answering"]["value"] == pytest.approx(before["exact_match"]["value"])
+    assert figures["abstaining"]["value"] >= before["exact_match"]["value"]
+    withheld = [line["answer"] for line in lines(tmp_path / "after" / "scores.jsonl")].count("")
+    assert figures["abstained"]["value"] == pytest.approx(withheld / 16)
+
+
+def test_an_interrupted_evaluation_resumes(trained, model, tmp_path: Path, monkeypatch, capsys) -> None:
+    whole = evaluate(tmp_path / "whole", *model, "--batch-size", 4)
+    stream = RAG.stream
+
+    def interrupted(self, *arguments, **options):
+        for number, found in enumerate(stream(self, *arguments, **options)):
+            if number == 10:
+                raise KeyboardInterrupt
+            yield found
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(RAG, "stream", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            evaluate(out, *model, "--batch-size", 4)
+    assert stopped.value.code == 130
+    assert "10 of 32 predictions are in" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ["predictions.jsonl", "rag-jax.evaluation"]
+    assert evaluate(out, *model, "--batch-size", 4)["figures"] == whole["figures"]
+    assert (out / "scores.jsonl").read_text() == (tmp_path / "whole" / "scores.jsonl").read_text()
+    assert evaluate(out, *model, "--batch-size", 4)["figures"] == whole["figures"], "a third time, all ours"
+    assert "not from this command" in refused(capsys, "--output", out, *model, "--num-docs", "1")
+
+
+OK = {"id": "a", "question": "what colour is Norburg", "answers": ["red"]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([OK], ["--labels", "blue", "green"], 'question "a": its gold answer "red" is none of the labels blue, green'),
+        ([OK], ["--labels", "red", "red"], "give every label once"),
+        ([OK], ["--labels", "red", "=x"], "give each as NAME or NAME=TEXT"),
+        ([OK], ["--baseline", "gold"], 'question "a": none of its gold passages is in the index'),
+        ([{**OK, "positive_ids": ["no"]}], [], "none of the 1 positive_ids of the questions is a passage of the index"),
+        ([OK, OK], [], 'questions.jsonl:2: the id "a" occurs twice'),
+        ([{"id": "a", "question": "what"}], [], "questions.jsonl:1: no answers"),
+        ([{**OK, "answers": ["("], "regex": True}], [], "questions.jsonl:1: the answer"),
+        ([], [], "holds no questions"),
+        ([OK], ["--abstain-below", "-1", "--calibrate-on", "x"], "--abstain-below, or calibrate it"),
+        ([OK], ["--calibrate-on", "nowhere"], "nowhere"),
+        ([OK], ["--labels", "red", "blue", "--task", "abstractive"], "labels are chosen, not generated"),
+        ([OK], ["--num-docs", "0"], "--num-docs is 0; give 1 or more"),
+        ([OK], ["--num-docs", "999"], "cannot read 999 of 256 passages"),
+        ([OK], ["--checkpoint", "x"], "name a --workdir, a --checkpoint or a file of --predictions, one of the three"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    trained, tmp_path: Path, capsys, rows: list, options: list, message: str
+) -> None:
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    given = ("--workdir", trained[2], "--questions", tmp_path / "questions.jsonl", "--output", out)
+    assert message in refused(capsys, *given, *options)
+    assert not out.exists()
+
+
+def test_a_file_of_another_is_not_overwritten(trained, model, tmp_path: Path, capsys) -> None:
+    (tmp_path / "metrics.json").write_text("{}")
+    line = refused(capsys, "--output", tmp_path, *model)
+    assert "holds metrics.json, but no evaluation; choose another --output" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
