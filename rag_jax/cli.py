@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 COMMANDS = (  # modules of rag_jax.commands
-    *("demo", "train", "index", "search", "answer", "evaluate", "compare"),
+    *("demo", "train", "index", "search", "answer", "evaluate", "compare", "experiment"),
     *("convert", "plan", "benchmark"),
 )
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
@@ -38,6 +38,7 @@ USAGE = """usage: rag-jax COMMAND [OPTIONS]
   answer            answer questions with a trained model, and show the passages
   evaluate          score a model, a baseline or a file of predictions on questions in any of the field's formats
   compare A B …     compare evaluations of the same questions, with tests of significance
+  experiment NAME   rerun an experiment of the RAG paper: a table and a figure
   convert           export a workdir as a transformers RAG checkpoint, or import one
   plan              estimate memory and devices for an index of any size
   benchmark NAME    measure decode, encode, train, search, retrieval or store

@@ -1,0 +1,146 @@
+"""The trainings that experiments share, each in a folder of its own: `WORKDIR/runs/NAME`.
+
+A finished run is not trained again, and an interrupted one is resumed. A run with the name of another config's is
+refused, so that no experiment measures a model it did not ask for.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rich.console import Console
+
+from rag_jax.config.config import Config
+from rag_jax.core.variants import Model
+from rag_jax.experiments.setup import Setup
+from rag_jax.rag import RAG
+from rag_jax.training.checks import check
+from rag_jax.training.metric_logger import METRICS, TIMINGS
+from rag_jax.training.run import fit
+
+RetrieverName = Literal["BM25", "frozen", "trained"]
+RETRIEVERS: dict[RetrieverName, dict[str, Any]] = {
+    # fields of the config's retriever; BM25's scores are the logits of the prior, as in the paper
+    "BM25": {"engine": "bm25", "mode": "frozen", "staleness": 0},
+    "frozen": {"mode": "frozen"},
+    "trained": {"mode": "trained"},
+}
+MODELS: dict[Model, str] = {"token": "RAG-Token", "sequence": "RAG-Sequence"}
+console = Console()
+WINDOWS = 40  # lines of metrics in a run
+
+
+class Run(NamedTuple):
+    """A training: its name, its config, and the runs that it needs before."""
+
+    name: str
+    config: Config
+    workdir: Path
+    before: tuple["Run", ...] = ()
+
+
+def rag_run(
+    setup: Setup,
+    model: Model,
+    seed: int,
+    retriever: RetrieverName = "trained",
+    name: str = "",
+    learn_to_read: bool = True,
+    tower_rate: float = 1.0,
+    **changes: Any,
+) -> Run:
+    """The run of a RAG model.
+
+    Args:
+        seed: the number of the run, from 0; its seed is that of the config plus this.
+        name: instead of that of model and retriever.
+        learn_to_read: start from the first stage, where there is one.
+        tower_rate: factor of the question tower's learning rate.
+        changes: further fields of the config's retriever.
+    """
+    config = setup.config
+    before = (reader_run(setup, seed),) if learn_to_read and setup.reader is not None else ()
+    start = before[0].workdir if before else config.start_from
+    optimizer = config.optimizer
+    config = dataclasses.replace(
+        config,
+        model=model,
+        retriever=dataclasses.replace(config.retriever, **RETRIEVERS[retriever], **changes),
+        optimizer=dataclasses.replace(optimizer, tower_learning_rate=tower_rate * optimizer.tower_learning_rate),
+        decoding=dataclasses.replace(config.decoding, method="thorough"),
+        start_from=start if learn_to_read else None,
+    )
+    return _run(setup, name or f"{model}-{retriever.lower()}", config, seed, before)
+
+
+def reader_run(setup: Setup, seed: int) -> Run:
+    """The run of the first stage. Requires `setup.reader`."""
+    assert setup.reader is not None
+    return _run(setup, "reader", setup.reader, seed)
+
+
+def closed_book_run(setup: Setup, seed: int) -> Run:
+    """The run of the closed-book baseline. Requires `setup.closed_book`."""
+    assert setup.closed_book is not None
+    return _run(setup, "closed-book", setup.closed_book, seed)
+
+
+def check_runs(runs: Iterable[Run]) -> None:
+    """Raise `InputError` for a run that cannot start in its folder, before any of them is trained."""
+    for run in in_order(runs):
+        check(run.config, run.workdir)
+
+
+def train(run: Run) -> RAG:
+    """The model of a run. What is not trained yet is trained, the runs that it needs first."""
+    if not _is_finished(run):
+        for each in run.before:
+            if not _is_finished(each):
+                train(each)
+        console.print(f"run {run.name}: {run.config.steps:,} steps", highlight=False)
+    return fit(run.config, run.workdir)
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """The runs and those that they need, each once, in the order in which they are trained."""
+    ordered: dict[str, Run] = {}
+    for run in runs:
+        ordered |= {each.name: each for each in (*run.before, run)}
+    return list(ordered.values())
+
+
+def metrics(run: Run) -> list[dict[str, float]]:
+    """The lines of a finished run's metrics; values that were not finite are left out."""
+    lines = _lines(run.workdir / METRICS)
+    return [{name: value for name, value in line.items() if value is not None} for line in lines if "loss" in line]
+
+
+def seconds_per_step(run: Run) -> float:
+    """The median over the windows of a run's timings, which leaves out the compilation in the first."""
+    lines, rates, before = list(_lines(run.workdir / TIMINGS)), [], 0
+    for line in lines:
+        rates.append(line["seconds"] / (line["step"] - before))
+        before = line["step"]
+    return sorted(rates)[len(rates) // 2]
+
+
+def _run(setup: Setup, name: str, config: Config, seed: int, before: tuple[Run, ...] = ()) -> Run:
+    config = dataclasses.replace(
+        config,
+        seed=config.seed + seed,
+        closed_book=None,
+        eval_every=None,
+        log_every=min(config.log_every, max(1, config.steps // WINDOWS)),
+    )
+    name = f"{setup.prefix}{name}-{seed}"
+    return Run(name, config, setup.workdir / "runs" / name, before)
+
+
+def _is_finished(run: Run) -> bool:
+    return (run.workdir / "checkpoints" / str(run.config.steps)).is_dir()
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    return map(json.loads, path.read_text(encoding="utf-8").splitlines())

@@ -1,0 +1,60 @@
+"""Scores of several training runs on the same questions, summarised and compared.
+
+A score is an array [S, B] of S runs and B questions. The range over the runs says how a result varies with the seed;
+the bootstrap interval of the questions' means over the runs says how it varies with the questions.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from rag_jax.data.questions import Question
+from rag_jax.evaluation.compare import SAME, permutation_test
+from rag_jax.evaluation.intervals import mean_figure
+from rag_jax.evaluation.metrics.answers import exact_match, regex_match
+from rag_jax.rag import RAG
+
+
+class Summary(NamedTuple):
+    """A mean over runs and questions, its range over the runs, and its 95 % interval over the questions."""
+
+    mean: float
+    lowest: float  # of the runs
+    highest: float
+    low: float  # of the interval
+    high: float
+
+
+COLUMNS = ("exact match", "lowest seed", "highest seed", "95 % low", "95 % high")
+"""The names of a summary's fields in tables."""
+
+
+def exact_matches(rag: RAG, questions: Sequence[Question], **options: Any) -> Float[np.ndarray, " B"]:
+    """1 for each question that is answered correctly, else 0; `options` are those of `RAG.answer`."""
+    options = {"batch_size": rag.components.config.eval_batch} | options
+    answers = rag.answer([question.question for question in questions], **options)
+    pairs = zip(answers, questions, strict=True)
+    return np.array([_is_correct(answer.text, question) for answer, question in pairs], np.float64)
+
+
+def summarise(scores: Float[np.ndarray, "S B"]) -> Summary:
+    """The summary of some scores. NaN: not counted, alike in all runs."""
+    counted = scores[:, ~np.isnan(scores).any(axis=0)]
+    if not counted.size:
+        return Summary(*[np.nan] * 5)
+    runs, figure = counted.mean(axis=1), mean_figure(counted.mean(axis=0))
+    return Summary(figure.value, float(runs.min()), float(runs.max()), figure.low, figure.high)
+
+
+def p_value(one: Float[np.ndarray, "S B"], other: Float[np.ndarray, "S B"]) -> float:
+    """The p-value of the paired permutation test of two models, on the means over their runs at each question."""
+    differences = one.mean(axis=0) - other.mean(axis=0)
+    return permutation_test(np.where(np.abs(differences) < SAME, 0.0, differences)).value
+
+
+def _is_correct(answer: str, question: Question) -> bool:
+    if question.regex:
+        return regex_match(answer, question.answers, anchored=True)
+    return exact_match(answer, question.answers)
