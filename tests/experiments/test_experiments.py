@@ -18,8 +18,8 @@ from rag_jax.data.jsonl import read_jsonl, write_jsonl
 from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics.generated_text import distinct_ngrams
 from rag_jax.experiments import ablation, collapse, options
-from rag_jax.experiments import folder as folders
 from rag_jax.experiments.registry import EXPERIMENTS
+from rag_jax.experiments.report import own_folder
 from rag_jax.experiments.runs import in_order
 from rag_jax.experiments.setup import prepare
 
@@ -128,6 +128,7 @@ def test_runs_are_shared_and_not_trained_again(files: Files, monkeypatch: pytest
         assert sum(of_token) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_collapse_reads_the_monitors(files: Files) -> None:
     text, rows = run("collapse", files, "--reader", files.reader)
     assert list(dict.fromkeys(row["run"] for row in rows)) == [collapse.HEALTHY, collapse.FAST, collapse.UNREAD]
@@ -172,7 +173,7 @@ def test_a_trained_model_answers_from_the_index_that_it_has(files: Files, traine
     """The run of the session's model stands in for that of the experiment, whose config is the same but for steps."""
     config, workdir = tmp_path / "config.py", tmp_path / "experiments"
     config.write_text(files.config.read_text().replace(f"steps={STEPS},", ""))
-    folders.claim(workdir)
+    own_folder(workdir).claim()
     shutil.copytree(trained[2], workdir / "runs" / "token-trained-0")
     shutil.copytree(trained[2] / "index", workdir / "index")
     other = "--other-passages", files.other_passages, "--other-questions", files.other_questions
@@ -182,6 +183,7 @@ def test_a_trained_model_answers_from_the_index_that_it_has(files: Files, traine
     assert "of 32 questions" in text.lower()
 
 
+@pytest.mark.slow
 def test_diversity_needs_texts_and_measures_them(files: Files, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"test.jsonl: answers of 1.0 words on average; give a task with texts of"):
         run("diversity", files, workdir=tmp_path / "short")
@@ -200,7 +202,7 @@ def test_a_report_that_was_changed_is_not_replaced(files: Files) -> None:
     run("posterior", files, *given)
     report = files.workdir / "posterior" / "posterior.md"
     report.write_text("my notes")
-    with pytest.raises(InputError, match=r"posterior.md: not written by an experiment, or changed since; move it"):
+    with pytest.raises(InputError, match=r"posterior.md: not written by this command, or changed since; move it"):
         run("posterior", files, *given)
     assert report.read_text() == "my notes"
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="figures need the demo extra")
 
-from rag_jax.experiments import charts, folder, report
+from rag_jax.experiments import charts, report
 from rag_jax.experiments.charts import Panel
 from rag_jax.experiments.report import Report, Table
 from rag_jax.experiments.scores import Summary
@@ -35,7 +35,7 @@ def test_a_table_as_csv_reads_back_with_all_digits() -> None:
 
 
 def test_a_report_names_its_command_numbers_and_findings(tmp_path: Path) -> None:
-    folder.claim(tmp_path)
+    report.own_folder(tmp_path).claim()
     drawing = partial(charts.bars, title="Title", groups=BARS, ylabel="exact match")
     report.write(made(drawing, notes=("A note.",), data=Table(("x",), [(1,)])), "ablation", tmp_path, "rag-jax …")
     text = (tmp_path / "ablation.md").read_text()
