@@ -46,7 +46,9 @@ def test_the_step_of_ones_own_trains(trained, towns: Config, capsys) -> None:
 
 def test_the_evaluation_of_the_page_runs(trained, towns: Config, tmp_path: Path, capsys) -> None:
     scoring, comparing = blocks("docs/evaluation.md")
-    here = scoring.replace("runs/demo/data/test.jsonl", str(towns.data.evaluation)).replace("runs/demo", str(trained[2]))
+    here = scoring.replace("runs/demo/data/test.jsonl", str(towns.data.evaluation)).replace(
+        "runs/demo", str(trained[2])
+    )
     exec(compile(here, "evaluation.md", "exec"), {})
     rag, without, gold = map(int, capsys.readouterr().out.split())
     assert without < min(rag, gold)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from rag_jax import cli
+from rag_jax.commands.evaluate import EvaluateCommand
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import read_questions
+from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics.answers import exact_match
 from rag_jax.rag import RAG
 
@@ -108,12 +110,14 @@ def test_labels_are_chosen_by_their_likelihood(trained, towns, tmp_path: Path) -
     assert figures["accuracy"]["value"] == pytest.approx(expected)
     assert {"macro_f1", "expected_calibration_error", "aurc", "brier"} <= figures.keys()
     assert "exact_match" not in figures
+    confusion = json.loads((tmp_path / "out" / "metrics.json").read_text())["confusion"]
+    assert np.trace(confusion["gold_by_predicted"]) == sum(map(sum, confusion["gold_by_predicted"])) * expected
     for line in lines(tmp_path / "out" / "predictions.jsonl"):
         assert sum(line["labels"].values()) == pytest.approx(1, abs=1e-5)
         assert math.exp(line["log_prob"]) == pytest.approx(max(line["labels"].values()), abs=1e-5)
 
 
-def test_answers_below_a_calibrated_threshold_are_withheld(trained, towns, tmp_path: Path) -> None:
+def test_answers_below_a_calibrated_threshold_are_withheld(trained, towns, tmp_path: Path, capsys) -> None:
     """Towns that no passage is about are the unanswerable questions."""
     questions = read_questions(towns.data.evaluation)
     rows = [{"id": q.id, "question": q.question, "answers": list(q.answers)} for q in questions[:8]]
@@ -126,6 +130,10 @@ def test_answers_below_a_calibrated_threshold_are_withheld(trained, towns, tmp_p
     before = evaluate(tmp_path / "before", *given)["figures"]
     assert before["exact_match"]["value"] <= 0.5, "a model that always answers is wrong on half of them"
     after = evaluate(tmp_path / "after", *given, "--calibrate-on", tmp_path / "before")
+    assert "has 16 of the questions that are evaluated" in capsys.readouterr().err
+    again = evaluate(tmp_path / "again", *given, "--calibrate-on", tmp_path / "after")
+    assert again["abstain_below"] == after["abstain_below"], "of the answers before any was withheld"
+    assert after["calibrated"]["score"] == after["figures"]["abstaining"]["value"]
     assert after["abstain_below"] < 0
     figures = after["figures"]
     assert figures["exact_match"]["value"] == pytest.approx(figures["abstaining"]["value"])
@@ -166,7 +174,19 @@ OK = {"id": "a", "question": "what colour is Norburg", "answers": ["red"]}
     ("rows", "options", "message"),
     [
         ([OK], ["--labels", "blue", "green"], 'question "a": its gold answer "red" is none of the labels blue, green'),
-        ([OK], ["--labels", "red", "red"], "give every label once"),
+        ([OK], ["--labels", "red", "red"], "give two or more that differ in more than case and punctuation"),
+        ([OK], ["--labels", "+1", "-1"], "give two or more that differ in more than case and punctuation"),
+        (
+            [{**OK, "answers": ["red", "blue"]}],
+            ["--labels", "red", "blue"],
+            "has 2 gold answers; a classification has one",
+        ),
+        ([OK], ["--labels", "red", "blue", "--num-beams", "3"], "leave the generation options out"),
+        ([OK], ["--abstain-below", "0.5"], "give a log-probability in nats, at most 0"),
+        ([OK], ["--abstain-below", "nan"], "give a log-probability in nats, at most 0"),
+        ([OK], ["--cite-at-least", "7"], "give a posterior above 0, at most 1"),
+        ([OK], ["--baseline", "random", "--seed", "-1"], "--seed is -1; give 0 or more"),
+        ([{**OK, "answers": ["r.d"], "regex": True}], ["--task", "abstractive"], "has no gold text, which --task"),
         ([OK], ["--labels", "red", "=x"], "give each as NAME or NAME=TEXT"),
         ([OK], ["--baseline", "gold"], 'question "a": none of its gold passages is in the index'),
         ([{**OK, "positive_ids": ["no"]}], [], "none of the 1 positive_ids of the questions is a passage of the index"),
@@ -190,6 +210,39 @@ def test_bad_input_is_refused_before_anything_is_written(
     given = ("--workdir", trained[2], "--questions", tmp_path / "questions.jsonl", "--output", out)
     assert message in refused(capsys, *given, *options)
     assert not out.exists()
+
+
+def test_options_of_a_model_are_refused_beside_predictions(tmp_path: Path, capsys) -> None:
+    (tmp_path / "questions.jsonl").write_text(json.dumps(OK) + "\n")
+    (tmp_path / "answers.jsonl").write_text('{"id": "a", "answer": "red"}\n')
+    given = ("--questions", tmp_path / "questions.jsonl", "--predictions", tmp_path / "answers.jsonl")
+    given = (*given, "--output", tmp_path / "out")
+    for option in (["--num-docs", "2"], ["--baseline", "gold"], ["--likelihood"], ["--closed-book"]):
+        assert f"{option[0]} is for a model; leave it out beside --predictions" in refused(capsys, *given, *option)
+    assert "generation options are for a model" in refused(capsys, *given, "--num-beams", "2")
+    assert "some predictions have no log_prob" in refused(capsys, *given, "--figures")
+    assert not (tmp_path / "out").exists()
+    cli.main(["evaluate", *map(str, given)])
+    assert "exact match" in capsys.readouterr().out
+
+
+def test_a_run_does_not_leave_the_files_of_another_beside_its_own(trained, towns, tmp_path: Path) -> None:
+    questions = read_questions(towns.data.evaluation)
+    rows = [{"id": q.id, "answer": "red", "retrieved": [{"id": q.positive_ids[0]}]} for q in questions]
+    write_jsonl(tmp_path / "with.jsonl", rows)
+    write_jsonl(tmp_path / "without.jsonl", ({"id": row["id"], "answer": "blue"} for row in rows))
+    out, given = tmp_path / "out", ("--questions", towns.data.evaluation)
+    evaluate(out, *given, "--predictions", tmp_path / "with.jsonl", "--index", trained[2] / "index")
+    assert (out / "run.trec").exists()
+    evaluate(out, *given, "--predictions", tmp_path / "without.jsonl")
+    assert not (out / "run.trec").exists()
+    assert {line["answer"] for line in lines(out / "predictions.jsonl")} == {"blue"}
+
+
+def test_a_frozen_retriever_is_not_in_a_checkpoint(tmp_path: Path, towns) -> None:
+    command = EvaluateCommand(towns.data.evaluation, tmp_path / "out", checkpoint="x", baseline="frozen")
+    with pytest.raises(InputError, match="which a checkpoint does not hold"):
+        command.run()
 
 
 def test_a_file_of_another_is_not_overwritten(trained, model, tmp_path: Path, capsys) -> None:

@@ -1,11 +1,13 @@
 """`rag-jax evaluate`: scores of a model, a baseline or a file of predictions on questions with gold answers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 
@@ -17,13 +19,26 @@ from rag_jax.data import outputs
 from rag_jax.data.own_folder import OwnFolder
 from rag_jax.data.questions import Question, fingerprint, read_question_file
 from rag_jax.errors import InputError
-from rag_jax.evaluation import calibration_figures, exports, predict, report
-from rag_jax.evaluation.baselines import BASELINES
-from rag_jax.evaluation.predict import model_facts
-from rag_jax.evaluation.predictions import Prediction, read_predictions, with_texts
+from rag_jax.evaluation import calibration_figures, exports, predict, report, threshold
+from rag_jax.evaluation.baselines import BASELINES, with_num_docs
+from rag_jax.evaluation.figures import new_figure
+from rag_jax.evaluation.labels import Labels
+from rag_jax.evaluation.predictions import Prediction, prediction_lines, read_predictions, with_texts
+from rag_jax.evaluation.report import Results
 from rag_jax.evaluation.score_file import SCORES
-from rag_jax.evaluation.scores import Each, Scores, Task, correct_answers, probabilities, score, with_threshold
-from rag_jax.evaluation.threshold import PREDICTIONS, calibrated
+from rag_jax.evaluation.scores import (
+    Each,
+    Scores,
+    Task,
+    abstention,
+    check_texts,
+    confidence,
+    correct_answers,
+    joined,
+    probabilities,
+    score,
+)
+from rag_jax.evaluation.threshold import PREDICTIONS
 from rag_jax.index.store import open_store
 from rag_jax.pipeline import digests
 from rag_jax.pipeline.gold_passages import check_gold
@@ -64,48 +79,91 @@ class EvaluateCommand:
     seed: int = 0  # of samples and of random passages
     batch_size: int = 64
     decoding: tyro.conf.OmitArgPrefixes[GenerationConfig] = field(default_factory=GenerationConfig)
+    default_decoding: tyro.conf.Suppress[GenerationConfig] = field(default_factory=GenerationConfig)  # the model's own
 
     def run(self) -> None:
         """Predict, score and write. Raises `InputError` for invalid input before anything is written."""
         self._check_options()
         format, questions = read_question_file(self.questions)
-        if self._asked.labels:
-            self._asked.labels.check(questions)
+        self._check_questions(questions)
         self._folder.check(FILES)
-        below = self.abstain_below if self.calibrate_on is None else calibrated(self.calibrate_on).log_prob
+        calibrated = None if self.calibrate_on is None else threshold.calibrated(self.calibrate_on, questions)
         if self.predictions is None:
             rag = self._model(questions)
             predictions = self._predicted(rag, questions)
-            measured, facts = self._likelihood(rag, questions), model_facts(rag, self._asked)
+            measured, facts = self._likelihood(rag, questions), predict.model_facts(rag, self._asked)
         else:
             predictions, measured, facts = self._given(questions), {}, {}
-        how = {"task": self.task, "has_labels": bool(self.labels), "depth": self.depth}
-        scores = score(questions, predictions, **how, cite_at_least=self.cite_at_least)
-        if below is not None:
-            predictions, scores = with_threshold(questions, predictions, scores, below)
-        scores = scores._replace(each={**scores.each, **measured})
-        of_questions = {"questions": len(questions), "format": format, "evaluated_on": fingerprint(questions)}
-        self._write(questions, predictions, scores, of_questions | self._options(below) | facts)
+        below = self.abstain_below if calibrated is None else calibrated.log_prob
+        correct = correct_answers(questions, predictions, bool(self.labels))
+        answered, scores = self._scored(questions, predictions, correct, below)
+        facts |= {"abstain_below": below, "calibrated": None if calibrated is None else calibrated._asdict()}
+        facts |= {"questions": len(questions), "format": format, "evaluated_on": fingerprint(questions)}
+        results = Results(self._named() | facts, questions, answered, joined([scores, Scores(measured)]))
+        files = {name: text.encode() for name, text in self._texts(results, predictions).items()}
+        files |= self._drawn(predictions, correct)
+        self._folder.claim()
+        self._folder.write(files, instead_of=FILES)
+        console = Console()
+        console.print(report.table(results.figures))
+        console.print(f"\n{len(questions):,} questions ({format}).", highlight=False)
+        console.print(f"Results: {self.output}", highlight=False, soft_wrap=True)
 
     def _check_options(self) -> None:
         check_counts(num_docs=self.num_docs, depth=self.depth, batch_size=self.batch_size)
         if sum(each is not None for each in (self.workdir, self.checkpoint, self.predictions)) != 1:
             raise InputError("name a --workdir, a --checkpoint or a file of --predictions, one of the three")
-        if self.predictions is not None and (self.baseline or self.likelihood or self.token_posteriors):
-            raise InputError("a file of predictions has no model; leave --baseline, --likelihood and the like out")
+        if self.predictions is not None:
+            self._check_without_model()
+        if self.baseline == "frozen" and self.workdir is None:
+            raise InputError("--baseline frozen is the retriever before training, which a checkpoint does not hold")
         if self.abstain_below is not None and self.calibrate_on is not None:
             raise InputError("give the threshold, --abstain-below, or calibrate it, --calibrate-on, not both")
+        if self.abstain_below is not None and not -math.inf < self.abstain_below <= 0:
+            raise InputError(f"--abstain-below is {self.abstain_below}; give a log-probability in nats, at most 0")
         if self.labels and (self.task != "qa" or self.abstain_below is not None or self.calibrate_on is not None):
             raise InputError("labels are chosen, not generated; leave --task, --abstain-below and --calibrate-on out")
+        if self.labels and self.decoding != self.default_decoding:
+            raise InputError("labels are chosen, not generated; leave the generation options out")
+        if not 0 < self.cite_at_least <= 1:
+            raise InputError(f"--cite-at-least is {self.cite_at_least}; give a posterior above 0, at most 1")
+        if self.seed < 0:
+            raise InputError(f"--seed is {self.seed}; give 0 or more")
+        if self.figures:
+            new_figure()  # matplotlib may be missing
+
+    def _check_without_model(self) -> None:
+        """Raise `InputError` for options of a model beside a file of predictions."""
+        default = EvaluateCommand(self.questions, self.output)
+        for name in ("closed_book", "baseline", "likelihood", "long_questions", "num_docs", "token_posteriors"):
+            if getattr(self, name) != getattr(default, name):
+                raise InputError(f"--{name.replace('_', '-')} is for a model; leave it out beside --predictions")
+        if self.decoding != self.default_decoding:
+            raise InputError("generation options are for a model; leave them out beside --predictions")
+
+    def _check_questions(self, questions: Sequence[Question]) -> None:
+        """Raise `InputError` for questions that cannot be scored as asked."""
+        if self._asked.labels:
+            self._asked.labels.check(questions)
+        if self.task != "qa":
+            check_texts(questions, self.task)
+        if self.figures or self.abstain_below is not None or self.calibrate_on is not None:
+            without = next((question.id for question in questions if not question.answers), None)
+            if without is not None:
+                what = "--figures and thresholds are about right and wrong answers"
+                raise InputError(f'{self.questions}: question "{without}" has no answers; {what}')
 
     def _model(self, questions: Sequence[Question]) -> RAG:
         """The model or its baseline, checked against the questions."""
         rag = open_model(self.workdir, self.checkpoint, self.index, self.closed_book, self.long_questions)
+        if rag.components.store.is_closed_book and self.baseline is not None:
+            raise InputError(f"{self.workdir or self.checkpoint}: reads no passages; leave --baseline out")
+        if self.num_docs is not None and not rag.components.store.is_closed_book:
+            rag.check([], num_docs=self.num_docs)
+            rag = with_num_docs(rag, self.num_docs)
         if self.baseline is not None:
-            if rag.components.store.is_closed_book:
-                raise InputError(f"{self.workdir or self.checkpoint}: reads no passages; leave --baseline out")
             rag = BASELINES[self.baseline](rag, questions, self.seed)
-        rag.check(questions, self.decoding, num_docs=self.num_docs)
+        rag.check(questions, self.decoding)
         check_gold(rag.components.store, questions, "questions")
         return rag
 
@@ -114,7 +172,7 @@ class EvaluateCommand:
         self._folder.claim()
         path, ids = self.output / PREDICTIONS, [question.id for question in questions]
         named = [[question.id, question.question, question.positive_ids] for question in questions]
-        asked = [named, self.baseline, asdict(self._asked)]
+        asked = [named, self.baseline, rag.components.num_docs, asdict(self._asked)]
         with outputs.resumable_lines(path, digests.answers_digest(rag.components, rag.params, asked)) as lines:
             done = {number for number, id in enumerate(ids) if id in lines}
             if len(done) < len(ids):
@@ -145,38 +203,39 @@ class EvaluateCommand:
             return {}
         return {"gold_log_likelihood": predict.gold_log_likelihood(rag, questions, self._asked)}
 
-    def _options(self, below: float | None) -> dict[str, Any]:
+    def _scored(
+        self, questions: Sequence[Question], predictions: list[Prediction], correct: np.ndarray, below: float | None
+    ) -> tuple[list[Prediction], Scores]:
+        """The predictions, withheld where they are below the threshold, and their scores."""
+        how = {"task": self.task, "has_labels": bool(self.labels), "depth": self.depth}
+        scored = partial(score, questions, **how, cite_at_least=self.cite_at_least)
+        if below is None:
+            return predictions, scored(predictions)
+        withheld, effect = abstention(questions, predictions, correct, below)
+        return withheld, joined([scored(withheld), confidence(predictions, correct), Scores(effect)])
+
+    def _named(self) -> dict[str, Any]:
         """What was asked for, for metrics.json."""
         source = self.workdir or self.checkpoint or self.predictions
         named = {"source": str(source), "baseline": self.baseline, "task": self.task, "labels": self.labels or None}
-        return named | {"abstain_below": below, "cite_at_least": self.cite_at_least, "seed": self.seed}
+        calibrated = None if self.calibrate_on is None else str(self.calibrate_on)
+        return named | {"calibrate_on": calibrated, "cite_at_least": self.cite_at_least, "seed": self.seed}
 
-    def _write(
-        self, questions: Sequence[Question], predictions: Sequence[Prediction], scores: Scores, facts: dict[str, Any]
-    ) -> None:
-        figures = report.figures(scores)
-        title = f"{self.questions.name}: {facts['source']}" + (f", {self.baseline}" if self.baseline else "")
-        files = {
-            report.METRICS: report.metrics_json(facts, figures),
-            SCORES: "".join(report.score_lines(questions, predictions, scores)),
-            report.TABLE: report.markdown(title, facts, figures),
-            **exports.of(questions, predictions),
-        }
-        self._folder.claim()
-        self._folder.write({name: text.encode() for name, text in files.items()} | self._drawn(predictions, scores))
-        console = Console()
-        console.print(report.table(figures))
-        console.print(f"\n{len(questions):,} questions ({facts['format']}).", highlight=False)
-        console.print(f"Results: {self.output}", highlight=False, soft_wrap=True)
+    def _texts(self, results: Results, predictions: Sequence[Prediction]) -> dict[str, str]:
+        """The contents of the files by name; predictions of a model are in theirs already."""
+        texts = report.texts(results, has_labels=bool(self.labels)) | exports.of(results.questions, results.predictions)
+        if self.predictions is not None:
+            texts[PREDICTIONS] = "".join(prediction_lines(results.questions, predictions))
+        return texts
 
-    def _drawn(self, predictions: Sequence[Prediction], scores: Scores) -> dict[str, bytes]:
+    def _drawn(self, predictions: Sequence[Prediction], correct: np.ndarray) -> dict[str, bytes]:
         """The figures of calibration, where they are asked for."""
         if not self.figures:
             return {}
         p = probabilities(predictions)
         if p is None:
             raise InputError("some predictions have no log_prob, which --figures draws; leave it out")
-        return calibration_figures.of(self.output.name, p, correct_answers(scores))
+        return calibration_figures.of(self.output.name, p, correct)
 
     @property
     def _folder(self) -> OwnFolder:
@@ -184,8 +243,8 @@ class EvaluateCommand:
 
     @cached_property
     def _asked(self) -> predict.Asked:
-        labels = predict.Labels.parse(self.labels) if self.labels else None
-        how = self.num_docs, self.depth, self.token_posteriors, self.seed, self.batch_size
+        labels = Labels.parse(self.labels) if self.labels else None
+        how = self.depth, self.token_posteriors, self.seed, self.batch_size
         return predict.Asked(labels, *how, None if self.predictions else self.decoding)
 
 
@@ -193,5 +252,5 @@ def evaluate(arguments: Sequence[str]) -> None:
     """`rag-jax evaluate`. Options that are not given default to the model's own config."""
     decoding = own_decoding(arguments)
     remedy = "rag-jax evaluate --help lists all options"
-    default = EvaluateCommand(questions=tyro.MISSING, output=tyro.MISSING, decoding=decoding)
+    default = EvaluateCommand(questions=tyro.MISSING, output=tyro.MISSING, decoding=decoding, default_decoding=decoding)
     parse(EvaluateCommand, arguments, remedy=remedy, prog="rag-jax evaluate", default=default).run()

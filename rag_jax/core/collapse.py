@@ -1,7 +1,7 @@
 """Metrics of retrieval collapse.
 
 On story generation the paper's retriever collapsed: it "would learn to retrieve the same documents regardless of the
-input" (Lewis et al. 2020, appendix D), and the generator learnt to ignore them. Three metrics fall when that happens:
+input" (Lewis et al. 2020, appendix H), and the generator learnt to ignore them. Three metrics fall when that happens:
 the number of distinct passages in a batch, the entropy of the prior, and the divergence of the posterior from it.
 """
 

@@ -51,19 +51,27 @@ class OwnFolder:
         if not (self.path / self.marker).exists():
             self._write_marker([])
 
-    def write(self, contents: Mapping[str, bytes]) -> None:
-        """Write files into the claimed folder; those of a former run are replaced. Raises as `check`."""
-        self.check(contents)
+    def write(self, contents: Mapping[str, bytes], instead_of: Iterable[str] = ()) -> None:
+        """Write files into the claimed folder; those of a former run are replaced. Raises as `check`.
+
+        Files named by `instead_of` that a former run wrote, and this one does not, are removed.
+        """
+        stale = [name for name in instead_of if name not in contents]
+        self.check([*contents, *stale])
         new = [hashlib.sha256(data).hexdigest() for data in contents.values()]
         self._write_marker([*self._checksums(), *new])  # first: an interruption leaves no file without its checksum
         for name, data in contents.items():
             path = self.path / name
-            temporary = path.with_name(f".{name}.tmp")
-            with files.disk_errors(path):
-                temporary.unlink(missing_ok=True)  # of an interruption
-                with temporary.open("xb") as file:
+            temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+            with files.disk_errors(path), temporary.open("xb") as file:
+                try:
                     file.write(data)
-                os.replace(temporary, path)
+                    file.flush()
+                    os.replace(temporary, path)
+                finally:
+                    temporary.unlink(missing_ok=True)
+        for name in stale:
+            (self.path / name).unlink(missing_ok=True)
         self._write_marker([*dict.fromkeys([*self._checksums(), *new])])
 
     def _checksums(self) -> list[str]:

@@ -37,4 +37,4 @@ def check_requirements(extra: Sequence[str], packages: Sequence[Package]) -> Non
     if missing:
         commands.append(f"pip install --no-deps {' '.join(package.requirement for package in missing)}")
     if commands:
-        raise InputError(f"the demo needs packages that are not installed; run {' && '.join(commands)}")
+        raise InputError(f"packages are needed that are not installed; run {' && '.join(commands)}")

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from rag_jax.data.questions import Question
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.index.engines.engine import Engine, EngineResults, Queries, select_top_k
 from rag_jax.index.store import closed_book
 from rag_jax.pipeline import length_limits, networks
@@ -29,16 +29,22 @@ def without_passages(rag: RAG) -> RAG:
     data = dataclasses.replace(components.config.data, passages=None, index=None)
     store = closed_book(components.bi_encoder.config.vector_width, components.generator_tokenizer)
     config = dataclasses.replace(components.config, data=data)
-    return RAG(dataclasses.replace(components, config=config, store=store), rag.params)
+    return RAG(dataclasses.replace(components, config=config, store=store, search=None), rag.params)
+
+
+def with_num_docs(rag: RAG, num_docs: int) -> RAG:
+    """The model with another K."""
+    return _with(rag, "retriever", num_docs=num_docs)
 
 
 def with_frozen_retriever(rag: RAG) -> RAG:
-    """The question tower as it was before training (the paper's ablation)."""
+    """The question tower as its checkpoint has it, without any training (the paper's ablation)."""
     return RAG(rag.components, rag.params._replace(question_tower=rag.components.initial_params.question_tower))
 
 
 def with_bm25(rag: RAG) -> RAG:
     """BM25 as retriever, its scores as logits of the prior (the paper's ablation)."""
+    rag = RAG(dataclasses.replace(rag.components, search=None), rag.params)
     return _with(rag, "retriever", engine="bm25")
 
 
@@ -78,6 +84,9 @@ class GoldPassages:
     def of(cls, rag: RAG, questions: Sequence[Question]) -> "GoldPassages":
         """Those of the questions. Raises `InputError` for a question without a gold passage in the index."""
         rows: dict[str, list[int]] = {}
+        different = {question.question for question in questions}
+        if len(different) < len(questions):
+            warn(f"{len(questions) - len(different)} questions repeat another's text, and share its gold passages")
         for question in questions:
             found = [row for row in rag.components.store.find(question.positive_ids).tolist() if row >= 0]
             if not found:

@@ -8,13 +8,13 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, fingerprint
 from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics.answers import answer_recall_at_k, exact_match, f1, recall_at_k
+from rag_jax.evaluation.metrics.ranking import DEPTHS
 from rag_jax.index.engines.engine import Queries
 from rag_jax.index.engines.store_engines import open_bm25
 from rag_jax.index.store import Store
 from rag_jax.rag import RAG, Answer
 
 RESULTS, CLOSED_BOOK = "results.json", "none (closed book)"
-DEPTHS = (1, 5, 20, 100)  # k of the recalls
 
 
 def answering(rag: RAG, questions: Sequence[Question], batch_size: int = 64) -> tuple[list[Answer], dict[str, float]]:

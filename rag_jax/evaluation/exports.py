@@ -1,7 +1,9 @@
 """Predictions in the formats of other evaluators: a TREC run, KILT's guesses, DPR's retriever output."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rag_jax.corpus.passage import Passage
@@ -25,7 +27,7 @@ def of(questions: Sequence[Question], predictions: Sequence[Prediction]) -> dict
 def trec_run(predictions: Sequence[Prediction]) -> Iterator[str]:
     """The lines of a TREC run, `question Q0 passage rank score rag_jax`; none, with a warning, where an id has a space.
 
-    trec_eval orders by score, and equal scores by id.
+    trec_eval orders by score, and equal scores by id: where scores are equal or unknown, they are minus the rank.
     """
     ids = {each.id for each in predictions} | {passage.id for each in predictions for passage in each.retrieved}
     odd = next((id for id in sorted(ids) if len(id.split()) != 1), None)
@@ -33,7 +35,10 @@ def trec_run(predictions: Sequence[Prediction]) -> Iterator[str]:
         warn(f"{TREC} stays empty: the id {odd!r} has a space, which a TREC run cannot hold")
         return
     for each in predictions:
-        for rank, (passage, score) in enumerate(zip(each.retrieved, _scores(each), strict=True), start=1):
+        scores = _scores(each)
+        if not all(map(math.isfinite, scores)) or any(a <= b for a, b in pairwise(scores)):
+            scores = _scores(each._replace(scores=()))
+        for rank, (passage, score) in enumerate(zip(each.retrieved, scores, strict=True), start=1):
             yield f"{each.id} Q0 {passage.id} {rank} {score!r} rag_jax\n"
 
 
@@ -51,7 +56,8 @@ def dpr_results(questions: Sequence[Question], predictions: Sequence[Prediction]
     for question, prediction in zip(questions, predictions, strict=True):
         found = zip(prediction.retrieved, _scores(prediction), strict=True)
         contexts = [_context(question, passage, score) for passage, score in found]
-        row = {"question": question.question, "answers": list(question.answers), "ctxs": contexts}
+        row = {"id": question.id, "question": question.question, "answers": list(question.answers), "ctxs": contexts}
+        row |= {"regex": True} if question.regex else {}
         yield separator + json.dumps(row, ensure_ascii=False)
         separator = ",\n"
     yield "\n]\n"

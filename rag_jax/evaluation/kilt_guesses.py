@@ -1,4 +1,4 @@
-"""Guess files of KILT (Petroni et al. 2021): the answer to each question, and the documents that it rests on.
+"""Guesses of KILT (Petroni et al. 2021): the answer to a question, and the documents that it rests on.
 
     {"id": "q1", "output": [{"answer": "Jane Austen", "provenance": [{"wikipedia_id": "15782"}]}]}
 
@@ -6,12 +6,10 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rag_jax.corpus.passage import Passage
-from rag_jax.data import outputs
-from rag_jax.data.jsonl import UniqueIds, read_jsonl, validate_characters, validate_id, write_jsonl
+from rag_jax.data.jsonl import validate_characters, validate_id
 from rag_jax.errors import InputError
 
 
@@ -32,29 +30,6 @@ def guess_row(guess: Guess) -> dict[str, Any]:
     """A guess as a row of a guess file."""
     provenance = [{"wikipedia_id": document} for document in guess.documents]
     return {"id": guess.id, "output": [{"answer": guess.answer, "provenance": provenance}]}
-
-
-def write_guesses(path: str | Path, guesses: Iterable[Guess]) -> None:
-    """Write a new guess file (`.jsonl` or `.jsonl.gz`). Raises `InputError` for a file that exists."""
-    outputs.check_new(Path(path))
-    write_jsonl(path, map(guess_row, guesses))
-
-
-def read_guesses(path: str | Path) -> list[Guess]:
-    """Read a guess file (`.jsonl` or `.jsonl.gz`).
-
-    Raises `InputError` (`FILE:LINE: what; remedy`) for a file that is unreadable or empty, a malformed line, a
-    duplicate id, no answer or several, an answer that is no string, and evidence without a `wikipedia_id`.
-    """
-    ids = UniqueIds()
-    guesses = []
-    for number, row in read_jsonl(path):
-        location = f"{path}:{number}"
-        guesses.append(as_guess(row, location))
-        ids.add(guesses[-1].id, location)
-    if not guesses:
-        raise InputError(f'{path}: holds no guesses; write one {{"id": …, "output": [{{"answer": …}}]}} on each line')
-    return guesses
 
 
 def as_guess(row: Mapping[str, Any], location: str) -> Guess:

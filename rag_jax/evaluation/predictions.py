@@ -16,6 +16,7 @@ from rag_jax.data.lines import read_lines
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
 from rag_jax.evaluation import kilt_guesses
+from rag_jax.evaluation.metrics.calibration import ROUNDING
 from rag_jax.index.store import Store
 from rag_jax.pipeline.answers import Answer, RetrievedPassage
 
@@ -60,6 +61,16 @@ def label_row(row: dict[str, Any], answer: Answer, names: Mapping[str, str]) -> 
     return row | {"answer": names[answer.text], "log_prob": answer.log_prob - total, "labels": probabilities}
 
 
+def prediction_lines(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Iterator[str]:
+    """The lines of a predictions file."""
+    for question, each in zip(questions, predictions, strict=True):
+        scores = each.scores or [None] * len(each.retrieved)
+        found = [{"id": passage.id, "score": score} for passage, score in zip(each.retrieved, scores, strict=True)]
+        row = {"id": each.id, "question": question.question, "answer": each.answer, "log_prob": each.log_prob}
+        row |= {"passages": [passage._asdict() for passage in each.passages], "retrieved": found}
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
 def with_texts(predictions: Sequence[Prediction], store: Store) -> list[Prediction]:
     """The predictions with the passages that were found as the store has them.
 
@@ -80,11 +91,13 @@ def read_predictions(path: Path, questions: Sequence[Question]) -> list[Predicti
     Raises `InputError` for a file in no known format, and for ids that are missing, unknown or there twice.
     """
     ids, found = UniqueIds(), dict[str, Prediction]()
-    known = {question.id for question in questions}
-    for location, prediction in _read(path):
+    known = {question.id: question.question for question in questions}
+    for location, asked, prediction in _read(path):
         ids.add(prediction.id, location)
         if prediction.id not in known:
             raise InputError(f'{location}: no question has the id "{prediction.id}"; name the questions it answers')
+        if asked not in (None, known[prediction.id]):
+            raise InputError(f'{location}: "{prediction.id}" is another question there; name the questions it answers')
         found[prediction.id] = prediction
     missing = [question.id for question in questions if question.id not in found]
     if missing:
@@ -93,17 +106,18 @@ def read_predictions(path: Path, questions: Sequence[Question]) -> list[Predicti
     return [found[question.id] for question in questions]
 
 
-def _read(path: Path) -> Iterator[tuple[str, Prediction]]:
-    """(location, prediction) of each."""
+def _read(path: Path) -> Iterator[tuple[str, object, Prediction]]:
+    """(location, question if it is there, prediction) of each."""
     whole = _squad(path)
     if whole is not None:
         for id, answer in whole.items():
-            yield f"{path}: {id!r}", Prediction(validate_id(id, "id", str(path)), answer)
+            yield f"{path}: {id!r}", None, Prediction(validate_id(id, "id", str(path)), answer)
         return
     empty = True
     for number, row in read_jsonl(path):
         location, empty = f"{path}:{number}", False
-        yield location, _kilt(row, location) if "output" in row else _prediction(row, location)
+        prediction = _kilt(row, location) if "output" in row else _prediction(row, location)
+        yield location, row.get("question"), prediction
     if empty:
         raise InputError(f'{path}: holds no predictions; write one {{"id": …, "answer": …}} on each line')
 
@@ -134,14 +148,12 @@ def _prediction(row: Mapping[str, Any], location: str) -> Prediction:
     id = _required_id(row, location)
     answer = row.get("answer", row.get("prediction"))
     if not isinstance(answer, str):
-        raise InputError(f'{location}: "answer" is no string; write the one answer to "{id}" as a string')
-    log_prob = row.get("log_prob")
-    if log_prob is not None and (isinstance(log_prob, bool) or not isinstance(log_prob, int | float)):
-        raise InputError(f'{location}: "log_prob" is no number; write log p(y|x) in nats, or leave it out')
-    if log_prob is not None and (math.isnan(log_prob) or log_prob > 1e-3):
+        raise InputError(f'{location}: "answer" is not a string; write the one answer to "{id}" as a string')
+    log_prob = _number(row, "log_prob", location)
+    if log_prob is not None and log_prob > ROUNDING:
         raise InputError(f'{location}: "log_prob" is {log_prob}; a log-probability is at most 0')
     read, found = _objects(row, "passages", location), _objects(row, "retrieved", location)
-    scores = tuple(float(each["score"]) for each in found if isinstance(each.get("score"), int | float))
+    scores = tuple(score for each in found if (score := _number(each, "score", location)) is not None)
     return Prediction(
         id,
         validate_characters(answer, "answer", location),
@@ -160,16 +172,37 @@ def _kilt(row: Mapping[str, Any], location: str) -> Prediction:
 
 
 def _passage(row: Mapping[str, Any], location: str) -> RetrievedPassage:
-    try:
-        return RetrievedPassage(**row)
-    except TypeError:
-        fields = ", ".join(RetrievedPassage._fields)
-        raise InputError(f"{location}: a passage has other fields than {fields}; leave passages out") from None
+    id, (title, text) = validate_id(row.get("id"), "id", location), _texts(row, ("title", "text"), location)
+    log_prior, posterior, attention = (_number(row, name, location) for name in ("log_prior", "posterior", "attention"))
+    if log_prior is None:
+        raise InputError(f'{location}: the passage "{id}" has no log_prior; write log p(z|x), or leave passages out')
+    return RetrievedPassage(id, title, text, log_prior, posterior, attention)
 
 
 def _retrieved(row: Mapping[str, Any], location: str) -> Passage:
-    id = validate_id(row.get("id"), "id", location)
-    return Passage(id, str(row.get("title", "")), str(row.get("text", "")), str(row.get("document", "")))
+    return Passage(validate_id(row.get("id"), "id", location), *_texts(row, ("title", "text", "document"), location))
+
+
+def _texts(row: Mapping[str, Any], names: Sequence[str], location: str) -> list[str]:
+    """Fields that hold text; "" where there is none."""
+    values = [row.get(name) or "" for name in names]
+    for name, value in zip(names, values, strict=True):
+        if not isinstance(value, str):
+            raise InputError(f'{location}: "{name}" of a passage is not a string; write it as one, or leave it out')
+    return values
+
+
+def _number(row: Mapping[str, Any], name: str, location: str) -> float | None:
+    """A field that holds a finite number; None where there is none."""
+    value = row.get(name)
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool) or not math.isfinite(value):
+            raise TypeError
+        return float(value)
+    except (TypeError, OverflowError):
+        raise InputError(f'{location}: "{name}" is not a finite number; write it as one, or leave it out') from None
 
 
 def _required_id(row: Mapping[str, Any], location: str) -> str:
@@ -181,7 +214,7 @@ def _required_id(row: Mapping[str, Any], location: str) -> str:
 def _objects(row: Mapping[str, Any], name: str, location: str) -> list[Mapping[str, Any]]:
     values = row.get(name) or []
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise InputError(f'{location}: "{name}" is no list of objects; write it as one, or leave it out')
+        raise InputError(f'{location}: "{name}" is not a list of objects; write it as one, or leave it out')
     return values
 
 

@@ -5,38 +5,67 @@ import json
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rich.table import Table
 
 from rag_jax.data.questions import Question
+from rag_jax.errors import InputError
 from rag_jax.evaluation.intervals import CONFIDENCE, RESAMPLES, Figure, figure, mean_figure
+from rag_jax.evaluation.metrics.classification import confusion
 from rag_jax.evaluation.predictions import Prediction
+from rag_jax.evaluation.score_file import SCORES
 from rag_jax.evaluation.scores import Scores
 
 METRICS, TABLE = "metrics.json", "table.md"
 PACKAGES = ("rag-jax", "jax", "flax", "numpy", "scipy", "transformers", "ir-measures", "rouge-score", "sacrebleu")
 
 
-def figures(scores: Scores, resamples: int = RESAMPLES) -> dict[str, Figure]:
-    """Every figure of an evaluation with its interval."""
-    means = {name: mean_figure(values, resamples) for name, values in scores.each.items()}
-    count = len(next(iter(scores.each.values())))
-    overall = {name: figure(statistic, count, resamples) for name, statistic in scores.overall.items()}
-    single = {name: Figure(value, math.nan, math.nan, count) for name, value in scores.repetition.items()}
-    return means | overall | single
+@dataclass(frozen=True)
+class Results:
+    """The results of an evaluation."""
+
+    facts: Mapping[str, Any]  # what was evaluated and how, plain JSON
+    questions: Sequence[Question]
+    predictions: Sequence[Prediction]
+    scores: Scores
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """Every figure with its interval. Raises `InputError` where there is none."""
+        each, count = self.scores.each, len(self.questions)
+        if not each:
+            raise InputError("nothing can be scored: no gold answers, and no passages found; give one of the two")
+        means = {name: mean_figure(values) for name, values in each.items()}
+        overall = {name: figure(statistic, count) for name, statistic in self.scores.overall.items()}
+        single = {name: Figure(value, math.nan, math.nan, count) for name, value in self.scores.repetition.items()}
+        return means | overall | single
 
 
-def metrics_json(facts: Mapping[str, Any], found: Mapping[str, Figure]) -> str:
-    """`metrics.json`: what was evaluated and how, with which versions, and every figure."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
-    interval = f"percentile bootstrap over questions, {CONFIDENCE:.0%}, {RESAMPLES:,} resamples"
-    values = {name: _finite(each._asdict()) for name, each in found.items()}
-    return json.dumps({**facts, "versions": versions, "interval": interval, "figures": values}, indent=2) + "\n"
+def texts(results: Results, has_labels: bool) -> dict[str, str]:
+    """The files of the results by name."""
+    lines = "".join(score_lines(results.questions, results.predictions, results.scores))
+    return {METRICS: metrics_json(results, has_labels), SCORES: lines, TABLE: markdown(results)}
+
+
+def metrics_json(results: Results, has_labels: bool) -> str:
+    """`metrics.json`: what was evaluated and how, with which versions, and every figure; the confusion of labels."""
+    facts = {name: str(fact) if fact == math.inf else fact for name, fact in results.facts.items()}
+    facts["versions"] = {name: importlib.metadata.version(name) for name in PACKAGES}
+    facts["versions"]["python"] = platform.python_version()
+    facts["interval"] = f"percentile bootstrap over questions, {CONFIDENCE:.0%}, {RESAMPLES:,} resamples"
+    if has_labels:
+        gold, given = [q.answers[0] for q in results.questions], [p.answer for p in results.predictions]
+        labels, counts = confusion(given, gold)
+        facts["confusion"] = {"labels": labels, "gold_by_predicted": counts.tolist()}
+    values = {name: _finite(each._asdict()) for name, each in results.figures.items()}
+    return json.dumps({**facts, "figures": values}, indent=2) + "\n"
 
 
 def score_lines(questions: Sequence[Question], predictions: Sequence[Prediction], scores: Scores) -> Iterator[str]:
-    """A scores file: a line for each question, which `rag-jax compare` reads; null where a score does not apply."""
+    """A line of a scores file for each question, which `rag-jax compare` reads; null where a score does not apply."""
     for number, (question, prediction) in enumerate(zip(questions, predictions, strict=True)):
         row = {
             "id": question.id,
@@ -48,12 +77,14 @@ def score_lines(questions: Sequence[Question], predictions: Sequence[Prediction]
         yield json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def markdown(title: str, facts: Mapping[str, Any], found: Mapping[str, Figure]) -> str:
+def markdown(results: Results) -> str:
     """`table.md`: the figures as a table, and what they were measured on."""
+    facts = results.facts
+    title = f"{facts['source']}" + (f", {facts['baseline']}" if facts.get("baseline") else "")
     lines = [f"# {title}", "", "| metric | value | 95 % interval | questions |", "|---|---:|---:|---:|"]
-    lines += [
-        f"| {name} | {_number(each.value)} | {_interval(each)} | {each.questions:,} |" for name, each in found.items()
-    ]
+    found = results.figures.items()
+    rows = ((name, _number(each.value), _interval(each), f"{each.questions:,}") for name, each in found)
+    lines += [f"| {' | '.join(row)} |" for row in rows]
     lines += [
         "",
         *(f"- {name.replace('_', ' ')}: {_said(value)}" for name, value in facts.items() if value is not None),

@@ -19,11 +19,11 @@ from rag_jax.evaluation.kilt_guesses import Guess, ranked_documents
 from rag_jax.evaluation.metrics import calibration, citations, classification, generated_text, kilt, no_answer, ranking
 from rag_jax.evaluation.metrics.answers import contains, exact_match, f1, regex_match
 from rag_jax.evaluation.metrics.question_generation import q_bleu_1
+from rag_jax.evaluation.metrics.ranking import DEPTHS
 from rag_jax.evaluation.predictions import Prediction
 
 Task = Literal["qa", "abstractive", "question-generation"]
 Each = dict[str, Float[np.ndarray, " B"]]  # by name; NaN: does not apply to that question
-DEPTHS = (1, 5, 20, 100)  # k of the recalls
 NDCG = 10
 NOTHING: Mapping = MappingProxyType({})
 
@@ -60,8 +60,8 @@ def score(
     if not has_labels:
         parts.append(Scores(evidence(questions, predictions, cite_at_least)))
     if answered.each:
-        parts.append(confidence(predictions, next(iter(answered.each.values()))))
-    return _joined(parts)
+        parts.append(confidence(predictions, correct_answers(questions, predictions, has_labels)))
+    return joined(parts)
 
 
 def answers(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Scores:
@@ -87,23 +87,30 @@ def answers(questions: Sequence[Question], predictions: Sequence[Prediction]) ->
 
 def labels(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Scores:
     """Accuracy and macro-F1 of labels."""
-    gold = [question.answers[0] for question in questions]
-    given = [prediction.answer for prediction in predictions]
+    gold, given = [question.answers[0] for question in questions], [prediction.answer for prediction in predictions]
     accuracy = {"accuracy": classification.accuracy_scores(given, gold)}
     return Scores(accuracy, {"macro_f1": classification.macro_f1(given, gold)})
 
 
 def texts(questions: Sequence[Question], predictions: Sequence[Prediction], task: Task) -> Scores:
     """ROUGE-L, BLEU-1 and distinct trigrams of longer answers; of generated questions also Q-BLEU-1."""
+    check_texts(questions, task)
     named: dict[str, Callable] = {"rouge_l": generated_text.rouge_l, "bleu_1": generated_text.bleu_1}
     if task == "question-generation":
         named["q_bleu_1"] = q_bleu_1
     each = {name: _of_each(metric, questions, predictions) for name, metric in named.items()}
     given = [prediction.answer for prediction in predictions]
     overall = {"corpus_bleu_1": generated_text.corpus_bleu_1(given, [question.answers for question in questions])}
-    gold = [question.answers[0] for question in questions if question.answers]
+    gold = [question.answers[0] for question in questions]
     distinct, of_gold = generated_text.distinct_ngrams(given), generated_text.distinct_ngrams(gold)
     return Scores(each, overall, {"distinct_trigrams": distinct, "distinct_trigrams_of_gold": of_gold})
+
+
+def check_texts(questions: Sequence[Question], task: Task) -> None:
+    """Raise `InputError` for a question without a gold text."""
+    for question in questions:
+        if question.regex or not question.answers:
+            raise InputError(f'question "{question.id}": has no gold text, which --task {task} needs; leave it out')
 
 
 def retrieval(questions: Sequence[Question], predictions: Sequence[Prediction], depth: int) -> Each:
@@ -111,6 +118,7 @@ def retrieval(questions: Sequence[Question], predictions: Sequence[Prediction], 
     found = [prediction.retrieved for prediction in predictions]
     if not any(found):
         return {}
+    depth = min(depth, max(map(len, found)))  # a deeper recall would only repeat this one
     depths, each = [k for k in DEPTHS if k <= depth], Each()
     if any(question.positive_ids for question in questions):
         ids = [[passage.id for passage in passages] for passages in found]
@@ -120,7 +128,8 @@ def retrieval(questions: Sequence[Question], predictions: Sequence[Prediction], 
     if any(passage.text for passages in found for passage in passages) and any(q.answers for q in questions):
         titled = [[f"{passage.title} {passage.text}" for passage in passages] for passages in found]
         each |= ranking.answer_recall_scores(titled, questions, depths)
-    if any(question.evidence or question.evidence_titles for question in questions):
+    is_known = any(each.title or each.document or each.text for passages in found for each in passages)
+    if is_known and any(question.evidence or question.evidence_titles for question in questions):
         each |= ranking.document_recall_scores(found, questions, depths)
     return each
 
@@ -157,32 +166,28 @@ def probabilities(predictions: Sequence[Prediction]) -> Float[np.ndarray, " B"] 
     return None if any(each is None for each in log_probs) else calibration.answer_probabilities(log_probs)
 
 
-def correct_answers(scores: Scores) -> Float[np.ndarray, " B"]:
-    """Which answers were right, before any was withheld. Raises `InputError` where that is not known of each."""
-    each = scores.each
-    correct = each.get("always_answering", each.get("accuracy", each.get("exact_match")))
-    if correct is None or np.isnan(correct).any():
-        raise InputError("some answers are neither right nor wrong by exact match or as labels; leave --figures out")
-    return correct
+def correct_answers(
+    questions: Sequence[Question], predictions: Sequence[Prediction], has_labels: bool
+) -> Float[np.ndarray, " B"]:
+    """Which answers are right: as labels, by exact match, or by a regular expression that matches the whole answer."""
+    each = (labels if has_labels else answers)(questions, predictions).each
+    if has_labels:
+        return each["accuracy"]
+    plain, regex = (each.get(name, np.full(len(questions), math.nan)) for name in ("exact_match", "regex_match"))
+    return np.where(np.isnan(plain), regex, plain)
 
 
-def with_threshold(
-    questions: Sequence[Question], predictions: Sequence[Prediction], scores: Scores, below: float
-) -> tuple[list[Prediction], Scores]:
-    """Answers below a log-probability withheld, and the scores that change with them; see `no_answer`.
-
-    Raises `InputError` where answers have no exact match or no log-probability.
-    """
-    if "exact_match" not in scores.each or np.isnan(scores.each["exact_match"]).any():
-        raise InputError("a threshold is for generated answers with gold ones; leave it out")
+def abstention(
+    questions: Sequence[Question], predictions: Sequence[Prediction], correct: Float[np.ndarray, " B"], below: float
+) -> tuple[list[Prediction], Each]:
+    """Answers below a log-probability withheld, and the effect on exact match, `correct`; see `no_answer`."""
     log_probs = [prediction.log_prob for prediction in predictions]
-    correct, has_answer = scores.each["exact_match"], no_answer.answerable(questions)
-    effect = no_answer.abstention_scores(log_probs, correct, has_answer, below)
-    withheld = no_answer.abstain(predictions, below)
-    return withheld, scores._replace(each={**scores.each, **answers(questions, withheld).each, **effect})
+    effect = no_answer.abstention_scores(log_probs, correct, no_answer.answerable(questions), below)
+    return no_answer.abstain(predictions, below), effect
 
 
-def _joined(parts: Sequence[Scores]) -> Scores:
+def joined(parts: Sequence[Scores]) -> Scores:
+    """All scores; of two with the same name the later."""
     each, overall, repetition = Each(), dict[str, Statistic](), dict[str, float]()
     for part in parts:
         each |= part.each

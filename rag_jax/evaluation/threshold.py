@@ -1,25 +1,30 @@
-"""The threshold of an earlier evaluation, below which answers are withheld."""
+"""The threshold below which answers are withheld, chosen on an earlier evaluation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rag_jax.data.questions import Question
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.evaluation.metrics.no_answer import Threshold, answerable, best_threshold
 from rag_jax.evaluation.predictions import read_predictions
 from rag_jax.evaluation.score_file import read_evaluation
 
-PREDICTIONS = "predictions.jsonl"
+PREDICTIONS = "predictions.jsonl"  # beside the scores file
 
 
-def calibrated(folder: Path) -> Threshold:
-    """The threshold with the best exact match on an evaluation, which should not be of the questions it is used on.
+def calibrated(folder: Path, questions: Sequence[Question]) -> Threshold:
+    """The threshold with the best exact match on an evaluation; warns where that has some of the `questions` too.
 
     Raises `InputError` for a folder without an evaluation, and for one whose answers have no log-probability.
     """
     evaluation = read_evaluation(folder)
     if "exact_match" not in evaluation.scores:
         raise InputError(f"{evaluation.path}: has no exact_match; name an evaluation of generated answers")
-    questions = [Question(each.id, each.question, each.answers) for each in evaluation.questions]
-    predictions = read_predictions(evaluation.path.with_name(PREDICTIONS), questions)
+    known = [Question(each.id, each.question, each.answers) for each in evaluation.questions]
+    both = {question.question for question in known} & {question.question for question in questions}
+    if both:
+        warn(f"{folder}: has {len(both):,} of the questions that are evaluated, so the threshold is chosen on them")
+    predictions = read_predictions(evaluation.path.with_name(PREDICTIONS), known)
     log_probs = [prediction.log_prob for prediction in predictions]
-    return best_threshold(log_probs, evaluation.scores["exact_match"], answerable(questions))
+    correct = evaluation.scores.get("always_answering", evaluation.scores["exact_match"])  # before any was withheld
+    return best_threshold(log_probs, correct, answerable(known))

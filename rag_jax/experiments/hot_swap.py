@@ -115,5 +115,8 @@ def _other_index(setup: Setup, run: Run, passages: Path) -> Store:
     """The index of the second version, built on first use and shared by the runs."""
     data = dataclasses.replace(run.config.data, passages=passages, index=setup.workdir / f"index-{FOLDER}")
     config = dataclasses.replace(run.config, data=data)
-    components = prepare_components(config, run.workdir, read_corpus(config))
+    try:
+        components = prepare_components(config, run.workdir, read_corpus(config))
+    except InputError as error:  # an index of other passages: its remedy would be an option that is not there
+        raise InputError(f"{str(error).rpartition(';')[0]}; choose another --workdir") from None
     return open_components(components, run.workdir, tell_encoded).store

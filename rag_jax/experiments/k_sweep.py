@@ -101,7 +101,7 @@ def _answer_recalls(rag: RAG, questions: Sequence[Question], ks: Sequence[int]) 
     rows = rag.search_rows([question.question for question in questions], max(ks), batch_size=batch)
     texts = [[f"{passages[row].title} {passages[row].text}" for row in ranked if row >= 0] for ranked in rows]
     found = answer_recall_scores(texts, questions, ks)
-    return {k: float(np.mean(found[f"answer_recall@{k}"])) for k in ks}
+    return {k: float(np.nanmean(found[f"answer_recall@{k}"])) for k in ks}
 
 
 def _panels(

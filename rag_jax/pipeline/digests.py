@@ -17,7 +17,7 @@ from rag_jax.types import RagParams
 BLOCK_ROWS = 65_536  # rows of an index hashed at once
 
 # The fields of the config that change how answers are computed.
-RETRIEVER = ("max_question", "engine", "precision", "vector_norm")
+RETRIEVER = ("num_docs", "max_question", "engine", "precision", "vector_norm")
 GENERATOR = ("max_passage", "max_input", "max_target", "passages_per_prompt", "question_from_tower")
 
 

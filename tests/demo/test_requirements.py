@@ -7,7 +7,7 @@ import pytest
 from rag_jax import cli
 from rag_jax.commands import demo_elements
 
-COMMAND = "error: the demo needs packages that are not installed; run"
+COMMAND = "error: packages are needed that are not installed; run"
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,11 @@ def test_gold_passages_are_all_that_is_read(trained, asked: list[Question]) -> N
     np.testing.assert_allclose([a.log_prob for a in answers], [a.log_prob for a in direct], atol=1e-5)
 
 
-def test_questions_with_the_same_text_share_their_gold_passages(trained) -> None:
+def test_questions_with_the_same_text_share_their_gold_passages(trained, capsys) -> None:
     rag, names = trained[0], [passage.id for passage in trained[0].components.store.passages][:3]
     questions = [Question(str(n), "what is here", ("x",), (name,)) for n, name in enumerate(names)]
     engine = baselines.GoldPassages.of(rag, questions)
+    assert "2 questions repeat another's text, and share its gold passages" in capsys.readouterr().err
     assert engine.search(Queries(["what is here"], None), 2).rows.tolist() == [[0, 1]]
     assert engine.search(Queries(["what is here"], None), 4, np.array([[1]])).rows.tolist() == [[0, 2, -1, -1]]
 
@@ -109,3 +110,6 @@ def test_stuffing_needs_positions_for_all_passages(trained) -> None:
 def test_another_index_has_its_own_search(trained, asked: list[Question]) -> None:
     rag = baselines.BASELINES["gold"](trained[0], asked, 0)
     assert rag.with_index(rag.components.store).components.host_search is None
+    assert baselines.without_passages(rag).components.host_search is None
+    assert baselines.with_bm25(rag).components.search is None
+    assert baselines.with_num_docs(rag, 3).components.num_docs == 3

@@ -7,7 +7,7 @@ import pytest
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, read_question_file
 from rag_jax.evaluation import exports
-from rag_jax.evaluation.kilt_guesses import read_guesses
+from rag_jax.evaluation.kilt_guesses import as_guess
 from rag_jax.evaluation.predictions import Prediction
 
 CHUNKS = Passage("n1", "Paris", "It has 7 people.", "12"), Passage("n2", "Paris", "It is old.", "12")
@@ -23,18 +23,21 @@ def test_a_trec_run_keeps_the_ranking_where_scores_are_not_known() -> None:
     ]
 
 
+def test_equal_scores_would_be_reordered_by_trec_eval_and_become_ranks() -> None:
+    for scores in ((2.5, 2.5), (1.0, 2.0), (float("nan"), 0.0)):
+        lines = list(exports.trec_run([PREDICTIONS[0]._replace(scores=scores)]))
+        assert [line.split()[4] for line in lines] == ["-1.0", "-2.0"]
+
+
 @pytest.mark.parametrize("odd", [Prediction("a b", "x", retrieved=CHUNKS), Prediction("", "x", retrieved=CHUNKS)])
 def test_an_id_with_a_space_cannot_be_in_a_trec_run(odd: Prediction, capsys) -> None:
     assert list(exports.trec_run([*PREDICTIONS, odd])) == []
     assert "which a TREC run cannot hold" in capsys.readouterr().err
 
 
-def test_kilts_guesses_have_every_document_once(tmp_path) -> None:
-    (tmp_path / "kilt.jsonl").write_text("".join(exports.kilt_guesses(PREDICTIONS)))
-    assert [(each.id, each.answer, each.documents) for each in read_guesses(tmp_path / "kilt.jsonl")] == [
-        ("a", "7", ("12",)),
-        ("b", "x", ("12",)),
-    ]
+def test_kilts_guesses_have_every_document_once() -> None:
+    rows = [json.loads(line) for line in exports.kilt_guesses(PREDICTIONS)]
+    assert [as_guess(row, "here") for row in rows] == [("a", "7", ("12",)), ("b", "x", ("12",))]
 
 
 def test_dprs_output_says_which_passages_have_an_answer(tmp_path) -> None:

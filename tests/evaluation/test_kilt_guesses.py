@@ -1,4 +1,4 @@
-"""KILT's guess files: what is written is read back, and what the script would not accept is refused."""
+"""KILT's guesses: what is written is read back, and what the script would not accept is refused."""
 
 import json
 import re
@@ -7,44 +7,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpora import one_folder
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.evaluation.kilt_guesses import Guess, ranked_documents, read_guesses, write_guesses
+from rag_jax.evaluation.kilt_guesses import Guess, as_guess, guess_row, ranked_documents
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
 ids = words.map(str.strip).filter(bool)
-guess_lists = st.lists(
-    st.builds(Guess, ids, words, st.lists(ids, max_size=4, unique=True).map(tuple)),
-    min_size=1,
-    max_size=4,
-    unique_by=lambda guess: guess.id,
-)
+guesses = st.builds(Guess, ids, words, st.lists(ids, max_size=4, unique=True).map(tuple))
 
 
-@pytest.mark.parametrize("name", ["guess.jsonl", "guess.jsonl.gz"])
-@one_folder
-@given(guesses=guess_lists)
-def test_what_is_written_is_read_back(tmp_path, name, guesses):
-    (tmp_path / name).unlink(missing_ok=True)
-    write_guesses(tmp_path / name, guesses)
-    assert read_guesses(tmp_path / name) == guesses
+@given(guess=guesses)
+def test_what_is_written_is_read_back(guess):
+    assert as_guess(json.loads(json.dumps(guess_row(guess))), "here") == guess
 
 
-def test_a_line_is_as_kilt_writes_it(tmp_path):
-    write_guesses(tmp_path / "guess.jsonl", [Guess("q1", "Jane Austen", ("15782",))])
+def test_a_row_is_as_kilt_writes_it():
     expected = {"id": "q1", "output": [{"answer": "Jane Austen", "provenance": [{"wikipedia_id": "15782"}]}]}
-    assert json.loads((tmp_path / "guess.jsonl").read_text()) == expected
-    with pytest.raises(InputError, match="exists already"):
-        write_guesses(tmp_path / "guess.jsonl", [])
+    assert guess_row(Guess("q1", "Jane Austen", ("15782",))) == expected
 
 
-def test_ids_may_be_numbers_and_other_fields_are_ignored(tmp_path):
+def test_ids_may_be_numbers_and_other_fields_are_ignored():
     provenance = [{"wikipedia_id": 7, "title": "T"}, {"wikipedia_id": " 8"}, {"wikipedia_id": "7"}]
-    rows = [{"id": 1, "input": "?", "output": [{"answer": "a", "provenance": provenance}]}]
-    rows.append({"id": "2", "output": [{"answer": ""}]})
-    (tmp_path / "guess.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_guesses(tmp_path / "guess.jsonl") == [Guess("1", "a", ("7", "8")), Guess("2", "")]
+    row = {"id": 1, "input": "?", "output": [{"answer": "a", "provenance": provenance}]}
+    assert as_guess(row, "here") == Guess("1", "a", ("7", "8"))
+    assert as_guess({"id": "2", "output": [{"answer": ""}]}, "here") == Guess("2", "")
 
 
 def test_documents_are_those_of_the_passages_each_once():
@@ -68,18 +54,8 @@ def test_documents_are_those_of_the_passages_each_once():
             '"wikipedia_id" is null; write an id',
         ),
         ('{"output": [{"answer": "a"}]}', '"id" is null; write an id'),
-        ('{"id": "1", "output": [{"answer": "a"}]}', 'the id "1" occurs twice; '),
-        ("[]", "holds a list, not an object; "),
     ],
 )
-def test_a_bad_line_is_refused(tmp_path, line, what):
-    path = tmp_path / "guess.jsonl"
-    path.write_text('{"id": 1, "output": [{"answer": "a"}]}\n\n' + line + "\n")
-    with pytest.raises(InputError, match=f"^{re.escape(f'{path}:3: {what}')}"):
-        read_guesses(path)
-
-
-def test_an_empty_file_is_refused(tmp_path):
-    (tmp_path / "guess.jsonl").touch()
-    with pytest.raises(InputError, match=r"guess.jsonl: holds no guesses; write one \{\"id\""):
-        read_guesses(tmp_path / "guess.jsonl")
+def test_a_bad_row_is_refused(line, what):
+    with pytest.raises(InputError, match=f"^{re.escape(f'FILE:3: {what}')}"):
+        as_guess(json.loads(line), "FILE:3")

@@ -10,7 +10,7 @@ import pytest
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
-from rag_jax.evaluation.predictions import Prediction, as_row, label_row, read_predictions
+from rag_jax.evaluation.predictions import Prediction, as_row, label_row, prediction_lines, read_predictions
 from rag_jax.pipeline.answers import Answer, RetrievedPassage
 
 ASKED = [Question("a", "who", ("x",)), Question("b", "what", ("y",))]
@@ -35,6 +35,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     first, second = read_predictions(path, ASKED)
     assert first == Prediction("a", "x", -1.5, (PASSAGE,), (Passage("p1", "", ""), Passage("p2", "", "")), (2.5, 1.0))
     assert second == Prediction("b", "z"), "in the order of the questions"
+    path.write_text("".join(prediction_lines(ASKED, [first, second])))
+    assert read_predictions(path, ASKED) == [first, second]
 
 
 def test_labels_have_names_and_probabilities_that_add_up() -> None:
@@ -69,13 +71,17 @@ OK = {"id": "a", "answer": "x"}
         ([OK, OK], ':2: the id "a" occurs twice'),
         ([OK, {"id": "c", "answer": ""}], ':2: no question has the id "c"; name the questions it answers'),
         ([{"answer": "x"}], ":1: no id; write the id of the question"),
-        ([{"id": "a"}], ':1: "answer" is no string; write the one answer to "a"'),
-        ([{"id": "a", "answer": ["x"]}], ':1: "answer" is no string'),
-        ([{**OK, "log_prob": "high"}], ':1: "log_prob" is no number'),
+        ([{"id": "a"}], ':1: "answer" is not a string; write the one answer to "a"'),
+        ([{"id": "a", "answer": ["x"]}], ':1: "answer" is not a string'),
+        ([{**OK, "log_prob": "high"}], ':1: "log_prob" is not a finite number'),
         ([{**OK, "log_prob": 0.5}], ':1: "log_prob" is 0.5; a log-probability is at most 0'),
-        (['{"id": "a", "answer": "x", "log_prob": NaN}'], ':1: "log_prob" is nan'),
-        ([{**OK, "passages": [{"id": "p"}]}], ":1: a passage has other fields than id, title, text"),
-        ([{**OK, "retrieved": ["p"]}], ':1: "retrieved" is no list of objects'),
+        (['{"id": "a", "answer": "x", "log_prob": NaN}'], ':1: "log_prob" is not a finite number'),
+        (['{"id": "a", "answer": "x", "log_prob": -1' + "0" * 400 + "}"], ':1: "log_prob" is not a finite number'),
+        ([{**OK, "passages": [{"id": "p"}]}], ':1: the passage "p" has no log_prior'),
+        ([{**OK, "passages": [{"id": "p", "log_prior": 0, "posterior": "1"}]}], ':1: "posterior" is not a finite'),
+        ([{**OK, "retrieved": ["p"]}], ':1: "retrieved" is not a list of objects'),
+        ([{**OK, "retrieved": [{"id": "p", "text": 3}]}], ':1: "text" of a passage is not a string'),
+        ([{**OK, "question": "when"}], ':1: "a" is another question there; name the questions it answers'),
         ([{"id": "a", "output": []}], ':1: "output" holds 0 answers; write exactly one'),
         ([{"id": "a", "output": [{"answer": "x"}, {"answer": "y"}]}], ':1: "output" holds 2 answers'),
         (["[1]"], ":1: holds a list, not an object"),

@@ -9,7 +9,7 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
 from rag_jax.evaluation.predictions import Prediction
-from rag_jax.evaluation.scores import Scores, score, with_threshold
+from rag_jax.evaluation.scores import Scores, abstention, correct_answers, joined, score
 from rag_jax.pipeline.answers import RetrievedPassage
 
 PARIS, LYON = Passage("1", "Paris", "It has 7 people.", "france"), Passage("2", "Lyon", "It has 9 people.", "lyon")
@@ -42,12 +42,12 @@ def test_passages_found_add_recalls_up_to_the_depth() -> None:
     found = [each._replace(retrieved=(LYON, PARIS)) for each in ANSWERED]
     scores = score(QUESTIONS, found, depth=5)
     assert scores.each["answer_recall@1"].tolist() == [0, 1]
-    assert names(scores) == {"exact_match", "f1", "contains", "answer_recall@1", "answer_recall@5"}
+    assert names(scores) == {"exact_match", "f1", "contains", "answer_recall@1"}
     gold = [QUESTIONS[0]._replace(positive_ids=("1",)), QUESTIONS[1]]
     scores = score(gold, found, depth=5)
     assert scores.each["mrr"].tolist() == pytest.approx([0.5, math.nan], nan_ok=True)
-    assert {"recall@1", "recall@5", "ndcg@5", "map"} <= names(scores)
-    assert "recall@20" not in scores.each
+    assert {"recall@1", "ndcg@2", "map"} <= names(scores)
+    assert "recall@5" not in scores.each, "two passages were found"
     unknown = [each._replace(retrieved=(Passage("1", "", ""),)) for each in ANSWERED]
     assert "answer_recall@1" not in score(gold, unknown).each, "their texts are not known"
 
@@ -88,14 +88,40 @@ def test_longer_texts_are_scored_as_texts() -> None:
     assert "q_bleu_1" in score(QUESTIONS, ANSWERED, task="question-generation").each
 
 
-def test_withheld_answers_change_the_scores_of_answers() -> None:
+def test_an_abstractive_task_needs_gold_texts() -> None:
+    for odd in (Question("c", "x", (), ("1",)), Question("c", "x", ("a|b",), regex=True)):
+        with pytest.raises(InputError, match='question "c": has no gold text, which --task abstractive needs'):
+            score([*QUESTIONS, odd], [*ANSWERED, Prediction("c", "x")], task="abstractive")
+
+
+def test_a_recall_is_no_deeper_than_the_rankings() -> None:
+    found = [each._replace(retrieved=(LYON, PARIS)) for each in ANSWERED]
+    assert "answer_recall@5" not in score(QUESTIONS, found).each
+    assert "answer_recall@1" in score(QUESTIONS, found).each
+
+
+def test_documents_whose_titles_are_not_known_are_not_missed() -> None:
+    needed = [each._replace(evidence_titles=(("Paris",),)) for each in QUESTIONS]
+    unknown = [each._replace(retrieved=(Passage("1", "", ""),)) for each in ANSWERED]
+    assert "document_recall@1" not in score(needed, unknown).each
+
+
+def test_right_answers_are_right_by_exact_match_or_by_a_whole_match() -> None:
+    questions = [*QUESTIONS, Question("c", "when", ("19[67]9",), regex=True)]
+    predictions = [*ANSWERED, Prediction("c", "1969")]
+    assert correct_answers(questions, predictions, False).tolist() == [1, 0, 1]
+    assert "brier" in score(questions, [each._replace(log_prob=-1.0) for each in predictions]).each
+
+
+def test_withheld_answers_are_empty_and_have_an_effect() -> None:
     questions = [*QUESTIONS, Question("c", "how many in Atlantis", ("",))]
     predictions = [Prediction("a", "7", -0.1), Prediction("b", "8", -3.0), Prediction("c", "5", -4.0)]
-    before = score(questions, predictions)
-    withheld, after = with_threshold(questions, predictions, before, -3.5)
+    correct = correct_answers(questions, predictions, False)
+    withheld, effect = abstention(questions, predictions, correct, -3.5)
     assert [each.answer for each in withheld] == ["7", "8", ""]
-    assert before.each["exact_match"].tolist() == [1, 0, 0]
-    assert after.each["exact_match"].tolist() == after.each["abstaining"].tolist() == [1, 0, 1]
-    assert after.each["brier"].tolist() == before.each["brier"].tolist()
-    with pytest.raises(InputError, match="a threshold is for generated answers"):
-        with_threshold(questions, predictions, Scores(), -1)
+    assert correct.tolist() == effect["always_answering"].tolist() == [1, 0, 0]
+    assert score(questions, withheld).each["exact_match"].tolist() == effect["abstaining"].tolist() == [1, 0, 1]
+
+
+def test_of_two_scores_with_the_same_name_the_later_counts() -> None:
+    assert joined([Scores({"f1": np.zeros(2)}), Scores({"f1": np.ones(2)})]).each["f1"].tolist() == [1, 1]

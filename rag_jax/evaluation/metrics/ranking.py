@@ -18,6 +18,7 @@ from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics.answers import regex_match, require_ranking, spaced_tokens
 
 Scores = dict[str, Float[np.ndarray, " B"]]
+DEPTHS = (1, 5, 20, 100)  # k of the recalls
 CACHED_PASSAGES = 1 << 16  # popular passages are found for many questions, and tokenised once
 
 

@@ -53,9 +53,7 @@ def test_squad_1(draw):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("metric", "script"), [(exact_match, official.exact), (f1, official.f1_with_no_answer)]
-)
+@pytest.mark.parametrize(("metric", "script"), [(exact_match, official.exact), (f1, official.f1_with_no_answer)])
 def test_squad_2(draw, metric, script):
     answers = [gold_answers(draw) if draw.random() < 0.6 else [] for _ in range(COUNT)]
     predictions = [prediction(draw, golds) for golds in answers]
