@@ -95,6 +95,7 @@ def test_baselines_are_the_same_program(trained, model, tmp_path: Path) -> None:
         assert metrics["baseline"] == name
         scores[name] = metrics["figures"]["exact_match"]["value"]
         assert ("recall@1" in metrics["figures"]) == (name != "closed-book")
+        assert ("citation_recall" in metrics["figures"]) == (name != "closed-book")
     assert scores["gold"] > max(scores["closed-book"], scores["random"])
 
 
@@ -188,6 +189,7 @@ OK = {"id": "a", "question": "what colour is Norburg", "answers": ["red"]}
         ([OK], ["--baseline", "random", "--seed", "-1"], "--seed is -1; give 0 or more"),
         ([{**OK, "answers": ["r.d"], "regex": True}], ["--task", "abstractive"], "has no gold text, which --task"),
         ([OK], ["--labels", "red", "=x"], "give each as NAME or NAME=TEXT"),
+        ([OK], ["--labels"], "give two or more"),
         ([OK], ["--baseline", "gold"], 'question "a": none of its gold passages is in the index'),
         ([{**OK, "positive_ids": ["no"]}], [], "none of the 1 positive_ids of the questions is a passage of the index"),
         ([OK, OK], [], 'questions.jsonl:2: the id "a" occurs twice'),

@@ -66,7 +66,7 @@ class EvaluateCommand:
     closed_book: bool = False  # answer without passages, for a checkpoint without an index
     baseline: BaselineName | None = None  # the same program on other passages, or with another retriever
     task: Task = "qa"  # abstractive: also ROUGE-L, BLEU-1, distinct n-grams; question-generation: also Q-BLEU-1
-    labels: tuple[str, ...] = ()  # classification: choose the most likely of these; NAME, or NAME=TEXT
+    labels: tuple[str, ...] | None = None  # classification: choose the most likely of these; NAME, or NAME=TEXT
     likelihood: bool = False  # also log p of the gold answers, marginal over the answers and the passages
     long_questions: Literal["refuse", "cut"] | None = None  # policy for questions that are too long; None: the model's
     num_docs: int | None = None  # K, the passages to read; None: as in training
@@ -95,7 +95,7 @@ class EvaluateCommand:
         else:
             predictions, measured, facts = self._given(questions), {}, {}
         below = self.abstain_below if calibrated is None else calibrated.log_prob
-        correct = correct_answers(questions, predictions, bool(self.labels))
+        correct = correct_answers(questions, predictions, self.labels is not None)
         answered, scores = self._scored(questions, predictions, correct, below)
         facts |= {"abstain_below": below, "calibrated": None if calibrated is None else calibrated._asdict()}
         facts |= {"questions": len(questions), "format": format, "evaluated_on": fingerprint(questions)}
@@ -121,9 +121,10 @@ class EvaluateCommand:
             raise InputError("give the threshold, --abstain-below, or calibrate it, --calibrate-on, not both")
         if self.abstain_below is not None and not -math.inf < self.abstain_below <= 0:
             raise InputError(f"--abstain-below is {self.abstain_below}; give a log-probability in nats, at most 0")
-        if self.labels and (self.task != "qa" or self.abstain_below is not None or self.calibrate_on is not None):
+        has_threshold = self.abstain_below is not None or self.calibrate_on is not None
+        if self.labels is not None and (self.task != "qa" or has_threshold):
             raise InputError("labels are chosen, not generated; leave --task, --abstain-below and --calibrate-on out")
-        if self.labels and self.decoding != self.default_decoding:
+        if self.labels is not None and self.decoding != self.default_decoding:
             raise InputError("labels are chosen, not generated; leave the generation options out")
         if not 0 < self.cite_at_least <= 1:
             raise InputError(f"--cite-at-least is {self.cite_at_least}; give a posterior above 0, at most 1")
@@ -207,7 +208,7 @@ class EvaluateCommand:
         self, questions: Sequence[Question], predictions: list[Prediction], correct: np.ndarray, below: float | None
     ) -> tuple[list[Prediction], Scores]:
         """The predictions, withheld where they are below the threshold, and their scores."""
-        how = {"task": self.task, "has_labels": bool(self.labels), "depth": self.depth}
+        how = {"task": self.task, "has_labels": self.labels is not None, "depth": self.depth}
         scored = partial(score, questions, **how, cite_at_least=self.cite_at_least)
         if below is None:
             return predictions, scored(predictions)
@@ -217,13 +218,14 @@ class EvaluateCommand:
     def _named(self) -> dict[str, Any]:
         """What was asked for, for metrics.json."""
         source = self.workdir or self.checkpoint or self.predictions
-        named = {"source": str(source), "baseline": self.baseline, "task": self.task, "labels": self.labels or None}
+        named = {"source": str(source), "baseline": self.baseline, "task": self.task, "labels": self.labels}
         calibrated = None if self.calibrate_on is None else str(self.calibrate_on)
         return named | {"calibrate_on": calibrated, "cite_at_least": self.cite_at_least, "seed": self.seed}
 
     def _texts(self, results: Results, predictions: Sequence[Prediction]) -> dict[str, str]:
         """The contents of the files by name; predictions of a model are in theirs already."""
-        texts = report.texts(results, has_labels=bool(self.labels)) | exports.of(results.questions, results.predictions)
+        texts = report.texts(results, has_labels=self.labels is not None)
+        texts |= exports.of(results.questions, results.predictions)
         if self.predictions is not None:
             texts[PREDICTIONS] = "".join(prediction_lines(results.questions, predictions))
         return texts
@@ -243,7 +245,7 @@ class EvaluateCommand:
 
     @cached_property
     def _asked(self) -> predict.Asked:
-        labels = Labels.parse(self.labels) if self.labels else None
+        labels = None if self.labels is None else Labels.parse(self.labels)
         how = self.depth, self.token_posteriors, self.seed, self.batch_size
         return predict.Asked(labels, *how, None if self.predictions else self.decoding)
 

@@ -19,6 +19,7 @@ class Progress:
         self.what, self.total, self.count, self.before, self.of = what, total, before, before, of
         self.console = Console(stderr=True)
         self._began = self._told = time.perf_counter()
+        self._told_before = False
         columns = (
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
@@ -44,7 +45,9 @@ class Progress:
         self._bar.update(self._task, advance=count, rate=f"{self._rate:,.0f}/s")
         if not self.console.is_terminal and time.perf_counter() - self._told > EVERY:
             self._told = time.perf_counter()
-            left = f", {(self.total - self.count) / self._rate:,.0f} s left" if self.total and self._rate else ""
+            # no forecast from the first line: what was compiled before it would be counted for every batch
+            left = f", {(self.total - self.count) / self._rate:,.0f} s left" if self.total and self._told_before else ""
+            self._told_before = True
             self.console.print(f"{self.what}: {self._line()}{left}", highlight=False, soft_wrap=True)
 
     def counted(self, items: Iterable[T]) -> Iterator[T]:

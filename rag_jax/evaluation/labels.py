@@ -22,7 +22,7 @@ class Labels:
         pairs = [(name, text if sign else name) for name, sign, text in (value.partition("=") for value in values)]
         if not all(text.strip() for pair in pairs for text in pair):
             raise InputError(f"labels are {list(values)}; give each as NAME or NAME=TEXT, neither of them empty")
-        names, texts = zip(*pairs, strict=True)
+        names, texts = tuple(name for name, _ in pairs), tuple(text for _, text in pairs)
         if len(set(map(normalize_label, names))) < max(2, len(names)):
             raise InputError(
                 f"labels are {list(values)}; give two or more that differ in more than case and punctuation"

@@ -95,9 +95,9 @@ def read_predictions(path: Path, questions: Sequence[Question]) -> list[Predicti
     for location, asked, prediction in _read(path):
         ids.add(prediction.id, location)
         if prediction.id not in known:
-            raise InputError(f'{location}: no question has the id "{prediction.id}"; name the questions it answers')
+            raise InputError(f'{location}: no question has the id "{prediction.id}"; name the file of its questions')
         if asked not in (None, known[prediction.id]):
-            raise InputError(f'{location}: "{prediction.id}" is another question there; name the questions it answers')
+            raise InputError(f'{location}: "{prediction.id}" is another question there; name the file of its questions')
         found[prediction.id] = prediction
     missing = [question.id for question in questions if question.id not in found]
     if missing:

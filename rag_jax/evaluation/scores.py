@@ -143,8 +143,9 @@ def evidence(questions: Sequence[Question], predictions: Sequence[Prediction], c
         for name, values in kilt.kilt_scores(guesses, [questions[number] for number in known]).items():
             each[name] = np.full(len(questions), math.nan)
             each[name][known] = values
-    if any(map(citations.has_posterior, predictions)):
-        each |= citations.citation_scores(predictions, cite_at_least)
+    read = [p._replace(passages=tuple(passage for passage in p.passages if passage.text)) for p in predictions]
+    if any(map(citations.has_posterior, read)):  # a closed book reads an empty passage
+        each |= citations.citation_scores(read, cite_at_least)
     return each
 
 

@@ -21,10 +21,14 @@ def calibrated(folder: Path, questions: Sequence[Question]) -> Threshold:
     if "exact_match" not in evaluation.scores:
         raise InputError(f"{evaluation.path}: has no exact_match; name an evaluation of generated answers")
     known = [Question(each.id, each.question, each.answers) for each in evaluation.questions]
-    both = {question.question for question in known} & {question.question for question in questions}
-    if both:
-        warn(f"{folder}: has {len(both):,} of the questions that are evaluated, so the threshold is chosen on them")
     predictions = read_predictions(evaluation.path.with_name(PREDICTIONS), known)
     log_probs = [prediction.log_prob for prediction in predictions]
     correct = evaluation.scores.get("always_answering", evaluation.scores["exact_match"])  # before any was withheld
-    return best_threshold(log_probs, correct, answerable(known))
+    try:
+        threshold = best_threshold(log_probs, correct, answerable(known))
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+    both = {question.question for question in known} & {question.question for question in questions}
+    if both:
+        warn(f"{folder}: has {len(both):,} of the questions that are evaluated, so the threshold is chosen on them")
+    return threshold

@@ -56,7 +56,7 @@ def best_threshold(
         raise InputError("no questions to choose a threshold on; give some of both kinds")
     if answerable.all() or not answerable.any():
         kind = "an answer" if answerable.all() else "none"
-        remedy = "calibrate on questions of both kinds"
+        remedy = "calibrate on questions with and without an answer"
         raise InputError(f"all of the questions have {kind}, so there is no threshold to choose; {remedy}")
     levels, group = np.unique(-values, return_inverse=True)  # the most probable answers first
     gains = np.bincount(group, correct - ~answerable)  # of answering instead of abstaining
