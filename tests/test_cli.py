@@ -213,7 +213,7 @@ def test_what_cannot_be_answered_is_one_line(trained, capsys, arguments, what) -
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["ask"], "no command 'ask'; the commands are demo, train, index, search, answer, convert, plan, benchmark"),
+        (["ask"], f"no command 'ask'; the commands are {', '.join(cli.COMMANDS)}"),
         (["benchmark"], "no benchmark ''; the benchmarks are decode"),
         (["benchmark", "decode", "--size", "huge"], "rag-jax benchmark decode --help lists all options"),
     ],

@@ -13,9 +13,11 @@ from rag_jax.data.questions import Question
 from rag_jax.errors import warn
 from rag_jax.evaluation.labels import Labels
 from rag_jax.evaluation.predictions import as_row, label_row
+from rag_jax.index.engines.registry import ENGINES
 from rag_jax.rag import RAG
 
 AT_ONCE = 512  # questions searched before only ids and scores are kept
+EXACT = "float32"  # precision of a search on the device that needs no measured recall
 Ranking = list[tuple[str, float]]  # ids and scores of the passages found, best first
 
 
@@ -44,9 +46,10 @@ def model_facts(rag: RAG, asked: Asked) -> dict[str, Any]:
         engine = {"engine": type(components.search.engine).__name__, "passages": len(store)}
         return facts | {"num_docs": k, "index": engine}
     engine, precision = config.retriever.engine, config.retriever.precision
-    entry = store.manifest.engines.get(precision if engine == "device" else engine, {}) if store.manifest else {}
-    exact = "exact" if engine == "device" and precision == "float32" else entry.get("recall", "not measured")
-    index = {"engine": engine, "precision": precision, "passages": len(store), "recall": exact}
+    on_host = ENGINES[engine].on_host
+    entry = store.manifest.engines.get(engine if on_host else precision, {}) if store.manifest else {}
+    recall = entry.get("recall", "not measured") if on_host or precision != EXACT else "exact"
+    index = {"engine": engine, "precision": precision, "passages": len(store), "recall": recall}
     return facts | {"num_docs": k, "depth": min(asked.depth, len(store)), "index": index}
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from rag_jax.core.likelihood import rag_sequence
+from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.errors import InputError
 from rag_jax.evaluation import figures
 from rag_jax.experiments import options
@@ -78,14 +80,14 @@ def measure(load: Callable[[], RAG], question: str, num_docs: int | None, traine
     )
 
 
-def verdict(model: str, answer: Answer, posteriors: Float[np.ndarray, "K T"]) -> str:
+def verdict(model: Model, answer: Answer, posteriors: Float[np.ndarray, "K T"]) -> str:
     """How far the posterior moves between tokens, and which passages lead."""
     best = dict.fromkeys(posteriors.argmax(axis=0).tolist())
     leaders = ", ".join(answer.passages[row].title or f"passage {row + 1}" for row in best)
     moves = float(np.max(0.5 * np.abs(np.diff(posteriors, axis=1)).sum(axis=0), initial=0.0))
     said = f"The tokens of {answer.text!r} come mostly from: {leaders}. "
     said += f"The posterior moves by up to {moves:.3f} (total variation) from one token to the next."
-    if model == "sequence":
+    if VARIANTS[model].likelihood is rag_sequence:
         return f"{said} RAG-Sequence has one posterior for all tokens by definition."
     judged = "Reproduced" if moves > MOVED else "Not reproduced for this question"
     return f"{said} {judged}: a posterior that differs between tokens (by more than {MOVED})."

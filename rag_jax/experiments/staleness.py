@@ -25,6 +25,7 @@ from rag_jax.pipeline.assembly import open_components, read_corpus
 from rag_jax.pipeline.assembly import prepare as prepare_components
 from rag_jax.training.run import tell_encoded
 
+ENGINE = "faiss"
 LOST = 0.01  # exact match
 LAST = 0.25  # of the steps, whose mean loss is reported
 
@@ -43,7 +44,7 @@ def check(setup: Setup, lags: Sequence[int]) -> None:
     index = setup.config.data.index
     if index is None or index.is_relative_to(setup.workdir):
         return
-    if not (index / manifest.FILE).exists() or "faiss" not in manifest.read(index).engines:
+    if not (index / manifest.FILE).exists() or ENGINE not in manifest.read(index).engines:
         raise InputError(f"{index}: has no index of FAISS; build one with rag-jax index --out {index} --faiss Flat")
 
 
@@ -100,7 +101,7 @@ def verdict(matches: Mapping[int, float], seconds: Mapping[int, float]) -> str:
 
 
 def _run(setup: Setup, lag: int, seed: int) -> Run:
-    return rag_run(setup, "token", seed, name=f"staleness-{lag}", engine="faiss", staleness=lag)
+    return rag_run(setup, "token", seed, name=f"staleness-{lag}", engine=ENGINE, staleness=lag)
 
 
 def _add_faiss(run: Run) -> None:
@@ -112,7 +113,7 @@ def _add_faiss(run: Run) -> None:
             train(each)
         open_components(prepare_components(run.config, run.workdir, read_corpus(run.config)), run.workdir, tell_encoded)
     store = open_store(index, None, None)
-    if store.manifest is not None and "faiss" not in store.manifest.engines:
+    if store.manifest is not None and ENGINE not in store.manifest.engines:
         store_engines.add_faiss(store, "Flat", store_engines.passage_queries(store))
 
 
