@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import rag_jax
+from interruptions import stream_until
 from rag_jax import cli
 from rag_jax.config.generation import GenerationConfig
 from rag_jax.corpus.passage import Passage
@@ -101,14 +102,7 @@ def test_an_interrupted_command_keeps_its_answers_and_resumes_to_the_same_ones(
     cli.main(command)
     whole = output.read_text()
     output.unlink()
-    stream = RAG.stream
-
-    def interrupted(self, *arguments, **options):
-        for number, found in enumerate(stream(self, *arguments, **options)):
-            if number == 10:
-                raise KeyboardInterrupt
-            yield found
-
+    interrupted = stream_until(10)
     for kept in (10, 20):
         with monkeypatch.context() as patched:
             patched.setattr(RAG, "stream", interrupted)

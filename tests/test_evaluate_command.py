@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interruptions import stream_until
 from rag_jax import cli
 from rag_jax.commands.evaluate import EvaluateCommand
 from rag_jax.data.jsonl import write_jsonl
@@ -146,14 +147,7 @@ def test_answers_below_a_calibrated_threshold_are_withheld(trained, towns, tmp_p
 
 def test_an_interrupted_evaluation_resumes(trained, model, tmp_path: Path, monkeypatch, capsys) -> None:
     whole = evaluate(tmp_path / "whole", *model, "--batch-size", 4)
-    stream = RAG.stream
-
-    def interrupted(self, *arguments, **options):
-        for number, found in enumerate(stream(self, *arguments, **options)):
-            if number == 10:
-                raise KeyboardInterrupt
-            yield found
-
+    interrupted = stream_until(10)
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
         patched.setattr(RAG, "stream", interrupted)

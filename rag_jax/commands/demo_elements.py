@@ -14,12 +14,12 @@ from rag_jax.commands.narration import console, headline, say
 from rag_jax.config.config import Config
 from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, read_questions
+from rag_jax.demo.comparison import answer_scores
 from rag_jax.demo.data import ELEMENTS_WORKDIR, demo_config, write_elements
 from rag_jax.demo.element_questions import kind
 from rag_jax.demo.fact_edit import edit_fact
 from rag_jax.demo.figure import draw_flattest
 from rag_jax.demo.requirements import MENDELEEV, MINILM, SMOLLM2, check_requirements
-from rag_jax.demo.zero_shot import answer_scores
 from rag_jax.evaluation import results_table
 from rag_jax.evaluation.baselines import without_passages
 from rag_jax.evaluation.metrics.answers import exact_match

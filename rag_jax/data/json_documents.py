@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rag_jax.data.lines import MAX_LINE_BYTES, open_bytes
+from rag_jax.data.lines import MAX_LINE_BYTES, check_file, open_bytes
 from rag_jax.errors import InputError
 
 MAX_OBJECT_BYTES = 2**30
@@ -124,10 +124,7 @@ class _Text:
 
 def _chunks(path: Path, limit: int | None = None, errors: str = "strict") -> Iterator[str]:
     """Yield the text of a file. Raises `InputError` for a file that cannot be read or has more than `limit` bytes."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a file; name a file in it")
-    if not path.exists():
-        raise InputError(f"{path}: no such file; check the path")
+    check_file(path)
     decoder, size = codecs.getincrementaldecoder("utf-8-sig")(errors), 0
     try:
         with open_bytes(path, "rb", path.suffix) as file:

@@ -38,12 +38,17 @@ def open_bytes(path: Path, mode: str, suffix: str) -> IO[bytes]:
     return gzip.open(path, mode) if suffix == ".gz" else open(path, mode)  # type: ignore[return-value]
 
 
-def _raw_lines(path: Path) -> Iterator[bytes | None]:
-    """Yield every line, or None for one that is too long."""
+def check_file(path: Path) -> None:
+    """Raise `InputError` for a folder, and for a path that does not exist."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file; name a file in it")
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")
+
+
+def _raw_lines(path: Path) -> Iterator[bytes | None]:
+    """Yield every line, or None for one that is too long."""
+    check_file(path)
     number = 0
     try:
         with open_bytes(path, "rb", path.suffix) as file:

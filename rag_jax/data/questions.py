@@ -74,6 +74,12 @@ def training_pairs(questions: Iterable[Question], answers: str) -> list[tuple[Qu
     return [(question, answer) for question in questions for answer in _targets(question)[:count]]
 
 
+def check_targets(questions: Iterable[Question]) -> None:
+    """Raise `InputError` for questions that `training_pairs` refuses."""
+    for question in questions:
+        _targets(question)
+
+
 def fingerprint(questions: Iterable[Question]) -> str:
     """A short digest of what a score depends on: the questions and their answers, regardless of ids and order."""
     rows = sorted(json.dumps([question.question, sorted(question.answers)]) for question in questions)

@@ -20,6 +20,12 @@ def alternate_name_recall(rag: RAG, test: Sequence[Question]) -> dict[str, float
     }
 
 
+def answer_scores(rag: RAG, questions: Sequence[Question], prefix: str) -> dict[str, float]:
+    """Exact match and F1 of a model, their names with a prefix as `results_table` reads them."""
+    _, scores = evaluate.answering(rag, questions, rag.components.config.eval_batch)
+    return {f"{prefix}{name}": score for name, score in scores.items()}
+
+
 def comparison_table(results: Mapping[str, Any]) -> Table:
     """Each score beside its baseline."""
     table = Table("", "this model", "baseline", box=None, pad_edge=False)

@@ -10,7 +10,7 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question
 from rag_jax.errors import warn
 from rag_jax.evaluation.kilt_guesses import Guess, guess_row, ranked_documents
-from rag_jax.evaluation.metrics.answers import has_answer, regex_match
+from rag_jax.evaluation.metrics.answers import holds_answer
 from rag_jax.evaluation.predictions import Prediction
 
 FILES = TREC, KILT, DPR = "run.trec", "kilt.jsonl", "dpr.json"
@@ -64,12 +64,8 @@ def dpr_results(questions: Sequence[Question], predictions: Sequence[Prediction]
 
 
 def _context(question: Question, passage: Passage, score: float) -> dict[str, Any]:
-    if question.regex:
-        found = regex_match(passage.text, question.answers, anchored=False)
-    else:
-        found = has_answer(passage.text, question.answers)
     text = {"id": passage.id, "title": passage.title, "text": passage.text}
-    return {**text, "score": str(score), "has_answer": found}
+    return {**text, "score": str(score), "has_answer": holds_answer(passage.text, question)}
 
 
 def _scores(prediction: Prediction) -> Sequence[float]:

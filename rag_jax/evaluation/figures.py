@@ -23,18 +23,27 @@ def check_path(path: Path) -> None:
 
 
 def token_posterior(question: str, answer: Answer, path: Path) -> None:
-    """Draw the posterior over the passages for every answer token, `p(z | x, y_t, y_<t)`, as a heat map.
+    """Write the figure of `token_posteriors`; the suffix of `path` is its format.
 
-    This is figure 2 of Lewis et al. 2020: which passage each token was taken from. With RAG-Sequence all tokens have
-    the same posterior, `p(z | x, y)`. The suffix of `path` is the format. Raises `InputError` for an answer without
-    passages, for one whose passages were read together, and for a file that cannot be written.
+    Raises `InputError` for an answer without passages, for one whose passages were read together, and for a file that
+    cannot be written.
     """
     if not answer.passages:
         raise InputError(f"{path}: the answer has no passages to draw a posterior of; leave --figure out")
     if answer.token_posteriors is None:
         raise InputError(f"{path}: passages that were read together have no posterior to draw; leave --figure out")
+    save(token_posteriors(question, answer), path)
+
+
+def token_posteriors(question: str, answer: Answer) -> "Figure":
+    """Draw the posterior over the passages for every answer token, `p(z | x, y_t, y_<t)`, as a heat map.
+
+    This is figure 2 of Lewis et al. 2020: which passage each token was taken from. With RAG-Sequence all tokens have
+    the same posterior, `p(z | x, y)`. Requires that the answer has them.
+    """
+    assert answer.token_posteriors is not None
     titles = [f"{number}. {passage.title}" for number, passage in enumerate(answer.passages, start=1)]
-    tokens = [token.replace(" ", "␣").replace("\n", "↵") for token in answer.tokens]
+    tokens = [*map(visible, answer.tokens)]
     figure = new_figure(figsize=(max(6.5, 2.5 + 0.55 * len(tokens)), 1.5 + 0.4 * len(titles)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(answer.token_posteriors, vmin=0, vmax=1, cmap="Blues", aspect="auto")
@@ -43,7 +52,12 @@ def token_posterior(question: str, answer: Answer, path: Path) -> None:
     axes.set_title(f"{question}\n{answer.text}", fontsize=10, parse_math=False)
     axes.set_xlabel("answer token")
     figure.colorbar(image, ax=axes, label="posterior")
-    save(figure, path)
+    return figure
+
+
+def visible(token: str) -> str:
+    """A token with its spaces and line feeds to be seen."""
+    return token.replace(" ", "␣").replace("\n", "↵")
 
 
 def save(figure: "Figure", path: Path) -> None:

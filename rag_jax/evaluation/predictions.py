@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.jsonl import UniqueIds, read_jsonl, validate_characters, validate_id
 from rag_jax.data.lines import read_lines
@@ -56,7 +58,7 @@ def as_row(question: Question, answer: Answer, retrieved: Sequence[tuple[str, fl
 def label_row(row: dict[str, Any], answer: Answer, names: Mapping[str, str]) -> dict[str, Any]:
     """The line of a classified question: names of labels instead of their texts, probabilities over all labels."""
     ranked = [answer, *answer.alternatives]
-    total = _log_sum_exp([each.log_prob for each in ranked])
+    total = float(np.logaddexp.reduce([each.log_prob for each in ranked]))
     probabilities = {names[each.text]: math.exp(each.log_prob - total) for each in ranked}
     return row | {"answer": names[answer.text], "log_prob": answer.log_prob - total, "labels": probabilities}
 
@@ -216,8 +218,3 @@ def _objects(row: Mapping[str, Any], name: str, location: str) -> list[Mapping[s
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise InputError(f'{location}: "{name}" is not a list of objects; write it as one, or leave it out')
     return values
-
-
-def _log_sum_exp(values: Sequence[float]) -> float:
-    peak = max(values)
-    return peak + math.log(sum(math.exp(value - peak) for value in values))

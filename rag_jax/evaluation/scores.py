@@ -6,6 +6,7 @@ predictions (passages found, posteriors, log-probabilities).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from rag_jax.errors import InputError
 from rag_jax.evaluation.intervals import Statistic
 from rag_jax.evaluation.kilt_guesses import Guess, ranked_documents
 from rag_jax.evaluation.metrics import calibration, citations, classification, generated_text, kilt, no_answer, ranking
-from rag_jax.evaluation.metrics.answers import contains, exact_match, f1, regex_match
+from rag_jax.evaluation.metrics.answers import contains, exact_match, f1, is_correct, regex_match
 from rag_jax.evaluation.metrics.question_generation import q_bleu_1
 from rag_jax.evaluation.metrics.ranking import DEPTHS
 from rag_jax.evaluation.predictions import Prediction
@@ -66,13 +67,6 @@ def score(
 
 def answers(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Scores:
     """Exact match, F1 and containment; of regular expressions, whether one matches the whole answer, or part of it."""
-
-    def anchored(answer: str, gold: Sequence[str]) -> bool:
-        return regex_match(answer, gold, anchored=True)
-
-    def searched(answer: str, gold: Sequence[str]) -> bool:
-        return regex_match(answer, gold, anchored=False)
-
     plain = [question if not question.regex else question._replace(answers=()) for question in questions]
     regex = [question if question.regex else question._replace(answers=()) for question in questions]
     each: Each = {}
@@ -80,8 +74,8 @@ def answers(questions: Sequence[Question], predictions: Sequence[Prediction]) ->
         for name, metric in (("exact_match", exact_match), ("f1", f1), ("contains", contains)):
             each[name] = _of_each(metric, plain, predictions)
     if any(question.answers for question in regex):
-        each |= {"regex_match": _of_each(anchored, regex, predictions)}
-        each |= {"regex_search": _of_each(searched, regex, predictions)}
+        each["regex_match"] = _of_each(partial(regex_match, anchored=True), regex, predictions)
+        each["regex_search"] = _of_each(partial(regex_match, anchored=False), regex, predictions)
     return Scores(each)
 
 
@@ -170,12 +164,11 @@ def probabilities(predictions: Sequence[Prediction]) -> Float[np.ndarray, " B"] 
 def correct_answers(
     questions: Sequence[Question], predictions: Sequence[Prediction], has_labels: bool
 ) -> Float[np.ndarray, " B"]:
-    """Which answers are right: as labels, by exact match, or by a regular expression that matches the whole answer."""
-    each = (labels if has_labels else answers)(questions, predictions).each
+    """Which answers are right, as labels or by `is_correct`; NaN for a question without gold answers."""
     if has_labels:
-        return each["accuracy"]
-    plain, regex = (each.get(name, np.full(len(questions), math.nan)) for name in ("exact_match", "regex_match"))
-    return np.where(np.isnan(plain), regex, plain)
+        return labels(questions, predictions).each["accuracy"]
+    pairs = zip(predictions, questions, strict=True)
+    return np.array([float(is_correct(p.answer, q)) if q.answers else math.nan for p, q in pairs], np.float64)
 
 
 def abstention(

@@ -1,11 +1,13 @@
 """Charts of the experiments: bars with intervals, and lines over steps or K."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from rag_jax.evaluation.figures import DPI, new_figure
+from rag_jax.evaluation.figures import new_figure
 from rag_jax.experiments.scores import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Line = tuple[Sequence[float], Sequence[float | None]]  # its x and y; None: a gap
 
@@ -18,7 +20,7 @@ class Panel(NamedTuple):
     marks: Sequence[tuple[float, str]] = ()  # vertical lines with their meaning
 
 
-def bars(path: Path, title: str, groups: Mapping[str, Mapping[str, Summary]], ylabel: str) -> None:
+def bars(title: str, groups: Mapping[str, Mapping[str, Summary]], ylabel: str) -> "Figure":
     """Draw groups of bars with their 95 % intervals; the same name has the same colour in all groups."""
     figure = new_figure(figsize=(max(6.0, 1.6 + 0.5 * sum(map(len, groups.values()))), 4.0), layout="constrained")
     axes, names = figure.subplots(), list(dict.fromkeys(name for group in groups.values() for name in group))
@@ -37,10 +39,10 @@ def bars(path: Path, title: str, groups: Mapping[str, Mapping[str, Summary]], yl
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(unique.values(), unique.keys(), loc="outside right upper", fontsize=8)
-    figure.savefig(path, dpi=DPI)
+    return figure
 
 
-def lines(path: Path, title: str, panels: Sequence[Panel], xlabel: str, log: bool = False) -> None:
+def lines(title: str, panels: Sequence[Panel], xlabel: str, log: bool = False) -> "Figure":
     """Draw panels below one another over the same x; with `log`, x is on a logarithmic scale that begins at 0."""
     figure = new_figure(figsize=(7.0, 1.2 + 2.2 * len(panels)), layout="constrained")
     stacked = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -60,4 +62,4 @@ def lines(path: Path, title: str, panels: Sequence[Panel], xlabel: str, log: boo
         stacked[-1].set_xticks(values, [f"{value:g}" for value in values], minor=False)
     stacked[-1].set_xlabel(xlabel)
     stacked[0].set_title(title, fontsize=10)
-    figure.savefig(path, dpi=DPI)
+    return figure

@@ -67,11 +67,11 @@ def measure(load: Callable[[], RAG], question: str, num_docs: int | None, traine
     ]
     return Report(
         title=f"Posterior of each token: {question}",
-        table=Table(("rank", "passage", "title", "prior", *map(_visible, answer.tokens)), rows),
+        table=Table(("rank", "passage", "title", "prior", *map(figures.visible, answer.tokens)), rows),
         paper="RAG-Token takes tokens of one answer from different passages, and its posterior flattens once the "
         "first token of a name is generated, which the generator completes by itself.",
         found=verdict(rag.components.config.model, answer, posteriors),
-        draw=partial(figures.token_posterior, question, answer),
+        draw=partial(figures.token_posteriors, question, answer),
         runs=trained,
         questions=1,
         seeds=1,
@@ -96,10 +96,6 @@ def verdict(model: Model, answer: Answer, posteriors: Float[np.ndarray, "K T"]) 
 def _check_num_docs(num_docs: int | None, size: int) -> None:
     if num_docs is not None and not 1 <= num_docs <= size:
         raise InputError(f"--num-docs is {num_docs}, the index has {size:,} passages; give 1 to {size}")
-
-
-def _visible(token: str) -> str:
-    return token.replace(" ", "␣").replace("\n", "↵")
 
 
 def _long(answer: Answer, posteriors: Float[np.ndarray, "K T"]) -> list[tuple]:

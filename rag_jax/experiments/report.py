@@ -4,16 +4,19 @@ import csv
 import io
 import math
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 
 from rag_jax.data.own_folder import OwnFolder
+from rag_jax.evaluation.figures import as_png
 from rag_jax.experiments.runs import Run, in_order
 from rag_jax.training.metric_logger import seconds_trained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MARKER = "rag-jax.experiments"
 Cell = str | int | float | None
@@ -33,7 +36,7 @@ class Report(NamedTuple):
     table: Table
     paper: str  # what the paper found
     found: str  # what was found here, computed from the numbers
-    draw: Callable[[Path], None]  # writes the figure
+    draw: Callable[[], "Figure"]
     runs: Sequence[Run]  # trained for it; those that they need are listed with them
     questions: int | None  # measured on; None: only on those of the training
     seeds: int
@@ -53,12 +56,8 @@ def file_names(name: str) -> tuple[str, ...]:
 
 def write(report: Report, name: str, folder: Path, command: str) -> None:
     """Write `NAME.md`, `NAME.csv` and `NAME.png` into a claimed folder. Raises `InputError` as `OwnFolder.write`."""
-    with tempfile.TemporaryDirectory() as temporary:
-        drawing = Path(temporary) / f"{name}.png"
-        report.draw(drawing)
-        image = drawing.read_bytes()
     texts = markdown(report, name, command), as_csv(report.data or report.table)
-    contents = [*(text.encode() for text in texts), image]
+    contents = [*(text.encode() for text in texts), as_png(report.draw())]
     own_folder(folder).write(dict(zip(file_names(name), contents, strict=True)))
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from rag_jax.data.questions import Question
 from rag_jax.evaluation.compare import SAME, permutation_test
 from rag_jax.evaluation.intervals import mean_figure
-from rag_jax.evaluation.metrics.answers import exact_match, regex_match
+from rag_jax.evaluation.metrics.answers import is_correct
 from rag_jax.rag import RAG
 
 
@@ -36,7 +36,7 @@ def exact_matches(rag: RAG, questions: Sequence[Question], **options: Any) -> Fl
     options = {"batch_size": rag.components.config.eval_batch} | options
     answers = rag.answer([question.question for question in questions], **options)
     pairs = zip(answers, questions, strict=True)
-    return np.array([_is_correct(answer.text, question) for answer, question in pairs], np.float64)
+    return np.array([is_correct(answer.text, question) for answer, question in pairs], np.float64)
 
 
 def summarise(scores: Float[np.ndarray, "S B"]) -> Summary:
@@ -52,9 +52,3 @@ def p_value(one: Float[np.ndarray, "S B"], other: Float[np.ndarray, "S B"]) -> f
     """The p-value of the paired permutation test of two models, on the means over their runs at each question."""
     differences = one.mean(axis=0) - other.mean(axis=0)
     return permutation_test(np.where(np.abs(differences) < SAME, 0.0, differences)).value
-
-
-def _is_correct(answer: str, question: Question) -> bool:
-    if question.regex:
-        return regex_match(answer, question.answers, anchored=True)
-    return exact_match(answer, question.answers)

@@ -12,7 +12,7 @@ from rag_jax.config.config import Config
 from rag_jax.corpus import read_passages
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import templates, validation
-from rag_jax.data.questions import read_questions, training_pairs
+from rag_jax.data.questions import check_targets, read_questions
 from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub import adapters, loading, tokenizers
@@ -208,7 +208,7 @@ def _initial_tokenizer(
 
 def _train_tokenizer(config: Config, corpus: list[Passage]) -> GeneratorTokenizer:
     questions = read_questions(required_path(config.data.train, "data.train"))
-    training_pairs(questions, config.data.answers)
+    check_targets(questions)
     texts = [f" {text}" for question in questions for text in (question.question, *question.answers)]
     texts += [f"{passage.title} / {passage.text}" for passage in corpus]
     return train_generator_tokenizer(texts, config.generator.vocabulary, networks.special_tokens(config))

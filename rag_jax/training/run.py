@@ -10,7 +10,7 @@ from rich.console import Console
 from rag_jax.config.config import Config
 from rag_jax.config.files import save_config
 from rag_jax.data.files import write_atomically
-from rag_jax.data.questions import Question, fingerprint, read_questions, training_pairs
+from rag_jax.data.questions import Question, check_targets, fingerprint, read_questions
 from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
@@ -84,7 +84,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
             save_config(config, workdir / CONFIG)
         return rag
     questions = read_questions(required_path(config.data.train, "data.train"))
-    training_pairs(questions, config.data.answers)  # refuses what cannot be trained on before anything is computed
+    check_targets(questions)
     prepared, host_state = prepare(config, workdir, read_corpus(config)), saved_host_state(workdir)
     examples = tokenize_pairs(prepared, questions, console)
     check_gold(prepared.store, judged, "evaluation questions")

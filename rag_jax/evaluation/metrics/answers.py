@@ -15,6 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
+from rag_jax.data.question import Question
 from rag_jax.errors import InputError
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -118,6 +119,20 @@ def spaced_tokens(text: str) -> str:
     """
     tokens = unicodedata.normalize("NFD", text).translate(_SPACING).lower().split()
     return f" {' '.join(tokens)} "
+
+
+def is_correct(prediction: str, question: Question) -> bool:
+    """Whether an answer is right: by exact match, or as a whole by one of the question's regular expressions."""
+    if question.regex:
+        return regex_match(prediction, question.answers, anchored=True)
+    return exact_match(prediction, question.answers)
+
+
+def holds_answer(text: str, question: Question) -> bool:
+    """Whether a text holds an answer: by `has_answer`, or anywhere by one of the question's regular expressions."""
+    if question.regex:
+        return regex_match(text, question.answers, anchored=False)
+    return has_answer(text, question.answers)
 
 
 def recall_at_k(ranked_ids: Sequence[Sequence[str]], positives: Sequence[Collection[str]], k: int) -> float:
