@@ -5,6 +5,7 @@
     N  passages in the index     P  passage tokens               H  heads
     R  generator-input rows      S  generator-input tokens       T  target tokens
     C  candidate answers         W  beams, or samples            n  passages of a hypothesis
+    M  passages of a contrastive batch
 
 jaxtyping signatures, einsum strings and comments use the same letters. `R` is `B * K` wherever passages are read.
 Networks are callables over parameter pytrees, so the core depends on no neural-network library.
@@ -62,9 +63,10 @@ Vectors = Float[Array, "N D"] | Int8Vectors
 class Knowledge(NamedTuple):
     """The passages as arrays on the device: vectors to search, tokens to read."""
 
-    passage_vectors: Vectors  # d(z), computed by the frozen passage tower
+    passage_vectors: Vectors  # d(z), computed by the passage tower
     passage_tokens: Tokens  # [N, P]: `<s> title / text`, in the generator's vocabulary
     alive: Bool[Array, " N"] | None = None  # False for rows whose passage was removed; None: all are alive
+    tower_tokens: Tokens | None = None  # [N, P], in the passage tower's vocabulary, where training encodes them again
 
 
 class SearchResults(NamedTuple):
@@ -95,15 +97,20 @@ class Retrieved(NamedTuple):
     """The K passages retrieved for each question, best first."""
 
     rows: Int[Array, "B K"]  # rows of the index; -1 where fewer than K exist
-    scores: Float[Array, "B K"]  # q(x) . d(z); differentiable with respect to q only
+    scores: Float[Array, "B K"]  # q(x) . d(z); differentiable with respect to q only, unless d is trained
     valid: Bool[Array, "B K"]
 
 
 @runtime_checkable
 class Tower(Protocol):
-    """A tower of a bi-encoder as a pure function: `q(x)` and `d(z)`, each with its own parameters."""
+    """A tower of a bi-encoder as a pure function: `q(x)` and `d(z)`, each with its own parameters.
 
-    def __call__(self, params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "rows D"]: ...
+    Contrastive training may pack the tokens; a network without support for packing encodes `tokens.inputs`.
+    """
+
+    def __call__(
+        self, params: Params, tokens: Tokens | PackedInputs, key: DropoutKey = None
+    ) -> Float[Array, "rows D"]: ...
 
 
 @runtime_checkable
@@ -219,7 +226,31 @@ class Networks(NamedTuple):
 
 
 class RagParams(NamedTuple):
-    """The trained parameters. The passage tower is not among them: it is frozen in the index's vectors."""
+    """The trained parameters."""
 
     question_tower: Params
     generator: Params
+    passage_tower: Params | None = None  # None: not trained, it is frozen in the index's vectors
+
+
+class BiEncoderParams(NamedTuple):
+    """The parameters of both towers of a bi-encoder, in contrastive training."""
+
+    question_tower: Params
+    passage_tower: Params | None  # None: shared, the question tower encodes passages too
+
+
+class ContrastiveBatch(NamedTuple):
+    """Questions and the passages that they are contrasted with: B positives, then the hard negatives of all, M in all.
+
+    Passages are cut into groups by length: padded to its longest passage, half of a batch would be padding.
+    """
+
+    questions: Tokens  # [B, Q]
+    # groups of [M_g, P_g], each padded by itself, and packed unless they are encoded in chunks; their M_g add up to M
+    passages: tuple[Tokens | PackedInputs, ...]
+    place: Int[Array, " M"]  # of each passage: its row in the groups, one after the other
+    # what each question is contrasted with, its positive (column i of question i) included; False: an accidental hit,
+    # a passage that is right for it too
+    candidates: Bool[Array, "B M"]
+    log_q: Float[Array, " M"] | None = None  # log-probability of each passage to be in a batch; None: no correction

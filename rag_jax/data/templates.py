@@ -57,11 +57,12 @@ def encode_with_special_tokens(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> 
     texts = [piece for row in rows for piece in row if isinstance(piece, str)]
     if all(len(row) == 1 for row in rows):
         return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    before, after = _surrounding_special_tokens(tokenizer)
+    before, after = surrounding_special_tokens(tokenizer)
     return [[*before, *ids, *after] for ids in encode(tokenizer, rows)]
 
 
-def _surrounding_special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+def surrounding_special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer adds before and after a text."""
     one = tokenizer.encode("a")
     text = [position for position, special in enumerate(one.special_tokens_mask) if not special]
     return one.ids[: text[0]], one.ids[text[-1] + 1 :]

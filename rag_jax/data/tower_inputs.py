@@ -86,7 +86,8 @@ def _encode(tokenizer: Tokenizer, inputs: Sequence[templates.Pieces], max_length
     rows = templates.encode_with_special_tokens(tokenizer, inputs)
     if max_length is None:
         return TowerTokens(rows, [0] * len(rows))
-    truncated = [truncate(ids, max_length) for ids in rows]
+    end = len(templates.surrounding_special_tokens(tokenizer)[1])
+    truncated = [truncate(ids, max_length, end) for ids in rows]
     return TowerTokens(truncated, [len(ids) - len(short) for ids, short in zip(rows, truncated, strict=True)])
 
 

@@ -5,11 +5,12 @@ from typing import Any
 
 from rag_jax.data.tower_inputs import PAIR, PLAIN, TITLE_AND_TEXT
 from rag_jax.errors import InputError
+from rag_jax.hub import sentence_transformers
 from rag_jax.hub.checkpoints import Side, TowerCheckpoint
 from rag_jax.hub.config_json import ConfigJson, Sizes
 from rag_jax.hub.formats import Layout, TowerFormat
 from rag_jax.hub.input_format import describe_input_format
-from rag_jax.hub.pooling import describe_pooling, read_pooling
+from rag_jax.hub.pooling import read_vector_settings
 from rag_jax.hub.tensor_names import TensorNames
 from rag_jax.models import bert
 from rag_jax.models.bert import BertConfig
@@ -30,7 +31,9 @@ NAMES = TensorNames(
 )
 # In DPR's encoders, BERT has a prefix, and the projection is beside it.
 DPR = TensorNames((*NAMES.rules, (r"^(?=embeddings\.|encoder\.)", "bert_model.")))
-QUESTION, PASSAGE = Layout("question_encoder.", DPR, "question"), Layout("ctx_encoder.", DPR, "passage")
+QUESTION = Layout("question_encoder.", DPR, "question", "DPRQuestionEncoder")
+PASSAGE = Layout("ctx_encoder.", DPR, "passage", "DPRContextEncoder")
+PLAIN_BERT = Layout("", NAMES, architecture="BertModel")
 
 SIZES: Sizes = (
     ("vocab_size", "vocab_size"),
@@ -51,56 +54,53 @@ ONLY = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder
 def read_config(config: ConfigJson, folder: Path) -> BertConfig:
     """Read sizes and pooling: [CLS] as in DPR, unless the config or a sentence-transformers `modules.json` differs."""
     config.require(**ONLY)
-    pooling, norm = read_pooling(folder)
-    return BertConfig(
-        **config.sizes(SIZES),
-        init_std=config.get("initializer_range", 0.02),
-        pooling=config.get("pooling", pooling),
-        projection=config.get("projection_dim") or None,
-        vector_norm=config.get("vector_norm", norm),
-    )
+    sizes, projection = config.sizes(SIZES), config.get("projection_dim") or None
+    vectors = read_vector_settings(config, folder, projection or sizes["width"], "cls")
+    init_std = config.get("initializer_range", 0.02)
+    return BertConfig(**sizes, init_std=init_std, projection=projection, **vectors._asdict())
 
 
-def describe(config: BertConfig, architecture: str | None) -> dict[str, Any]:
-    """The config.json of transformers for this tower, with additional keys for pooling that it does not support."""
-    sizes = {theirs: getattr(config, ours) for ours, theirs in SIZES}
-    own = {"pooling": config.pooling, "vector_norm": config.vector_norm} if not is_dpr(config) else {}
+def describe(config: BertConfig, side: Side | None) -> dict[str, Any]:
+    """The config.json of transformers for this tower."""
+    dpr = is_dpr(config, side)
     return {
-        "architectures": [architecture or ("DPRQuestionEncoder" if is_dpr(config) else "BertModel")],
-        "model_type": "dpr" if is_dpr(config) else "bert",
-        **sizes,
+        "architectures": [layout(config, side).architecture],
+        "model_type": "dpr" if dpr else "bert",
+        **{theirs: getattr(config, ours) for ours, theirs in SIZES},
         "hidden_act": "gelu",
         "initializer_range": config.init_std,
         "pad_token_id": 0,
-        **({"projection_dim": config.projection or 0} if is_dpr(config) else {}),
-        **own,
+        **({"projection_dim": config.projection or 0} if dpr else {}),
     }
 
 
 def files(checkpoint: TowerCheckpoint) -> dict[str, Any]:
     """The JSON files of a DPR encoder, or, with other pooling, of a BERT in the layout of sentence-transformers."""
-    config, fed = checkpoint.config, checkpoint.input_format
+    config, side = checkpoint.config, checkpoint.side
     assert isinstance(config, BertConfig)
-    if is_dpr(config):
-        is_passage = checkpoint.side == "passage"
-        usual = PLAIN._replace(passage=PAIR if is_passage else fed.passage)  # a question encoder reads no passages
-        described = describe(config, "DPRContextEncoder" if is_passage else "DPRQuestionEncoder")
-        return {"config.json": described | describe_input_format(fed, usual)}
+    described = describe(config, side)
+    if is_dpr(config, side):
+        shared = {"side": None} if side is None else {}
+        fed = describe_input_format(checkpoint.input_format, PLAIN._replace(passage=PAIR))
+        return {"config.json": described | shared | fed}
     if config.projection:
         raise InputError("a tower that projects and does not pool as DPR has no layout there; nothing is written")
-    described = describe(config, "BertModel") | describe_input_format(fed, PLAIN)
-    return {"config.json": described, **describe_pooling(config, fed.max_length)}
+    return sentence_transformers.files(checkpoint, config, described)
 
 
 def layout(config: BertConfig, side: Side | None) -> Layout:
     """The layout of DPR's passage or question encoder for its pooling, otherwise that of plain BERT."""
     dpr = PASSAGE if side == "passage" else QUESTION
-    return dpr if is_dpr(config) else Layout("", NAMES)
+    return dpr if is_dpr(config, side) else PLAIN_BERT
 
 
-def is_dpr(config: BertConfig) -> bool:
-    """Whether this tower pools as DPR's encoders: the state of [CLS], not normalised."""
-    return config.pooling == "cls" and config.vector_norm is None
+def is_dpr(config: BertConfig, side: Side | None) -> bool:
+    """Whether transformers can have this tower as one of DPR's encoders: the state of [CLS], not normalised.
+
+    Without a side only where it projects, which a plain BERT cannot.
+    """
+    pools = config.pooling == "cls" and config.vector_norm is None and config.truncated_width is None
+    return pools and (side is not None or config.projection is not None)
 
 
 def passage(config: ConfigJson) -> str:
@@ -112,7 +112,7 @@ FORMAT = TowerFormat(
     architecture=bert.ARCHITECTURE,
     model_types=("bert", "dpr"),
     read_config=read_config,
-    layouts=(Layout("", NAMES), Layout("bert.", NAMES), QUESTION, PASSAGE),
+    layouts=(PLAIN_BERT, Layout("bert.", NAMES), QUESTION, PASSAGE),
     layout=layout,
     files=files,
     inputs=("input_ids", "token_type_ids", "attention_mask"),

@@ -19,6 +19,7 @@ class Layout(NamedTuple):
     prefix: str
     names: TensorNames
     side: Side | None = None  # the half of a bi-encoder that is stored so; None: not specified
+    architecture: str = ""  # the class of transformers that is saved so
 
 
 class TowerFormat(NamedTuple):

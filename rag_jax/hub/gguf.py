@@ -62,6 +62,8 @@ NEUTRAL = {
     "embedding_scale": 0,
 }
 """Settings that make llama.cpp compute another network, and their neutral values."""
+POOLING = {1: "mean", 2: "cls", 3: "last"}
+"""`pooling_type` of llama.cpp, which models of text vectors have."""
 YARN = {"beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
 YARN_NEUTRAL = {"attn_factor": 1, "yarn_attn_factor": 1, "yarn_ext_factor": 1, "yarn_log_multiplier": 0, "alpha": 0}
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -116,7 +118,17 @@ def _config(file: GgufFile, architecture: str) -> dict[str, Any]:
         **({"attention_bias": True} if architecture == "llama" and "blk.0.attn_q.bias" in names else {}),
         **({"mlp_bias": True} if architecture == "llama" and "blk.0.ffn_up.bias" in names else {}),
         **(_window(architecture, window) if window else {}),
+        **_pooling(metadata, architecture),
     }
+
+
+def _pooling(metadata: Metadata, architecture: str) -> dict[str, str]:
+    """The pooling of a tower. Raises `InputError` for one that ranks; a generator has none."""
+    kind = metadata.number(f"{architecture}.pooling_type", 0)
+    if kind and kind not in POOLING:
+        what = f"pooling_type is {kind}, supported are {', '.join(map(str, POOLING))}"
+        raise InputError(f"{metadata.source}: {what}; give a model of text vectors")
+    return {"pooling": POOLING[kind]} if kind else {}
 
 
 def _window(architecture: str, window: int) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 | file | keys |
 |---|---|
-| `config.json` | those that `describe_input_format` writes; `model_type` decides the default (DPR: pairs) |
+| `config.json` | first: those of `describe_input_format`; `model_type` decides the default (DPR: pairs) |
 | `config_sentence_transformers.json` | `prompts`, `default_prompt_name` |
 | `sentence_bert_config.json` | `max_seq_length`, `do_lower_case` |
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from tokenizers import Tokenizer, normalizers
@@ -17,9 +18,9 @@ from rag_jax.data.tokenizers import ignore_special_tokens_in_text
 from rag_jax.data.tower_inputs import PAIR, QUESTION, TITLE_AND_TEXT, TowerInputFormat, escape_braces
 from rag_jax.errors import InputError
 from rag_jax.hub.config_json import ConfigJson, read_json
-from rag_jax.hub.pooling import pools_prompts
+from rag_jax.hub.pooling import SETTINGS, pools_prompts
 
-PROMPTS, LENGTH = "config_sentence_transformers.json", "sentence_bert_config.json"
+PROMPTS, LENGTH = SETTINGS, "sentence_bert_config.json"
 QUERY, DOCUMENT = ("query",), ("document", "passage", "corpus")  # names of prompts, in the order of `encode_query`
 OURS = ("passage_template", "question_template", "max_seq_length")  # in config.json, in the order of `TowerInputFormat`
 
@@ -30,8 +31,8 @@ def read_input_format(config: ConfigJson, folder: Path, passage: str = TITLE_AND
     Raises `InputError` for files that are damaged or not supported.
     """
     found = _sentence_transformers(folder, passage)
-    given = [config.get(key) for key in OURS]
-    return found._replace(max_length=given[2] or found.max_length).override(given[0], given[1])
+    passage, question, max_length = (config.get(key, other) for key, other in zip(OURS, found, strict=True))
+    return found._replace(max_length=_checked(max_length, config.source)).override(passage, question)
 
 
 def with_lowercasing(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
@@ -47,6 +48,29 @@ def with_lowercasing(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
 def describe_input_format(input_format: TowerInputFormat, usual: TowerInputFormat) -> dict[str, Any]:
     """The entries of config.json where an input format differs from the default of its architecture."""
     return {key: value for key, value, other in zip(OURS, input_format, usual, strict=True) if value != other}
+
+
+def describe_prompts(input_format: TowerInputFormat, norm: float | None, positions: int) -> dict[str, Any]:
+    """The JSON files, by path, of sentence-transformers: prompts, similarity, and the longest input.
+
+    A prompt is what a template begins with. What else it holds, such as how title and text are joined, is not known to
+    sentence-transformers: its caller writes it into the text.
+    """
+    passage, question, max_length = input_format
+    prompts = {QUERY[0]: _beginning(question), DOCUMENT[0]: "" if passage == PAIR else _beginning(passage)}
+    similarity = "dot" if norm is None else "cosine"
+    return {
+        PROMPTS: {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": similarity},
+        LENGTH: {"max_seq_length": max_length or positions, "do_lower_case": False},  # the tokenizer lowercases
+    }
+
+
+def _beginning(template: str) -> str:
+    """The text before a template's first field, with its braces as they are."""
+    pieces = list(Formatter().parse(template))  # an escaped brace ends a piece, too
+    fields = [field for _, field, *_ in pieces]
+    first = next(n for n, field in enumerate(fields) if field is not None)
+    return "".join(literal for literal, *_ in pieces[: first + 1])
 
 
 def _sentence_transformers(folder: Path, passage: str) -> TowerInputFormat:
@@ -78,9 +102,13 @@ def _max_length(folder: Path) -> int | None:
     if found is None and (folder / "modules.json").exists():
         found = _described(folder / "tokenizer_config.json").get("model_max_length")
         found = None if found is None or found >= 10**6 else found  # means no limit
-    if found is not None and (not isinstance(found, int) or found < 1):
-        raise InputError(f"{folder / LENGTH}: max_seq_length is {found!r}; give the tokens that the tower reads")
-    return found
+    return _checked(found, str(folder / LENGTH))
+
+
+def _checked(max_length: Any, source: str) -> int | None:
+    if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
+        raise InputError(f"{source}: max_seq_length is {max_length!r}; give the tokens that the tower reads")
+    return max_length
 
 
 def _described(path: Path) -> Mapping[str, Any]:

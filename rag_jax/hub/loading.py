@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 
@@ -12,7 +12,7 @@ from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, gguf, registry, tensor_names, tokenizers
 from rag_jax.hub.adapters import Modules
-from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, TowerCheckpoint
+from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, Side, TowerCheckpoint
 from rag_jax.hub.config_json import ConfigJson, read_json
 from rag_jax.hub.configs import read_config
 from rag_jax.hub.formats import Layout, TowerFormat
@@ -42,12 +42,25 @@ def load(source: str | Path, revision: str | None = None) -> Checkpoint:
     if config["model_type"] == RAG:
         reading = describe(config)
         return RagCheckpoint(_rag_tower(folder, config), _rag_generator(folder, config), reading)
-    return (_generator if config["model_type"] in generators else _tower)(folder, config)
+    is_generator = config["model_type"] in generators and not _holds_tower(folder, config)
+    return (_generator if is_generator else _tower)(folder, config)
+
+
+def _holds_tower(folder: Path, config: ConfigJson) -> bool:
+    """Whether a network that could be either is stored as a tower: by sentence-transformers, or without a head."""
+    could = config["model_type"] in registry.model_types(registry.TOWERS.values())
+    name, *_ = config.get("architectures") or [""]
+    return could and (str(name).endswith("Model") or (folder / "modules.json").exists())
 
 
 def load_tower(source: str | Path, revision: str | None = None) -> TowerCheckpoint:
-    """Load a tower, or only the question tower of a RAG checkpoint. Raises as `load`."""
+    """Load a tower, or only the question tower of a RAG checkpoint. Raises as `load`.
+
+    A generator of a family that is also one of towers is loaded as a tower: its network without the head.
+    """
     folder = resolve(source, revision)
+    if is_gguf(folder):
+        return _gguf_tower(folder)
     config = read_config(folder)
     config.expect(*registry.model_types(registry.TOWERS.values()), RAG)
     return (_rag_tower if config["model_type"] == RAG else _tower)(folder, config)
@@ -108,6 +121,10 @@ def special_tokens(source: str | Path) -> SpecialTokens:
 def tower_modules(source: str | Path) -> Modules:
     """The names of torch's modules in a tower's checkpoint."""
     folder = resolve(source)
+    if is_gguf(folder):
+        found = gguf.read(folder)
+        layout = _layout(registry.tower(found.config), found.tensors, "")
+        return Modules(layout.names, layout.prefix)
     config, tensors, prefix = read_config(folder), tensor_names.normalize_names(read_tensors(folder)), ""
     if config["model_type"] == RAG:
         config, (tensors, prefix) = config.nested("question_encoder"), _rag_part(folder, "question_encoder.")
@@ -141,13 +158,22 @@ def describe(config: ConfigJson, model: Model | None = None) -> Reading:
 
 
 def _tower(folder: Path, config: ConfigJson) -> TowerCheckpoint:
-    return _tower_of(config, folder, lambda: (tensor_names.normalize_names(read_tensors(folder)), ""), str(folder))
+    stored = _tower_tokenizer(folder, config)
+    return _tower_of(
+        config, folder, stored, lambda: (tensor_names.normalize_names(read_tensors(folder)), ""), str(folder)
+    )
+
+
+def _gguf_tower(path: Path) -> TowerCheckpoint:
+    config, tensors, tokenizer, _ = gguf.read(path)
+    return _tower_of(config, path, tokenizer, lambda: (tensors, ""), str(path))
 
 
 def _rag_tower(folder: Path, config: ConfigJson) -> TowerCheckpoint:
     nested, place = config.nested("question_encoder"), folder / "question_encoder_tokenizer"
     # A question tower, whatever its layout: RAG checkpoints have no passage tower.
-    found = _tower_of(nested, place, lambda: _rag_part(folder, "question_encoder."), str(folder))
+    stored = _tower_tokenizer(place, nested)
+    found = _tower_of(nested, place, stored, lambda: _rag_part(folder, "question_encoder."), str(folder))
     return replace(found, side="question")
 
 
@@ -190,14 +216,18 @@ def _rag_part(folder: Path, part: str) -> tuple[Tensors, str]:
 
 
 def _tower_of(
-    config: ConfigJson, folder: Path, read: Callable[[], tuple[Tensors, str]], source: str
+    config: ConfigJson,
+    folder: Path,
+    stored: tokenizers.Stored | None,
+    read: Callable[[], tuple[Tensors, str]],
+    source: str,
 ) -> TowerCheckpoint:
-    """Load a tower in any layout of its family; `folder` holds the files of its pooling and input format.
+    """Load a tower in any layout of its family; `folder` holds the files of its pooling and input format, if any.
 
     `read` returns the tensors, and the prefix of the tower's.
     """
     family = registry.tower(config)
-    sizes, stored = family.read_config(config, folder), _tower_tokenizer(folder, config)
+    sizes = family.read_config(config, folder)
     tensors, prefix = read()
     tensors = family.normalize(tensors, sizes, prefix, source)
     layout = _layout(family, tensors, prefix)
@@ -205,7 +235,15 @@ def _tower_of(
     params = tensor_names.from_stored(tensors, shapes, layout.names, source=source, prefix=prefix + layout.prefix)
     tokenizer, settings = stored or (None, {})
     input_format = read_input_format(config, folder, family.passage(config))
-    return TowerCheckpoint(sizes, params, tokenizer, layout.side, settings, input_format)
+    return TowerCheckpoint(sizes, params, tokenizer, _side(config, layout), settings, input_format)
+
+
+def _side(config: ConfigJson, layout: Layout) -> Side | None:
+    """The half of a bi-encoder: that of config.json, which saving here adds where the layout does not tell."""
+    side = config.get("side", layout.side)
+    if side not in (None, *get_args(Side)):
+        raise InputError(f"{config.source}: side is {side!r}; give {' or '.join(get_args(Side))}, or null for both")
+    return side
 
 
 def _generator_of(

@@ -1,21 +1,31 @@
-"""The pooling of a tower in the files of sentence-transformers: `modules.json` and the folders that it lists."""
+"""How a tower makes a vector of its states, in config.json or in the files of sentence-transformers.
+
+| file | keys |
+|---|---|
+| `config.json` | `pooling`, `vector_norm`, `truncate_dim`, as `describe_pooling` writes them; these come first |
+| `modules.json`, folder of its `Pooling` | `pooling_mode` since sentence-transformers 5.4, `pooling_mode_…` before |
+| `config_sentence_transformers.json` | `truncate_dim` |
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 from rag_jax.errors import InputError
-from rag_jax.hub.config_json import read_json
+from rag_jax.hub.config_json import ConfigJson, read_json
 from rag_jax.models.architecture import TowerConfig
+from rag_jax.models.pooling import Pooling
 
-Pooling = Literal["cls", "mean"]
-
+SETTINGS = "config_sentence_transformers.json"
+KEYS = {"pooling": "pooling", "vector_norm": "vector_norm", "truncated_width": "truncate_dim"}  # in config.json
 # The names of a single mode, since sentence-transformers 5.4 and before.
 POOLING_MODES: dict[tuple[str, ...], Pooling] = {
     ("cls",): "cls",
     ("mean",): "mean",
+    ("lasttoken",): "last",
     ("pooling_mode_cls_token",): "cls",
     ("pooling_mode_mean_tokens",): "mean",
+    ("pooling_mode_lasttoken",): "last",
 }
 
 
@@ -28,12 +38,42 @@ class PooledTowerConfig(TowerConfig, Protocol):
     @property
     def pooling(self) -> Pooling: ...
 
+    @property
+    def truncated_width(self) -> int | None: ...
 
-def read_pooling(folder: Path) -> tuple[Pooling, float | None]:
-    """Read the pooling mode and the norm of a folder; [CLS] and None if it is not from sentence-transformers."""
+
+class VectorSettings(NamedTuple):
+    """The fields of a `PooledTowerConfig` that say how states become a vector."""
+
+    pooling: Pooling
+    vector_norm: float | None
+    truncated_width: int | None
+
+
+def read_vector_settings(config: ConfigJson, folder: Path, width: int, default: Pooling) -> VectorSettings:
+    """Read how a tower makes its vectors, of `width` components before they are truncated.
+
+    `default` is the pooling of a folder that does not state it. Raises `InputError` for a pooling that is not supported
+    and for a width that the vectors do not have.
+    """
+    pooling, norm = read_pooling(folder, default)
+    found = {"pooling": pooling, "vector_norm": norm, "truncated_width": _settings(folder).get("truncate_dim")}
+    settings = VectorSettings(**{ours: config.get(key, found[ours]) for ours, key in KEYS.items()})
+    if settings.pooling not in get_args(Pooling):
+        known = " or ".join(get_args(Pooling))
+        raise InputError(f"{config.source}: pooling is {settings.pooling!r}, which is not known; give {known}")
+    short = settings.truncated_width
+    if short is not None and not (type(short) is int and 1 <= short <= width):
+        what = f"truncate_dim is {short!r} for vectors of width {width}"
+        raise InputError(f"{config.source} or {folder / SETTINGS}: {what}; give 1 to {width}, or null for all")
+    return settings
+
+
+def read_pooling(folder: Path, default: Pooling = "cls") -> tuple[Pooling, float | None]:
+    """Read the pooling mode and the norm of a folder; `default` and None if it is not from sentence-transformers."""
     path = folder / "modules.json"
     if not path.exists():
-        return "cls", None
+        return default, None
     try:
         modules = _modules(path)
         config = _pooling(folder, modules)
@@ -44,7 +84,7 @@ def read_pooling(folder: Path) -> tuple[Pooling, float | None]:
     if surplus:
         raise InputError(f"{path}: {', '.join(sorted(surplus))} is not known here; use a tower without it")
     if modes not in POOLING_MODES:
-        raise InputError(f"{folder}: pooling by {' and '.join(modes)} is not known; use cls or mean pooling")
+        raise InputError(f"{folder}: pooling by {' and '.join(modes)} is not known; use cls, mean or lasttoken pooling")
     return POOLING_MODES[modes], (1.0 if "Normalize" in modules else None)
 
 
@@ -55,21 +95,35 @@ def pools_prompts(folder: Path) -> bool:
     return config is None or config.get("include_prompt", True) is not False
 
 
-def describe_pooling(config: PooledTowerConfig, max_length: int | None = None) -> dict[str, Any]:
-    """The JSON files, by path, that configure a tower's pooling in sentence-transformers."""
-    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
-    modules.append({"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"})
-    if config.vector_norm is not None:
-        modules.append({"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
+def describe_pooling(config: PooledTowerConfig) -> dict[str, Any]:
+    """The entries of config.json, which hold what the modules below cannot: a norm other than one, and a width."""
+    return {key: getattr(config, ours) for ours, key in KEYS.items()}
+
+
+def describe_modules(config: PooledTowerConfig) -> dict[str, Any]:
+    """The JSON files, by path, of the modules of sentence-transformers; every version reads these names."""
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if config.vector_norm is not None else [])]
+    paths = ["", *(f"{n}_{kind}" for n, kind in enumerate(kinds[1:], 1))]
+    root = "sentence_transformers.models"
+    modules = [
+        {"idx": n, "name": str(n), "path": path, "type": f"{root}.{kind}"}
+        for n, (kind, path) in enumerate(zip(kinds, paths, strict=True))
+    ]
     return {
         "modules.json": modules,
-        "sentence_bert_config.json": {"max_seq_length": max_length or config.max_positions, "do_lower_case": False},
         "1_Pooling/config.json": {
             "word_embedding_dimension": config.width,
             "pooling_mode_cls_token": config.pooling == "cls",
             "pooling_mode_mean_tokens": config.pooling == "mean",
+            "pooling_mode_lasttoken": config.pooling == "last",
         },
     }
+
+
+def _settings(folder: Path) -> Mapping[str, Any]:
+    """The settings of sentence-transformers; that they are a table is checked where the input format is read."""
+    values = read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
+    return values if isinstance(values, Mapping) else {}
 
 
 def _modules(path: Path) -> dict[str, str]:

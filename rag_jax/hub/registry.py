@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-from rag_jax.hub import bart, bert, decoder, t5
+from rag_jax.hub import bart, bert, decoder, decoder_tower, t5
 from rag_jax.hub.config_json import ConfigJson
 from rag_jax.hub.formats import Format, GeneratorFormat, TowerFormat
 from rag_jax.models import registry as architectures
@@ -18,6 +18,7 @@ def _named(*families: AnyFormat) -> dict[str, AnyFormat]:
 
 TOWERS = _named(
     bert.FORMAT,
+    decoder_tower.FORMAT,
 )
 GENERATORS = _named(
     bart.FORMAT,

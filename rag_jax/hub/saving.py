@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,14 +31,20 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> None:
     """Write the folder that transformers' `from_pretrained` loads: safetensors, configs, tokenizers; no pickle.
 
     A RAG checkpoint becomes `RagTokenForGeneration` or `RagSequenceForGeneration`, a tower `DPRQuestionEncoder` or
-    `DPRContextEncoder` (a BERT in sentence-transformers' layout, where it pools otherwise), a generator the class of
-    its family, such as `BartForConditionalGeneration`. transformers has no RAG with a decoder-only generator: such a
-    checkpoint becomes two folders, `question_encoder` and `generator`. The folder is written atomically. Raises
-    `InputError` for a folder that is not empty, and for settings that transformers cannot express.
+    `DPRContextEncoder`, or, if it pools otherwise or encodes both sides, the model of its family in the layout of
+    sentence-transformers; a generator becomes the class of its family, such as `BartForConditionalGeneration`.
+    transformers has no RAG with a decoder-only generator: such a checkpoint becomes two folders, `question_encoder` and
+    `generator`. The folder is written atomically. Raises `InputError` for a folder that is not empty, and for settings
+    that transformers cannot express.
     """
     check_new_folder(Path(folder))
+    write(Path(folder), checkpoint)
+
+
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    """`save` for a folder that is the library's own, as inside a workdir: the caller knows that it is new."""
     parts = {place: _contents(part) for place, part in _parts(checkpoint).items()}
-    with written_whole(Path(folder)) as side:
+    with written_whole(folder) as side:
         for place, contents in parts.items():
             _write(side / place, contents)
 
@@ -50,8 +57,13 @@ def is_in_parts(generator: GeneratorConfig) -> bool:
 def _parts(checkpoint: Checkpoint) -> dict[str, Checkpoint]:
     """The checkpoints to be written, by place."""
     if isinstance(checkpoint, RagCheckpoint) and is_in_parts(checkpoint.generator.config):
-        return {"question_encoder": checkpoint.tower, "generator": checkpoint.generator}
+        return {"question_encoder": _question_tower(checkpoint), "generator": checkpoint.generator}
     return {"": checkpoint}
+
+
+def _question_tower(checkpoint: RagCheckpoint) -> TowerCheckpoint:
+    """The tower of a RAG checkpoint, which encodes questions there even if it encodes both."""
+    return replace(checkpoint.tower, side="question")
 
 
 def _write(folder: Path, contents: Contents) -> None:
@@ -104,7 +116,7 @@ def _generator(checkpoint: GeneratorCheckpoint) -> Contents:
 
 
 def _rag(checkpoint: RagCheckpoint) -> Contents:
-    tower, generator = _tower(checkpoint.tower), _generator(checkpoint.generator)
+    tower, generator = _tower(_question_tower(checkpoint)), _generator(checkpoint.generator)
     files = {
         "config.json": configs.describe_rag(
             checkpoint.reading, tower.files["config.json"], generator.files["config.json"], checkpoint.tower.config

@@ -84,10 +84,20 @@ class Decoder(nn.Module):
             layers.append((keys, values))
         return Prompt(tuple(layers), jnp.where(rows.mask, position, -1), rows.lengths)
 
+    def read(self, inputs: Tokens | PackedInputs) -> Float[Array, "R S width"]:
+        """The states of the tokens, of which no keys or values are kept."""
+        return self.norm(self._read(inputs))
+
     def read_targets(self, inputs: Tokens | PackedInputs, ids: Int[Array, "R T"]) -> Float[Array, "R T width"]:
         """The states of `ids` behind the prompts, of which no keys or values are kept."""
-        c, prompts = self.config, unpacked(inputs)
-        packed, rows, by, _, mask = self._causal(append(inputs, ids))
+        lengths = unpacked(inputs).lengths
+        at = lengths[:, None] + jnp.arange(ids.shape[1], dtype=lengths.dtype)[None, :]
+        return self.norm(jnp.take_along_axis(self._read(append(inputs, ids)), at[:, :, None], axis=1))
+
+    def _read(self, inputs: Tokens | PackedInputs) -> Float[Array, "R S width"]:
+        """The states after the last layer."""
+        c = self.config
+        packed, rows, by, _, mask = self._causal(inputs)
 
         def call(layer: Any, states: Array) -> Array:
             normed, (keys, values) = layer.project(states, by, packed)
@@ -95,8 +105,7 @@ class Decoder(nn.Module):
 
         states = self.word(to_packs(packed, rows.ids))
         states = run_layers(self.layers, call, states, scan=c.scan, remat=c.remat, key=None, dtype=c.dtype)
-        at = prompts.lengths[:, None] + jnp.arange(ids.shape[1], dtype=prompts.lengths.dtype)[None, :]
-        return self.norm(jnp.take_along_axis(to_rows(packed, states), at[:, :, None], axis=1))
+        return to_rows(packed, states)
 
     def _causal(self, inputs: Tokens | PackedInputs) -> Causal:
         """What every layer needs to know of tokens that each attend to those before them."""

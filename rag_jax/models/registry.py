@@ -1,6 +1,6 @@
 """The registered architectures. A new one is a line here and one in `rag_jax.hub.registry`."""
 
-from rag_jax.models import bart, bert, decoder, t5
+from rag_jax.models import bart, bert, decoder, decoder_tower, t5
 from rag_jax.models.architecture import Architecture, GeneratorConfig, Network, TowerConfig
 from rag_jax.types import Generator, Tower
 
@@ -11,6 +11,7 @@ def _by_name(*architectures: Architecture[Network]) -> dict[str, Architecture[Ne
 
 TOWERS: dict[str, Architecture[Tower]] = _by_name(
     bert.ARCHITECTURE,
+    decoder_tower.ARCHITECTURE,
 )
 GENERATORS: dict[str, Architecture[Generator]] = _by_name(
     bart.ARCHITECTURE,

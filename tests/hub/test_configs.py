@@ -13,7 +13,7 @@ from transformers import AutoConfig, BertModel
 import oracle
 import pretrained
 from rag_jax.errors import InputError
-from rag_jax.hub import Reading, bart, bert, configs, load, load_generator, load_tower
+from rag_jax.hub import Reading, TowerCheckpoint, bart, bert, configs, load, load_generator, load_tower
 from rag_jax.hub.config_json import ConfigJson
 from rag_jax.hub.loading import describe
 from rag_jax.models.bart import BartConfig
@@ -69,11 +69,20 @@ def refusal(folder: Path, read=load) -> str:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"projection": 12}, {"pooling": "mean"}, {"pooling": "mean", "vector_norm": 2.5}]
+    "changes",
+    [
+        {},
+        {"projection": 12},
+        {"pooling": "mean"},
+        {"pooling": "last"},
+        {"pooling": "mean", "vector_norm": 2.5},
+        {"truncated_width": 3},
+    ],
 )
-def test_a_tower_is_described_as_it_is_read(tmp_path, changes):
+@pytest.mark.parametrize("side", [None, "question", "passage"])
+def test_a_tower_is_described_as_it_is_read(tmp_path, changes, side):
     config = replace(TOWER, **changes)
-    described = ConfigJson("here", bert.describe(config, None))
+    described = ConfigJson("here", bert.files(TowerCheckpoint(config, {}, side=side))["config.json"])
     assert configs.tower(described, tmp_path) == config
 
 
@@ -83,7 +92,7 @@ def test_a_generator_is_described_as_it_is_read():
 
 def test_a_reading_is_described_as_it_is_read(saved):
     reading = Reading("token", 7, 99, "p: {title} | {text}", " || {question}", question_from_tower=False)
-    parts = bert.describe(TOWER, None), bart.describe(GENERATOR, {})
+    parts = bert.describe(TOWER, "question"), bart.describe(GENERATOR, {})
     described = configs.describe_rag(reading, *parts, TOWER)
     assert describe(ConfigJson("here", described)) == reading
 
@@ -206,6 +215,8 @@ def describe_pooling(folder: Path, config: object, *more: str) -> None:
         ({"pooling_mode": "mean"}, "mean"),
         ({"pooling_mode": "cls"}, "cls"),
         ({"pooling_mode": ["mean"]}, "mean"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+        ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, "last"),
         ({"pooling_mode": "mean", "pooling_mode_cls_token": True}, "mean"),
         ({}, "mean"),
         ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False}, "mean"),
@@ -218,11 +229,11 @@ def test_a_pooling_is_read_as_sentence_transformers_reads_it(tower_folder, confi
     assert load_tower(tower_folder).config.vector_norm == 1.0
 
 
-@pytest.mark.parametrize("mode", ["max", "lasttoken", "weightedmean", ["cls", "mean"]])
+@pytest.mark.parametrize("mode", ["max", "weightedmean", ["cls", "mean"]])
 def test_another_pooling_is_refused(tower_folder, mode):
     describe_pooling(tower_folder, {"pooling_mode": mode})
     named = mode if isinstance(mode, str) else "cls and mean"
-    assert f"pooling by {named} is not known; use cls or mean pooling" in refusal(tower_folder)
+    assert f"pooling by {named} is not known; use cls, mean or lasttoken pooling" in refusal(tower_folder)
 
 
 def test_another_module_is_refused(tower_folder):
@@ -240,3 +251,26 @@ def test_modules_that_are_none_are_refused(tower_folder, text):
 def test_a_pooling_that_is_no_object_is_refused(tower_folder):
     describe_pooling(tower_folder, [])
     assert "does not say how the tower pools" in refusal(tower_folder)
+
+
+@pytest.mark.parametrize("short", [0, -1, 17, 4.0, "4", True])
+@pytest.mark.parametrize("file", ["config.json", "config_sentence_transformers.json"])
+def test_a_width_that_vectors_do_not_have_is_refused(tower_folder, file, short):
+    path = tower_folder / file
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), "truncate_dim": short}))
+    assert f"truncate_dim is {short!r} for vectors of width 16; give 1 to 16, or null for all" in refusal(tower_folder)
+
+
+def test_a_width_is_read_from_either_file(tower_folder):
+    (tower_folder / "config_sentence_transformers.json").write_text('{"truncate_dim": 4}')
+    assert load_tower(tower_folder).config.vector_width == 4
+    path = tower_folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "truncate_dim": None}))
+    assert load_tower(tower_folder).config.vector_width == TOWER.width
+
+
+@pytest.mark.parametrize(("key", "value"), [("pooling", "max"), ("side", "answer")])
+def test_an_unknown_value_of_our_own_keys_is_refused(tower_folder, key, value):
+    path = tower_folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    assert f"config.json: {key} is {value!r}" in refusal(tower_folder)

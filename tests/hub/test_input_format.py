@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import transformers
@@ -15,8 +16,9 @@ from rag_jax.config.config import Config, Data, Retriever
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.tower_inputs import PAIR, PLAIN, TowerInputFormat
 from rag_jax.errors import InputError
+from rag_jax.models import bert
 from rag_jax.models.bert import BertConfig
-from rag_jax.pipeline.assembly import load_bi_encoder
+from rag_jax.pipeline.assembly import load_bi_encoder, passage_encoder
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz.:", "A", "B"]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{each}" for each in LETTERS)]
@@ -130,10 +132,47 @@ def test_what_is_saved_is_fed_as_before(pooling, side, fed, tmp_path: Path) -> N
     found = replace(found, config=replace(found.config, pooling=pooling), side=side, input_format=fed)
     hub.save(tmp_path / "here", found)
     again = hub.load_tower(tmp_path / "here")
-    assert again.input_format.question == fed.question
-    assert again.input_format.max_length == (fed.max_length or (48 if pooling == "mean" else None))
-    if again.side != "question":  # which reads no passages
-        assert again.input_format.passage == fed.passage
+    assert (again.input_format, again.side) == (fed, side)
+
+
+@pytest.mark.parametrize(
+    ("fed", "query", "document"),
+    [
+        (PLAIN, "", ""),
+        (TowerInputFormat(PAIR), "", ""),
+        (TowerInputFormat("p: {title}. {text}", "q: {question}"), "q: ", "p: "),
+        (TowerInputFormat("{{p}} {text}", "{{q}} {question} ?"), "{q} ", "{p} "),
+    ],
+)
+def test_the_beginning_of_a_template_is_a_prompt(fed, query, document, tmp_path: Path) -> None:
+    config = replace(SIZES, pooling="mean")
+    hub.save(tmp_path / "here", hub.TowerCheckpoint(config, bert.init(config, jax.random.key(0)), input_format=fed))
+    told = json.loads((tmp_path / "here" / "config_sentence_transformers.json").read_text())
+    assert told["prompts"] == {"query": query, "document": document}
+    limits = json.loads((tmp_path / "here" / "sentence_bert_config.json").read_text())
+    assert limits["max_seq_length"] == SIZES.max_positions
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+@pytest.mark.parametrize("side", [None, "passage"])
+@pytest.mark.parametrize("width", [None, 5])
+def test_an_index_of_a_tower_in_memory_is_one_of_the_saved_tower(pooling, side, width, tmp_path: Path) -> None:
+    save(tmp_path / "there")
+    found = hub.load_tower(tmp_path / "there")
+    config = replace(found.config, pooling=pooling, truncated_width=width)
+    found = replace(found, config=config, side=side, input_format=TowerInputFormat("p: {text}", "q: {question}", 30))
+    hub.save(tmp_path / "here", found)
+    again = hub.load_tower(tmp_path / "here")
+    assert again.config == config
+    specs = []
+    for each in found, again:
+        asked = Config(Data(), Retriever("source", max_passage=40))
+        assert each.tokenizer is not None
+        encoder = passage_encoder(asked, "source", each, each.tokenizer)
+        specs.append((encoder.spec, encoder.encode_passages(PASSAGES)))
+    assert specs[0][0] == specs[1][0]
+    np.testing.assert_array_equal(specs[0][1], specs[1][1])
+    assert specs[0][1].shape[1] == (width or SIZES.width)
 
 
 @pytest.mark.parametrize(

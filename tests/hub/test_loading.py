@@ -176,7 +176,7 @@ def test_another_architecture_is_refused(load, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mixtral"}')
     message = refusal(load, tmp_path)
     assert "'mixtral'" in message
-    assert ("bert or dpr or rag" if load is load_tower else "qwen3 or t5 or rag") in message
+    assert ("bert or dpr or llama" if load is load_tower else "qwen3 or t5 or rag") in message
 
 
 def test_a_broken_config_is_refused_with_its_line(tmp_path):

@@ -28,6 +28,7 @@ from oracle import torch
 from rag_jax.errors import InputError
 from rag_jax.hub import Checkpoint, RagCheckpoint, TowerCheckpoint, load, save, saving, tensors, tokenizers
 from rag_jax.hub.configs import GENERATION
+from rag_jax.models import bert
 
 TOWER, GENERATOR = pretrained.sizes()
 TEXTS = [
@@ -140,9 +141,20 @@ def test_generation_settings_are_kept(tmp_path):
     assert {key: before.get(key) for key in GENERATION} == {key: after.get(key) for key in GENERATION}
 
 
-@pytest.mark.parametrize(("pooling", "norm"), [("mean", None), ("mean", 1.0), ("mean", 3.5), ("cls", 1.0)])
-def test_a_tower_that_pools_otherwise_is_saved_in_the_layout_of_sentence_transformers(tmp_path, pooling, norm):
-    config = replace(TOWER, pooling=pooling, vector_norm=norm)
+@pytest.mark.parametrize(
+    ("pooling", "norm", "width"),
+    [
+        ("mean", None, None),
+        ("mean", 1.0, None),
+        ("mean", 3.5, 5),
+        ("cls", 1.0, None),
+        ("cls", None, None),  # of both sides, which DPR's encoders are not
+        ("cls", None, 5),
+        ("last", 1.0, None),
+    ],
+)
+def test_a_tower_that_pools_otherwise_is_saved_in_the_layout_of_sentence_transformers(tmp_path, pooling, norm, width):
+    config = replace(TOWER, pooling=pooling, vector_norm=norm, truncated_width=width)
     model, params = oracle.tower(BertModel, TOWER)
     saved = TowerCheckpoint(config, params, pretrained.tower_tokenizer())
     save(tmp_path / "ours", saved)
@@ -154,12 +166,25 @@ def test_a_tower_that_pools_otherwise_is_saved_in_the_layout_of_sentence_transfo
     kinds = ["Transformer", "Pooling", *["Normalize"] * (norm is not None)]
     assert [module["type"].rpartition(".")[2] for module in modules] == kinds
     told = json.loads((tmp_path / "ours" / modules[1]["path"] / "config.json").read_text())
-    assert (told["pooling_mode_mean_tokens"], told["pooling_mode_cls_token"]) == (pooling == "mean", pooling == "cls")
+    modes = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
+    on = {key for key, value in told.items() if key.startswith("pooling_mode_") and value}
+    assert on == {f"pooling_mode_{modes[pooling]}"}
     assert told["word_embedding_dimension"] == TOWER.width
+    settings = json.loads((tmp_path / "ours" / "config_sentence_transformers.json").read_text())
+    assert settings.get("truncate_dim") == width
+    assert settings["similarity_fn_name"] == ("dot" if norm is None else "cosine")
+
+
+@pytest.mark.parametrize("side", [None, "question", "passage"])
+@pytest.mark.parametrize("changes", [{}, {"projection": 12}, {"pooling": "mean"}, {"pooling": "last"}])
+def test_a_side_is_kept(tmp_path, side, changes):
+    config = replace(TOWER, **changes)
+    save(tmp_path / "ours", TowerCheckpoint(config, bert.init(config, jax.random.key(0)), side=side))
+    assert load(tmp_path / "ours").side == side
 
 
 def test_a_checkpoint_without_a_tokenizer_is_saved_without_one(tmp_path):
-    save(tmp_path / "ours", TowerCheckpoint(TOWER, oracle.tower(DPRQuestionEncoder, TOWER)[1]))
+    save(tmp_path / "ours", TowerCheckpoint(TOWER, oracle.tower(DPRQuestionEncoder, TOWER)[1], side="question"))
     assert {path.name for path in (tmp_path / "ours").iterdir()} == {"config.json", "model.safetensors"}
     assert load(tmp_path / "ours").tokenizer is None
 

@@ -26,7 +26,7 @@ SMALL = BertConfig(
 WIDE = BertConfig(vocab_size=90, width=48, layers=2, heads=6, ffn_width=40, max_positions=16, token_types=1)
 DEEP = BertConfig(vocab_size=75, width=32, layers=3, heads=4, ffn_width=64, max_positions=9, layer_norm_eps=1e-3)
 CONFIGS = {"small": SMALL, "wide": WIDE, "deep": DEEP}
-MEAN = replace(WIDE, pooling="mean")
+MEAN, LAST = (replace(WIDE, pooling=pooling) for pooling in ("mean", "last"))
 
 
 @pytest.fixture
@@ -87,7 +87,21 @@ def test_mean_vectors_are_the_mean_of_berts_states(rng, name, norm):
     assert relative(vectors(config, params, tokens), theirs) < 1e-5
 
 
-@pytest.mark.parametrize("config", [WIDE, MEAN], ids=["cls", "mean"])
+@pytest.mark.parametrize("norm", [None, 2.0])
+def test_truncated_vectors_are_the_first_components_rescaled(rng, norm):
+    model, params = oracle.tower(BertModel, WIDE, seed=4)
+    tokens = some_tokens(rng, WIDE)
+    with torch.no_grad():
+        states = model(**oracle.torch_inputs(tokens)).last_hidden_state
+    theirs = torch.stack([row[length - 1, :7] for row, length in zip(states, tokens.lengths.tolist(), strict=True)])
+    if norm is not None:
+        theirs = norm * torch.nn.functional.normalize(theirs)
+    config = replace(LAST, vector_norm=norm, truncated_width=7)
+    assert config.vector_width == 7
+    assert relative(vectors(config, params, tokens), theirs) < 1e-5
+
+
+@pytest.mark.parametrize("config", [WIDE, MEAN, LAST], ids=["cls", "mean", "last"])
 def test_padding_does_not_matter(rng, config):
     params = oracle.tower(BertModel, config)[1]
     tokens = oracle.tokens(rng, 5, 9, config.vocab_size, oracle.BERT_PAD)
@@ -98,7 +112,7 @@ def test_padding_does_not_matter(rng, config):
     assert relative(vectors(config, params, tokens), expected) < 1e-5
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
 def test_a_vector_depends_on_its_own_tokens_and_on_no_padding(rng, pooling):
     """Proven by gradient: token s is reached through row s of the position table."""
     config = replace(SMALL, pooling=pooling)
@@ -118,16 +132,6 @@ def test_rows_do_not_see_each_other(rng):
     tokens = some_tokens(rng, DEEP)
     other = tokens._replace(ids=tokens.ids.at[1:].set(tokens.ids[:-1]))
     np.testing.assert_array_equal(vectors(DEEP, params, tokens)[0], vectors(DEEP, params, other)[0])
-
-
-def test_a_vector_of_length_zero_stays_and_has_a_finite_gradient():
-    nothing = jnp.zeros((1, 4))
-    assert not jnp.any(bert.normalise(nothing))
-    assert jnp.all(jnp.isfinite(jax.jacrev(bert.normalise)(nothing)))
-
-
-def test_the_mean_of_no_tokens_is_zero():
-    assert not jnp.any(bert.mean_pool(jnp.ones((2, 3, 4)), jnp.zeros((2, 3), bool)))
 
 
 def test_dropout_follows_the_key(rng):
