@@ -40,8 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     store, questions = open_store(case.index, None, None), read_questions(case.questions)
     check_gold(store, questions, "questions")
     assert store.manifest is not None
-    tower, texts = store.manifest.tower, [question.question for question in questions]
-    encoder = question_encoder(case.tower or tower["source"], tower["norm"])
+    texts, encoder = [question.question for question in questions], question_encoder(store.manifest, case.tower)
     asked, depth = Queries(texts, encoder(texts)), min(DEPTHS[-1], len(store))
     columns = (*(f"gold@{k}" for k in DEPTHS), *(f"answer@{k}" for k in DEPTHS), "ms")
     table = Table("engine", *columns, box=None, pad_edge=False)

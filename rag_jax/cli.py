@@ -26,13 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 COMMANDS = (  # modules of rag_jax.commands
-    *("demo", "train", "index", "search", "answer", "evaluate", "compare", "experiment"),
+    *("demo", "train", "mine", "index", "search", "answer", "evaluate", "compare", "experiment"),
     *("convert", "plan", "benchmark"),
 )
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
 
   demo [NAME]       train and use a model: on the world's cities, or on the elements with pretrained networks
-  train CONFIG      train and evaluate a model, or resume
+  train CONFIG      train and evaluate a model or a retriever, or resume
+  mine QUESTIONS    find hard negatives for training a retriever
   index             build, change or inspect an index
   search            search an index with any engine
   answer            answer questions with a trained model, and show the passages

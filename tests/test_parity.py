@@ -257,7 +257,7 @@ def test_each_questions_loss_is_that_of_transformers(case, name):
 def test_every_parameters_gradient_is_that_of_transformers(case, name):
     """Norm of the difference over the norm, for each tensor; those that are zero by theory against the whole's norm."""
     ours, expected = our_outcome(case)[0].gradients[name], their_outcome(case).gradients[name]
-    for mine, reference in zip(ours, expected, strict=True):  # the question tower, the generator
+    for mine, reference in zip(ours[:2], expected[:2], strict=True):  # the question tower, the generator
         scale = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(reference)))
         for path, error, norm in differences(mine, reference):
             if is_zero_by_theory(path):
@@ -270,7 +270,7 @@ def test_every_parameters_gradient_is_that_of_transformers(case, name):
 def test_the_gradient_reaches_every_other_parameter(case):
     """So that the comparison is not one of zeros with zeros."""
     for name in OBJECTIVES:
-        for tree in their_outcome(case).gradients[name]:
+        for tree in their_outcome(case).gradients[name][:2]:
             leaves = flatten_dict(tree, sep="/")
             assert all(is_zero_by_theory(path) or np.linalg.norm(leaf) > 0 for path, leaf in leaves.items())
 

@@ -30,6 +30,7 @@ from rag_jax.index import building, manifest, ownership, updates
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines import store_engines
 from rag_jax.index.engines.store_engines import RecallQueries
+from rag_jax.index.manifest import Manifest
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, open_store
 from rag_jax.index.workers import Lock, encode_in_processes
@@ -65,6 +66,7 @@ class IndexCommand:
     check: Path | None = None  # only verify the checksums of this index
     tower: str | None = None  # passage tower: a folder, package:NAME/FOLDER, or a Hugging Face repository
     norm: float | None = None  # scale vectors to this length; None: as the tower returns them
+    width: int | None = None  # keep the first so many components of vectors (Matryoshka); None: all
     max_length: int = 256  # tokens of a passage that the tower reads
     # input of the passage tower: a template such as "{title}. {text}", or pair: [CLS] title [SEP] text [SEP]; None: as
     # the checkpoint says
@@ -121,7 +123,8 @@ class IndexCommand:
         passage_tokenizer = (
             None if self.generator is None else PassageTokenizer(_vocabulary(self.generator), self.max_passage)
         )
-        return load_encoder(self.tower, self.max_length, self.template, self.norm), passage_tokenizer
+        encoder = load_encoder(self.tower, self.max_length, self.template, self.norm, self.width)
+        return encoder, passage_tokenizer
 
     def _build(self, corpus: Path, out: Path) -> None:
         ownership.check_available(out)
@@ -158,7 +161,7 @@ class IndexCommand:
         """Add or replace passages, encoded by the tower that the index was built with."""
         tower = manifest.read(out).tower
         source = self.tower or tower["source"]
-        encoder = load_encoder(source, tower["max_length"], tower["template"], tower["norm"])
+        encoder = load_encoder(source, tower["max_length"], tower["template"], tower["norm"], tower.get("cut_to"))
         with Progress("reading passages") as progress:
             passages = list(progress.counted(self._passages(corpus, out, encoder)))
         with Progress("encoding passages", len(passages)) as progress:
@@ -200,8 +203,8 @@ class IndexCommand:
     def _queries(self, store: Store) -> RecallQueries:
         if self.questions is None:
             return store_engines.passage_queries(store)
-        tower = manifest.read(store.folder).tower if store.folder else {}
-        encode = question_encoder(self.question_tower or tower["source"], tower["norm"], self.question_template)
+        assert store.manifest is not None
+        encode = question_encoder(store.manifest, self.question_tower, self.question_template)
         return RecallQueries(encode([text for _, text in read_question_texts(self.questions)]), None)
 
 
@@ -210,20 +213,42 @@ def index(arguments: Sequence[str]) -> None:
     parse(IndexCommand, arguments, remedy="rag-jax index --help lists all options", prog="rag-jax index").run()
 
 
-def load_encoder(source: str, max_length: int, template: str | None, norm: float | None) -> TextEncoder:
+def load_encoder(
+    source: str, max_length: int, template: str | None, norm: float | None, width: int | None = None
+) -> TextEncoder:
     """Load a passage tower; `template` overrides its own. Raises `InputError` for a question tower."""
-    tower = Retriever(source, vector_norm=norm, max_question=1, max_passage=max_length, passage_template=template)
+    tower = Retriever(
+        source,
+        vector_norm=norm,
+        vector_width=width,
+        max_question=1,
+        max_passage=max_length,
+        passage_template=template,
+    )
     return load_bi_encoder(Config(Data(), tower)).required_passage_encoder
 
 
-def question_encoder(source: str, norm: float | None, template: str | None = None) -> Encode:
-    """A function that encodes questions with a question tower or a shared tower. `template` overrides its own.
+def question_encoder(index: Manifest, source: str | None = None, template: str | None = None) -> Encode:
+    """A function that encodes questions for the vectors of an index, with a question tower or a shared tower.
 
     Raises `InputError` for a passage tower that belongs to a separate question tower.
+
+    Args:
+        source: of the question tower; None: the one that the index names, or that of the passages.
+        template: what it reads, as "query: {question}"; None: as the checkpoint says.
     """
-    tower = Retriever(source, vector_norm=norm, max_question=1, max_passage=1, question_template=template)
+    source, vectors = source or index.question_source, index.tower
+    tower = Retriever(
+        source,
+        vector_norm=vectors["norm"],
+        vector_width=vectors.get("cut_to"),
+        max_question=1,
+        max_passage=1,
+        question_template=template,
+    )
     found = load_bi_encoder(Config(Data(), tower))
-    if found.passage_encoder is not None and found.passage_encoder.template == PAIR:
+    is_pair = found.passage_encoder is not None and found.passage_encoder.template == PAIR
+    if found.side == "passage" or is_pair:
         remedy = "name its question tower: --tower, or --question-tower of rag-jax index"
         raise InputError(f"{source}: reads passages only; {remedy}")
     positions = found.config.max_positions

@@ -37,6 +37,7 @@ def _rows(folder: Path, found: Manifest) -> list[tuple[str, str]]:
         ("passages", f"{found.passages:,}" + (f" ({gone:,} removed)" if gone else "")),
         ("vectors", f"{found.width} x {found.dtype}"),
         ("tower", f"{found.tower['source']} ({found.tower['fingerprint']})"),
+        *([("  questions", found.question_source)] if found.question_source != found.tower["source"] else []),
         ("  reads", f"{found.tower['template']}; {found.truncated().summary(found.tower['max_length'])}"),
         *(row for key, facts in found.generators.items() for row in _generator(found, key, facts)),
         *(("engine", _engine(name, facts)) for name, facts in found.engines.items()),

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rag_jax.commands.index import question_encoder
+from rag_jax.commands.query_vectors import query_encoder
 from rag_jax.config.command_line import check_counts, parse
 from rag_jax.errors import InputError
 from rag_jax.index.engines import registry
@@ -19,7 +19,6 @@ from rag_jax.index.engines.engine import EngineResults, Queries
 from rag_jax.index.placement import Placement, Precision
 from rag_jax.index.store import Store, open_store
 from rag_jax.pipeline.host_retrieval import open_engine
-from rag_jax.rag import RAG
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class SearchCommand:
     index: Path  # the store
     engine: registry.EngineName = "device"
     num_docs: int = 5  # K
-    tower: str | None = None  # of the questions; None: that of the passages
+    tower: str | None = None  # of the questions; None: the one that the index names, or that of the passages
     question_template: str | None = None  # what it reads: "query: {question}" or the like; None: as it says
     workdir: Path | None = None  # or the question tower that was trained there
     precision: Precision = "float32"  # of the vectors on the device
@@ -43,22 +42,13 @@ class SearchCommand:
         check_counts(num_docs=self.num_docs)
         store = open_store(self.index, None, None)
         engine = open_engine(self.engine, store, Placement(precision=self.precision))
-        asked = Queries(self.queries, self._vectors(store) if registry.ENGINES[self.engine].needs_vectors else None)
+        vectors = None
+        if registry.ENGINES[self.engine].needs_vectors:
+            vectors = query_encoder(store, self.tower, self.question_template, self.workdir)(self.queries)
+        asked = Queries(self.queries, vectors)
         began = time.perf_counter()
         hits = engine.search(asked, self.num_docs, self._excluded(store))
         self._show(store, hits, time.perf_counter() - began)
-
-    def _vectors(self, store: Store) -> np.ndarray:
-        assert store.manifest is not None
-        tower = store.manifest.tower
-        if self.workdir is not None:
-            return RAG.from_workdir(self.workdir, self.index).encode(self.queries)
-        source = self.tower or tower["source"]
-        found = question_encoder(source, tower["norm"], self.question_template)(self.queries)
-        if found.shape[1] != store.width:
-            widths = f"makes vectors of width {found.shape[1]}, those of {self.index} have {store.width}"
-            raise InputError(f"{source}: {widths}; name the question tower that belongs to it")
-        return found
 
     def _excluded(self, store: Store) -> np.ndarray | None:
         if not self.exclude:

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from rag_jax.commands.invocation import invocation
 from rag_jax.config.catalog import config_names, find_config
-from rag_jax.config.files import read_config_file
+from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.config.files import read_any_config_file
 from rag_jax.config.overrides import override
 from rag_jax.errors import InputError
 
@@ -36,7 +37,7 @@ def train(arguments: Sequence[str]) -> None:
     if options.config is None:
         raise InputError(f"name a CONFIG: the path of a .py file, or one of {', '.join(config_names())}")
     help_option = ["--help"] if options.help else []
-    config = override(read_config_file(find_config(options.config)), [*overrides, *help_option], options.config)
+    config = override(read_any_config_file(find_config(options.config)), [*overrides, *help_option], options.config)
     if options.workdir is None:
         raise InputError("name the folder of the run: --workdir DIR")
     if not options.coordinator and (options.processes, options.process) != (None, None):
@@ -51,6 +52,9 @@ def train(arguments: Sequence[str]) -> None:
     if options.coordinator:
         address = None if options.coordinator == "auto" else options.coordinator
         devices.join(address, options.processes, options.process)
+    if isinstance(config, ContrastiveConfig):
+        _train_bi_encoder(config, options.workdir, options.dry_run)
+        return
     if options.dry_run:
         console.print(dry_run.report(config, options.workdir))
         return
@@ -58,6 +62,19 @@ def train(arguments: Sequence[str]) -> None:
     if devices.is_first():
         results_table.show(console, results)
         command = f'{invocation()} answer "YOUR QUESTION" --workdir {options.workdir}'
+        console.print(f"Next: {command}", soft_wrap=True, highlight=False)
+
+
+def _train_bi_encoder(config: ContrastiveConfig, workdir: Path, dry_run: bool) -> None:
+    from rag_jax.contrastive import evaluation, run
+
+    if dry_run:
+        raise InputError("--dry-run plans RAG models; train a bi-encoder for a few steps instead: --steps 2")
+    finished = run.train_and_evaluate(config, workdir)
+    if finished is not None:
+        console.print(evaluation.results_table(finished.results))
+        index, tower = finished.index_folder, finished.question_tower
+        command = f'{invocation()} search "YOUR QUESTION" --index {index} --tower {tower}'
         console.print(f"Next: {command}", soft_wrap=True, highlight=False)
 
 

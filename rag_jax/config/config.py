@@ -49,17 +49,34 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """Distillation from the reader: the question tower learns from its judgement of each passage."""
+
+    # none: the question tower learns from the model's likelihood; emdr2: from RAG-Sequence's, whatever the model;
+    # pdist: from the answer's perplexity under each passage; loop: from that without each; lsr: as REPLUG; adist: from
+    # the attention on each, with model fid
+    objective: Literal["none", "emdr2", "pdist", "loop", "adist", "lsr"] = "none"
+    # tau, of the retriever: softmax(scores / tau) learns; reading and answering keep softmax(scores)
+    temperature: float = 1.0
+    teacher_temperature: float = 1.0  # T, of the reader's judgement; small: only the best passage counts. Not of emdr2
+    weight: float = 1.0  # factor of the distillation's loss; the reader's own has 1
+
+
+@dataclass(frozen=True)
 class Retriever:
     """The bi-encoder: a question tower and a passage tower."""
 
     # checkpoint of the question tower: a folder, package:NAME/FOLDER, or a Hugging Face repository
     tower: str
-    passage_tower: str | None = None  # checkpoint of the passage tower, never trained; None: the same as tower
+    passage_tower: str | None = None  # checkpoint of the passage tower; None: the same as tower
     # trained: end to end; frozen: the question tower stays as it is; gold: no retrieval, read the gold passages
     mode: Literal["trained", "frozen", "gold"] = "trained"
     num_docs: int = 5  # K, the passages retrieved per question
+    # N, the passages that the prior is over in training, of which the num-docs best are read; None: num-docs
+    prior_docs: int | None = None
     # scale all vectors to this length, so that scores are its square times the cosine; None: as the tower returns them
     vector_norm: float | None = None
+    vector_width: int | None = None  # keep the first so many components of vectors; None: as the tower returns them
     max_question: int = 128  # longest question, in tokens of either tokenizer
     max_passage: int = 256  # tokens of a passage that the passage tower reads; the rest is cut
     # input of the passage tower: a template such as "{title}. {text}", or pair: [CLS] title [SEP] text [SEP] as in DPR;
@@ -77,6 +94,16 @@ class Retriever:
     train: tuple[str, ...] | None = None
     lora: Lora = field(default_factory=Lora)  # adapters of the question tower
     adapter: str | None = None  # folder of a LoRA adapter in peft's layout, merged into the question tower's checkpoint
+    distillation: Distillation = field(default_factory=Distillation)  # of the reader into the question tower
+    # train the passage tower too, which RAG leaves as it is; the index is then encoded again on the device, and the
+    # trained tower's written to WORKDIR/refreshed_index
+    train_passages: bool = False
+    # n: every passage is encoded again every n steps, a share of them in each step; None: never, which needs candidates
+    refresh_every: int | None = None
+    refresh_at_once: bool = False  # all of them in every n-th step
+    # passages that a search with the stored vectors returns, of which the num-docs best by fresh ones are read; None:
+    # num-docs
+    candidates: int | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +209,8 @@ class Config:
     mesh: Mesh = field(default_factory=Mesh)  # devices
     compute: Compute = field(default_factory=Compute)  # speed and memory
     watch: Watch = field(default_factory=Watch)  # further metric writers
-    # token: RAG-Token; sequence: RAG-Sequence; fid: Fusion-in-Decoder, which leaves the retriever as it is
+    # token: RAG-Token; sequence: RAG-Sequence; fid: Fusion-in-Decoder, which leaves the retriever as it is, unless it
+    # learns by retriever.distillation
     model: Model = "token"
     start_from: Path | None = None  # workdir whose trained parameters this run starts from
     closed_book: Path | None = None  # workdir of a closed-book run, whose exact match is reported as a baseline

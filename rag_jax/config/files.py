@@ -8,15 +8,31 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rag_jax.config.config import Config
+from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.data import validation
 from rag_jax.data.files import write_atomically
 from rag_jax.errors import InputError
 
+AnyConfig = Config | ContrastiveConfig
+Kind = TypeVar("Kind", bound=AnyConfig)
+TRAINS = {Config: "a RAG model", ContrastiveConfig: "a bi-encoder"}
+
 
 def read_config_file(path: Path) -> Config:
+    """The config of a RAG model that a Python file defines.
+
+    Raises as `read_any_config_file`, and for the config of another kind of run.
+    """
+    found = read_any_config_file(path)
+    if not isinstance(found, Config):
+        raise InputError(f"{path}: trains {TRAINS[type(found)]}, not {TRAINS[Config]}; name another config")
+    return found
+
+
+def read_any_config_file(path: Path) -> AnyConfig:
     """The `config` that a Python file defines. The file may import modules beside it.
 
     Raises `InputError` for a file that is missing or that fails, and for values of the wrong type.
@@ -28,15 +44,23 @@ def read_config_file(path: Path) -> Config:
             found = runpy.run_path(str(path)).get("config")
     except Exception as error:
         raise InputError(f"{path}:{_line(error, path)}: {type(error).__name__}: {_one_line(error)}") from error
-    if not isinstance(found, Config):
-        raise InputError(f"{path}: defines no config; end it with `config = Config(...)`")
-    return validation.validate_dataclass(Config, found, f"{path}: ")
+    if not isinstance(found, AnyConfig):
+        kinds = " or ".join(f"`config = {kind.__name__}(...)`" for kind in TRAINS)
+        raise InputError(f"{path}: defines no config; end it with {kinds}")
+    return validation.validate_dataclass(type(found), found, f"{path}: ")
 
 
 def load_config(path: Path) -> Config:
-    """The config that a run saved. Raises `InputError` for a file that is missing or damaged."""
+    """The config that a training run of a RAG model saved. Raises as `load_config_of`."""
+    return load_config_of(Config, path)
+
+
+def load_config_of(kind: type[Kind], path: Path) -> Kind:
+    """The config that a run saved. Raises `InputError` for a file that is missing, damaged, or of another kind."""
     try:
-        return validation.validate_dataclass(Config, json.loads(path.read_text(encoding="utf-8")), f"{path}: ")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        _check_kind(kind, values, path)
+        return validation.validate_dataclass(kind, values, f"{path}: ")
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such file; give a workdir of rag-jax train") from None
     except OSError as error:
@@ -47,7 +71,7 @@ def load_config(path: Path) -> Config:
         raise InputError(f"{path}: damaged; copy the config of the run again") from None
 
 
-def save_config(config: Config, path: Path) -> None:
+def save_config(config: AnyConfig, path: Path) -> None:
     """Write the resolved config as JSON."""
     write_atomically(path, json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
 
@@ -63,6 +87,15 @@ def relocate(config: Config, old: Path, new: Path) -> Config:
         return new / value.relative_to(old) if inside else value
 
     return move(config)
+
+
+def _check_kind(kind: type[AnyConfig], values: Any, path: Path) -> None:
+    """Raise `InputError` for the config of another kind of run, by the section that only one of them has."""
+    is_contrastive = isinstance(values, dict) and "contrastive" in values
+    if is_contrastive and kind is Config:
+        raise InputError(f"{path}: of a bi-encoder, which answers nothing; name its towers: {path.parent / 'towers'}")
+    if not is_contrastive and kind is ContrastiveConfig and isinstance(values, dict):
+        raise InputError(f"{path}: of a RAG model; choose another --workdir")
 
 
 @contextlib.contextmanager

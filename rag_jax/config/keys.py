@@ -71,7 +71,7 @@ def names(kind: type = Config, prefix: str = "") -> Iterator[str]:
             yield prefix + each.name
 
 
-def value(config: Config, name: str) -> Any:
+def value(config: Any, name: str) -> Any:
     """The value of the field with this dotted name."""
     return functools.reduce(getattr, name.split("."), config)
 
@@ -82,9 +82,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     The last part decides, the whole breaks ties: `data.learning-rate` is `optimizer.learning-rate`.
     """
     leaf = _leaf(name)
-    if leaf in ALIASES:
+    names_known = set(known)
+    if ALIASES.get(leaf) in names_known:
         return ALIASES[leaf]
-    return max(sorted(known), key=lambda each: (_similarity(leaf, _leaf(each)), _similarity(name, each)))
+    return max(sorted(names_known), key=lambda each: (_similarity(leaf, _leaf(each)), _similarity(name, each)))
 
 
 def _leaf(name: str) -> str:

@@ -4,23 +4,23 @@ from collections.abc import Sequence
 
 from rag_jax.config import keys
 from rag_jax.config.command_line import parse
-from rag_jax.config.config import Config
+from rag_jax.config.files import Kind
 from rag_jax.errors import InputError
 
 
-def override(config: Config, arguments: Sequence[str], name: str = "CONFIG") -> Config:
+def override(config: Kind, arguments: Sequence[str], name: str = "CONFIG") -> Kind:
     """The config with `--dotted.name VALUE` applied; `--help` prints every key with its value and exits.
 
     `name` is what the user calls the config. Raises `InputError` for an unknown key, with the nearest known one, and
     for a value of another type.
     """
     command = f"rag-jax train {name}"
-    known = {each.replace("_", "-") for each in keys.names()}
+    known = {each.replace("_", "-") for each in keys.names(type(config))}
     for argument in arguments:
         key = argument.partition("=")[0].removeprefix("--").replace("_", "-")
         if argument.startswith("--") and not _is_known(key, known):
             raise InputError(f"unknown config key --{key}; the nearest is --{keys.nearest(key, known)}")
-    return parse(Config, arguments, remedy=f"{command} --help lists all keys", default=config, prog=command)
+    return parse(type(config), arguments, remedy=f"{command} --help lists all keys", default=config, prog=command)
 
 
 def _is_known(key: str, known: set[str]) -> bool:

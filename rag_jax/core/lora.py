@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from rag_jax.types import DropoutKey, Generator, Params, Tokens, Tower
+from rag_jax.types import DropoutKey, Generator, PackedInputs, Params, Tokens, Tower
 
 KERNEL, A, B = "kernel", "lora_a", "lora_b"
 ADAPTERS = (A, B)
@@ -60,7 +60,7 @@ def update(a: Float[Array, "in r"], b: Float[Array, "r out"], alpha: float) -> F
 def tower(network: Tower, alpha: float) -> Tower:
     """The tower as a function of parameters with adapters."""
 
-    def adapted(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "rows D"]:
+    def adapted(params: Params, tokens: Tokens | PackedInputs, key: DropoutKey = None) -> Float[Array, "rows D"]:
         return network(merge(params, alpha), tokens, key)
 
     return adapted

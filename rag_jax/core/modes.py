@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rag_jax.core.retrieval import Index
-from rag_jax.types import DropoutKey, Knowledge, Params, Tokens, Tower
+from rag_jax.types import DropoutKey, Knowledge, PackedInputs, Params, Tokens, Tower
 
 
 @runtime_checkable
@@ -58,7 +58,7 @@ def retrieve_gold(
 def frozen(tower: Tower) -> Tower:
     """The tower without dropout, gradient or backward pass (the paper's frozen-retriever ablation)."""
 
-    def constant(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "B D"]:
+    def constant(params: Params, tokens: Tokens | PackedInputs, key: DropoutKey = None) -> Float[Array, "B D"]:
         del key
         return tower(jax.lax.stop_gradient(params), tokens, None)
 
@@ -68,7 +68,7 @@ def frozen(tower: Tower) -> Tower:
 def uniform_prior(tower: Tower) -> Tower:
     """A tower of zero vectors, hence a uniform prior. Nothing of `tower` is computed."""
 
-    def zeros(params: Params, tokens: Tokens, key: DropoutKey = None) -> Float[Array, "B D"]:
+    def zeros(params: Params, tokens: Tokens | PackedInputs, key: DropoutKey = None) -> Float[Array, "B D"]:
         return jnp.zeros_like(tower(params, tokens, key))  # only the shape is used: the compiler removes the rest
 
     return zeros

@@ -33,11 +33,21 @@ def muon(
 
 
 def rag(
-    question_tower: optax.GradientTransformation, generator: optax.GradientTransformation, clip: float
+    question_tower: optax.GradientTransformation,
+    generator: optax.GradientTransformation,
+    clip: float,
+    passage_tower: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
-    """Clip the gradient by its norm over all parameters, then update each network by its own transformation."""
+    """Clip the gradient by its norm over all parameters, then update each network by its own transformation.
+
+    Args:
+        passage_tower: None: it is not trained.
+    """
     labels = RagParams("question_tower", "generator")
     parts: dict[Hashable, optax.GradientTransformation] = {"question_tower": question_tower, "generator": generator}
+    if passage_tower is not None:
+        labels = labels._replace(passage_tower="passage_tower")
+        parts["passage_tower"] = passage_tower
     return optax.chain(optax.clip_by_global_norm(clip), optax.partition(parts, labels))
 
 

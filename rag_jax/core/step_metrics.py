@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from rag_jax.core import collapse
 from rag_jax.core.collapse import Collapse
+from rag_jax.core.refresh import Staleness
 from rag_jax.types import Batch
 
 
@@ -20,6 +21,7 @@ class Metrics(NamedTuple):
     collapse: Collapse
     skipped: Int[Array, ""]  # steps so far whose loss, gradient or update was not finite
     skipped_in_a_row: Int[Array, ""]  # this one included
+    staleness: Staleness | None = None  # of the vectors that were searched; None: they are not refreshed
 
 
 class RetrievalStats(NamedTuple):
@@ -39,6 +41,7 @@ def metrics(
     positives: Int[Array, "B G"],
     skipped: Int[Array, ""],
     skipped_in_a_row: Int[Array, ""],
+    staleness: Staleness | None = None,
 ) -> Metrics:
     """The metrics of one step, from its mean loss per question and its forward pass."""
     return Metrics(
@@ -49,6 +52,7 @@ def metrics(
         collapse=collapse.collapse(stats.rows, stats.doc_log_prior, stats.posterior),
         skipped=skipped,
         skipped_in_a_row=skipped_in_a_row,
+        staleness=staleness,
     )
 
 

@@ -4,16 +4,21 @@ Both parts have the structure of the whole, with `None` in place of the other's 
 that what is mapped over the trained part (gradients, moments, accumulators) has no leaf for a frozen parameter.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 from jaxtyping import Array, PyTree
 
-from rag_jax.types import Params, RagParams
+from rag_jax.types import Params
 
-Mask = Callable[[Any], PyTree[bool]]
-"""From parameters to a tree of the same structure: True for those that are trained."""
+Tree = TypeVar("Tree")
+
+
+@runtime_checkable
+class Mask(Protocol):
+    """From parameters to a tree of the same structure: True for those that are trained."""
+
+    def __call__(self, params: Any, /) -> PyTree[bool]: ...
 
 
 def everything(params: PyTree) -> PyTree[bool]:
@@ -21,7 +26,7 @@ def everything(params: PyTree) -> PyTree[bool]:
     return jax.tree.map(lambda _: True, params)
 
 
-def partition(params: RagParams, mask: Mask) -> tuple[RagParams, RagParams]:
+def partition(params: Tree, mask: Mask) -> tuple[Tree, Tree]:
     """The trained parameters and the frozen ones."""
     is_trained = mask(params)
     trained = jax.tree.map(lambda leaf, kept: leaf if kept else None, params, is_trained)

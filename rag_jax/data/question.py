@@ -15,3 +15,4 @@ class Question(NamedTuple):
     evidence: tuple[tuple[str, ...], ...] = ()  # sets of documents by id, any one of which suffices (KILT)
     evidence_titles: tuple[tuple[str, ...], ...] = ()  # such sets by title, where ids are not known (HoVer)
     regex: bool = False  # whether the answers are regular expressions (CuratedTREC)
+    negative_ids: tuple[str, ...] = ()  # hard negatives: passages that look right and are not, hardest first

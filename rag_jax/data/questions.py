@@ -5,8 +5,9 @@
 A file may have any of the formats in `rag_jax.data.question_formats`, recognised by its content; the line above is of
 the plain one. `id` may be called `_id` (as in BEIR) or `query_id` (as in Tevatron); it defaults to the line number,
 counted from 1. `answers` may be a single string, and may be called `answer` (as in NQ-open). `positive_ids` lists the
-passages that contain the answer, if known, and `relevance` their grades; `passage_ids` lists passages retrieved
-beforehand, best first. With `"regex": true` the answers are regular expressions. Other fields are ignored.
+passages that contain the answer, if known, and `relevance` their grades; `negative_ids` lists hard negatives, and
+`passage_ids` passages retrieved beforehand, best first. With `"regex": true` the answers are regular expressions.
+Other fields are ignored.
 """
 
 import hashlib

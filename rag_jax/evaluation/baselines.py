@@ -38,7 +38,13 @@ def with_num_docs(rag: RAG, num_docs: int) -> RAG:
 
 
 def with_frozen_retriever(rag: RAG) -> RAG:
-    """The question tower as its checkpoint has it, without any training (the paper's ablation)."""
+    """The question tower as its checkpoint has it, without any training (the paper's ablation).
+
+    Raises `InputError` for an index by a passage tower that was trained: it does not fit the question tower.
+    """
+    if rag.params.passage_tower is not None:
+        problem = "the index is of the trained passage tower, and does not fit the question tower before training"
+        raise InputError(f"{problem}; read recall@k_frozen in the run's results.json instead")
     return RAG(rag.components, rag.params._replace(question_tower=rag.components.initial_params.question_tower))
 
 

@@ -174,7 +174,7 @@ def _make_manifest(
     made = tuple(manifest.make_segment(folder, name, count, kinds) for name, count in plan.segments)
     vectors = part_files.read_description(folder / "vectors" / made[0].name)["vectors"]
     blank = Manifest(
-        tower=encoder.spec | {"source": encoder.source},
+        tower=encoder.spec | encoder.origin,
         width=vectors["shape"][1],
         dtype=vectors["dtype"],
         passages=plan.passages,

@@ -1,4 +1,4 @@
-"""The frozen passage tower with its tokenizer: text to vector, sorted by length to reduce padding."""
+"""The passage tower with its tokenizer: text to vector, sorted by length to reduce padding."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import fingerprint, pad
 from rag_jax.data.tower_inputs import TITLE_AND_TEXT, TowerTokens, tokenize_passages, tokenize_texts
 from rag_jax.index.truncation import Truncation
+from rag_jax.models.architecture import TowerConfig
 from rag_jax.types import Params, Tower
 
 BATCH_TOKENS = 1_024  # tokens in one batch, padding included: the activations of more do not fit a CPU's caches
@@ -28,7 +29,7 @@ def no_progress(count: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TextEncoder:
-    """The frozen passage tower with its tokenizer."""
+    """The passage tower with its tokenizer."""
 
     tower: Tower = field(repr=False)
     params: Params = field(repr=False)
@@ -37,6 +38,9 @@ class TextEncoder:
     template: str = TITLE_AND_TEXT  # of a passage, see `rag_jax.data.tower_inputs`
     norm: float | None = None  # that the tower normalises its vectors to
     source: str = ""  # where the tower was loaded from, recorded in the manifest
+    cut_to: int | None = None  # width that vectors are cut to (Matryoshka); None: they are whole
+    question_source: str | None = None  # the same of the questions' tower, where it is known to be another one
+    config: TowerConfig | None = field(default=None, repr=False)  # of the tower, for training it; None: unknown
 
     def tokens(self, passages: Sequence[Passage]) -> TowerTokens:
         """Tokenise passages for the tower."""
@@ -55,7 +59,14 @@ class TextEncoder:
     def spec(self) -> dict[str, Any]:
         """Everything that the vectors depend on; an index holds vectors of one spec only."""
         read = {"max_length": self.max_length, "template": self.template}
-        return {"fingerprint": self.fingerprint, **read, "norm": self.norm}
+        cut = {} if self.cut_to is None else {"cut_to": self.cut_to}
+        return {"fingerprint": self.fingerprint, **read, "norm": self.norm, **cut}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Where the towers were loaded from, for the manifest; vectors do not depend on it."""
+        of_questions = {} if self.question_source is None else {"question_source": self.question_source}
+        return {"source": self.source, **of_questions}
 
     def encode_passages(
         self, passages: Sequence[Passage], on_progress: ProgressCallback = no_progress

@@ -60,6 +60,11 @@ class Manifest:
     changes: tuple[dict[str, Any], ...] = ()  # the history, one entry for each version
 
     @property
+    def question_source(self) -> str:
+        """Where the question tower was loaded from: as the passage tower, unless another is named."""
+        return self.tower.get("question_source", self.tower["source"])
+
+    @property
     def version(self) -> int:
         """The number of changes."""
         return len(self.changes)

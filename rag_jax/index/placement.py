@@ -20,7 +20,7 @@ from rag_jax.core.sharding import sharded
 from rag_jax.core.vectors import quantize_int8
 from rag_jax.index.columns import SegmentedArray
 from rag_jax.index.store import Store
-from rag_jax.types import Knowledge, Tokens
+from rag_jax.types import Knowledge, Tokens, Vectors
 
 Precision = Literal["float32", "bfloat16", "int8"]
 TRANSFER_ROWS = 65_536  # rows transferred at once
@@ -52,18 +52,26 @@ class Placement:
 
     def knowledge(self, store: Store) -> Knowledge:
         """Load a store onto the devices."""
-        rows = padded_rows(store.size, self.shards)
-        tokens = Tokens(
-            self._load(rows, store.passage_tokens, jnp.asarray), self._load(rows, store.passage_lengths, jnp.asarray)
-        )
+        tokens = self.tokens(store.passage_tokens, store.passage_lengths)
         return self.search_arrays(store)._replace(passage_tokens=tokens)
 
     def search_arrays(self, store: Store) -> Knowledge:
         """Load a store onto the devices without its tokens, for searches."""
-        rows = padded_rows(store.size, self.shards)
-        vectors = self._load(rows, store.passage_vectors, CONVERT[self.precision])
-        alive = self._load(rows, SegmentedArray([store.alive]), jnp.asarray)
-        return Knowledge(vectors, Tokens(jnp.zeros((1, 0), jnp.int32), jnp.zeros(1, jnp.int32)), alive)
+        no_tokens = Tokens(jnp.zeros((1, 0), jnp.int32), jnp.zeros(1, jnp.int32))
+        return Knowledge(self.vectors(store), no_tokens, self.rows(store.alive))
+
+    def vectors(self, store: Store) -> Vectors:
+        """Load the vectors of a store onto the devices."""
+        return self._load(padded_rows(store.size, self.shards), store.passage_vectors, CONVERT[self.precision])
+
+    def tokens(self, ids: SegmentedArray, lengths: SegmentedArray) -> Tokens:
+        """Load the tokens of passages onto the devices."""
+        rows = padded_rows(len(ids), self.shards)
+        return Tokens(self._load(rows, ids, jnp.asarray), self._load(rows, lengths, jnp.asarray))
+
+    def rows(self, values: np.ndarray) -> jax.Array:
+        """Load a number of each row onto the devices."""
+        return self._load(padded_rows(len(values), self.shards), SegmentedArray([values]), jnp.asarray)
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Replicate arrays of this process's device over the mesh; arrays that are on the mesh already are kept."""

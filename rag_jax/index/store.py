@@ -97,6 +97,10 @@ class Store:
         """The passages without removed ones, in the order of their rows."""
         return (passage for row, passage in enumerate(self.passages) if row not in self.removed)
 
+    def with_vectors(self, vectors: Float[np.ndarray, "N D"]) -> "Store":
+        """This store with other vectors, in memory."""
+        return replace(self, passage_vectors=SegmentedArray([vectors]), folder=None, manifest=None)
+
     def concatenate(self, more: "Store") -> "Store":
         """This store followed by the rows of another, in memory."""
         return replace(

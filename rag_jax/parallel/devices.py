@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 
 from rag_jax.config import config as configs
 from rag_jax.config.config import Config
+from rag_jax.config.files import AnyConfig
 from rag_jax.errors import InputError
 from rag_jax.parallel import host, partitioning
 
@@ -42,7 +43,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def check(config: Config) -> None:
+def check(config: AnyConfig) -> None:
     """Reject a mesh that does not divide the devices, and a batch that the mesh does not divide."""
     mesh, there = config.mesh, len(jax.devices())
     problem = f"mesh: data {mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor}"
@@ -62,7 +63,7 @@ def check(config: Config) -> None:
         )
 
 
-def mesh(config: Config) -> Mesh | None:
+def mesh(config: AnyConfig) -> Mesh | None:
     """The mesh of a run; None for a single device."""
     shape = config.mesh
     if shape.size == 1 and jax.process_count() == 1:
@@ -145,7 +146,7 @@ def shard_batch(mesh: Mesh | None, size: int, read: Callable[[slice], PyTree]) -
     return jax.tree.map(placed, held)
 
 
-def enable_compilation_cache(config: Config) -> None:
+def enable_compilation_cache(config: AnyConfig) -> None:
     """Enable JAX's persistent compilation cache if the config names a folder."""
     if config.compute.cache is not None:
         jax.config.update("jax_compilation_cache_dir", os.fspath(config.compute.cache))

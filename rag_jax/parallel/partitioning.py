@@ -28,16 +28,21 @@ PARTITION_RULES: PartitionRules = (
     (r"", PartitionSpec()),  # other biases, LayerNorms: replicated
 )
 
+INDEX = "refreshed/"  # leaves of a training state that are rows of an index: every device has its share
+
 Rules = Mapping[str, PartitionRules]
-"""Rules by field of `RagParams`; other leaves use `PARTITION_RULES`."""
+"""Rules by field of `RagParams` or `BiEncoderParams`; other leaves use `PARTITION_RULES`."""
 USUAL: Rules = {}
 
 
-def rules(tower: TowerConfig, generator: GeneratorConfig) -> Rules:
+def rules(
+    tower: TowerConfig, generator: GeneratorConfig | None = None, passage_tower: TowerConfig | None = None
+) -> Rules:
     """The rules of the families of these networks, where they have their own."""
     own = {
         "question_tower": registry.tower_of(tower).partition_rules,
-        "generator": registry.generator_of(generator).partition_rules,
+        "passage_tower": None if passage_tower is None else registry.tower_of(passage_tower).partition_rules,
+        "generator": None if generator is None else registry.generator_of(generator).partition_rules,
     }
     return {name: rules for name, rules in own.items() if rules is not None}
 
@@ -55,6 +60,8 @@ def _adapter_spec(leaf: str, kernel: PartitionSpec) -> PartitionSpec:
 
 def _spec(path: tuple, shape: tuple[int, ...], mesh: Mesh, rules: Rules) -> PartitionSpec:
     name = path_name(path)
+    if name.startswith(INDEX):
+        return PartitionSpec(mesh.axis_names)
     own = next((rules[each] for each in name.split("/") if each in rules), PARTITION_RULES)
     module, _, leaf = name.rpartition("/")
     is_adapter = leaf in ADAPTERS

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from rag_jax import hub
 from rag_jax.config.config import Config
+from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.corpus import read_passages
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import templates, validation
@@ -23,7 +24,7 @@ from rag_jax.index.importers import import_index
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, closed_book, from_vectors, open_store, without_vectors
 from rag_jax.models import registry
-from rag_jax.pipeline import finetuning, length_limits, networks, workdir_tokenizers
+from rag_jax.pipeline import finetuning, length_limits, networks, refreshing, vectors, workdir_tokenizers
 from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
 from rag_jax.pipeline.pretrained import load_generator_tokenizer
 from rag_jax.pipeline.prompt import with_prompt
@@ -35,12 +36,13 @@ def assemble(config: Config, workdir: Path) -> Components:
 
     Raises `InputError` for components that are missing or do not match.
     """
-    tokenizer, components = (
-        workdir_tokenizers.load(workdir, networks.special_tokens(config)),
-        prepare(config, workdir, []),
-    )
-    workdir_tokenizers.check(components.bi_encoder, tokenizer, workdir)
-    return open_components(components, workdir)
+    tokenizer = workdir_tokenizers.load(workdir, networks.special_tokens(config))
+    bi_encoder, generator = load_networks(config, workdir, [])
+    workdir_tokenizers.check(bi_encoder, tokenizer, workdir)
+    if config.retriever.train_passages:
+        bi_encoder = _with_trained_passages(config, workdir, bi_encoder, generator)
+    store = _existing_store(config, workdir, [], bi_encoder, generator)
+    return open_components(Components(config, bi_encoder, generator, store), workdir)
 
 
 def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Components:
@@ -50,11 +52,28 @@ def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Components:
     to be built from a corpus (`read_corpus`) has its passages only. `open_components` completes it. Raises `InputError`
     for components that are missing or do not match.
     """
-    tokenizer = workdir_tokenizers.load_if_present(workdir, networks.special_tokens(config))
-    bi_encoder, generator = load_bi_encoder(config), load_generator(config, tokenizer, corpus)
+    bi_encoder, generator = load_networks(config, workdir, corpus)
     finetuning.check_names(config, RagParams(bi_encoder.params, generator.params))
     store = _existing_store(config, workdir, corpus, bi_encoder, generator)
     return Components(config, bi_encoder, generator, store)
+
+
+def load_networks(config: Config, workdir: Path, corpus: list[Passage]) -> tuple[BiEncoder, GeneratorBundle]:
+    """The networks of a run as it begins, the generator with the tokenizer that the run has saved."""
+    tokenizer = workdir_tokenizers.load_if_present(workdir, networks.special_tokens(config))
+    return load_bi_encoder(config), load_generator(config, tokenizer, corpus)
+
+
+def _with_trained_passages(
+    config: Config, workdir: Path, bi_encoder: BiEncoder, generator: GeneratorBundle
+) -> BiEncoder:
+    """The bi-encoder with the passage tower of the newest checkpoint, which must be that of the run's own index."""
+    trained = refreshing.trained_tower(config, workdir, bi_encoder, generator)
+    if trained is None:
+        raise InputError(f"{workdir}: no checkpoint there; train first: rag-jax train CONFIG --workdir {workdir}")
+    if config.data.index == workdir / refreshing.FOLDER:
+        refreshing.check_current(workdir, trained.required_passage_encoder)
+    return trained
 
 
 def open_components(
@@ -79,9 +98,11 @@ def open_components(
             corpus,
             components.bi_encoder.required_passage_encoder,
             components.passage_tokenizer,
-            _every_twentieth(len(corpus), report),
+            every_twentieth(len(corpus), report),
         )
-        store = _check_corpus(corpus, store, folder, components.config)  # an interrupted build may be of another corpus
+        store = check_corpus(
+            corpus, store, folder, components.config.data.passages
+        )  # an interrupted build may be of another corpus
     return dataclasses.replace(components, store=store)
 
 
@@ -106,16 +127,16 @@ def load_bi_encoder(config: Config) -> BiEncoder:
     checkpoint = hub.load_tower(c.tower)
     is_shared = c.passage_tower is None and checkpoint.side != "question"
     lengths = question_lengths | (passage_lengths if is_shared else {})
-    checkpoint, tokenizer = _checked_tower(config, c.tower, checkpoint, lengths)
+    checkpoint, tokenizer = checked_tower(config, c.tower, checkpoint, lengths)
     if c.passage_tower is None:
-        encoder = _passage_encoder(config, c.tower, checkpoint, tokenizer) if is_shared else None
+        encoder = passage_encoder(config, c.tower, checkpoint, tokenizer) if is_shared else None
         return _bi_encoder(c.tower, c.adapter, checkpoint, tokenizer, encoder)
-    passage_tower = _checked_tower(config, c.passage_tower, hub.load_tower(c.passage_tower), passage_lengths)
+    passage_tower = checked_tower(config, c.passage_tower, hub.load_tower(c.passage_tower), passage_lengths)
     width, question_width = passage_tower[0].config.vector_width, checkpoint.config.vector_width
     if width != question_width:
         widths = f"vectors of width {width}, the questions' of {question_width}"
         raise InputError(f"{c.passage_tower}: makes {widths}; give two towers that were trained together")
-    encoder = _passage_encoder(config, c.passage_tower, *passage_tower)
+    encoder = passage_encoder(config, c.passage_tower, *passage_tower)
     return _bi_encoder(c.tower, c.adapter, checkpoint, tokenizer, encoder)
 
 
@@ -130,11 +151,12 @@ def _bi_encoder(
     config, params, input_format = checkpoint.config, checkpoint.params, checkpoint.input_format
     if adapter is not None:
         params = adapters.load(adapter, params, loading.tower_modules(source))
-    return BiEncoder(config, params, tokenizer, input_format, source, encoder, checkpoint.tokenizer_settings)
+    settings, side = checkpoint.tokenizer_settings, checkpoint.side
+    return BiEncoder(config, params, tokenizer, input_format, source, encoder, settings, side)
 
 
-def _checked_tower(
-    config: Config, source: str, checkpoint: hub.TowerCheckpoint, lengths: Mapping[str, int]
+def checked_tower(
+    config: Config | ContrastiveConfig, source: str, checkpoint: hub.TowerCheckpoint, lengths: Mapping[str, int]
 ) -> tuple[hub.TowerCheckpoint, Tokenizer]:
     """A checkpoint with the config's changes applied, and its tokenizer."""
     c, tokenizer = config.retriever, checkpoint.tokenizer
@@ -147,17 +169,30 @@ def _checked_tower(
     limited = {key: min(tokens, input_format.max_length or tokens) for key, tokens in lengths.items()}
     length_limits.check_positions(source, checkpoint.config.max_positions, limited)
     length_limits.check_tokens(source, tokenizer, checkpoint.config.vocab_size)
-    norm = checkpoint.config.vector_norm if c.vector_norm is None else c.vector_norm
-    tower = dataclasses.replace(checkpoint.config, vector_norm=norm)
+    width = config.retriever.vector_width if isinstance(config, Config) else None  # Matryoshka trains whole vectors
+    tower = vectors.with_vectors(checkpoint.config, source, c.vector_norm, width)
     networks.check_compute(config, tower, source, networks.DEFAULTS)
     return dataclasses.replace(checkpoint, config=tower, input_format=input_format), tokenizer
 
 
-def _passage_encoder(config: Config, source: str, checkpoint: hub.TowerCheckpoint, tokenizer: Tokenizer) -> TextEncoder:
+def passage_encoder(
+    config: Config | ContrastiveConfig, source: str, checkpoint: hub.TowerCheckpoint, tokenizer: Tokenizer
+) -> TextEncoder:
+    """The passage tower of a checkpoint as `checked_tower` returned it, with its tokenizer."""
     max_passage, input_format, tower = config.retriever.max_passage, checkpoint.input_format, checkpoint.config
     max_length = min(max_passage, input_format.max_length or max_passage)
     network, template = registry.tower(tower), input_format.passage
-    return TextEncoder(network, checkpoint.params, tokenizer, max_length, template, tower.vector_norm, source)
+    return TextEncoder(
+        network,
+        checkpoint.params,
+        tokenizer,
+        max_length,
+        template,
+        tower.vector_norm,
+        source,
+        cut_to=vectors.cut_to(tower),
+        config=tower,
+    )
 
 
 def load_generator(
@@ -242,13 +277,16 @@ def _existing_store(
     if corpus and not (folder / manifest.FILE).exists():
         return without_vectors(corpus)
     store = open_index(folder, config, bi_encoder, generator, tokens=False)
-    return _check_corpus(corpus, store, folder, config) if corpus else store
+    if config.retriever.train_passages and store.manifest is None:
+        problem = "does not say which passage tower encoded it, as retriever.train_passages needs"
+        raise InputError(f"{folder}: {problem}; build a store from its passages: rag-jax index")
+    return check_corpus(corpus, store, folder, config.data.passages) if corpus else store
 
 
-def _check_corpus(corpus: Sequence[Passage], store: Store, folder: Path, config: Config) -> Store:
-    """The store. Raises `InputError` where its passages are not the corpus."""
+def check_corpus(corpus: Sequence[Passage], store: Store, folder: Path, source: Path | None) -> Store:
+    """The store. Raises `InputError` where its passages are not the corpus, read from `source`."""
     if len(corpus) != len(store) or any(a != b for a, b in zip(store.live_passages(), corpus, strict=True)):
-        raise InputError(f"{folder}: holds other passages than {config.data.passages}; name another data.index")
+        raise InputError(f"{folder}: holds other passages than {source}; name another data.index")
     return store
 
 
@@ -256,7 +294,7 @@ def _folder(config: Config, workdir: Path) -> Path:
     return config.data.index or workdir / "index"
 
 
-def _every_twentieth(total: int, report: Callable[[int, int], None]) -> Callable[[int], None]:
+def every_twentieth(total: int, report: Callable[[int, int], None]) -> Callable[[int], None]:
     """A counter that calls `report(done, total)` after every 5%."""
     done = 0
 

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from rag_jax.core.training import TrainState
 from rag_jax.errors import InputError, warn
 from rag_jax.types import RagParams
 
+Tree = TypeVar("Tree")  # of parameters
 HostState = dict[str, Any]
 """The host's state as JSON: the position in the input, metrics not yet written, and what the run depends on."""
 
@@ -39,13 +40,13 @@ class Checkpoints:
         Raises `InputError` where this checkpoint or the one before cannot be written. Earlier ones are complete.
         """
         if int(state.step) not in self._manager.all_steps():
-            rest = ocp.args.StandardSave(_rest(state))
-            params = ocp.args.StandardSave(state.params)
+            rest = ocp.args.StandardSave(_stored(_rest(state)))
+            params = ocp.args.StandardSave(_stored(state.params))
             self._save(int(state.step), params=params, rest=rest, place=ocp.args.JsonSave(host_state))
 
-    def save_params(self, params: RagParams) -> None:
+    def save_params(self, params: PyTree) -> None:
         """Write parameters from elsewhere as step 0."""
-        self._save(0, params=ocp.args.StandardSave(params))
+        self._save(0, params=ocp.args.StandardSave(_stored(params)))
 
     def restore(
         self, shapes: TrainState, shardings: TrainState | None = None, report: Callable[[str], None] = warn
@@ -59,11 +60,11 @@ class Checkpoints:
             steps, lambda step: self._restore_state(step, shapes, shardings), report, rename_damaged=True
         )
 
-    def restore_params(self, like: RagParams, report: Callable[[str], None] = warn) -> RagParams | None:
+    def restore_params(self, like: Tree, report: Callable[[str], None] = warn) -> Tree | None:
         """The newest complete parameters, shaped as `like`; None without any. Raises as `restore`."""
         return self._newest(self._manager.all_steps(), lambda step: self._restore_params(step, like), report)
 
-    def params_at(self, step: int, like: RagParams) -> RagParams | None:
+    def params_at(self, step: int, like: Tree) -> Tree | None:
         """The parameters of a step, shaped as `like`; None where they are missing or damaged."""
         try:
             return self._restore_params(step, like)
@@ -129,13 +130,16 @@ class Checkpoints:
     def _restore_state(
         self, step: int, shapes: TrainState, shardings: TrainState | None
     ) -> tuple[TrainState, HostState]:
+        like = jax.eval_shape(_rest, shapes)
         params = _restore_args(shapes.params, None if shardings is None else shardings.params)
-        rest = _restore_args(jax.eval_shape(_rest, shapes), None if shardings is None else _without_params(shardings))
+        rest = _restore_args(like, None if shardings is None else _without_params(shardings))
         stored = self._restore(step, params=params, rest=rest, place=ocp.args.JsonRestore())
-        return _state(_finite(stored["params"]), stored["rest"]), stored["place"]
+        params = _finite(_typed(shapes.params, stored["params"]))
+        return _state(params, _typed(like, stored["rest"])), stored["place"]
 
-    def _restore_params(self, step: int, like: RagParams) -> RagParams:
-        return _finite(self._restore(step, params=_restore_args(jax.eval_shape(lambda: like), None))["params"])
+    def _restore_params(self, step: int, like: Tree) -> Tree:
+        params = self._restore(step, params=_restore_args(jax.eval_shape(lambda: like), None))["params"]
+        return _finite(_typed(like, params))
 
     def _restore(self, step: int, **items: Any) -> Any:
         return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -160,7 +164,34 @@ def _restore_args(shapes: PyTree, shardings: PyTree | None) -> ocp.args.Standard
     def leaf(like: Any, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=sharding)
 
-    return ocp.args.StandardRestore(jax.tree.map(leaf, shapes, shardings))
+    return ocp.args.StandardRestore(_stored(jax.tree.map(leaf, shapes, shardings)))
+
+
+def _stored(tree: PyTree) -> Any:
+    """A tree as checkpoints hold it: `RagParams` have no passage tower where it is not trained, as it always was.
+
+    orbax stores named tuples and dicts alike, but None as an entry of its own.
+    """
+
+    def fields(node: Any) -> Any:
+        if not _is_rag_params(node):
+            return node
+        return {name: each for name, each in node._asdict().items() if name != "passage_tower" or each is not None}
+
+    return jax.tree.map(fields, tree, is_leaf=_is_rag_params)
+
+
+def _typed(like: PyTree, stored: PyTree) -> Any:
+    """The inverse of `_stored`."""
+
+    def typed(node: Any, each: Any) -> Any:
+        return RagParams(**each) if _is_rag_params(node) else each
+
+    return jax.tree.map(typed, like, stored, is_leaf=_is_rag_params)
+
+
+def _is_rag_params(node: Any) -> bool:
+    return isinstance(node, RagParams)
 
 
 def _rest(state: TrainState) -> dict[str, PyTree]:
@@ -169,14 +200,16 @@ def _rest(state: TrainState) -> dict[str, PyTree]:
 
 
 def _without_params(state: TrainState) -> dict[str, PyTree]:
-    return {name: each for name, each in state._asdict().items() if name != "params"}
+    """The other fields; the refreshed index only where there is one, as above."""
+    absent = ("params",) if state.refreshed is not None else ("params", "refreshed")
+    return {name: each for name, each in state._asdict().items() if name not in absent}
 
 
-def _state(params: RagParams, rest: dict[str, PyTree]) -> TrainState:
+def _state(params: PyTree, rest: dict[str, PyTree]) -> TrainState:
     return TrainState(**{**rest, "params": params, "key": jax.random.wrap_key_data(rest["key"])})
 
 
-def _finite(params: RagParams) -> RagParams:
+def _finite(params: Tree) -> Tree:
     """The parameters. Raises `ValueError` for NaN or infinity."""
     if not jax.jit(lambda tree: jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)])))(params):
         raise ValueError("its parameters hold NaN or infinity")

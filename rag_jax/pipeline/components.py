@@ -16,6 +16,7 @@ from rag_jax.data.batches import ExampleTokenizer
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.tower_inputs import QuestionTokenizer, TowerInputFormat
 from rag_jax.errors import InputError
+from rag_jax.hub.checkpoints import Side
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.placement import Placement
@@ -38,6 +39,7 @@ class BiEncoder:
     source: str  # of the question tower, for error messages
     passage_encoder: TextEncoder | None
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, saved with it again
+    side: Side | None = None  # of the question tower's checkpoint; None: it encodes passages too
 
     @property
     def question_tokenizer(self) -> QuestionTokenizer:
@@ -46,7 +48,7 @@ class BiEncoder:
 
     @property
     def required_passage_encoder(self) -> TextEncoder:
-        """The frozen passage tower. Raises `InputError` where the model came without it."""
+        """The passage tower. Raises `InputError` where the model came without it."""
         if self.passage_encoder is None:
             raise InputError(f"{self.source}: reads questions only; name the tower of the passages too, passage_tower")
         return self.passage_encoder
@@ -71,6 +73,7 @@ class Components:
     generator: GeneratorBundle
     store: Store
     search: HostSearch | None = None  # instead of the config's engine
+    loaded: Knowledge | None = field(default=None, repr=False)  # instead of the store's, in runs that refresh it
 
     @property
     def networks(self) -> Networks:
@@ -80,7 +83,15 @@ class Components:
     @property
     def initial_params(self) -> RagParams:
         """The parameters that training starts from."""
-        return RagParams(self.bi_encoder.params, self.generator.params)
+        params = RagParams(self.bi_encoder.params, self.generator.params)
+        if not self.config.retriever.train_passages:
+            return params
+        return params._replace(passage_tower=self.bi_encoder.required_passage_encoder.params)
+
+    @property
+    def trained_passage_tower(self) -> TowerConfig | None:
+        """The sizes of the passage tower in a run that trains it, else None."""
+        return self.bi_encoder.required_passage_encoder.config if self.config.retriever.train_passages else None
 
     @property
     def generator_tokenizer(self) -> GeneratorTokenizer:
@@ -104,7 +115,7 @@ class Components:
     @cached_property
     def knowledge(self) -> Knowledge:
         """The index on the device, or sharded over several."""
-        return self.placement.knowledge(self.store)
+        return self.placement.knowledge(self.store) if self.loaded is None else self.loaded
 
     @cached_property
     def host_search(self) -> HostSearch | None:
@@ -172,7 +183,8 @@ class Components:
                 "data.index is None, but the model has passages, and a closed book reads none; name the index's folder"
             )
         networks = self.bi_encoder.config, self.generator.config
-        return recipes.recipe(self.config, *networks, self.num_docs, self.layout, self.placement)
+        how = self.num_docs, self.layout, self.placement, self.trained_passage_tower
+        return recipes.recipe(self.config, *networks, *how)
 
     @property
     def layout(self) -> InputLayout:

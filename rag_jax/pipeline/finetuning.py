@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import PyTree
@@ -50,18 +50,24 @@ class FineTuning(NamedTuple):
 
 
 def retriever_mode(config: Config) -> str:
-    """The mode of the retriever; frozen where all passages are read together, which ignores the prior."""
+    """The mode of the retriever; frozen where all passages are read together, which ignores the prior.
+
+    With a distillation the retriever does not learn from the prior.
+    """
+    if config.retriever.distillation.objective != "none":
+        return config.retriever.mode
     together = VARIANTS[config.model].fuses or config.generator.passages_per_prompt >= config.retriever.num_docs > 1
     return "frozen" if config.retriever.mode == "trained" and together else config.retriever.mode
 
 
 def of(config: Config) -> RagParams:
-    """The `FineTuning` of both networks."""
+    """The `FineTuning` of each network; all of the passage tower is trained, or nothing."""
     retriever, generator = config.retriever, config.generator
     trains_tower = retriever_mode(config) == "trained" and not config.data.is_closed_book
     return RagParams(
         FineTuning("retriever", trains_tower, retriever.train, retriever.lora),
         FineTuning("generator", True, generator.train, generator.lora),
+        FineTuning("retriever", True, None, Lora()) if retriever.train_passages else None,
     )
 
 
@@ -71,26 +77,26 @@ def mask(config: Config, params: RagParams) -> RagParams:
     def network(plan: FineTuning, params: Params) -> PyTree[bool]:
         return jax.tree_util.tree_map_with_path(lambda path, _: plan.trains(trainable.path_name(path)), params)
 
-    return RagParams(*(network(*each) for each in zip(of(config), params, strict=True)))
+    return _of_each(network, of(config), params)
 
 
 def with_adapters(config: Config, params: RagParams) -> RagParams:
     """The parameters that a run trains, from the networks' own: new adapters, by the config's seed."""
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), ADAPTERS), len(params))
+    keys = RagParams(*jax.random.split(jax.random.fold_in(jax.random.key(config.seed), ADAPTERS)))
 
     def network(plan: FineTuning, params: Params, key: jax.Array) -> Params:
         kernels = plan.kernels(params)
         return lora.init(params, kernels, plan.lora.rank or 0, key) if kernels else params
 
-    return RagParams(*(network(*each) for each in zip(of(config), params, keys, strict=True)))
+    return _of_each(network, of(config), params, keys)
 
 
 def merged(config: Config, params: RagParams) -> RagParams:
     """The networks' own parameters, from those that a run trains."""
     plans = of(config)
-    if not any(plan.has_adapters for plan in plans):
+    if not any(plan.has_adapters for plan in _plans(config)):
         return params
-    return _merging(*(plan.lora.alpha for plan in plans))(params)
+    return _merging(plans.question_tower.lora.alpha, plans.generator.lora.alpha)(params)
 
 
 def adapted(config: Config, networks: Networks) -> Networks:
@@ -106,7 +112,7 @@ def adapted(config: Config, networks: Networks) -> Networks:
 def check(config: Config) -> None:
     """Reject contradictory settings and invalid patterns, which needs no network."""
     plans = of(config)
-    for plan in plans:
+    for plan in _plans(config):
         asked = [f"{plan.key}.{name}" for name in ("train", "lora.rank") if _is_set(plan, name)]
         if asked and not plan.is_trained:
             why = "without passages" if config.data.is_closed_book else f"in retriever.mode {retriever_mode(config)}"
@@ -117,7 +123,7 @@ def check(config: Config) -> None:
             raise InputError(f"{plan.key}.lora.targets is empty, with a rank of {plan.lora.rank}; name some kernels")
     if config.retriever.train == () and not plans.question_tower.has_adapters:
         raise InputError("retriever.train is empty; freeze the question tower with retriever.mode frozen")
-    if not any(plan.is_trained and (plan.train != () or plan.has_adapters) for plan in plans):
+    if not any(plan.is_trained and (plan.train != () or plan.has_adapters) for plan in _plans(config)):
         raise InputError("nothing is trained in either network; give generator.train a pattern, or None")
 
 
@@ -127,8 +133,18 @@ def check_names(config: Config, params: RagParams) -> None:
     `params` are the networks' own, as arrays or as shapes.
     """
     for plan, network in zip(of(config), params, strict=True):
-        if plan.is_trained:
+        if plan is not None and plan.is_trained:
             _check_network(plan, network)
+
+
+def _plans(config: Config) -> list[FineTuning]:
+    return [plan for plan in of(config) if plan is not None]
+
+
+def _of_each(function: Callable[..., Any], plans: RagParams, *trees: RagParams) -> RagParams:
+    """`function` of each network's plan and parameters; None for a passage tower that is not trained."""
+    each = zip(plans, *trees, strict=True)
+    return RagParams(*(None if plan is None else function(plan, *others) for plan, *others in each))
 
 
 def _check_network(plan: FineTuning, params: Params) -> None:
@@ -181,9 +197,14 @@ def _matches(patterns: Sequence[str], name: str) -> bool:
 
 
 @lru_cache
-def _merging(*alphas: float) -> Callable[[RagParams], RagParams]:
+def _merging(tower: float, generator: float) -> Callable[[RagParams], RagParams]:
     """The compiled merge, the same one for equal scales."""
-    return jax.jit(lambda params: RagParams(*map(lora.merge, params, alphas)))
+
+    def merge(params: RagParams) -> RagParams:
+        merged = lora.merge(params.question_tower, tower), lora.merge(params.generator, generator)
+        return RagParams(*merged, params.passage_tower)
+
+    return jax.jit(merge)
 
 
 ADAPTERS = 1_000_003  # a random stream apart from the others of the seed

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from rag_jax import hub
 from rag_jax.config.config import Config
+from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.core.variants import VARIANTS
 from rag_jax.errors import InputError
 from rag_jax.models import registry
@@ -72,7 +73,10 @@ def check_fuses(config: Config, sizes: GeneratorConfig, source: str) -> None:
 
 
 def check_compute(
-    config: Config, sizes: NetworkConfig, source: str, defaults: Mapping[str, Any] = GENERATOR_DEFAULTS
+    config: Config | ContrastiveConfig,
+    sizes: NetworkConfig,
+    source: str,
+    defaults: Mapping[str, Any] = GENERATOR_DEFAULTS,
 ) -> None:
     """Raise `InputError` for a `compute` option that a network does not support."""
     supported = {each.name for each in dataclasses.fields(sizes)}

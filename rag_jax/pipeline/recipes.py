@@ -10,12 +10,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rag_jax.config.config import Config
 from rag_jax.core import modes, optimizers, training
 from rag_jax.core.reading import InputLayout
+from rag_jax.core.refresh import Refresh
 from rag_jax.core.variants import VARIANTS
 from rag_jax.index.placement import Placement
 from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
-from rag_jax.pipeline import finetuning, networks
-from rag_jax.types import Networks
+from rag_jax.pipeline import distillation, finetuning, networks
+from rag_jax.types import Networks, Tower
 
 RETRIEVER_MODES = {  # mode: (transformation of the question tower, retrieval function)
     "trained": (lambda tower: tower, modes.retrieve_nearest),
@@ -68,8 +69,9 @@ def recipe(
     num_docs: int,
     layout: InputLayout,
     placement: Placement,
+    passage_tower: TowerConfig | None = None,
 ) -> training.Recipe:
-    """The components of the training step."""
+    """The components of the training step. `passage_tower` is that of runs that train it."""
     networks = finetuning.adapted(config, training_networks(config, tower, generator, placement.mesh))
     transform, retrieve = RETRIEVER_MODES[
         "closed book" if config.data.is_closed_book else finetuning.retriever_mode(config)
@@ -84,6 +86,10 @@ def recipe(
         placement.index,
         config.compute.accumulate,
         trainable=partial(finetuning.mask, config),
+        distillation=distillation.of(config, networks),
+        distillation_weight=config.retriever.distillation.weight,
+        prior_docs=config.retriever.prior_docs,
+        refresh=None if passage_tower is None else _refresh(config, passage_tower, placement.mesh),
     )
 
 
@@ -97,12 +103,29 @@ def _by_row(mesh: Mesh | None) -> NamedSharding | None:
     return None if mesh is None else NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def _networks(config: Config, tower: TowerConfig, generator: GeneratorConfig, **compute: Any) -> Networks:
-    compute |= {"dtype": jnp.dtype(config.compute.dtype), "attention": config.compute.attention}
-    return Networks(
-        registry.tower(networks.with_compute(tower, **compute)),
-        registry.generator(networks.with_compute(generator, **compute)),
+def _refresh(config: Config, tower: TowerConfig, mesh: Mesh | None) -> Refresh:
+    """How the passage tower is trained: each device encodes rows of its own, the step's passages are sharded."""
+    c, r = config.compute, config.retriever
+    in_step, on_device = (
+        _tower(config, tower, scan=c.scan, remat=c.remat, sharding=sharding) for sharding in (_by_row(mesh), None)
     )
+    return Refresh(in_step, on_device, r.refresh_every, r.refresh_at_once, r.candidates, mesh)
+
+
+def _networks(config: Config, tower: TowerConfig, generator: GeneratorConfig, **compute: Any) -> Networks:
+    return Networks(
+        _tower(config, tower, **compute),
+        registry.generator(networks.with_compute(generator, **_options(config), **compute)),
+    )
+
+
+def _tower(config: Config, tower: TowerConfig, **compute: Any) -> Tower:
+    return registry.tower(networks.with_compute(tower, **_options(config), **compute))
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """The options that training and inference share."""
+    return {"dtype": jnp.dtype(config.compute.dtype), "attention": config.compute.attention}
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
@@ -111,4 +134,5 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
         generator = optimizers.muon(rates(), rates(c.adam_learning_rate), c.weight_decay)
     else:
         generator = optimizers.adamw(rates(), c.weight_decay)
-    return optimizers.rag(optimizers.adamw(rates(c.tower_learning_rate), c.weight_decay), generator, c.clip)
+    towers = optimizers.adamw(rates(c.tower_learning_rate), c.weight_decay)
+    return optimizers.rag(towers, generator, c.clip, towers if config.retriever.train_passages else None)

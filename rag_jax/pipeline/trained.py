@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from rag_jax.config.config import Config
 from rag_jax.config.files import load_config
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices
-from rag_jax.pipeline import finetuning, pretrained, workdir_tokenizers
+from rag_jax.pipeline import finetuning, pretrained, refreshing, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble
 from rag_jax.pipeline.checkpoints import Checkpoints
 from rag_jax.pipeline.components import Components
@@ -24,6 +25,8 @@ def load_trained(workdir: Path, index: Path | None = None) -> tuple[Components, 
 def load_components(workdir: Path, index: Path | None = None) -> Components:
     """The components of a trained model, with their initial parameters; see `load_trained`."""
     config = devices.fit_to_devices(load_config(workdir / "config.json"))
+    if config.retriever.train_passages:
+        index = index or workdir / refreshing.FOLDER
     return assemble(pretrained.with_index(config, index), workdir)
 
 
@@ -42,9 +45,19 @@ def restore(workdir: Path, components: Components) -> RagParams:
     if (workdir / "checkpoints").is_dir():  # Checkpoints creates the folder
         workdir_tokenizers.check(components.bi_encoder, components.generator_tokenizer, workdir)
         checkpoints = Checkpoints(workdir)
-        like = finetuning.with_adapters(load_config(workdir / "config.json"), components.initial_params)
+        config = load_config(workdir / "config.json")
+        like = finetuning.with_adapters(config, _networks_trained(config, components.initial_params, workdir))
         params = checkpoints.restore_params(like)
         checkpoints.close()
     if params is None:
         raise InputError(f"{workdir}: no checkpoint there; train first: rag-jax train CONFIG --workdir {workdir}")
+    return params
+
+
+def _networks_trained(config: Config, params: RagParams, workdir: Path) -> RagParams:
+    """Some networks' parameters, those that a run of this config trains."""
+    if not config.retriever.train_passages:
+        return params._replace(passage_tower=None)
+    if params.passage_tower is None:
+        raise InputError(f"{workdir}: its passage tower is trained; give retriever.train_passages here too")
     return params

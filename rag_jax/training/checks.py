@@ -10,14 +10,14 @@ import jax
 
 from rag_jax.config import keys
 from rag_jax.config.config import Config
-from rag_jax.config.files import load_config
+from rag_jax.config.files import AnyConfig, load_config_of
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.data import validation
 from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.parallel import devices
-from rag_jax.pipeline import finetuning, networks
+from rag_jax.pipeline import distillation, finetuning, networks, refreshing
 from rag_jax.training.provenance import RELOCATABLE
 from rag_jax.training.workdir import CONFIG, check_ownership
 
@@ -46,13 +46,18 @@ COUNTS = (
     *("generator.width", "generator.encoder_layers", "generator.decoder_layers", "generator.heads"),
     *("generator.ffn_width", "generator.max_passage", "generator.max_target", "generator.vocabulary"),
     *("retriever.lora.rank", "generator.lora.rank", "compute.prefill_chunk"),
+    *("retriever.refresh_every", "retriever.candidates"),
 )
 RATES = ("optimizer.learning_rate", "optimizer.tower_learning_rate", "optimizer.adam_learning_rate")
-POSITIVE = ("retriever.vector_norm", "retriever.lora.alpha", "generator.lora.alpha")
+NOT_NEGATIVE = (*RATES, "optimizer.weight_decay", "generator.init_std", "retriever.distillation.weight")
+POSITIVE = (
+    *("retriever.vector_norm", "retriever.lora.alpha", "generator.lora.alpha"),
+    *("retriever.distillation.temperature", "retriever.distillation.teacher_temperature"),
+)
 BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     # keys, the condition on each value that is not None, and the remedy
     (COUNTS, lambda value: value >= 1, "give 1 or more"),
-    ((*RATES, "optimizer.weight_decay", "generator.init_std"), lambda value: 0 <= value < inf, "give 0 or more"),
+    (NOT_NEGATIVE, lambda value: 0 <= value < inf, "give 0 or more"),
     (("optimizer.warmup",), lambda value: value >= 0, "give 0 or more"),
     (("generator.dropout", "optimizer.label_smoothing"), lambda value: 0 <= value < 1, "give 0 or more, below 1"),
     (POSITIVE, lambda value: 0 < value < inf, "give more than 0"),
@@ -74,6 +79,8 @@ def check(config: Config, workdir: Path) -> list[str]:
     check_together(config, workdir)
     if config.data.passages is not None and not config.data.is_closed_book:
         check_index(config.data.index or workdir / "index")
+    if config.retriever.train_passages:
+        check_index(workdir / refreshing.FOLDER)
     return check_resumable(config, workdir / CONFIG)
 
 
@@ -92,7 +99,10 @@ def check_numbers(config: Config) -> None:
     if generator.adapter is not None and generator.checkpoint is None:
         raise InputError(f"generator.adapter is {generator.adapter}; name the checkpoint too that it was trained on")
     networks.generator_architecture(config)
+    check_prior(config)
+    distillation.check(config)
     finetuning.check(config)
+    refreshing.check(config)
     try:
         config.decoding.limits(config.model, GenerationLimits((0,), 0, generator.max_target))
     except InputError as error:
@@ -119,18 +129,41 @@ def check_numbers(config: Config) -> None:
         raise InputError(f"{problem}; give a question fewer tokens than the whole input")
 
 
-def check_resumable(config: Config, path: Path) -> list[str]:
+def check_prior(config: Config) -> None:
+    """Reject a prior over more passages than are read where nothing learns from it."""
+    c = config.retriever
+    if c.prior_docs is None:
+        return
+    asked = f"retriever.prior_docs is {c.prior_docs}"
+    if c.prior_docs < c.num_docs:
+        raise InputError(f"{asked}, retriever.num_docs {c.num_docs}; give as many or more")
+    if not ENGINES[c.engine].in_step:
+        raise InputError(
+            f"{asked}, but the engine {c.engine} returns num_docs passages; give None, or the engine device"
+        )
+    if c.distillation.objective != "none":
+        raise InputError(f"{asked}, but a distillation compares the passages that are read; give one of the two")
+    if finetuning.retriever_mode(config) != "trained" or config.data.is_closed_book:
+        raise InputError(f"{asked}, but the prior is not trained; give None, or train the retriever by model token")
+    if config.generator.passages_per_prompt > 1:
+        raise InputError(
+            f"{asked}, but generator.passages_per_prompt is {config.generator.passages_per_prompt}; give 1"
+        )
+
+
+def check_resumable(config: AnyConfig, path: Path) -> list[str]:
     """Reject a config that differs from the saved one in a key that must not change. Returns the other changes."""
     if not path.exists():
         return []
-    was, refused, changes = dict(_values(load_config(path))), [], []
-    for name, value in _values(config):
+    was, refused, changes = dict(_values(load_config_of(type(config), path))), [], []
+    now = dict(_values(config))
+    for name, value in now.items():
         if was[name] == value:
             continue
         if name == "steps" and value > was[name]:
             changes.append(f"steps: {was[name]} before, {value} now{RATES_TO_COME}")
         elif _among(name, (*MAY_CHANGE, *RELOCATABLE)) or (
-            name == LONGEST and "cut" not in (was[CUT], config.data.long_questions)
+            name == LONGEST and CUT in now and "cut" not in (was[CUT], now[CUT])
         ):
             changes.append(f"{name}: {was[name]} before, {value} now")
         else:
@@ -159,9 +192,9 @@ def check_index(folder: Path) -> None:
         ownership.check_available(folder)
 
 
-def _values(config: Config) -> Iterator[tuple[str, Any]]:
+def _values(config: AnyConfig) -> Iterator[tuple[str, Any]]:
     """Every dotted name with its value."""
-    for name in keys.names():
+    for name in keys.names(type(config)):
         value = keys.value(config, name)
         yield name, str(value) if isinstance(value, Path) else value
 

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from rag_jax.config.config import Config
 from rag_jax.core import training
+from rag_jax.core.refresh import new_index
 from rag_jax.core.vectors import quantize_int8
 from rag_jax.data.files import format_bytes
 from rag_jax.errors import InputError
@@ -88,22 +89,29 @@ def arguments(
 ) -> tuple[training.TrainState, Knowledge, Batch]:
     """The arguments of a step as shapes with shardings; questions of the longest bucket."""
     mesh = devices.mesh(config)
-    families = registry.tower_of(tower), registry.generator_of(reader)
-    inits = (partial(each.init, sizes) for each, sizes in zip(families, (tower, reader), strict=True))
-    params = RagParams(*(jax.eval_shape(init, jax.random.key(0)) for init in inits))
+    passage_tower = _passage_tower(config)
+    params = RagParams(
+        _shapes_of(registry.tower_of(tower), tower),
+        _shapes_of(registry.generator_of(reader), reader),
+        None if passage_tower is None else _shapes_of(registry.tower_of(passage_tower), passage_tower),
+    )
     finetuning.check_names(config, params)
-    recipe = recipes.recipe(config, tower, reader, config.retriever.num_docs, recipes.layout(config), Placement())
+    recipe = _recipe(config, tower, reader, config.retriever.num_docs, Placement())
 
     def init(params: RagParams) -> training.TrainState:
         return training.init(recipe, finetuning.with_adapters(config, params), jax.random.key(0))
 
     state = jax.eval_shape(init, params)
     known, batch = _knowledge(config, tower, passages), _batch(config, tower)
+    if passage_tower is not None:
+        state = state._replace(refreshed=jax.eval_shape(new_index, known.passage_vectors))
+        known = _to_refresh(config, known, passage_tower)
     if mesh is None:
         return state, known, batch
     by_row = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    rules = partitioning.rules(tower, reader, passage_tower)
     return (
-        jax.tree.map(_with_sharding, state, devices.shardings(state, mesh, partitioning.rules(tower, reader))),
+        jax.tree.map(_with_sharding, state, devices.shardings(state, mesh, rules)),
         jax.tree.map(lambda leaf: _with_sharding(leaf, by_row), known),
         jax.tree.map(lambda leaf: _with_sharding(leaf, NamedSharding(mesh, devices.BATCH)), batch),
     )
@@ -120,10 +128,27 @@ def compiled(
     """The compiled step."""
     mesh = devices.mesh(config)
     placement = Placement(mesh, config.retriever.precision, ("data", "fsdp"))
-    recipe = recipes.recipe(config, tower, reader, _num_docs(config), recipes.layout(config), placement)
+    recipe = _recipe(config, tower, reader, _num_docs(config), placement)
     step = devices.jitted(partial(training.train_step, recipe), mesh, state)
     gold = jax.ShapeDtypeStruct((config.batch_size, 1), jnp.int32)
     return step.lower(state, known, batch, gold, _found(config)).compile()
+
+
+def _recipe(
+    config: Config, tower: TowerConfig, reader: GeneratorConfig, num_docs: int, placement: Placement
+) -> training.Recipe:
+    how = num_docs, recipes.layout(config), placement, _passage_tower(config)
+    return recipes.recipe(config, tower, reader, *how)
+
+
+def _passage_tower(config: Config) -> TowerConfig | None:
+    """The sizes of the passage tower, if it is trained."""
+    c = config.retriever
+    return tower_sizes(c.passage_tower or c.tower) if c.train_passages else None
+
+
+def _shapes_of(family: Any, sizes: Any) -> Any:
+    return jax.eval_shape(partial(family.init, sizes), jax.random.key(0))
 
 
 def _create_virtual_devices(count: int) -> None:
@@ -148,6 +173,14 @@ def _knowledge(config: Config, tower: TowerConfig, passages: int) -> Knowledge:
         vectors = _like(vectors.shape, config.retriever.precision)
     ids = _like((rows, config.generator.max_passage), jnp.uint16)
     return Knowledge(vectors, Tokens(ids, _int32(rows)), _like((rows,), jnp.bool_))
+
+
+def _to_refresh(config: Config, known: Knowledge, passage_tower: TowerConfig) -> Knowledge:
+    """The knowledge of a step whose vectors are in its state: with the passages as the passage tower reads them."""
+    rows = known.passage_tokens.lengths.shape[0]
+    ids = _like((rows, config.retriever.max_passage), jnp.uint16 if passage_tower.vocab_size <= 2**16 else jnp.int32)
+    no_vectors = _like((0, passage_tower.vector_width), jnp.float32)
+    return known._replace(passage_vectors=no_vectors, tower_tokens=Tokens(ids, _int32(rows)))
 
 
 def _batch(config: Config, tower: TowerConfig) -> Batch:
@@ -230,8 +263,8 @@ def _memory(config: Config, state: training.TrainState, known: Knowledge, batch:
     components: dict[str, PyTree] = {
         "parameters": state.params,
         "moments": state.opt_state,
-        "index: vectors": known.passage_vectors,
-        "index: tokens": known.passage_tokens,
+        "index: vectors": known.passage_vectors if state.refreshed is None else state.refreshed,
+        "index: tokens": (known.passage_tokens, known.tower_tokens),
         "batch": batch,
     }
     held = {name: sum(map(_bytes_per_device, jax.tree.leaves(tree))) for name, tree in components.items()}

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rag_jax.config.config import Config
+from rag_jax.config.files import AnyConfig
 from rag_jax.core import training
 from rag_jax.core.variants import VARIANTS
 from rag_jax.data.batches import Examples
 from rag_jax.data.questions import Question
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
-from rag_jax.pipeline import finetuning
+from rag_jax.pipeline import finetuning, refreshing
 from rag_jax.pipeline.checkpoints import Checkpoints
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.finetuning import retriever_mode
@@ -50,6 +50,8 @@ def train(
         judged: questions of the evaluations during training.
     """
     config, checkpoints = components.config, Checkpoints(workdir)
+    if config.retriever.train_passages:
+        components = refreshing.for_training(components)
     state, resumed = restore_or_init(components, first, checkpoints)
     step = devices.compile_per_shape(
         devices.jitted(partial(training.train_step, components.recipe), components.mesh, state)
@@ -58,7 +60,7 @@ def train(
     metrics_buffer, collapse_monitor, timer = (
         MetricsBuffer(resumed["window"]),
         CollapseMonitor(resumed["watchdog"]),
-        step_timer.StepTimer(step_timer.search_seconds(components)),
+        step_timer.StepTimer(step_timer.search_seconds(refreshing.searching(components, state))),
     )
     merged = partial(finetuning.merged, config)
     batches = step_inputs(components, examples, resumed["input"], lambda: merged(state.params), timer)
@@ -82,10 +84,11 @@ def train(
                     logger.warn(warned)
             if metrics_buffer.last and metrics_buffer.last.skipped_in_a_row >= config.max_bad_steps:
                 checkpoints.close()
-                raise non_finite_error(examples, metrics_buffer.last, workdir)
+                raise non_finite_error(examples.questions.ids, metrics_buffer.last, workdir)
             if config.eval_every and number % config.eval_every == 0:
                 with timer("evaluation"):
-                    logger.evaluated(number, evaluate.scores(RAG(components, merged(state.params)), judged))
+                    rag = RAG(refreshing.searching(components, state), merged(state.params))
+                    logger.evaluated(number, evaluate.scores(rag, judged))
             stop = preemption.after(number)
             # skipped steps must not replace good checkpoints
             due = number % config.save_every == 0 and not metrics_buffer.skips()
@@ -96,10 +99,10 @@ def train(
                 checkpoints.close()
                 raise preemption.stopped(number, workdir)
     checkpoints.close()
-    return RAG(components, merged(state.params))
+    return RAG(refreshing.searching(components, state), merged(state.params))
 
 
-def open_logger(config: Config, workdir: Path, first_step: int) -> MetricLogger | NullLogger:
+def open_logger(config: AnyConfig, workdir: Path, first_step: int) -> MetricLogger | NullLogger:
     """The metric logger of the first process; a null logger elsewhere."""
     if not devices.is_first():
         return NullLogger()
@@ -121,4 +124,5 @@ def work(components: Components, given: StepInputs, read: float) -> tuple[float,
     sizes, fuses = (components.bi_encoder.config, components.generator.config), VARIANTS[c.model].fuses
     inputs = -(-components.num_docs // c.generator.passages_per_prompt)
     flops = step_timer.flops(*sizes, 1, inputs, (question, read, target), trains, fuses)
+    flops += step_timer.passage_flops(components, given.knowledge.tower_tokens)
     return inputs * read + (1 if fuses else inputs) * target, flops

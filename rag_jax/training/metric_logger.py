@@ -19,7 +19,7 @@ from rag_jax.data.files import write_atomically
 from rag_jax.training.metric_writers import MetricWriter
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
-SHOWN = {"loss": "loss", "recall": "recall@K", "learning_rate": "lr", "examples/s": "ex/s"}
+SHOWN = {"loss": "loss", "recall": "recall@K", "accuracy": "accuracy", "learning_rate": "lr", "examples/s": "ex/s"}
 """The metrics shown in a terminal of 80 columns, with their labels."""
 
 

@@ -4,20 +4,25 @@ Metrics are fetched after the next step has been dispatched, so that the device 
 includes the buffer: a run that resumes within a window writes the same line.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
-from rag_jax.core.training import Metrics
-from rag_jax.training.input_stream import HostBatch
+
+class StreamedBatch(Protocol):
+    """A batch of a stream."""
+
+    @property
+    def examples(self) -> Int[np.ndarray, " B"]: ...
 
 
 class LastStep(NamedTuple):
     """The last step whose metrics have been fetched."""
 
     step: int
-    host_batch: HostBatch
+    host_batch: StreamedBatch
     skipped_in_a_row: int
 
 
@@ -26,11 +31,11 @@ class MetricsBuffer:
 
     def __init__(self, held: list[dict[str, float | None]] | None = None):
         self._values = list(held or [])
-        self._pending: tuple[int, HostBatch, Metrics] | None = None
+        self._pending: tuple[int, StreamedBatch, Any] | None = None
         self.last: LastStep | None = None
 
-    def add(self, step: int, host_batch: HostBatch, metrics: Metrics) -> None:
-        """Add the metrics of the step just dispatched, and fetch those of the step before."""
+    def add(self, step: int, host_batch: StreamedBatch, metrics: Any) -> None:
+        """Add the metrics of the step just dispatched, a `NamedTuple`, and fetch those of the step before."""
         self.fetch()
         self._pending = step, host_batch, metrics
 
@@ -65,8 +70,10 @@ class MetricsBuffer:
         return means
 
 
-def _plain(metrics: Metrics) -> dict[str, float | None]:
-    """Metrics by name; non-finite values become None, as JSON has none."""
-    values: dict[str, Any] = metrics._asdict()
-    values |= values.pop("collapse")._asdict()
+def _plain(metrics: Any) -> dict[str, float | None]:
+    """Metrics by name, those of a group beside the others; non-finite values become None, as JSON has none."""
+    values: dict[str, Any] = {name: each for name, each in metrics._asdict().items() if each is not None}
+    for name, group in [each for each in values.items() if isinstance(each[1], tuple)]:
+        del values[name]
+        values |= group._asdict()
     return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}

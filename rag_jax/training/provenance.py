@@ -11,6 +11,7 @@ from typing import Any
 
 from rag_jax.config import keys
 from rag_jax.config.config import Config
+from rag_jax.config.files import AnyConfig
 from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
@@ -24,12 +25,14 @@ Dependencies = dict[str, str]
 """Digests by the name of their source."""
 
 QUESTIONS, PASSAGES, VECTORS, ENGINE = "training questions", "passages", "passage vectors", "FAISS index"
+NEGATIVES = "hard negatives"
 TOWER_TOKENIZER, GENERATOR_TOKENIZER = "question tower's tokenizer", "generator's tokenizer"
 NETWORKS, START = "pretrained networks", "parameters to start from"
 
 KEYS = {
     # the config keys that locate each source
     QUESTIONS: ("data.train",),
+    NEGATIVES: ("data.negatives", "data.train"),
     PASSAGES: ("data.index", "data.passages"),
     VECTORS: ("data.index",),
     ENGINE: ("data.index",),
@@ -88,7 +91,7 @@ def index_dependencies(components: Components) -> Dependencies:
     return dependencies
 
 
-def check_same(host_state: HostState | None, now: Dependencies, config: Config, workdir: Path) -> Dependencies:
+def check_same(host_state: HostState | None, now: Dependencies, config: AnyConfig, workdir: Path) -> Dependencies:
     """Merge the digests with those in the checkpoint. Raises `InputError` where they differ."""
     if host_state is None:
         return now
@@ -103,9 +106,10 @@ def check_same(host_state: HostState | None, now: Dependencies, config: Config, 
     return was | now
 
 
-def _with_path(name: str, config: Config) -> str:
+def _with_path(name: str, config: AnyConfig) -> str:
     """The name of a source, with the path in the config."""
-    found = (keys.value(config, key) for key in KEYS[name])
+    known = set(keys.names(type(config)))
+    found = (keys.value(config, key) for key in KEYS[name] if key in known)
     path = next((each for each in found if each is not None), None)
     return name if path is None else f"{name} ({path})"
 
@@ -114,7 +118,9 @@ def _question_bytes(questions: Iterable[Question], config: Config) -> Iterator[b
     """The fields of each question that training reads; `passage_ids` only with an engine that uses them."""
     fixed = ENGINES[config.retriever.engine].reads_question_file
     for each in questions:
-        yield digests.json_bytes(each if fixed else each._replace(passage_ids=()))
+        fields = (each if fixed else each._replace(passage_ids=()))._asdict()
+        del fields["negative_ids"]
+        yield digests.json_bytes(list(fields.values()))
 
 
 def _network_bytes(components: Components) -> Iterator[bytes]:

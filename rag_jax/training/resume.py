@@ -1,6 +1,7 @@
 """Restore or initialise a run; the host state saved with a checkpoint; the error of a run that diverged."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -10,11 +11,10 @@ import optax
 
 from rag_jax.core import training
 from rag_jax.core.training import TrainState
-from rag_jax.data.batches import Examples
 from rag_jax.data.files import write_atomically
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices, partitioning
-from rag_jax.pipeline import finetuning
+from rag_jax.pipeline import finetuning, refreshing
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
 from rag_jax.pipeline.components import Components
 from rag_jax.training.collapse_monitor import CollapseMonitor
@@ -32,12 +32,15 @@ def restore_or_init(components: Components, first: RagParams, checkpoints: Check
     These are the networks' own; a run with LoRA adds its adapters.
     """
     config, recipe, mesh = components.config, components.recipe, components.mesh
-    rules = partitioning.rules(components.bi_encoder.config, components.generator.config)
+    networks = components.bi_encoder.config, components.generator.config, components.trained_passage_tower
+    rules = partitioning.rules(*networks)
 
     def init(params: RagParams) -> TrainState:
         return training.init(recipe, finetuning.with_adapters(config, params), jax.random.key(config.seed))
 
     shapes = jax.eval_shape(init, first)
+    if config.retriever.train_passages:
+        shapes = shapes._replace(refreshed=refreshing.index_shapes(components))
     shardings = devices.shardings(shapes, mesh, rules)
     found = checkpoints.restore(shapes, shardings)
     if found is not None:
@@ -47,9 +50,13 @@ def restore_or_init(components: Components, first: RagParams, checkpoints: Check
     if (
         shardings is None
     ):  # copies: the step donates its state, and the initial parameters are used again in the evaluation
-        return init(jax.tree.map(lambda leaf: jnp.array(leaf), params)), host_state
-    spread = devices.put(params, devices.shardings(params, mesh, rules))
-    return jax.jit(init, out_shardings=shardings)(spread), host_state
+        state = init(jax.tree.map(lambda leaf: jnp.array(leaf), params))
+    else:
+        spread = devices.put(params, devices.shardings(params, mesh, rules))
+        state = jax.jit(init, out_shardings=shardings._replace(refreshed=None))(spread)
+    if config.retriever.train_passages:
+        state = state._replace(refreshed=refreshing.first_index(components, params.passage_tower))
+    return state, host_state
 
 
 def host_state(
@@ -69,10 +76,10 @@ def current_learning_rate(rates: optax.Schedule, step: int, values: dict[str, fl
     return float(np.asarray(rates(step - 1 - int(values["skipped"]))))
 
 
-def non_finite_error(examples: Examples, bad: LastStep, workdir: Path) -> InputError:
+def non_finite_error(question_ids: Sequence[str], bad: LastStep, workdir: Path) -> InputError:
     """The error of a run without finite updates. Writes the ids of its last batch to not_finite.json."""
     step, host_batch, in_a_row = bad
-    ids = [examples.questions.ids[i] for i in host_batch.examples]
+    ids = [question_ids[i] for i in host_batch.examples]
     path = workdir / "not_finite.json"
     if devices.is_first():
         write_atomically(path, json.dumps({"step": step, "questions": ids}) + "\n")

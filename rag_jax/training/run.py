@@ -14,18 +14,26 @@ from rag_jax.data.questions import Question, check_targets, fingerprint, read_qu
 from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
-from rag_jax.pipeline import finetuning, workdir_tokenizers
+from rag_jax.pipeline import finetuning, pretrained, refreshing, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble, open_components, prepare, read_corpus, required_path
 from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.pipeline.trained import restore_params
 from rag_jax.rag import RAG
+from rag_jax.training import refreshed_index
 from rag_jax.training.checks import check
 from rag_jax.training.examples import tokenize_pairs
 from rag_jax.training.loop import train
 from rag_jax.training.metric_logger import seconds_trained
-from rag_jax.training.provenance import check_same, evaluation_dependencies, index_dependencies, run_dependencies
+from rag_jax.training.provenance import (
+    PASSAGES,
+    VECTORS,
+    check_same,
+    evaluation_dependencies,
+    index_dependencies,
+    run_dependencies,
+)
 from rag_jax.training.workdir import CONFIG, locked
 from rag_jax.types import RagParams
 
@@ -37,7 +45,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> tuple[RAG, dict]:
     questions = read_judged(config)
     with alone(config, workdir):
         rag = fit_alone(config, workdir)
-        results = measure(rag, questions)
+        results = measure(rag, questions, as_begun(config, workdir, rag))
         if devices.is_first():
             results |= {"train_seconds": seconds_trained(workdir)}
             write_atomically(workdir / evaluate.RESULTS, json.dumps(results, indent=2) + "\n")
@@ -61,7 +69,13 @@ def untrained(config: Config, workdir: Path) -> RAG:
     with alone(config, workdir):
         devices.enable_compilation_cache(config)
         components = open_components(prepare(config, workdir, read_corpus(config)), workdir, tell_encoded)
-        return RAG(components, start_params(components, begun=False) or components.initial_params)
+        start, initial = start_params(components, begun=False), components.initial_params
+        if start is not None and start.passage_tower is not initial.passage_tower:
+            problem = (
+                f"start_from: the passage tower of {config.start_from} is trained, and the index here is not its own"
+            )
+            raise InputError(f"{problem}; load that workdir instead")
+        return RAG(components, start or initial)
 
 
 def alone(config: Config, workdir: Path) -> AbstractContextManager[None]:
@@ -100,7 +114,8 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
         tell(changed)
         workdir_tokenizers.save(components, workdir)
         save_config(config, workdir / CONFIG)
-    return train(components, start or components.initial_params, examples, workdir, depends, judged)
+    trained = train(components, start or components.initial_params, examples, workdir, depends, judged)
+    return (finished(config, workdir) or trained) if config.retriever.train_passages else trained
 
 
 def questions_to_judge(config: Config) -> list[Question]:
@@ -128,15 +143,30 @@ def finished(config: Config, workdir: Path) -> RAG | None:
     """The model of a finished run; None if steps remain."""
     if not (workdir / "checkpoints" / str(config.steps)).is_dir():
         return None
+    if config.retriever.train_passages:
+        if not refreshed_index.write(config, workdir, tell_encoded):
+            return None
+        config = pretrained.with_index(config, workdir / refreshing.FOLDER)
     components, checkpoints = assemble(config, workdir), Checkpoints(workdir)
     params = checkpoints.params_at(config.steps, finetuning.with_adapters(config, components.initial_params))
     checkpoints.close()
-    check_same(saved_host_state(workdir), evaluation_dependencies(components), config, workdir)
+    now = evaluation_dependencies(components)
+    if config.retriever.train_passages:  # the index that the run has written
+        now = {name: each for name, each in now.items() if name not in (PASSAGES, VECTORS)}
+    check_same(saved_host_state(workdir), now, config, workdir)
     return None if params is None else RAG(components, finetuning.merged(config, params))
 
 
-def measure(rag: RAG, questions: list[Question]) -> dict:
-    """The scores of the final evaluation, with the settings that they depend on."""
+def as_begun(config: Config, workdir: Path, rag: RAG) -> RAG:
+    """The model before training: with the index of its towers as they were, where both are trained."""
+    components = rag.components
+    if config.retriever.train_passages:
+        components = open_components(prepare(config, workdir, []), workdir)
+    return RAG(components, components.initial_params)
+
+
+def measure(rag: RAG, questions: list[Question], begun: RAG) -> dict:
+    """The scores of the final evaluation and its settings. `begun` is the model before training."""
     config, components = rag.components.config, rag.components
     scores = evaluate.scores(rag, questions)
     results = scores | {
@@ -151,7 +181,7 @@ def measure(rag: RAG, questions: list[Question]) -> dict:
         "passages": len(components.store),
     }
     if not config.data.is_closed_book:
-        frozen = evaluate.recall(RAG(components, components.initial_params), questions)
+        frozen = evaluate.recall(begun, questions)
         results |= {f"{name}_frozen": value for name, value in frozen.items()}
         bm25 = evaluate.bm25_recall(components.store, questions)
         results |= {f"{name}_bm25": value for name, value in bm25.items()}
@@ -165,7 +195,10 @@ def start_params(components: Components, begun: bool) -> RagParams | None:
     source = components.config.start_from
     if source is None or (begun and not (source / "checkpoints").is_dir()):
         return None
-    return restore_params(source, components)
+    params = restore_params(source, components)
+    if params.passage_tower is None:
+        params = params._replace(passage_tower=components.initial_params.passage_tower)
+    return params
 
 
 def tell(lines: Sequence[str]) -> None:

@@ -125,6 +125,20 @@ def flops(
     return 3.0 * read + (3.0 if trains_tower else 1.0) * asked
 
 
+def passage_flops(components: Components, tokens: Tokens | None) -> float:
+    """Model FLOPs of a trained passage tower for one question of a step; 0 where it is not trained.
+
+    The passages of the prior cost three forward passes, candidates and a step's share of the `[N, P]` tokens one.
+    """
+    c, size = components.config.retriever, components.bi_encoder.passage_encoder
+    if tokens is None or size is None or size.config is None:
+        return 0.0
+    rows, length = tokens.ids.shape
+    refreshed = 0.0 if c.refresh_every is None else rows / c.refresh_every / components.config.batch_size
+    passages = 3 * (c.prior_docs or components.num_docs) + (c.candidates or 0) + refreshed
+    return passages * registry.tower_of(size.config).flops(size.config, float(length))
+
+
 def peak() -> float | None:
     """Peak FLOP/s of all devices together; None for an unknown device."""
     kind = jax.devices()[0].device_kind

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rag_jax.config.config import Config
+from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.data import files
 from rag_jax.errors import InputError
 
@@ -107,12 +108,15 @@ def _remove_empty(created: list[Path]) -> None:
 
 
 def _is_config(path: Path) -> bool:
-    required = {"data", "retriever", "generator", "optimizer", "steps"}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and required <= set(found) & {field.name for field in dataclasses.fields(Config)}
+    sections = "data", "retriever", "optimizer", "steps"
+    return isinstance(found, dict) and any(
+        {*sections, own} <= set(found) & {field.name for field in dataclasses.fields(kind)}
+        for kind, own in ((Config, "generator"), (ContrastiveConfig, "contrastive"))
+    )
 
 
 REMEDY = "choose another --workdir, or move it away"

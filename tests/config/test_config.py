@@ -9,7 +9,14 @@ import pytest
 from rag_jax.config import keys
 from rag_jax.config.catalog import config_names, find_config
 from rag_jax.config.config import Config, Data, Retriever
-from rag_jax.config.files import load_config, read_config_file, relocate, save_config
+from rag_jax.config.files import (
+    AnyConfig,
+    load_config,
+    read_any_config_file,
+    read_config_file,
+    relocate,
+    save_config,
+)
 from rag_jax.config.overrides import override
 from rag_jax.errors import InputError
 
@@ -142,7 +149,7 @@ def test_lists_in_a_config_file_are_tuples(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_config_of_the_project_reads(path: Path) -> None:
-    assert isinstance(read_config_file(path), Config)
+    assert isinstance(read_any_config_file(path), AnyConfig)
 
 
 def test_relocation_moves_what_is_below_and_nothing_else() -> None:
@@ -194,7 +201,7 @@ def test_every_config_is_found_by_name_and_by_path() -> None:
     assert "paper/recipe" not in config_names()
     for name in config_names():
         assert find_config(name) == find_config(str(find_config(name)))
-        assert isinstance(read_config_file(find_config(name)), Config)
+        assert isinstance(read_any_config_file(find_config(name)), AnyConfig)
 
 
 @pytest.mark.parametrize("name", ["citys", "configs/cities.py", "cities.py"])

@@ -8,12 +8,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from rag_jax.core.refresh import RefreshedIndex
 from rag_jax.core.training import TrainState
 from rag_jax.errors import InputError
 from rag_jax.pipeline.checkpoints import Checkpoints
-from rag_jax.types import RagParams
+from rag_jax.types import Int8Vectors, RagParams
 
 
 def params(fill: float = 1.0) -> RagParams:
@@ -189,3 +191,26 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint_whole(tmp_path: Path
     )
     assert ran.stdout.startswith(f"{tmp_path}/checkpoints: a checkpoint cannot be written ("), ran.stderr
     assert_same(restored(tmp_path), state(1))
+
+
+def test_parameters_are_stored_as_before_passage_towers_were_trained(tmp_path: Path) -> None:
+    """Other versions' checkpoints have no entry for it, neither in the parameters nor in their moments."""
+    saved(tmp_path, state(1))
+    folder = (tmp_path / "checkpoints" / "1").absolute()
+    with ocp.StandardCheckpointer() as reader:
+        stored, rest = reader.restore(folder / "params"), reader.restore(folder / "rest")
+    assert sorted(stored) == sorted(rest["opt_state"]["mu"]) == ["generator", "question_tower"]
+    assert "refreshed" not in rest
+
+
+def test_the_index_of_a_run_that_trains_its_passage_tower_comes_back(tmp_path: Path) -> None:
+    index = RefreshedIndex(Int8Vectors(jnp.ones((6, 4), jnp.int8), jnp.ones(6)), jnp.arange(6, dtype=jnp.int32))
+    both = params(2.0)._replace(passage_tower={"word": jnp.full((3, 2), 5.0)})
+    trained = state(4)._replace(params=both, opt_state={"mu": both}, refreshed=index)
+    saved(tmp_path, trained)
+    checkpoints = Checkpoints(tmp_path)
+    found = checkpoints.restore(jax.eval_shape(lambda: trained))
+    assert found is not None
+    assert_same(found[0], trained)
+    assert_same(checkpoints.restore_params(both), both)
+    checkpoints.close()

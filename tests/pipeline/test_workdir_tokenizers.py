@@ -84,7 +84,7 @@ def of_the_tower(workdir: Path) -> None:
         (all_missing, "tokenizer.json: missing, and the parameters there need it; copy it back"),
         (changed, "tokenizer.json: not the one that the parameters there were trained with; copy it back"),
         (unproven, "fingerprints.json: missing or damaged; copy it again"),
-        (of_the_tower, "built by a tower with fingerprint"),
+        (of_the_tower, "restore the tokenizer that"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -32,7 +32,7 @@ WIDTH = 64
 class ByWords:
     """An encoder: a vector is what the digest of a passage's text says."""
 
-    source = "words"
+    origin = {"source": "words"}  # noqa: RUF012
     spec = {"fingerprint": "words", "max_length": 8, "template": "{text}", "norm": None}  # noqa: RUF012
 
     def encode_and_count_truncation(

@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 from rag_jax.config import keys
-from rag_jax.config.config import Compute, Config, Data, GenerationConfig, Generator, Mesh, Optimizer, Retriever, Watch
+from rag_jax.config.config import (
+    Compute,
+    Config,
+    Data,
+    Distillation,
+    GenerationConfig,
+    Generator,
+    Mesh,
+    Optimizer,
+    Retriever,
+    Watch,
+)
+from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import save_config
 from rag_jax.errors import InputError
 from rag_jax.training import checks
@@ -113,7 +125,8 @@ def test_every_key_with_bounds_exists_and_its_default_is_within() -> None:
 
 @pytest.mark.parametrize("name", [*checks.MAY_CHANGE, *checks.RELOCATABLE])
 def test_every_key_that_may_change_exists(name: str) -> None:
-    assert any(f"{each}.".startswith(f"{name}.") for each in keys.names())
+    known = [*keys.names(), *keys.names(ContrastiveConfig)]
+    assert any(f"{each}.".startswith(f"{name}.") for each in known)
 
 
 def test_what_costs_only_time_may_change_and_is_told(tmp_path: Path) -> None:
@@ -162,3 +175,37 @@ def test_longer_questions_may_come_where_none_is_cut(tmp_path: Path) -> None:
     save_config(dataclasses.replace(USUAL, data=Data(long_questions="cut")), path)
     with pytest.raises(InputError, match=r"retriever\.max_question was 128, is 200"):
         checks.check_resumable(longer, path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"retriever": {"prior_docs": 4}}, r"retriever\.num_docs 5; give as many or more"),
+        (
+            {"retriever": {"prior_docs": 9, "engine": "faiss"}},
+            r"but the engine faiss returns num_docs passages; give None, or the engine device",
+        ),
+        (
+            {"retriever": {"prior_docs": 9, "distillation": Distillation("pdist")}},
+            r"but a distillation compares the passages that are read; give one of the two",
+        ),
+        (
+            {"retriever": {"prior_docs": 9, "mode": "frozen"}},
+            r"but the prior is not trained; give None, or train the retriever by model token",
+        ),
+        (
+            {"retriever": {"prior_docs": 9}, "model": "fid"},
+            r"but the prior is not trained; give None, or train the retriever by model token",
+        ),
+        (
+            {"retriever": {"prior_docs": 9}, "generator": Generator(passages_per_prompt=2)},
+            r"but generator\.passages_per_prompt is 2; give 1",
+        ),
+    ],
+)
+def test_a_prior_over_more_passages_that_nothing_learns_from(wrong: dict, told: str) -> None:
+    data = Data(index=Path("index"))
+    config = changed(**{"data": data, **wrong, "retriever": Retriever("tower", **wrong["retriever"])})
+    with pytest.raises(InputError, match=rf"^retriever\.prior_docs is \d, {told}$"):
+        checks.check_numbers(config)
+    checks.check_numbers(changed(data=data, retriever=Retriever("tower", prior_docs=9)))

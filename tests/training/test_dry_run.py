@@ -55,6 +55,18 @@ def test_a_mesh_splits_what_it_plans_with(towns: Config) -> None:
     assert batch.question.ids.sharding.shard_shape(batch.question.ids.shape)[0] * 2 == split.batch_size
 
 
+def test_it_plans_the_index_of_a_passage_tower_that_is_trained(towns: Config) -> None:
+    retriever = dataclasses.replace(towns.retriever, train_passages=True, refresh_every=4, precision="int8")
+    config = dataclasses.replace(towns, retriever=retriever, mesh=Mesh(fsdp=2))
+    state, known, _ = dry_run.arguments(config, *dry_run.sizes(config), passages=1_001)
+    rows = known.passage_tokens.lengths.shape[0]
+    assert (known.passage_vectors.shape[0], known.tower_tokens.ids.shape) == (0, (rows, towns.retriever.max_passage))
+    assert [leaf.shape for leaf in jax.tree.leaves(state.refreshed)] == [(rows, 32), (rows,), (rows,)]
+    for leaf in jax.tree.leaves(state.refreshed):
+        assert leaf.sharding.shard_shape(leaf.shape)[0] * 2 == rows
+    assert jax.tree.structure(state.params.passage_tower) == jax.tree.structure(state.params.question_tower)
+
+
 def test_it_plans_for_the_index_that_is_there(trained, towns: Config, tmp_path: Path) -> None:
     rag, _, workdir = trained
     passages, told = dry_run.known_passages(towns, workdir)

@@ -1,8 +1,8 @@
 """A format of question files, and the fields that formats share.
 
 A format says which rows are its own, and turns a row, a JSON object, into a `Question`. In every format a row may also
-have the fields of this library that add to what is known of a question: `positive_ids`, `relevance`, `passage_ids` and
-`regex`.
+have the fields of this library that add to what is known of a question: `positive_ids`, `relevance`, `negative_ids`,
+`passage_ids` and `regex`.
 """
 
 import json
@@ -48,8 +48,10 @@ def read_question(format: Format, item: Item) -> Question:
     """The question of a row. Raises `InputError` for an invalid field, and where no answer or gold passage is known."""
     id, text = read_text(format, item)
     row, location = item.row, item.location
-    positive_ids, passage_ids = (read_ids(row.get(name), name, location) for name in ("positive_ids", "passage_ids"))
-    question = format.fill(Question(id, text, (), positive_ids, passage_ids), row, location)
+    positives, passages, negatives = (
+        read_ids(row.get(name), name, location) for name in ("positive_ids", "passage_ids", "negative_ids")
+    )
+    question = format.fill(Question(id, text, (), positives, passages, negative_ids=negatives), row, location)
     if not question.answers and not question.positive_ids:
         raise InputError(f"{location}: no answers; {format.remedy}")
     question = question._replace(

@@ -4,7 +4,8 @@
     {"question": "…", "answers": ["…"], "positive_ctxs": [{"passage_id": "17", …}], "hard_negative_ctxs": […]}
     {"question": "…", "target": "…", "passages": [{"id": "17", "title": "…", "text": "…"}]}
 
-Of the passages only the ids are read: their texts are those of the index. Negative passages are left out.
+Of the passages only the ids are read: their texts are those of the index. DPR's `negative_ctxs`, random passages, are
+left out.
 """
 
 from rag_jax.data.question import Question
@@ -12,7 +13,7 @@ from rag_jax.data.question_formats.format import Format, Row, any_of, listed_pas
 
 ANSWERS = ("answers", "answer", "target")
 PASSAGE_IDS = ("id", "passage_id", "psg_id", "docid")
-GOLD_IDS = ("passage_id", "psg_id", "id")  # the first in the file of NQ, the second in DPR's others
+TRAINING_IDS = ("passage_id", "psg_id", "id")  # the first in the file of NQ, the second in DPR's others
 
 
 def _dpr_output(question: Question, row: Row, location: str) -> Question:
@@ -31,9 +32,14 @@ def _retrieved(question: Question, row: Row, name: str, location: str) -> Questi
 
 
 def _dpr_training(question: Question, row: Row, location: str) -> Question:
-    found = listed_passages(row, "positive_ctxs", GOLD_IDS, location)
-    answers = read_answers(row, ANSWERS, location)
-    return question._replace(answers=answers, positive_ids=question.positive_ids or found)
+    positives, negatives = (
+        listed_passages(row, name, TRAINING_IDS, location) for name in ("positive_ctxs", "hard_negative_ctxs")
+    )
+    return question._replace(
+        answers=read_answers(row, ANSWERS, location),
+        positive_ids=question.positive_ids or positives,
+        negative_ids=question.negative_ids or negatives,
+    )
 
 
 def _is_atlas(row: Row) -> bool:

@@ -26,10 +26,10 @@ def test_the_passages_of_dprs_output_were_retrieved(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["passage_id", "psg_id", "id"])
-def test_the_positive_passages_of_dprs_training_data_are_gold(tmp_path, name):
+def test_dprs_training_data_has_gold_passages_and_hard_negatives(tmp_path, name):
     negative = {"negative_ctxs": with_ids(name, "7"), "hard_negative_ctxs": with_ids(name, "8")}
     row = {"dataset": "nq", "question": "who?", "answers": ["me"], "positive_ctxs": with_ids(name, "17", 3)} | negative
-    assert read(tmp_path, row) == ("DPR training", [Question("1", "who?", ("me",), ("17", "3"))])
+    assert read(tmp_path, row) == ("DPR training", [Question("1", "who?", ("me",), ("17", "3"), negative_ids=("8",))])
 
 
 @pytest.mark.parametrize("answers", [{"answers": ["me"]}, {"answer": "me"}, {"target": "me"}])
@@ -57,8 +57,15 @@ def test_ids_of_this_library_in_the_same_row_go_first(tmp_path):
         "positive_ids": ["b"],
     }
     assert read(tmp_path, row).questions == [Question("1", "who?", ("me",), ("b",), ("a",))]
-    row = {"question": "who?", "answers": ["me"], "positive_ctxs": with_ids("psg_id", "9"), "positive_ids": ["b"]}
-    assert read(tmp_path, row).questions == [Question("1", "who?", ("me",), ("b",))]
+    row = {
+        "question": "who?",
+        "answers": ["me"],
+        "positive_ctxs": with_ids("psg_id", "9"),
+        "positive_ids": ["b"],
+        "hard_negative_ctxs": with_ids("psg_id", "8", "7"),
+        "negative_ids": ["c", 4, "c"],
+    }
+    assert read(tmp_path, row).questions == [Question("1", "who?", ("me",), ("b",), negative_ids=("c", "4"))]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +76,11 @@ def test_ids_of_this_library_in_the_same_row_go_first(tmp_path):
             {"positive_ctxs": with_ids("psg_id", None, "9")},
             'passage 1 of "positive_ctxs" has no id; write "passage_id"',
         ),
+        (
+            {"positive_ctxs": [], "hard_negative_ctxs": with_ids("psg_id", "9", None)},
+            'passage 2 of "hard_negative_ctxs" has no id; write "passage_id"',
+        ),
+        ({"negative_ids": "9"}, '"negative_ids" is not a list; write it as a list of passage ids'),
         ({"passages": with_ids("id", 1.5)}, '"passages" is a number; write an id'),
         ({"ctxs": "x"}, '"ctxs" is not a list of objects'),
         ({"ctxs": ["9"]}, '"ctxs" is not a list of objects'),

@@ -1,0 +1,40 @@
+"""The question tower of an index, for commands that search it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from rag_jax.commands.index import question_encoder
+from rag_jax.errors import InputError
+from rag_jax.index.store import Store
+from rag_jax.rag import RAG
+
+
+def query_encoder(
+    store: Store, tower: str | None, template: str | None, workdir: Path | None
+) -> Callable[[Sequence[str]], Float[np.ndarray, "B D"]]:
+    """A function that encodes questions for the vectors of an opened store.
+
+    Raises `InputError` for a tower that is missing or that makes vectors of another width.
+
+    Args:
+        tower: a checkpoint of the question tower; None: the one that the index names, or that of the passages.
+        template: what it reads, as "query: {question}"; None: as the checkpoint says.
+        workdir: or the question tower that was trained there; goes before the others.
+    """
+    assert store.manifest is not None
+    if workdir is not None:
+        return RAG.from_workdir(workdir, store.folder).encode
+    source = tower or store.manifest.question_source
+    encode = question_encoder(store.manifest, source, template)
+
+    def encode_checked(questions: Sequence[str]) -> Float[np.ndarray, "B D"]:
+        vectors = encode(questions)
+        if vectors.shape[1] != store.width:
+            widths = f"makes vectors of width {vectors.shape[1]}, those of {store.folder} have {store.width}"
+            raise InputError(f"{source}: {widths}; name the question tower that belongs to it")
+        return vectors
+
+    return encode_checked

@@ -1,0 +1,1 @@
+"""Contrastive training of a bi-encoder, and mining of its hard negatives."""

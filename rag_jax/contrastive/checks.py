@@ -1,0 +1,84 @@
+"""Checks of a contrastive run before anything is loaded, compiled or written."""
+
+from collections.abc import Callable
+from math import inf, lcm
+from pathlib import Path
+
+from rag_jax.config import keys
+from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.data import validation
+from rag_jax.errors import InputError
+from rag_jax.index import ownership
+from rag_jax.parallel import devices
+from rag_jax.training.checks import check_resumable
+from rag_jax.training.workdir import CONFIG, check_ownership
+
+COUNTS = (
+    *("steps", "batch_size", "log_every", "save_every", "eval_every", "max_bad_steps", "data.passage_words"),
+    *("retriever.max_question", "retriever.max_passage", "contrastive.chunk", "contrastive.length_groups"),
+)
+BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    # keys, the condition on each value that is not None, and the remedy
+    (COUNTS, lambda value: value >= 1, "give 1 or more"),
+    (("contrastive.temperature", "retriever.vector_norm"), lambda value: 0 < value < inf, "give more than 0"),
+    (("contrastive.hard_negatives", "optimizer.warmup"), lambda value: value >= 0, "give 0 or more"),
+    (("optimizer.learning_rate", "optimizer.weight_decay"), lambda value: 0 <= value < inf, "give 0 or more"),
+    (("retriever.dropout",), lambda value: 0 <= value < 1, "give 0 or more, below 1"),
+    (("optimizer.clip",), lambda value: value > 0, "give more than 0; inf clips nothing"),
+    (("seed",), lambda value: 0 <= value < 2**32, "give 0 to 2**32 - 1"),
+)
+UNUSED = {"accumulate": 1, "prefill_chunk": None}  # options of `compute` that only a generator has
+
+
+def check(config: ContrastiveConfig, workdir: Path) -> list[str]:
+    """Reject a config that cannot run in this workdir. Returns a line per key changed since the run started."""
+    check_values(config)
+    devices.check(config)
+    check_ownership(workdir)
+    ownership.check_available(workdir / "index")
+    return check_resumable(config, workdir / CONFIG)
+
+
+def check_values(config: ContrastiveConfig) -> None:
+    """Reject invalid hyperparameters and values of the wrong type."""
+    validation.validate_dataclass(ContrastiveConfig, config)
+    for names, fits, remedy in BOUNDS:
+        for name in names:
+            value = keys.value(config, name)
+            if value is not None and not fits(value):
+                raise InputError(f"{name} is {value}; {remedy}")
+    for name, default in UNUSED.items():
+        if getattr(config.compute, name) != default:
+            remedy = "contrastive.chunk saves memory" if name == "accumulate" else "leave it out"
+            raise InputError(f"compute.{name} is {getattr(config.compute, name)}, of a generator's training; {remedy}")
+    c, retriever = config.contrastive, config.retriever
+    if config.batch_size == 1 and c.hard_negatives == 0:
+        problem = "batch_size is 1 without hard negatives, which leaves nothing to contrast a passage with"
+        raise InputError(f"{problem}; raise it, or contrastive.hard_negatives")
+    if retriever.trained == "shared" and retriever.passage_tower is not None:
+        problem = f"retriever.trained is shared, retriever.passage_tower {retriever.passage_tower}"
+        raise InputError(f"{problem}: one tower encodes both; leave one of them out")
+    if c.widths and min(c.widths) < 1:
+        raise InputError(f"contrastive.widths are {c.widths}; give 1 or more")
+    _check_batch(config)
+
+
+def check_widths(config: ContrastiveConfig, width: int) -> None:
+    """Reject Matryoshka widths beyond that of the towers' vectors."""
+    if max(config.contrastive.widths, default=0) > width:
+        problem = f"contrastive.widths are {config.contrastive.widths}, the towers' vectors have width {width}"
+        raise InputError(f"{problem}; give {width} at most")
+
+
+def _check_batch(config: ContrastiveConfig) -> None:
+    """Reject a batch whose questions or passages do not divide into length groups, chunks and devices."""
+    c, shares = config.contrastive, config.mesh.data * config.mesh.fsdp
+    piece = lcm(shares, c.chunk or 1)
+    passages = config.batch_size * (1 + c.hard_negatives)
+    if passages % (c.length_groups * piece):
+        what = f"{passages} passages (batch_size x (1 + contrastive.hard_negatives)) do not divide into"
+        parts = f"{c.length_groups} contrastive.length_groups of a multiple of {piece} (contrastive.chunk, devices)"
+        raise InputError(f"{what} {parts}; change one of them")
+    if config.batch_size % piece:
+        what = f"batch_size {config.batch_size} is no multiple of {piece} (contrastive.chunk, devices)"
+        raise InputError(f"{what}; change one of them")

@@ -1,0 +1,208 @@
+"""The loop of contrastive training: one compiled step from state to state; logged, evaluated and saved."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.contrastive import batches, negatives
+from rag_jax.contrastive.batches import Collator
+from rag_jax.contrastive.examples import Examples, draws
+from rag_jax.contrastive.towers import Towers, training_tower
+from rag_jax.core import contrastive, contrastive_training, optimizers, training
+from rag_jax.core.contrastive_training import ContrastiveRecipe
+from rag_jax.core.packing import unpacked
+from rag_jax.core.training import TrainState
+from rag_jax.index.store import Store
+from rag_jax.models import registry
+from rag_jax.parallel import devices, partitioning
+from rag_jax.pipeline.checkpoints import Checkpoints, HostState
+from rag_jax.training.loop import open_logger
+from rag_jax.training.metrics_buffer import MetricsBuffer
+from rag_jax.training.preemption import PreemptionHandler
+from rag_jax.training.provenance import Dependencies
+from rag_jax.training.resume import current_learning_rate, non_finite_error
+from rag_jax.training.step_timer import StepTimer
+from rag_jax.types import BiEncoderParams, ContrastiveBatch
+
+
+class Run(NamedTuple):
+    """Everything that a contrastive run is made of."""
+
+    config: ContrastiveConfig
+    towers: Towers
+    store: Store  # the corpus; its vectors are not used
+    examples: Examples
+    mesh: Mesh | None
+
+    @property
+    def recipe(self) -> ContrastiveRecipe:
+        """The components of the training step."""
+        c, sizes = self.config.contrastive, self.towers.question.checkpoint.config
+        return ContrastiveRecipe(
+            training_tower(self.config, sizes, self.mesh),
+            training_tower(self.config, self.towers.passage.checkpoint.config, self.mesh),
+            contrastive.objective(
+                temperature=c.temperature, symmetric=c.symmetric, widths=c.widths, vector_norm=sizes.vector_norm
+            ),
+            _optimizer(self.config),
+            c.chunk,
+            partial(_trained, self.config.retriever.trained),
+        )
+
+    @property
+    def collator(self) -> Collator:
+        """How draws become batches."""
+        c = self.config
+        encoder = self.towers.passage_encoder(c, self.towers.params)
+        passages = c.batch_size * (1 + c.contrastive.hard_negatives)
+        sample = batches.sampled_lengths(self.examples, self.store, encoder)
+        lengths = batches.group_lengths(sample, passages, c.contrastive.length_groups, encoder.max_length)
+        asked, longest = np.asarray([len(ids) for ids in self.examples.question_tokens]), c.retriever.max_question
+        (question_length,) = batches.group_lengths(asked, c.batch_size, 1, longest)
+        packs = c.mesh.data * c.mesh.fsdp if c.contrastive.chunk is None else None
+        return Collator(self.examples, self.store, encoder, lengths, question_length, longest, packs)
+
+
+class Drawn(NamedTuple):
+    """One batch of the stream, and the state of the stream after it."""
+
+    examples: Int[np.ndarray, " B"]  # indices into `Examples`
+    batch: ContrastiveBatch
+    stream_state: dict[str, Any]
+    passage_tokens: int  # without padding
+
+
+def train(
+    run: Run,
+    first: BiEncoderParams,
+    workdir: Path,
+    depends: Dependencies,
+    evaluate: Callable[[BiEncoderParams], dict[str, float]],
+) -> BiEncoderParams:
+    """Run the compiled step until `config.steps`; log, evaluate and save checkpoints.
+
+    Args:
+        first: initial parameters, if there is no checkpoint.
+        depends: digests that each checkpoint stores, see `rag_jax.training.provenance`.
+        evaluate: the scores of some parameters, for the evaluations during training.
+    """
+    config, checkpoints = run.config, Checkpoints(workdir)
+    state, resumed = _restore_or_init(run, first, checkpoints)
+    step = devices.compile_per_shape(
+        devices.jitted(partial(contrastive_training.train_step, run.recipe), run.mesh, state)
+    )
+    done, rates = int(state.step), _learning_rates(config)
+    buffer, timer = MetricsBuffer(resumed["window"]), StepTimer()
+    stream = _stream(run, resumed["input"])
+
+    with PreemptionHandler() as preemption, open_logger(config, workdir, done) as logger:
+        for number in range(done + 1, config.steps + 1):
+            last = number == config.steps
+            with timer("input"):
+                drawn = next(stream)
+            with timer("step"):
+                state, metrics = step(state, drawn.batch)
+                buffer.add(number, drawn, metrics)
+            timer.saw(config.batch_size)
+            if number % config.log_every == 0 or last:
+                with timer("step"):
+                    values = buffer.close()
+                values["learning_rate"] = current_learning_rate(rates, number, values)
+                logger.log(number, values, timer.close(*_work(run, drawn)))
+            if buffer.last and buffer.last.skipped_in_a_row >= config.max_bad_steps:
+                checkpoints.close()
+                raise non_finite_error([question.id for question in run.examples.questions], buffer.last, workdir)
+            if config.eval_every and number % config.eval_every == 0 and not last:
+                with timer("evaluation"):
+                    logger.evaluated(number, evaluate(state.params))
+            stop = preemption.after(number)
+            due = number % config.save_every == 0 and not buffer.skips()  # skipped steps replace no good checkpoint
+            if due or last or stop:
+                with timer("save"):
+                    checkpoints.save(state, _host_state(depends, drawn, buffer))
+            if stop and not last:
+                checkpoints.close()
+                raise preemption.stopped(number, workdir)
+    checkpoints.close()
+    return state.params
+
+
+def _restore_or_init(run: Run, first: BiEncoderParams, checkpoints: Checkpoints) -> tuple[TrainState, HostState]:
+    """The newest saved training and host state; without a checkpoint, those of step 0 with the `first` parameters."""
+    recipe, key = run.recipe, jax.random.key(run.config.seed)
+    rules = partitioning.rules(
+        run.towers.question.checkpoint.config, passage_tower=run.towers.passage.checkpoint.config
+    )
+
+    def init(params: BiEncoderParams) -> TrainState:
+        return training.init(recipe, params, key)
+
+    shapes = jax.eval_shape(init, first)
+    shardings = devices.shardings(shapes, run.mesh, rules)
+    found = checkpoints.restore(shapes, shardings)
+    if found is not None:
+        return found
+    host_state: HostState = {"input": None, "window": []}
+    if shardings is None:  # copies: the step donates its state
+        return init(jax.tree.map(jnp.array, first)), host_state
+    spread = devices.put(first, devices.shardings(first, run.mesh, rules))
+    return jax.jit(init, out_shardings=shardings)(spread), host_state
+
+
+def _host_state(depends: Dependencies, drawn: Drawn, buffer: MetricsBuffer) -> HostState:
+    return {"input": drawn.stream_state, "window": buffer.state(), "made_of": depends}
+
+
+def _stream(run: Run, stream_state: dict[str, Any] | None) -> Iterator[Drawn]:
+    """Batches endlessly, starting at `stream_state` (None: the beginning)."""
+    c, collate = run.config.contrastive, run.collator
+    drawn = draws(run.examples, run.config.batch_size, c.hard_negatives, run.config.seed)
+    if stream_state is not None:
+        drawn.set_state(stream_state)
+    masks = negatives.Candidates(run.examples.questions, run.examples.gold, run.store, c.false_negatives == "answer")
+    known = run.examples
+    log_q = negatives.log_q(known.gold, run.config.batch_size, known.negatives, c.hard_negatives) if c.log_q else None
+    for each in drawn:
+        rows = batches.passage_rows(each)
+        batch = collate(each, masks(each[:, 0], rows), None if log_q is None else log_q(rows))
+        read = sum(int(np.sum(unpacked(group).lengths)) for group in batch.passages)
+        yield Drawn(each[:, 0], batches.shard(batch, run.mesh), drawn.get_state(), read)
+
+
+def _trained(trained: str, params: BiEncoderParams) -> BiEncoderParams:
+    """Whether each parameter is trained; see `rag_jax.core.trainable`."""
+    is_trained = BiEncoderParams(True, trained == "both")
+    return BiEncoderParams(
+        *(jax.tree.map(lambda _, own=own: own, tree) for own, tree in zip(is_trained, params, strict=True))
+    )
+
+
+def _learning_rates(config: ContrastiveConfig) -> optax.Schedule:
+    return optimizers.warmup_linear_decay(config.optimizer.learning_rate, config.optimizer.warmup, config.steps)
+
+
+def _optimizer(config: ContrastiveConfig) -> optax.GradientTransformation:
+    adamw = optimizers.adamw(_learning_rates(config), config.optimizer.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(config.optimizer.clip), adamw)
+
+
+def _work(run: Run, drawn: Drawn) -> tuple[float, float]:
+    """The tokens that the towers read for one question, and the model FLOPs, without padding or second passes."""
+    size = run.config.batch_size
+    question, passage = (side.checkpoint.config for side in (run.towers.question, run.towers.passage))
+    asked = float(np.mean(np.asarray(drawn.batch.questions.lengths)))
+    passages = len(drawn.batch.place)
+    read = drawn.passage_tokens / passages
+    cost_of_passages = 1.0 if run.config.retriever.trained == "question" else 3.0
+    flops = 3.0 * registry.tower_of(question).flops(question, asked)
+    flops += cost_of_passages * passages / size * registry.tower_of(passage).flops(passage, read)
+    return asked + drawn.passage_tokens / size, flops

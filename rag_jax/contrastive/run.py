@@ -1,0 +1,255 @@
+"""A contrastive run: check the config, start or resume, train, build the index, evaluate, save the towers."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.config.files import load_config_of, save_config
+from rag_jax.contrastive import evaluation, export, negatives, towers
+from rag_jax.contrastive.checks import check, check_widths
+from rag_jax.contrastive.examples import make_examples
+from rag_jax.contrastive.loop import Run, train
+from rag_jax.contrastive.towers import Towers
+from rag_jax.corpus import read_passages
+from rag_jax.data import files
+from rag_jax.data.questions import Question, read_questions
+from rag_jax.errors import InputError
+from rag_jax.index import building, manifest
+from rag_jax.index.encoder import TextEncoder
+from rag_jax.index.store import Store, open_store, without_vectors
+from rag_jax.parallel import devices
+from rag_jax.pipeline import digests
+from rag_jax.pipeline.assembly import check_corpus, every_twentieth, required_path
+from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
+from rag_jax.pipeline.gold_passages import check_gold
+from rag_jax.training.metric_logger import seconds_trained
+from rag_jax.training.provenance import NEGATIVES, NETWORKS, PASSAGES, QUESTIONS, START, Dependencies, check_same
+from rag_jax.training.run import tell, tell_encoded
+from rag_jax.training.workdir import CONFIG, locked
+from rag_jax.types import BiEncoderParams
+
+RESULTS = "results.json"
+console = Console()
+
+
+class Finished(NamedTuple):
+    """What a finished run leaves, for the terminal."""
+
+    results: dict[str, Any]  # as in results.json
+    index_folder: Path
+    question_tower: Path
+
+
+def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | None:
+    """Train, or resume from the newest checkpoint; then build the index of the trained towers, score and save them.
+
+    Writes WORKDIR/towers, WORKDIR/index and results.json. Returns None in every process but the first. Invalid input is
+    reported before anything is written.
+    """
+    changed = check(config, workdir)
+    with locked(workdir) if devices.is_first() else nullcontext():
+        changed = check(config, workdir)  # again: another run may have held the lock until now
+        export.check(workdir)
+        devices.enable_compilation_cache(config)
+        judged = read_judged(config)
+        loaded, store = towers.load(config), corpus(config)
+        check_widths(config, loaded.question.checkpoint.config.vector_width)
+        check_gold(store, judged, "evaluation questions")
+        if config.data.index is not None:
+            open_store(config.data.index, loaded.passage_encoder(config, loaded.params), None)  # refuses other towers
+        params = _fit(config, workdir, loaded, store, judged, changed)
+        if not devices.is_first():
+            return None
+        folders = export.write(workdir, loaded, params)
+        index = trained_index(config, workdir, loaded, store, params, folders)
+        results = measure(config, loaded, index, params, judged)
+        results |= {"steps": config.steps, "train_seconds": seconds_trained(workdir)}
+        files.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
+    assert index.folder is not None
+    return Finished(results, index.folder, folders[0])
+
+
+def corpus(config: ContrastiveConfig) -> Store:
+    """The passages of the run, without their vectors. Raises `InputError` for a corpus other than the index's."""
+    c = config.data
+    if c.passages is None and c.index is None:
+        raise InputError("data.passages is not given; name a corpus, or an index of it, data.index")
+    index = None if c.index is None else open_store(c.index, None, None)
+    if c.passages is None:
+        assert index is not None
+        return index
+    passages = list(read_passages(c.passages, c.passage_words))
+    if index is not None:
+        assert c.index is not None
+        check_corpus(passages, index, c.index, c.passages)
+    return without_vectors(passages)
+
+
+def read_judged(config: ContrastiveConfig) -> list[Question]:
+    """The evaluation questions. Raises `InputError` where neither gold passages nor answers are known of one."""
+    path = required_path(config.data.evaluation, "data.evaluation")
+    questions = read_questions(path)
+    if not any(question.positive_ids for question in questions) and not all(q.answers for q in questions):
+        raise InputError(f"{path}: questions without positive_ids and without answers; a recall needs one of them")
+    return questions
+
+
+def trained_index(
+    config: ContrastiveConfig,
+    workdir: Path,
+    loaded: Towers,
+    store: Store,
+    params: BiEncoderParams,
+    folders: Sequence[Path],
+) -> Store:
+    """The index of the corpus by the trained passage tower: data.index where its vectors are those, else WORKDIR/index.
+
+    Args:
+        folders: where the towers are saved, of questions and of passages, for the index's manifest.
+    """
+    of_questions, *_, of_passages = (str(folder.absolute()) for folder in (*folders, folders[-1]))
+    sources = {"source": of_passages, "question_source": None if loaded.shares else of_questions}
+    encoder = dataclasses.replace(loaded.passage_encoder(config, params), **sources)
+    for folder in (config.data.index, workdir / "index"):
+        if folder is not None and (found := _by_this_tower(folder, encoder)) is not None:
+            return found
+    passages = list(store.live_passages())
+    console.print(f"encoding {len(passages):,} passages by the trained tower")
+    return building.build(workdir / "index", passages, encoder, None, every_twentieth(len(passages), tell_encoded))
+
+
+def measure(
+    config: ContrastiveConfig, loaded: Towers, index: Store, params: BiEncoderParams, judged: Sequence[Question]
+) -> dict[str, Any]:
+    """The recall of the trained towers, of BM25, and of the towers before training where their index is given."""
+    depth = evaluation.depth_of(index)
+    ranked = {"": evaluation.vector_rows(index, _question_vectors(config, loaded, params, judged), depth)}
+    stores = {"": index, "_bm25": index}
+    ranked["_bm25"] = evaluation.bm25_rows(index, judged, depth)
+    if config.data.index is not None:
+        stores["_before"] = open_store(config.data.index, loaded.passage_encoder(config, loaded.params), None)
+        vectors = _question_vectors(config, loaded, loaded.params, judged)
+        ranked["_before"] = evaluation.vector_rows(stores["_before"], vectors, depth)
+    found = {
+        f"{name}{suffix}": value
+        for suffix, rows in ranked.items()
+        for name, value in evaluation.scores(stores[suffix], rows, judged).items()
+    }
+    return found | {"questions": len(judged), "passages": len(index)}
+
+
+def _fit(
+    config: ContrastiveConfig,
+    workdir: Path,
+    loaded: Towers,
+    store: Store,
+    judged: Sequence[Question],
+    changed: Sequence[str],
+) -> BiEncoderParams:
+    """The trained parameters, from the checkpoint of a finished run or by training."""
+    host_state = saved_host_state(workdir)
+    if (workdir / "checkpoints" / str(config.steps)).is_dir():
+        checkpoints = Checkpoints(workdir)
+        found = checkpoints.params_at(config.steps, loaded.params)
+        checkpoints.close()
+        if found is not None:
+            return found
+    questions = read_questions(required_path(config.data.train, "data.train"))
+    rows, mined = hard_negatives(config, questions, store)
+    examples = make_examples(config, loaded, store, questions, rows, console)
+    first = start_params(config, loaded, begun=host_state is not None)
+    depends = check_same(host_state, dependencies(loaded, store, questions, mined, first), config, workdir)
+    if devices.is_first():
+        tell(changed)
+        save_config(config, workdir / CONFIG)
+    run = Run(config, loaded, store, examples, devices.mesh(config))
+
+    def scores(params: BiEncoderParams) -> dict[str, float]:
+        encoder = loaded.passage_encoder(config, params)
+        index = store.with_vectors(encoder.encode_passages(list(store.passages)))
+        vectors = _question_vectors(config, loaded, params, judged)
+        return evaluation.scores(index, evaluation.vector_rows(index, vectors, evaluation.depth_of(index)), judged)
+
+    return towers.whole(train(run, first or loaded.params, workdir, depends, scores))
+
+
+def start_params(config: ContrastiveConfig, loaded: Towers, begun: bool) -> BiEncoderParams | None:
+    """The parameters of the run named by `start_from`, if any. A run that is resumed does not need them."""
+    source = config.start_from
+    if source is None or (begun and not (source / "checkpoints").is_dir()):
+        return None
+    load_config_of(ContrastiveConfig, source / CONFIG)
+    found = None
+    if (source / "checkpoints").is_dir():  # Checkpoints creates the folder
+        checkpoints = Checkpoints(source)
+        found = checkpoints.restore_params(loaded.params)
+        checkpoints.close()
+    if found is None:
+        raise InputError(f"{source}: no checkpoint there; train it first, or leave start_from out")
+    return found
+
+
+def dependencies(
+    loaded: Towers,
+    store: Store,
+    questions: Sequence[Question],
+    mined: Mapping[str, Sequence[str]],
+    first: BiEncoderParams | None,
+) -> Dependencies:
+    """Digests of everything that training depends on."""
+
+    def question_bytes() -> Iterator[bytes]:
+        for each in questions:
+            yield digests.json_bytes([each.id, each.question, each.answers, each.positive_ids])
+
+    def network_bytes() -> Iterator[bytes]:
+        for side in (loaded.question, loaded.passage):
+            yield digests.json_bytes([repr(side.checkpoint.config), list(side.checkpoint.input_format)])
+            yield side.tokenizer.to_str().encode()
+        yield from digests.parameter_bytes(loaded.params)
+
+    made_of = {
+        QUESTIONS: digests.digest(question_bytes()),
+        NEGATIVES: digests.digest([digests.json_bytes({id: list(own) for id, own in mined.items()})]),
+        PASSAGES: digests.digest(digests.passage_bytes(store)),
+        NETWORKS: digests.digest(network_bytes()),
+    }
+    return made_of | ({} if first is None else {START: digests.digest(digests.parameter_bytes(first))})
+
+
+def hard_negatives(
+    config: ContrastiveConfig, questions: Sequence[Question], store: Store
+) -> tuple[dict[str, list[int]], dict[str, tuple[str, ...]]]:
+    """The hard negatives of the training questions by question id: as rows of the store, and as passage ids."""
+    if not config.contrastive.hard_negatives:
+        return {}, {}
+    source = config.data.negatives or required_path(config.data.train, "data.train")
+    if config.data.negatives is None:
+        mined = {question.id: question.negative_ids for question in questions if question.negative_ids}
+    else:
+        mined = negatives.read_negatives(source, questions)
+    return negatives.resolve(questions, mined, store, source), mined
+
+
+def _by_this_tower(folder: Path, encoder: TextEncoder) -> Store | None:
+    """The index in a folder, if there is one and this tower encoded its vectors."""
+    if not (folder / manifest.FILE).exists():
+        return None
+    found = open_store(folder, None, None)
+    assert found.manifest is not None
+    is_same = all(found.manifest.tower.get(key) == value for key, value in encoder.spec.items())
+    return found if is_same else None
+
+
+def _question_vectors(
+    config: ContrastiveConfig, loaded: Towers, params: BiEncoderParams, questions: Sequence[Question]
+) -> np.ndarray:
+    tokens = loaded.question_tokenizer(config)([question.question for question in questions]).ids
+    return loaded.question_encoder(config, params).encode(tokens)

@@ -1,0 +1,135 @@
+"""The two towers of a contrastive run: their checkpoints, their networks in training, and the trained ones again."""
+
+import dataclasses
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from tokenizers import Tokenizer
+
+from rag_jax import hub
+from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.data.tower_inputs import QuestionTokenizer
+from rag_jax.errors import InputError
+from rag_jax.hub import adapters, loading
+from rag_jax.index.encoder import TextEncoder
+from rag_jax.models import registry
+from rag_jax.models.architecture import TowerConfig
+from rag_jax.parallel import devices
+from rag_jax.pipeline import networks
+from rag_jax.pipeline.assembly import checked_tower, passage_encoder
+from rag_jax.types import BiEncoderParams, Params, Tower
+
+Tree = TypeVar("Tree")
+
+
+class Side(NamedTuple):
+    """A tower as it was loaded, with the config's changes."""
+
+    source: str
+    checkpoint: hub.TowerCheckpoint
+    tokenizer: Tokenizer
+
+
+class Towers(NamedTuple):
+    """The towers that a run starts from."""
+
+    question: Side
+    passage: Side
+    shares: bool  # whether one set of parameters encodes both
+
+    @property
+    def params(self) -> BiEncoderParams:
+        """The parameters that training starts from."""
+        passage = None if self.shares else self.passage.checkpoint.params
+        return BiEncoderParams(self.question.checkpoint.params, passage)
+
+    def question_tokenizer(self, config: ContrastiveConfig) -> QuestionTokenizer:
+        """Converts questions to the question tower's input."""
+        fed, longest = self.question.checkpoint.input_format, config.retriever.max_question
+        return QuestionTokenizer(self.question.tokenizer, fed.question, min(longest, fed.max_length or longest))
+
+    def passage_encoder(self, config: ContrastiveConfig, params: BiEncoderParams) -> TextEncoder:
+        """The passage tower with some parameters, and its tokenizer."""
+        encoder = passage_encoder(config, self.passage.source, self.passage.checkpoint, self.passage.tokenizer)
+        return dataclasses.replace(encoder, params=whole(passage_params(params)))
+
+    def question_encoder(self, config: ContrastiveConfig, params: BiEncoderParams) -> TextEncoder:
+        """The question tower with some parameters; its `encode` takes the rows of `question_tokenizer`."""
+        tower = registry.tower(self.question.checkpoint.config)
+        params, longest = whole(params.question_tower), config.retriever.max_question
+        return TextEncoder(tower, params, self.question.tokenizer, longest)
+
+    def checkpoints(self, params: BiEncoderParams) -> dict[str, hub.TowerCheckpoint]:
+        """The towers with some parameters as checkpoints, by the name of their folder; "" for a shared one.
+
+        Each states both templates, so that either folder alone reads passages or questions as the run did.
+        """
+        fed = self.question.checkpoint.input_format._replace(passage=self.passage.checkpoint.input_format.passage)
+        question = dataclasses.replace(self.question.checkpoint, params=whole(params.question_tower), input_format=fed)
+        if self.shares:
+            return {"": dataclasses.replace(question, side=None)}
+        fed = self.passage.checkpoint.input_format._replace(question=fed.question)
+        passage = dataclasses.replace(self.passage.checkpoint, params=whole(passage_params(params)), input_format=fed)
+        return {
+            "question": dataclasses.replace(question, side="question"),
+            "passage": dataclasses.replace(passage, side="passage"),
+        }
+
+
+def load(config: ContrastiveConfig) -> Towers:
+    """Load the checkpoints. Raises `InputError` for towers that are missing or do not match."""
+    c = config.retriever
+    same = c.passage_tower is None
+    question = hub.load_tower(c.tower)
+    if same and question.side == "question":
+        raise InputError(
+            f"{c.tower}: reads questions only; name the tower of the passages too, retriever.passage_tower"
+        )
+    lengths = {"retriever.max_question": c.max_question} | ({"retriever.max_passage": c.max_passage} if same else {})
+    question, tokenizer = checked_tower(config, c.tower, question, lengths)
+    passage = question, tokenizer
+    if c.passage_tower is not None:
+        lengths = {"retriever.max_passage": c.max_passage}
+        passage = checked_tower(config, c.passage_tower, hub.load_tower(c.passage_tower), lengths)
+    width, passage_width = question.config.vector_width, passage[0].config.vector_width
+    if width != passage_width:
+        problem = f"makes vectors of width {passage_width}, the questions' tower of width {width}"
+        raise InputError(f"{c.passage_tower}: {problem}; give two towers of the same width")
+    if c.adapter is not None:
+        params = adapters.load(c.adapter, question.params, loading.tower_modules(c.tower))
+        question = dataclasses.replace(question, params=params)
+    shares = c.trained == "shared"
+    return Towers(Side(c.tower, question, tokenizer), Side(c.passage_tower or c.tower, *passage), shares)
+
+
+def training_tower(config: ContrastiveConfig, sizes: TowerConfig, mesh: Mesh | None) -> Tower:
+    """A tower as it is computed in training; on a mesh, activations are sharded by row."""
+    c = config.compute
+    sharding = None if mesh is None else NamedSharding(mesh, devices.BATCH)
+    how = {"dtype": jnp.dtype(c.dtype), "attention": c.attention, "scan": c.scan, "remat": c.remat}
+    rate = config.retriever.dropout
+    if rate is not None:
+        how |= {"dropout": rate, "attention_dropout": rate}
+    return registry.tower(networks.with_compute(sizes, **how, sharding=sharding))
+
+
+def passage_params(params: BiEncoderParams) -> Params:
+    """The parameters that encode passages."""
+    return params.question_tower if params.passage_tower is None else params.passage_tower
+
+
+def whole(params: Tree) -> Tree:
+    """Parameters in the memory of this process, whole."""
+
+    def gathered(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
+            return leaf
+        if leaf.is_fully_replicated or leaf.is_fully_addressable:
+            return np.asarray(leaf)
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(gathered, params)

@@ -1,0 +1,61 @@
+"""The towers of a workdir are replaced only if a run wrote them."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import pytest
+
+import bi_encoders
+from rag_jax import hub
+from rag_jax.config.config import Config
+from rag_jax.contrastive import export, towers
+from rag_jax.contrastive.towers import Towers
+from rag_jax.errors import InputError
+
+
+@pytest.fixture
+def loaded(towns: Config, tmp_path: Path) -> Towers:
+    return towers.load(bi_encoders.config(towns, tmp_path))
+
+
+def test_two_towers_are_two_folders_and_are_written_again(loaded: Towers, tmp_path: Path) -> None:
+    assert export.write(tmp_path, loaded, loaded.params) == [tmp_path / "towers/question", tmp_path / "towers/passage"]
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, loaded.params)
+    export.write(tmp_path, loaded, doubled)
+    found = hub.load_tower(tmp_path / "towers/passage")
+    jax.tree.map(lambda a, b: (a == b).all() or pytest.fail("not written"), found.params, doubled.passage_tower)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["negatives.jsonl", "towers"]
+
+
+def test_a_shared_tower_is_one_folder(loaded: Towers, tmp_path: Path) -> None:
+    shared = loaded._replace(shares=True)
+    assert export.write(tmp_path, shared, shared.params) == [tmp_path / "towers"]
+    assert hub.load_tower(tmp_path / "towers").config == loaded.question.checkpoint.config
+
+
+def test_each_folder_says_how_questions_and_passages_are_read(loaded: Towers, tmp_path: Path) -> None:
+    fed = loaded.question.checkpoint.input_format._replace(question="query: {question}")
+    question = dataclasses.replace(loaded.question.checkpoint, input_format=fed)
+    export.write(tmp_path, loaded._replace(question=loaded.question._replace(checkpoint=question)), loaded.params)
+    for name in ("question", "passage"):
+        found = hub.load_tower(tmp_path / "towers" / name).input_format
+        assert (found.passage, found.question) == ("{title}. {text}", "query: {question}")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda folder: (folder / "question/config.json").write_text("{}"), "question/config.json: not written by a"),
+        (lambda folder: (folder / "notes.txt").write_text("mine"), "notes.txt: not written by a run, or changed"),
+        (lambda folder: (folder / "rag-jax.towers").unlink(), "towers: not written by a run"),
+        (lambda folder: (folder / "rag-jax.towers").write_text("?"), "rag-jax.towers: damaged"),
+    ],
+)
+def test_what_somebody_else_wrote_stays(loaded: Towers, tmp_path: Path, change, told: str) -> None:
+    export.write(tmp_path, loaded, loaded.params)
+    change(tmp_path / "towers")
+    before = {path: path.read_bytes() for path in (tmp_path / "towers").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=told):
+        export.write(tmp_path, loaded, loaded.params)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "towers").rglob("*") if path.is_file()}

@@ -1,0 +1,80 @@
+"""Settings of runs that train the passage tower, and what they load onto the devices."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag_jax.config.config import Config, Data, Distillation, Retriever
+from rag_jax.errors import InputError
+from rag_jax.index.store import without_vectors
+from rag_jax.pipeline import refreshing
+from rag_jax.training import checks
+from stores import MORE, PASSAGES, encoder
+
+USUAL = Config(Data(index=Path("index")), Retriever("tower", train_passages=True, refresh_every=10))
+
+
+def changed(config: Config = USUAL, **fields) -> Config:
+    return dataclasses.replace(config, retriever=dataclasses.replace(config.retriever, **fields))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        USUAL,
+        changed(refresh_at_once=True),
+        changed(refresh_every=None, candidates=20),
+        changed(prior_docs=15, candidates=20),
+        dataclasses.replace(changed(distillation=Distillation("pdist")), model="fid"),
+    ],
+)
+def test_what_corrects_the_index_is_accepted(config: Config) -> None:
+    checks.check_numbers(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (changed(train_passages=False), r"retriever\.refresh_every is 10, but the passage tower is not trained; give "),
+        (
+            changed(train_passages=False, refresh_every=None, candidates=9),
+            r"retriever\.candidates is 9, but the passage",
+        ),
+        (
+            dataclasses.replace(USUAL, data=Data()),
+            "closed-book run has no passages; leave it out, or give data.passages",
+        ),
+        (
+            changed(mode="frozen"),
+            "but the question tower is not trained with them; leave it out, or give the mode trai",
+        ),
+        (changed(mode="gold"), "but the question tower is not trained with them"),
+        (dataclasses.replace(USUAL, model="fid"), "but the question tower is not trained with them"),
+        (changed(engine="faiss"), "but the engine faiss searches vectors of its own; give the engine device"),
+        (changed(candidates=5), "candidates is 5, of which the 5 best are kept; give more candidates, or None"),
+        (changed(candidates=12, prior_docs=12), "candidates is 12, of which the 12 best are kept"),
+        (
+            changed(refresh_every=None),
+            "but nothing corrects the index for it; give retriever.refresh_every or candidat",
+        ),
+        (
+            changed(refresh_every=None, candidates=9, refresh_at_once=True),
+            "is set without retriever.refresh_every; give",
+        ),
+        (changed(refresh_every=0), r"retriever\.refresh_every is 0; give 1 or more"),
+    ],
+)
+def test_what_corrects_nothing_is_refused(config: Config, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        checks.check_numbers(config)
+
+
+def test_passages_are_read_as_the_index_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refreshing, "TOKENIZED_ROWS", 7)
+    passages, tower = [*PASSAGES, *MORE], encoder()
+    ids, lengths = refreshing.tower_tokens(without_vectors(passages), tower)
+    for row, length, expected in zip(ids.whole, lengths.whole, tower.tokens(passages).ids, strict=True):
+        assert row[:length].tolist() == expected
+        assert not np.any(row[length:])

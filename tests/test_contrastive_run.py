@@ -1,0 +1,263 @@
+"""`rag-jax train` on the config of a bi-encoder: trained, scored, saved, resumed, and used by a RAG model."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import bi_encoders
+from rag_jax import cli, hub
+from rag_jax.config.config import Config
+from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.config.files import load_config, load_config_of
+from rag_jax.contrastive import run
+from rag_jax.contrastive.run import train_and_evaluate
+from rag_jax.data.jsonl import read_jsonl, write_jsonl
+from rag_jax.errors import InputError
+from rag_jax.index.store import open_store
+from rag_jax.pipeline.assembly import load_bi_encoder
+from rag_jax.training.preemption import PreemptionHandler
+
+
+@pytest.fixture(scope="module")
+def config(towns: Config, tmp_path_factory: pytest.TempPathFactory) -> ContrastiveConfig:
+    return bi_encoders.config(towns, tmp_path_factory.mktemp("contrastive"))
+
+
+@pytest.fixture(scope="module")
+def finished(config: ContrastiveConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A run with its own towers for questions and passages, and its results."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    longer = dataclasses.replace(config, steps=40)
+    found = train_and_evaluate(longer, workdir)
+    assert found is not None
+    return workdir, found.results
+
+
+def losses(workdir: Path) -> list[float]:
+    return [row["loss"] for _, row in read_jsonl(workdir / "metrics.jsonl")]
+
+
+def params(folder: Path):
+    checkpoint = hub.load_tower(folder)
+    return checkpoint.params
+
+
+def same(one, other) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), one, other)))
+
+
+def test_it_learns_to_find_the_town_that_is_asked_about(finished: tuple[Path, dict]) -> None:
+    workdir, results = finished
+    found = losses(workdir)
+    assert found[-1] < found[0] / 2
+    assert results["recall@1"] > 0.9
+    assert json.loads((workdir / "results.json").read_text()) == results
+    assert {"recall@1_bm25", "mrr", "answer_recall@5", "train_seconds"} <= set(results)
+
+
+def test_the_metrics_name_loss_accuracy_and_gradient(finished: tuple[Path, dict]) -> None:
+    rows = [row for _, row in read_jsonl(finished[0] / "metrics.jsonl")]
+    assert [row["step"] for row in rows] == list(range(2, 41, 2))
+    assert all({"loss", "accuracy", "grad_norm", "skipped", "learning_rate"} <= set(row) for row in rows)
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+
+
+def test_both_towers_are_saved_and_differ(config: ContrastiveConfig, finished: tuple[Path, dict]) -> None:
+    workdir, _ = finished
+    question, passage = (params(workdir / "towers" / name) for name in ("question", "passage"))
+    start = params(Path(config.retriever.tower))
+    assert not same(question, start)
+    assert not same(passage, start)
+    assert not same(question, passage)
+
+
+def test_a_rag_model_opens_its_towers_and_its_index(towns: Config, finished: tuple[Path, dict]) -> None:
+    workdir, _ = finished
+    towers = workdir / "towers"
+    retriever = dataclasses.replace(
+        towns.retriever,
+        tower=str(towers / "question"),
+        passage_tower=str(towers / "passage"),
+        vector_norm=None,
+        passage_template=None,
+    )
+    bi_encoder = load_bi_encoder(dataclasses.replace(towns, retriever=retriever))
+    store = open_store(workdir / "index", bi_encoder.passage_encoder, None)
+    passages = list(store.passages)[:5]
+    again = bi_encoder.required_passage_encoder.encode_passages(passages)
+    np.testing.assert_allclose(again, store.passage_vectors[np.arange(5)], rtol=1e-5, atol=1e-6)
+
+
+def test_a_finished_run_is_scored_again_without_training(
+    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir, results = finished
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    monkeypatch.setattr(run, "train", None)
+    monkeypatch.setattr(run.building, "build", None)
+    found = train_and_evaluate(dataclasses.replace(config, steps=40), copy)
+    assert found is not None
+    assert found.results == results
+
+
+def test_an_interrupted_run_goes_on_to_the_same_parameters(
+    config: ContrastiveConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    train_and_evaluate(config, whole)
+    with monkeypatch.context() as patched:
+        patched.setattr(PreemptionHandler, "after", lambda self, step: step == 3)
+        with pytest.raises(SystemExit):
+            train_and_evaluate(config, half)
+    assert not (half / "towers").exists()
+    train_and_evaluate(config, half)
+    for name in ("question", "passage"):
+        assert same(params(whole / "towers" / name), params(half / "towers" / name))
+    assert (whole / "metrics.jsonl").read_bytes() == (half / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_may_be_made_longer(config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    before = params(copy / "towers" / "question")
+    found = train_and_evaluate(dataclasses.replace(config, steps=42), copy)
+    assert found is not None
+    assert found.results["steps"] == 42
+    assert not same(params(copy / "towers" / "question"), before)
+
+
+def test_a_shared_tower_is_one_folder_and_reads_both(config: ContrastiveConfig, tmp_path: Path) -> None:
+    shared = dataclasses.replace(config, retriever=dataclasses.replace(config.retriever, trained="shared"))
+    train_and_evaluate(shared, tmp_path / "run")
+    checkpoint = hub.load_tower(tmp_path / "run" / "towers")
+    assert checkpoint.side is None
+    assert checkpoint.input_format.passage == "{title}. {text}"
+
+
+def test_the_question_tower_alone_leaves_the_passages_as_they_are(config: ContrastiveConfig, tmp_path: Path) -> None:
+    alone = dataclasses.replace(config, retriever=dataclasses.replace(config.retriever, trained="question"))
+    train_and_evaluate(alone, tmp_path / "run")
+    start = params(Path(config.retriever.tower))
+    assert same(params(tmp_path / "run" / "towers" / "passage"), start)
+    assert not same(params(tmp_path / "run" / "towers" / "question"), start)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"chunk": 4}, {"symmetric": True}, {"log_q": True}, {"widths": (8, 32)}, {"false_negatives": "answer"}],
+    ids=str,
+)
+def test_every_option_trains(config: ContrastiveConfig, tmp_path: Path, changes: dict) -> None:
+    changed = dataclasses.replace(config, contrastive=dataclasses.replace(config.contrastive, **changes))
+    train_and_evaluate(changed, tmp_path / "run")
+    assert np.isfinite(losses(tmp_path / "run")).all()
+
+
+def test_chunks_change_nothing_but_memory(config: ContrastiveConfig, tmp_path: Path) -> None:
+    chunked = dataclasses.replace(config, contrastive=dataclasses.replace(config.contrastive, chunk=4))
+    train_and_evaluate(config, tmp_path / "whole")
+    train_and_evaluate(chunked, tmp_path / "chunked")
+    np.testing.assert_allclose(losses(tmp_path / "whole"), losses(tmp_path / "chunked"), rtol=1e-4)
+
+
+def test_the_towers_before_training_are_scored_over_their_own_index(
+    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
+) -> None:
+    workdir, results = finished
+    towers, data = workdir / "towers", dataclasses.replace(config.data, passages=None, index=workdir / "index")
+    retriever = dataclasses.replace(
+        config.retriever, tower=str(towers / "question"), passage_tower=str(towers / "passage"), trained="question"
+    )
+    found = train_and_evaluate(dataclasses.replace(config, data=data, retriever=retriever), tmp_path / "run")
+    assert found is not None
+    assert found.index_folder == workdir / "index", "its vectors are those of the passage tower, which was not trained"
+    assert not (tmp_path / "run" / "index").exists()
+    assert found.results["recall@1_before"] == pytest.approx(results["recall@1"])
+
+
+def test_it_starts_from_another_run(config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path) -> None:
+    later = dataclasses.replace(config, start_from=finished[0])
+    train_and_evaluate(later, tmp_path / "run")
+    assert losses(tmp_path / "run")[0] < losses(finished[0])[0] / 2
+
+
+def test_the_command_prints_scores_and_the_next_command(config: ContrastiveConfig, tmp_path: Path, capsys) -> None:
+    written = tmp_path / "dpr.py"
+    written.write_text(
+        "from pathlib import Path, PosixPath\n"
+        "from rag_jax.config.config import Compute, Mesh, Watch\n"
+        "from rag_jax.config.contrastive import *\n"
+        f"config = {config!r}\n"
+    )
+    workdir = tmp_path / "run"
+    cli.main(["train", str(written), "--workdir", str(workdir), "--steps", "2", "--optimizer.learning-rate", "1e-3"])
+    printed = capsys.readouterr().out
+    assert "this model" in printed
+    assert "BM25" in printed
+    assert f'search "YOUR QUESTION" --index {workdir / "index"} --tower {workdir / "towers/question"}' in printed
+    saved = load_config_of(ContrastiveConfig, workdir / "config.json")
+    assert (saved.steps, saved.optimizer.learning_rate) == (2, 1e-3)
+    cli.main(
+        [
+            "search",
+            "what colour is Norburg",
+            "--index",
+            str(workdir / "index"),
+            "--tower",
+            str(workdir / "towers/question"),
+        ]
+    )
+    assert "Norburg" in capsys.readouterr().out
+
+
+def test_it_is_no_model_that_answers(finished: tuple[Path, dict]) -> None:
+    with pytest.raises(InputError, match=r"of a bi-encoder, which answers nothing; name its towers: .*/towers"):
+        load_config(finished[0] / "config.json")
+
+
+def changed_questions(config: ContrastiveConfig, folder: Path, change) -> ContrastiveConfig:
+    assert config.data.train is not None
+    rows = [change(row) for _, row in read_jsonl(config.data.train)]
+    write_jsonl(folder / "questions.jsonl", rows)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, train=folder / "questions.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda row: {key: row[key] for key in row if key != "positive_ids"}, "names no gold passage of the corpus"),
+        (lambda row: row | {"positive_ids": ["nowhere"]}, "none of the .* positive_ids .* is a passage of the index"),
+    ],
+)
+def test_questions_that_cannot_be_trained_on_are_refused(
+    config: ContrastiveConfig, tmp_path: Path, change, told: str
+) -> None:
+    changed = changed_questions(config, tmp_path, change)
+    with pytest.raises(InputError, match=told):
+        train_and_evaluate(changed, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_hard_negatives_must_be_given(config: ContrastiveConfig, tmp_path: Path) -> None:
+    without = dataclasses.replace(config, data=dataclasses.replace(config.data, negatives=None))
+    with pytest.raises(InputError, match=r"hard_negatives is 1, but no question has any; name a file of them"):
+        train_and_evaluate(without, tmp_path / "run")
+    in_batch = dataclasses.replace(without, contrastive=dataclasses.replace(config.contrastive, hard_negatives=0))
+    train_and_evaluate(dataclasses.replace(in_batch, steps=2), tmp_path / "run")
+
+
+def test_towers_that_somebody_changed_are_not_replaced(
+    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    (copy / "towers" / "question" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt: not written by a run, or changed since"):
+        train_and_evaluate(dataclasses.replace(config, steps=42), copy)
+    assert (copy / "towers" / "question" / "notes.txt").read_text() == "mine"

@@ -1,0 +1,148 @@
+"""Runs that train both towers: what they learn, how they are resumed, and which index answers afterwards."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+import world
+from rag_jax.config.config import Config, Mesh
+from rag_jax.errors import InputError
+from rag_jax.evaluation.baselines import with_frozen_retriever
+from rag_jax.index.store import open_store
+from rag_jax.rag import RAG
+from rag_jax.training.run import fit, train_and_evaluate, untrained
+
+STEPS, EVERY = 8, 4
+LEFT_OUT = shutil.ignore_patterns(str(STEPS), "refreshed_index", "results.json")
+
+
+def refreshing(config: Config, **fields) -> Config:
+    retriever = dataclasses.replace(config.retriever, train_passages=True, refresh_every=EVERY)
+    return dataclasses.replace(config, retriever=retriever, **fields)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict, Path]:
+    """A short run over an index outside its workdir, its results, and the folder of all of it."""
+    folder = tmp_path_factory.mktemp("refresh")
+    config = world.write(folder)
+    data = dataclasses.replace(config.data, index=folder / "shared_index")
+    config = refreshing(config, data=data, steps=STEPS, log_every=4, save_every=4, eval_every=8)
+    _, results = train_and_evaluate(config, folder / "run")
+    return config, results, folder
+
+
+def lines(workdir: Path) -> list[dict]:
+    read = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in read if "evaluation" not in line]
+
+
+def checkpoint(workdir: Path) -> list[dict]:
+    """The parameters and everything else of the last checkpoint, the index included, as stored."""
+    with ocp.StandardCheckpointer() as reader:
+        folder = workdir.absolute() / "checkpoints" / str(STEPS)
+        return [reader.restore(folder / name) for name in ("params", "rest")]
+
+
+def vectors(folder: Path) -> np.ndarray:
+    return open_store(folder, None, None).passage_vectors.whole
+
+
+def test_staleness_is_told(whole: tuple[Config, dict, Path]) -> None:
+    last = lines(whole[2] / "run")[-1]  # the mean over steps 5 to 8, in which the rows of each are of the last round
+    assert (last["staleness_oldest"], last["staleness_mean"]) == (EVERY - 1, (EVERY - 1) / 2)
+
+
+def test_the_index_that_it_started_from_stays_as_it_is(whole: tuple[Config, dict, Path]) -> None:
+    config = whole[0]
+    assert config.data.index is not None
+    store = open_store(config.data.index, None, None)
+    assert store.manifest is not None
+    assert [change["change"] for change in store.manifest.changes] == ["build", "tokenise"][: store.manifest.version]
+
+
+def test_answers_come_from_the_index_of_the_trained_tower(whole: tuple[Config, dict, Path]) -> None:
+    _, _, folder = whole
+    rag = RAG.from_workdir(folder / "run")
+    store, encoder = rag.components.store, rag.components.bi_encoder.required_passage_encoder
+    assert store.folder == folder / "run" / "refreshed_index"
+    jax.tree.map(np.testing.assert_array_equal, encoder.params, rag.params.passage_tower)
+    np.testing.assert_array_equal(store.passage_vectors.whole, encoder.encode_passages(list(store.passages)))
+    assert not np.allclose(vectors(folder / "shared_index"), store.passage_vectors.whole, atol=1e-3)
+    assert rag.answer("what colour is Norburg").passages
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(whole: tuple[Config, dict, Path], tmp_path: Path) -> None:
+    config, _, folder = whole
+    again = tmp_path / "run"
+    shutil.copytree(folder / "run", again, ignore=LEFT_OUT)
+    with pytest.raises(
+        InputError, match=r"refreshed_index: not the index of the newest .*; finish it with the command"
+    ):
+        RAG.from_workdir(again)
+    fit(config, again)
+    jax.tree.map(np.testing.assert_array_equal, checkpoint(again), checkpoint(folder / "run"))
+    assert lines(again) == lines(folder / "run")
+    np.testing.assert_array_equal(vectors(again / "refreshed_index"), vectors(folder / "run" / "refreshed_index"))
+
+
+def test_an_index_that_was_not_written_is_written_by_the_same_command(
+    whole: tuple[Config, dict, Path], tmp_path: Path
+) -> None:
+    config, results, folder = whole
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("refreshed_index"))
+    _, again = train_and_evaluate(config, tmp_path / "run")
+    assert again == results
+
+
+def test_two_devices_have_the_losses_of_one(whole: tuple[Config, dict, Path], tmp_path: Path) -> None:
+    config, _, folder = whole
+    fit(dataclasses.replace(config, mesh=Mesh(fsdp=2), eval_every=None), tmp_path / "run")
+    for found, expected in zip(lines(tmp_path / "run"), lines(folder / "run"), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert found["staleness_mean"] == expected["staleness_mean"]
+
+
+def test_a_run_that_starts_from_it_has_its_towers_and_fresh_vectors(
+    whole: tuple[Config, dict, Path], tmp_path: Path
+) -> None:
+    config, _, folder = whole
+    started = dataclasses.replace(config, start_from=folder / "run", steps=1, eval_every=None)
+    still = dataclasses.replace(started.optimizer, tower_learning_rate=0.0)
+    fit(dataclasses.replace(started, optimizer=still), tmp_path / "run")
+    found = vectors(tmp_path / "run" / "refreshed_index")
+    np.testing.assert_allclose(found, vectors(folder / "run" / "refreshed_index"), rtol=1e-5, atol=1e-5)
+    with ocp.StandardCheckpointer() as reader:
+        index = reader.restore((tmp_path / "run" / "checkpoints" / "1" / "rest").absolute())["refreshed"]
+    np.testing.assert_allclose(index["vectors"][: len(found)], found, rtol=1e-4, atol=1e-4)
+    frozen = dataclasses.replace(started.retriever, train_passages=False, refresh_every=None)
+    with pytest.raises(InputError, match=r"run: its passage tower is trained; give retriever\.train_passages here too"):
+        fit(dataclasses.replace(started, retriever=frozen), tmp_path / "other")
+
+
+def test_one_tower_is_not_put_back_without_the_other(whole: tuple[Config, dict, Path], tmp_path: Path) -> None:
+    """The question tower as it was before does not belong to the index of the trained passage tower."""
+    config, _, folder = whole
+    with pytest.raises(
+        InputError, match="of the trained passage tower, and does not fit the question tower before training"
+    ):
+        with_frozen_retriever(RAG.from_workdir(folder / "run"))
+    with pytest.raises(InputError, match="is trained, and the index here is not its own; load that workdir instead"):
+        untrained(dataclasses.replace(config, start_from=folder / "run"), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_passage_tower_that_learns_finds_what_a_frozen_one_hides(towns: Config, tmp_path: Path) -> None:
+    """With a question tower whose LayerNorms alone are trained, and by the same number of steps."""
+    retriever = dataclasses.replace(towns.retriever, train=("norm",))
+    frozen = dataclasses.replace(towns, retriever=retriever, steps=120)
+    _, without = train_and_evaluate(frozen, tmp_path / "frozen")
+    _, trained = train_and_evaluate(refreshing(frozen), tmp_path / "trained")
+    assert trained["recall@1_frozen"] == without["recall@1_frozen"]
+    assert trained["recall@1"] > without["recall@1"] + 0.2
