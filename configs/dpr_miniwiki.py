@@ -10,7 +10,6 @@ Not yet measured.
 
 from pathlib import Path
 
-from rag_jax.config.config import Compute
 from rag_jax.config.contrastive import AdamW, BiEncoder, Contrast, ContrastiveConfig, Data
 
 DATA = Path("data/miniwiki")
@@ -34,7 +33,6 @@ config = ContrastiveConfig(
         false_negatives="answer",
     ),
     optimizer=AdamW(learning_rate=5e-5, warmup=10, clip=1.0),
-    compute=Compute(scan=True, remat="dots"),
     steps=135,  # three epochs
     batch_size=64,
     log_every=5,
