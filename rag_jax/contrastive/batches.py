@@ -1,9 +1,9 @@
-"""Batches as arrays: passages sorted by length, in groups that are each padded by itself, and packed.
+"""Batches as arrays: passages packed, or in groups of similar length that are each padded by itself.
 
-Passages vary more in length than questions do: padded to the longest, half of a batch is padding. Sorted by length and
-cut into a few groups, less of it is; packed (`rag_jax.core.packing`), only attention sees what remains. Lengths are
-chosen once, from the texts themselves, so that nearly all batches have the same shapes: a new shape is a new
-compilation.
+Passages vary more in length than questions do: padded to the longest, half of a batch is padding. Packed
+(`rag_jax.core.packing`), only attention sees it. Where they are encoded in chunks they are sorted by length instead,
+and cut into a few groups, of which less is padding. Lengths are chosen once, from the texts themselves, so that nearly
+all batches have the same shapes: a new shape is a new compilation.
 """
 
 from collections.abc import Sequence

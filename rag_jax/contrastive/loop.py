@@ -65,7 +65,7 @@ class Run(NamedTuple):
         encoder = self.towers.passage_encoder(c, self.towers.params)
         passages = c.batch_size * (1 + c.contrastive.hard_negatives)
         sample = batches.sampled_lengths(self.examples, self.store, encoder)
-        lengths = batches.group_lengths(sample, passages, c.contrastive.length_groups, encoder.max_length)
+        lengths = batches.group_lengths(sample, passages, c.contrastive.num_groups, encoder.max_length)
         asked, longest = np.asarray([len(ids) for ids in self.examples.question_tokens]), c.retriever.max_question
         (question_length,) = batches.group_lengths(asked, c.batch_size, 1, longest)
         packs = c.mesh.data * c.mesh.fsdp if c.contrastive.chunk is None else None

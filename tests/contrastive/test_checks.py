@@ -31,7 +31,11 @@ def changed(config: ContrastiveConfig, name: str, **values) -> ContrastiveConfig
         ("contrastive", {"hard_negatives": -1}, r"contrastive\.hard_negatives is -1; give 0 or more"),
         ("contrastive", {"chunk": 0}, r"contrastive\.chunk is 0; give 1 or more"),
         ("contrastive", {"chunk": 5}, r"32 passages .* do not divide into 2 .* of a multiple of 5"),
-        ("contrastive", {"length_groups": 5}, r"32 passages .* do not divide into 5 contrastive\.length_groups"),
+        (
+            "contrastive",
+            {"length_groups": 5, "chunk": 1},
+            r"32 passages .* do not divide into 5 contrastive\.length_groups",
+        ),
         ("contrastive", {"widths": (0, 8)}, r"contrastive\.widths are \(0, 8\); give 1 or more"),
         ("retriever", {"trained": "shared", "passage_tower": "x"}, "one tower encodes both; leave one of them out"),
         ("retriever", {"vector_norm": -1.0}, r"retriever\.vector_norm is -1\.0; give more than 0"),
