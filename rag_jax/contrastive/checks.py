@@ -1,24 +1,21 @@
 """Checks of a contrastive run before anything is loaded, compiled or written."""
 
-from collections.abc import Callable
 from math import inf, lcm
 from pathlib import Path
 
-from rag_jax.config import keys
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.data import validation
 from rag_jax.errors import InputError
 from rag_jax.index import ownership
 from rag_jax.parallel import devices
-from rag_jax.training.checks import check_resumable
+from rag_jax.training.checks import Bounds, check_bounds, check_resumable
 from rag_jax.training.workdir import CONFIG, check_ownership
 
 COUNTS = (
     *("steps", "batch_size", "log_every", "save_every", "eval_every", "max_bad_steps", "data.passage_words"),
     *("retriever.max_question", "retriever.max_passage", "contrastive.chunk", "contrastive.length_groups"),
 )
-BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    # keys, the condition on each value that is not None, and the remedy
+BOUNDS: Bounds = (
     (COUNTS, lambda value: value >= 1, "give 1 or more"),
     (("contrastive.temperature", "retriever.vector_norm"), lambda value: 0 < value < inf, "give more than 0"),
     (("contrastive.hard_negatives", "optimizer.warmup"), lambda value: value >= 0, "give 0 or more"),
@@ -42,11 +39,7 @@ def check(config: ContrastiveConfig, workdir: Path) -> list[str]:
 def check_values(config: ContrastiveConfig) -> None:
     """Reject invalid hyperparameters and values of the wrong type."""
     validation.validate_dataclass(ContrastiveConfig, config)
-    for names, fits, remedy in BOUNDS:
-        for name in names:
-            value = keys.value(config, name)
-            if value is not None and not fits(value):
-                raise InputError(f"{name} is {value}; {remedy}")
+    check_bounds(config, BOUNDS)
     for name, default in UNUSED.items():
         if getattr(config.compute, name) != default:
             remedy = "contrastive.chunk saves memory" if name == "accumulate" else "leave it out"

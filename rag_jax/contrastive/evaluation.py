@@ -8,11 +8,10 @@ from jaxtyping import Int
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question
+from rag_jax.evaluation.evaluate import passages_of
 from rag_jax.evaluation.metrics.ranking import DEPTHS, answer_recall_scores, ranking_scores
 from rag_jax.index.engines.engine import Queries
-from rag_jax.index.engines.store_engines import open_bm25
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import Store
 from rag_jax.pipeline.host_retrieval import open_engine
@@ -28,14 +27,9 @@ def vector_rows(store: Store, vectors: np.ndarray, depth: int) -> Int[np.ndarray
     return np.concatenate([engine.search(Queries([""] * len(each), each), depth).rows for each in pieces])
 
 
-def bm25_rows(store: Store, questions: Sequence[Question], depth: int) -> Int[np.ndarray, "B K"]:
-    """The same, of BM25."""
-    return open_bm25(store).search(Queries([question.question for question in questions], None), depth).rows
-
-
 def scores(store: Store, rows: Int[np.ndarray, "B K"], questions: Sequence[Question]) -> dict[str, float]:
     """recall@k and MRR by gold passages, and recall@k by answers: means over the questions that have them."""
-    found: list[list[Passage]] = [[store.passages[row] for row in ranked if row >= 0] for ranked in rows.tolist()]
+    found = passages_of(store, rows)
     depths = [k for k in DEPTHS if k <= rows.shape[1]]
     gold = ranking_scores([[passage.id for passage in ranked] for ranked in found], questions, depths)
     texts = [[f"{passage.title} {passage.text}" for passage in ranked] for ranked in found]
@@ -43,11 +37,6 @@ def scores(store: Store, rows: Int[np.ndarray, "B K"], questions: Sequence[Quest
     if all(question.answers for question in questions):
         kept |= answer_recall_scores(texts, questions, depths)
     return {name: float(np.nanmean(values)) for name, values in kept.items() if not np.isnan(values).all()}
-
-
-def depth_of(store: Store) -> int:
-    """How many passages are searched for: 100, or all there are."""
-    return min(DEPTHS[-1], len(store))
 
 
 def results_table(results: Mapping[str, Any]) -> RenderableType:

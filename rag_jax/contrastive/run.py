@@ -21,6 +21,7 @@ from rag_jax.corpus import read_passages
 from rag_jax.data import files
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.errors import InputError
+from rag_jax.evaluation import evaluate
 from rag_jax.index import building, manifest
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import Store, open_store, without_vectors
@@ -129,10 +130,10 @@ def measure(
     config: ContrastiveConfig, loaded: Towers, index: Store, params: BiEncoderParams, judged: Sequence[Question]
 ) -> dict[str, Any]:
     """The recall of the trained towers, of BM25, and of the towers before training where their index is given."""
-    depth = evaluation.depth_of(index)
+    depth = evaluate.depth_of(index)
     ranked = {"": evaluation.vector_rows(index, _question_vectors(config, loaded, params, judged), depth)}
     stores = {"": index, "_bm25": index}
-    ranked["_bm25"] = evaluation.bm25_rows(index, judged, depth)
+    ranked["_bm25"] = evaluate.bm25_rows(index, judged)
     if config.data.index is not None:
         stores["_before"] = open_store(config.data.index, loaded.passage_encoder(config, loaded.params), None)
         vectors = _question_vectors(config, loaded, loaded.params, judged)
@@ -175,7 +176,7 @@ def _fit(
         encoder = loaded.passage_encoder(config, params)
         index = store.with_vectors(encoder.encode_passages(list(store.passages)))
         vectors = _question_vectors(config, loaded, params, judged)
-        return evaluation.scores(index, evaluation.vector_rows(index, vectors, evaluation.depth_of(index)), judged)
+        return evaluation.scores(index, evaluation.vector_rows(index, vectors, evaluate.depth_of(index)), judged)
 
     return towers.whole(train(run, first or loaded.params, workdir, depends, scores))
 

@@ -76,7 +76,7 @@ def pdist(
     The mean over the tokens is that of Atlas' code; the paper's equation has their sum.
     """
     judgement = signals.sequence_log_probs / signals.lengths
-    return _kl(_log_teacher(judgement, doc_log_prior, teacher_temperature), _log_retriever(doc_log_prior, temperature))
+    return _towards(judgement, doc_log_prior, temperature, teacher_temperature)
 
 
 def loop(
@@ -95,7 +95,7 @@ def loop(
     K - 1 others, as if z had not been retrieved, for which one pass is enough.
     """
     judgement = -_log_prob_without_each(jax.lax.stop_gradient(doc_log_prior), signals) / signals.lengths
-    return _kl(_log_teacher(judgement, doc_log_prior, teacher_temperature), _log_retriever(doc_log_prior, temperature))
+    return _towards(judgement, doc_log_prior, temperature, teacher_temperature)
 
 
 def adist(
@@ -117,7 +117,7 @@ def adist(
     if signals.attention is None:
         raise ValueError("these signals hold no attention, which a decoder over all passages has")
     judgement = jnp.log(jax.lax.stop_gradient(signals.attention))
-    return _kl(_log_teacher(judgement, doc_log_prior, teacher_temperature), _log_retriever(doc_log_prior, temperature))
+    return _towards(judgement, doc_log_prior, temperature, teacher_temperature)
 
 
 def lsr(
@@ -136,6 +136,13 @@ def lsr(
     """
     teacher = _log_teacher(signals.sequence_log_probs, doc_log_prior, teacher_temperature)
     return _kl(_log_retriever(doc_log_prior, temperature), teacher)
+
+
+def _towards(
+    judgement: Float[Array, "B K"], doc_log_prior: Float[Array, "B K"], temperature: float, teacher_temperature: float
+) -> Float[Array, " B"]:
+    """KL(sg softmax_z(judgement / T) || p_R)."""
+    return _kl(_log_teacher(judgement, doc_log_prior, teacher_temperature), _log_retriever(doc_log_prior, temperature))
 
 
 def _log_retriever(doc_log_prior: Float[Array, "B K"], temperature: float) -> Float[Array, "B K"]:

@@ -4,6 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, fingerprint
 from rag_jax.errors import InputError
@@ -29,18 +32,30 @@ def answering(rag: RAG, questions: Sequence[Question], batch_size: int = 64) -> 
 
 def recall(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
     """The question tower's recall over the whole index."""
-    passages = rag.components.store.passages
-    depth = min(DEPTHS[-1], len(rag.components.store))
-    rows = rag.search_rows([question.question for question in questions], depth)
-    return recalls([[passages[row] for row in ranked if row >= 0] for ranked in rows], questions, depth)
+    store = rag.components.store
+    rows = rag.search_rows([question.question for question in questions], depth_of(store))
+    return recalls(passages_of(store, rows), questions, depth_of(store))
 
 
 def bm25_recall(store: Store, questions: Sequence[Question]) -> dict[str, float]:
     """BM25's recall over the same passages: the lexical baseline."""
+    return recalls(passages_of(store, bm25_rows(store, questions)), questions, depth_of(store))
+
+
+def bm25_rows(store: Store, questions: Sequence[Question]) -> Int[np.ndarray, "B K"]:
+    """The rows that BM25 finds, best first; -1: none."""
     queries = Queries([question.question for question in questions], None)
-    depth = min(DEPTHS[-1], len(store))
-    hits = open_bm25(store).search(queries, depth)
-    return recalls([[store.passages[row] for row in ranked if row >= 0] for ranked in hits.rows], questions, depth)
+    return open_bm25(store).search(queries, depth_of(store)).rows
+
+
+def depth_of(store: Store) -> int:
+    """How many passages are searched for: 100, or all there are."""
+    return min(DEPTHS[-1], len(store))
+
+
+def passages_of(store: Store, rows: Int[np.ndarray, "B K"]) -> list[list[Passage]]:
+    """The passages of found rows, without missing ones (-1)."""
+    return [[store.passages[row] for row in ranked if row >= 0] for ranked in rows.tolist()]
 
 
 def scores(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:

@@ -54,8 +54,9 @@ POSITIVE = (
     *("retriever.vector_norm", "retriever.lora.alpha", "generator.lora.alpha"),
     *("retriever.distillation.temperature", "retriever.distillation.teacher_temperature"),
 )
-BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    # keys, the condition on each value that is not None, and the remedy
+Bounds = tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...]
+"""Keys of a config, the condition on each value that is not None, and the remedy."""
+BOUNDS: Bounds = (
     (COUNTS, lambda value: value >= 1, "give 1 or more"),
     (NOT_NEGATIVE, lambda value: 0 <= value < inf, "give 0 or more"),
     (("optimizer.warmup",), lambda value: value >= 0, "give 0 or more"),
@@ -87,11 +88,7 @@ def check(config: Config, workdir: Path) -> list[str]:
 def check_numbers(config: Config) -> None:
     """Reject invalid hyperparameters and values of the wrong type."""
     validation.validate_dataclass(Config, config)
-    values = dict(_values(config))
-    for names, fits, remedy in BOUNDS:
-        for name in names:
-            if values[name] is not None and not fits(values[name]):
-                raise InputError(f"{name} is {values[name]}; {remedy}")
+    check_bounds(config, BOUNDS)
     generator = config.generator
     if generator.checkpoint is None and generator.width % generator.heads:
         problem = f"generator.width is {generator.width}, generator.heads {generator.heads}"
@@ -127,6 +124,15 @@ def check_numbers(config: Config) -> None:
     if retriever.max_question >= generator.max_input:
         problem = f"retriever.max_question is {retriever.max_question}, generator.max_input {generator.max_input}"
         raise InputError(f"{problem}; give a question fewer tokens than the whole input")
+
+
+def check_bounds(config: AnyConfig, bounds: Bounds) -> None:
+    """Reject values outside their bounds; None is inside."""
+    for names, fits, remedy in bounds:
+        for name in names:
+            value = keys.value(config, name)
+            if value is not None and not fits(value):
+                raise InputError(f"{name} is {value}; {remedy}")
 
 
 def check_prior(config: Config) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rag_jax.contrastive.evaluation import bm25_rows, results_table, scores, vector_rows
+from rag_jax.contrastive.evaluation import results_table, scores, vector_rows
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.question import Question
+from rag_jax.evaluation.evaluate import bm25_rows
 from rag_jax.index.store import Store, without_vectors
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
@@ -27,7 +28,7 @@ def test_the_nearest_vectors_are_found(store: Store) -> None:
 
 
 def test_bm25_finds_words(store: Store) -> None:
-    rows = bm25_rows(store, [Question("q", "what has the number delta", ("x",))], 2)
+    rows = bm25_rows(store, [Question("q", "what has the number delta", ("x",))])
     assert rows[0, 0] == 3
 
 
