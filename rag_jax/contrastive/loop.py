@@ -25,12 +25,10 @@ from rag_jax.index.store import Store
 from rag_jax.models import registry
 from rag_jax.parallel import devices, partitioning
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
-from rag_jax.training.loop import open_logger
 from rag_jax.training.metrics_buffer import MetricsBuffer
-from rag_jax.training.preemption import PreemptionHandler
 from rag_jax.training.provenance import Dependencies
-from rag_jax.training.resume import current_learning_rate, non_finite_error
 from rag_jax.training.step_timer import StepTimer
+from rag_jax.training.steps import Task, run_steps
 from rag_jax.types import BiEncoderParams, ContrastiveBatch
 
 
@@ -73,12 +71,13 @@ class Run(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """One batch of the stream, and the state of the stream after it."""
+    """What the host knows of a batch, and the state of the stream after it. Tokens are counted without padding."""
 
     examples: Int[np.ndarray, " B"]  # indices into `Examples`
-    batch: ContrastiveBatch
     stream_state: dict[str, Any]
-    passage_tokens: int  # without padding
+    num_passages: int
+    question_tokens: int
+    passage_tokens: int
 
 
 def train(
@@ -100,40 +99,18 @@ def train(
     step = devices.compile_per_shape(
         devices.jitted(partial(contrastive_training.train_step, run.recipe), run.mesh, state)
     )
-    done, rates = int(state.step), _learning_rates(config)
-    buffer, timer = MetricsBuffer(resumed["window"]), StepTimer()
-    stream = _stream(run, resumed["input"])
-
-    with PreemptionHandler() as preemption, open_logger(config, workdir, done) as logger:
-        for number in range(done + 1, config.steps + 1):
-            last = number == config.steps
-            with timer("input"):
-                drawn = next(stream)
-            with timer("step"):
-                state, metrics = step(state, drawn.batch)
-                buffer.add(number, drawn, metrics)
-            timer.saw(config.batch_size)
-            if number % config.log_every == 0 or last:
-                with timer("step"):
-                    values = buffer.close()
-                values["learning_rate"] = current_learning_rate(rates, number, values)
-                logger.log(number, values, timer.close(*_work(run, drawn)))
-            if buffer.last and buffer.last.skipped_in_a_row >= config.max_bad_steps:
-                checkpoints.close()
-                raise non_finite_error([question.id for question in run.examples.questions], buffer.last, workdir)
-            if config.eval_every and number % config.eval_every == 0 and not last:
-                with timer("evaluation"):
-                    logger.evaluated(number, evaluate(state.params))
-            stop = preemption.after(number)
-            due = number % config.save_every == 0 and not buffer.skips()  # skipped steps replace no good checkpoint
-            if due or last or stop:
-                with timer("save"):
-                    checkpoints.save(state, _host_state(depends, drawn, buffer))
-            if stop and not last:
-                checkpoints.close()
-                raise preemption.stopped(number, workdir)
-    checkpoints.close()
-    return state.params
+    metrics_buffer = MetricsBuffer(resumed["window"])
+    task = Task(
+        step,
+        lambda current: _stream(run, resumed["input"]),
+        [question.id for question in run.examples.questions],
+        _learning_rates(config),
+        work=lambda inputs, drawn, values: _work(run, drawn),
+        evaluate=lambda state: evaluate(state.params),
+        host_state=lambda drawn: _host_state(depends, drawn, metrics_buffer),
+        evaluates_last=False,  # the results of the run are an evaluation of it
+    )
+    return run_steps(config, workdir, checkpoints, task, state, metrics_buffer, StepTimer()).params
 
 
 def _restore_or_init(run: Run, first: BiEncoderParams, checkpoints: Checkpoints) -> tuple[TrainState, HostState]:
@@ -162,7 +139,7 @@ def _host_state(depends: Dependencies, drawn: Drawn, buffer: MetricsBuffer) -> H
     return {"input": drawn.stream_state, "window": buffer.state(), "made_of": depends}
 
 
-def _stream(run: Run, stream_state: dict[str, Any] | None) -> Iterator[Drawn]:
+def _stream(run: Run, stream_state: dict[str, Any] | None) -> Iterator[tuple[tuple[ContrastiveBatch], Drawn]]:
     """Batches endlessly, starting at `stream_state` (None: the beginning)."""
     c, collate = run.config.contrastive, run.collator
     drawn = draws(run.examples, run.config.batch_size, c.hard_negatives, run.config.seed)
@@ -174,8 +151,9 @@ def _stream(run: Run, stream_state: dict[str, Any] | None) -> Iterator[Drawn]:
     for each in drawn:
         rows = batches.passage_rows(each)
         batch = collate(each, masks(each[:, 0], rows), None if log_q is None else log_q(rows))
+        asked = int(np.sum(batch.questions.lengths))
         read = sum(int(np.sum(unpacked(group).lengths)) for group in batch.passages)
-        yield Drawn(each[:, 0], batches.shard(batch, run.mesh), drawn.get_state(), read)
+        yield (batches.shard(batch, run.mesh),), Drawn(each[:, 0], drawn.get_state(), len(rows), asked, read)
 
 
 def _trained(trained: str, params: BiEncoderParams) -> BiEncoderParams:
@@ -199,10 +177,8 @@ def _work(run: Run, drawn: Drawn) -> tuple[float, float]:
     """The tokens that the towers read for one question, and the model FLOPs, without padding or second passes."""
     size = run.config.batch_size
     question, passage = (side.checkpoint.config for side in (run.towers.question, run.towers.passage))
-    asked = float(np.mean(np.asarray(drawn.batch.questions.lengths)))
-    passages = len(drawn.batch.place)
-    read = drawn.passage_tokens / passages
+    asked, read = drawn.question_tokens / size, drawn.passage_tokens / drawn.num_passages
     cost_of_passages = 1.0 if run.config.retriever.trained == "question" else 3.0
     flops = 3.0 * registry.tower_of(question).flops(question, asked)
-    flops += cost_of_passages * passages / size * registry.tower_of(passage).flops(passage, read)
+    flops += cost_of_passages * drawn.num_passages / size * registry.tower_of(passage).flops(passage, read)
     return asked + drawn.passage_tokens / size, flops
