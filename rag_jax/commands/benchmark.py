@@ -10,6 +10,7 @@ BENCHMARKS = {
     "encode": "encoding of passages, beside transformers and CTranslate2",
     "smollm2": "a decoder-only generator with real weights, beside transformers and llama.cpp",
     "train": "training steps, beside transformers",
+    "retriever": "contrastive training steps, beside torch, and the memory of GradCache",
     "search": "exact search, beside FAISS",
     "retrieval": "recall and time of each engine of a knowledge store",
     "store": "building, opening and searching a knowledge store of any size",
