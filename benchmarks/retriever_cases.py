@@ -13,7 +13,7 @@ from rag_jax.config.config import Compute
 from rag_jax.config.contrastive import AdamW, BiEncoder, Contrast, ContrastiveConfig, Data
 from rag_jax.config.files import save_config
 from rag_jax.contrastive import towers
-from rag_jax.contrastive.batches import group_lengths, passage_rows
+from rag_jax.contrastive.batches import group_lengths, pack_length, passage_rows
 from rag_jax.contrastive.checks import check_values
 from rag_jax.contrastive.examples import draws, make_examples
 from rag_jax.contrastive.run import corpus, hard_negatives
@@ -145,9 +145,9 @@ def arrays(config: ContrastiveConfig, questions: list[list[int]], passages: list
 
 
 def padded_lengths(config: ContrastiveConfig, batches: list[Arrays]) -> tuple[int, ...]:
-    """What this library pads to: the questions, then each group of passages. As in training, nearly all batches fit."""
+    """The usual lengths of a training run: of questions, of passages in the mean, and of each group of passages."""
     asked, read = (np.concatenate([each[name] for each in batches]) for name in ("question_lengths", "passage_lengths"))
     c, size = config.retriever, config.batch_size
     passages = size * (1 + config.contrastive.hard_negatives)
-    groups = group_lengths(read, passages, config.contrastive.length_groups, c.max_passage)
-    return *group_lengths(asked, size, 1, c.max_question), *groups
+    groups = group_lengths(read, passages, config.contrastive.num_groups, c.max_passage)
+    return *group_lengths(asked, size, 1, c.max_question), pack_length(read, passages, 1), *groups

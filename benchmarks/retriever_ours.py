@@ -16,7 +16,7 @@ from benchmarks.retriever_cases import Arrays
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import load_config_of
 from rag_jax.contrastive import towers
-from rag_jax.contrastive.batches import grouped, packed, padded_length
+from rag_jax.contrastive.batches import Packs, grouped, packed, padded_length
 from rag_jax.core import contrastive, contrastive_training, optimizers, training
 from rag_jax.core.contrastive_training import ContrastiveRecipe
 from rag_jax.data.tokenizers import pad
@@ -71,10 +71,11 @@ def collated(config: ContrastiveConfig, lengths: tuple[int, ...], inputs: Arrays
         [row[:length].tolist() for row, length in zip(inputs[name], inputs[lengths], strict=True)]
         for name, lengths in (("questions", "question_lengths"), ("passages", "passage_lengths"))
     )
-    groups, place = grouped(read, lengths[1:], config.retriever.max_passage)
+    usual_question, usual_mean, *usual = lengths
+    groups, place = grouped(read, usual, config.retriever.max_passage)
     if config.contrastive.chunk is None:
-        groups = tuple(packed(group, 1) for group in groups)
-    length = padded_length(max(map(len, asked)), lengths[0], config.retriever.max_question)
+        groups = tuple(packed(group, Packs(1, usual_mean)) for group in groups)
+    length = padded_length(max(map(len, asked)), usual_question, config.retriever.max_question)
     candidates = np.ones((len(asked), len(read)), bool)
     return ContrastiveBatch(pad(asked, length, 0), groups, host(place), host(candidates))
 

@@ -6,8 +6,10 @@ and cut into a few groups, of which less is padding. Lengths are chosen once, fr
 all batches have the same shapes: a new shape is a new compilation.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -22,9 +24,16 @@ from rag_jax.parallel import devices
 from rag_jax.types import ContrastiveBatch, PackedInputs, Tokens, host
 
 STEP = 8  # lengths are rounded up to a multiple of it
-PACK_STEP = 8  # and the mean lengths of the passages of a pack
+FITTING = 0.9  # of the packed batches have the usual size
 SAMPLED = 2_048  # passages whose lengths are looked at
 BATCHES = 256  # random batches of them, of which the groups' longest passages are taken
+
+
+class Packs(NamedTuple):
+    """The packs of a batch's passages."""
+
+    number: int  # the devices that a batch is spread over
+    length: int  # tokens of a passage that there is usually room for, in the mean
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class Collator:
     lengths: tuple[int, ...]  # that the groups are padded to, ascending
     question_length: int  # that questions are padded to
     max_question: int
-    num_packs: int | None = None  # of each group: the devices that a batch is spread over; None: groups are not packed
+    packs: Packs | None = None  # of each group; None: groups are not packed
 
     def __call__(
         self,
@@ -47,10 +56,11 @@ class Collator:
     ) -> ContrastiveBatch:
         """The batch; `candidates` and `log_q` are those of its passages, in the order of `passage_rows`."""
         questions = [self.examples.question_tokens[number] for number in drawn[:, 0]]
-        groups, place = grouped(self._passage_tokens(passage_rows(drawn)), self.lengths, self.encoder.max_length)
+        passages, num_packs = self._passage_tokens(passage_rows(drawn)), 1 if self.packs is None else self.packs.number
+        groups, place = grouped(passages, self.lengths, self.encoder.max_length, num_packs)
         length = padded_length(max(map(len, questions)), self.question_length, self.max_question)
-        if self.num_packs is not None:
-            groups = tuple(packed(group, self.num_packs) for group in groups)
+        if self.packs is not None:
+            groups = tuple(packed(group, self.packs) for group in groups)
         weights = None if log_q is None else host(log_q)
         return ContrastiveBatch(pad(questions, length, 0), groups, host(place), host(candidates), weights)
 
@@ -70,29 +80,34 @@ def passage_rows(drawn: Int[np.ndarray, "B drawn"]) -> Int[np.ndarray, " M"]:
 
 
 def grouped(
-    tokens: Sequence[Sequence[int]], lengths: Sequence[int], longest: int
+    tokens: Sequence[Sequence[int]], lengths: Sequence[int], longest: int, num_packs: int = 1
 ) -> tuple[tuple[Tokens, ...], Int[np.ndarray, " M"]]:
     """Passages sorted by length and cut into `len(lengths)` groups of equal size, and the place of each in them.
 
-    Each group is padded to the `padded_length` of its longest passage.
+    Each group is padded to the `padded_length` of its longest passage, and dealt to its packs in turn, forwards and
+    backwards, so that all are about as full.
     """
-    order = np.argsort([len(ids) for ids in tokens], kind="stable")
+    dealt = np.argsort([len(ids) for ids in tokens], kind="stable").reshape(len(lengths), -1, num_packs)
+    dealt[:, 1::2] = dealt[:, 1::2, ::-1]
+    order = dealt.swapaxes(1, 2).reshape(-1)
     place = np.empty(len(tokens), np.int32)
     place[order] = np.arange(len(tokens), dtype=np.int32)
     groups = []
     for members, length in zip(np.split(order, len(lengths)), lengths, strict=True):
         rows = [list(tokens[i]) for i in members]
-        groups.append(pad(rows, padded_length(len(rows[-1]), length, longest), 0))
+        groups.append(pad(rows, padded_length(max(map(len, rows)), length, longest), 0))
     return tuple(groups), place
 
 
-def packed(rows: Tokens, num_packs: int) -> PackedInputs:
-    """`rag_jax.core.packing.pack` on the host, with as much room as these rows need, rounded up to a `PACK_STEP`."""
-    mask = np.arange(rows.ids.shape[1])[None, :] < np.asarray(rows.lengths)[:, None]
-    by_pack = mask.reshape(num_packs, -1)
+def packed(rows: Tokens, packs: Packs) -> PackedInputs:
+    """`rag_jax.core.packing.pack` on the host, with the usual room, or where more is needed, a multiple of `STEP`."""
+    count, longest = rows.ids.shape
+    mask = np.arange(longest)[None, :] < np.asarray(rows.lengths)[:, None]
+    by_pack = mask.reshape(packs.number, -1)
     num_tokens = by_pack.sum(axis=1, dtype=np.int32)
-    size = _rounded(int(num_tokens.max()), PACK_STEP * by_pack.shape[1] // rows.ids.shape[1])
-    source = np.full((num_packs, size), by_pack.shape[1] - 1, np.int32)
+    rows_of_pack = count // packs.number
+    size = rows_of_pack * padded_length(-(-int(num_tokens.max()) // rows_of_pack), packs.length, longest)
+    source = np.full((packs.number, size), by_pack.shape[1] - 1, np.int32)
     for slots, tokens in zip(source, by_pack, strict=True):
         slots[: tokens.sum()] = np.flatnonzero(tokens)
     slot = (np.cumsum(by_pack, axis=1, dtype=np.int32) - 1).reshape(mask.shape)
@@ -110,9 +125,17 @@ def group_lengths(lengths: Int[np.ndarray, " passages"], size: int, groups: int,
     Args:
         lengths: tokens of passages, a sample of those that are trained on.
     """
-    sampled = np.sort(np.random.default_rng(0).choice(lengths, (BATCHES, size)), axis=1)
+    sampled = _sampled(lengths, size)
     ends = np.linspace(0, size, groups + 1).astype(int)[1:] - 1
     return tuple(min(_rounded(int(sampled[:, end].max()), STEP), longest) for end in ends)
+
+
+def pack_length(lengths: Int[np.ndarray, " passages"], size: int, num_packs: int) -> int:
+    """Tokens of a passage, in the mean, that the fullest pack of `FITTING` of all batches of `size` has room for."""
+    dealt = _sampled(lengths, size).reshape(BATCHES, -1, num_packs)
+    dealt[:, 1::2] = dealt[:, 1::2, ::-1]  # as `grouped` deals them
+    fullest = dealt.mean(axis=1).max(axis=1)
+    return math.ceil(np.quantile(fullest, FITTING))
 
 
 def sampled_lengths(examples: Examples, store: Store, encoder: TextEncoder) -> Int[np.ndarray, " passages"]:
@@ -125,6 +148,11 @@ def sampled_lengths(examples: Examples, store: Store, encoder: TextEncoder) -> I
 def shard(batch: ContrastiveBatch, mesh: Mesh | None) -> ContrastiveBatch:
     """The batch on the devices of a mesh, every array split by its first axis, which the devices divide."""
     return jax.tree.map(lambda leaf: devices.shard_batch(mesh, len(leaf), lambda own: leaf[own]), batch)
+
+
+def _sampled(lengths: Int[np.ndarray, " passages"], size: int) -> Int[np.ndarray, "batches size"]:
+    """The lengths of random batches, each sorted as `grouped` sorts it."""
+    return np.sort(np.random.default_rng(0).choice(lengths, (BATCHES, size)), axis=1)
 
 
 def _rounded(length: int, step: int) -> int:

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.contrastive import batches, negatives
-from rag_jax.contrastive.batches import Collator
+from rag_jax.contrastive.batches import Collator, Packs
 from rag_jax.contrastive.examples import Examples, draws
 from rag_jax.contrastive.towers import Towers, training_tower
 from rag_jax.core import contrastive, contrastive_training, optimizers, training
@@ -66,7 +66,9 @@ class Run(NamedTuple):
         lengths = batches.group_lengths(sample, passages, c.contrastive.num_groups, encoder.max_length)
         asked, longest = np.asarray([len(ids) for ids in self.examples.question_tokens]), c.retriever.max_question
         (question_length,) = batches.group_lengths(asked, c.batch_size, 1, longest)
-        packs = c.mesh.data * c.mesh.fsdp if c.contrastive.chunk is None else None
+        packs, devices_of_batch = None, c.mesh.data * c.mesh.fsdp
+        if c.contrastive.chunk is None:
+            packs = Packs(devices_of_batch, batches.pack_length(sample, passages, devices_of_batch))
         return Collator(self.examples, self.store, encoder, lengths, question_length, longest, packs)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from rag_jax.contrastive.batches import STEP, Collator, group_lengths, grouped, packed, passage_rows
+from rag_jax.contrastive.batches import STEP, Collator, Packs, group_lengths, grouped, pack_length, packed, passage_rows
 from rag_jax.contrastive.examples import Examples
 from rag_jax.core import packing
 from rag_jax.corpus.passage import Passage
@@ -22,10 +22,14 @@ def rows_of(lengths: list[int]) -> list[list[int]]:
     return [[number + 1] * length for number, length in enumerate(lengths)]
 
 
-@given(st.lists(st.integers(1, 40), min_size=12, max_size=12), st.sampled_from([(8, 40), (8, 16, 40), (40,)]))
-def test_every_passage_is_found_at_its_place_whole(lengths: list[int], wanted: tuple[int, ...]) -> None:
+@given(
+    st.lists(st.integers(1, 40), min_size=12, max_size=12),
+    st.sampled_from([(8, 40), (8, 16, 40), (40,)]),
+    st.sampled_from([1, 2]),
+)
+def test_every_passage_is_found_at_its_place_whole(lengths: list[int], wanted: tuple[int, ...], num_packs: int) -> None:
     tokens = rows_of(lengths)
-    groups, place = grouped(tokens, wanted, longest=40)
+    groups, place = grouped(tokens, wanted, 40, num_packs)
     joined = [(np.asarray(row), int(length)) for group in groups for row, length in zip(*group, strict=True)]
     assert sorted(place.tolist()) == list(range(12))
     for row, where in zip(tokens, place, strict=True):
@@ -92,10 +96,10 @@ def whitespace_tokenizer() -> Tokenizer:
 
 
 @settings(deadline=None, max_examples=20)  # each size is a compilation
-@given(st.lists(st.integers(1, 12), min_size=8, max_size=8), st.sampled_from([1, 2, 4]))
-def test_rows_are_packed_as_the_core_packs_them(lengths: list[int], num_packs: int) -> None:
+@given(st.lists(st.integers(1, 12), min_size=8, max_size=8), st.sampled_from([1, 2, 4]), st.integers(1, 12))
+def test_rows_are_packed_as_the_core_packs_them(lengths: list[int], num_packs: int, usual: int) -> None:
     rows = pad(rows_of(lengths), 12, 0)
-    found = packed(rows, num_packs)
+    found = packed(rows, Packs(num_packs, usual))
     expected = packing.pack(jax.tree.map(jnp.asarray, rows), num_packs, found.source.shape[1])
     assert np.array_equal(found.num_tokens, expected.num_tokens)
     held = np.arange(found.source.shape[1])[None, :] < np.asarray(found.num_tokens)[:, None]
@@ -106,3 +110,23 @@ def test_rows_are_packed_as_the_core_packs_them(lengths: list[int], num_packs: i
     on_device = jax.tree.map(jnp.asarray, found)
     again = packing.to_rows(on_device, packing.to_packs(on_device, jnp.asarray(states)))
     np.testing.assert_array_equal(again, np.where(mask[:, :, None], states, 0))
+
+
+def test_nearly_all_packed_batches_have_the_usual_size_with_little_padding() -> None:
+    lengths = np.minimum(np.random.default_rng(3).gamma(4.0, 20.0, 5_000).astype(int) + 1, 256)
+    for num_packs in (1, 8):
+        packs = Packs(num_packs, pack_length(lengths, 128, num_packs))
+        rng, slots, read = np.random.default_rng(4), [], 0
+        for _ in range(100):
+            batch = rng.choice(lengths, 128)
+            (group,), _ = grouped(rows_of(batch.tolist()), (256,), 256, num_packs)
+            slots.append(packed(group, packs).source.size)
+            read += int(batch.sum())
+        assert slots.count(128 * packs.length) >= 80
+        assert sum(slots) / read < (1.08 if num_packs == 1 else 1.12)
+
+
+def test_a_pack_has_more_room_only_where_more_is_needed() -> None:
+    rows = pad(rows_of([3, 4, 17, 30]), 32, 0)
+    assert packed(rows, Packs(1, 14)).source.shape == (1, 56)
+    assert packed(rows, Packs(1, 13)).source.shape == (1, 64)  # 14 tokens in the mean, rounded up to 16
