@@ -88,10 +88,14 @@ class Attention(nn.Module):
         if position_bias is not None:
             scores += position_bias
         scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(scores.dtype).min)
-        weights = jax.nn.softmax(scores, axis=3)
-        self.sow(WEIGHTS, "weights", weights)
+        # softmax, but divided by its sum only after mixing: derivatives then need no sum over the scores' array
+        weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=3, keepdims=True)))
+        total = jnp.sum(weights, axis=3, keepdims=True)
+        if self.is_mutable_collection(WEIGHTS):
+            self.sow(WEIGHTS, "weights", weights / total)
         weights = self.drop(weights.astype(self.dtype), deterministic=deterministic)
-        mixed = jnp.einsum("RHTS,RHSd->RHTd", weights, values)
+        mixed = jnp.einsum("RHTS,RHSd->RHTd", weights, values, preferred_element_type=jnp.float32)
+        mixed = (mixed / total).astype(self.dtype)
         return self.out(to_packs(packed, jnp.swapaxes(mixed, 1, 2).reshape(rows)))
 
     def _split(self, projected: Float[Array, "R T width"]) -> Float[Array, "R H T d"]:
