@@ -81,7 +81,7 @@ def measure(inputs: Inputs, loaded: Towers, known: Options, console: Console) ->
         def start(*arguments: object) -> Side:
             return stack.enter_context(Side(*map(str, arguments), **LARGE_PAGES))
 
-        ours = start("retriever_ours", inputs.config, *inputs.lengths)
+        ours = start("retriever_ours", inputs.config, inputs.layout)
         plans = [ours.ask(inputs=str(path), plan=True) for path in inputs.batches]
         sides = {OURS: ours}
         for name, layout in layouts.items():

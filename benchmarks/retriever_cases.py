@@ -1,5 +1,6 @@
 """What is trained: a bi-encoder of one tower, on batches of fixed lengths or of real text."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,9 +14,10 @@ from rag_jax.config.config import Compute
 from rag_jax.config.contrastive import AdamW, BiEncoder, Contrast, ContrastiveConfig, Data
 from rag_jax.config.files import save_config
 from rag_jax.contrastive import towers
-from rag_jax.contrastive.batches import group_lengths, pack_length, passage_rows
+from rag_jax.contrastive.batches import passage_rows
 from rag_jax.contrastive.checks import check_values
 from rag_jax.contrastive.examples import draws, make_examples
+from rag_jax.contrastive.layout import Layout, usual_layout
 from rag_jax.contrastive.run import corpus, hard_negatives
 from rag_jax.contrastive.towers import Towers
 from rag_jax.data.questions import read_questions
@@ -43,7 +45,7 @@ class Options:
     steps: int = 9  # the first of every three is not timed
     large_batch: int = 512  # B of GradCache
     chunk: int = 32  # texts that GradCache encodes at once; it is compared with a batch of as many questions too
-    length_groups: int = 2  # as in `contrastive`
+    length_groups: int = 4  # as in `contrastive`
     scan: bool = False  # as in `compute`
     remat: Literal["none", "dots", "full"] = "none"  # as in `compute`
     attention: Literal["plain", "fused"] = "plain"  # as in `compute`
@@ -71,7 +73,7 @@ class Inputs(NamedTuple):
     """What the sides read."""
 
     config: Path
-    lengths: tuple[int, ...]  # see `padded_lengths`
+    layout: Path
     batches: list[Path]
 
 
@@ -85,7 +87,8 @@ def written(config: ContrastiveConfig, loaded: Towers, count: int, folder: Path)
     batches = [folder / f"{number}.npz" for number in range(count)]
     for path, batch in zip(batches, made, strict=True):
         np.savez(path, **batch)  # pyright: ignore[reportArgumentType]
-    return Inputs(folder / "config.json", padded_lengths(config, made), batches)
+    (folder / "layout.json").write_text(json.dumps(layout(config, made)))
+    return Inputs(folder / "config.json", folder / "layout.json", batches)
 
 
 def load(config: ContrastiveConfig) -> Towers:
@@ -144,10 +147,7 @@ def arrays(config: ContrastiveConfig, questions: list[list[int]], passages: list
     return {name: np.asarray(value) for name, value in named.items()}
 
 
-def padded_lengths(config: ContrastiveConfig, batches: list[Arrays]) -> tuple[int, ...]:
-    """The usual lengths of a training run: of questions, of passages in the mean, and of each group of passages."""
+def layout(config: ContrastiveConfig, batches: list[Arrays]) -> Layout:
+    """Those of a training run on such batches."""
     asked, read = (np.concatenate([each[name] for each in batches]) for name in ("question_lengths", "passage_lengths"))
-    c, size = config.retriever, config.batch_size
-    passages = size * (1 + config.contrastive.hard_negatives)
-    groups = group_lengths(read, passages, config.contrastive.num_groups, c.max_passage)
-    return *group_lengths(asked, size, 1, c.max_question), pack_length(read, passages, 1), *groups
+    return usual_layout(config, asked, read)

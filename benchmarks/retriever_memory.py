@@ -39,7 +39,7 @@ def configs(known: Options) -> list[ContrastiveConfig]:
 def steps(inputs: Inputs) -> dict[str, Any]:
     """Steps on one batch. Bytes `planned` are what the step's temporary arrays need."""
     (batch,) = map(str, inputs.batches)
-    with Side("retriever_ours", inputs.config, *inputs.lengths, **LARGE_PAGES) as side:
+    with Side("retriever_ours", inputs.config, inputs.layout, **LARGE_PAGES) as side:
         planned = side.ask(inputs=batch, plan=True)["result"]
         if planned > SPARE * available():
             return {"planned": planned}

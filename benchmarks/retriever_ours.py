@@ -1,5 +1,6 @@
 """A contrastive step of this library, as a process of its own that answers requests on its standard input."""
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -16,21 +17,20 @@ from benchmarks.retriever_cases import Arrays
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import load_config_of
 from rag_jax.contrastive import towers
-from rag_jax.contrastive.batches import Packs, grouped, packed, padded_length
+from rag_jax.contrastive.layout import Layout, Size
 from rag_jax.core import contrastive, contrastive_training, optimizers, training
 from rag_jax.core.contrastive_training import ContrastiveRecipe
-from rag_jax.data.tokenizers import pad
 from rag_jax.parallel import devices
 from rag_jax.parallel.host import release_memory
 from rag_jax.types import BiEncoderParams, ContrastiveBatch, host
 
 
-def main(path: Path, lengths: tuple[int, ...]) -> None:
+def main(path: Path, layout_path: Path) -> None:
     """Load the tower of the config, then answer: the loss of a step; or, to `plan`, the bytes that it computes in.
 
     A plan compiles the step and does not take it.
     """
-    config = load_config_of(ContrastiveConfig, path)
+    config, layout = load_config_of(ContrastiveConfig, path), read_layout(layout_path)
     recipe, params = made(config)
     state = training.init(recipe, jax.tree.map(jnp.asarray, params), jax.random.key(0))
     step = devices.jitted(partial(contrastive_training.train_step, recipe), None, state)
@@ -45,7 +45,7 @@ def main(path: Path, lengths: tuple[int, ...]) -> None:
 
     def answer(request: dict, inputs: Arrays) -> float:
         nonlocal state
-        batch = collated(config, lengths, inputs)
+        batch = collated(layout, inputs)
         if request.get("plan"):
             return program(batch).memory_analysis().temp_size_in_bytes
         state, metrics = program(batch)(state, batch)
@@ -65,21 +65,23 @@ def made(config: ContrastiveConfig) -> tuple[ContrastiveRecipe, BiEncoderParams]
     return ContrastiveRecipe(tower, tower, objective, optimizer, config.contrastive.chunk), loaded.params
 
 
-def collated(config: ContrastiveConfig, lengths: tuple[int, ...], inputs: Arrays) -> ContrastiveBatch:
+def read_layout(path: Path) -> Layout:
+    """The layout that `retriever_cases` wrote."""
+    question, passages, *rest = json.loads(path.read_text())
+    return Layout(Size(*question), tuple(Size(*each) for each in passages), *rest)
+
+
+def collated(layout: Layout, inputs: Arrays) -> ContrastiveBatch:
     """A batch as in training, but for accidental hits, which the opponent takes for negatives."""
     asked, read = (
         [row[:length].tolist() for row, length in zip(inputs[name], inputs[lengths], strict=True)]
         for name, lengths in (("questions", "question_lengths"), ("passages", "passage_lengths"))
     )
-    usual_question, usual_mean, *usual = lengths
-    groups, place = grouped(read, usual, config.retriever.max_passage)
-    if config.contrastive.chunk is None:
-        groups = tuple(packed(group, Packs(1, usual_mean)) for group in groups)
-    length = padded_length(max(map(len, asked)), usual_question, config.retriever.max_question)
+    questions, passages, place = layout(asked, read)
     candidates = np.ones((len(asked), len(read)), bool)
-    return ContrastiveBatch(pad(asked, length, 0), groups, host(place), host(candidates))
+    return ContrastiveBatch(questions, passages, host(place), host(candidates))
 
 
 if __name__ == "__main__":
     with jax.numpy_dtype_promotion("standard"):
-        main(Path(sys.argv[1]), tuple(map(int, sys.argv[2:])))
+        main(Path(sys.argv[1]), Path(sys.argv[2]))

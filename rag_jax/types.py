@@ -246,8 +246,8 @@ class ContrastiveBatch(NamedTuple):
     Passages are cut into groups by length: padded to its longest passage, half of a batch would be padding.
     """
 
-    questions: Tokens  # [B, Q]
-    # groups of [M_g, P_g], each padded by itself, and packed unless they are encoded in chunks; their M_g add up to M
+    questions: Tokens | PackedInputs  # [B, Q]; packed unless they are encoded in chunks, and so are passages
+    # groups of [M_g, P_g], each padded by itself; their M_g add up to M
     passages: tuple[Tokens | PackedInputs, ...]
     place: Int[Array, " M"]  # of each passage: its row in the groups, one after the other
     # what each question is contrasted with, its positive (column i of question i) included; False: an accidental hit,

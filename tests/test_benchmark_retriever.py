@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import retriever, retriever_memory
-from benchmarks.retriever_cases import Options, fixed, load, padded_lengths, real, written
+from benchmarks.retriever_cases import Options, fixed, layout, load, real, written
 from rag_jax.config.config import Config
+from rag_jax.contrastive.layout import Layout, Size
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.errors import InputError
 
@@ -89,7 +90,7 @@ def test_fixed_lengths_need_no_padding(towns: Config) -> None:
     known = Options(tower=towns.retriever.tower, max_question=8, max_passage=16)
     config = known.config(4)
     batches = fixed(config, load(config), 2)
-    assert padded_lengths(config, batches) == (8, 16, 16)
+    assert layout(config, batches) == Layout(Size(8, 8), (Size(16, 16),) * 4, 8, 16, 1)
     assert batches[0]["passages"].shape == (8, 16)
     assert all(np.all(each["passage_lengths"] == 16) and np.all(each["questions"] > 0) for each in batches)
 

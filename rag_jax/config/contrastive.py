@@ -64,13 +64,8 @@ class Contrast:
     # GradCache: questions or passages encoded at once, in two passes, so that a batch needs the memory of a chunk;
     # None: the whole batch in one pass
     chunk: int | None = None
-    # with chunk: groups of similar length that a batch's passages are padded in; without, they are packed
+    # groups of similar length that a batch's passages are encoded in: more of them, less padding, longer compilation
     length_groups: int = 4
-
-    @property
-    def num_groups(self) -> int:
-        """The groups that a batch's passages are cut into."""
-        return 1 if self.chunk is None else self.length_groups
 
 
 @dataclass(frozen=True)

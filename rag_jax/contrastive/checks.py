@@ -68,9 +68,9 @@ def _check_batch(config: ContrastiveConfig) -> None:
     c, shares = config.contrastive, config.mesh.data * config.mesh.fsdp
     piece = lcm(shares, c.chunk or 1)
     passages = config.batch_size * (1 + c.hard_negatives)
-    if passages % (c.num_groups * piece):
+    if passages % (c.length_groups * piece):
         what = f"{passages} passages (batch_size x (1 + contrastive.hard_negatives)) do not divide into"
-        parts = f"{c.num_groups} contrastive.length_groups of a multiple of {piece} (contrastive.chunk, devices)"
+        parts = f"{c.length_groups} contrastive.length_groups of a multiple of {piece} (contrastive.chunk, devices)"
         raise InputError(f"{what} {parts}; change one of them")
     if config.batch_size % piece:
         what = f"batch_size {config.batch_size} is no multiple of {piece} (contrastive.chunk, devices)"

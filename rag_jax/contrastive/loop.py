@@ -14,8 +14,9 @@ from jaxtyping import Int
 
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.contrastive import batches, negatives
-from rag_jax.contrastive.batches import Collator, Packs
+from rag_jax.contrastive.batches import Collator
 from rag_jax.contrastive.examples import Examples, draws
+from rag_jax.contrastive.layout import usual_layout
 from rag_jax.contrastive.towers import Towers, training_tower
 from rag_jax.core import contrastive, contrastive_training, optimizers, training
 from rag_jax.core.contrastive_training import ContrastiveRecipe
@@ -59,17 +60,10 @@ class Run(NamedTuple):
     @property
     def collator(self) -> Collator:
         """How draws become batches."""
-        c = self.config
-        encoder = self.towers.passage_encoder(c, self.towers.params)
-        passages = c.batch_size * (1 + c.contrastive.hard_negatives)
-        sample = batches.sampled_lengths(self.examples, self.store, encoder)
-        lengths = batches.group_lengths(sample, passages, c.contrastive.num_groups, encoder.max_length)
-        asked, longest = np.asarray([len(ids) for ids in self.examples.question_tokens]), c.retriever.max_question
-        (question_length,) = batches.group_lengths(asked, c.batch_size, 1, longest)
-        packs, devices_of_batch = None, c.mesh.data * c.mesh.fsdp
-        if c.contrastive.chunk is None:
-            packs = Packs(devices_of_batch, batches.pack_length(sample, passages, devices_of_batch))
-        return Collator(self.examples, self.store, encoder, lengths, question_length, longest, packs)
+        encoder = self.towers.passage_encoder(self.config, self.towers.params)
+        asked = np.asarray([len(ids) for ids in self.examples.question_tokens])
+        read = batches.sampled_lengths(self.examples, self.store, encoder)
+        return Collator(self.examples, self.store, encoder, usual_layout(self.config, asked, read))
 
 
 class Drawn(NamedTuple):
@@ -153,7 +147,7 @@ def _stream(run: Run, stream_state: dict[str, Any] | None) -> Iterator[tuple[tup
     for each in drawn:
         rows = batches.passage_rows(each)
         batch = collate(each, masks(each[:, 0], rows), None if log_q is None else log_q(rows))
-        asked = int(np.sum(batch.questions.lengths))
+        asked = int(np.sum(unpacked(batch.questions).lengths))
         read = sum(int(np.sum(unpacked(group).lengths)) for group in batch.passages)
         yield (batches.shard(batch, run.mesh),), Drawn(each[:, 0], drawn.get_state(), len(rows), asked, read)
 

@@ -1,20 +1,19 @@
-"""Passages in groups of similar length."""
+"""Texts in packed groups of similar length."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
 
-from rag_jax.contrastive.batches import STEP, Collator, Packs, group_lengths, grouped, pack_length, packed, passage_rows
-from rag_jax.contrastive.examples import Examples
+from rag_jax.config.config import Mesh
+from rag_jax.config.contrastive import BiEncoder, Contrast, ContrastiveConfig, Data
+from rag_jax.contrastive.layout import Layout, Size, grouped, packed, usual_layout
 from rag_jax.core import packing
-from rag_jax.corpus.passage import Passage
-from rag_jax.data.question import Question
+from rag_jax.core.packing import unpacked
 from rag_jax.data.tokenizers import pad
-from rag_jax.index.encoder import TextEncoder
-from rag_jax.index.store import without_vectors
+from rag_jax.types import PackedInputs
 
 
 def rows_of(lengths: list[int]) -> list[list[int]]:
@@ -22,84 +21,73 @@ def rows_of(lengths: list[int]) -> list[list[int]]:
     return [[number + 1] * length for number, length in enumerate(lengths)]
 
 
+def layout(lengths: tuple[int, ...], *, longest: int, num_packs: int | None = None) -> Layout:
+    return Layout(Size(8, 8), tuple(Size(each, each) for each in lengths), longest, longest, num_packs)
+
+
 @given(
     st.lists(st.integers(1, 40), min_size=12, max_size=12),
     st.sampled_from([(8, 40), (8, 16, 40), (40,)]),
-    st.sampled_from([1, 2]),
+    st.sampled_from([None, 1, 2]),
 )
-def test_every_passage_is_found_at_its_place_whole(lengths: list[int], wanted: tuple[int, ...], num_packs: int) -> None:
+def test_every_text_is_found_at_its_place_whole(lengths: list[int], wanted: tuple[int, ...], packs: int | None) -> None:
     tokens = rows_of(lengths)
-    groups, place = grouped(tokens, wanted, 40, num_packs)
-    joined = [(np.asarray(row), int(length)) for group in groups for row, length in zip(*group, strict=True)]
+    questions, groups, place = layout(wanted, longest=40, num_packs=packs)(tokens[:4], tokens)
+    joined = [(np.asarray(row), int(length)) for group in groups for row, length in zip(*unpacked(group), strict=True)]
     assert sorted(place.tolist()) == list(range(12))
-    for row, where in zip(tokens, place, strict=True):
-        ids, length = joined[where]
+    asked = list(zip(*map(np.asarray, unpacked(questions)), strict=True))
+    for row, (ids, length) in zip([*tokens, *tokens[:4]], [*(joined[where] for where in place), *asked], strict=True):
         assert ids[:length].tolist() == row
         assert not ids[length:].any()
 
 
 @given(st.lists(st.integers(1, 40), min_size=12, max_size=12))
 def test_groups_are_equal_in_size_and_ascend(lengths: list[int]) -> None:
-    groups, _ = grouped(rows_of(lengths), (8, 16, 24), longest=40)
-    assert [len(group.lengths) for group in groups] == [4, 4, 4]
-    in_order = np.concatenate([np.asarray(group.lengths) for group in groups])
-    assert (np.diff(in_order) >= 0).all()
+    groups, _ = grouped(rows_of(lengths), 3, 1)
+    assert [len(group) for group in groups] == [4, 4, 4]
+    assert (np.diff([len(ids) for group in groups for ids in group]) >= 0).all()
+
+
+def test_packs_are_about_as_full() -> None:
+    ((*members,),), _ = grouped(rows_of(list(range(1, 17))), 1, 4)
+    assert [sum(map(len, members[at : at + 4])) for at in range(0, 16, 4)] == [34] * 4  # of 136 in all
 
 
 def test_a_group_is_padded_to_its_length_and_beyond_it_only_where_a_passage_is_longer() -> None:
-    groups, _ = grouped(rows_of([3, 4, 17, 30]), (8, 24), longest=31)
-    assert [group.ids.shape for group in groups] == [(2, 8), (2, 31)]  # 30 rounds up to 32, which is too long
-    groups, _ = grouped(rows_of([3, 4, 17, 18]), (8, 24), longest=31)
-    assert [group.ids.shape for group in groups] == [(2, 8), (2, 24)]
+    def shapes(*lengths: int) -> list[tuple[int, ...]]:
+        return [group.ids.shape for group in map(unpacked, layout((8, 24), longest=31)([[1]], rows_of([*lengths]))[1])]
+
+    assert shapes(3, 4, 17, 30) == [(2, 8), (2, 31)]  # 30 rounds up to 32, which is too long
+    assert shapes(3, 4, 17, 18) == [(2, 8), (2, 24)]
 
 
-def test_nearly_all_batches_fit_the_groups_and_their_padding_is_little() -> None:
+@pytest.mark.parametrize("devices", [None, 1, 8])
+def test_nearly_all_batches_fit_the_usual_layout_with_little_padding(devices: int | None) -> None:
     lengths = np.minimum(np.random.default_rng(3).gamma(4.0, 20.0, 5_000).astype(int) + 1, 256)
-    wanted = group_lengths(lengths, size=64, groups=4, longest=256)
-    assert list(wanted) == sorted(wanted)
-    assert all(length % STEP == 0 for length in wanted)
-    rng, fitting, padded, read = np.random.default_rng(4), 0, 0, 0
+    mesh, chunk = Mesh(data=devices or 1), 1 if devices is None else None
+    retriever = BiEncoder("tower", max_question=256, max_passage=256)
+    contrast = Contrast(hard_negatives=1, chunk=chunk, length_groups=4)
+    usual = usual_layout(ContrastiveConfig(Data(), retriever, contrast, mesh=mesh, batch_size=128), lengths, lengths)
+    assert usual.num_packs == devices
+    assert list(usual.passages) == sorted(usual.passages)
+    rng, shapes, slots, read = np.random.default_rng(4), [], 0, 0
     for _ in range(100):
-        batch = rng.choice(lengths, 64)
-        groups, _ = grouped(rows_of(batch.tolist()), wanted, longest=256)
-        fitting += [group.ids.shape[1] for group in groups] == list(wanted)
-        padded += sum(group.ids.size for group in groups)
+        batch = rng.choice(lengths, 256)
+        _, groups, _ = usual(rows_of(batch[:128].tolist()), rows_of(batch.tolist()))
+        arrays = [group.source if isinstance(group, PackedInputs) else group.ids for group in groups]
+        shapes.append(tuple(array.shape for array in arrays))
+        slots += sum(array.size for array in arrays)
         read += int(batch.sum())
-    assert fitting >= 90
-    assert padded / read < 1.9
-    assert 256 * 64 * 100 / read > 2.8  # of one group that is padded to the longest
-
-
-def test_the_gold_passages_come_first_then_every_question_s_hard_negatives() -> None:
-    drawn = np.asarray([[0, 10, 11, 12], [1, 20, 21, -1]], np.int32)
-    assert passage_rows(drawn).tolist() == [10, 20, 11, 12, 21, -1]
-
-
-def test_questions_keep_their_order() -> None:
-    questions = [Question(str(i), "q", ("a",), (f"p{i}",)) for i in range(4)]
-    tokens, passages = rows_of([5, 2, 7, 3]), [Passage(f"p{i}", "", "word " * (4 - i)) for i in range(4)]
-    examples = Examples(questions, tokens, [[0], [1], [2], [3]], [[]] * 4)
-    encoder = TextEncoder(None, {}, whitespace_tokenizer(), 16, "{text}")  # pyright: ignore[reportArgumentType]
-    collate = Collator(examples, without_vectors(passages), encoder, (8, 16), 8, 16)
-    drawn = np.asarray([[2, 2], [0, 0], [3, 3], [1, 1]], np.int32)
-    batch = collate(drawn, np.ones((4, 4), bool), None)
-    assert np.asarray(batch.questions.lengths).tolist() == [7, 5, 3, 2]
-    assert batch.questions.ids.shape == (4, 8)
-    joined = np.concatenate([np.asarray(group.lengths) for group in batch.passages])
-    assert joined[np.asarray(batch.place)].tolist() == [2, 4, 1, 3]
-
-
-def whitespace_tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "word": 1}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    return tokenizer
+    most = max(shapes.count(shape) for shape in shapes)
+    assert most >= 80
+    assert slots / read < {None: 1.9, 1: 1.1, 8: 1.2}[devices]
 
 
 @settings(deadline=None, max_examples=20)  # each size is a compilation
 @given(st.lists(st.integers(1, 12), min_size=8, max_size=8), st.sampled_from([1, 2, 4]), st.integers(1, 12))
 def test_rows_are_packed_as_the_core_packs_them(lengths: list[int], num_packs: int, usual: int) -> None:
     rows = pad(rows_of(lengths), 12, 0)
-    found = packed(rows, Packs(num_packs, usual))
+    found = packed(rows, num_packs, usual)
     expected = packing.pack(jax.tree.map(jnp.asarray, rows), num_packs, found.source.shape[1])
     assert np.array_equal(found.num_tokens, expected.num_tokens)
     held = np.arange(found.source.shape[1])[None, :] < np.asarray(found.num_tokens)[:, None]
@@ -112,21 +100,7 @@ def test_rows_are_packed_as_the_core_packs_them(lengths: list[int], num_packs: i
     np.testing.assert_array_equal(again, np.where(mask[:, :, None], states, 0))
 
 
-def test_nearly_all_packed_batches_have_the_usual_size_with_little_padding() -> None:
-    lengths = np.minimum(np.random.default_rng(3).gamma(4.0, 20.0, 5_000).astype(int) + 1, 256)
-    for num_packs in (1, 8):
-        packs = Packs(num_packs, pack_length(lengths, 128, num_packs))
-        rng, slots, read = np.random.default_rng(4), [], 0
-        for _ in range(100):
-            batch = rng.choice(lengths, 128)
-            (group,), _ = grouped(rows_of(batch.tolist()), (256,), 256, num_packs)
-            slots.append(packed(group, packs).source.size)
-            read += int(batch.sum())
-        assert slots.count(128 * packs.length) >= 80
-        assert sum(slots) / read < (1.08 if num_packs == 1 else 1.12)
-
-
 def test_a_pack_has_more_room_only_where_more_is_needed() -> None:
     rows = pad(rows_of([3, 4, 17, 30]), 32, 0)
-    assert packed(rows, Packs(1, 14)).source.shape == (1, 56)
-    assert packed(rows, Packs(1, 13)).source.shape == (1, 64)  # 14 tokens in the mean, rounded up to 16
+    assert packed(rows, 1, 14).source.shape == (1, 56)
+    assert packed(rows, 1, 13).source.shape == (1, 64)  # 14 tokens in the mean, rounded up to 16
