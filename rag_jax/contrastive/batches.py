@@ -1,5 +1,6 @@
 """Batches as arrays, from drawn questions, gold passages and hard negatives."""
 
+import itertools
 from dataclasses import dataclass
 
 import jax
@@ -7,14 +8,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from rag_jax.contrastive.examples import Examples
-from rag_jax.contrastive.layout import Layout
+from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.contrastive.examples import Examples, draws
+from rag_jax.contrastive.layout import Layout, usual_layout
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import Store
 from rag_jax.parallel import devices
 from rag_jax.types import ContrastiveBatch, host
 
-SAMPLED = 2_048  # passages whose lengths are looked at
+DRAWN = 2_048  # questions whose lengths are looked at, and those of their passages
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,20 @@ class Collator:
     ) -> ContrastiveBatch:
         """The batch; `candidates` and `log_q` are those of its passages, in the order of `passage_rows`."""
         asked = [self.examples.question_tokens[number] for number in drawn[:, 0]]
-        questions, passages, place = self.layout(asked, self._passage_tokens(passage_rows(drawn)))
+        read = passage_tokens(passage_rows(drawn), self.store, self.encoder)
+        questions, passages, place = self.layout(asked, read)
         weights = None if log_q is None else host(log_q)
         return ContrastiveBatch(questions, passages, host(place), host(candidates), weights)
 
-    def _passage_tokens(self, rows: Int[np.ndarray, " M"]) -> list[list[int]]:
-        """The tokens of each passage; those of the empty text for a missing one."""
-        unique, inverse = np.unique(rows, return_inverse=True)
-        there = [self.store.passages[row] for row in unique.tolist() if row >= 0]
-        tokens = self.encoder.tokens(there).ids
-        if unique[0] < 0:
-            tokens = [self.encoder.tokenizer.encode("").ids, *tokens]
-        return [tokens[i] for i in inverse.tolist()]
+
+def passage_tokens(rows: Int[np.ndarray, " M"], store: Store, encoder: TextEncoder) -> list[list[int]]:
+    """The tokens of each passage; those of the empty text for a missing one."""
+    unique, inverse = np.unique(rows, return_inverse=True)
+    there = [store.passages[row] for row in unique.tolist() if row >= 0]
+    tokens = encoder.tokens(there).ids
+    if unique[0] < 0:
+        tokens = [encoder.tokenizer.encode("").ids, *tokens]
+    return [tokens[i] for i in inverse.tolist()]
 
 
 def passage_rows(drawn: Int[np.ndarray, "B drawn"]) -> Int[np.ndarray, " M"]:
@@ -53,11 +57,16 @@ def passage_rows(drawn: Int[np.ndarray, "B drawn"]) -> Int[np.ndarray, " M"]:
     return np.concatenate([drawn[:, 1], drawn[:, 2:].reshape(-1)])
 
 
-def sampled_lengths(examples: Examples, store: Store, encoder: TextEncoder) -> Int[np.ndarray, " passages"]:
-    """The lengths in tokens of some passages that are trained on."""
-    rows = np.unique([row for own in (*examples.gold, *examples.negatives) for row in own])
-    chosen = np.random.default_rng(0).permutation(rows)[:SAMPLED]
-    return np.asarray([len(ids) for ids in encoder.tokens([store.passages[row] for row in chosen.tolist()]).ids])
+def collator(config: ContrastiveConfig, examples: Examples, store: Store, encoder: TextEncoder) -> Collator:
+    """The collator of a run. Its layout is that of the questions and passages which the run draws first.
+
+    Drawn, because a passage is in as many batches as it is gold or negative for questions.
+    """
+    (drawn,) = itertools.islice(draws(examples, DRAWN, config.contrastive.hard_negatives, config.seed), 1)
+    questions = [len(examples.question_tokens[number]) for number in drawn[:, 0]]
+    passages = list(map(len, passage_tokens(passage_rows(drawn), store, encoder)))
+    layout = usual_layout(config, np.asarray(questions), np.asarray(passages))
+    return Collator(examples, store, encoder, layout)
 
 
 def shard(batch: ContrastiveBatch, mesh: Mesh | None) -> ContrastiveBatch:

@@ -16,7 +16,6 @@ from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.contrastive import batches, negatives
 from rag_jax.contrastive.batches import Collator
 from rag_jax.contrastive.examples import Examples, draws
-from rag_jax.contrastive.layout import usual_layout
 from rag_jax.contrastive.towers import Towers, training_tower
 from rag_jax.core import contrastive, contrastive_training, optimizers, training
 from rag_jax.core.contrastive_training import ContrastiveRecipe
@@ -61,9 +60,7 @@ class Run(NamedTuple):
     def collator(self) -> Collator:
         """How draws become batches."""
         encoder = self.towers.passage_encoder(self.config, self.towers.params)
-        asked = np.asarray([len(ids) for ids in self.examples.question_tokens])
-        read = batches.sampled_lengths(self.examples, self.store, encoder)
-        return Collator(self.examples, self.store, encoder, usual_layout(self.config, asked, read))
+        return batches.collator(self.config, self.examples, self.store, encoder)
 
 
 class Drawn(NamedTuple):
