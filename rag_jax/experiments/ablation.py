@@ -6,6 +6,7 @@ the gold passages, and a generator without passages.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -110,23 +111,24 @@ def _measure_seed(
     for model in MODELS:
         for retriever in RETRIEVERS:
             rag = train(rag_run(setup, model, seed, retriever))
-            yield (model, retriever), exact_matches(rag, questions)
+            yield (model, retriever), exact_matches(rag, questions, setup.answers)
             if retriever == "trained":
-                yield (model, RANDOM), exact_matches(BASELINES["random"](rag, questions, seed), questions)
-                yield (model, GOLD), _with_gold(rag, questions)
+                random = BASELINES["random"](rag, questions, seed)
+                yield (model, RANDOM), exact_matches(random, questions, setup.answers, f"random, seed {seed}")
+                yield (model, GOLD), _with_gold(rag, questions, setup.answers)
                 if setup.closed_book is None:
-                    yield (model, CLOSED_BOOK), exact_matches(without_passages(rag), questions)
+                    yield (model, CLOSED_BOOK), exact_matches(without_passages(rag), questions, setup.answers)
     if setup.closed_book is not None:
-        yield (NO_PASSAGES, CLOSED_BOOK), exact_matches(train(closed_book_run(setup, seed)), questions)
+        yield (NO_PASSAGES, CLOSED_BOOK), exact_matches(train(closed_book_run(setup, seed)), questions, setup.answers)
 
 
-def _with_gold(rag: RAG, questions: Sequence[Question]) -> Float[np.ndarray, " B"]:
+def _with_gold(rag: RAG, questions: Sequence[Question], kept: Path) -> Float[np.ndarray, " B"]:
     """Exact matches over the gold passages; NaN for questions that have none in the index."""
     store, matches = rag.components.store, np.full(len(questions), np.nan)
     has_gold = np.array([bool((store.find(question.positive_ids) >= 0).any()) for question in questions])
     asked = [question for question, has in zip(questions, has_gold, strict=True) if has]
     if asked:
-        matches[has_gold] = exact_matches(with_engine(rag, GoldPassages.of(rag, asked)), asked)
+        matches[has_gold] = exact_matches(with_engine(rag, GoldPassages.of(rag, asked)), asked, kept, "gold")
     return matches
 
 

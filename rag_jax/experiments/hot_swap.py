@@ -78,7 +78,7 @@ def measure(setup: Setup, other_passages: Path | None, other_questions: Path | N
         models = dict(zip(WORLDS, (rag, rag.with_index(_other_index(setup, run, other_passages))), strict=True))
         for index, model in models.items():
             for world, questions in asked.items():
-                scores.setdefault((index, world), []).append(exact_matches(model, questions))
+                scores.setdefault((index, world), []).append(exact_matches(model, questions, setup.answers))
     summaries = {key: summarise(np.stack(each)) for key, each in scores.items()}
     groups = {f"index {i}": {f"answers of {w}": summaries[i, w] for w in WORLDS} for i in WORLDS}
     title = "Index hot-swapping: one model, two versions of the world"

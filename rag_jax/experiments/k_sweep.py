@@ -55,7 +55,7 @@ def measure(setup: Setup, ks: Sequence[int]) -> Report:
             found = _answer_recalls(rag, questions, ks)
             for k in ks:
                 batch = max(1, min(rag.components.config.eval_batch, READ_AT_ONCE // k))
-                scores[model, k].append(exact_matches(rag, questions, num_docs=k, batch_size=batch))
+                scores[model, k].append(exact_matches(rag, questions, setup.answers, num_docs=k, batch_size=batch))
                 recalls[model, k].append(found[k])
     summaries = {key: summarise(np.stack(each)) for key, each in scores.items()}
     recall = {key: float(np.mean(each)) for key, each in recalls.items()}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 CITIES = "cities"
 DEFAULT_WORKDIR = Path("runs/experiments")
@@ -70,6 +71,19 @@ class Collapse(Options):
     """A healthy run beside runs whose retrieval is made to collapse, as the monitors see them."""
 
     rate_factor: float = 100.0  # by which the question tower's learning rate is too high
+
+
+@dataclass(frozen=True)
+class Distillation(Measured):
+    """The marginal likelihood, and each distillation from the reader, as what the question tower learns from."""
+
+    objectives: tuple[Literal["emdr2", "pdist", "loop", "lsr", "adist"], ...] = (
+        "emdr2",
+        "pdist",
+        "loop",
+        "lsr",
+        "adist",
+    )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from rag_jax.demo.requirements import check_requirements
 from rag_jax.experiments import (
     ablation,
     collapse,
+    distillation,
     diversity,
     hot_swap,
     k_sweep,
@@ -35,6 +36,7 @@ EXPERIMENTS = {
     "diversity": Experiment(options.Diversity, diversity.plan),
     "posterior": Experiment(options.Posterior, posterior.plan),
     "collapse": Experiment(options.Collapse, collapse.plan),
+    "distillation": Experiment(options.Distillation, distillation.plan),
     "staleness": Experiment(options.Staleness, staleness.plan),
 }
 

@@ -4,16 +4,20 @@ A score is an array [S, B] of S runs and B questions. The range over the runs sa
 the bootstrap interval of the questions' means over the runs says how it varies with the questions.
 """
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question
 from rag_jax.evaluation.compare import SAME, permutation_test
 from rag_jax.evaluation.intervals import mean_figure
 from rag_jax.evaluation.metrics.answers import is_correct
+from rag_jax.pipeline.digests import answers_digest
 from rag_jax.rag import RAG
 
 
@@ -31,12 +35,27 @@ COLUMNS = ("exact match", "lowest seed", "highest seed", "95 % low", "95 % high"
 """The names of a summary's fields in tables."""
 
 
-def exact_matches(rag: RAG, questions: Sequence[Question], **options: Any) -> Float[np.ndarray, " B"]:
-    """1 for each question that is answered correctly, else 0; `options` are those of `RAG.answer`."""
+def exact_matches(
+    rag: RAG, questions: Sequence[Question], kept: Path, passages: str = "its own", **options: Any
+) -> Float[np.ndarray, " B"]:
+    """1 for each question that is answered correctly, else 0; `options` are those of `RAG.answer`.
+
+    Args:
+        kept: folder of answers, in which a model that was asked before is not asked again.
+        passages: which ones a model reads whose search is not that of its config.
+    """
     options = {"batch_size": rag.components.config.eval_batch} | options
-    answers = rag.answer([question.question for question in questions], **options)
-    pairs = zip(answers, questions, strict=True)
-    return np.array([is_correct(answer.text, question) for answer, question in pairs], np.float64)
+    asked = [question.question for question in questions]
+    inputs = {"questions": asked, "passages": passages, "decoding": repr(rag.components.config.decoding), **options}
+    path = kept / f"{answers_digest(rag.components, rag.params, inputs)}.json"
+    if path.exists():
+        texts = json.loads(path.read_text())
+    else:
+        texts = [answer.text for answer in rag.answer(asked, **options)]
+        kept.mkdir(exist_ok=True)
+        write_atomically(path, json.dumps(texts, ensure_ascii=False))
+    pairs = zip(texts, questions, strict=True)
+    return np.array([is_correct(text, question) for text, question in pairs], np.float64)
 
 
 def summarise(scores: Float[np.ndarray, "S B"]) -> Summary:

@@ -38,6 +38,11 @@ class Setup:
     is_cities: bool  # whose data are written on first use
     prefix: str = ""  # of the names of the runs
 
+    @property
+    def answers(self) -> Path:
+        """The folder of the answers that models have given; see `rag_jax.experiments.scores.exact_matches`."""
+        return self.workdir / "answers"
+
     def write_data(self) -> None:
         """Write the cities' data, unless they are there; other configs have theirs."""
         if self.is_cities:

@@ -65,7 +65,7 @@ def measure(setup: Setup, lags: Sequence[int]) -> Report:
             rag = train(run)
             recall = evaluate.recall(rag, questions)
             found = recall.get("recall@1", recall["answer_recall@1"])
-            scores[lag].append(exact_matches(rag, questions))
+            scores[lag].append(exact_matches(rag, questions, setup.answers))
             facts[lag].append((found, _last_loss(run), seconds_per_step(run)))
     summaries = {lag: summarise(np.stack(each)) for lag, each in scores.items()}
     means = {lag: tuple(np.mean(each, axis=0).tolist()) for lag, each in facts.items()}

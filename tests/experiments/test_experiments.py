@@ -169,6 +169,17 @@ def test_staleness_trains_with_a_lag(files: Files) -> None:
     assert (saved["engine"], saved["staleness"]) == ("faiss", 4)
 
 
+def test_distillation_compares_the_objectives_with_the_likelihood(files: Files) -> None:
+    text, rows = run("distillation", files, "--reader", files.reader, "--seeds", 1, "--objectives", "pdist", "adist")
+    named = [("frozen", "RAG-Token"), ("likelihood", "RAG-Token"), ("pdist", "RAG-Token")]
+    assert [(row["objective"], row["model"]) for row in rows] == [*named, ("adist", "Fusion-in-Decoder")]
+    assert all(0 <= float(row["recall@1"]) <= 1 and float(row["seconds per step"]) > 0 for row in rows)
+    assert [row["p against the likelihood"] == "" for row in rows] == [False, True, False, False]
+    assert "pdist: " in text
+    saved = json.loads((files.workdir / "runs/distillation-pdist-0/config.json").read_text())
+    assert (saved["model"], saved["retriever"]["distillation"]["objective"]) == ("token", "pdist")
+
+
 def test_a_trained_model_answers_from_the_index_that_it_has(files: Files, trained, tmp_path: Path) -> None:
     """The run of the session's model stands in for that of the experiment, whose config is the same but for steps."""
     config, workdir = tmp_path / "config.py", tmp_path / "experiments"
@@ -223,6 +234,7 @@ def test_a_report_that_was_changed_is_not_replaced(files: Files) -> None:
         (("posterior", "--question", "x", "--model-workdir", "nowhere"), "leave --config and --reader out"),
         (("collapse", "--rate-factor", "1"), "--rate-factor is 1.0; give more than 1"),
         (("collapse", "--seeds", "2"), "Unrecognized options: --seeds"),
+        (("distillation", "--objectives", "lsr", "lsr"), "--objectives are lsr lsr; give each once"),
         (("staleness", "--lags", "0", "-1"), "--lags are 0 -1; give different numbers of 0 or more"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

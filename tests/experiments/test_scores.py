@@ -1,7 +1,10 @@
 """Scores of several runs, summarised and compared."""
 
+import dataclasses
 import math
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -29,7 +32,7 @@ def test_the_p_value_is_that_of_the_means_over_the_runs() -> None:
     assert scores.p_value(cancelling, np.full((2, 10), 0.5)) == 1
 
 
-def test_regular_expressions_match_the_whole_answer(trained) -> None:
+def test_regular_expressions_match_the_whole_answer(trained, tmp_path: Path) -> None:
     rag = trained[0]
     text = "what colour is Norburg"
     answer = rag.answer([text])[0].text
@@ -39,4 +42,22 @@ def test_regular_expressions_match_the_whole_answer(trained) -> None:
         Question("3", text, (f"{answer[0]}.*",), regex=True),
         Question("4", text, (answer[0],), regex=True),
     ]
-    np.testing.assert_array_equal(scores.exact_matches(rag, asked), [1, 0, 1, 0])
+    np.testing.assert_array_equal(scores.exact_matches(rag, asked, tmp_path), [1, 0, 1, 0])
+
+
+def test_a_model_is_asked_once(trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rag = trained[0]
+    asked = [Question(str(number), f"what colour is {town}", ("red",)) for number, town in enumerate(("Norburg", "Aa"))]
+    kept, given = tmp_path / "answers", []
+    answer = type(rag).answer
+    monkeypatch.setattr(type(rag), "answer", lambda *args, **options: given.append(args) or answer(*args, **options))
+    found = scores.exact_matches(rag, asked, kept)
+    np.testing.assert_array_equal(scores.exact_matches(rag, asked, kept), found)
+    other = dataclasses.replace(rag, params=jax.tree.map(lambda leaf: 1.5 * leaf, rag.params))
+    for calls, (model, questions, options) in enumerate(
+        [(rag, asked, {}), (rag, asked, {"num_docs": 1}), (rag, asked[:1], {}), (other, asked, {})], start=1
+    ):
+        scores.exact_matches(model, questions, kept, **options)
+        assert len(given) == len(list(kept.iterdir())) == calls
+    scores.exact_matches(rag, asked, kept, "gold")
+    assert len(given) == 5

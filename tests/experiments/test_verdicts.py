@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rag_jax.experiments import ablation, collapse, diversity, hot_swap, k_sweep, posterior, staleness
+from rag_jax.experiments import ablation, collapse, distillation, diversity, hot_swap, k_sweep, posterior, staleness
 from rag_jax.experiments.collapse import Course
 from rag_jax.pipeline.answers import Answer, RetrievedPassage
 
@@ -104,6 +104,16 @@ def test_staleness_names_the_largest_lag_that_costs_nothing() -> None:
     said = staleness.verdict({0: 0.8, 4: 0.795, 16: 0.7, 64: 0.5}, {0: 2.0, 4: 1.0, 16: 1.0, 64: 1.0})
     assert "0.800 at lag 0 and 0.500 at worst (lag 64)" in said
     assert "The largest lag that costs at most 0.01 is 4; its steps take 1.000 s, those at lag 0 2.000 s." in said
+
+
+def test_distillation_is_set_beside_the_likelihood_and_a_frozen_tower() -> None:
+    matches = {"frozen": 0.5, "likelihood": 0.7, "pdist": 0.72, "lsr": 0.4}
+    said = distillation.verdict(matches, {"frozen": 0.01, "likelihood": 1.0, "pdist": 0.3, "lsr": 0.002})
+    assert "0.700 by the likelihood and 0.500 with a frozen tower" in said
+    assert "pdist: 0.720 (+0.020, p = 0.3000, which may be chance)." in said
+    assert "lsr: 0.400 (-0.300, p = 0.0020)." in said
+    assert "Not reproduced at this scale: lsr no better than a frozen retriever." in said
+    assert "Reproduced: every" in distillation.verdict({**matches, "lsr": 0.6}, dict.fromkeys(matches, 1.0))
 
 
 @pytest.mark.parametrize(("second", "moves"), [([0.2, 0.8], 0.7), ([0.85, 0.15], 0.05)])
