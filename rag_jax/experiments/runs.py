@@ -6,6 +6,7 @@ refused, so that no experiment measures a model it did not ask for.
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,6 +31,7 @@ RETRIEVERS: dict[RetrieverName, dict[str, Any]] = {
 MODELS: dict[Model, str] = {"token": "RAG-Token", "sequence": "RAG-Sequence"}
 console = Console()
 WINDOWS = 40  # lines of metrics in a run
+LAST = 0.25  # of the steps, whose metrics are reported
 
 
 class Run(NamedTuple):
@@ -124,6 +126,23 @@ def seconds_per_step(run: Run) -> float:
         rates.append(line["seconds"] / (line["step"] - before))
         before = line["step"]
     return sorted(rates)[len(rates) // 2]
+
+
+def flops_per_step(run: Run) -> float:
+    """The model FLOPs of a step, the mean of the last window."""
+    *_, last = _lines(run.workdir / TIMINGS)
+    return last["model_flops/s"] / last["examples/s"] * run.config.batch_size
+
+
+def last_loss(run: Run) -> float:
+    """The mean loss of the last steps."""
+    return statistics.fmean(window["loss"] for window in last_windows(run))
+
+
+def last_windows(run: Run) -> list[dict[str, float]]:
+    """The metrics of the last quarter of the steps."""
+    windows = metrics(run)
+    return [window for window in windows if window["step"] > (1 - LAST) * windows[-1]["step"]]
 
 
 def _run(setup: Setup, name: str, config: Config, seed: int, before: tuple[Run, ...] = ()) -> Run:

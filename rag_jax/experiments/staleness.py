@@ -15,7 +15,7 @@ from rag_jax.experiments import charts, options
 from rag_jax.experiments.charts import Panel
 from rag_jax.experiments.plan import Plan
 from rag_jax.experiments.report import Report, Table
-from rag_jax.experiments.runs import Run, metrics, rag_run, seconds_per_step, train
+from rag_jax.experiments.runs import Run, last_loss, rag_run, seconds_per_step, train
 from rag_jax.experiments.scores import COLUMNS, exact_matches, summarise
 from rag_jax.experiments.setup import Setup, prepare
 from rag_jax.index import manifest
@@ -27,7 +27,6 @@ from rag_jax.training.run import tell_encoded
 
 ENGINE = "faiss"
 LOST = 0.01  # exact match
-LAST = 0.25  # of the steps, whose mean loss is reported
 
 
 def plan(given: options.Staleness) -> Plan:
@@ -66,7 +65,7 @@ def measure(setup: Setup, lags: Sequence[int]) -> Report:
             recall = evaluate.recall(rag, questions)
             found = recall.get("recall@1", recall["answer_recall@1"])
             scores[lag].append(exact_matches(rag, questions, setup.answers))
-            facts[lag].append((found, _last_loss(run), seconds_per_step(run)))
+            facts[lag].append((found, last_loss(run), seconds_per_step(run)))
     summaries = {lag: summarise(np.stack(each)) for lag, each in scores.items()}
     means = {lag: tuple(np.mean(each, axis=0).tolist()) for lag, each in facts.items()}
     title = "Training with stale retrieval"
@@ -115,11 +114,6 @@ def _add_faiss(run: Run) -> None:
     store = open_store(index, None, None)
     if store.manifest is not None and ENGINE not in store.manifest.engines:
         store_engines.add_faiss(store, "Flat", store_engines.passage_queries(store))
-
-
-def _last_loss(run: Run) -> float:
-    windows = metrics(run)
-    return float(np.mean([w["loss"] for w in windows if w["step"] > (1 - LAST) * windows[-1]["step"]]))
 
 
 def _panels(lags: Sequence[int], summaries: Mapping, means: Mapping[int, tuple]) -> list[Panel]:

@@ -7,17 +7,20 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib", reason="figures need the demo extra")
 
 import world
+from rag_jax import hub
 from rag_jax.commands.experiment import USAGE, experiment
 from rag_jax.config.config import Config
 from rag_jax.data.jsonl import read_jsonl, write_jsonl
 from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics.generated_text import distinct_ngrams
-from rag_jax.experiments import ablation, collapse, options
+from rag_jax.experiments import ablation, collapse, options, refresh
 from rag_jax.experiments.registry import EXPERIMENTS
 from rag_jax.experiments.report import own_folder
 from rag_jax.experiments.runs import in_order
@@ -180,6 +183,31 @@ def test_distillation_compares_the_objectives_with_the_likelihood(files: Files) 
     assert (saved["model"], saved["retriever"]["distillation"]["objective"]) == ("token", "pdist")
 
 
+def test_refresh_trains_both_towers_from_random_weights(files: Files) -> None:
+    _, rows = run("refresh", files, "--reader", files.reader, "--seeds", 1, "--every", 4)
+    assert [row["index"] for row in rows] == [refresh.FROZEN, refresh.SHARE, refresh.ALL]
+    frozen, share, at_once = rows
+    assert frozen["oldest vector"] == frozen["mean age"] == ""
+    assert (float(share["oldest vector"]), float(share["mean age"])) == (3, 1.5)
+    assert float(at_once["oldest vector"]) == 3
+    assert float(frozen["TFLOP per step"]) < float(share["TFLOP per step"])
+    workdir = files.workdir / "runs" / "scratch-refresh-4-0"
+    saved = json.loads((workdir / "config.json").read_text())
+    assert saved["retriever"]["tower"] == str(files.workdir / "scratch-tower")
+    assert saved["start_from"].endswith("runs/scratch-reader-0")
+    assert (workdir / "refreshed_index").is_dir()
+
+
+def test_a_random_tower_has_the_sizes_of_the_other(towns: Config, tmp_path: Path) -> None:
+    refresh.write_tower(tmp_path / "tower", towns.retriever.tower)
+    known, random = hub.load_tower(towns.retriever.tower), hub.load_tower(tmp_path / "tower")
+    assert random.config == known.config
+    shapes = jax.tree.map(np.shape, known.params)
+    assert jax.tree.map(np.shape, random.params) == shapes
+    kernels = [tower.params["layer_0"]["up"]["kernel"] for tower in (known, random)]
+    assert not np.allclose(*kernels)
+
+
 def test_a_trained_model_answers_from_the_index_that_it_has(files: Files, trained, tmp_path: Path) -> None:
     """The run of the session's model stands in for that of the experiment, whose config is the same but for steps."""
     config, workdir = tmp_path / "config.py", tmp_path / "experiments"
@@ -235,6 +263,8 @@ def test_a_report_that_was_changed_is_not_replaced(files: Files) -> None:
         (("collapse", "--rate-factor", "1"), "--rate-factor is 1.0; give more than 1"),
         (("collapse", "--seeds", "2"), "Unrecognized options: --seeds"),
         (("distillation", "--objectives", "lsr", "lsr"), "--objectives are lsr lsr; give each once"),
+        (("refresh", "--every", "1"), f"--every is 1; give 2 or more, and at most the {STEPS} steps of a run"),
+        (("refresh", "--every", "9"), f"--every is 9; give 2 or more, and at most the {STEPS} steps of a run"),
         (("staleness", "--lags", "0", "-1"), "--lags are 0 -1; give different numbers of 0 or more"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

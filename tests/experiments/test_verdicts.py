@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from rag_jax.experiments import ablation, collapse, distillation, diversity, hot_swap, k_sweep, posterior, staleness
+from rag_jax.experiments import (
+    ablation,
+    collapse,
+    distillation,
+    diversity,
+    hot_swap,
+    k_sweep,
+    posterior,
+    refresh,
+    staleness,
+)
 from rag_jax.experiments.collapse import Course
 from rag_jax.pipeline.answers import Answer, RetrievedPassage
 
@@ -114,6 +124,25 @@ def test_distillation_is_set_beside_the_likelihood_and_a_frozen_tower() -> None:
     assert "lsr: 0.400 (-0.300, p = 0.0020)." in said
     assert "Not reproduced at this scale: lsr no better than a frozen retriever." in said
     assert "Reproduced: every" in distillation.verdict({**matches, "lsr": 0.6}, dict.fromkeys(matches, 1.0))
+
+
+def test_refresh_says_what_both_towers_gain_and_cost() -> None:
+    def facts(recall: float, seconds: float, teraflops: float) -> refresh.Facts:
+        return refresh.Facts(recall, 1.0, 99, 49.5, seconds, teraflops)
+
+    matches = {refresh.FROZEN: 0.4, refresh.SHARE: 0.8, refresh.ALL: 0.7}
+    arms = {
+        refresh.FROZEN: facts(0.5, 2.0, 1.0),
+        refresh.SHARE: facts(0.9, 3.0, 2.5),
+        refresh.ALL: facts(0.8, 2.0, 2.5),
+    }
+    said = refresh.verdict(matches, arms)
+    assert "Recall@1 is 0.900 with a share in each step, and 0.500 with a frozen index" in said
+    assert "exact match 0.800 and 0.400" in said
+    assert "1.50 times the seconds and 2.50 times the FLOPs (a share in each step)" in said
+    assert "gains here" in said
+    worse = {**arms, refresh.SHARE: facts(0.1, 3.0, 2.5), refresh.ALL: facts(0.1, 3.0, 2.5)}
+    assert "gains nothing here" in refresh.verdict(matches, worse)
 
 
 @pytest.mark.parametrize(("second", "moves"), [([0.2, 0.8], 0.7), ([0.85, 0.15], 0.05)])

@@ -1,0 +1,183 @@
+"""Training the passage tower: its index refreshed in every step, all at once, or left as it is with the tower frozen.
+
+The towers start from random weights, so that the vectors of the first index are soon worth nothing. What a refresh
+costs is counted in time and in FLOPs of a step.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rag_jax import hub
+from rag_jax.config.config import Config
+from rag_jax.data.questions import Question
+from rag_jax.errors import InputError
+from rag_jax.evaluation import evaluate
+from rag_jax.experiments import charts, options
+from rag_jax.experiments.charts import Panel
+from rag_jax.experiments.plan import Plan
+from rag_jax.experiments.report import Report, Table
+from rag_jax.experiments.runs import (
+    Run,
+    flops_per_step,
+    last_loss,
+    last_windows,
+    metrics,
+    rag_run,
+    seconds_per_step,
+    train,
+)
+from rag_jax.experiments.scores import COLUMNS, exact_matches, summarise
+from rag_jax.experiments.setup import Setup, prepare
+from rag_jax.models import registry
+from rag_jax.rag import RAG
+
+FROZEN, SHARE, ALL = "frozen index", "a share in each step", "all at once"
+SCRATCH = "scratch"  # in the names of what starts from random towers
+
+
+class Facts(NamedTuple):
+    """What is measured of a run beside its answers."""
+
+    recall: float  # at 1
+    loss: float
+    oldest: float  # steps since the oldest vector was encoded, the largest of the last quarter of the training
+    mean: float  # of all vectors, in the last quarter
+    seconds: float  # of a step
+    teraflops: float  # of a step
+
+
+def plan(given: options.Refresh) -> Plan:
+    """The plan of the runs. Raises `InputError` for a number of steps in which nothing would be refreshed."""
+    setup = prepare(given)
+    steps = setup.config.steps
+    if not 1 < given.every <= steps:
+        raise InputError(f"--every is {given.every}; give 2 or more, and at most the {steps:,} steps of a run")
+    tower = setup.config.retriever.tower
+    if given.from_scratch:
+        setup = scratch(setup)
+
+    def write_data() -> None:
+        setup.write_data()
+        if given.from_scratch:
+            write_tower(Path(setup.config.retriever.tower), tower)
+
+    return Plan(list(runs(setup, given)), write_data, partial(measure, setup, given))
+
+
+def scratch(setup: Setup) -> Setup:
+    """The setup with towers of random weights, and an index by them."""
+    folder = setup.workdir / f"{SCRATCH}-tower"
+
+    def changed(config: Config) -> Config:
+        retriever = dataclasses.replace(config.retriever, tower=str(folder), passage_tower=None)
+        data = dataclasses.replace(config.data, index=setup.workdir / f"{SCRATCH}-index")
+        return dataclasses.replace(config, data=data, retriever=retriever)
+
+    reader = setup.reader and changed(setup.reader)
+    return dataclasses.replace(setup, config=changed(setup.config), reader=reader, prefix=f"{SCRATCH}-")
+
+
+def write_tower(folder: Path, source: str) -> None:
+    """Write a tower of the sizes of another, with random weights, unless it is there."""
+    if folder.exists():
+        return
+    tower = hub.load_tower(source)
+    params = registry.tower_of(tower.config).init(tower.config, jax.random.key(0))
+    hub.save(folder, dataclasses.replace(tower, params=params, side=None))
+
+
+def runs(setup: Setup, given: options.Refresh) -> list[Run]:
+    """A run for each arm and seed."""
+    return [_run(setup, given, arm, seed) for seed in range(setup.seeds) for arm in _arms(given)]
+
+
+def measure(setup: Setup, given: options.Refresh) -> Report:
+    """Train each arm, and measure what came of it."""
+    questions, arms = setup.questions(), list(_arms(given))
+    matches: dict[str, list[np.ndarray]] = {arm: [] for arm in arms}
+    facts: dict[str, list[Facts]] = {arm: [] for arm in arms}
+    for seed in range(setup.seeds):
+        for arm in arms:
+            run = _run(setup, given, arm, seed)
+            rag = train(run)
+            matches[arm].append(exact_matches(rag, questions, setup.answers))
+            facts[arm].append(_facts(run, rag, questions))
+    summaries = {arm: summarise(np.stack(each)) for arm, each in matches.items()}
+    means = {arm: Facts(*np.mean(each, axis=0).tolist()) for arm, each in facts.items()}
+    title = "Training both towers: how the index is refreshed"
+    return Report(
+        title=title,
+        table=Table(
+            ("index", *COLUMNS, "recall@1", "loss", "oldest vector", "mean age", "seconds per step", "TFLOP per step"),
+            [(arm, *summaries[arm], *means[arm]) for arm in arms],
+        ),
+        paper="Lewis et al. keep passage tower and index fixed, and found that enough; REALM (Guu et al. 2020) trains "
+        "both towers, and refreshes its index every 500 steps in a second job.",
+        found=verdict({arm: summaries[arm].mean for arm in arms}, means),
+        draw=partial(charts.lines, title=title, panels=_panels(setup, given), xlabel="step"),
+        runs=runs(setup, given),
+        questions=len(questions),
+        seeds=setup.seeds,
+        notes=(
+            "Ages are in steps. Loss is the mean of the last quarter of the steps, seconds the median of the windows.",
+        ),
+    )
+
+
+def verdict(matches: Mapping[str, float], facts: Mapping[str, Facts]) -> str:
+    """What training the passage tower gains, and what a refresh costs."""
+    frozen, best = FROZEN, max((arm for arm in matches if arm != FROZEN), key=lambda arm: facts[arm].recall)
+    said = (
+        f"Recall@1 is {facts[best].recall:.3f} with {best}, and {facts[frozen].recall:.3f} with a {frozen}; "
+        f"exact match {matches[best]:.3f} and {matches[frozen]:.3f}."
+    )
+    costs = ", ".join(
+        f"{facts[arm].seconds / facts[frozen].seconds:.2f} times the seconds and "
+        f"{facts[arm].teraflops / facts[frozen].teraflops:.2f} times the FLOPs ({arm})"
+        for arm in matches
+        if arm != FROZEN
+    )
+    gains = "gains" if facts[best].recall > facts[frozen].recall else "gains nothing"
+    return f"{said} A step costs {costs}. Training the passage tower {gains} here."
+
+
+def _arms(given: options.Refresh) -> dict[str, dict[str, Any]]:
+    """The fields of the retriever by the name of the arm."""
+    both = {"train_passages": True, "refresh_every": given.every}
+    return {FROZEN: {}, SHARE: both, ALL: both | {"refresh_at_once": True}}
+
+
+def _run(setup: Setup, given: options.Refresh, arm: str, seed: int) -> Run:
+    name = {FROZEN: "frozen-index", SHARE: f"refresh-{given.every}", ALL: f"refresh-at-once-{given.every}"}[arm]
+    return rag_run(setup, "token", seed, name=name, tower_rate=given.rate_factor, **_arms(given)[arm])
+
+
+def _facts(run: Run, rag: RAG, questions: Sequence[Question]) -> Facts:
+    found, last = evaluate.recall(rag, questions), last_windows(run)
+    return Facts(
+        found.get("recall@1", found["answer_recall@1"]),
+        last_loss(run),
+        max(window.get("staleness_oldest", np.nan) for window in last),
+        float(np.mean([window.get("staleness_mean", np.nan) for window in last])),
+        seconds_per_step(run),
+        flops_per_step(run) / 1e12,
+    )
+
+
+def _panels(setup: Setup, given: options.Refresh) -> list[Panel]:
+    """Loss and recall of the first seed over the steps."""
+    courses = {arm: metrics(_run(setup, given, arm, 0)) for arm in _arms(given)}
+
+    def over_steps(key: str) -> dict[str, charts.Line]:
+        return {
+            arm: ([window["step"] for window in course], [window.get(key) for window in course])
+            for arm, course in courses.items()
+        }
+
+    return [Panel("loss", over_steps("loss")), Panel("recall@K in training", over_steps("recall"))]
