@@ -304,13 +304,16 @@ def test_the_second_version_must_ask_for_something_else(files: Files, towns: Con
         run("hot-swap", files, *same, workdir=tmp_path / "new")
 
 
-def test_a_foreign_folder_and_a_run_of_another_config_are_refused(files: Files, tmp_path: Path) -> None:
+def test_a_foreign_folder_and_a_run_of_another_config_are_refused(files: Files, trained, tmp_path: Path) -> None:
     (tmp_path / "thesis.md").write_text("text")
     with pytest.raises(InputError, match=r"holds thesis.md, but no experiments; choose another --workdir"):
         run("collapse", files, workdir=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.md"]
+    workdir = tmp_path / "experiments"
+    own_folder(workdir).claim()
+    shutil.copytree(trained[2], workdir / "runs" / "token-trained-0")
     with pytest.raises(InputError, match=r"runs/token-trained-0/config.json: belongs to a run with another config"):
-        run("k-sweep", files._replace(config=files.sentences), "--seeds", 1, "--ks", 1)
+        run("k-sweep", files._replace(config=files.sentences), "--seeds", 1, "--ks", 1, workdir=workdir)
 
 
 def test_an_index_of_the_users_own_is_not_changed(files: Files, tmp_path: Path) -> None:
