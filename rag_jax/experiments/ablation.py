@@ -128,7 +128,8 @@ def _with_gold(rag: RAG, questions: Sequence[Question], kept: Path) -> Float[np.
     has_gold = np.array([bool((store.find(question.positive_ids) >= 0).any()) for question in questions])
     asked = [question for question, has in zip(questions, has_gold, strict=True) if has]
     if asked:
-        matches[has_gold] = exact_matches(with_engine(rag, GoldPassages.of(rag, asked)), asked, kept, "gold")
+        read = f"gold: {[question.positive_ids for question in asked]}"
+        matches[has_gold] = exact_matches(with_engine(rag, GoldPassages.of(rag, asked)), asked, kept, read)
     return matches
 
 
