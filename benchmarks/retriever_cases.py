@@ -14,7 +14,7 @@ from rag_jax.config.config import Compute
 from rag_jax.config.contrastive import AdamW, BiEncoder, Contrast, ContrastiveConfig, Data
 from rag_jax.config.files import save_config
 from rag_jax.contrastive import towers
-from rag_jax.contrastive.batches import passage_rows
+from rag_jax.contrastive.batches import passage_rows, passage_tokens
 from rag_jax.contrastive.checks import check_values
 from rag_jax.contrastive.examples import draws, make_examples
 from rag_jax.contrastive.layout import Layout, usual_layout
@@ -124,14 +124,10 @@ def real(config: ContrastiveConfig, loaded: Towers, count: int) -> list[Arrays]:
         problem = f"{len(examples):,} questions, less than a batch of {config.batch_size:,}"
         raise InputError(f"{config.data.train}: {problem}; make it smaller, or give more questions")
     encoder = loaded.passage_encoder(config, loaded.params)
-    empty = encoder.tokenizer.encode("").ids  # of a missing negative
 
     def batch(drawn: Int[np.ndarray, "B drawn"]) -> Arrays:
-        rows = passage_rows(drawn)
-        read = encoder.tokens([store.passages[row] for row in rows.tolist() if row >= 0]).ids
-        remaining = iter(read)
-        tokens = [next(remaining) if row >= 0 else empty for row in rows.tolist()]
-        return arrays(config, [examples.question_tokens[number] for number in drawn[:, 0]], tokens)
+        questions = [examples.question_tokens[number] for number in drawn[:, 0]]
+        return arrays(config, questions, passage_tokens(passage_rows(drawn), store, encoder))
 
     drawn = draws(examples, config.batch_size, config.contrastive.hard_negatives, config.seed)
     return [batch(next(drawn)) for _ in range(count)]

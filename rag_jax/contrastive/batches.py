@@ -1,6 +1,5 @@
 """Batches as arrays, from drawn questions, gold passages and hard negatives."""
 
-import itertools
 from dataclasses import dataclass
 
 import jax
@@ -62,7 +61,7 @@ def collator(config: ContrastiveConfig, examples: Examples, store: Store, encode
 
     Drawn, because a passage is in as many batches as it is gold or negative for questions.
     """
-    (drawn,) = itertools.islice(draws(examples, DRAWN, config.contrastive.hard_negatives, config.seed), 1)
+    drawn = next(draws(examples, DRAWN, config.contrastive.hard_negatives, config.seed))
     questions = [len(examples.question_tokens[number]) for number in drawn[:, 0]]
     passages = list(map(len, passage_tokens(passage_rows(drawn), store, encoder)))
     layout = usual_layout(config, np.asarray(questions), np.asarray(passages))

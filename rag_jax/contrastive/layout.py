@@ -7,7 +7,6 @@ compilation.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ STEP = 8  # unusual lengths are rounded up to a multiple of it
 BATCHES = 256  # random batches, of whose sizes the usual ones are taken
 FITTING = 0.99  # of the groups have the usual size
 
-Texts = Sequence[Sequence[int]]  # tokens of each
+Texts = list[list[int]]  # tokens of each
 
 
 class Size(NamedTuple):
@@ -50,7 +49,7 @@ class Layout(NamedTuple):
         return asked, tuple(self._padded(group, size, self.max_passage) for group, size in sized), place
 
     def _padded(self, texts: Texts, size: Size, longest: int) -> Tokens | PackedInputs:
-        rows = pad(list(map(list, texts)), padded_length(max(map(len, texts)), size.longest, longest), 0)
+        rows = pad(texts, padded_length(max(map(len, texts)), size.longest, longest), 0)
         return rows if self.num_packs is None else packed(rows, self.num_packs, size.mean)
 
 
@@ -81,7 +80,7 @@ def usual_sizes(
     return tuple(Size(end, math.ceil(mean)) for end, mean in zip(ends, means.tolist(), strict=True))
 
 
-def grouped(texts: Texts, num_groups: int, num_packs: int) -> tuple[list[list[Sequence[int]]], Int[np.ndarray, " M"]]:
+def grouped(texts: Texts, num_groups: int, num_packs: int) -> tuple[list[Texts], Int[np.ndarray, " M"]]:
     """Texts sorted by length and cut into groups of equal size, and the place of each in them.
 
     A group's texts are dealt to its packs in turn, forwards and backwards, so that all are about as full.

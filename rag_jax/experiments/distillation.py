@@ -11,16 +11,13 @@ import numpy as np
 
 from rag_jax.config.config import Distillation
 from rag_jax.core.variants import Model
-from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
-from rag_jax.evaluation import evaluate
 from rag_jax.experiments import charts, options
 from rag_jax.experiments.plan import Plan
 from rag_jax.experiments.report import Report, Table
 from rag_jax.experiments.runs import MODELS, Run, rag_run, seconds_per_step, train
-from rag_jax.experiments.scores import COLUMNS, Summary, exact_matches, p_value, summarise
+from rag_jax.experiments.scores import COLUMNS, Summary, exact_matches, p_value, recall_at_1, summarise
 from rag_jax.experiments.setup import Setup, prepare
-from rag_jax.rag import RAG
 
 FROZEN, LIKELIHOOD = "frozen", "likelihood"
 ATTENTION = "adist"
@@ -51,7 +48,7 @@ def measure(setup: Setup, objectives: Sequence[str]) -> Report:
             run = _run(setup, arm, seed)
             rag = train(run)
             matches[arm].append(exact_matches(rag, questions, setup.answers))
-            facts[arm].append((_recall(rag, questions), seconds_per_step(run)))
+            facts[arm].append((recall_at_1(rag, questions), seconds_per_step(run)))
     arrays = {arm: np.stack(each) for arm, each in matches.items()}
     summaries = {arm: summarise(each) for arm, each in arrays.items()}
     means = {arm: tuple(np.mean(each, axis=0).tolist()) for arm, each in facts.items()}
@@ -110,11 +107,6 @@ def _run(setup: Setup, arm: str, seed: int) -> Run:
         return rag_run(setup, "token", seed)
     objective = Distillation(objective=arm)  # type: ignore[arg-type]
     return rag_run(setup, _model(arm), seed, name=f"distillation-{arm}", distillation=objective)
-
-
-def _recall(rag: RAG, questions: Sequence[Question]) -> float:
-    found = evaluate.recall(rag, questions)
-    return found.get("recall@1", found["answer_recall@1"])
 
 
 def _p(arm: str, p_values: Mapping[str, float]) -> tuple[float | None]:

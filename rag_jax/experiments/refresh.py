@@ -17,7 +17,6 @@ from rag_jax import hub
 from rag_jax.config.config import Config
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
-from rag_jax.evaluation import evaluate
 from rag_jax.experiments import charts, options
 from rag_jax.experiments.charts import Panel
 from rag_jax.experiments.plan import Plan
@@ -32,7 +31,7 @@ from rag_jax.experiments.runs import (
     seconds_per_step,
     train,
 )
-from rag_jax.experiments.scores import COLUMNS, exact_matches, summarise
+from rag_jax.experiments.scores import COLUMNS, exact_matches, recall_at_1, summarise
 from rag_jax.experiments.setup import Setup, prepare
 from rag_jax.models import registry
 from rag_jax.rag import RAG
@@ -67,7 +66,7 @@ def plan(given: options.Refresh) -> Plan:
         if given.from_scratch:
             write_tower(Path(setup.config.retriever.tower), tower)
 
-    return Plan(list(runs(setup, given)), write_data, partial(measure, setup, given))
+    return Plan(runs(setup, given), write_data, partial(measure, setup, given))
 
 
 def scratch(setup: Setup) -> Setup:
@@ -132,18 +131,18 @@ def measure(setup: Setup, given: options.Refresh) -> Report:
 
 def verdict(matches: Mapping[str, float], facts: Mapping[str, Facts]) -> str:
     """What training the passage tower gains, and what a refresh costs."""
-    frozen, best = FROZEN, max((arm for arm in matches if arm != FROZEN), key=lambda arm: facts[arm].recall)
+    learnt = [arm for arm in matches if arm != FROZEN]
+    best, before = max(learnt, key=lambda arm: facts[arm].recall), facts[FROZEN]
     said = (
-        f"Recall@1 is {facts[best].recall:.3f} with {best}, and {facts[frozen].recall:.3f} with a {frozen}; "
-        f"exact match {matches[best]:.3f} and {matches[frozen]:.3f}."
+        f"Recall@1 is {facts[best].recall:.3f} with {best}, and {before.recall:.3f} with a {FROZEN}; "
+        f"exact match {matches[best]:.3f} and {matches[FROZEN]:.3f}."
     )
     costs = ", ".join(
-        f"{facts[arm].seconds / facts[frozen].seconds:.2f} times the seconds and "
-        f"{facts[arm].teraflops / facts[frozen].teraflops:.2f} times the FLOPs ({arm})"
-        for arm in matches
-        if arm != FROZEN
+        f"{facts[arm].seconds / before.seconds:.2f} times the seconds and "
+        f"{facts[arm].teraflops / before.teraflops:.2f} times the FLOPs ({arm})"
+        for arm in learnt
     )
-    gains = "gains" if facts[best].recall > facts[frozen].recall else "gains nothing"
+    gains = "gains" if facts[best].recall > before.recall else "gains nothing"
     return f"{said} A step costs {costs}. Training the passage tower {gains} here."
 
 
@@ -159,9 +158,9 @@ def _run(setup: Setup, given: options.Refresh, arm: str, seed: int) -> Run:
 
 
 def _facts(run: Run, rag: RAG, questions: Sequence[Question]) -> Facts:
-    found, last = evaluate.recall(rag, questions), last_windows(run)
+    last = last_windows(run)
     return Facts(
-        found.get("recall@1", found["answer_recall@1"]),
+        recall_at_1(rag, questions),
         last_loss(run),
         max(window.get("staleness_oldest", np.nan) for window in last),
         float(np.mean([window.get("staleness_mean", np.nan) for window in last])),

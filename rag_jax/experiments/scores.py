@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question
+from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.compare import SAME, permutation_test
 from rag_jax.evaluation.intervals import mean_figure
 from rag_jax.evaluation.metrics.answers import is_correct
@@ -56,6 +57,12 @@ def exact_matches(
         write_atomically(path, json.dumps(texts, ensure_ascii=False))
     pairs = zip(texts, questions, strict=True)
     return np.array([is_correct(text, question) for text, question in pairs], np.float64)
+
+
+def recall_at_1(rag: RAG, questions: Sequence[Question]) -> float:
+    """The question tower's recall of gold passages, or where no question names any, of passages with an answer."""
+    found = evaluate.recall(rag, questions)
+    return found.get("recall@1", found["answer_recall@1"])
 
 
 def summarise(scores: Float[np.ndarray, "S B"]) -> Summary:

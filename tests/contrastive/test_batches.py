@@ -12,11 +12,6 @@ from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import without_vectors
 
 
-def rows_of(lengths: list[int]) -> list[list[int]]:
-    """Token rows of these lengths, each of its own token."""
-    return [[number + 1] * length for number, length in enumerate(lengths)]
-
-
 def test_the_gold_passages_come_first_then_every_question_s_hard_negatives() -> None:
     drawn = np.asarray([[0, 10, 11, 12], [1, 20, 21, -1]], np.int32)
     assert passage_rows(drawn).tolist() == [10, 20, 11, 12, 21, -1]
@@ -24,7 +19,7 @@ def test_the_gold_passages_come_first_then_every_question_s_hard_negatives() -> 
 
 def test_questions_keep_their_order() -> None:
     questions = [Question(str(i), "q", ("a",), (f"p{i}",)) for i in range(4)]
-    tokens, passages = rows_of([5, 2, 7, 3]), [Passage(f"p{i}", "", "word " * (4 - i)) for i in range(4)]
+    tokens, passages = [[1] * 5, [2] * 2, [3] * 7, [4] * 3], [Passage(f"p{i}", "", "word " * (4 - i)) for i in range(4)]
     examples = Examples(questions, tokens, [[0], [1], [2], [3]], [[]] * 4)
     encoder = TextEncoder(None, {}, whitespace_tokenizer(), 16, "{text}")  # pyright: ignore[reportArgumentType]
     collate = Collator(
