@@ -254,3 +254,5 @@ class ContrastiveBatch(NamedTuple):
     # a passage that is right for it too
     candidates: Bool[Array, "B M"]
     log_q: Float[Array, " M"] | None = None  # log-probability of each passage to be in a batch; None: no correction
+    # scores of each question's positive and of its hard negatives by another model; not finite: unknown
+    teacher: Float[Array, "B own"] | None = None

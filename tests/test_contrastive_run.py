@@ -187,6 +187,44 @@ def test_it_starts_from_another_run(config: ContrastiveConfig, finished: tuple[P
     assert losses(tmp_path / "run")[0] < losses(finished[0])[0] / 2
 
 
+def test_before_are_the_towers_of_the_run_that_it_starts_from(
+    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
+) -> None:
+    workdir, results = finished
+    data = dataclasses.replace(config.data, index=workdir / "index")
+    found = train_and_evaluate(dataclasses.replace(config, data=data, start_from=workdir, steps=1), tmp_path / "run")
+    assert found is not None
+    assert found.results["recall@1_before"] == pytest.approx(results["recall@1"])
+
+
+def with_scores(config: ContrastiveConfig, path: Path, factor: float = 1.0) -> ContrastiveConfig:
+    """The config with Margin-MSE, and a teacher that tells every negative apart from the gold passage by 20."""
+    assert config.data.negatives is not None
+    lines = [row for _, row in read_jsonl(config.data.negatives)]
+    for line in lines:
+        line["scores"], line["positive_score"] = [-10.0 * factor] * len(line["negative_ids"]), 10.0 * factor
+    write_jsonl(path, lines)
+    contrast = dataclasses.replace(config.contrastive, margin_mse=1.0)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, negatives=path), contrastive=contrast)
+
+
+def test_it_learns_the_margins_of_a_teacher(config: ContrastiveConfig, tmp_path: Path) -> None:
+    scored = dataclasses.replace(with_scores(config, tmp_path / "negatives.jsonl"), steps=40)
+    train_and_evaluate(scored, tmp_path / "run")
+    course = losses(tmp_path / "run")
+    assert course[0] > 100, "margins of 0 against margins of 20"
+    assert course[-1] < course[0] / 2
+
+
+def test_other_scores_are_no_resumption(config: ContrastiveConfig, tmp_path: Path) -> None:
+    path = tmp_path / "negatives.jsonl"
+    scored = dataclasses.replace(with_scores(config, path), steps=2)
+    train_and_evaluate(scored, tmp_path / "run")
+    changed = dataclasses.replace(with_scores(config, path, factor=2.0), steps=3)
+    with pytest.raises(InputError, match="hard negatives"):
+        train_and_evaluate(changed, tmp_path / "run")
+
+
 def test_the_command_prints_scores_and_the_next_command(config: ContrastiveConfig, tmp_path: Path, capsys) -> None:
     written = tmp_path / "dpr.py"
     written.write_text(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.contrastive.examples import Examples, draws
@@ -38,7 +38,14 @@ class Collator:
         read = passage_tokens(passage_rows(drawn), self.store, self.encoder)
         questions, passages, place = self.layout(asked, read)
         weights = None if log_q is None else host(log_q)
-        return ContrastiveBatch(questions, passages, host(place), host(candidates), weights)
+        return ContrastiveBatch(questions, passages, host(place), host(candidates), weights, self._teacher(drawn))
+
+    def _teacher(self, drawn: Int[np.ndarray, "B drawn"]) -> Float[Array, "B own"] | None:
+        known = self.examples.teacher
+        if known is None:
+            return None
+        found = [[known[number].get(row, np.nan) for row in rows] for number, *rows in drawn.tolist()]
+        return host(np.asarray(found, np.float32))
 
 
 def passage_tokens(rows: Int[np.ndarray, " M"], store: Store, encoder: TextEncoder) -> list[list[int]]:

@@ -20,6 +20,7 @@ BOUNDS: Bounds = (
     (("contrastive.temperature", "retriever.vector_norm"), lambda value: 0 < value < inf, "give more than 0"),
     (("contrastive.hard_negatives", "optimizer.warmup"), lambda value: value >= 0, "give 0 or more"),
     (("optimizer.learning_rate", "optimizer.weight_decay"), lambda value: 0 <= value < inf, "give 0 or more"),
+    (("contrastive.margin_mse",), lambda value: 0 <= value <= 1, "give 0 to 1"),
     (("retriever.dropout",), lambda value: 0 <= value < 1, "give 0 or more, below 1"),
     (("optimizer.clip",), lambda value: value > 0, "give more than 0; inf clips nothing"),
     (("seed",), lambda value: 0 <= value < 2**32, "give 0 to 2**32 - 1"),
@@ -48,6 +49,12 @@ def check_values(config: ContrastiveConfig) -> None:
     if config.batch_size == 1 and c.hard_negatives == 0:
         problem = "batch_size is 1 without hard negatives, which leaves nothing to contrast a passage with"
         raise InputError(f"{problem}; raise it, or contrastive.hard_negatives")
+    if c.margin_mse and (c.hard_negatives == 0 or config.data.negatives is None):
+        missing = "data.negatives is not given" if c.hard_negatives else "contrastive.hard_negatives is 0"
+        problem = f"contrastive.margin_mse is {c.margin_mse}, and {missing}"
+        raise InputError(
+            f"{problem}: a teacher's scores are those of hard negatives in a file; name one, or set it to 0"
+        )
     if retriever.trained == "shared" and retriever.passage_tower is not None:
         problem = f"retriever.trained is shared, retriever.passage_tower {retriever.passage_tower}"
         raise InputError(f"{problem}: one tower encodes both; leave one of them out")

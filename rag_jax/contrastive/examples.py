@@ -29,6 +29,7 @@ class Examples:
     question_tokens: list[list[int]]
     gold: list[list[int]]  # one at least
     negatives: list[list[int]]  # hard negatives; may be empty
+    teacher: list[dict[int, float]] | None = None  # scores of gold passages and hard negatives, see `teacher`
 
     def __len__(self) -> int:
         return len(self.questions)

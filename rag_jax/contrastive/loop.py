@@ -48,9 +48,7 @@ class Run(NamedTuple):
         return ContrastiveRecipe(
             training_tower(self.config, sizes, self.mesh),
             training_tower(self.config, self.towers.passage.checkpoint.config, self.mesh),
-            contrastive.objective(
-                temperature=c.temperature, symmetric=c.symmetric, widths=c.widths, vector_norm=sizes.vector_norm
-            ),
+            contrastive.objective(c.temperature, c.symmetric, c.widths, sizes.vector_norm, c.margin_mse),
             _optimizer(self.config),
             c.chunk,
             partial(_trained, self.config.retriever.trained),

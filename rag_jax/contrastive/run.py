@@ -12,7 +12,7 @@ from rich.console import Console
 
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import load_config_of, save_config
-from rag_jax.contrastive import evaluation, export, negatives, towers
+from rag_jax.contrastive import evaluation, export, negatives, teacher, towers
 from rag_jax.contrastive.checks import check, check_widths
 from rag_jax.contrastive.examples import make_examples
 from rag_jax.contrastive.loop import Run, train
@@ -63,14 +63,16 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
         loaded, store = towers.load(config), corpus(config)
         check_widths(config, loaded.question.checkpoint.config.vector_width)
         check_gold(store, judged, "evaluation questions")
+        first = start_params(config, loaded, begun=saved_host_state(workdir) is not None)
+        before = loaded if first is None else loaded.with_params(first)
         if config.data.index is not None:
-            open_store(config.data.index, loaded.passage_encoder(config, loaded.params), None)  # refuses other towers
-        params = _fit(config, workdir, loaded, store, judged, changed)
+            open_store(config.data.index, before.passage_encoder(config, before.params), None)  # refuses other towers
+        params = _fit(config, workdir, loaded, store, judged, first, changed)
         if not devices.is_first():
             return None
         folders = export.write(workdir, loaded, params)
         index = trained_index(config, workdir, loaded, store, params, folders)
-        results = measure(config, loaded, index, params, judged)
+        results = measure(config, before, index, params, judged)
         results |= {"steps": config.steps, "train_seconds": seconds_trained(workdir)}
         files.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
     assert index.folder is not None
@@ -127,16 +129,16 @@ def trained_index(
 
 
 def measure(
-    config: ContrastiveConfig, loaded: Towers, index: Store, params: BiEncoderParams, judged: Sequence[Question]
+    config: ContrastiveConfig, before: Towers, index: Store, params: BiEncoderParams, judged: Sequence[Question]
 ) -> dict[str, Any]:
     """The recall of the trained towers, of BM25, and of the towers before training where their index is given."""
     depth = evaluate.depth_of(index)
-    ranked = {"": evaluation.vector_rows(index, _question_vectors(config, loaded, params, judged), depth)}
+    ranked = {"": evaluation.vector_rows(index, _question_vectors(config, before, params, judged), depth)}
     stores = {"": index, "_bm25": index}
     ranked["_bm25"] = evaluate.bm25_rows(index, judged)
     if config.data.index is not None:
-        stores["_before"] = open_store(config.data.index, loaded.passage_encoder(config, loaded.params), None)
-        vectors = _question_vectors(config, loaded, loaded.params, judged)
+        stores["_before"] = open_store(config.data.index, before.passage_encoder(config, before.params), None)
+        vectors = _question_vectors(config, before, before.params, judged)
         ranked["_before"] = evaluation.vector_rows(stores["_before"], vectors, depth)
     found = {
         f"{name}{suffix}": value
@@ -152,6 +154,7 @@ def _fit(
     loaded: Towers,
     store: Store,
     judged: Sequence[Question],
+    first: BiEncoderParams | None,
     changed: Sequence[str],
 ) -> BiEncoderParams:
     """The trained parameters, from the checkpoint of a finished run or by training."""
@@ -165,20 +168,22 @@ def _fit(
     questions = read_questions(required_path(config.data.train, "data.train"))
     rows, mined = hard_negatives(config, questions, store)
     examples = make_examples(config, loaded, store, questions, rows, console)
-    first = start_params(config, loaded, begun=host_state is not None)
-    depends = check_same(host_state, dependencies(loaded, store, questions, mined, first), config, workdir)
+    scores = teacher_scores(config)
+    if scores is not None:
+        examples = dataclasses.replace(examples, teacher=teacher.by_row(questions, examples.gold, scores, mined, rows))
+    depends = check_same(host_state, dependencies(loaded, store, questions, mined, scores, first), config, workdir)
     if devices.is_first():
         tell(changed)
         save_config(config, workdir / CONFIG)
     run = Run(config, loaded, store, examples, devices.mesh(config))
 
-    def scores(params: BiEncoderParams) -> dict[str, float]:
+    def recall(params: BiEncoderParams) -> dict[str, float]:
         encoder = loaded.passage_encoder(config, params)
         index = store.with_vectors(encoder.encode_passages(list(store.passages)))
         vectors = _question_vectors(config, loaded, params, judged)
         return evaluation.scores(index, evaluation.vector_rows(index, vectors, evaluate.depth_of(index)), judged)
 
-    return towers.whole(train(run, first or loaded.params, workdir, depends, scores))
+    return towers.whole(train(run, first or loaded.params, workdir, depends, recall))
 
 
 def start_params(config: ContrastiveConfig, loaded: Towers, begun: bool) -> BiEncoderParams | None:
@@ -202,6 +207,7 @@ def dependencies(
     store: Store,
     questions: Sequence[Question],
     mined: Mapping[str, Sequence[str]],
+    scores: Mapping[str, teacher.Scores] | None,
     first: BiEncoderParams | None,
 ) -> Dependencies:
     """Digests of everything that training depends on."""
@@ -216,9 +222,14 @@ def dependencies(
             yield side.tokenizer.to_str().encode()
         yield from digests.parameter_bytes(loaded.params)
 
+    def negative_bytes() -> Iterator[bytes]:
+        yield digests.json_bytes({id: list(own) for id, own in mined.items()})
+        if scores is not None:
+            yield digests.json_bytes({id: [repr(each.positive), each.negatives] for id, each in scores.items()})
+
     made_of = {
         QUESTIONS: digests.digest(question_bytes()),
-        NEGATIVES: digests.digest([digests.json_bytes({id: list(own) for id, own in mined.items()})]),
+        NEGATIVES: digests.digest(negative_bytes()),
         PASSAGES: digests.digest(digests.passage_bytes(store)),
         NETWORKS: digests.digest(network_bytes()),
     }
@@ -237,6 +248,12 @@ def hard_negatives(
     else:
         mined = negatives.read_negatives(source, questions)
     return negatives.resolve(questions, mined, store, source), mined
+
+
+def teacher_scores(config: ContrastiveConfig) -> dict[str, teacher.Scores] | None:
+    """The scores of a teacher by question id, where the loss needs them."""
+    path = config.data.negatives
+    return teacher.read_teacher(path) if path is not None and config.contrastive.margin_mse else None
 
 
 def _by_this_tower(folder: Path, encoder: TextEncoder) -> Store | None:

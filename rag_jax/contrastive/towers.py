@@ -47,6 +47,14 @@ class Towers(NamedTuple):
         passage = None if self.shares else self.passage.checkpoint.params
         return BiEncoderParams(self.question.checkpoint.params, passage)
 
+    def with_params(self, params: BiEncoderParams) -> "Towers":
+        """The same towers with other parameters."""
+        question, passage = (
+            side._replace(checkpoint=dataclasses.replace(side.checkpoint, params=own))
+            for side, own in zip(self[:2], (params.question_tower, passage_params(params)), strict=True)
+        )
+        return self._replace(question=question, passage=passage)
+
     def question_tokenizer(self, config: ContrastiveConfig) -> QuestionTokenizer:
         """Converts questions to the question tower's input."""
         fed, longest = self.question.checkpoint.input_format, config.retriever.max_question

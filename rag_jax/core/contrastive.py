@@ -24,6 +24,7 @@ class ContrastiveObjective(Protocol):
         passages: Float[Array, "M D"],
         candidates: Bool[Array, "B M"],
         log_q: Float[Array, " M"] | None = None,
+        teacher: Float[Array, "B own"] | None = None,
     ) -> Float[Array, " B"]: ...
 
 
@@ -32,8 +33,12 @@ def objective(
     symmetric: bool = False,
     widths: Sequence[int] = (),
     vector_norm: float | None = None,
+    margin_mse_share: float = 0.0,
 ) -> ContrastiveObjective:
     """Compose an objective of `contrastive_loss` or `symmetric_loss`; with `widths`, the mean over them.
+
+    With `margin_mse_share` a, the loss is (1 - a) times that, plus a times `margin_mse` of a question's scores of its
+    own passages, divided by the temperature too. Then the objective raises `ValueError` for a batch without `teacher`.
 
     Args:
         widths: see `matryoshka`; empty: vectors as they are.
@@ -46,8 +51,15 @@ def objective(
         passages: Float[Array, "M D"],
         candidates: Bool[Array, "B M"],
         log_q: Float[Array, " M"] | None = None,
+        teacher: Float[Array, "B own"] | None = None,
     ) -> Float[Array, " B"]:
-        return loss(scores(questions, passages, temperature), candidates, log_q)
+        scored = scores(questions, passages, temperature)
+        if not margin_mse_share:
+            return loss(scored, candidates, log_q)
+        if teacher is None:
+            raise ValueError("a batch without a teacher's scores has no Margin-MSE; give them, or a share of 0")
+        distilled = margin_mse(own_scores(scored), teacher, jnp.isfinite(teacher))
+        return (1 - margin_mse_share) * loss(scored, candidates, log_q) + margin_mse_share * distilled
 
     if not widths:
         return whole
@@ -62,6 +74,14 @@ def scores(
         "BD,MD->BM", questions, passages, preferred_element_type=jnp.float32, precision=FULL_PRECISION
     )
     return products / temperature
+
+
+def own_scores(scores: Float[Array, "B M"]) -> Float[Array, "B own"]:
+    """Each question's scores of its own passages: its positive, then its M / B - 1 hard negatives."""
+    size, columns = scores.shape
+    hard = columns // size - 1
+    at = size + jnp.arange(size * hard).reshape(size, hard)
+    return jnp.concatenate([jnp.diagonal(scores)[:, None], jnp.take_along_axis(scores, at, axis=1)], axis=1)
 
 
 def contrastive_loss(
@@ -119,11 +139,12 @@ def matryoshka(
         passages: Float[Array, "M D"],
         candidates: Bool[Array, "B M"],
         log_q: Float[Array, " M"] | None = None,
+        teacher: Float[Array, "B own"] | None = None,
     ) -> Float[Array, " B"]:
         total = jnp.zeros(questions.shape[0])
         for width, weight in zip(widths, weights, strict=True):
             cut = _cut(questions, width, vector_norm), _cut(passages, width, vector_norm)
-            total += weight * objective(*cut, candidates, log_q)
+            total += weight * objective(*cut, candidates, log_q, teacher)
         return total
 
     return nested

@@ -59,7 +59,7 @@ def train_step(
 
     def mean_loss(trained: BiEncoderParams) -> tuple[Float[Array, ""], Float[Array, ""]]:
         questions, passages = _encode(recipe, trained, frozen, batch, key)
-        losses = recipe.objective(questions, passages, batch.candidates, batch.log_q)
+        losses = recipe.objective(questions, passages, batch.candidates, batch.log_q, batch.teacher)
         scores = contrastive.scores(questions, passages)
         return jnp.mean(losses), contrastive.accuracy(jax.lax.stop_gradient(scores), batch.candidates)
 

@@ -37,6 +37,12 @@ def changed(config: ContrastiveConfig, name: str, **values) -> ContrastiveConfig
             r"32 passages .* do not divide into 5 contrastive\.length_groups",
         ),
         ("contrastive", {"widths": (0, 8)}, r"contrastive\.widths are \(0, 8\); give 1 or more"),
+        ("contrastive", {"margin_mse": 1.5}, r"contrastive\.margin_mse is 1\.5; give 0 to 1"),
+        (
+            "contrastive",
+            {"margin_mse": 0.5, "hard_negatives": 0},
+            r"margin_mse is 0\.5, and contrastive\.hard_negatives is 0: .*; name one, or set it to 0",
+        ),
         ("retriever", {"trained": "shared", "passage_tower": "x"}, "one tower encodes both; leave one of them out"),
         ("retriever", {"vector_norm": -1.0}, r"retriever\.vector_norm is -1\.0; give more than 0"),
         ("retriever", {"dropout": 1.0}, r"retriever\.dropout is 1\.0; give 0 or more, below 1"),
@@ -51,6 +57,13 @@ def changed(config: ContrastiveConfig, name: str, **values) -> ContrastiveConfig
 def test_an_impossible_value_is_refused(config: ContrastiveConfig, section: str, values: dict, told: str) -> None:
     with pytest.raises(InputError, match=told):
         check_values(changed(config, section, **values))
+
+
+def test_margins_without_a_file_of_scores_are_refused(config: ContrastiveConfig) -> None:
+    scored = changed(config, "contrastive", margin_mse=0.5)
+    check_values(scored)
+    with pytest.raises(InputError, match=r"margin_mse is 0\.5, and data\.negatives is not given: a teacher's scores"):
+        check_values(changed(scored, "data", negatives=None))
 
 
 def test_one_question_without_hard_negatives_has_nothing_to_learn_from(config: ContrastiveConfig) -> None:

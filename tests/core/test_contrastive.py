@@ -265,6 +265,53 @@ def test_margin_mse_and_its_gradient_are_the_formula_whatever_is_not_valid(seed)
     close(gradient, slope(lambda moved: weights @ naive_margin_mse(moved, teacher, valid), scores))
 
 
+@cache
+def distilled(share: float):
+    """The losses, and the gradient of their weighted sum with respect to both vectors, with a teacher."""
+    objective = contrastive.objective(0.5, margin_mse_share=share)
+
+    def total(questions, passages, candidates, teacher, weights):
+        losses = objective(questions, passages, candidates, teacher=teacher)
+        return jnp.sum(weights * losses), losses
+
+    return jax.jit(jax.grad(total, (0, 1), has_aux=True))
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@hypotheses.costly
+@given(given=problems, seed=seeds)
+def test_a_share_of_margin_mse_is_that_of_each_question_s_own_passages(share, given, seed):
+    """Of B = 3 questions and M = 6 passages, passage 3 + i is the only hard negative of question i."""
+    draw = np.random.default_rng(seed)
+    teacher = draw.standard_normal((B, 2)).astype(np.float32)
+    known = draw.random((B, 2)) < 0.8
+
+    def naive(questions, passages):
+        scores = naive_scores(questions, passages, 0.5)
+        own = np.array([[scores[i, i], scores[i, B + i]] for i in range(B)])
+        softmax = naive_loss(scores, given.candidates, np.zeros(M))
+        return (1 - share) * softmax + share * naive_margin_mse(own, teacher, known)
+
+    asked, read = given.questions.astype(np.float64), given.passages.astype(np.float64)
+    labels = np.where(known, teacher, np.nan).astype(np.float32)
+    gradient, losses = distilled(share)(given.questions, given.passages, given.candidates, labels, given.weights)
+    close(losses, naive(asked, read))
+    close(gradient[0], slope(lambda moved: given.weights @ naive(moved, read), asked))
+    close(gradient[1], slope(lambda moved: given.weights @ naive(asked, moved), read))
+
+
+def test_own_scores_are_the_positive_and_its_hard_negatives():
+    scores = np.arange(2 * 8.0).reshape(2, 8)  # two questions with three hard negatives each
+    assert contrastive.own_scores(scores).tolist() == [[0, 2, 3, 4], [9, 13, 14, 15]]
+    assert contrastive.own_scores(scores[:, :2]).tolist() == [[0], [9]]
+
+
+def test_margin_mse_without_a_teacher_is_an_error():
+    given = problem(0)
+    with pytest.raises(ValueError, match="without a teacher's scores"):
+        contrastive.objective(margin_mse_share=0.5)(given.questions, given.passages, given.candidates)
+
+
 def test_what_is_composed_is_an_objective():
     assert isinstance(contrastive.objective(), contrastive.ContrastiveObjective)
     assert isinstance(contrastive.objective(widths=(2,)), contrastive.ContrastiveObjective)
