@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import world
+from rag_jax import cli, hub
 from rag_jax.config.config import Config, Mesh
 from rag_jax.errors import InputError
 from rag_jax.evaluation.baselines import with_frozen_retriever
@@ -76,6 +77,35 @@ def test_answers_come_from_the_index_of_the_trained_tower(whole: tuple[Config, d
     np.testing.assert_array_equal(store.passage_vectors.whole, encoder.encode_passages(list(store.passages)))
     assert not np.allclose(vectors(folder / "shared_index"), store.passage_vectors.whole, atol=1e-3)
     assert rag.answer("what colour is Norburg").passages
+
+
+def test_both_trained_towers_are_saved_and_the_index_names_them(
+    whole: tuple[Config, dict, Path], tmp_path: Path, capsys
+) -> None:
+    _, _, folder = whole
+    rag, towers = RAG.from_workdir(folder / "run"), folder / "run" / "towers"
+    for side, params in (("question", rag.params.question_tower), ("passage", rag.params.passage_tower)):
+        jax.tree.map(np.testing.assert_array_equal, hub.load_tower(towers / side).params, params)
+    index = tmp_path / "index"
+    shutil.copytree(folder / "run" / "refreshed_index", index)
+    (tmp_path / "more.jsonl").write_text('{"id": "new", "title": "Zedburg", "text": "Zedburg is mauve ."}\n')
+    cli.main(["index", str(tmp_path / "more.jsonl"), "--out", str(index), "--change", "add", "--max-length", "16"])
+    store, encoder = open_store(index, None, None), rag.components.bi_encoder.required_passage_encoder
+    np.testing.assert_allclose(
+        store.passage_vectors.whole[-1:], encoder.encode_passages([store.passages[-1]]), rtol=1e-5
+    )
+    capsys.readouterr()
+    cli.main(["search", "what colour is Norburg", "--index", str(index)])
+    first = capsys.readouterr().out.split("\n\n")[0]
+    assert rag.search("what colour is Norburg")[0].title in first
+
+
+def test_towers_that_somebody_changed_are_not_replaced(whole: tuple[Config, dict, Path], tmp_path: Path) -> None:
+    config, _, folder = whole
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=LEFT_OUT)
+    (tmp_path / "run" / "towers" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"towers/notes\.txt: not written by a run"):
+        fit(config, tmp_path / "run")
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(whole: tuple[Config, dict, Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import load_config_of, save_config
-from rag_jax.contrastive import evaluation, export, negatives, teacher, towers
+from rag_jax.contrastive import evaluation, negatives, teacher, towers
 from rag_jax.contrastive.checks import check, check_widths
 from rag_jax.contrastive.examples import make_examples
 from rag_jax.contrastive.loop import Run, train
@@ -26,7 +26,7 @@ from rag_jax.index import building, manifest
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import Store, open_store, without_vectors
 from rag_jax.parallel import devices
-from rag_jax.pipeline import digests
+from rag_jax.pipeline import digests, tower_folders
 from rag_jax.pipeline.assembly import check_corpus, every_twentieth, required_path
 from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
 from rag_jax.pipeline.gold_passages import check_gold
@@ -57,7 +57,7 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
     changed = check(config, workdir)
     with locked(workdir) if devices.is_first() else nullcontext():
         changed = check(config, workdir)  # again: another run may have held the lock until now
-        export.check(workdir)
+        tower_folders.check(workdir)
         devices.enable_compilation_cache(config)
         judged = read_judged(config)
         loaded, store = towers.load(config), corpus(config)
@@ -70,7 +70,7 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
         params = _fit(config, workdir, loaded, store, judged, first, changed)
         if not devices.is_first():
             return None
-        folders = export.write(workdir, loaded, params)
+        folders = tower_folders.write(workdir, loaded.checkpoints(params))
         index = trained_index(config, workdir, loaded, store, params, folders)
         results = measure(config, before, index, params, judged)
         results |= {"steps": config.steps, "train_seconds": seconds_trained(workdir)}

@@ -2,7 +2,7 @@
 
 In training the vectors are part of the training state, and of its checkpoints. The store that the run starts from stays
 as it is. When the run ends, its passages are encoded by the trained tower into a store of the run's own, which the
-trained model searches: WORKDIR/refreshed_index.
+trained model searches: WORKDIR/refreshed_index. Both trained towers are checkpoints beside it, WORKDIR/towers.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rag_jax import hub
 from rag_jax.config.config import Config
 from rag_jax.core import refresh
 from rag_jax.core.refresh import RefreshedIndex
@@ -25,12 +26,13 @@ from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.index.placement import CONVERT, padded_rows
 from rag_jax.index.store import Store
-from rag_jax.pipeline import finetuning
+from rag_jax.pipeline import finetuning, tower_folders
 from rag_jax.pipeline.checkpoints import Checkpoints
 from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
 from rag_jax.types import Knowledge, Params, RagParams, host
 
 FOLDER = "refreshed_index"
+SIDES = "question", "passage"  # the folders of their checkpoints
 TOKENIZED_ROWS = 65_536  # passages tokenised at once
 
 
@@ -113,10 +115,16 @@ def tower_tokens(store: Store, encoder: TextEncoder) -> tuple[SegmentedArray, Se
     return SegmentedArray(ids), SegmentedArray(lengths)
 
 
-def trained_tower(
+def trained_tower(config: Config, workdir: Path, bi_encoder: BiEncoder, generator: GeneratorBundle) -> BiEncoder | None:
+    """The bi-encoder with the passage tower of the newest checkpoint; None and errors as `trained_params`."""
+    params = trained_params(config, workdir, bi_encoder, generator)
+    return None if params is None else with_passage_tower(bi_encoder, params.passage_tower, workdir)
+
+
+def trained_params(
     config: Config, workdir: Path, bi_encoder: BiEncoder, generator: GeneratorBundle, step: int | None = None
-) -> BiEncoder | None:
-    """The bi-encoder with the passage tower of a checkpoint, by default the newest; None where there is none.
+) -> RagParams | None:
+    """The parameters of a checkpoint, by default the newest, as the run trains them; None where there is none.
 
     Raises `InputError` for checkpoints that are all damaged.
     """
@@ -127,10 +135,30 @@ def trained_tower(
     checkpoints = Checkpoints(workdir)
     params = checkpoints.restore_params(like) if step is None else checkpoints.params_at(step, like)
     checkpoints.close()
-    if params is None:
-        return None
-    encoder = dataclasses.replace(encoder, params=params.passage_tower, source=str(workdir))
+    return params
+
+
+def with_passage_tower(bi_encoder: BiEncoder, params: Params | None, workdir: Path) -> BiEncoder:
+    """The bi-encoder with a trained passage tower, from where a finished run saves it."""
+    of_questions, of_passages = (str((workdir / tower_folders.FOLDER / side).absolute()) for side in SIDES)
+    encoder = dataclasses.replace(
+        bi_encoder.required_passage_encoder, params=params, source=of_passages, question_source=of_questions
+    )
     return dataclasses.replace(bi_encoder, passage_encoder=encoder)
+
+
+def checkpoints_of(bi_encoder: BiEncoder, question_tower: Params) -> dict[str, hub.TowerCheckpoint]:
+    """The towers as checkpoints, the question tower with its trained parameters, by the name of their folder.
+
+    Each states both templates, so that either folder alone reads passages or questions as the run did.
+    """
+    encoder = bi_encoder.required_passage_encoder
+    assert encoder.config is not None
+    fed, known = bi_encoder.input_format._replace(passage=encoder.template), bi_encoder.tokenizer_settings
+    settings = known if encoder.tokenizer is bi_encoder.tokenizer else {}
+    asks = hub.TowerCheckpoint(bi_encoder.config, question_tower, bi_encoder.tokenizer, "question", known, fed)
+    reads = hub.TowerCheckpoint(encoder.config, encoder.params, encoder.tokenizer, "passage", settings, fed)
+    return dict(zip(SIDES, (asks, reads), strict=True))
 
 
 def check_current(workdir: Path, encoder: TextEncoder) -> None:

@@ -1,4 +1,4 @@
-"""The store of a finished run's trained passage tower."""
+"""The store of a finished run's trained passage tower, and both towers as checkpoints."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,22 +10,26 @@ from rag_jax.config.config import Config
 from rag_jax.index import building
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.parallel import devices
-from rag_jax.pipeline import refreshing
+from rag_jax.pipeline import finetuning, refreshing, tower_folders
 from rag_jax.pipeline.assembly import every_twentieth, load_networks, open_index
 
 
 def write(config: Config, workdir: Path, report: Callable[[int, int], None]) -> bool:
-    """Encode the run's passages by the passage tower of its last checkpoint, unless that is done; False without it.
+    """Save the towers of the run's last checkpoint, and encode its passages, unless that is done; False without it.
 
     The first process writes. An interrupted build is resumed by the same call. `report` is called with the number of
     encoded passages and their total.
     """
     networks = load_networks(config, workdir, [])
-    trained = refreshing.trained_tower(config, workdir, *networks, config.steps)
-    if trained is None:
+    params = refreshing.trained_params(config, workdir, *networks, config.steps)
+    if params is None:
         return False
+    trained = refreshing.with_passage_tower(networks[0], params.passage_tower, workdir)
     folder, encoder = workdir / refreshing.FOLDER, trained.required_passage_encoder
     if devices.is_first() and not refreshing.is_current(folder, encoder):
+        tower_folders.write(
+            workdir, refreshing.checkpoints_of(trained, finetuning.merged(config, params).question_tower)
+        )
         old = open_index(config.data.index or workdir / "index", config, *networks, tokens=False)
         passage_tokenizer = PassageTokenizer(networks[1].tokenizer, config.generator.max_passage)
         progress = every_twentieth(len(old), report)

@@ -6,13 +6,13 @@ checksums, is replaced.
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from rag_jax.contrastive.towers import Towers
+from rag_jax import hub
 from rag_jax.data import files
 from rag_jax.errors import InputError
 from rag_jax.hub import saving
-from rag_jax.types import BiEncoderParams
 
 FOLDER, MARKER = "towers", "rag-jax.towers"
 
@@ -35,14 +35,17 @@ def check(workdir: Path) -> None:
         raise InputError(f"{folder / odd}: not written by a run, or changed since; {remedy}")
 
 
-def write(workdir: Path, towers: Towers, params: BiEncoderParams) -> list[Path]:
-    """Write the towers with some parameters. Returns their folders: of questions and passages, or the one of both."""
+def write(workdir: Path, towers: Mapping[str, hub.TowerCheckpoint]) -> list[Path]:
+    """Write towers. Returns their folders, in order.
+
+    Args:
+        towers: by the name of their folder, "question" and "passage"; or one, with the name "".
+    """
     check(workdir)
     folder, new = workdir / FOLDER, workdir / f".{FOLDER}.new"
     if new.exists():
         shutil.rmtree(new)  # of an interrupted run: the name is ours, and the workdir is locked
-    checkpoints = towers.checkpoints(params)
-    for name, checkpoint in checkpoints.items():
+    for name, checkpoint in towers.items():
         if name:
             new.mkdir(exist_ok=True)
         saving.write(new / name, checkpoint)
@@ -50,7 +53,7 @@ def write(workdir: Path, towers: Towers, params: BiEncoderParams) -> list[Path]:
     if folder.exists():
         shutil.rmtree(folder)
     new.rename(folder)
-    return [folder / name for name in checkpoints]
+    return [folder / name for name in towers]
 
 
 def _checksums(folder: Path) -> dict[str, str]:
