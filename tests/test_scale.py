@@ -9,6 +9,7 @@ import pytest
 
 import launch
 from rag_jax.config.config import Compute, Config, Optimizer
+from rag_jax.index.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +73,19 @@ def test_two_processes_of_four_devices_compute_what_one_does(config: Path, alone
         launch.ended(process)
     assert_same(told(workdir), alone)
     assert (workdir / "results.json").exists()
+
+
+@pytest.mark.slow
+def test_both_towers_and_their_index_are_trained_alike(config: Path) -> None:
+    both = config, "--retriever.train-passages", "--retriever.refresh-every", 6
+    alone, eight, processes = (config.parent / f"both-{name}" for name in ("alone", "eight", "processes"))
+    launch.ended(launch.start(*both, "--workdir", alone))
+    launch.ended(launch.start(*both, "--workdir", eight, *MESHES["fsdp"], devices=8))
+    for process in launch.together((*both, "--workdir", processes, *MESHES["all"]), 2, 4):
+        launch.ended(process)
+    for workdir in (eight, processes):
+        assert_same(told(workdir), told(alone))
+        ages = [[line["staleness_mean"] for line in told(each) if "loss" in line] for each in (workdir, alone)]
+        assert ages[0] == ages[1]
+        indexes = (open_store(each / "refreshed_index", None, None) for each in (workdir, alone))
+        np.testing.assert_allclose(*(index.passage_vectors.whole for index in indexes), rtol=1e-3, atol=1e-4)
