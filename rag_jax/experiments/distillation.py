@@ -1,28 +1,36 @@
 """What the question tower learns from: the marginal likelihood, or the reader's judgement of each passage.
 
 The same model, the same start, and the same steps; only the tower's objective differs. Attention distillation needs the
-attention of a decoder over all passages, so it is trained with Fusion-in-Decoder.
+attention of a decoder over all passages, so it is trained with Fusion-in-Decoder, once that has learnt to read them
+(Izacard & Grave 2021).
 """
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-
-import numpy as np
+from typing import NamedTuple
 
 from rag_jax.config.config import Distillation
 from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
 from rag_jax.experiments import charts, options
+from rag_jax.experiments.arms import Measured, measure_arms, runs_of
 from rag_jax.experiments.plan import Plan
 from rag_jax.experiments.report import Report, Table
-from rag_jax.experiments.runs import MODELS, Run, rag_run, seconds_per_step, train
-from rag_jax.experiments.scores import COLUMNS, Summary, exact_matches, p_value, recall_at_1, summarise
+from rag_jax.experiments.runs import MODELS, Run, rag_run, seconds_per_step
+from rag_jax.experiments.scores import COLUMNS, Summary, p_value, recall_at_1
 from rag_jax.experiments.setup import Setup, prepare
 
 FROZEN, LIKELIHOOD = "frozen", "likelihood"
-ATTENTION = "adist"
+ATTENTION, FROZEN_FID = "adist", "frozen, Fusion-in-Decoder"
 LABELS: dict[Model, str] = {**MODELS, "fid": "Fusion-in-Decoder"}
 LEVEL = 0.05  # of significance
+
+
+class PValues(NamedTuple):
+    """p-values of an arm's exact match; None: it is the other itself."""
+
+    frozen: float | None  # against the same model with a frozen tower
+    likelihood: float | None  # against RAG-Token trained by the likelihood
 
 
 def plan(given: options.Distillation) -> Plan:
@@ -35,79 +43,106 @@ def plan(given: options.Distillation) -> Plan:
 
 def runs(setup: Setup, objectives: Sequence[str]) -> list[Run]:
     """A run for each arm and seed."""
-    return [_run(setup, arm, seed) for seed in range(setup.seeds) for arm in _arms(objectives)]
+    return runs_of(setup, _arms(objectives), partial(_run, setup))
 
 
 def measure(setup: Setup, objectives: Sequence[str]) -> Report:
     """Train with each objective, and measure what came of it."""
     questions, arms = setup.questions(), _arms(objectives)
-    matches: dict[str, list[np.ndarray]] = {arm: [] for arm in arms}
-    facts: dict[str, list[tuple[float, float]]] = {arm: [] for arm in arms}
-    for seed in range(setup.seeds):
-        for arm in arms:
-            run = _run(setup, arm, seed)
-            rag = train(run)
-            matches[arm].append(exact_matches(rag, questions, setup.answers))
-            facts[arm].append((recall_at_1(rag, questions), seconds_per_step(run)))
-    arrays = {arm: np.stack(each) for arm, each in matches.items()}
-    summaries = {arm: summarise(each) for arm, each in arrays.items()}
-    means = {arm: tuple(np.mean(each, axis=0).tolist()) for arm, each in facts.items()}
-    p_values = {arm: p_value(arrays[arm], arrays[LIKELIHOOD]) for arm in arms}
+    found = measure_arms(
+        setup, arms, partial(_run, setup), lambda run, rag: (recall_at_1(rag, questions), seconds_per_step(run))
+    )
+    p_values = {arm: _p_values(found, arm) for arm in arms}
     groups: dict[str, dict[str, Summary]] = {}
     for arm in arms:
-        groups.setdefault(LABELS[_model(arm)], {})[arm] = summaries[arm]
+        groups.setdefault(LABELS[_model(arm)], {})[_objective(arm)] = found[arm].summary
     title = "What the question tower learns from"
     return Report(
         title=title,
         table=Table(
-            ("objective", "model", *COLUMNS, "p against the likelihood", "recall@1", "seconds per step"),
-            [(arm, LABELS[_model(arm)], *summaries[arm], *_p(arm, p_values), *means[arm]) for arm in arms],
+            (
+                "objective",
+                "model",
+                *COLUMNS,
+                "p against frozen",
+                "p against the likelihood",
+                "recall@1",
+                "seconds per step",
+            ),
+            [
+                (_objective(arm), LABELS[_model(arm)], *found[arm].summary, *p_values[arm], *found[arm].facts)
+                for arm in arms
+            ],
         ),
         paper="Lewis et al. train by the marginal likelihood only. Atlas (Izacard et al. 2023) compares EMDR2, PDist, "
         "LOOP and ADist: all are better than a frozen retriever, and differ little.",
-        found=verdict({arm: each.mean for arm, each in summaries.items()}, p_values),
+        found=verdict({arm: found[arm].summary.mean for arm in arms}, p_values),
         draw=partial(charts.bars, title=title, groups=groups, ylabel="exact match"),
         runs=runs(setup, objectives),
         questions=len(questions),
         seeds=setup.seeds,
-        notes=("p: paired permutation test over the questions. Seconds are the median of the windows of steps.",),
+        notes=(
+            "p: paired permutation test over the questions; frozen: with the same model. Seconds are the median of the "
+            "windows of steps.",
+            *([STARTS] if ATTENTION in objectives else []),
+        ),
     )
 
 
-def verdict(matches: Mapping[str, float], p_values: Mapping[str, float]) -> str:
-    """Each objective beside the likelihood, and whether all are better than a frozen retriever."""
-    learnt = [arm for arm in matches if arm not in (FROZEN, LIKELIHOOD)]
-    said = [
-        f"Exact match is {matches[LIKELIHOOD]:.3f} by the likelihood and {matches[FROZEN]:.3f} with a frozen tower."
-    ]
+def verdict(matches: Mapping[str, float], p_values: Mapping[str, PValues]) -> str:
+    """Each objective beside the likelihood, and whether all are better than a frozen tower."""
+    learnt = [arm for arm in matches if arm != _frozen(arm)]
+    frozen = ", ".join(f"{matches[arm]:.3f} {LABELS[_model(arm)]}" for arm in matches if arm not in learnt)
+    said = [f"Exact match with a frozen tower is {frozen}, {matches[LIKELIHOOD]:.3f} by the likelihood."]
     for arm in learnt:
-        differs = "" if p_values[arm] < LEVEL else ", which may be chance"
-        difference = matches[arm] - matches[LIKELIHOOD]
-        said.append(f"{arm}: {matches[arm]:.3f} ({difference:+.3f}, p = {p_values[arm]:.4f}{differs}).")
-    worse = [arm for arm in learnt if matches[arm] <= matches[FROZEN]]
+        p = p_values[arm].likelihood
+        if p is not None:
+            differs = "" if p < LEVEL else ", which may be chance"
+            difference = matches[arm] - matches[LIKELIHOOD]
+            said.append(f"{arm}: {matches[arm]:.3f} ({difference:+.3f}, p = {p:.4f}{differs}).")
+    worse = [arm for arm in learnt if matches[arm] <= matches[_frozen(arm)]]
     if worse:
-        said.append(f"Not reproduced at this scale: {', '.join(worse)} no better than a frozen retriever.")
+        said.append(f"Not reproduced at this scale: {', '.join(worse)} no better than a frozen tower.")
     else:
-        said.append("Reproduced: every objective is better than a frozen retriever.")
+        said.append("Reproduced: each objective is better than a frozen tower.")
     return " ".join(said)
 
 
+STARTS = (
+    "adist starts from Fusion-in-Decoder with a frozen tower, since the attention of a reader that has never read "
+    "passages together tells nothing; it has the steps of both."
+)
+
+
 def _arms(objectives: Sequence[str]) -> list[str]:
-    return [FROZEN, LIKELIHOOD, *objectives]
+    reads_together = [FROZEN_FID] if ATTENTION in objectives else []
+    return [FROZEN, *reads_together, LIKELIHOOD, *objectives]
 
 
 def _model(arm: str) -> Model:
-    return "fid" if arm == ATTENTION else "token"
+    return "fid" if arm in (ATTENTION, FROZEN_FID) else "token"
+
+
+def _objective(arm: str) -> str:
+    return FROZEN if arm == FROZEN_FID else arm
+
+
+def _frozen(arm: str) -> str:
+    """The arm with the same model and a frozen tower."""
+    return FROZEN_FID if _model(arm) == "fid" else FROZEN
 
 
 def _run(setup: Setup, arm: str, seed: int) -> Run:
-    if arm == FROZEN:
-        return rag_run(setup, "token", seed, FROZEN)
+    if arm in (FROZEN, FROZEN_FID):
+        return rag_run(setup, _model(arm), seed, "frozen")
     if arm == LIKELIHOOD:
         return rag_run(setup, "token", seed)
     objective = Distillation(objective=arm)  # type: ignore[arg-type]
-    return rag_run(setup, _model(arm), seed, name=f"distillation-{arm}", distillation=objective)
+    after = _run(setup, FROZEN_FID, seed) if arm == ATTENTION else None
+    return rag_run(setup, _model(arm), seed, name=f"distillation-{arm}", after=after, distillation=objective)
 
 
-def _p(arm: str, p_values: Mapping[str, float]) -> tuple[float | None]:
-    return (None if arm == LIKELIHOOD else p_values[arm],)
+def _p_values(found: Mapping[str, Measured], arm: str) -> PValues:
+    """Those of an arm against others; None against itself."""
+    others = [None if other == arm else found[other] for other in (_frozen(arm), LIKELIHOOD)]
+    return PValues(*(other and p_value(found[arm].matches, other.matches) for other in others))

@@ -18,6 +18,7 @@ from rag_jax.config.config import Config
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
 from rag_jax.experiments import charts, options
+from rag_jax.experiments.arms import measure_arms, runs_of
 from rag_jax.experiments.charts import Panel
 from rag_jax.experiments.plan import Plan
 from rag_jax.experiments.report import Report, Table
@@ -29,9 +30,8 @@ from rag_jax.experiments.runs import (
     metrics,
     rag_run,
     seconds_per_step,
-    train,
 )
-from rag_jax.experiments.scores import COLUMNS, exact_matches, recall_at_1, summarise
+from rag_jax.experiments.scores import COLUMNS, recall_at_1
 from rag_jax.experiments.setup import Setup, prepare
 from rag_jax.models import registry
 from rag_jax.rag import RAG
@@ -93,22 +93,14 @@ def write_tower(folder: Path, source: str) -> None:
 
 def runs(setup: Setup, given: options.Refresh) -> list[Run]:
     """A run for each arm and seed."""
-    return [_run(setup, given, arm, seed) for seed in range(setup.seeds) for arm in _arms(given)]
+    return runs_of(setup, list(_arms(given)), partial(_run, setup, given))
 
 
 def measure(setup: Setup, given: options.Refresh) -> Report:
     """Train each arm, and measure what came of it."""
     questions, arms = setup.questions(), list(_arms(given))
-    matches: dict[str, list[np.ndarray]] = {arm: [] for arm in arms}
-    facts: dict[str, list[Facts]] = {arm: [] for arm in arms}
-    for seed in range(setup.seeds):
-        for arm in arms:
-            run = _run(setup, given, arm, seed)
-            rag = train(run)
-            matches[arm].append(exact_matches(rag, questions, setup.answers))
-            facts[arm].append(_facts(run, rag, questions))
-    summaries = {arm: summarise(np.stack(each)) for arm, each in matches.items()}
-    means = {arm: Facts(*np.mean(each, axis=0).tolist()) for arm, each in facts.items()}
+    found = measure_arms(setup, arms, partial(_run, setup, given), lambda run, rag: _facts(run, rag, questions))
+    summaries, means = {arm: found[arm].summary for arm in arms}, {arm: Facts(*found[arm].facts) for arm in arms}
     title = "Training both towers: how the index is refreshed"
     return Report(
         title=title,

@@ -51,6 +51,7 @@ def rag_run(
     name: str = "",
     learn_to_read: bool = True,
     tower_rate: float = 1.0,
+    after: Run | None = None,
     **changes: Any,
 ) -> Run:
     """The run of a RAG model.
@@ -60,10 +61,12 @@ def rag_run(
         name: instead of that of model and retriever.
         learn_to_read: start from the first stage, where there is one.
         tower_rate: factor of the question tower's learning rate.
+        after: the run to start from, instead of the first stage.
         changes: further fields of the config's retriever.
     """
     config = setup.config
     before = (reader_run(setup, seed),) if learn_to_read and setup.reader is not None else ()
+    before = (after,) if after is not None else before
     start = before[0].workdir if before else config.start_from
     optimizer = config.optimizer
     config = dataclasses.replace(
@@ -109,7 +112,7 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
     """The runs and those that they need, each once, in the order in which they are trained."""
     ordered: dict[str, Run] = {}
     for run in runs:
-        ordered |= {each.name: each for each in (*run.before, run)}
+        ordered |= {each.name: each for each in (*in_order(run.before), run)}
     return list(ordered.values())
 
 

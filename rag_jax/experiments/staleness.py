@@ -7,15 +7,14 @@ is exact (FAISS "Flat"), so that the lag is the only difference.
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import numpy as np
-
 from rag_jax.errors import InputError
 from rag_jax.experiments import charts, options
+from rag_jax.experiments.arms import measure_arms, runs_of
 from rag_jax.experiments.charts import Panel
 from rag_jax.experiments.plan import Plan
 from rag_jax.experiments.report import Report, Table
 from rag_jax.experiments.runs import Run, last_loss, rag_run, seconds_per_step, train
-from rag_jax.experiments.scores import COLUMNS, exact_matches, recall_at_1, summarise
+from rag_jax.experiments.scores import COLUMNS, recall_at_1
 from rag_jax.experiments.setup import Setup, prepare
 from rag_jax.index import manifest
 from rag_jax.index.engines import store_engines
@@ -48,23 +47,20 @@ def check(setup: Setup, lags: Sequence[int]) -> None:
 
 def runs(setup: Setup, lags: Sequence[int]) -> list[Run]:
     """A run for each lag and seed."""
-    return [_run(setup, lag, seed) for seed in range(setup.seeds) for lag in sorted(lags)]
+    return runs_of(setup, sorted(lags), partial(_run, setup))
 
 
 def measure(setup: Setup, lags: Sequence[int]) -> Report:
     """Train with each lag, and measure what came of it."""
     questions, lags = setup.questions(), sorted(lags)
-    scores: dict[int, list[np.ndarray]] = {lag: [] for lag in lags}
-    facts: dict[int, list[tuple[float, float, float]]] = {lag: [] for lag in lags}
-    for seed in range(setup.seeds):
-        _add_faiss(_run(setup, lags[0], seed))
-        for lag in lags:
-            run = _run(setup, lag, seed)
-            rag = train(run)
-            scores[lag].append(exact_matches(rag, questions, setup.answers))
-            facts[lag].append((recall_at_1(rag, questions), last_loss(run), seconds_per_step(run)))
-    summaries = {lag: summarise(np.stack(each)) for lag, each in scores.items()}
-    means = {lag: tuple(np.mean(each, axis=0).tolist()) for lag, each in facts.items()}
+    _add_faiss(_run(setup, lags[0], 0))
+    found = measure_arms(
+        setup,
+        lags,
+        partial(_run, setup),
+        lambda run, rag: (recall_at_1(rag, questions), last_loss(run), seconds_per_step(run)),
+    )
+    summaries, means = {lag: found[lag].summary for lag in lags}, {lag: found[lag].facts for lag in lags}
     title = "Training with stale retrieval"
     return Report(
         title=title,
@@ -113,7 +109,7 @@ def _add_faiss(run: Run) -> None:
         store_engines.add_faiss(store, "Flat", store_engines.passage_queries(store))
 
 
-def _panels(lags: Sequence[int], summaries: Mapping, means: Mapping[int, tuple]) -> list[Panel]:
+def _panels(lags: Sequence[int], summaries: Mapping, means: Mapping[int, Sequence[float]]) -> list[Panel]:
     quality = {
         "exact match": (lags, [summaries[lag].mean for lag in lags]),
         "recall@1": (lags, [means[lag][0] for lag in lags]),

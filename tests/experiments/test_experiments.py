@@ -174,13 +174,17 @@ def test_staleness_trains_with_a_lag(files: Files) -> None:
 
 def test_distillation_compares_the_objectives_with_the_likelihood(files: Files) -> None:
     text, rows = run("distillation", files, "--reader", files.reader, "--seeds", 1, "--objectives", "pdist", "adist")
-    named = [("frozen", "RAG-Token"), ("likelihood", "RAG-Token"), ("pdist", "RAG-Token")]
-    assert [(row["objective"], row["model"]) for row in rows] == [*named, ("adist", "Fusion-in-Decoder")]
+    token, fid = "RAG-Token", "Fusion-in-Decoder"
+    named = [("frozen", token), ("frozen", fid), ("likelihood", token), ("pdist", token), ("adist", fid)]
+    assert [(row["objective"], row["model"]) for row in rows] == named
     assert all(0 <= float(row["recall@1"]) <= 1 and float(row["seconds per step"]) > 0 for row in rows)
-    assert [row["p against the likelihood"] == "" for row in rows] == [False, True, False, False]
+    assert [row["p against the likelihood"] == "" for row in rows] == [False, False, True, False, False]
+    assert [row["p against frozen"] == "" for row in rows] == [True, True, False, False, False]
     assert "pdist: " in text
     saved = json.loads((files.workdir / "runs/distillation-pdist-0/config.json").read_text())
     assert (saved["model"], saved["retriever"]["distillation"]["objective"]) == ("token", "pdist")
+    saved = json.loads((files.workdir / "runs/distillation-adist-0/config.json").read_text())
+    assert saved["start_from"].endswith("runs/fid-frozen-0")
 
 
 def test_refresh_trains_both_towers_from_random_weights(files: Files) -> None:
