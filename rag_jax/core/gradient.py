@@ -74,19 +74,20 @@ def loss_and_gradient(
 
     def read_and_marginalise(
         generator: Params, doc_log_prior: Float[Array, "B K"], generator_inputs: Tokens | PackedInputs
-    ) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
+    ) -> tuple[Float[Array, ""], tuple[Float[Array, "B K"], Float[Array, " B"] | None]]:
         weights = combine(generator, frozen.generator)
         known = jax.lax.stop_gradient(doc_log_prior) if distils else doc_log_prior
         logits, signals = _read(recipe, weights, generator_inputs, batch, generator_key, known)
         read_log_prior = reading.group_log_prior(known, recipe.layout)
-        losses = recipe.objective(read_log_prior, logits, batch.targets, batch.target_mask)
+        losses, distilled = recipe.objective(read_log_prior, logits, batch.targets, batch.target_mask), None
         if recipe.distillation is not None and signals is not None:
-            losses += recipe.distillation_weight * recipe.distillation(doc_log_prior, signals)
+            distilled = recipe.distillation(doc_log_prior, signals)
+            losses += recipe.distillation_weight * distilled
         if not recipe.layout.has_posterior:
-            return jnp.mean(losses), jnp.full_like(doc_log_prior, jnp.nan)
+            return jnp.mean(losses), (jnp.full_like(doc_log_prior, jnp.nan), distilled)
         target_log_probs = likelihood.target_log_probs(logits, batch.targets)
         posterior = likelihood.sequence_doc_posterior(doc_log_prior, target_log_probs, batch.target_mask)
-        return jnp.mean(losses), posterior
+        return jnp.mean(losses), (posterior, distilled)
 
     towers = trained._replace(generator=None)
     doc_log_prior, retrieve_vjp, (retrieved, passages) = jax.vjp(retrieve, towers, has_aux=True)
@@ -94,7 +95,7 @@ def loss_and_gradient(
     lengths, shortest = packing.pack_at_lengths(generator_inputs, recipe.layout.num_packs, recipe.layout.pack_lengths)
     differentiate = jax.value_and_grad(read_and_marginalise, argnums=(0, 1), has_aux=True)
     branches = [partial(differentiate, generator_inputs=each) for each in lengths]
-    (loss, posterior), (generator_gradient, prior_gradient) = jax.lax.switch(
+    (loss, (posterior, distilled)), (generator_gradient, prior_gradient) = jax.lax.switch(
         shortest, branches, trained.generator, doc_log_prior
     )
     (tower_gradient,) = retrieve_vjp(prior_gradient)
@@ -102,7 +103,7 @@ def loss_and_gradient(
     input_lengths = jnp.where(exists, generator_inputs.lengths, 0)
     if recipe.prior_docs is not None:  # metrics are of the passages that are read
         doc_log_prior = likelihood.doc_log_prior(doc_log_prior)
-    stats = RetrievalStats(retrieved.rows, doc_log_prior, posterior, input_lengths)
+    stats = RetrievalStats(retrieved.rows, doc_log_prior, posterior, input_lengths, distilled)
     return LossAndGradient(loss, tower_gradient._replace(generator=generator_gradient), stats)
 
 

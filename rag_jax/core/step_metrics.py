@@ -22,6 +22,7 @@ class Metrics(NamedTuple):
     skipped: Int[Array, ""]  # steps so far whose loss, gradient or update was not finite
     skipped_in_a_row: Int[Array, ""]  # this one included
     staleness: Staleness | None = None  # of the vectors that were searched; None: they are not refreshed
+    distillation: Float[Array, ""] | None = None  # nats per question, without its weight; None: there is none
 
 
 class RetrievalStats(NamedTuple):
@@ -31,6 +32,7 @@ class RetrievalStats(NamedTuple):
     doc_log_prior: Float[Array, "B K"]
     posterior: Float[Array, "B K"]  # p(z|x,y); NaN where passages are read together, and have none
     input_lengths: Int[Array, "B N"]  # tokens of the generator's inputs; 0: does not exist
+    distillation: Float[Array, " B"] | None = None  # its loss of each question, without its weight
 
 
 def metrics(
@@ -53,6 +55,7 @@ def metrics(
         skipped=skipped,
         skipped_in_a_row=skipped_in_a_row,
         staleness=staleness,
+        distillation=None if stats.distillation is None else jnp.mean(stats.distillation),
     )
 
 

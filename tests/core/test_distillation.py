@@ -237,6 +237,9 @@ def test_the_distillation_trains_the_question_tower_and_the_objective_the_genera
     close(twice.gradient.question_tower, 2 * with_it.gradient.question_tower)
     close(without.loss, plain.loss)
     close(twice.loss - plain.loss, 2 * (with_it.loss - plain.loss))
+    close(np.mean(with_it.stats.distillation), with_it.loss - plain.loss)
+    close(twice.stats.distillation, with_it.stats.distillation)
+    assert plain.stats.distillation is None
 
 
 def nothing(prior, logits, targets, mask):
@@ -282,6 +285,7 @@ def test_microbatches_have_the_gradient_of_the_whole():
     _, other, parts = handmade.one_step(made._replace(num_microbatches=handmade.B))
     jax.tree.map(close, other, one)
     close(parts.loss, whole.loss)
+    close(parts.distillation, whole.distillation)
 
 
 @objectives
