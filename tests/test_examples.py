@@ -14,7 +14,7 @@ def main(name: str, *arguments: object):
     return runpy.run_module(f"examples.own_{name}")["main"](*arguments)
 
 
-@pytest.mark.parametrize("name", ["objective", "optimizer", "tower", "generator", "null_document"])
+@pytest.mark.parametrize("name", ["objective", "optimizer", "tower", "generator", "null_document", "labels"])
 def test_what_is_composed_of_own_functions_learns(name: str) -> None:
     assert main(name) < 1.5, "from 5 nats a token"
 
