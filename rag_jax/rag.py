@@ -29,6 +29,7 @@ from rag_jax.pipeline.assembly import check_width, compose, open_index
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.inference import Inference
 from rag_jax.pipeline.options import AnswerOptions, GenerationOptions
+from rag_jax.pipeline.prompt import with_system_prompt
 from rag_jax.pipeline.trained import load_trained
 from rag_jax.types import Knowledge, RagParams
 
@@ -277,6 +278,13 @@ class RAG:
         config = self.components.config
         changed = replace(config, data=replace(config.data, long_questions=policy))
         return replace(self, components=replace(self.components, config=changed))
+
+    def with_system_prompt(self, prompt: str | None) -> "RAG":
+        """The same model with another system prompt: a text, or a name in `rag_jax.data.system_prompts`; None: without.
+
+        Raises `InputError` for a generator with an encoder, which has none, and for a prompt that is too long.
+        """
+        return replace(self, components=with_system_prompt(self.components, prompt))
 
     def with_index(self, index: str | Path | Store) -> "RAG":
         """The same model over another index (the paper's index hot-swapping).

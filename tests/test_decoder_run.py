@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 import oracle
+from rag_jax import cli
 from rag_jax.config.config import Compute, Config
 from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
 from rag_jax.evaluation import figures
 from rag_jax.evaluation.baselines import GoldPassages, with_engine
+from rag_jax.evaluation.predict import Asked, model_facts
 from rag_jax.pipeline.answers import Answer
+from rag_jax.pipeline.assembly import load_generator
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit, train_and_evaluate
 from rag_jax.types import PASSAGE, Tokens
@@ -149,13 +152,50 @@ def test_a_long_prompt_is_read_in_chunks(rag):
         assert found.log_prob == pytest.approx(expected.log_prob, abs=1e-5)
 
 
+def test_a_trained_model_takes_another_system_prompt(rag, towns):
+    asked = rag.with_system_prompt("Name the colour, and nothing else.")
+    header = asked.components.generator_tokenizer.header
+    assert header != rag.components.generator_tokenizer.header
+    config = with_decoder(towns, generator={"system_prompt": "Name the colour, and nothing else."})
+    assert (
+        asked.components.generator_tokenizer[1:]
+        == load_generator(config, rag.components.generator_tokenizer).tokenizer[1:]
+    )
+    before, behind = (each.log_likelihood(QUESTIONS[0], "Goldau") for each in (rag, asked))
+    assert before != pytest.approx(behind, abs=1e-3)
+    assert rag.with_system_prompt("Name it.").log_likelihood(QUESTIONS[0], "Goldau") == pytest.approx(before, abs=1e-5)
+    assert asked.with_system_prompt(None).components.generator_tokenizer.header == ()
+    assert model_facts(asked, Asked())["system_prompt"] == "Name the colour, and nothing else."
+    with pytest.raises(InputError, match="none has this name; give none, guardrail, grounded, or a sentence"):
+        rag.with_system_prompt("gaurdrail")
+
+
+def test_a_system_prompt_is_an_option_of_the_commands(trained, tmp_path, capsys):
+    workdir, _ = trained
+    asked = ["answer", "--workdir", str(workdir), "--output", str(tmp_path / "a.jsonl"), "--file"]
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"id": "1", "question": QUESTIONS[0], "answers": ["green"]}) + "\n")
+    cli.main([*asked, str(questions), "--system-prompt", "Name its colour."])
+    own = RAG.from_workdir(workdir)
+    (line,) = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    expected = own.with_system_prompt("Name its colour.").answer(QUESTIONS[0])
+    assert (line["answer"], line["log_prob"]) == (expected.text, pytest.approx(expected.log_prob, abs=1e-5))
+    with pytest.raises(SystemExit) as refused:
+        cli.main([*asked, str(questions), "--system-prompt", "none"])
+    assert refused.value.code == 2, "the answers in the file are those of another prompt"
+    with pytest.raises(SystemExit) as refused:
+        cli.main([*asked, str(questions), "--system-prompt", "guardrail"])
+    assert refused.value.code == 2
+    assert "header and template have" in capsys.readouterr().err, "longer than the model reads"
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"chat": True}, r"^generator: the tokenizer has no chat template; set generator\.chat to false$"),
         ({"question_template": " // {question}"}, "^generator: the prompt ends in the question"),
         ({"passages_per_prompt": 0}, r"^generator\.passages_per_prompt is 0; give 1 or more$"),
-        ({"system_prompt": "x" * 200}, r"header and template have \d+ tokens, generator\.max_input is \d+; shorten"),
+        ({"system_prompt": "x " * 200}, r"header and template have \d+ tokens, generator\.max_input is \d+; shorten"),
     ],
 )
 def test_prompts_that_cannot_be_are_refused(towns, tmp_path, changes, told):

@@ -33,6 +33,7 @@ class AnswerCommand:
     index: Path | None = None  # a knowledge store, or an index in another layout; None: the workdir's own
     closed_book: bool = False  # answer without passages, for a checkpoint without an index
     long_questions: Literal["refuse", "cut"] | None = None  # policy for questions that are too long; None: the model's
+    system_prompt: str | None = None  # a text, or guardrail, grounded, none; None: the model's own
     file: Path | None = None  # read the questions from a file: JSON lines {"id": …, "question": …}, SQuAD, KILT, …
     output: Path | None = None  # write the answers as JSON lines; rerun the same command to resume
     figure: Path | None = None  # draw the posterior over the passages for each token of one answer: a .png, .pdf, …
@@ -60,7 +61,9 @@ class AnswerCommand:
             if len(questions) != 1 or self.output:
                 raise InputError("--figure draws the answer to one question; ask one, without --output")
             figures.check_path(self.figure)
-        rag = open_model(self.workdir, self.checkpoint, self.index, self.closed_book, self.long_questions)
+        rag = open_model(
+            self.workdir, self.checkpoint, self.index, self.closed_book, self.long_questions, self.system_prompt
+        )
         if self.figure and rag.components.store.is_closed_book:
             raise InputError("--figure draws the posterior over the passages, and a closed book has none; leave it out")
         named = [Question(id, question, ()) for id, question in questions]

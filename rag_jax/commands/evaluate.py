@@ -69,6 +69,7 @@ class EvaluateCommand:
     labels: tuple[str, ...] | None = None  # classification: choose the most likely of these; NAME, or NAME=TEXT
     likelihood: bool = False  # also log p of the gold answers, marginal over the answers and the passages
     long_questions: Literal["refuse", "cut"] | None = None  # policy for questions that are too long; None: the model's
+    system_prompt: str | None = None  # a text, or guardrail, grounded, none; None: the model's own
     num_docs: int | None = None  # K, the passages to read; None: as in training
     depth: int = 100  # passages to retrieve, for recall, MRR, nDCG and MAP
     cite_at_least: float = 0.5  # posterior from which on a passage counts as cited
@@ -136,7 +137,8 @@ class EvaluateCommand:
     def _check_without_model(self) -> None:
         """Raise `InputError` for options of a model beside a file of predictions."""
         default = EvaluateCommand(self.questions, self.output)
-        for name in ("closed_book", "baseline", "likelihood", "long_questions", "num_docs", "token_posteriors"):
+        for_models = "closed_book", "baseline", "likelihood", "long_questions", "system_prompt", "num_docs"
+        for name in (*for_models, "token_posteriors"):
             if getattr(self, name) != getattr(default, name):
                 raise InputError(f"--{name.replace('_', '-')} is for a model; leave it out beside --predictions")
         if self.decoding != self.default_decoding:
@@ -156,7 +158,9 @@ class EvaluateCommand:
 
     def _model(self, questions: Sequence[Question]) -> RAG:
         """The model or its baseline, checked against the questions."""
-        rag = open_model(self.workdir, self.checkpoint, self.index, self.closed_book, self.long_questions)
+        rag = open_model(
+            self.workdir, self.checkpoint, self.index, self.closed_book, self.long_questions, self.system_prompt
+        )
         if rag.components.store.is_closed_book and self.baseline is not None:
             raise InputError(f"{self.workdir or self.checkpoint}: reads no passages; leave --baseline out")
         if self.num_docs is not None and not rag.components.store.is_closed_book:

@@ -18,6 +18,7 @@ def open_model(
     index: Path | None,
     closed_book: bool,
     long_questions: Literal["refuse", "cut"] | None,
+    system_prompt: str | None = None,
 ) -> RAG:
     """The model. Raises `InputError` unless it is named once, and for a checkpoint without the index that it needs."""
     if (workdir is None) == (checkpoint is None):
@@ -29,7 +30,8 @@ def open_model(
     if config.data.is_closed_book and config.data.train is None and not closed_book:
         remedy = "name one, --index DIR, or ask without passages, --closed-book"
         raise InputError(f"{source}: came without the index that it was trained with; {remedy}")
-    return rag if long_questions is None else rag.with_long_questions(long_questions)
+    rag = rag if long_questions is None else rag.with_long_questions(long_questions)
+    return rag if system_prompt is None else rag.with_system_prompt(system_prompt)
 
 
 def own_decoding(arguments: Sequence[str]) -> GenerationConfig:

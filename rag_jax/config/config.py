@@ -137,7 +137,8 @@ class Generator:
     # "question: {question} {passage}"; None: as the architecture usually reads it
     question_template: str | None = None
     chat: bool = False  # decoder-only: passage and question are the user's message in the tokenizer's chat template
-    system_prompt: str | None = None  # decoder-only: instructions before every passage
+    # decoder-only: instructions before every passage; a text, or the name of one: guardrail, grounded, none
+    system_prompt: str | None = None
     # decode the question from the tower's tokens, lower-cased if its vocabulary is, as transformers' RAG does
     question_from_tower: bool = False
     start: str | None = None  # token that decoding starts from; None: as in training

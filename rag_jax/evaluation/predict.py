@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rag_jax.config.generation import GenerationConfig
+from rag_jax.data import system_prompts
 from rag_jax.data.questions import Question
 from rag_jax.errors import warn
 from rag_jax.evaluation.labels import Labels
@@ -39,6 +40,8 @@ def model_facts(rag: RAG, asked: Asked) -> dict[str, Any]:
     config, store = components.config, components.store
     decoding = config.decoding if asked.decoding is None else asked.decoding
     facts = {"model": config.model, "decoder": "labels" if asked.labels else decoding.changed_options() or "greedy"}
+    if config.generator.system_prompt is not None:
+        facts |= {"system_prompt": system_prompts.text(config.generator.system_prompt)}
     if store.is_closed_book:
         return facts | {"index": None}
     k = components.num_docs

@@ -1,14 +1,17 @@
 """The prompt of a config's generator: its templates, a chat template, a system prompt."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rag_jax.config.config import Config
-from rag_jax.data import prompts
+from rag_jax.data import prompts, system_prompts
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub import tokenizers
+from rag_jax.models import registry
 from rag_jax.models.architecture import Architecture
+from rag_jax.pipeline.components import Components
 from rag_jax.types import Generator
 
 
@@ -31,8 +34,9 @@ def with_prompt(
     passage = architecture.prompt.passage if c.passage_template is None else c.passage_template
     question = architecture.prompt.question if c.question_template is None else c.question_template
     prompts.check_templates(passage, question)
+    system_prompt = system_prompts.text(c.system_prompt)
     if not architecture.is_decoder_only:
-        if c.chat or c.system_prompt:
+        if c.chat or system_prompt:
             name = "generator.chat" if c.chat else "generator.system_prompt"
             raise InputError(f"{name}: not supported by {architecture.name}; leave it out, or use a decoder-only model")
         return prompts.with_templates(tokenizer, passage, question)
@@ -41,9 +45,9 @@ def with_prompt(
             raise InputError(f"{source}: the tokenizer has no chat template; set generator.chat to false")
         if c.question_template is None:
             question = question.partition("{question}")[0] + "{question}"  # the template says whose turn it is
-        texts = prompts.chat(settings["chat_template"], question, c.system_prompt, settings, source)
+        texts = prompts.chat(settings["chat_template"], question, system_prompt, settings, source)
     else:
-        texts = prompts.plain(question, c.system_prompt, tokenizers.added_bos(tokenizer.tokenizer, settings))
+        texts = prompts.plain(question, system_prompt, tokenizers.added_bos(tokenizer.tokenizer, settings))
     prompted = prompts.with_prompt(tokenizer, passage, texts, source, architecture.prompt.between)
     needed = len(prompted.header) + len(prompted.prompt_end)
     if needed + 2 > c.max_input:  # a token of a passage and one of a question
@@ -54,3 +58,12 @@ def with_prompt(
         limit = config.retriever.max_question
         raise InputError(f"{source}: {problem}, retriever.max_question is {limit}; raise retriever.max_question")
     return prompted
+
+
+def with_system_prompt(components: Components, prompt: str | None) -> Components:
+    """The components of a model with another system prompt. Raises `InputError` as `with_prompt` does."""
+    config, bundle = components.config, components.generator
+    config = replace(config, generator=replace(config.generator, system_prompt=prompt))
+    architecture, settings = registry.generator_of(bundle.config), bundle.tokenizer_settings
+    tokenizer = with_prompt(config, architecture, bundle.tokenizer, settings, "generator")
+    return replace(components, config=config, generator=replace(bundle, tokenizer=tokenizer))
