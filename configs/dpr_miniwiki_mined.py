@@ -1,0 +1,27 @@
+"""A second round of dpr_miniwiki, with hard negatives that the towers of the first have mined.
+
+    rag-jax mine DIR/train.jsonl --index runs/dpr_miniwiki/index --engine device --relative-margin 0.95 \\
+        --output mined.jsonl
+    rag-jax train dpr_miniwiki_mined --data.passages DIR/psgs_w100.tsv --data.train DIR/train.jsonl \\
+        --data.negatives mined.jsonl --data.evaluation DIR/dev.jsonl --start-from runs/dpr_miniwiki \\
+        --data.index runs/dpr_miniwiki/index --workdir runs/dpr_miniwiki_mined
+
+Measured on two CPU cores beside other work, 25 minutes and 11 of encoding: recall@1 by answer 79.0 before, 80.0 after
+(docs/retriever.md).
+"""
+
+import dataclasses
+from pathlib import Path
+
+from rag_jax.config.files import read_any_config_file
+
+first = read_any_config_file(Path(__file__).with_name("dpr_miniwiki.py"))
+
+config = dataclasses.replace(
+    first,
+    data=dataclasses.replace(first.data, negatives=Path("data/miniwiki/mined.jsonl")),
+    contrastive=dataclasses.replace(first.contrastive, hard_negatives=3),
+    optimizer=dataclasses.replace(first.optimizer, learning_rate=3e-5),
+    start_from=Path("runs/dpr_miniwiki"),
+    batch_size=32,  # as many passages as 64 questions with one hard negative each; 88 steps are one epoch
+)
