@@ -1,4 +1,4 @@
-"""Class-conditional training: the answer is one of some labels, and is told apart from the others, not from all words.
+"""Classification: the cross entropy of a label among the labels, not among all tokens, marginalised over the passages.
 
 python -m examples.own_labels
 """
@@ -13,8 +13,11 @@ from rag_jax.core.reading import InputLayout
 LABELS = toy.VALUES  # one token each
 
 
-def class_conditional(labels):
-    """-log p(y|x), where p(y|x) = sum_z p(z|x) softmax_y(logits of the labels after x and z)."""
+def label_cross_entropy(labels):
+    """-log p(y|x), where p(y|x) = sum_z p(z|x) softmax_y(logits of the labels after x and z).
+
+    Labels, and so all targets, are single tokens.
+    """
 
     def loss(doc_log_prior, logits, targets, mask):
         is_label = jnp.zeros(logits.shape[3], bool).at[labels].set(True)
@@ -25,7 +28,9 @@ def class_conditional(labels):
 
 
 def main() -> float:
-    recipe = training.Recipe(toy.NETWORKS, class_conditional(LABELS), toy.OPTIMIZER, num_docs=4, layout=InputLayout(4))
+    recipe = training.Recipe(
+        toy.NETWORKS, label_cross_entropy(LABELS), toy.OPTIMIZER, num_docs=4, layout=InputLayout(4)
+    )
     return toy.train(recipe, toy.init(jax.random.key(0)))[1]
 
 

@@ -197,6 +197,23 @@ def test_before_are_the_towers_of_the_run_that_it_starts_from(
     assert found.results["recall@1_before"] == pytest.approx(results["recall@1"])
 
 
+def test_it_goes_on_without_the_run_that_it_started_from(
+    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path, capsys
+) -> None:
+    workdir = tmp_path / "first"
+    shutil.copytree(finished[0], workdir)
+    data = dataclasses.replace(config.data, index=workdir / "index")
+    begun = dataclasses.replace(config, data=data, start_from=workdir, steps=1)
+    train_and_evaluate(begun, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints")
+    capsys.readouterr()
+    found = train_and_evaluate(dataclasses.replace(begun, steps=2), tmp_path / "run")
+    assert found is not None
+    assert "recall@1" in found.results
+    assert "recall@1_before" not in found.results
+    assert "first: not as it was when this run began; results lack the recall before" in capsys.readouterr().err
+
+
 def with_scores(config: ContrastiveConfig, path: Path, factor: float = 1.0) -> ContrastiveConfig:
     """The config with Margin-MSE, and a teacher that tells every negative apart from the gold passage by 20."""
     assert config.data.negatives is not None

@@ -187,6 +187,17 @@ def test_a_system_prompt_is_an_option_of_the_commands(trained, tmp_path, capsys)
         cli.main([*asked, str(questions), "--system-prompt", "guardrail"])
     assert refused.value.code == 2
     assert "header and template have" in capsys.readouterr().err, "longer than the model reads"
+    scored = [
+        "evaluate",
+        "--workdir",
+        str(workdir),
+        "--questions",
+        str(questions),
+        "--output",
+        str(tmp_path / "scored"),
+    ]
+    cli.main([*scored, "--system-prompt", "Name its colour."])
+    assert json.loads((tmp_path / "scored" / "metrics.json").read_text())["system_prompt"] == "Name its colour."
 
 
 @pytest.mark.parametrize(

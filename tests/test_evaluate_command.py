@@ -213,7 +213,7 @@ def test_options_of_a_model_are_refused_beside_predictions(tmp_path: Path, capsy
     (tmp_path / "answers.jsonl").write_text('{"id": "a", "answer": "red"}\n')
     given = ("--questions", tmp_path / "questions.jsonl", "--predictions", tmp_path / "answers.jsonl")
     given = (*given, "--output", tmp_path / "out")
-    for option in (["--num-docs", "2"], ["--baseline", "gold"], ["--likelihood"], ["--closed-book"]):
+    for option in (["--num-docs", "2"], ["--baseline", "gold"], ["--likelihood"], ["--system-prompt", "none"]):
         assert f"{option[0]} is for a model; leave it out beside --predictions" in refused(capsys, *given, *option)
     assert "generation options are for a model" in refused(capsys, *given, "--num-beams", "2")
     assert "some predictions have no log_prob" in refused(capsys, *given, "--figures")

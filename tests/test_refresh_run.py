@@ -100,6 +100,14 @@ def test_both_trained_towers_are_saved_and_the_index_names_them(
     assert rag.search("what colour is Norburg")[0].title in first
 
 
+def test_towers_that_are_gone_are_written_again(whole: tuple[Config, dict, Path], tmp_path: Path) -> None:
+    config, _, folder = whole
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("towers"))
+    fit(config, tmp_path / "run")
+    written = hub.load_tower(tmp_path / "run" / "towers" / "passage")
+    jax.tree.map(np.testing.assert_array_equal, written.params, hub.load_tower(folder / "run/towers/passage").params)
+
+
 def test_towers_that_somebody_changed_are_not_replaced(whole: tuple[Config, dict, Path], tmp_path: Path) -> None:
     config, _, folder = whole
     shutil.copytree(folder / "run", tmp_path / "run", ignore=LEFT_OUT)

@@ -61,8 +61,8 @@ class Contrast:
     false_negatives: Literal["gold", "answer"] = "gold"
     log_q: bool = False  # correct for how often each passage is drawn (Yi et al. 2019)
     widths: tuple[int, ...] = ()  # Matryoshka: the loss is the mean over vectors cut to each of these widths
-    # share of Margin-MSE in the loss, from 0 to 1: each question's own passages are told apart by as much as a teacher
-    # tells them apart, by the scores in data.negatives
+    # share of Margin-MSE in the loss, from 0 to 1: the differences between the scores of a question's own passages are
+    # fitted to a teacher's, which data.negatives holds
     margin_mse: float = 0.0
     # GradCache: questions or passages encoded at once, in two passes, so that a batch needs the memory of a chunk;
     # None: the whole batch in one pass

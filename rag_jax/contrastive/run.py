@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
+from rag_jax import hub
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import load_config_of, save_config
 from rag_jax.contrastive import evaluation, negatives, teacher, towers
@@ -20,7 +21,7 @@ from rag_jax.contrastive.towers import Towers
 from rag_jax.corpus import read_passages
 from rag_jax.data import files
 from rag_jax.data.questions import Question, read_questions
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.evaluation import evaluate
 from rag_jax.index import building, manifest
 from rag_jax.index.encoder import TextEncoder
@@ -63,16 +64,18 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
         loaded, store = towers.load(config), corpus(config)
         check_widths(config, loaded.question.checkpoint.config.vector_width)
         check_gold(store, judged, "evaluation questions")
+        for each in loaded.checkpoints(loaded.params).values():
+            hub.check_layout(each)
         first = start_params(config, loaded, begun=saved_host_state(workdir) is not None)
-        before = loaded if first is None else loaded.with_params(first)
-        if config.data.index is not None:
+        before = towers_before(config, workdir, loaded, first)
+        if config.data.index is not None and before is not None:
             open_store(config.data.index, before.passage_encoder(config, before.params), None)  # refuses other towers
         params = _fit(config, workdir, loaded, store, judged, first, changed)
         if not devices.is_first():
             return None
         folders = tower_folders.write(workdir, loaded.checkpoints(params))
         index = trained_index(config, workdir, loaded, store, params, folders)
-        results = measure(config, before, index, params, judged)
+        results = measure(config, loaded.with_params(params), index, before, judged)
         results |= {"steps": config.steps, "train_seconds": seconds_trained(workdir)}
         files.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
     assert index.folder is not None
@@ -128,15 +131,32 @@ def trained_index(
     return building.build(workdir / "index", passages, encoder, None, every_twentieth(len(passages), tell_encoded))
 
 
+def towers_before(
+    config: ContrastiveConfig, workdir: Path, loaded: Towers, first: BiEncoderParams | None
+) -> Towers | None:
+    """The towers that training starts from, `first` being those of `start_from`. None, with a warning: unknown.
+
+    A run that has begun does not need the workdir of `start_from`, which may be gone, or trained further.
+    """
+    if config.start_from is None:
+        return loaded
+    begun_from = (saved_host_state(workdir) or {}).get("made_of", {}).get(START)
+    if first is not None and begun_from in (None, digests.digest(digests.parameter_bytes(first))):
+        return loaded.with_params(first)
+    if config.data.index is not None:
+        warn(f"{config.start_from}: not as it was when this run began; results lack the recall before training")
+    return None
+
+
 def measure(
-    config: ContrastiveConfig, before: Towers, index: Store, params: BiEncoderParams, judged: Sequence[Question]
+    config: ContrastiveConfig, trained: Towers, index: Store, before: Towers | None, judged: Sequence[Question]
 ) -> dict[str, Any]:
     """The recall of the trained towers, of BM25, and of the towers before training where their index is given."""
     depth = evaluate.depth_of(index)
-    ranked = {"": evaluation.vector_rows(index, _question_vectors(config, before, params, judged), depth)}
+    ranked = {"": evaluation.vector_rows(index, _question_vectors(config, trained, trained.params, judged), depth)}
     stores = {"": index, "_bm25": index}
     ranked["_bm25"] = evaluate.bm25_rows(index, judged)
-    if config.data.index is not None:
+    if config.data.index is not None and before is not None:
         stores["_before"] = open_store(config.data.index, before.passage_encoder(config, before.params), None)
         vectors = _question_vectors(config, before, before.params, judged)
         ranked["_before"] = evaluation.vector_rows(stores["_before"], vectors, depth)

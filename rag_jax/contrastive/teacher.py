@@ -1,4 +1,4 @@
-"""What a teacher, such as a cross-encoder, scores each question's passages: from the file of its hard negatives.
+"""The scores that a teacher, such as a cross-encoder, gives to each question's passages, in the file of negatives.
 
     {"id": "nq-1", "negative_ids": ["17", "18"], "scores": [9.1, 8.7], "positive_score": 11.2}
 
@@ -11,9 +11,13 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rag_jax.data.jsonl import read_jsonl, validate_id
 from rag_jax.data.question import Question
 from rag_jax.errors import InputError, warn
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Scores(NamedTuple):
@@ -27,7 +31,8 @@ def read_teacher(path: str | Path) -> dict[str, Scores]:
     """The scores in a file that `rag_jax.contrastive.negatives.read_negatives` has read, by question id.
 
     Warns of questions without a `positive_score`, with counts: nothing is learnt from their scores. Raises `InputError`
-    (`FILE:LINE: what; remedy`) for scores that are missing, too few or too many, or no finite numbers.
+    (`FILE:LINE: what; remedy`) for scores that are missing, too few or too many, no finite float32 numbers, and two
+    different ones of a passage.
     """
     found: dict[str, Scores] = {}
     for number, row in read_jsonl(path):
@@ -38,6 +43,8 @@ def read_teacher(path: str | Path) -> dict[str, Scores]:
             given = f"{len(scores)} scores" if isinstance(scores, list) else 'no list of "scores"'
             raise InputError(f"{location} has {given} for {len(ids)} negative_ids; write one for each, in their order")
         values = [_number(score, "scores", location) for score in scores]
+        if len(set(zip(ids, values, strict=True))) > len(set(ids)):
+            raise InputError(f"{location} names a passage twice, with two scores; leave one out")
         positive = row.get("positive_score")
         positive = nan if positive is None else _number(positive, "positive_score", location)
         found[str(row["id"])] = Scores(positive, dict(zip(ids, values, strict=True)))
@@ -76,6 +83,6 @@ def by_row(
 
 
 def _number(value: Any, name: str, location: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise InputError(f'{location} has {value!r} in "{name}"; write finite numbers')
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
+        raise InputError(f'{location} has {value!r:.40} in "{name}"; write finite numbers')
     return float(value)

@@ -1,7 +1,8 @@
 """Contrastive losses of a bi-encoder: each question's positive passage against the other passages of the batch.
 
 Column i of the scores `[B, M]` is the positive of question i, the columns after the first B are hard negatives. A loss
-is one number per question, in nats. Its mean over the batch is what torch's `cross_entropy` returns by default.
+is one number per question, in nats unless it is `margin_mse`. Its mean over the batch is what torch's `cross_entropy`
+returns by default.
 """
 
 from collections.abc import Sequence

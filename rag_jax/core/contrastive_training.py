@@ -38,7 +38,7 @@ class ContrastiveRecipe(NamedTuple):
 class ContrastiveMetrics(NamedTuple):
     """Metrics of one step, as scalars on the device."""
 
-    loss: Float[Array, ""]  # nats per question
+    loss: Float[Array, ""]  # per question, in nats without Margin-MSE
     grad_norm: Float[Array, ""]  # before clipping
     accuracy: Float[Array, ""]  # questions whose positive scores higher than every other candidate
     skipped: Int[Array, ""]  # steps so far whose loss, gradient or update was not finite

@@ -1,7 +1,9 @@
 """System prompts by name: `generator.system_prompt` and `--system-prompt` take one of these, or the text itself.
 
-A change of a text changes what models answer: predictions state the text, not the name.
+A change of a text changes what models answer: `rag-jax evaluate` states the text in metrics.json, not the name.
 """
+
+import re
 
 from rag_jax.errors import InputError
 
@@ -11,7 +13,7 @@ GUARDRAIL = (
 )
 """Mistral 7B's (Jiang et al. 2023, section 5.1): it declined all of 175 unsafe prompts, for 0.26 points of MT-Bench."""
 
-GROUNDED = "Answer from the passages only. If they do not tell, say that the passages do not tell."
+GROUNDED = "Answer only from the passages. If they do not contain the answer, say so."
 
 NAMED = {"none": "", "guardrail": GUARDRAIL, "grounded": GROUNDED}
 
@@ -19,12 +21,12 @@ NAMED = {"none": "", "guardrail": GUARDRAIL, "grounded": GROUNDED}
 def text(prompt: str | None) -> str:
     """The text of a system prompt, given by its name or as it is; "" for none.
 
-    Raises `InputError` for a single word that is no name, which is rather a mistyped one than a prompt.
+    Raises `InputError` for a single word that is no name, which is more likely a typo than a prompt.
     """
     if not prompt:
         return ""
     if prompt in NAMED:
         return NAMED[prompt]
-    if len(prompt.split()) == 1:
+    if re.fullmatch(r"[A-Za-z_-]+", prompt):
         raise InputError(f"system prompt {prompt!r}: none has this name; give {', '.join(NAMED)}, or a sentence")
     return prompt

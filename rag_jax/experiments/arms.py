@@ -15,7 +15,7 @@ Arm = TypeVar("Arm", str, int)
 
 
 class Measured(NamedTuple):
-    """What came of an arm."""
+    """The results of an arm."""
 
     matches: Float[np.ndarray, "S B"]  # exact match of each seed's answers
     facts: list[float]  # means over the seeds

@@ -49,6 +49,11 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
             _write(side / place, contents)
 
 
+def check_layout(tower: TowerCheckpoint) -> None:
+    """Raise `InputError` for a tower that `save` refuses; its parameters are not looked at."""
+    registry.tower_of(tower.config).files(tower)
+
+
 def is_in_parts(generator: GeneratorConfig) -> bool:
     """Whether a RAG checkpoint with this generator is saved as two folders."""
     return registry.generator_of(generator).architecture.is_decoder_only

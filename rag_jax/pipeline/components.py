@@ -40,6 +40,7 @@ class BiEncoder:
     passage_encoder: TextEncoder | None
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, saved with it again
     side: Side | None = None  # of the question tower's checkpoint; None: it encodes passages too
+    passage_tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def question_tokenizer(self) -> QuestionTokenizer:

@@ -20,6 +20,7 @@ from rag_jax.core.refresh import RefreshedIndex
 from rag_jax.core.training import TrainState
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
+from rag_jax.hub.checkpoints import Side
 from rag_jax.index import manifest
 from rag_jax.index.columns import SegmentedArray
 from rag_jax.index.encoder import TextEncoder
@@ -32,7 +33,7 @@ from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
 from rag_jax.types import Knowledge, Params, RagParams, host
 
 FOLDER = "refreshed_index"
-SIDES = "question", "passage"  # the folders of their checkpoints
+SIDES: tuple[Side, Side] = "question", "passage"  # the folders of their checkpoints
 TOKENIZED_ROWS = 65_536  # passages tokenised at once
 
 
@@ -152,13 +153,21 @@ def checkpoints_of(bi_encoder: BiEncoder, question_tower: Params) -> dict[str, h
 
     Each states both templates, so that either folder alone reads passages or questions as the run did.
     """
-    encoder = bi_encoder.required_passage_encoder
+    known, encoder = bi_encoder, bi_encoder.required_passage_encoder
     assert encoder.config is not None
-    fed, known = bi_encoder.input_format._replace(passage=encoder.template), bi_encoder.tokenizer_settings
-    settings = known if encoder.tokenizer is bi_encoder.tokenizer else {}
-    asks = hub.TowerCheckpoint(bi_encoder.config, question_tower, bi_encoder.tokenizer, "question", known, fed)
-    reads = hub.TowerCheckpoint(encoder.config, encoder.params, encoder.tokenizer, "passage", settings, fed)
-    return dict(zip(SIDES, (asks, reads), strict=True))
+    asked = known.input_format._replace(passage=encoder.template)
+    read, settings = asked._replace(max_length=encoder.max_length), known.passage_tokenizer_settings
+    made = (
+        hub.TowerCheckpoint(known.config, question_tower, known.tokenizer, None, known.tokenizer_settings, asked),
+        hub.TowerCheckpoint(encoder.config, encoder.params, encoder.tokenizer, None, settings, read),
+    )
+    return {side: dataclasses.replace(each, side=side) for side, each in zip(SIDES, made, strict=True)}
+
+
+def check_towers(bi_encoder: BiEncoder) -> None:
+    """Raise `InputError` for towers that cannot be saved, before they are trained."""
+    for each in checkpoints_of(bi_encoder, bi_encoder.params).values():
+        hub.check_layout(each)
 
 
 def check_current(workdir: Path, encoder: TextEncoder) -> None:

@@ -26,10 +26,11 @@ def write(config: Config, workdir: Path, report: Callable[[int, int], None]) -> 
         return False
     trained = refreshing.with_passage_tower(networks[0], params.passage_tower, workdir)
     folder, encoder = workdir / refreshing.FOLDER, trained.required_passage_encoder
-    if devices.is_first() and not refreshing.is_current(folder, encoder):
-        tower_folders.write(
-            workdir, refreshing.checkpoints_of(trained, finetuning.merged(config, params).question_tower)
-        )
+    is_current = refreshing.is_current(folder, encoder)
+    if devices.is_first() and not (is_current and (workdir / tower_folders.FOLDER).exists()):
+        question_tower = finetuning.merged(config, params).question_tower
+        tower_folders.write(workdir, refreshing.checkpoints_of(trained, question_tower))
+    if devices.is_first() and not is_current:
         old = open_index(config.data.index or workdir / "index", config, *networks, tokens=False)
         passage_tokenizer = PassageTokenizer(networks[1].tokenizer, config.generator.max_passage)
         progress = every_twentieth(len(old), report)

@@ -102,6 +102,8 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
     prepared, host_state = prepare(config, workdir, read_corpus(config)), saved_host_state(workdir)
     examples = tokenize_pairs(prepared, questions, console)
     check_gold(prepared.store, judged, "evaluation questions")
+    if config.retriever.train_passages:
+        refreshing.check_towers(prepared.bi_encoder)
     RAG(prepared, prepared.initial_params).check(judged)
     start = start_params(prepared, begun=host_state is not None)
     depends = check_same(host_state, run_dependencies(prepared, questions, start), config, workdir)

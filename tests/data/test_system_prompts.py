@@ -9,7 +9,8 @@ from rag_jax.errors import InputError
 def test_a_name_stands_for_its_text_and_a_text_for_itself() -> None:
     assert system_prompts.text("guardrail") == system_prompts.GUARDRAIL
     assert system_prompts.text("none") == system_prompts.text(None) == system_prompts.text("") == ""
-    assert system_prompts.text("Answer briefly.") == "Answer briefly."
+    for prompt in ("Answer briefly.", "Briefly!", "仅根据段落回答问题。"):
+        assert system_prompts.text(prompt) == prompt
 
 
 @pytest.mark.parametrize("word", ["guardrails", "Grounded", "None"])

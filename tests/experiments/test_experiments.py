@@ -184,7 +184,9 @@ def test_distillation_compares_the_objectives_with_the_likelihood(files: Files) 
     saved = json.loads((files.workdir / "runs/distillation-pdist-0/config.json").read_text())
     assert (saved["model"], saved["retriever"]["distillation"]["objective"]) == ("token", "pdist")
     saved = json.loads((files.workdir / "runs/distillation-adist-0/config.json").read_text())
-    assert saved["start_from"].endswith("runs/fid-frozen-0")
+    assert saved["start_from"].endswith("runs/fid-reader-0")
+    frozen = json.loads((files.workdir / "runs/fid-frozen-0/config.json").read_text())
+    assert frozen["start_from"] == saved["start_from"]
 
 
 def test_refresh_trains_both_towers_from_random_weights(files: Files) -> None:

@@ -6,10 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rag_jax import hub
 from rag_jax.config.config import Config, Data, Distillation, Retriever
 from rag_jax.errors import InputError
+from rag_jax.hub.checkpoints import Side
 from rag_jax.index.store import without_vectors
+from rag_jax.models.bert import BertConfig
 from rag_jax.pipeline import refreshing
+from rag_jax.pipeline.assembly import load_bi_encoder
 from rag_jax.training import checks
 from stores import MORE, PASSAGES, encoder
 
@@ -78,3 +82,27 @@ def test_passages_are_read_as_the_index_is_built(monkeypatch: pytest.MonkeyPatch
     for row, length, expected in zip(ids.whole, lengths.whole, tower.tokens(passages).ids, strict=True):
         assert row[:length].tolist() == expected
         assert not np.any(row[length:])
+
+
+def test_each_saved_tower_reads_as_its_checkpoint_did(towns: Config, tmp_path: Path) -> None:
+    tower = hub.load_tower(towns.retriever.tower)
+    lengths: dict[Side, int] = {"question": 8, "passage": 16}
+    for side, length in lengths.items():
+        fed = tower.input_format._replace(max_length=length)
+        hub.save(tmp_path / side, dataclasses.replace(tower, side=side, input_format=fed))
+    retriever = Retriever(str(tmp_path / "question"), passage_tower=str(tmp_path / "passage"), max_question=8)
+    found = load_bi_encoder(Config(Data(), retriever))
+    for side, checkpoint in refreshing.checkpoints_of(found, found.params).items():
+        hub.save(tmp_path / f"{side}-again", checkpoint)
+        again, first = hub.load_tower(tmp_path / f"{side}-again"), hub.load_tower(tmp_path / side)
+        assert again.input_format == first.input_format
+        assert again.tokenizer_settings == first.tokenizer_settings
+
+
+def test_towers_that_cannot_be_saved_are_refused_before_training(towns: Config) -> None:
+    found = load_bi_encoder(Config(Data(), Retriever(towns.retriever.tower, max_question=8, max_passage=8)))
+    refreshing.check_towers(found)
+    assert isinstance(found.config, BertConfig)
+    projects = dataclasses.replace(found, config=dataclasses.replace(found.config, projection=8))
+    with pytest.raises(InputError, match="a tower that projects and does not pool as DPR has no layout there"):
+        refreshing.check_towers(projects)

@@ -56,12 +56,14 @@ def batch(number: int) -> ContrastiveBatch:
     passages = tuple(tokens(M // len(GROUPS), longest) for longest in GROUPS)
     candidates = draw.random((B, M)) < 0.9
     log_q = draw.standard_normal(M).astype(np.float32)
-    return ContrastiveBatch(tokens(B, 6), passages, draw.permutation(M).astype(np.int32), candidates, log_q)
+    teacher = draw.standard_normal((B, M // B)).astype(np.float32)
+    teacher[0, 1] = np.nan
+    return ContrastiveBatch(tokens(B, 6), passages, draw.permutation(M).astype(np.int32), candidates, log_q, teacher)
 
 
 def trained(mesh: Mesh | None, chunk: int | None) -> dict[str, list]:
     """Losses, accuracies, and the trained parameters."""
-    objective = contrastive.objective(temperature=2.0, symmetric=True, widths=(D, 8))
+    objective = contrastive.objective(temperature=2.0, symmetric=True, widths=(D, 8), margin_mse_share=0.02)
     optimizer = optax.sgd(0.5, momentum=0.9)
     recipe = ContrastiveRecipe(tower, tower, objective, optimizer, chunk)
     params = BiEncoderParams(tower_params(0), tower_params(1))
