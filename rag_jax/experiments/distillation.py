@@ -114,12 +114,16 @@ def _is_better(arm: str, matches: Mapping[str, float], p_values: Mapping[str, PV
 
 
 def _arms(objectives: Sequence[str]) -> list[str]:
-    reads_together = [FROZEN_FID] if ATTENTION in objectives else []
-    return [FROZEN, *reads_together, LIKELIHOOD, *objectives]
+    beside = [FROZEN_FID] if ATTENTION in objectives else []
+    return [FROZEN, *beside, LIKELIHOOD, *objectives]
+
+
+def _reads_together(arm: str) -> bool:
+    return arm in (ATTENTION, FROZEN_FID)
 
 
 def _model(arm: str) -> Model:
-    return "fid" if arm in (ATTENTION, FROZEN_FID) else "token"
+    return "fid" if _reads_together(arm) else "token"
 
 
 def _objective(arm: str) -> str:
@@ -128,7 +132,7 @@ def _objective(arm: str) -> str:
 
 def _frozen(arm: str) -> str:
     """The arm with the same model and a frozen tower."""
-    return FROZEN_FID if _model(arm) == "fid" else FROZEN
+    return FROZEN_FID if _reads_together(arm) else FROZEN
 
 
 def _run(setup: Setup, arm: str, seed: int) -> Run:
@@ -136,7 +140,7 @@ def _run(setup: Setup, arm: str, seed: int) -> Run:
         return rag_run(setup, "token", seed, FROZEN)
     if arm == LIKELIHOOD:
         return rag_run(setup, "token", seed)
-    after = rag_run(setup, "fid", seed, FROZEN, name=FID_READER) if _model(arm) == "fid" else None
+    after = rag_run(setup, "fid", seed, FROZEN, name=FID_READER) if _reads_together(arm) else None
     if arm == FROZEN_FID:
         return rag_run(setup, "fid", seed, FROZEN, after=after)
     objective = Distillation(objective=arm)  # type: ignore[arg-type]
