@@ -46,6 +46,9 @@ from rag_jax.rag import RAG
 
 BaselineName = Literal["closed-book", "bm25", "frozen", "random", "gold", "stuffing"]
 MARKER = "rag-jax.evaluation"
+FOR_MODELS = (
+    *("closed_book", "baseline", "likelihood", "long_questions", "system_prompt", "num_docs", "token_posteriors"),
+)  # options
 FILES = (report.METRICS, SCORES, report.TABLE, *exports.FILES, *calibration_figures.FILES)
 
 
@@ -137,8 +140,7 @@ class EvaluateCommand:
     def _check_without_model(self) -> None:
         """Raise `InputError` for options of a model beside a file of predictions."""
         default = EvaluateCommand(self.questions, self.output)
-        for_models = "closed_book", "baseline", "likelihood", "long_questions", "system_prompt", "num_docs"
-        for name in (*for_models, "token_posteriors"):
+        for name in FOR_MODELS:
             if getattr(self, name) != getattr(default, name):
                 raise InputError(f"--{name.replace('_', '-')} is for a model; leave it out beside --predictions")
         if self.decoding != self.default_decoding:

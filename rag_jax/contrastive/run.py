@@ -12,16 +12,17 @@ from rich.console import Console
 
 from rag_jax import hub
 from rag_jax.config.contrastive import ContrastiveConfig
-from rag_jax.config.files import load_config_of, save_config
+from rag_jax.config.files import save_config
 from rag_jax.contrastive import evaluation, negatives, teacher, towers
 from rag_jax.contrastive.checks import check, check_widths
 from rag_jax.contrastive.examples import make_examples
 from rag_jax.contrastive.loop import Run, train
+from rag_jax.contrastive.start import start_params, towers_before
 from rag_jax.contrastive.towers import Towers
 from rag_jax.corpus import read_passages
 from rag_jax.data import files
 from rag_jax.data.questions import Question, read_questions
-from rag_jax.errors import InputError, warn
+from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
 from rag_jax.index import building, manifest
 from rag_jax.index.encoder import TextEncoder
@@ -66,11 +67,14 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
         check_gold(store, judged, "evaluation questions")
         for each in loaded.checkpoints(loaded.params).values():
             hub.check_layout(each)
-        first = start_params(config, loaded, begun=saved_host_state(workdir) is not None)
-        before = towers_before(config, workdir, loaded, first)
-        if config.data.index is not None and before is not None:
-            open_store(config.data.index, before.passage_encoder(config, before.params), None)  # refuses other towers
-        params = _fit(config, workdir, loaded, store, judged, first, changed)
+        params, host_state, first = finished_params(config, workdir, loaded), saved_host_state(workdir), None
+        if params is None or config.data.index is not None:
+            first = start_params(config, loaded, begun=host_state is not None)
+        before = towers_before(config, loaded, first, host_state)
+        if before is not None:
+            _index_before(config, before)  # refuses other towers
+        if params is None:
+            params = _fit(config, workdir, loaded, store, judged, first, changed)
         if not devices.is_first():
             return None
         folders = tower_folders.write(workdir, loaded.checkpoints(params))
@@ -131,23 +135,6 @@ def trained_index(
     return building.build(workdir / "index", passages, encoder, None, every_twentieth(len(passages), tell_encoded))
 
 
-def towers_before(
-    config: ContrastiveConfig, workdir: Path, loaded: Towers, first: BiEncoderParams | None
-) -> Towers | None:
-    """The towers that training starts from, `first` being those of `start_from`. None, with a warning: unknown.
-
-    A run that has begun does not need the workdir of `start_from`, which may be gone, or trained further.
-    """
-    if config.start_from is None:
-        return loaded
-    begun_from = (saved_host_state(workdir) or {}).get("made_of", {}).get(START)
-    if first is not None and begun_from in (None, digests.digest(digests.parameter_bytes(first))):
-        return loaded.with_params(first)
-    if config.data.index is not None:
-        warn(f"{config.start_from}: not as it was when this run began; results lack the recall before training")
-    return None
-
-
 def measure(
     config: ContrastiveConfig, trained: Towers, index: Store, before: Towers | None, judged: Sequence[Question]
 ) -> dict[str, Any]:
@@ -156,8 +143,8 @@ def measure(
     ranked = {"": evaluation.vector_rows(index, _question_vectors(config, trained, trained.params, judged), depth)}
     stores = {"": index, "_bm25": index}
     ranked["_bm25"] = evaluate.bm25_rows(index, judged)
-    if config.data.index is not None and before is not None:
-        stores["_before"] = open_store(config.data.index, before.passage_encoder(config, before.params), None)
+    if before is not None:
+        stores["_before"] = _index_before(config, before)
         vectors = _question_vectors(config, before, before.params, judged)
         ranked["_before"] = evaluation.vector_rows(stores["_before"], vectors, depth)
     found = {
@@ -166,6 +153,22 @@ def measure(
         for name, value in evaluation.scores(stores[suffix], rows, judged).items()
     }
     return found | {"questions": len(judged), "passages": len(index)}
+
+
+def finished_params(config: ContrastiveConfig, workdir: Path, loaded: Towers) -> BiEncoderParams | None:
+    """The trained parameters of a finished run; None if steps remain."""
+    if not (workdir / "checkpoints" / str(config.steps)).is_dir():
+        return None
+    checkpoints = Checkpoints(workdir)
+    found = checkpoints.params_at(config.steps, loaded.params)
+    checkpoints.close()
+    return found
+
+
+def _index_before(config: ContrastiveConfig, before: Towers) -> Store:
+    """The index of the towers before training. Raises `InputError` for one by other towers."""
+    assert config.data.index is not None
+    return open_store(config.data.index, before.passage_encoder(config, before.params), None)
 
 
 def _fit(
@@ -177,14 +180,8 @@ def _fit(
     first: BiEncoderParams | None,
     changed: Sequence[str],
 ) -> BiEncoderParams:
-    """The trained parameters, from the checkpoint of a finished run or by training."""
+    """The trained parameters, by training."""
     host_state = saved_host_state(workdir)
-    if (workdir / "checkpoints" / str(config.steps)).is_dir():
-        checkpoints = Checkpoints(workdir)
-        found = checkpoints.params_at(config.steps, loaded.params)
-        checkpoints.close()
-        if found is not None:
-            return found
     questions = read_questions(required_path(config.data.train, "data.train"))
     rows, mined = hard_negatives(config, questions, store)
     examples = make_examples(config, loaded, store, questions, rows, console)
@@ -204,22 +201,6 @@ def _fit(
         return evaluation.scores(index, evaluation.vector_rows(index, vectors, evaluate.depth_of(index)), judged)
 
     return towers.whole(train(run, first or loaded.params, workdir, depends, recall))
-
-
-def start_params(config: ContrastiveConfig, loaded: Towers, begun: bool) -> BiEncoderParams | None:
-    """The parameters of the run named by `start_from`, if any. A run that is resumed does not need them."""
-    source = config.start_from
-    if source is None or (begun and not (source / "checkpoints").is_dir()):
-        return None
-    load_config_of(ContrastiveConfig, source / CONFIG)
-    found = None
-    if (source / "checkpoints").is_dir():  # Checkpoints creates the folder
-        checkpoints = Checkpoints(source)
-        found = checkpoints.restore_params(loaded.params)
-        checkpoints.close()
-    if found is None:
-        raise InputError(f"{source}: no checkpoint there; train it first, or leave start_from out")
-    return found
 
 
 def dependencies(

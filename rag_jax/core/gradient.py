@@ -75,6 +75,7 @@ def loss_and_gradient(
     def read_and_marginalise(
         generator: Params, doc_log_prior: Float[Array, "B K"], generator_inputs: Tokens | PackedInputs
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "B K"], Float[Array, " B"] | None]]:
+        """The mean loss; the posterior, and the loss of the distillation, of each question."""
         weights = combine(generator, frozen.generator)
         known = jax.lax.stop_gradient(doc_log_prior) if distils else doc_log_prior
         logits, signals = _read(recipe, weights, generator_inputs, batch, generator_key, known)

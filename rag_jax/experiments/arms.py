@@ -1,6 +1,6 @@
 """Arms of an experiment: the same training with one thing changed, each with every seed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from rag_jax.experiments.scores import Summary, exact_matches, summarise
 from rag_jax.experiments.setup import Setup
 from rag_jax.rag import RAG
 
-Arm = TypeVar("Arm", str, int)
+Arm = TypeVar("Arm", bound=Hashable)
 
 
 class Measured(NamedTuple):

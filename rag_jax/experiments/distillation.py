@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from rag_jax.config.config import Distillation
-from rag_jax.core.variants import Model
+from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.errors import InputError
 from rag_jax.experiments import charts, options
 from rag_jax.experiments.arms import Measured, measure_arms, runs_of
@@ -21,10 +21,22 @@ from rag_jax.experiments.scores import COLUMNS, Summary, p_value, recall_at_1
 from rag_jax.experiments.setup import Setup, prepare
 
 FROZEN, LIKELIHOOD = "frozen", "likelihood"
-ATTENTION, FROZEN_FID = "adist", "frozen, Fusion-in-Decoder"
+ATTENTION = "adist"
 FID_READER = "fid-reader"  # the run that both start from
 LABELS: dict[Model, str] = {**MODELS, "fid": "Fusion-in-Decoder"}
 LEVEL = 0.05  # of significance
+
+
+class Arm(NamedTuple):
+    """What the question tower learns from, in a model."""
+
+    objective: str
+    model: Model = "token"
+
+    @property
+    def frozen(self) -> "Arm":
+        """The same model with a frozen tower."""
+        return self._replace(objective=FROZEN)
 
 
 class PValues(NamedTuple):
@@ -32,6 +44,9 @@ class PValues(NamedTuple):
 
     frozen: float | None  # against the same model with a frozen tower
     likelihood: float | None  # against RAG-Token trained by the likelihood
+
+
+BY_LIKELIHOOD = Arm(LIKELIHOOD)
 
 
 def plan(given: options.Distillation) -> Plan:
@@ -56,7 +71,7 @@ def measure(setup: Setup, objectives: Sequence[str]) -> Report:
     p_values = {arm: _p_values(found, arm) for arm in arms}
     groups: dict[str, dict[str, Summary]] = {}
     for arm in arms:
-        groups.setdefault(LABELS[_model(arm)], {})[_objective(arm)] = found[arm].summary
+        groups.setdefault(LABELS[arm.model], {})[arm.objective] = found[arm].summary
     title = "What the question tower learns from"
     return Report(
         title=title,
@@ -71,7 +86,7 @@ def measure(setup: Setup, objectives: Sequence[str]) -> Report:
                 "seconds per step",
             ),
             [
-                (_objective(arm), LABELS[_model(arm)], *found[arm].summary, *p_values[arm], *found[arm].facts)
+                (arm.objective, LABELS[arm.model], *found[arm].summary, *p_values[arm], *found[arm].facts)
                 for arm in arms
             ],
         ),
@@ -89,18 +104,18 @@ def measure(setup: Setup, objectives: Sequence[str]) -> Report:
     )
 
 
-def verdict(matches: Mapping[str, float], p_values: Mapping[str, PValues]) -> str:
+def verdict(matches: Mapping[Arm, float], p_values: Mapping[Arm, PValues]) -> str:
     """Each objective beside the likelihood, and whether all are better than a frozen tower."""
-    learnt = [arm for arm in matches if arm != _frozen(arm)]
-    frozen = ", ".join(f"{matches[arm]:.3f} ({LABELS[_model(arm)]})" for arm in matches if arm not in learnt)
-    said = [f"Exact match is {frozen} with a frozen tower, {matches[LIKELIHOOD]:.3f} trained by the likelihood."]
+    learnt = [arm for arm in matches if arm != arm.frozen]
+    frozen = ", ".join(f"{matches[arm]:.3f} ({LABELS[arm.model]})" for arm in matches if arm not in learnt)
+    said = [f"Exact match is {frozen} with a frozen tower, {matches[BY_LIKELIHOOD]:.3f} trained by the likelihood."]
     for arm in learnt:
         p = p_values[arm].likelihood
         if p is not None:
             differs = "" if p < LEVEL else ", which may be chance"
-            difference = matches[arm] - matches[LIKELIHOOD]
-            said.append(f"{arm}: {matches[arm]:.3f} ({difference:+.3f}, p = {p:.4f}{differs}).")
-    worse = [arm for arm in learnt if not _is_better(arm, matches, p_values)]
+            difference = matches[arm] - matches[BY_LIKELIHOOD]
+            said.append(f"{arm.objective}: {matches[arm]:.3f} ({difference:+.3f}, p = {p:.4f}{differs}).")
+    worse = [arm.objective for arm in learnt if not _is_better(arm, matches, p_values)]
     if worse:
         said.append(f"Not reproduced at this scale: {', '.join(worse)} no better than a frozen tower, or by chance.")
     else:
@@ -108,46 +123,28 @@ def verdict(matches: Mapping[str, float], p_values: Mapping[str, PValues]) -> st
     return " ".join(said)
 
 
-def _is_better(arm: str, matches: Mapping[str, float], p_values: Mapping[str, PValues]) -> bool:
+def _is_better(arm: Arm, matches: Mapping[Arm, float], p_values: Mapping[Arm, PValues]) -> bool:
     p = p_values[arm].frozen
-    return p is not None and p < LEVEL and matches[arm] > matches[_frozen(arm)]
+    return p is not None and p < LEVEL and matches[arm] > matches[arm.frozen]
 
 
-def _arms(objectives: Sequence[str]) -> list[str]:
-    beside = [FROZEN_FID] if ATTENTION in objectives else []
-    return [FROZEN, *beside, LIKELIHOOD, *objectives]
+def _arms(objectives: Sequence[str]) -> list[Arm]:
+    learn = [Arm(each, "fid") if each == ATTENTION else Arm(each) for each in objectives]
+    frozen = dict.fromkeys(arm.frozen for arm in (BY_LIKELIHOOD, *learn))
+    return [*frozen, BY_LIKELIHOOD, *learn]
 
 
-def _reads_together(arm: str) -> bool:
-    return arm in (ATTENTION, FROZEN_FID)
+def _run(setup: Setup, arm: Arm, seed: int) -> Run:
+    reader = rag_run(setup, arm.model, seed, FROZEN, name=FID_READER) if VARIANTS[arm.model].fuses else None
+    if arm.objective == FROZEN:
+        return rag_run(setup, arm.model, seed, FROZEN, after=reader)
+    if arm == BY_LIKELIHOOD:
+        return rag_run(setup, arm.model, seed)
+    objective = Distillation(objective=arm.objective)  # type: ignore[arg-type]
+    return rag_run(setup, arm.model, seed, name=f"distillation-{arm.objective}", after=reader, distillation=objective)
 
 
-def _model(arm: str) -> Model:
-    return "fid" if _reads_together(arm) else "token"
-
-
-def _objective(arm: str) -> str:
-    return FROZEN if arm == FROZEN_FID else arm
-
-
-def _frozen(arm: str) -> str:
-    """The arm with the same model and a frozen tower."""
-    return FROZEN_FID if _reads_together(arm) else FROZEN
-
-
-def _run(setup: Setup, arm: str, seed: int) -> Run:
-    if arm == FROZEN:
-        return rag_run(setup, "token", seed, FROZEN)
-    if arm == LIKELIHOOD:
-        return rag_run(setup, "token", seed)
-    after = rag_run(setup, "fid", seed, FROZEN, name=FID_READER) if _reads_together(arm) else None
-    if arm == FROZEN_FID:
-        return rag_run(setup, "fid", seed, FROZEN, after=after)
-    objective = Distillation(objective=arm)  # type: ignore[arg-type]
-    return rag_run(setup, _model(arm), seed, name=f"distillation-{arm}", after=after, distillation=objective)
-
-
-def _p_values(found: Mapping[str, Measured], arm: str) -> PValues:
+def _p_values(found: Mapping[Arm, Measured], arm: Arm) -> PValues:
     """Those of an arm against others; None against itself."""
-    others = [None if other == arm else found[other] for other in (_frozen(arm), LIKELIHOOD)]
+    others = [None if other == arm else found[other] for other in (arm.frozen, BY_LIKELIHOOD)]
     return PValues(*(other and p_value(found[arm].matches, other.matches) for other in others))

@@ -1,7 +1,7 @@
 """The passage tower with its tokenizer: text to vector, sorted by length to reduce padding."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -41,6 +41,7 @@ class TextEncoder:
     cut_to: int | None = None  # width that vectors are cut to (Matryoshka); None: they are whole
     question_source: str | None = None  # the same of the questions' tower, where it is known to be another one
     config: TowerConfig | None = field(default=None, repr=False)  # of the tower, for training it; None: unknown
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, saved with it again
 
     def tokens(self, passages: Sequence[Passage]) -> TowerTokens:
         """Tokenise passages for the tower."""

@@ -130,16 +130,14 @@ def load_bi_encoder(config: Config) -> BiEncoder:
     checkpoint, tokenizer = checked_tower(config, c.tower, checkpoint, lengths)
     if c.passage_tower is None:
         encoder = passage_encoder(config, c.tower, checkpoint, tokenizer) if is_shared else None
-        found = _bi_encoder(c.tower, c.adapter, checkpoint, tokenizer, encoder)
-        return dataclasses.replace(found, passage_tokenizer_settings=checkpoint.tokenizer_settings)
+        return _bi_encoder(c.tower, c.adapter, checkpoint, tokenizer, encoder)
     passage_tower = checked_tower(config, c.passage_tower, hub.load_tower(c.passage_tower), passage_lengths)
     width, question_width = passage_tower[0].config.vector_width, checkpoint.config.vector_width
     if width != question_width:
         widths = f"vectors of width {width}, the questions' of {question_width}"
         raise InputError(f"{c.passage_tower}: makes {widths}; give two towers that were trained together")
     encoder = passage_encoder(config, c.passage_tower, *passage_tower)
-    found = _bi_encoder(c.tower, c.adapter, checkpoint, tokenizer, encoder)
-    return dataclasses.replace(found, passage_tokenizer_settings=passage_tower[0].tokenizer_settings)
+    return _bi_encoder(c.tower, c.adapter, checkpoint, tokenizer, encoder)
 
 
 def _bi_encoder(
@@ -194,6 +192,7 @@ def passage_encoder(
         source,
         cut_to=vectors.cut_to(tower),
         config=tower,
+        tokenizer_settings=checkpoint.tokenizer_settings,
     )
 
 

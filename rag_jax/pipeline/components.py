@@ -16,7 +16,7 @@ from rag_jax.data.batches import ExampleTokenizer
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.tower_inputs import QuestionTokenizer, TowerInputFormat
 from rag_jax.errors import InputError
-from rag_jax.hub.checkpoints import Side
+from rag_jax.hub.checkpoints import Side, TowerCheckpoint
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.placement import Placement
@@ -40,12 +40,16 @@ class BiEncoder:
     passage_encoder: TextEncoder | None
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, saved with it again
     side: Side | None = None  # of the question tower's checkpoint; None: it encodes passages too
-    passage_tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def question_tokenizer(self) -> QuestionTokenizer:
         """Converts questions to the question tower's input."""
         return QuestionTokenizer(self.tokenizer, self.input_format.question, self.input_format.max_length)
+
+    def question_checkpoint(self, params: Params) -> TowerCheckpoint:
+        """The question tower with some parameters, as a checkpoint."""
+        settings, fed = self.tokenizer_settings, self.input_format
+        return TowerCheckpoint(self.config, params, self.tokenizer, "question", settings, fed)
 
     @property
     def required_passage_encoder(self) -> TextEncoder:

@@ -157,19 +157,12 @@ def _combined(
 def checkpoint(components: Components, params: RagParams) -> hub.RagCheckpoint:
     """A model as a RAG checkpoint that transformers loads."""
     config, generator = components.config, components.generator
-    bi_encoder, tokenizer = components.bi_encoder, components.generator_tokenizer
+    tokenizer = components.generator_tokenizer
     generation = to_hf(components.decoder_start_token, config.decoding, tokenizer, config.generator.max_target)
     if hub.is_in_parts(generator.config):
         generation = continued(generation)
     return hub.RagCheckpoint(
-        tower=hub.TowerCheckpoint(
-            bi_encoder.config,
-            params.question_tower,
-            bi_encoder.tokenizer,
-            "question",
-            bi_encoder.tokenizer_settings,
-            bi_encoder.input_format,
-        ),
+        tower=components.bi_encoder.question_checkpoint(params.question_tower),
         generator=hub.GeneratorCheckpoint(
             generator.config, params.generator, tokenizer.tokenizer, generation, generator.tokenizer_settings
         ),

@@ -20,7 +20,6 @@ from rag_jax.core.refresh import RefreshedIndex
 from rag_jax.core.training import TrainState
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
-from rag_jax.hub.checkpoints import Side
 from rag_jax.index import manifest
 from rag_jax.index.columns import SegmentedArray
 from rag_jax.index.encoder import TextEncoder
@@ -33,7 +32,7 @@ from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
 from rag_jax.types import Knowledge, Params, RagParams, host
 
 FOLDER = "refreshed_index"
-SIDES: tuple[Side, Side] = "question", "passage"  # the folders of their checkpoints
+SIDES = "question", "passage"  # the folders of their checkpoints
 TOKENIZED_ROWS = 65_536  # passages tokenised at once
 
 
@@ -153,15 +152,13 @@ def checkpoints_of(bi_encoder: BiEncoder, question_tower: Params) -> dict[str, h
 
     Each states both templates, so that either folder alone reads passages or questions as the run did.
     """
-    known, encoder = bi_encoder, bi_encoder.required_passage_encoder
+    encoder = bi_encoder.required_passage_encoder
     assert encoder.config is not None
-    asked = known.input_format._replace(passage=encoder.template)
-    read, settings = asked._replace(max_length=encoder.max_length), known.passage_tokenizer_settings
-    made = (
-        hub.TowerCheckpoint(known.config, question_tower, known.tokenizer, None, known.tokenizer_settings, asked),
-        hub.TowerCheckpoint(encoder.config, encoder.params, encoder.tokenizer, None, settings, read),
-    )
-    return {side: dataclasses.replace(each, side=side) for side, each in zip(SIDES, made, strict=True)}
+    asked = bi_encoder.input_format._replace(passage=encoder.template)
+    read, settings = asked._replace(max_length=encoder.max_length), encoder.tokenizer_settings
+    question = dataclasses.replace(bi_encoder.question_checkpoint(question_tower), input_format=asked)
+    passage = hub.TowerCheckpoint(encoder.config, encoder.params, encoder.tokenizer, "passage", settings, read)
+    return dict(zip(SIDES, (question, passage), strict=True))
 
 
 def check_towers(bi_encoder: BiEncoder) -> None:

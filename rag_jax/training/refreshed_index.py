@@ -12,6 +12,8 @@ from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.parallel import devices
 from rag_jax.pipeline import finetuning, refreshing, tower_folders
 from rag_jax.pipeline.assembly import every_twentieth, load_networks, open_index
+from rag_jax.pipeline.components import BiEncoder, GeneratorBundle
+from rag_jax.types import RagParams
 
 
 def write(config: Config, workdir: Path, report: Callable[[int, int], None]) -> bool:
@@ -24,17 +26,29 @@ def write(config: Config, workdir: Path, report: Callable[[int, int], None]) -> 
     params = refreshing.trained_params(config, workdir, *networks, config.steps)
     if params is None:
         return False
+    if devices.is_first():
+        _complete(config, workdir, networks, params, report)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the refreshed index is written")
+    return True
+
+
+def _complete(
+    config: Config,
+    workdir: Path,
+    networks: tuple[BiEncoder, GeneratorBundle],
+    params: RagParams,
+    report: Callable[[int, int], None],
+) -> None:
+    """Write the towers and the index, as far as they are missing."""
     trained = refreshing.with_passage_tower(networks[0], params.passage_tower, workdir)
     folder, encoder = workdir / refreshing.FOLDER, trained.required_passage_encoder
     is_current = refreshing.is_current(folder, encoder)
-    if devices.is_first() and not (is_current and (workdir / tower_folders.FOLDER).exists()):
+    if not is_current or not (workdir / tower_folders.FOLDER).exists():
         question_tower = finetuning.merged(config, params).question_tower
         tower_folders.write(workdir, refreshing.checkpoints_of(trained, question_tower))
-    if devices.is_first() and not is_current:
+    if not is_current:
         old = open_index(config.data.index or workdir / "index", config, *networks, tokens=False)
         passage_tokenizer = PassageTokenizer(networks[1].tokenizer, config.generator.max_passage)
         progress = every_twentieth(len(old), report)
         building.build(folder, old.live_passages(), encoder, passage_tokenizer, progress)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the refreshed index is written")
-    return True

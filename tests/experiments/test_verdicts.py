@@ -117,28 +117,30 @@ def test_staleness_names_the_largest_lag_that_costs_nothing() -> None:
 
 
 def test_distillation_is_set_beside_the_likelihood_and_a_frozen_tower() -> None:
-    matches = {"frozen": 0.5, "likelihood": 0.7, "pdist": 0.72, "lsr": 0.4}
+    arm = distillation.Arm
+    matches = {arm("frozen"): 0.5, arm("likelihood"): 0.7, arm("pdist"): 0.72, arm("lsr"): 0.4}
     p_values = {
-        arm: distillation.PValues(0.01, p)
-        for arm, p in {"frozen": 0.01, "likelihood": None, "pdist": 0.3, "lsr": 0.002}.items()
+        arm(name): distillation.PValues(0.01, p)
+        for name, p in {"frozen": 0.01, "likelihood": None, "pdist": 0.3, "lsr": 0.002}.items()
     }
     said = distillation.verdict(matches, p_values)
     assert "Exact match is 0.500 (RAG-Token) with a frozen tower, 0.700 trained by the likelihood." in said
     assert "pdist: 0.720 (+0.020, p = 0.3000, which may be chance)." in said
     assert "lsr: 0.400 (-0.300, p = 0.0020)." in said
     assert "Not reproduced at this scale: lsr no better than a frozen tower, or by chance." in said
-    assert "Reproduced: each" in distillation.verdict({**matches, "lsr": 0.6}, p_values)
+    assert "Reproduced: each" in distillation.verdict({**matches, arm("lsr"): 0.6}, p_values)
 
 
 def test_attention_distillation_is_compared_with_a_frozen_tower_of_its_model() -> None:
-    fid = distillation.FROZEN_FID
-    matches = {"frozen": 0.5, fid: 0.8, "likelihood": 0.7, "adist": 0.75}
-    p_values = {arm: distillation.PValues(0.01, 0.5) for arm in matches}
+    arm = distillation.Arm
+    fid, adist = arm("frozen", "fid"), arm("adist", "fid")
+    matches = {arm("frozen"): 0.5, fid: 0.8, arm("likelihood"): 0.7, adist: 0.75}
+    p_values = {each: distillation.PValues(0.01, 0.5) for each in matches}
     said = distillation.verdict(matches, p_values)
     assert "0.500 (RAG-Token), 0.800 (Fusion-in-Decoder) with a frozen tower" in said
     assert "Not reproduced at this scale: adist" in said
     assert "Reproduced: each" in distillation.verdict(matches | {fid: 0.6}, p_values)
-    by_chance = p_values | {"adist": distillation.PValues(0.3, 0.5)}
+    by_chance = p_values | {adist: distillation.PValues(0.3, 0.5)}
     assert "Not reproduced at this scale: adist" in distillation.verdict(matches | {fid: 0.6}, by_chance)
 
 

@@ -1,0 +1,48 @@
+"""What a contrastive run starts from: the towers of its checkpoints, or those of the run that `start_from` names."""
+
+from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.config.files import load_config_of
+from rag_jax.contrastive.towers import Towers
+from rag_jax.errors import InputError, warn
+from rag_jax.pipeline import digests
+from rag_jax.pipeline.checkpoints import Checkpoints, HostState
+from rag_jax.training.provenance import START
+from rag_jax.training.workdir import CONFIG
+from rag_jax.types import BiEncoderParams
+
+
+def start_params(config: ContrastiveConfig, loaded: Towers, begun: bool) -> BiEncoderParams | None:
+    """The parameters of the run named by `start_from`, if any. A run that is resumed does not need them."""
+    source = config.start_from
+    if source is None or (begun and not (source / "checkpoints").is_dir()):
+        return None
+    load_config_of(ContrastiveConfig, source / CONFIG)
+    found = None
+    if (source / "checkpoints").is_dir():  # Checkpoints creates the folder
+        checkpoints = Checkpoints(source)
+        found = checkpoints.restore_params(loaded.params)
+        checkpoints.close()
+    if found is None:
+        raise InputError(f"{source}: no checkpoint there; train it first, or leave start_from out")
+    return found
+
+
+def towers_before(
+    config: ContrastiveConfig, loaded: Towers, first: BiEncoderParams | None, host_state: HostState | None
+) -> Towers | None:
+    """The towers that training starts from, as `data.index` must be by them. None: there is no index, or, with a
+    warning, they are unknown: a run that has begun goes on without that of `start_from`, which may also have changed.
+
+    Args:
+        first: the parameters of `start_from`, if they are there.
+        host_state: of the newest checkpoint, which knows what the run began from; None: it has not begun.
+    """
+    if config.data.index is None:
+        return None
+    if config.start_from is None:
+        return loaded
+    begun_from = (host_state or {}).get("made_of", {}).get(START)
+    if first is not None and begun_from in (None, digests.digest(digests.parameter_bytes(first))):
+        return loaded.with_params(first)
+    warn(f"{config.start_from}: not as it was when this run began; results lack the recall before training")
+    return None
