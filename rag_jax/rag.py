@@ -21,15 +21,14 @@ from rag_jax.config.generation import GenerationConfig
 from rag_jax.core.variants import Model
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question
-from rag_jax.errors import InputError
 from rag_jax.index.store import Store
 from rag_jax.pipeline import edits, generation, pretrained, user_inputs
 from rag_jax.pipeline.answers import Answer, SearchResult, to_search_results
 from rag_jax.pipeline.assembly import check_width, compose, open_index
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.inference import Inference
-from rag_jax.pipeline.options import AnswerOptions, GenerationOptions
-from rag_jax.pipeline.prompt import with_system_prompt
+from rag_jax.pipeline.options import AnswerOptions, GenerationOptions, PromptOptions
+from rag_jax.pipeline.prompt import change_prompt
 from rag_jax.pipeline.trained import load_trained
 from rag_jax.types import Knowledge, RagParams
 
@@ -144,7 +143,7 @@ class RAG:
 
         Raises `InputError` for an empty or too long question or prefix, and for invalid options.
         """
-        return _one_or_all(questions, self.stream(_listed(questions), config, **options))
+        return _one_or_all(questions, self.stream(user_inputs.listed(questions), config, **options))
 
     def stream(
         self,
@@ -186,7 +185,7 @@ class RAG:
         Labels are scored by `log p(label|x)`, marginalised over the passages: classification, or multiple choice.
         Raises `InputError` as `answer` does, for fewer than two labels, and for one that is too long.
         """
-        return _one_or_all(questions, self.stream_choices(_listed(questions), labels, **options))
+        return _one_or_all(questions, self.stream_choices(user_inputs.listed(questions), labels, **options))
 
     def stream_choices(
         self,
@@ -211,7 +210,7 @@ class RAG:
     ) -> Float[np.ndarray, " B"]: ...
     def log_likelihood(self, questions, answers, *, num_docs=None, batch_size=64):
         """`log p(y|x)` in nats, marginalised over the K passages, of one pair or of each question's own answer."""
-        pairs = _pairs(questions, answers)
+        pairs = user_inputs.pairs(questions, answers)
         log_probs = self._inference.log_likelihood(*pairs, num_docs=num_docs, batch_size=batch_size)
         return float(log_probs[0]) if isinstance(questions, str) else log_probs
 
@@ -229,7 +228,7 @@ class RAG:
         It is the mean over heads, layers and the answer's tokens, and sums to 1 over the K passages, which are in the
         order of `search_rows(questions, K)`; 0 where there are fewer. Raises `InputError` for models that do not fuse.
         """
-        pairs = _pairs(questions, answers)
+        pairs = user_inputs.pairs(questions, answers)
         mass = self._inference.attention_mass(*pairs, num_docs=num_docs, batch_size=batch_size)
         return mass[0] if isinstance(questions, str) else mass
 
@@ -242,7 +241,7 @@ class RAG:
 
         Raises `InputError` for more passages than the index has, and for a closed-book model.
         """
-        results = self._inference.search(user_inputs.questions(_listed(questions)), k, batch_size=batch_size)
+        results = self._inference.search(user_inputs.questions(user_inputs.listed(questions)), k, batch_size=batch_size)
         passages = to_search_results(results, self.components.store)
         return passages[0] if isinstance(questions, str) else passages
 
@@ -279,12 +278,18 @@ class RAG:
         changed = replace(config, data=replace(config.data, long_questions=policy))
         return replace(self, components=replace(self.components, config=changed))
 
-    def with_system_prompt(self, prompt: str | None) -> "RAG":
-        """The same model with another system prompt: a text, or a name in `rag_jax.data.system_prompts`; None: without.
+    def with_prompt(self, **changes: Unpack[PromptOptions]) -> "RAG":
+        """The same model with another prompt, as the fields of these names in `rag_jax.config.config.Generator`.
 
-        Raises `InputError` for a generator with an encoder, which has none, and for a prompt that is too long.
+        Args:
+            chat: whether passage and question are the user's message in the tokenizer's chat template.
+            system_prompt: a text, or a name in `rag_jax.data.system_prompts`; None: without.
+            question_template: as " // {question}"; None: as the architecture usually reads it.
+
+        Raises `InputError` for a system prompt or a chat without a decoder-only generator, and for a prompt that is too
+        long.
         """
-        return replace(self, components=with_system_prompt(self.components, prompt))
+        return replace(self, components=change_prompt(self.components, changes))
 
     def with_index(self, index: str | Path | Store) -> "RAG":
         """The same model over another index (the paper's index hot-swapping).
@@ -327,20 +332,6 @@ class RAG:
     @cached_property
     def _inference(self) -> Inference:
         return Inference(self.components, self.components.placement.replicate(self.params))
-
-
-def _listed(questions: T | str) -> T | list[str]:
-    return [questions] if isinstance(questions, str) else questions
-
-
-def _pairs(questions: str | Sequence[str], answers: str | Sequence[str]) -> tuple[list[str], list[str]]:
-    """Questions with one answer each, checked."""
-    if isinstance(questions, str) != isinstance(answers, str):
-        raise InputError("one string and one list as questions and answers; give two strings or two lists")
-    asked, targets = user_inputs.questions(_listed(questions)), user_inputs.texts(_listed(answers), "answers")
-    if len(asked) != len(targets):
-        raise InputError(f"{len(asked)} questions and {len(targets)} answers; give one answer for each")
-    return asked, targets
 
 
 def _one_or_all(questions: object, numbered: Iterator[tuple[int, T]]) -> T | list[T]:

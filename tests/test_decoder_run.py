@@ -152,8 +152,29 @@ def test_a_long_prompt_is_read_in_chunks(rag):
         assert found.log_prob == pytest.approx(expected.log_prob, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"checkpoint": "x"}, "^'checkpoint' is no part of a prompt; give chat, system_prompt, question_template$"),
+        ({"chat": 1}, "^chat is 1; give true or false$"),
+        ({"chat": True}, "^generator: the tokenizer has no chat template"),
+        ({"question_template": "no field"}, r"^generator\.question_template is 'no field'; write \{question\}"),
+    ],
+)
+def test_prompts_that_a_model_cannot_take_are_refused(rag, changes, told):
+    with pytest.raises(InputError, match=told):
+        rag.with_prompt(**changes)
+
+
+def test_a_trained_model_takes_another_question_template(rag):
+    asked = rag.with_prompt(question_template=" Which colour is it: {question}?")
+    assert asked.components.generator_tokenizer.question_template == " Which colour is it: {question}"
+    assert asked.components.generator_tokenizer.header == rag.components.generator_tokenizer.header
+    assert asked.log_likelihood(QUESTIONS[0], "red") != pytest.approx(rag.log_likelihood(QUESTIONS[0], "red"), abs=1e-3)
+
+
 def test_a_trained_model_takes_another_system_prompt(rag, towns):
-    asked = rag.with_system_prompt("Name the colour, and nothing else.")
+    asked = rag.with_prompt(system_prompt="Name the colour, and nothing else.")
     header = asked.components.generator_tokenizer.header
     assert header != rag.components.generator_tokenizer.header
     config = with_decoder(towns, generator={"system_prompt": "Name the colour, and nothing else."})
@@ -163,11 +184,13 @@ def test_a_trained_model_takes_another_system_prompt(rag, towns):
     )
     before, behind = (each.log_likelihood(QUESTIONS[0], "Goldau") for each in (rag, asked))
     assert before != pytest.approx(behind, abs=1e-3)
-    assert rag.with_system_prompt("Name it.").log_likelihood(QUESTIONS[0], "Goldau") == pytest.approx(before, abs=1e-5)
-    assert asked.with_system_prompt(None).components.generator_tokenizer.header == ()
+    assert rag.with_prompt(system_prompt="Name it.").log_likelihood(QUESTIONS[0], "Goldau") == pytest.approx(
+        before, abs=1e-5
+    )
+    assert asked.with_prompt(system_prompt=None).components.generator_tokenizer.header == ()
     assert model_facts(asked, Asked())["system_prompt"] == "Name the colour, and nothing else."
     with pytest.raises(InputError, match="none has this name; give none, guardrail, grounded, or a sentence"):
-        rag.with_system_prompt("gaurdrail")
+        rag.with_prompt(system_prompt="gaurdrail")
 
 
 def test_a_system_prompt_is_an_option_of_the_commands(trained, tmp_path, capsys):
@@ -178,7 +201,7 @@ def test_a_system_prompt_is_an_option_of_the_commands(trained, tmp_path, capsys)
     cli.main([*asked, str(questions), "--system-prompt", "Name its colour."])
     own = RAG.from_workdir(workdir)
     (line,) = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    expected = own.with_system_prompt("Name its colour.").answer(QUESTIONS[0])
+    expected = own.with_prompt(system_prompt="Name its colour.").answer(QUESTIONS[0])
     assert (line["answer"], line["log_prob"]) == (expected.text, pytest.approx(expected.log_prob, abs=1e-5))
     with pytest.raises(SystemExit) as refused:
         cli.main([*asked, str(questions), "--system-prompt", "none"])

@@ -31,7 +31,7 @@ def open_model(
         remedy = "name one, --index DIR, or ask without passages, --closed-book"
         raise InputError(f"{source}: came without the index that it was trained with; {remedy}")
     rag = rag if long_questions is None else rag.with_long_questions(long_questions)
-    return rag if system_prompt is None else rag.with_system_prompt(system_prompt)
+    return rag if system_prompt is None else rag.with_prompt(system_prompt=system_prompt)
 
 
 def own_decoding(arguments: Sequence[str]) -> GenerationConfig:

@@ -40,3 +40,11 @@ class AnswerOptions(GenerationOptions, total=False):
     seed: int
     batch_size: int
     attention: bool
+
+
+class PromptOptions(TypedDict, total=False):
+    """Fields of the config's `Generator` that make its prompt and that a loaded model may change."""
+
+    chat: bool
+    system_prompt: str | None
+    question_template: str | None

@@ -5,13 +5,16 @@ from dataclasses import replace
 from typing import Any
 
 from rag_jax.config.config import Config
+from rag_jax.config.config import Generator as GeneratorOptions
 from rag_jax.data import prompts, system_prompts
 from rag_jax.data.tokenizers import GeneratorTokenizer
+from rag_jax.data.validation import validate_dataclass
 from rag_jax.errors import InputError
 from rag_jax.hub import tokenizers
 from rag_jax.models import registry
 from rag_jax.models.architecture import Architecture
 from rag_jax.pipeline.components import Components
+from rag_jax.pipeline.options import PromptOptions
 from rag_jax.types import Generator
 
 
@@ -60,10 +63,12 @@ def with_prompt(
     return prompted
 
 
-def with_system_prompt(components: Components, prompt: str | None) -> Components:
-    """The components of a model with another system prompt. Raises `InputError` as `with_prompt` does."""
+def change_prompt(components: Components, changes: PromptOptions) -> Components:
+    """The components of a model with another prompt. Raises `InputError` as `with_prompt` does."""
+    if unknown := [name for name in changes if name not in PromptOptions.__annotations__]:
+        raise InputError(f"{unknown[0]!r} is no part of a prompt; give {', '.join(PromptOptions.__annotations__)}")
     config, bundle = components.config, components.generator
-    config = replace(config, generator=replace(config.generator, system_prompt=prompt))
+    config = replace(config, generator=validate_dataclass(GeneratorOptions, {**vars(config.generator), **changes}))
     architecture, settings = registry.generator_of(bundle.config), bundle.tokenizer_settings
     tokenizer = with_prompt(config, architecture, bundle.tokenizer, settings, "generator")
     return replace(components, config=config, generator=replace(bundle, tokenizer=tokenizer))

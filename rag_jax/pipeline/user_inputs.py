@@ -6,7 +6,7 @@ A string is a sequence of strings to Python; where a list of them is meant, that
 import reprlib
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -16,6 +16,8 @@ from rag_jax.data.jsonl import validate_characters, validate_id
 from rag_jax.data.unique_ids import UniqueIds
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
+
+T = TypeVar("T")
 
 
 def texts(value: Any, name: str) -> list[str]:
@@ -35,6 +37,21 @@ def questions(value: Any) -> list[str]:
         if not question.strip():
             raise InputError(f"question {number} is empty; write one")
     return found
+
+
+def listed(questions: T | str) -> T | list[str]:
+    """Several questions as they are; a single one as a list of one."""
+    return [questions] if isinstance(questions, str) else questions
+
+
+def pairs(asked: Any, targets: Any) -> tuple[list[str], list[str]]:
+    """Questions with one answer each: two strings, or two lists of one length."""
+    if isinstance(asked, str) != isinstance(targets, str):
+        raise InputError("one string and one list as questions and answers; give two strings or two lists")
+    asked, targets = questions(listed(asked)), texts(listed(targets), "answers")
+    if len(asked) != len(targets):
+        raise InputError(f"{len(asked)} questions and {len(targets)} answers; give one answer for each")
+    return asked, targets
 
 
 def prefixes(value: Any, count: int) -> list[str]:
