@@ -139,11 +139,16 @@ class RAG:
             seed: of samples.
             batch_size: questions that are computed at once.
             attention: compute each passage's share of the decoder's attention, `passage.attention` (model fid).
+            guard: is called with this model and all arguments instead, see `rag_jax.moderation.guard.Guard`.
             options: these, and the fields of `GenerationConfig` to override, as `num_beams=4`.
 
         Raises `InputError` for an empty or too long question or prefix, and for invalid options.
         """
-        return _one_or_all(questions, self.stream(user_inputs.listed(questions), config, **options))
+        guard, asked = options.pop("guard", None), user_inputs.listed(questions)
+        answers = (
+            self.stream(asked, config, **options) if guard is None else enumerate(guard(self, asked, config, **options))
+        )
+        return _one_or_all(questions, answers)
 
     def stream(
         self,
@@ -302,10 +307,10 @@ class RAG:
         components = self.components
         if isinstance(index, Store):
             store = check_width(index, components.bi_encoder, "the store")
-            return replace(self, components=replace(components, store=store, search=None))
+            return replace(self, components=components.with_store(store))
         config = pretrained.with_index(components.config, Path(index))
         store = open_index(Path(index), config, components.bi_encoder, components.generator)
-        return replace(self, components=replace(components, config=config, store=store, search=None))
+        return replace(self, components=replace(components.with_store(store), config=config))
 
     def with_passages(self, passages: Iterable[Passage]) -> "RAG":
         """The same model over these passages alone, encoded now and kept in memory.
@@ -327,7 +332,7 @@ class RAG:
 
     def remove_passages(self, ids: Sequence[str]) -> "RAG":
         """The same model without some documents or chunks, in memory. Raises `InputError` for an unknown id."""
-        return self.with_index(edits.remove_passages(self.components, ids))
+        return replace(self, components=edits.remove_passages(self.components, ids))
 
     @cached_property
     def _inference(self) -> Inference:

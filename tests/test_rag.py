@@ -69,7 +69,7 @@ def test_the_typed_options_are_the_fields_of_the_config() -> None:
     fields, hints = typing.get_type_hints(GenerationConfig), typing.get_type_hints(GenerationOptions)
     assert hints == fields
     streamed = inspect.signature(RAG.stream).parameters.keys() - {"self", "questions", "config", "skip", "overrides"}
-    assert typing.get_type_hints(AnswerOptions).keys() == fields.keys() | streamed
+    assert typing.get_type_hints(AnswerOptions).keys() == fields.keys() | streamed | {"guard"}
 
 
 def test_a_search_returns_passages_with_scores_best_first(rag: RAG) -> None:

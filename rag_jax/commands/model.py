@@ -34,6 +34,18 @@ def open_model(
     return rag if system_prompt is None else rag.with_prompt(system_prompt=system_prompt)
 
 
+def open_generator(generator: str, tower: str, index: Path | None) -> RAG:
+    """A generator's checkpoint behind a tower, over an index or without passages.
+
+    A decoder-only one whose tokenizer has a chat template is asked in its chat. Without an index what is asked is the
+    whole message there, as it is typed. Raises `InputError` for what cannot be loaded.
+    """
+    rag = RAG.from_networks(tower, generator, index)
+    if index is not None or not rag.components.config.generator.chat:
+        return rag
+    return rag.with_prompt(question_template="{question}")
+
+
 def own_decoding(arguments: Sequence[str]) -> GenerationConfig:
     """The generation config of the model that a command line names, whose fields are its defaults."""
     sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)

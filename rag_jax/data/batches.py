@@ -106,6 +106,12 @@ class ExampleTokenizer:
             [question.id for question in questions], texts, encoder_tokens, prompts, shapes, sum(truncated)
         )
 
+    def fits(self, text: str) -> bool:
+        """Whether a question of this text would be read as a whole."""
+        (tower,), (lost,) = self.question_tokenizer([text])
+        (prompt,) = self.generator_tokenizer.prompts([text])
+        return not lost and max(len(tower), len(prompt)) <= self.max_question
+
     def short_targets(self, pairs: Sequence[Pair]) -> list[Pair]:
         """The pairs whose target has at most `max_target` tokens."""
         targets = self.generator_tokenizer.targets([answer for _, answer in pairs])

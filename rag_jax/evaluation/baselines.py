@@ -29,7 +29,7 @@ def without_passages(rag: RAG) -> RAG:
     data = dataclasses.replace(components.config.data, passages=None, index=None)
     store = closed_book(components.bi_encoder.config.vector_width, components.generator_tokenizer)
     config = dataclasses.replace(components.config, data=data)
-    return RAG(dataclasses.replace(components, config=config, store=store, search=None), rag.params)
+    return RAG(dataclasses.replace(components.with_store(store), config=config), rag.params)
 
 
 def with_num_docs(rag: RAG, num_docs: int) -> RAG:

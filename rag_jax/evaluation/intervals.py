@@ -6,6 +6,7 @@ same kind. It does not say how it would vary over training runs.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -34,7 +35,10 @@ def mean_figure(values: Float[np.ndarray, " B"], resamples: int = RESAMPLES, see
 
 
 def figure(statistic: Statistic, questions: int, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
-    """A statistic of a whole set of questions, such as macro-F1 or a calibration error."""
+    """A statistic of a whole set of questions, such as macro-F1 or a calibration error.
+
+    Resamples on which it is NaN, such as the recall of a label that none of them has, do not count for the interval.
+    """
     numbers = np.arange(questions)
     return _figure(numbers, lambda sample: statistic(sample.astype(np.int64)), False, resamples, seed)
 
@@ -45,14 +49,21 @@ def _figure(data: np.ndarray, statistic: Callable, vectorized: bool, resamples: 
     value = float(statistic(data, axis=0) if vectorized else statistic(data))
     if len(data) == 1:
         return Figure(value, value, value, 1)
-    interval = stats.bootstrap(
-        (data,),
-        statistic,
-        vectorized=vectorized,
-        n_resamples=resamples,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-        batch=256 if vectorized else None,
-    ).confidence_interval
-    return Figure(value, float(interval.low), float(interval.high), len(data))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of resamples without a value
+        resampled = stats.bootstrap(
+            (data,),
+            statistic,
+            vectorized=vectorized,
+            n_resamples=resamples,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+            batch=256 if vectorized else None,
+        ).bootstrap_distribution
+    known = resampled[~np.isnan(resampled)]
+    if not len(known):
+        return Figure(value, math.nan, math.nan, len(data))
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(known, (tail, 100 - tail))
+    return Figure(value, float(low), float(high), len(data))

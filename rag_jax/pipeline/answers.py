@@ -1,6 +1,6 @@
 """What the programs return, as text: answers with their passages, and search results."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -33,6 +33,18 @@ class RetrievedPassage(NamedTuple):
     attention: float | None = None  # fused: its share of the decoder's attention; None: not fused, or not asked for
 
 
+class Decision(NamedTuple):
+    """What a moderator decided about a text."""
+
+    role: str  # question, passage or answer
+    text: str  # its SHA-256, so that decisions can be kept without the texts
+    category: str
+    probability: float  # of this category
+    threshold: float | None  # of this category; None: acceptable
+    policy: Literal["pass", "flag", "block"]
+    probabilities: dict[str, float]  # of all categories
+
+
 class Answer(NamedTuple):
     """An answer, its probability under the model, and the passages that it was generated from, best first."""
 
@@ -43,6 +55,9 @@ class Answer(NamedTuple):
     tokens: list[str]
     token_posteriors: Float[np.ndarray, "K T"] | None  # p(z|x,y_t,y_<t) for each of `tokens`; None: no posterior
     alternatives: "list[Answer]"  # the next best, where more than one answer was asked for
+    # what a guard blocked, so that `text` is its refusal and no answer of the model; None: nothing
+    refused: Literal["question", "passages", "answer"] | None = None
+    decisions: tuple[Decision, ...] = ()  # of a guard's moderators, of texts that are not simply passed
 
     def __repr__(self) -> str:
         counts = f"{len(self.passages)} passages" + f", {len(self.alternatives)} alternatives" * bool(self.alternatives)

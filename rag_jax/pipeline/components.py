@@ -1,7 +1,7 @@
 """The components of a model: bi-encoder, generator, knowledge store, and the config that combines them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -79,6 +79,10 @@ class Components:
     store: Store
     search: HostSearch | None = None  # instead of the config's engine
     loaded: Knowledge | None = field(default=None, repr=False)  # instead of the store's, in runs that refresh it
+
+    def with_store(self, store: Store) -> "Components":
+        """The same components over another store, with the engine that the config names."""
+        return replace(self, store=store, search=None, loaded=None)
 
     @property
     def networks(self) -> Networks:

@@ -4,6 +4,7 @@ Documents are found by their ids: an edit concerns all chunks of a document, or 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.index import documents
@@ -34,11 +35,24 @@ def replace_passage(components: Components, passage: Passage) -> Store:
     return store.remove_rows(rows.tolist()).concatenate(_encode(components, new))
 
 
-def remove_passages(components: Components, ids: Sequence[str]) -> Store:
-    """The store without some documents or chunks. Raises `InputError` for an unknown id."""
+def remove_passages(components: Components, ids: Sequence[str]) -> Components:
+    """The components without some documents or chunks. Raises `InputError` for an unknown id."""
     store = components.store
     rows = documents.find_rows(store.passages, store.alive, user_inputs.ids(ids, "ids"), WHERE)
-    return store.remove_rows(rows.tolist())
+    return without_rows(components, rows.tolist())
+
+
+def without_rows(components: Components, rows: Sequence[int]) -> Components:
+    """The components without some rows of the index, which no search returns any more.
+
+    Where the index is on the device, it stays there, and only the mask of its rows is loaded again.
+    """
+    store = components.store.remove_rows(rows)
+    changed = components.with_store(store)
+    if "knowledge" not in vars(components):  # cached once it is on the device
+        return changed
+    alive = components.placement.rows(store.alive)
+    return replace(changed, loaded=components.knowledge._replace(alive=alive))
 
 
 def _encode(components: Components, passages: list[Passage]) -> Store:

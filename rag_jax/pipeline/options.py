@@ -1,12 +1,13 @@
 """The facade's options as typed keyword arguments, for type checkers and for completion in an editor."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypedDict
 
 import numpy as np
 from jaxtyping import Int
 
 from rag_jax.core.variants import Method
+from rag_jax.pipeline.answers import Answer
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -40,6 +41,7 @@ class AnswerOptions(GenerationOptions, total=False):
     seed: int
     batch_size: int
     attention: bool
+    guard: Callable[..., list[Answer]] | None
 
 
 class PromptOptions(TypedDict, total=False):

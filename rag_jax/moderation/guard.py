@@ -1,0 +1,147 @@
+"""Guarded answering: the question is moderated, then the passages that would be read, then the answer.
+
+    guard = Guard(question=moderator, answer=moderator, allow=passage_filters.listed(documents=["handbook"]))
+    rag.answer("Who may sign for the company?", guard=guard)
+
+A blocked passage is taken out of the search, and the next best one is read in its place, inside the compiled program
+as ever. Instructions inside passages cannot change the prompt's structure: its pieces are tokenised apart, and special
+tokens in passages are plain text. Whether the model follows such instructions is another matter: moderate its answers.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rag_jax.errors import InputError
+from rag_jax.moderation.moderator import Moderator
+from rag_jax.moderation.passage_filters import PassageFilter
+from rag_jax.pipeline import edits, user_inputs
+from rag_jax.pipeline.answers import Answer, Decision
+from rag_jax.rag import RAG
+
+REFUSAL = "I cannot help with that."
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """What moderates questions, passages and answers, each optional."""
+
+    question: Moderator | None = None
+    passage: Moderator | None = None
+    answer: Moderator | None = None
+    allow: PassageFilter | None = None  # the passages that may be read at all
+    refusal: str = REFUSAL  # the text instead of what is blocked
+
+    def __call__(self, rag: RAG, questions: Sequence[str], *given: Any, **options: Any) -> list[Answer]:
+        """The answers of `rag.answer`, or refusals; see `GuardedRAG`, which remembers moderated passages."""
+        return GuardedRAG(rag, self).answer(questions, *given, **options)
+
+
+@dataclass(eq=False)
+class GuardedRAG:
+    """A model behind a guard. It remembers which passages were moderated, so that none is judged twice."""
+
+    rag: RAG
+    guard: Guard
+    _judged: dict[int, Decision] = field(default_factory=dict, repr=False)  # by the passage's row
+
+    def __post_init__(self) -> None:
+        store = self.rag.components.store
+        if store.is_closed_book and (self.guard.allow or self.guard.passage):
+            raise InputError("guard: a closed-book model reads no passages; leave allow and passage out")
+        if self.guard.allow is not None:
+            allow, alive = self.guard.allow, store.alive
+            self._remove([row for row, each in enumerate(store.passages) if alive[row] and not allow(each)])
+
+    def answer(self, questions: Sequence[str], *given: Any, **options: Any) -> list[Answer]:
+        """One answer for each question, with the arguments of `RAG.answer`.
+
+        What was blocked comes back as an `Answer` whose text is the guard's refusal and whose `refused` says what was.
+        Raises `InputError` as `RAG.answer`, and for `rows`: which passages are read is up to the guard.
+        """
+        if options.get("rows") is not None:
+            raise InputError("a guard chooses the passages; leave rows out")
+        texts, guard = user_inputs.questions(questions), self.guard
+        on_questions = guard.question(texts) if guard.question else [None] * len(texts)
+        answers = {n: self._refusal("question", each) for n, each in enumerate(on_questions) if _blocks(each)}
+        asked = [number for number in range(len(texts)) if number not in answers]
+        if not asked:
+            return [answers[number] for number in range(len(texts))]
+        kept, prefixes = (
+            [texts[number] for number in asked],
+            user_inputs.prefixes(options.get("prefixes", ""), len(texts)),
+        )
+        options["prefixes"] = [prefixes[number] for number in asked]
+        if guard.passage:
+            self._moderate_passages(guard.passage, kept, options)
+        generated = self.rag.answer(kept, *given, **options)
+        for number, answer in zip(asked, self._moderated(generated), strict=True):
+            noted = [each for each in (on_questions[number], *self._on_passages(answer)) if _is_noted(each)]
+            answers[number] = answer._replace(decisions=(*noted, *answer.decisions))
+        return [answers[number] for number in range(len(texts))]
+
+    def _moderate_passages(self, moderator: Moderator, questions: list[str], options: dict[str, Any]) -> None:
+        """Search, judge what is new, take what is blocked out of the index, and search again, until nothing is."""
+        k = options.get("num_docs") or self.rag.components.num_docs
+        sizes = {"batch_size": options["batch_size"]} if "batch_size" in options else {}
+        while True:
+            found = np.unique(self.rag.search_rows(questions, k, **sizes))
+            new = [row for row in found.tolist() if row >= 0 and row not in self._judged]
+            if not new:
+                return
+            passages = [self.rag.components.store.passages[row] for row in new]
+            decisions = moderator([f"{each.title}\n{each.text}".strip() for each in passages], "passage", **sizes)
+            self._judged |= dict(zip(new, decisions, strict=True))
+            self._remove([row for row, each in zip(new, decisions, strict=True) if _blocks(each)])
+
+    def _moderated(self, answers: list[Answer]) -> list[Answer]:
+        """The answers and their alternatives without those that are blocked."""
+        moderator = self.guard.answer
+        if moderator is None:
+            return answers
+        ranked = [[answer, *answer.alternatives] for answer in answers]
+        texts = [each.text for own in ranked for each in own]
+        spoken = {text: None for text in texts if text.strip()}
+        decisions = dict(zip(spoken, moderator([*spoken], "answer"), strict=True)) if spoken else {}
+        return [self._released(own, decisions) for own in ranked]
+
+    def _released(self, ranked: list[Answer], decisions: dict[str, Decision]) -> Answer:
+        best, *others = ranked
+        own = decisions.get(best.text)
+        if _blocks(own):
+            return self._refusal("answer", own)
+        alternatives = [each for each in others if not _blocks(decisions.get(each.text))]
+        return best._replace(alternatives=alternatives, decisions=(own,) if own and _is_noted(own) else ())
+
+    def _on_passages(self, answer: Answer) -> list[Decision]:
+        if not self._judged:
+            return []
+        rows = self.rag.components.store.find([passage.id for passage in answer.passages]).tolist()
+        return [self._judged[row] for row in rows if row in self._judged]
+
+    def _remove(self, rows: list[int]) -> None:
+        """Take rows out of the search. Raises `InputError` where fewer than K passages are left."""
+        components = self.rag.components
+        left, k = len(components.store) - len(rows), components.num_docs
+        if left < k:
+            raise InputError(
+                f"guard: {left} of {len(components.store)} passages are left, fewer than K = {k}; allow more"
+            )
+        if rows:
+            self.rag = dataclasses.replace(self.rag, components=edits.without_rows(components, rows))
+
+    def _refusal(self, what: Any, decision: Decision | None) -> Answer:
+        assert decision is not None
+        return Answer(self.guard.refusal, math.nan, math.nan, [], [], None, [], what, (decision,))
+
+
+def _blocks(decision: Decision | None) -> bool:
+    return decision is not None and decision.policy == "block"
+
+
+def _is_noted(decision: Decision | None) -> bool:
+    return decision is not None and decision.policy != "pass"
