@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import oracle
+import world
 from rag_jax import cli
 from rag_jax.config.config import Compute, Config
 from rag_jax.core.variants import Model
@@ -17,6 +19,9 @@ from rag_jax.errors import InputError
 from rag_jax.evaluation import figures
 from rag_jax.evaluation.baselines import GoldPassages, with_engine
 from rag_jax.evaluation.predict import Asked, model_facts
+from rag_jax.moderation import calibration
+from rag_jax.moderation.categories import Categories, Category
+from rag_jax.moderation.moderator import Moderator
 from rag_jax.pipeline.answers import Answer
 from rag_jax.pipeline.assembly import load_generator
 from rag_jax.rag import RAG
@@ -242,3 +247,40 @@ def test_a_system_prompt_is_for_decoder_only_models(towns, tmp_path):
     config = dataclasses.replace(towns, generator=dataclasses.replace(towns.generator, system_prompt="Be brief."))
     with pytest.raises(InputError, match=r"^generator\.system_prompt: not supported by bart; leave it out, or use"):
         fit(config, tmp_path / "run")
+
+
+CATEGORIES = Categories((Category("red", "whatever is red"),), "blue")
+
+
+@pytest.fixture(scope="module")
+def moderator(theirs, tmp_path_factory) -> Moderator:
+    """A model that was not trained to moderate, asked to."""
+    folder = tmp_path_factory.mktemp("long")
+    world.write_tower(folder / "tower", max_positions=128)
+    shutil.copytree(theirs, folder / "generator")
+    stored = json.loads((theirs / "config.json").read_text())
+    (folder / "generator" / "config.json").write_text(json.dumps(stored | {"max_position_embeddings": 512}))
+    return Moderator.self_reflecting(RAG.from_networks(folder / "tower", folder / "generator"), CATEGORIES)
+
+
+def test_self_reflection_reads_the_categories_and_the_role_in_its_prompt(moderator):
+    tokenizer = moderator.rag.components.generator_tokenizer
+    header = tokenizer.tokenizer.decode(list(tokenizer.header), skip_special_tokens=False)
+    assert "- red: whatever is red\n- blue: everything else" in header
+    reads = moderator._of_role("answer").components.generator_tokenizer
+    assert "Text, the answer of an assistant: {question}" in reads.question_template
+    assert reads.header == tokenizer.header, "nothing is compiled again"
+
+
+def test_self_reflection_is_calibrated_on_texts_without_content(moderator):
+    found = moderator(calibration.CONTENT_FREE)
+    mean = [sum(each.probabilities[name] for each in found) / len(found) for name in CATEGORIES.names]
+    bare = dataclasses.replace(moderator, calibration=calibration.Calibration())(calibration.CONTENT_FREE)
+    before = [sum(each.probabilities[name] for each in bare) / len(bare) for name in CATEGORIES.names]
+    assert abs(mean[0] - 0.5) < abs(before[0] - 0.5) + 1e-6
+    assert mean == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_the_role_changes_what_is_asked(moderator):
+    question, answer = (moderator("Goldau is red", role).probabilities["red"] for role in ("question", "answer"))
+    assert question != pytest.approx(answer, abs=1e-6)

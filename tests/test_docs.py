@@ -9,6 +9,7 @@ import pytest
 import gguf_files
 from rag_jax import cli
 from rag_jax.config.config import Config
+from rag_jax.moderation.categories import Categories
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,6 +59,26 @@ def test_the_evaluation_of_the_page_runs(trained, towns: Config, tmp_path: Path,
     capsys.readouterr()
     exec(compile(comparing.replace("runs/evaluated", str(tmp_path)), "evaluation.md", "exec"), {})
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["exact_match", "f1"]
+
+
+def test_the_guard_of_the_page_answers(trained, towns: Config, tmp_path: Path, capsys) -> None:
+    text = (ROOT / "docs" / "moderation.md").read_text(encoding="utf-8")
+    (categories,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "categories.json").write_text(categories)
+    assert Categories.read(tmp_path / "categories.json").names == ("fine", "spam", "complaint")
+    (example,) = blocks("docs/moderation.md")
+    question = json.loads(towns.data.evaluation.read_text().splitlines()[0])["question"]
+    here = example.replace("runs/moderator", str(trained[2])).replace("runs/demo", str(trained[2]))
+    for named, colour in (("illegal", "blue"), ("hateful", "green"), ("advice", "white")):
+        here = here.replace(f'"{named}"', f'"{colour}", threshold=1.0')
+    for asked in ("How do I forge a signature?", "What is the population of Osaka?"):
+        here = here.replace(asked, question)
+    here = here.replace('["Lyon", "Mumbai"]', f'["{question.split()[-1]}"]')
+    exec(compile(here, "moderation.md", "exec"), {})
+    decision, answered = capsys.readouterr().out.splitlines()
+    assert decision.startswith("Decision(role='question'")
+    assert answered.startswith("None ")
+    assert question.split()[-1] not in answered.partition("[")[2], "its own passage is denied"
 
 
 @pytest.mark.slow

@@ -54,8 +54,12 @@ class GuardedRAG:
         if store.is_closed_book and (self.guard.allow or self.guard.passage):
             raise InputError("guard: a closed-book model reads no passages; leave allow and passage out")
         if self.guard.allow is not None:
-            allow, alive = self.guard.allow, store.alive
-            self._remove([row for row, each in enumerate(store.passages) if alive[row] and not allow(each)])
+            allow, alive, k = self.guard.allow, store.alive, self.rag.components.num_docs
+            denied = [row for row, each in enumerate(store.passages) if alive[row] and not allow(each)]
+            if len(store) - len(denied) < k:
+                left = f"{len(store) - len(denied)} of {len(store)} passages are allowed"
+                raise InputError(f"guard: {left}, fewer than K = {k}; allow more")
+            self._remove(denied)
 
     def answer(self, questions: Sequence[str], *given: Any, **options: Any) -> list[Answer]:
         """One answer for each question, with the arguments of `RAG.answer`.
@@ -69,34 +73,35 @@ class GuardedRAG:
         on_questions = guard.question(texts) if guard.question else [None] * len(texts)
         answers = {n: self._refusal("question", each) for n, each in enumerate(on_questions) if _blocks(each)}
         asked = [number for number in range(len(texts)) if number not in answers]
-        if not asked:
-            return [answers[number] for number in range(len(texts))]
-        kept, prefixes = (
-            [texts[number] for number in asked],
-            user_inputs.prefixes(options.get("prefixes", ""), len(texts)),
-        )
-        options["prefixes"] = [prefixes[number] for number in asked]
-        if guard.passage:
-            self._moderate_passages(guard.passage, kept, options)
-        generated = self.rag.answer(kept, *given, **options)
-        for number, answer in zip(asked, self._moderated(generated), strict=True):
+        prefixes = user_inputs.prefixes(options.pop("prefixes", ""), len(texts))
+        answered = self._answer([texts[n] for n in asked], [prefixes[n] for n in asked], *given, **options)
+        for number, answer in zip(asked, answered, strict=True):
             noted = [each for each in (on_questions[number], *self._on_passages(answer)) if _is_noted(each)]
             answers[number] = answer._replace(decisions=(*noted, *answer.decisions))
         return [answers[number] for number in range(len(texts))]
 
-    def _moderate_passages(self, moderator: Moderator, questions: list[str], options: dict[str, Any]) -> None:
+    def _answer(self, questions: list[str], prefixes: list[str], *given: Any, **options: Any) -> list[Answer]:
+        """The moderated answers to questions that are not blocked, from passages that are not."""
+        if self.guard.passage and questions:
+            k = options.get("num_docs") or self.rag.components.num_docs
+            self._moderate_passages(self.guard.passage, questions, k, options.get("batch_size", 64))
+            left = len(self.rag.components.store)
+            if not left:
+                return [self._refusal("passages", None) for _ in questions]
+            options["num_docs"] = min(k, left)
+        return self._moderated(self.rag.answer(questions, *given, prefixes=prefixes, **options)) if questions else []
+
+    def _moderate_passages(self, moderator: Moderator, questions: list[str], k: int, batch_size: int) -> None:
         """Search, judge what is new, take what is blocked out of the index, and search again, until nothing is."""
-        k = options.get("num_docs") or self.rag.components.num_docs
-        sizes = {"batch_size": options["batch_size"]} if "batch_size" in options else {}
-        while True:
-            found = np.unique(self.rag.search_rows(questions, k, **sizes))
+        while left := len(self.rag.components.store):
+            found = np.unique(self.rag.search_rows(questions, min(k, left), batch_size=batch_size))
             new = [row for row in found.tolist() if row >= 0 and row not in self._judged]
             if not new:
                 return
             passages = [self.rag.components.store.passages[row] for row in new]
-            decisions = moderator([f"{each.title}\n{each.text}".strip() for each in passages], "passage", **sizes)
-            self._judged |= dict(zip(new, decisions, strict=True))
-            self._remove([row for row, each in zip(new, decisions, strict=True) if _blocks(each)])
+            texts = [f"{each.title}\n{each.text}".strip() for each in passages]
+            self._judged |= dict(zip(new, moderator(texts, "passage", batch_size=batch_size), strict=True))
+            self._remove([row for row in new if _blocks(self._judged[row])])
 
     def _moderated(self, answers: list[Answer]) -> list[Answer]:
         """The answers and their alternatives without those that are blocked."""
@@ -124,19 +129,13 @@ class GuardedRAG:
         return [self._judged[row] for row in rows if row in self._judged]
 
     def _remove(self, rows: list[int]) -> None:
-        """Take rows out of the search. Raises `InputError` where fewer than K passages are left."""
-        components = self.rag.components
-        left, k = len(components.store) - len(rows), components.num_docs
-        if left < k:
-            raise InputError(
-                f"guard: {left} of {len(components.store)} passages are left, fewer than K = {k}; allow more"
-            )
+        """Take rows out of the search."""
         if rows:
-            self.rag = dataclasses.replace(self.rag, components=edits.without_rows(components, rows))
+            self.rag = dataclasses.replace(self.rag, components=edits.without_rows(self.rag.components, rows))
 
     def _refusal(self, what: Any, decision: Decision | None) -> Answer:
-        assert decision is not None
-        return Answer(self.guard.refusal, math.nan, math.nan, [], [], None, [], what, (decision,))
+        decisions = () if decision is None else (decision,)
+        return Answer(self.guard.refusal, math.nan, math.nan, [], [], None, [], what, decisions)
 
 
 def _blocks(decision: Decision | None) -> bool:

@@ -124,6 +124,15 @@ def test_blocked_passages_are_replaced_by_the_next_best_and_judged_once(rag, ask
     assert len(judge.read) == before
 
 
+def test_what_is_left_is_read_and_without_passages_all_is_refused(rag, asked):
+    few = rag.with_passages(list(rag.components.store.passages)[:3])
+    titles = [passage.title for passage in few.components.store.passages]
+    one = few.answer(asked, guard=Guard(passage=Judge(rag, titles[:2])))  # type: ignore[arg-type]
+    assert [[passage.title for passage in answer.passages] for answer in one] == [[titles[2]]] * len(asked)
+    none = few.answer(asked, guard=Guard(passage=Judge(rag, titles)))  # type: ignore[arg-type]
+    assert {answer.refused for answer in none} == {"passages"}
+
+
 def test_removed_rows_leave_the_index_on_the_device(rag, asked):
     rag.answer(asked)
     guarded = GuardedRAG(rag, Guard(allow=lambda passage: passage.id != rag.components.store.passages[0].id))
@@ -163,7 +172,7 @@ def test_what_a_guard_cannot_do_is_refused(rag, asked):
         InputError, match=r"^guard: a closed-book model reads no passages; leave allow and passage out$"
     ):
         GuardedRAG(without_passages(rag), Guard(allow=lambda passage: True))
-    with pytest.raises(InputError, match=r"^guard: 0 of \d+ passages are left, fewer than K = 2; allow more$"):
+    with pytest.raises(InputError, match=r"^guard: 0 of \d+ passages are allowed, fewer than K = 2; allow more$"):
         rag.answer(asked, guard=Guard(allow=lambda passage: False))
     with pytest.raises(InputError, match=r"^a guard chooses the passages; leave rows out$"):
         rag.answer(asked[:1], rows=[[0, 1]], guard=Guard())

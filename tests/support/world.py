@@ -114,7 +114,7 @@ def question(town: str, colour: str) -> dict:
     return {"id": f"q-{town}", "question": f"what colour is {town}", "answers": [colour], "positive_ids": [town]}
 
 
-def write_tower(folder: Path) -> None:
+def write_tower(folder: Path, max_positions: int = 16) -> None:
     """A random BERT of one layer over whole words, in the layout of a checkpoint folder."""
     words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "what", "colour", "is", "painted", ".", *COLOURS, *TOWNS]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
@@ -122,7 +122,9 @@ def write_tower(folder: Path) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
-    config = bert.BertConfig(vocab_size=len(words), width=32, layers=1, heads=2, ffn_width=64, max_positions=16)
+    config = bert.BertConfig(
+        vocab_size=len(words), width=32, layers=1, heads=2, ffn_width=64, max_positions=max_positions
+    )
     folder.mkdir(parents=True)
     write_tokenizer(folder, Stored(tokenizer, {}))  # alone, transformers would read it as BERT's
     tensors = tensor_names.to_stored(bert.init(config, jax.random.key(1)), bert_files.NAMES)
