@@ -1,6 +1,7 @@
 """The model that a command line names: a workdir or a checkpoint, over its own index or another."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,21 @@ def open_model(
         raise InputError(f"{source}: came without the index that it was trained with; {remedy}")
     rag = rag if long_questions is None else rag.with_long_questions(long_questions)
     return rag if system_prompt is None else rag.with_system_prompt(system_prompt)
+
+
+def open_generator(generator: str, tower: str, index: Path | None) -> RAG:
+    """A generator's checkpoint behind a tower, over an index or without passages.
+
+    A decoder-only one whose tokenizer has a chat template is asked in its chat. Without an index what is asked is the
+    whole message there, as it is typed. Raises `InputError` for what cannot be loaded.
+    """
+    rag = RAG.from_networks(tower, generator, index)
+    config = rag.components.config
+    if index is not None or not config.generator.chat:
+        return rag
+    plain = dataclasses.replace(config.generator, question_template="{question}")
+    components = dataclasses.replace(rag.components, config=dataclasses.replace(config, generator=plain))
+    return dataclasses.replace(rag, components=components).with_system_prompt(None)
 
 
 def own_decoding(arguments: Sequence[str]) -> GenerationConfig:
