@@ -113,8 +113,7 @@ class GuardCommand:
         longest = min(ANSWER_LENGTH, model.components.config.generator.max_target)
         decoding = replace(self.decoding, max_length=self.decoding.max_length or longest)
         models = {name: model.with_system_prompt(text) for name, text in self._system_prompts().items()} or {OWN: model}
-        named = [*prompts, *questions]
-        asked = [Question(each.id, each[1], ("",)) for each in named]
+        asked = [*(Question(prompt.id, prompt.prompt, ()) for prompt in prompts), *questions]
         for each in models.values():
             each.check(asked, decoding)
         facts = predict.model_facts(model, predict.Asked(seed=self.seed, decoding=decoding))
