@@ -2,13 +2,17 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 import gguf_files
 from rag_jax import cli
+from rag_jax.commands.guard import GuardCommand
+from rag_jax.config.command_line import parse
 from rag_jax.config.config import Config
+from rag_jax.errors import InputError
 from rag_jax.moderation.categories import Categories
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +93,22 @@ def test_the_generator_of_the_page_answers(capsys) -> None:
     told = capsys.readouterr().out.splitlines()
     assert "Portugal" in told[0]
     assert "Brazil" in told[-1]
+
+
+def test_the_refusal_of_the_page_is_one(capsys) -> None:
+    (example,) = blocks("docs/guardrails.md")
+    exec(compile(example, "guardrails.md", "exec"), {})
+    assert capsys.readouterr().out == "True ['declines'] False\n"
+
+
+def test_the_commands_of_the_page_are_read() -> None:
+    """The models that they name are large; tests/test_guard_command.py runs the same with small ones."""
+    (block,) = re.findall(r"```sh\n(rag-jax guard.*?)```", (ROOT / "docs/guardrails.md").read_text(), re.DOTALL)
+    commands = [shlex.split(line) for line in block.replace("\\\n", "").splitlines()]
+    assert [command[:3] for command in commands] == [["rag-jax", "guard", "prompts.jsonl"]] * 3
+    for command in commands:
+        with pytest.raises(InputError, match=r"^prompts\.jsonl: no such file"):
+            parse(GuardCommand, command[2:], remedy="").run()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

