@@ -21,7 +21,7 @@ proof: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -rP --ignore tests/test_train_kills.py --hypothesis-profile many
 	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile many --numprocesses 2 --dist loadfile
 
-# A training run on the demo's data that is killed 50 times: about an hour.
+# A training run on the demo's data that is killed 20 times: about 20 minutes.
 kills: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -rP tests/test_train_kills.py
 
