@@ -74,6 +74,15 @@ def test_where_all_vectors_are_equal_the_first_are_found(block):
     np.testing.assert_array_equal(ids, [[0, 1, 2, 3]] * 2)
 
 
+def test_of_equal_scores_the_smallest_id_is_found_though_its_group_has_the_smaller_maximum():
+    vectors = np.zeros((3 * retrieval.GROUP, 1), np.float32)
+    first, best, equal = 5, 2 * retrieval.GROUP + 1, 2 * retrieval.GROUP + 2
+    vectors[[first, best, equal]] = [[3], [9], [3]]
+    found, ids = search(np.ones((1, 1), np.float32), vectors, 2)
+    np.testing.assert_array_equal(found, [[9, 3]])
+    np.testing.assert_array_equal(ids, [[best, first]])
+
+
 @cases
 @given(seeds)
 def test_duplicates_in_different_blocks_are_all_found(seed):
