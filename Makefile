@@ -1,11 +1,12 @@
-# Everything that can be done here: `make demo`, `make demo-elements`, `make test`, `make proof`, `make kills`, `make lint`, `make benchmark`.
+# Everything that can be done here: `make demo`, `make demo-elements`, `make test`, `make test-all`, `make proof`, `make kills`, `make lint`,
+# `make benchmark`.
 
 PYTHON ?= python3
 # Of another Python beside the first: make test PYTHON=python3.12 VENV=.venv312
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-elements test proof kills lint benchmark clean
+.PHONY: demo demo-elements test test-all proof kills lint benchmark clean
 
 demo: $(VENV)/demo
 	$(BIN)/rag-jax demo --workdir runs/demo
@@ -13,15 +14,22 @@ demo: $(VENV)/demo
 demo-elements: $(VENV)/demo
 	$(BIN)/rag-jax demo elements --workdir runs/elements
 
+IN_TWO := --numprocesses 2 --dist loadfile
+
+# The suite for every day.
 test: $(VENV)/test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest $(IN_TWO)
 
-# The tests at full size, then the properties on many examples: 8 GB of memory, 8 GB of disk, more than half an hour on two idle cores.
-proof: $(VENV)/test
+# Also the tests marked `extended`, and all properties on more examples.
+test-all: $(VENV)/test
+	$(BIN)/python -m pytest $(IN_TWO) -m "not slow" --hypothesis-profile extended
+
+# All of that, the tests at full size, and the properties on many examples: 8 GB of memory, 8 GB of disk, more than an hour on two idle cores.
+proof: test-all
 	$(BIN)/python -m pytest -m slow -rP --ignore tests/test_train_kills.py --hypothesis-profile many
-	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile many --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile many $(IN_TWO)
 
-# A training run on the demo's data that is killed 50 times: about an hour.
+# A training run on the demo's data that is killed 20 times: about 20 minutes.
 kills: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -rP tests/test_train_kills.py
 

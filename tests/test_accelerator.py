@@ -26,6 +26,7 @@ def told(out: Path) -> dict[str, Any]:
     return json.loads((out / "accelerator.json").read_text())["parts"]
 
 
+@pytest.mark.extended
 def test_the_rates_and_the_search_are_measured(tmp_path: Path) -> None:
     done = run(tmp_path / "out", "--parts", "search,roofline")
     assert done.returncode == 0, done.stderr
@@ -44,6 +45,7 @@ def test_a_part_that_has_no_time_says_so_and_the_rest_is_written(tmp_path: Path)
     assert all("no time was left" in part["error"] for part in told(tmp_path / "out").values())
 
 
+@pytest.mark.extended
 def test_an_unknown_part_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     done = run(tmp_path / "out", "--parts", "searching")
     assert done.returncode == 2
@@ -51,6 +53,7 @@ def test_an_unknown_part_is_refused_before_anything_is_written(tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.extended
 def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "accelerator.md").write_text("mine")
     done = run(tmp_path, "--parts", "roofline")

@@ -72,6 +72,7 @@ def same(one, other) -> None:
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.extended
 def test_it_is_made_from_scratch_trained_and_decoded(bag: Architecture, rag: RAG) -> None:
     parts = rag.components
     assert type(parts.generator.config) is bag.config

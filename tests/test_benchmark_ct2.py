@@ -71,12 +71,14 @@ def no_tokens(rows: int) -> Tokens:
     return Tokens(jnp.zeros((rows, 0), jnp.int32), jnp.zeros(rows, jnp.int32))
 
 
+@pytest.mark.extended
 def test_questions_have_the_same_vectors(both: World) -> None:
     questions = both.arrays["question"]
     expected = both.tower(both.params.question_tower, ours.full(jnp.asarray(questions, jnp.int32)))
     np.testing.assert_allclose(both.ct2.encode(both.encoder, questions), expected, atol=1e-5)
 
 
+@pytest.mark.extended
 def test_every_passage_proposes_the_same_answers(both: World) -> None:
     rows = len(both.arrays["passages"])
     found = SEARCH(language_model.per_passage(both.reader, no_tokens(rows), LIMITS), LIMITS)
@@ -93,6 +95,7 @@ def test_every_passage_proposes_the_same_answers(both: World) -> None:
     assert len(lengths) > 2, "answers end at several lengths"
 
 
+@pytest.mark.extended
 def test_answers_have_the_same_log_probabilities(both: World) -> None:
     questions, docs = CASE.questions, CASE.docs
     ids = np.full((questions, len(ANSWERS), CASE.target), END, np.int32)
@@ -108,6 +111,7 @@ def test_answers_have_the_same_log_probabilities(both: World) -> None:
     np.testing.assert_allclose(told, expected, rtol=1e-5)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("decoder", ["fast", "thorough"])
 def test_rag_sequence_has_the_same_answers(decoder: str, both: World) -> None:
     case = replace(CASE, decoder=decoder)

@@ -31,6 +31,7 @@ def benchmark(capsys, monkeypatch, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.extended
 def test_both_sides_answer_and_learn_alike(benchmark, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the opponent")
     path = tmp_path / "told.json"
@@ -50,6 +51,7 @@ def test_llama_cpp_is_looked_for_in_the_interpreter_that_is_named(tmp_path: Path
     assert list(named) == [OURS]  # there is no file of random weights for it
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(find_spec(smollm2_model.SMOLLM2.module) is None, reason="its file is the package's")
 def test_what_llama_cpp_lacks_is_said(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)

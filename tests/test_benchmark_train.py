@@ -11,6 +11,7 @@ from benchmarks.train_cases import Shapes, fixed, real
 from rag_jax.data.jsonl import write_jsonl
 
 
+@pytest.mark.extended
 def test_both_sides_have_the_same_losses_and_all_figures_are_told(tmp_path: Path, capsys) -> None:
     pytest.importorskip("torch", reason="the opponent")
     path = tmp_path / "told.json"

@@ -31,6 +31,7 @@ def benchmark(capsys, monkeypatch, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.extended
 def test_decoders_write_the_same_tokens_on_every_side(benchmark, tmp_path: Path) -> None:
     path = tmp_path / "told.json"
     printed = benchmark("decode", "--size", "tiny", "--rounds", 1, "--json", path)
@@ -54,6 +55,7 @@ def test_decoders_write_the_same_tokens_on_every_side(benchmark, tmp_path: Path)
     assert "\nthorough, B 2, K 5, W 2, T 4\n" in printed
 
 
+@pytest.mark.extended
 def test_a_side_that_is_not_installed_or_fails_leaves_its_reason(benchmark, monkeypatch, tmp_path: Path) -> None:
     failing = SIDES["ctranslate2 float32"]._replace(arguments=("int9",), needs="jax")
     monkeypatch.setitem(SIDES, "ctranslate2 float32", failing)
@@ -68,6 +70,7 @@ def test_a_side_that_is_not_installed_or_fails_leaves_its_reason(benchmark, monk
         assert absent == {"missing": "not installed: pip install no_such_module"}
 
 
+@pytest.mark.extended
 def test_vectors_are_the_same_on_both_sides(benchmark, towns: Config, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the opponent")
     path = tmp_path / "told.json"
@@ -101,6 +104,7 @@ def test_engines_find_the_towns_that_are_asked_for(benchmark, towns: Config, tmp
     assert count[:2] == ["32", "questions,"]
 
 
+@pytest.mark.extended
 def test_a_store_is_built_opened_and_searched(tmp_path: Path, capfd) -> None:
     folder = tmp_path / "store"
     main(["benchmark", "store", "--passages", "100", "--width", "8", "--folder", str(folder)])

@@ -32,6 +32,7 @@ def test_answer_prints_answer_probability_and_passages(trained, capsys) -> None:
         assert passage.text in printed
 
 
+@pytest.mark.extended
 def test_n_best_answers_are_printed_one_below_the_other(trained, capsys) -> None:
     rag, _, workdir = trained
     cli.main(["answer", "what colour is Norburg", "--workdir", str(workdir), "--num-beams", "3", "--n-best", "3"])
@@ -146,6 +147,7 @@ def test_answers_overwrite_nothing(trained, tmp_path: Path, capsys) -> None:
     assert not (workdir / "new.jsonl").exists()
 
 
+@pytest.mark.extended
 def test_a_long_question_of_a_file_is_named_by_its_id_or_cut(trained, tmp_path: Path, capsys) -> None:
     write_jsonl(tmp_path / "asked.jsonl", [{"id": "a", "question": ASKED}, {"id": "b", "question": f"{ASKED} old" * 9}])
     command = ["answer", "--workdir", str(trained[2]), "--file", str(tmp_path / "asked.jsonl")]

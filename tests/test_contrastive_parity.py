@@ -86,7 +86,7 @@ def our_step(chunk: int | None) -> Step:
     return Step(float(metrics.loss), float(metrics.accuracy), gradient)
 
 
-chunks = pytest.mark.parametrize("chunk", [None, 2])
+chunks = pytest.mark.parametrize("chunk", [None, pytest.param(2, marks=pytest.mark.extended)])
 
 
 @chunks

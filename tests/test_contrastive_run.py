@@ -106,6 +106,7 @@ def test_a_finished_run_is_scored_again_without_training(
     assert found.results == results
 
 
+@pytest.mark.extended
 def test_an_interrupted_run_goes_on_to_the_same_parameters(
     config: ContrastiveConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_an_interrupted_run_goes_on_to_the_same_parameters(
     assert (whole / "metrics.jsonl").read_bytes() == (half / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.extended
 def test_a_run_may_be_made_longer(config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(finished[0], copy)
@@ -132,6 +134,7 @@ def test_a_run_may_be_made_longer(config: ContrastiveConfig, finished: tuple[Pat
     assert not same(params(copy / "towers" / "question"), before)
 
 
+@pytest.mark.extended
 def test_a_shared_tower_is_one_folder_and_reads_both(config: ContrastiveConfig, tmp_path: Path) -> None:
     shared = dataclasses.replace(config, retriever=dataclasses.replace(config.retriever, trained="shared"))
     train_and_evaluate(shared, tmp_path / "run")
@@ -140,6 +143,7 @@ def test_a_shared_tower_is_one_folder_and_reads_both(config: ContrastiveConfig, 
     assert checkpoint.input_format.passage == "{title}. {text}"
 
 
+@pytest.mark.extended
 def test_the_question_tower_alone_leaves_the_passages_as_they_are(config: ContrastiveConfig, tmp_path: Path) -> None:
     alone = dataclasses.replace(config, retriever=dataclasses.replace(config.retriever, trained="question"))
     train_and_evaluate(alone, tmp_path / "run")
@@ -148,6 +152,7 @@ def test_the_question_tower_alone_leaves_the_passages_as_they_are(config: Contra
     assert not same(params(tmp_path / "run" / "towers" / "question"), start)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "changes",
     [{"chunk": 4}, {"symmetric": True}, {"log_q": True}, {"widths": (8, 32)}, {"false_negatives": "answer"}],
@@ -159,6 +164,7 @@ def test_every_option_trains(config: ContrastiveConfig, tmp_path: Path, changes:
     assert np.isfinite(losses(tmp_path / "run")).all()
 
 
+@pytest.mark.extended
 def test_chunks_change_nothing_but_memory(config: ContrastiveConfig, tmp_path: Path) -> None:
     chunked = dataclasses.replace(config, contrastive=dataclasses.replace(config.contrastive, chunk=4))
     train_and_evaluate(config, tmp_path / "whole")
@@ -166,6 +172,7 @@ def test_chunks_change_nothing_but_memory(config: ContrastiveConfig, tmp_path: P
     np.testing.assert_allclose(losses(tmp_path / "whole"), losses(tmp_path / "chunked"), rtol=1e-4)
 
 
+@pytest.mark.extended
 def test_the_towers_before_training_are_scored_over_their_own_index(
     config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
 ) -> None:
@@ -181,12 +188,14 @@ def test_the_towers_before_training_are_scored_over_their_own_index(
     assert found.results["recall@1_before"] == pytest.approx(results["recall@1"])
 
 
+@pytest.mark.extended
 def test_it_starts_from_another_run(config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path) -> None:
     later = dataclasses.replace(config, start_from=finished[0])
     train_and_evaluate(later, tmp_path / "run")
     assert losses(tmp_path / "run")[0] < losses(finished[0])[0] / 2
 
 
+@pytest.mark.extended
 def test_before_are_the_towers_of_the_run_that_it_starts_from(
     config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
 ) -> None:
@@ -197,6 +206,7 @@ def test_before_are_the_towers_of_the_run_that_it_starts_from(
     assert found.results["recall@1_before"] == pytest.approx(results["recall@1"])
 
 
+@pytest.mark.extended
 def test_it_goes_on_without_the_run_that_it_started_from(
     config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path, capsys
 ) -> None:
@@ -225,6 +235,7 @@ def with_scores(config: ContrastiveConfig, path: Path, factor: float = 1.0) -> C
     return dataclasses.replace(config, data=dataclasses.replace(config.data, negatives=path), contrastive=contrast)
 
 
+@pytest.mark.extended
 def test_it_learns_the_margins_of_a_teacher(config: ContrastiveConfig, tmp_path: Path) -> None:
     scored = dataclasses.replace(with_scores(config, tmp_path / "negatives.jsonl"), steps=40)
     train_and_evaluate(scored, tmp_path / "run")
@@ -233,6 +244,7 @@ def test_it_learns_the_margins_of_a_teacher(config: ContrastiveConfig, tmp_path:
     assert course[-1] < course[0] / 2
 
 
+@pytest.mark.extended
 def test_other_scores_are_no_resumption(config: ContrastiveConfig, tmp_path: Path) -> None:
     path = tmp_path / "negatives.jsonl"
     scored = dataclasses.replace(with_scores(config, path), steps=2)
@@ -303,10 +315,16 @@ def test_hard_negatives_must_be_given(config: ContrastiveConfig, tmp_path: Path)
     without = dataclasses.replace(config, data=dataclasses.replace(config.data, negatives=None))
     with pytest.raises(InputError, match=r"hard_negatives is 1, but no question has any; name a file of them"):
         train_and_evaluate(without, tmp_path / "run")
+
+
+@pytest.mark.extended
+def test_negatives_may_be_those_of_the_batch_alone(config: ContrastiveConfig, tmp_path: Path) -> None:
+    without = dataclasses.replace(config, data=dataclasses.replace(config.data, negatives=None))
     in_batch = dataclasses.replace(without, contrastive=dataclasses.replace(config.contrastive, hard_negatives=0))
     train_and_evaluate(dataclasses.replace(in_batch, steps=2), tmp_path / "run")
 
 
+@pytest.mark.extended
 def test_towers_that_somebody_changed_are_not_replaced(
     config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def with_passages_per_prompt(rag: RAG, together: int, model: Model = "token") ->
     return RAG(dataclasses.replace(rag.components, config=config), rag.params)
 
 
+@pytest.mark.extended
 def test_several_passages_are_read_in_one_prompt(rag, theirs, tmp_path):
     together = with_passages_per_prompt(rag, 2)
     (answer,) = together.answer(QUESTIONS[:1], num_docs=2)
@@ -116,6 +117,7 @@ def test_several_passages_are_read_in_one_prompt(rag, theirs, tmp_path):
         figures.token_posterior(QUESTIONS[0], answer, tmp_path / "figure.png")
 
 
+@pytest.mark.extended
 def test_the_prompts_of_a_question_are_marginalised_over(rag):
     """Three passages in two prompts: p(y|x) = p(z1 or z2|x) p(y|x, z1, z2) + p(z3|x) p(y|x, z3)."""
     together = with_passages_per_prompt(rag, 2, "sequence")
@@ -130,6 +132,7 @@ def test_the_prompts_of_a_question_are_marginalised_over(rag):
     assert under_three == pytest.approx((first + second) * under_two + third * under_third, rel=1e-5)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("template", ["{question}: {passage}", "{question}: {passage} {question}"])
 def test_the_question_may_stand_before_the_passage(rag, theirs, template):
     bundle = rag.components.generator
@@ -142,6 +145,7 @@ def test_the_question_may_stand_before_the_passage(rag, theirs, template):
     assert before != pytest.approx(behind, abs=0.1)
 
 
+@pytest.mark.extended
 def test_a_long_prompt_is_read_in_chunks(rag):
     config = dataclasses.replace(
         rag.components.config,
@@ -178,6 +182,7 @@ def test_a_trained_model_takes_another_question_template(rag):
     assert asked.log_likelihood(QUESTIONS[0], "red") != pytest.approx(rag.log_likelihood(QUESTIONS[0], "red"), abs=1e-3)
 
 
+@pytest.mark.extended
 def test_a_trained_model_takes_another_system_prompt(rag, towns):
     asked = rag.with_prompt(system_prompt="Name the colour, and nothing else.")
     header = asked.components.generator_tokenizer.header
@@ -198,6 +203,7 @@ def test_a_trained_model_takes_another_system_prompt(rag, towns):
         rag.with_prompt(system_prompt="gaurdrail")
 
 
+@pytest.mark.extended
 def test_a_system_prompt_is_an_option_of_the_commands(trained, tmp_path, capsys):
     workdir, _ = trained
     asked = ["answer", "--workdir", str(workdir), "--output", str(tmp_path / "a.jsonl"), "--file"]

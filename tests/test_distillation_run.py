@@ -11,6 +11,8 @@ import pytest
 from rag_jax.config.config import Config, Distillation
 from rag_jax.training.run import fit
 
+pytestmark = pytest.mark.extended  # one more training each; every day `trained` stands for them
+
 STEPS = 20
 
 

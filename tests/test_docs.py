@@ -40,6 +40,7 @@ def test_the_python_of_the_readme_runs(trained, towns: Config, tmp_path: Path, c
     assert (tmp_path / "saved" / "config.json").is_file()
 
 
+@pytest.mark.extended
 def test_the_step_of_ones_own_trains(trained, towns: Config, capsys) -> None:
     example = blocks("docs/training.md")[0]
     here = example.replace("runs/demo/data/train.jsonl", str(towns.data.train)).replace("runs/demo", str(trained[2]))
@@ -49,6 +50,7 @@ def test_the_step_of_ones_own_trains(trained, towns: Config, capsys) -> None:
     assert all(0 < loss < 0.5 for loss in told), "it goes on from what was learnt"
 
 
+@pytest.mark.extended
 def test_the_evaluation_of_the_page_runs(trained, towns: Config, tmp_path: Path, capsys) -> None:
     scoring, comparing = blocks("docs/evaluation.md")
     here = scoring.replace("runs/demo/data/test.jsonl", str(towns.data.evaluation)).replace(

@@ -8,6 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.extended
 
 
 @lru_cache

@@ -22,6 +22,7 @@ from rag_jax.index.engines.engine import Queries
 from rag_jax.index.store import closed_book, open_store
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit
+from suites import first
 
 ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "Goldsee", "Neuort")]
 
@@ -43,7 +44,7 @@ def rag(trained) -> RAG:
     return RAG.from_workdir(workdir)
 
 
-@pytest.mark.parametrize("changes", [{"engine": "faiss"}, {"mesh": Mesh(tensor=2)}], ids=str)
+@pytest.mark.parametrize("changes", first(1, [{"engine": "faiss"}, {"mesh": Mesh(tensor=2)}]), ids=str)
 def test_an_exact_index_anywhere_gives_the_same_answers(rag: RAG, changes: dict) -> None:
     other = over(rag, **changes)
     np.testing.assert_array_equal(other.search_rows(ASKED, 4), rag.search_rows(ASKED, 4))
@@ -53,6 +54,7 @@ def test_an_exact_index_anywhere_gives_the_same_answers(rag: RAG, changes: dict)
         np.testing.assert_allclose(there.log_prob, here.log_prob, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.extended
 def test_likelihoods_and_labels_are_the_same_by_a_search_on_the_host(rag: RAG) -> None:
     other = over(rag, engine="faiss")
     np.testing.assert_allclose(
@@ -62,7 +64,7 @@ def test_likelihoods_and_labels_are_the_same_by_a_search_on_the_host(rag: RAG) -
     assert [answer.text for answer in other.choose(ASKED, labels)] == [a.text for a in rag.choose(ASKED, labels)]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("precision", first(1, ["int8", "bfloat16"]))
 def test_vectors_in_fewer_bits_find_nearly_the_same(rag: RAG, precision: str) -> None:
     found, exact = over(rag, precision=precision).search_rows(ASKED, 4), rag.search_rows(ASKED, 4)
     assert np.mean([len(set(a) & set(b)) / 4 for a, b in zip(found, exact, strict=True)]) >= 0.7
@@ -78,6 +80,7 @@ def test_bm25_s_scores_are_the_prior(rag: RAG) -> None:
         np.testing.assert_allclose(priors, jax.nn.log_softmax(scores)[found], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.extended
 def test_a_question_that_shares_no_word_is_answered_closed_book(rag: RAG) -> None:
     lexical, asked = over(rag, engine="bm25"), ["zzz", ASKED[0]]
     store = closed_book(rag.components.store.width, rag.components.generator_tokenizer)
@@ -91,6 +94,7 @@ def test_a_question_that_shares_no_word_is_answered_closed_book(rag: RAG) -> Non
     assert (lexical.search_rows(asked, 3)[0] == -1).all()
 
 
+@pytest.mark.extended
 def test_passages_that_were_chosen_elsewhere_are_read_with_a_host_engine_too(rag: RAG) -> None:
     rows = rag.search_rows(ASKED, 2)
     here, there = rag.answer(ASKED, rows=rows), over(rag, engine="faiss").answer(ASKED, rows=rows)
@@ -98,6 +102,7 @@ def test_passages_that_were_chosen_elsewhere_are_read_with_a_host_engine_too(rag
     assert [[p.id for p in answer.passages] for answer in here] == [[p.id for p in a.passages] for a in there]
 
 
+@pytest.mark.extended
 def test_training_searches_on_the_host_where_it_is_told_to(trained, rag, towns: Config, tmp_path: Path) -> None:
     """That the step is the same for rows that were found elsewhere: tests/core/test_training.py."""
     retriever = dataclasses.replace(towns.retriever, engine="faiss", staleness=1)
@@ -113,6 +118,7 @@ def test_training_searches_on_the_host_where_it_is_told_to(trained, rag, towns: 
     assert all(0 < line["time/retrieval"] < 1 for line in timed)
 
 
+@pytest.mark.extended
 def test_another_store_of_about_the_size_compiles_nothing_anew(rag: RAG) -> None:
     grown = rag.add_passages([Passage("new", "Neustadt", "Neustadt is painted red .")])
     grown.answer(ASKED)

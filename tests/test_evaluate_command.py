@@ -89,6 +89,7 @@ def test_its_own_outputs_are_scored_alike(trained, towns, model, tmp_path: Path)
     assert from_dpr["exact_match"] == whole["exact_match"], "DPR's retriever output is a question file"
 
 
+@pytest.mark.extended
 def test_baselines_are_the_same_program(trained, model, tmp_path: Path) -> None:
     scores = {}
     for name in ("closed-book", "bm25", "frozen", "random", "gold"):
@@ -100,6 +101,7 @@ def test_baselines_are_the_same_program(trained, model, tmp_path: Path) -> None:
     assert scores["gold"] > max(scores["closed-book"], scores["random"])
 
 
+@pytest.mark.extended
 def test_labels_are_chosen_by_their_likelihood(trained, towns, tmp_path: Path) -> None:
     questions = read_questions(towns.data.evaluation)
     rows = [{"id": q.id, "claim": q.question, "label": q.answers[0].upper()} for q in questions]

@@ -92,7 +92,9 @@ def program(n: int) -> Callable:
 
 
 def parameters(case: tuple[int, int]):
-    return pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+    if case not in QUICK:
+        return pytest.param(*case, marks=pytest.mark.slow)
+    return pytest.param(*case, marks=pytest.mark.extended if case == QUICK[1] else ())
 
 
 @pytest.mark.parametrize(("n", "seed"), [parameters(case) for case in CASES])

@@ -18,6 +18,8 @@ from rag_jax.pipeline import networks
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit
 
+pytestmark = pytest.mark.extended  # one more training each; every day `trained` stands for them
+
 QUESTIONS = ["what colour is Norburg", "what colour is Goldau"]
 BOTH = ["Norburg and Goldau", QUESTIONS[1]]  # of two towns, and of one
 STEPS = 160

@@ -25,6 +25,7 @@ from rag_jax.pipeline.question_batches import target_batches
 from rag_jax.rag import RAG
 from rag_jax.types import host
 from retrieved import Theirs
+from suites import first
 
 QUESTION, ANSWER, K = "who sings does he love me with reba", "Linda Davis", 5
 NETWORKS = ("facebook/dpr-question_encoder-single-nq-base", "facebook/bart-large-cnn")
@@ -105,7 +106,8 @@ def test_golden_values(gold: Gold, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_golden(gold, Path(index), QUESTION, ANSWER, 1e-3)
 
 
-@pytest.mark.parametrize(("kind", "networks"), [("token", False), ("sequence", True)])
+@pytest.mark.extended
+@pytest.mark.parametrize(("kind", "networks"), first(1, [("token", False), ("sequence", True)]))
 def test_the_same_is_computed_as_transformers_does(tmp_path: Path, kind: str, networks: bool) -> None:
     model, index = pretrained.save_rag(tmp_path / "rag", kind, n_docs=3), retrieved.save_index(tmp_path / "index")
     theirs, question, answer = Theirs(tmp_path / "rag", kind, index), QUESTIONS[2].lower(), "Vienna's Danube"

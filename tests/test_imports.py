@@ -114,6 +114,7 @@ def modules_beyond(names: Iterable[str]) -> set[str]:
     return {module for module, owners in belong if not some & set(map(plain, owners))} - made_here
 
 
+@pytest.mark.extended
 def test_core_networks_and_a_training_step_need_jax_flax_optax_and_orbax_alone() -> None:
     missing = modules_beyond(CORE)
     assert {"tokenizers", "transformers", "pyarrow", "faiss", "tyro"} <= missing

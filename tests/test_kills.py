@@ -21,6 +21,7 @@ def run(script: str, place: Path, count: int) -> dict:
     return told
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("count", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_two_writers_lose_nothing(count: int, tmp_path: Path) -> None:
     told = run("interleavings.py", tmp_path, count)
@@ -28,6 +29,7 @@ def test_two_writers_lose_nothing(count: int, tmp_path: Path) -> None:
     assert told["made"] > 2 * count
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("count", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_store_survives_kills_beside_a_second_writer(count: int, tmp_path: Path) -> None:
     changes = run("kills.py", tmp_path, count)

@@ -29,6 +29,8 @@ from rag_jax.rag import RAG
 from rag_jax.training.run import fit, start_params
 from rag_jax.types import RagParams
 
+pytestmark = pytest.mark.extended  # one more training each; every day `trained` stands for them
+
 ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal")]
 STEPS, HALF = 30, 15
 

@@ -37,6 +37,7 @@ def test_wheel_installs_the_command_and_its_extras(wheel: zipfile.ZipFile) -> No
     }
 
 
+@pytest.mark.extended
 def test_wheel_runs_without_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path / "installed")
 

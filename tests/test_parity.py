@@ -31,6 +31,7 @@ from rag_jax.models import bart, bert
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
+from suites import first, only
 
 BOS, PAD, EOS = 0, 1, 2
 EPSILON = 0.1
@@ -225,7 +226,7 @@ def their_outcome(case: Case) -> Outcome:
     return Outcome(losses, gradients)
 
 
-each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+each_case = pytest.mark.parametrize("case", only([CASES["three passages"]], CASES.values()), ids=CASES)
 each_objective = pytest.mark.parametrize("name", OBJECTIVES)
 
 
@@ -266,7 +267,7 @@ def test_every_parameters_gradient_is_that_of_transformers(case, name):
                 assert error <= 1e-3 * norm, path
 
 
-@pytest.mark.parametrize("case", [CASES["three passages"], CASES["five passages"]], ids=["three", "five"])
+@pytest.mark.parametrize("case", first(1, [CASES["three passages"], CASES["five passages"]]), ids=["three", "five"])
 def test_the_gradient_reaches_every_other_parameter(case):
     """So that the comparison is not one of zeros with zeros."""
     for name in OBJECTIVES:
@@ -275,6 +276,7 @@ def test_the_gradient_reaches_every_other_parameter(case):
             assert all(is_zero_by_theory(path) or np.linalg.norm(leaf) > 0 for path, leaf in leaves.items())
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", ["token", "sequence"])
 def test_one_passage_teaches_the_question_tower_nothing(name):
     gradient = our_outcome(CASES["one passage"])[0].gradients[name]

@@ -21,12 +21,13 @@ from rag_jax.index import manifest
 from rag_jax.index.building import build
 from rag_jax.rag import RAG
 from retrieved import HELD, Both, Theirs
+from suites import first
 
 ANSWERS = ["Aaron", "the Danube, Europe's second-longest river", "Vienna"]
 LONGEST = 33  # tokens, where some inputs are to be cut
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=first(1, KINDS))
 def both(request, tmp_path_factory) -> Both:
     return retrieved.both(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -64,6 +65,7 @@ def test_the_k_best_passages_are_those_of_transformers(both: Both, k: int) -> No
     ]
 
 
+@pytest.mark.extended
 def test_where_passages_are_too_long_the_question_stays(tmp_path: Path) -> None:
     ours, theirs, _ = retrieved.both(tmp_path, "token", max_combined_length=LONGEST)
     words = ours.components.generator_tokenizer
@@ -115,10 +117,12 @@ def test_the_best_answers_of_beams_are_those_of_transformers(both: Both) -> None
     assert len(lengths) > 2
 
 
+@pytest.mark.extended
 def test_the_greedy_answer_is_that_of_transformers(both: Both) -> None:
     assert_answered(both, 3, {"num_beams": 1, "num_docs": 3}, {"num_beams": 1})
 
 
+@pytest.mark.extended
 def test_passages_are_encoded_by_their_own_tower_and_answers_rest_on_them(networks: Path, tmp_path: Path) -> None:
     rag = united(networks).with_passages(HELD)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(networks / "passages")
@@ -135,6 +139,7 @@ def test_passages_are_encoded_by_their_own_tower_and_answers_rest_on_them(networ
         assert retrieved.texts(answer) == [theirs.tokens(row) for row in theirs.generated(question, 3)]
 
 
+@pytest.mark.extended
 def test_a_store_is_opened_by_the_networks_that_made_it(networks: Path, tmp_path: Path) -> None:
     rag = united(networks)
     store = build(

@@ -105,6 +105,7 @@ def test_the_likelihood_of_an_answer_is_what_answering_said(rag: RAG) -> None:
     assert (rag.log_likelihood(ASKED, wrong) < likelihoods - 1).all()
 
 
+@pytest.mark.extended
 def test_a_workdir_can_be_moved_and_needs_no_corpus(trained, tmp_path: Path) -> None:
     whole, _, workdir = trained
     shutil.copytree(workdir, tmp_path / "moved")
@@ -115,6 +116,7 @@ def test_a_workdir_can_be_moved_and_needs_no_corpus(trained, tmp_path: Path) -> 
     assert [answer.text for answer in moved.answer(ASKED)] == [answer.text for answer in whole.answer(ASKED)]
 
 
+@pytest.mark.extended
 def test_more_passages_can_be_read_than_in_training(rag: RAG) -> None:
     (answer,) = rag.answer(ASKED[:1], num_docs=5)
     assert len({passage.id for passage in answer.passages}) == 5
@@ -152,6 +154,7 @@ def test_every_answer_begins_with_its_prefix(rag: RAG) -> None:
     np.testing.assert_allclose(likelihoods, [answer.log_prob for answer in answers], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.extended
 def test_passages_that_another_search_chose_are_read(rag: RAG) -> None:
     nearest = rag.search_rows(ASKED, 2)
     same, usual = rag.answer(ASKED, rows=nearest), rag.answer(ASKED)
@@ -163,6 +166,7 @@ def test_passages_that_another_search_chose_are_read(rag: RAG) -> None:
     assert [[p.id for p in a.passages] for a in alone] == [[passages[row].id] for row in nearest[:, 0]]
 
 
+@pytest.mark.extended
 def test_samples_depend_on_the_seed_and_not_on_their_company(rag: RAG) -> None:
     flat = {"do_sample": True, "temperature": 5.0, "n_best": 4}
     first, again, other = (rag.answer(ASKED, seed=seed, **flat) for seed in (1, 1, 2))
@@ -181,6 +185,7 @@ def test_the_chosen_label_is_the_likeliest(rag: RAG) -> None:
         np.testing.assert_allclose([each.log_prob for each in ranked], likelihoods[order], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.extended
 def test_banned_words_and_lengths_are_obeyed(rag: RAG) -> None:
     free = rag.answer(ASKED[:2])
     others = rag.answer(ASKED[:2], bad_words=tuple(answer.text for answer in free))
@@ -253,6 +258,7 @@ def test_an_answer_too_many_is_refused(rag: RAG) -> None:
         rag.log_likelihood(ASKED, ["red"])
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("half", ["question_tower", "generator"])
 def test_a_model_of_nan_does_not_answer(rag: RAG, half: str) -> None:
     """Whatever part of it: not an empty answer, and not a number."""
@@ -285,6 +291,7 @@ def test_a_string_is_no_list_of_strings(rag: RAG, ask) -> None:
         ask(rag)
 
 
+@pytest.mark.extended
 def test_rows_may_be_lists(rag: RAG) -> None:
     rows = rag.search_rows(ASKED, 2)
     here, there = rag.answer(ASKED, rows=rows.tolist()), rag.answer(ASKED, rows=rows)

@@ -19,6 +19,8 @@ from rag_jax.index.store import open_store
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit, train_and_evaluate, untrained
 
+pytestmark = pytest.mark.extended  # one more training each; every day `trained` stands for them
+
 STEPS, EVERY = 8, 4
 LEFT_OUT = shutil.ignore_patterns(str(STEPS), "refreshed_index", "results.json")
 

@@ -30,6 +30,7 @@ from rag_jax.rag import RAG
 from rag_jax.training import loop
 from rag_jax.training.run import fit, train_and_evaluate
 from rag_jax.training.workdir import LOCK
+from suites import first, only
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("what", ["passages", "vocabulary"])
+@pytest.mark.parametrize("what", first(1, ["passages", "vocabulary"]))
 def test_a_finished_run_is_evaluated_with_what_it_was_trained_with(
     whole: tuple[Config, RAG, Path], half: tuple[Config, Path], what: str
 ) -> None:
@@ -171,7 +172,7 @@ def test_a_finished_run_is_evaluated_with_what_it_was_trained_with(
         train_and_evaluate(config, moved / "run")
 
 
-@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize("what", only(["training questions", "vectors", "removed passages"], CHANGES))
 def test_what_it_was_trained_on_must_be_the_same(
     whole: tuple[Config, RAG, Path], half: tuple[Config, Path], what: str
 ) -> None:
@@ -252,6 +253,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(towns: Config, tmp_path: Path,
     assert tree(tmp_path) == before
 
 
+@pytest.mark.extended
 def test_while_one_run_trains_no_other_does(
     whole: tuple[Config, RAG, Path], half: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

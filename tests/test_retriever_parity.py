@@ -28,13 +28,14 @@ from rag_jax.pipeline.question_batches import question_batches
 from rag_jax.rag import RAG
 from rag_jax.types import InferenceBatch, Tokens
 from retrieved import WIDTH, Both, Theirs
+from suites import first
 
 TWO = [Passage("0", "Foo", "foo"), Passage("1", "Bar", "bar")]
 ONES = np.ones((1, WIDTH), np.float32)
 ANSWERS = ["Aaron", "Vienna", "the Danube"]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=first(1, KINDS))
 def both(request, tmp_path_factory) -> Both:
     return retrieved.both(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -92,6 +93,7 @@ def test_more_passages_than_there_are_are_refused(token: Both, tmp_path: Path) -
         token.ours.with_index(index).search(QUESTIONS, 3)
 
 
+@pytest.mark.extended
 def test_what_is_retrieved_or_given_or_encoded_before_gives_the_same_answers(token: Both) -> None:
     """Retrieved here; passages and scores from transformers; its generator inputs, read to a memory of the encoder."""
     ours, parts, k = token.ours, token.ours.components, 2
@@ -129,6 +131,7 @@ def test_what_is_retrieved_or_given_or_encoded_before_gives_the_same_answers(tok
         assert relative(other.token_doc_posterior, whole.token_doc_posterior) < 1e-5
 
 
+@pytest.mark.extended
 def test_a_k_that_is_asked_for_is_as_if_the_model_had_it(token: Both, tmp_path: Path) -> None:
     model = RAG.from_pretrained(retrieved.save_rag(tmp_path, "token", n_docs=3), token.folder / "index")
     ask = partial(RAG.log_likelihood, questions=QUESTIONS, answers=ANSWERS)

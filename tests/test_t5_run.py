@@ -29,12 +29,14 @@ def trained(towns: Config, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.extended
 def test_the_loss_falls(trained):
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.extended
 def test_it_goes_out_as_a_rag_checkpoint_and_comes_in_again(trained, tmp_path):
     rag = rag_jax.RAG.from_workdir(trained)
     rag.save_pretrained(tmp_path / "saved")

@@ -18,6 +18,7 @@ from rag_jax.pipeline.pretrained import load_generator_tokenizer
 from rag_jax.pipeline.question_batches import question_batches, target_batches
 from rag_jax.rag import RAG
 from retrieved import Theirs
+from suites import first
 from tokenizer_folders import changed
 
 ASKED = ["who's king, isn't it what's-his?", "Who was MOSES ' Brother ?", *QUESTIONS]
@@ -71,12 +72,13 @@ def assert_same(ours: RAG, theirs: Theirs) -> list[float]:
     return found.tolist()
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("settings", first(1, SETTINGS))
 def test_inputs_and_likelihoods_are_those_of_transformers(tmp_path, index, settings):
     folder = older_files(tmp_path / "theirs", *SETTINGS[settings])
     assert_same(RAG.from_pretrained(folder, index), Theirs(folder, "token", index))
 
 
+@pytest.mark.extended
 def test_what_is_saved_here_scores_the_same_here_and_there(tmp_path, index):
     ours = RAG.from_pretrained(older_files(tmp_path / "theirs", CLEANED, {}), index)
     ours.save_pretrained(tmp_path / "ours")
@@ -97,6 +99,7 @@ def test_a_generator_s_words_are_found_wherever_it_is_named(tmp_path):
     assert fingerprint(load_generator_tokenizer(tmp_path / "tokenizer.json").tokenizer) == fingerprint(rag)
 
 
+@pytest.mark.extended
 def test_the_clean_up_of_decoded_questions_matters(tmp_path, index):
     likelihoods = []
     for cleaned in (True, False):

@@ -28,6 +28,7 @@ def test_it_answers_about_towns_it_never_saw(trained) -> None:
     assert results["recall@1"] > results["recall@1_frozen"]
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("steps", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_without_passages_it_can_only_guess(trained, towns: Config, tmp_path: Path, steps: int) -> None:
     closed = dataclasses.replace(towns, data=dataclasses.replace(towns.data, passages=None), steps=steps)
@@ -53,6 +54,7 @@ def assert_answers(rag: RAG, results: dict) -> None:
     assert sum(passage.posterior for passage in answer.passages) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.extended
 def test_a_generator_learns_to_read_before_anything_is_retrieved(towns: Config, tmp_path: Path) -> None:
     gold = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, mode="gold", num_docs=1), steps=20)
     reader = fit(gold, tmp_path / "reader")
@@ -64,6 +66,7 @@ def test_a_generator_learns_to_read_before_anything_is_retrieved(towns: Config, 
     assert np.abs(started).max() < 0.05  # one step away from where the reader stopped
 
 
+@pytest.mark.extended
 def test_it_starts_from_two_towers_and_a_generator_as_the_paper_does(tmp_path: Path) -> None:
     import pretrained  # skipped without its oracle
 
@@ -139,6 +142,7 @@ def test_a_finished_run_is_not_trained_again(trained, towns: Config) -> None:
     assert same == results
 
 
+@pytest.mark.extended
 def test_the_step_is_compiled_once(towns: Config, tmp_path: Path, caplog) -> None:
     with jax.log_compiles(), caplog.at_level("WARNING"):
         fit(dataclasses.replace(towns, steps=8, log_every=1), tmp_path)

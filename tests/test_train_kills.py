@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-COUNT = 50
+COUNT = 20
 
 
 @pytest.mark.slow
-def test_fifty_killed_runs_end_as_the_one_that_was_not(tmp_path: Path) -> None:
+def test_killed_runs_end_as_the_one_that_was_not(tmp_path: Path) -> None:
     here = Path(__file__).parent / "support"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}
     command = [sys.executable, here / "train_kills.py", tmp_path, str(COUNT)]

@@ -13,6 +13,7 @@ import tables
 from beams import Options, close, found, search
 from rag_jax.core.decode import logits_processors
 from rag_jax.core.decode.search import GenerationLimits
+from suites import first
 from tables import END
 
 cases = hypotheses.costly
@@ -52,7 +53,7 @@ def assert_exact(table: np.ndarray, options: Options, follow, prefixes: list[nai
         assert_best(found(hypotheses, b), expected, lambda tokens, scores=scores: scores[tuple(tokens)])
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("penalty", first(2, PENALTIES))
 @cases
 @given(seeds)
 def test_with_beams_enough_for_everything_the_best_of_all_answers_are_found_in_order(penalty, seed):
@@ -113,7 +114,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", list(RULES))
+@pytest.mark.parametrize("name", first(2, RULES))
 @cases
 @given(seeds)
 def test_the_best_of_all_answers_that_obey_a_rule_are_found_and_those_that_do_not_exist_are_missing(name, seed):
@@ -132,7 +133,7 @@ FEWER = {
 }
 
 
-@pytest.mark.parametrize("fewer", list(FEWER))
+@pytest.mark.parametrize("fewer", first(2, FEWER))
 def test_answers_that_do_not_exist_score_minus_infinity_behind_those_that_do(fewer):
     table, end, obeyed, answers = FEWER[fewer]
     hypotheses = search(table, Options(6, logits_processors=obeyed), GenerationLimits((), end, 3))

@@ -19,6 +19,7 @@ from handmade import bag_of_words, close, difference, noisy_bag_of_words, norm, 
 from rag_jax.core import contrastive, contrastive_training, trainable, training
 from rag_jax.core.contrastive_training import ContrastiveRecipe
 from rag_jax.types import BiEncoderParams, ContrastiveBatch, Tokens
+from suites import first
 
 B, M, D, V = 4, 8, 4, 11
 RATE = 0.25
@@ -95,7 +96,7 @@ def loss_and_gradient(params: BiEncoderParams):
     return jax.value_and_grad(loss)(params)
 
 
-@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("chunk", first(1, [2, None]))
 @pytest.mark.parametrize("towers", TOWERS)
 def test_the_step_descends_the_mean_loss(towers, chunk):
     before, after, metrics = one_step(recipe(chunk=chunk), TOWERS[towers]())
@@ -157,7 +158,7 @@ def _fail(*_):
 without_derivative.defvjp(_fail, _fail)
 
 
-@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("chunk", first(1, [2, None]))
 def test_a_frozen_passage_tower_is_not_differentiated_and_has_no_dropout(chunk):
     def constant(params, rows, key=None):
         assert key is None
@@ -185,7 +186,7 @@ def test_a_second_pass_is_for_chunks_of_a_trained_tower_only(chunk, mask, passes
     assert len(re.findall(r"\bcbrt\b", str(program))) == passes * len(batch().passages)
 
 
-@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("chunk", first(1, [2, None]))
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(chunk):
     def broken(*given):
         return OBJECTIVE(*given) + jnp.inf
@@ -234,6 +235,7 @@ def assert_same(found: dict[str, list], expected: dict[str, list]) -> None:
     np.testing.assert_allclose(found["parameters"], expected["parameters"], atol=1e-5)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", ["", ", chunks"])
 def test_eight_devices_train_as_one_does(name):
     assert eight_devices()["devices"] == 8

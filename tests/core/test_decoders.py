@@ -14,12 +14,13 @@ from answering import DECODERS, Beam, assert_judged, close, decode, found
 from rag_jax.core.decode.decoded import Decoded
 from rag_jax.types import Tokens
 from readers import BARTS, CAT, CHAINS, DOG, END, HISTORIES, B, K, Read, World, chain, of_chains
+from suites import first
 
 cases = hypotheses.costly
 # Choices are compared, and rounding may decide a near-tie.
 fixed = settings(cases, derandomize=True, max_examples=min(25, cases.max_examples))
 seeds = st.integers(0, 2**32 - 1)
-decoders = pytest.mark.parametrize("decoder", list(DECODERS))
+decoders = pytest.mark.parametrize("decoder", first(2, DECODERS))
 BEAM = Beam(3)
 MODELS = {"token": "token", "thorough": "sequence"}
 
@@ -53,6 +54,7 @@ def test_a_batch_is_each_question_alone(decoder, seed):
     assert_each_alone_is_as_in_the_batch(decoder, HISTORIES, seed)
 
 
+@pytest.mark.extended
 def test_a_batch_read_by_a_network_is_each_question_alone():
     assert_each_alone_is_as_in_the_batch("token", BARTS, 0)
 
@@ -88,7 +90,7 @@ def test_wider_inputs_and_what_stands_behind_their_ends_change_nothing():
     [
         ("token", 3),
         ("thorough", 2),
-        ("fast", 2),
+        pytest.param("fast", 2, marks=pytest.mark.extended),
         *(pytest.param("token", chunk, marks=pytest.mark.slow) for chunk in (1, 2, 50)),
     ],
 )
@@ -101,7 +103,7 @@ def test_reading_what_is_given_in_chunks_changes_nothing(decoder, chunk, seed):
     jax.tree.map(np.testing.assert_array_equal, decode(decoder, in_chunks, seen, BEAM, given), expected)
 
 
-@pytest.mark.parametrize("most", [2, 4])
+@pytest.mark.parametrize("most", first(1, [2, 4]))
 @pytest.mark.parametrize("decoder", list(MODELS))
 @cases
 @drawn(seed=seeds)
@@ -114,7 +116,7 @@ def test_answers_continue_what_is_given_and_their_likelihood_is_that_of_the_whol
         assert all(answer[: len(begun)] == begun and len(answer) > len(begun) for answer in found(decoded, b))
 
 
-@pytest.mark.parametrize(("decoder", "posterior"), [("token", 0.7), ("thorough", 0.9), ("fast", 0.9)])
+@pytest.mark.parametrize(("decoder", "posterior"), first(2, [("token", 0.7), ("thorough", 0.9), ("fast", 0.9)]))
 def test_what_is_given_is_evidence_for_the_passages_that_say_it(decoder, posterior):
     """RAG-Token's posterior is the mean over the given token, 0.9, and the end, 0.5."""
     seen = of_chains([chain({CAT: 0.9, DOG: 0.1}), chain({CAT: 0.1, DOG: 0.9})], [0.5, 0.5])

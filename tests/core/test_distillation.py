@@ -226,7 +226,7 @@ def first(model: str, name: str | None, weight: float = 1.0) -> gradient.LossAnd
     return loss_and_gradient(recipe(model, name, weight))
 
 
-@layouts
+@pytest.mark.parametrize("model", ["token", pytest.param("fid", marks=pytest.mark.extended)])
 def test_the_distillation_trains_the_question_tower_and_the_objective_the_generator(model):
     cases = (None,), ("pdist", 0.0), ("pdist",), ("pdist", 2.0)
     plain, without, with_it, twice = (first(model, *case) for case in cases)

@@ -12,6 +12,7 @@ import pytest
 from rag_jax.core import retrieval
 from rag_jax.core.group_maxima import GROUP_SIZE, MAX_QUERIES, group_maxima, supports
 from rag_jax.core.vectors import products, quantize_int8
+from suites import first
 
 WIDTH = 64
 KINDS = {"bfloat16": jnp.bfloat16, "int8": quantize_int8}
@@ -32,7 +33,7 @@ def an_h100():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("removed", [False, True])
+@pytest.mark.parametrize("removed", first(1, [True, False]))
 def test_the_maxima_are_those_of_each_groups_scores(kind: str, removed: bool) -> None:
     queries, vectors, alive = problem(2 * GROUP_SIZE + 5, 3, kind)
     found = group_maxima(queries, vectors, alive if removed else None, interpret=True)
@@ -43,7 +44,9 @@ def test_the_maxima_are_those_of_each_groups_scores(kind: str, removed: bool) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("count", "queries", "k"), [(3 * GROUP_SIZE + 1, 2, 5), (4, 1, 7), (700, MAX_QUERIES + 3, 3)])
+@pytest.mark.parametrize(
+    ("count", "queries", "k"), first(1, [(3 * GROUP_SIZE + 1, 2, 5), (4, 1, 7), (700, MAX_QUERIES + 3, 3)])
+)
 def test_the_search_by_maxima_finds_what_walking_finds(kind: str, count: int, queries: int, k: int) -> None:
     asked, vectors, alive = problem(count, queries, kind)
     by_maxima = jax.jit(partial(retrieval._search_groups, k=k, interpret=True))
@@ -54,7 +57,7 @@ def test_the_search_by_maxima_finds_what_walking_finds(kind: str, count: int, qu
         np.testing.assert_allclose(scores, wanted[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("platform", "kernel"), [("cuda", True), ("cpu", False), ("tpu", False)])
+@pytest.mark.parametrize(("platform", "kernel"), first(2, [("cuda", True), ("cpu", False), ("tpu", False)]))
 def test_the_kernel_is_in_the_program_for_nvidia_alone(platform: str, kernel: bool) -> None:
     wikipedia = jax.ShapeDtypeStruct((21_015_324, 768), jnp.bfloat16)
     asked, search = jax.ShapeDtypeStruct((8, 768), jnp.float32), jax.jit(partial(retrieval.exact_top_k, k=10))

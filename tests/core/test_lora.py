@@ -65,7 +65,7 @@ def module(params: Params, kernel: str) -> Params:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"scan": True, "remat": "full"}],
+    [{}, pytest.param({"scan": True, "remat": "full"}, marks=pytest.mark.extended)],
     ids=["plain", "scan and remat"],
 )
 def test_adapters_learn_by_the_gradient_of_their_kernels(options) -> None:
@@ -126,6 +126,7 @@ def test_a_linear_layer_computes_and_learns_as_pefts() -> None:
     np.testing.assert_allclose(learnt[lora.B], theirs_b.grad.numpy().T, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.extended
 def test_a_batch_in_parts_learns_as_a_whole_one() -> None:
     params = moved(with_adapters(small_rag.params()))
     made_of = small_rag.recipe(adapted(small_rag.networks()), trainable=only_adapters)

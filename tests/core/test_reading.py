@@ -16,6 +16,7 @@ import small_rag
 from rag_jax.core import reading
 from rag_jax.core.reading import InputLayout
 from rag_jax.types import PASSAGE, Generator, Tokens
+from suites import first, only
 
 cases = hypotheses.costly
 seeds = st.integers(0, 2**32 - 1)
@@ -95,7 +96,7 @@ def test_passages_of_one_input_follow_each_other_and_the_last_gives_way(together
         assert as_list(inputs, b, number) == [*header, *read]
 
 
-@pytest.mark.parametrize("together", [1, 2, 3, 4])
+@pytest.mark.parametrize("together", only([3], [1, 2, 3, 4]))
 def test_a_group_is_as_likely_as_its_passages_together(together):
     log_prior = jnp.asarray([[-0.5, -1.5, -2.0], [-0.1, -np.inf, -np.inf], [-np.inf] * 3], jnp.float32)
     ours = reading.group_log_prior(log_prior, InputLayout(8, passages_per_input=together))
@@ -207,7 +208,7 @@ def predicted(layout: InputLayout, inputs: Tokens, targets):
     return reading.predict(generator, params, encoded, targets, K)
 
 
-@pytest.mark.parametrize(("lengths", "packs"), [((9, 12), 1), ((9,), B)])
+@pytest.mark.parametrize(("lengths", "packs"), first(1, [((9,), B), ((9, 12), 1)]))
 @cases
 @given(seed=seeds)
 def test_inputs_are_read_the_same_with_and_without_their_padding(lengths, packs, seed):

@@ -31,6 +31,7 @@ from rag_jax.core import refresh, training
 from rag_jax.core.refresh import Refresh, new_index
 from rag_jax.core.training import TrainState
 from rag_jax.types import Knowledge, RagParams, SearchResults, Tokens
+from suites import first
 
 MARGINALS = {"token": naive.rag_token, "sequence": naive.rag_sequence}
 
@@ -74,7 +75,7 @@ def differences(function, tower: np.ndarray, eps: float = 1e-5) -> np.ndarray:
 
 
 @models
-@pytest.mark.parametrize("num_candidates", [None, 6])
+@pytest.mark.parametrize("num_candidates", first(1, [6, None]))
 def test_both_towers_get_the_gradient_of_the_marginal_likelihood(model, num_candidates):
     given, vectors, asked = params(), knowledge().passage_vectors, batch()
     questions, passages = (given.question_tower.astype(np.float64), given.passage_tower.astype(np.float64))
@@ -129,7 +130,7 @@ def test_parts_of_a_batch_share_one_refreshed_index():
     jax.tree.map(close, results[0].refreshed, results[1].refreshed)
 
 
-@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("at_once", first(1, [False, True]))
 def test_a_step_holds_one_copy_of_the_vectors(monkeypatch, at_once):
     """Those of the donated state, which it returns in place; beside them there is no array of their size."""
     monkeypatch.setattr(refresh, "BLOCK_TOKENS", 600)  # activations of a hundred rows

@@ -17,6 +17,7 @@ from rag_jax.core import retrieval
 from rag_jax.core.sharding import sharded
 from rag_jax.core.vectors import quantize_int8
 from rag_jax.types import Knowledge, Tokens
+from suites import only
 
 MESH = Mesh(np.asarray(jax.devices()[:2]), ("index",))
 INDEX = sharded(MESH, "index")
@@ -43,7 +44,10 @@ def retrieve(index, queries, known, k, excluded):
     return found, index.gather(queries, known, found.rows)
 
 
-@pytest.mark.parametrize(("count", "kind"), [(50, "float32"), (6, "float32"), (200, "bfloat16"), (80, "int8")])
+@pytest.mark.parametrize(
+    ("count", "kind"),
+    only([(50, "float32"), (80, "int8")], [(50, "float32"), (6, "float32"), (200, "bfloat16"), (80, "int8")]),
+)
 @cases
 @given(seed=st.integers(0, 2**32 - 1))
 def test_two_devices_find_and_read_what_one_does(count, kind, seed):

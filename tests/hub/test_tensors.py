@@ -216,6 +216,7 @@ print(memory("VmHWM") - baseline, sum(leaf.nbytes for leaf in jax.tree.leaves(lo
 """
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system does not tell the peak memory")
 def test_loading_takes_little_more_memory_than_the_parameters(tmp_path):
     sizes = BertConfig(vocab_size=20000, width=512, layers=12, heads=8, ffn_width=2048, max_positions=512)

@@ -19,6 +19,7 @@ from oracle import jit, relative, torch
 from rag_jax.models import bert
 from rag_jax.models.bert import BertConfig
 from rag_jax.types import Tokens
+from suites import first
 
 SMALL = BertConfig(
     vocab_size=60, width=16, layers=1, heads=2, ffn_width=32, max_positions=12, dropout=0.3, attention_dropout=0.4
@@ -56,7 +57,7 @@ def mean_of_states(model, tokens) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", [DPRQuestionEncoder, DPRContextEncoder])
 @pytest.mark.parametrize("projection", [None, 20])
-@pytest.mark.parametrize("name", ["small", "wide"])
+@pytest.mark.parametrize("name", first(1, ["small", "wide"]))
 def test_vectors_are_those_of_dpr(rng, kind, projection, name):
     config = replace(CONFIGS[name], projection=projection)
     model, params = oracle.tower(kind, config, seed=1)
@@ -66,7 +67,7 @@ def test_vectors_are_those_of_dpr(rng, kind, projection, name):
     assert relative(vectors(config, params, tokens), theirs) < 1e-5
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", first(2, CONFIGS))
 def test_cls_vectors_are_berts_first_state(rng, name):
     config = CONFIGS[name]
     model, params = oracle.tower(BertModel, config, seed=2)
@@ -76,7 +77,7 @@ def test_cls_vectors_are_berts_first_state(rng, name):
     assert relative(vectors(config, params, tokens), theirs) < 1e-5
 
 
-@pytest.mark.parametrize(("name", "norm"), [("small", 7.5), ("wide", None), ("deep", 1.0)])
+@pytest.mark.parametrize(("name", "norm"), first(1, [("small", 7.5), ("wide", None), ("deep", 1.0)]))
 def test_mean_vectors_are_the_mean_of_berts_states(rng, name, norm):
     config = replace(CONFIGS[name], pooling="mean", vector_norm=norm)
     model, params = oracle.tower(BertModel, config, seed=3)
@@ -101,7 +102,7 @@ def test_truncated_vectors_are_the_first_components_rescaled(rng, norm):
     assert relative(vectors(config, params, tokens), theirs) < 1e-5
 
 
-@pytest.mark.parametrize("config", [WIDE, MEAN, LAST], ids=["cls", "mean", "last"])
+@pytest.mark.parametrize("config", first(2, [WIDE, MEAN, LAST]), ids=["cls", "mean", "last"])
 def test_padding_does_not_matter(rng, config):
     params = oracle.tower(BertModel, config)[1]
     tokens = oracle.tokens(rng, 5, 9, config.vocab_size, oracle.BERT_PAD)
@@ -112,7 +113,7 @@ def test_padding_does_not_matter(rng, config):
     assert relative(vectors(config, params, tokens), expected) < 1e-5
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+@pytest.mark.parametrize("pooling", first(2, ["cls", "mean", "last"]))
 def test_a_vector_depends_on_its_own_tokens_and_on_no_padding(rng, pooling):
     """Proven by gradient: token s is reached through row s of the position table."""
     config = replace(SMALL, pooling=pooling)
@@ -142,6 +143,7 @@ def test_dropout_follows_the_key(rng):
     assert jnp.all(jnp.any(first != second, axis=1))
 
 
+@pytest.mark.extended
 def test_dropout_scatters_the_vectors_as_transformers_does(rng):
     """Over many draws mean and variance agree to a few standard errors: the same places, the same rates."""
     config, draws = SMALL, 30_000
@@ -155,6 +157,7 @@ def test_dropout_scatters_the_vectors_as_transformers_does(rng):
     oracle.assert_same_scatter(ours, theirs)
 
 
+@pytest.mark.extended
 def test_bfloat16_stays_near_float32(rng):
     config = replace(WIDE, pooling="mean", vector_norm=1.0)
     params = oracle.tower(BertModel, config)[1]
@@ -166,6 +169,7 @@ def test_bfloat16_stays_near_float32(rng):
     assert jnp.all(cosine > 0.999)
 
 
+@pytest.mark.extended
 def test_bert_base_has_its_size():
     config = BertConfig()
     with torch.device("meta"):

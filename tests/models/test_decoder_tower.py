@@ -17,6 +17,7 @@ from rag_jax.hub.tensors import in_memory
 from rag_jax.models import decoder, decoder_tower
 from rag_jax.models.decoder_tower import DecoderTowerConfig
 from rag_jax.models.rope import Rope
+from suites import only
 
 LLAMA = DecoderTowerConfig(
     vocab_size=40, width=16, decoder_layers=2, heads=4, kv_heads=2, ffn_width=24, max_positions=32,
@@ -27,7 +28,7 @@ CONFIGS = {
     "mistral, window 3": replace(LLAMA, window=3, model_type="mistral"),
     "qwen3": replace(LLAMA, head_width=6, qk_norm=True, model_type="qwen3"),
 }
-each_config = pytest.mark.parametrize("name", CONFIGS)
+each_config = pytest.mark.parametrize("name", only(["llama", "qwen3"], CONFIGS))
 TOKENS = oracle.tokens(np.random.default_rng(0), 4, 9, LLAMA.vocab_size, 0)
 
 
@@ -49,7 +50,7 @@ def compiled(config: DecoderTowerConfig):
 
 
 @each_config
-@pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
+@pytest.mark.parametrize("pooling", only(["last", "mean"], ["last", "mean", "cls"]))
 @pytest.mark.parametrize(("norm", "width"), [(None, None), (1.0, 5)])
 def test_vectors_are_those_of_transformers(name, pooling, norm, width):
     """A batch with padding here; there each text by itself."""

@@ -12,6 +12,7 @@ from rag_jax.core import likelihood, packing, reading
 from rag_jax.models import bart, bert
 from rag_jax.models.dropout import Dropout
 from rag_jax.types import Networks, PackedInputs, Tokens
+from suites import first
 
 READER = bart.BartConfig(vocab_size=60, width=16, encoder_layers=2, decoder_layers=2, heads=2, ffn_width=24,
                          max_positions=14, dropout=0.2)  # fmt: skip
@@ -54,7 +55,12 @@ def plain(params):
 BOTH = ("scan and full", "fused and scan")
 
 
-@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow if way in BOTH else ()) for way in WAYS])
+def parameters(way: str):
+    marks = () if way == "scan" else pytest.mark.slow if way in BOTH else pytest.mark.extended
+    return pytest.param(way, marks=marks)
+
+
+@pytest.mark.parametrize("way", [parameters(way) for way in WAYS])
 def test_values_and_gradients_are_the_same(params, plain, way: str) -> None:
     other = jax.jit(jax.value_and_grad(partial(total, networks(**WAYS[way]))))(params)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other, plain)
@@ -68,7 +74,7 @@ PACKED = [
 ]
 
 
-@pytest.mark.parametrize(("way", "lines", "size"), PACKED)
+@pytest.mark.parametrize(("way", "lines", "size"), first(1, PACKED[2:] + PACKED[:2]))
 def test_packed_inputs_have_the_values_and_gradients_of_padded_ones(
     params, plain, way: str, lines: int, size: int
 ) -> None:
@@ -77,7 +83,8 @@ def test_packed_inputs_have_the_values_and_gradients_of_padded_ones(
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other, plain)
 
 
-@pytest.mark.parametrize("way", ["plain", "scan and full"])
+@pytest.mark.extended
+@pytest.mark.parametrize("way", first(1, ["plain", "scan and full"]))
 def test_dropout_does_not_depend_on_how_many_lines_inputs_are_packed_into(params, way: str) -> None:
     config = {**WAYS.get(way, {}), "activation_dropout": 0.1}
     reader = Networks(networks().tower, bart.generator(replace(READER, **config)))
@@ -102,7 +109,7 @@ def test_packed_dropout_drops_its_rate_and_keeps_the_mean() -> None:
     assert len(np.unique(np.asarray(found).reshape(1800, 64), axis=0)) == 1800  # each token has its own
 
 
-@pytest.mark.parametrize("way", ["scan", "dots"])
+@pytest.mark.parametrize("way", first(1, ["scan", "dots"]))
 def test_dropout_is_drawn_by_the_key(params, way: str) -> None:
     run = jax.jit(partial(total, networks(**WAYS[way])))
     one, again, other = (run(params, jax.random.key(seed)) for seed in (1, 1, 2))

@@ -33,6 +33,7 @@ def test_a_program_with_the_options_computes_the_same() -> None:
     assert "ynn" not in product.lower(x).compile().as_text()
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_large_pages_are_fewer() -> None:
     def faults(**variables: str) -> int:

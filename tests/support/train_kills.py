@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a real run on the demo's data: python tests/train_kills.py FOLDER COUNT
+"""SIGKILL at random moments of a real run on the demo's data: python tests/support/train_kills.py FOLDER COUNT
 
 Each run is killed once, wherever it is, and started again by the same command. It must end as the run that nobody
 killed: the same bytes in metrics.jsonl, bit for bit the same parameters, the same scores. Told as JSON at the end.

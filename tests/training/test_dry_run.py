@@ -89,6 +89,7 @@ def dry(config: Config, folder: Path, *more: object) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.extended
 def test_the_command_tells_shapes_memory_and_sharding_and_leaves_nothing(towns: Config, tmp_path: Path) -> None:
     absent = dataclasses.replace(towns.data, passages=Path("nowhere.jsonl"), train=Path("nowhere.jsonl"))
     ran = dry(dataclasses.replace(towns, data=absent), tmp_path, "--mesh.fsdp", 2, "--mesh.tensor", 2)

@@ -135,6 +135,7 @@ def interleaved(place: Path, trials: int) -> int:
     return refused
 
 
+@pytest.mark.extended
 def test_of_three_processes_one_trains_whenever_they_are_started_and_killed(tmp_path: Path) -> None:
     """In a process of its own, which forks before it has threads."""
     command = [sys.executable, __file__, tmp_path]

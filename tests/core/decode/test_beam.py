@@ -13,6 +13,7 @@ import tables
 from beams import Options, assert_same, close, found, rounds
 from rag_jax.core.decode import beam, logits_processors
 from rag_jax.core.decode.search import GenerationLimits
+from suites import first, only
 from tables import CAT, DOG, END
 
 cases = hypotheses.costly
@@ -71,7 +72,8 @@ DRAWS = {"histories": tables.draw, "chains": tables.draw_chains}
 WAYS = [Options(count, 1.0, early) for count in (1, 2) for early in EARLY]
 WAYS += [Options(3, penalty, early) for penalty in PENALTIES for early in EARLY if penalty > 0 or early is not True]
 WAYS += [Options(4)]
-ways = pytest.mark.parametrize("options", WAYS, ids=lambda options: "-".join(map(str, options[:3])))
+EVERY_DAY = [Options(1), *(Options(3, 2.0, early) for early in EARLY), Options(3, 0.0, "never")]
+ways = pytest.mark.parametrize("options", only(EVERY_DAY, WAYS), ids=lambda options: "-".join(map(str, options[:3])))
 
 
 @ways
@@ -101,7 +103,7 @@ NOTHING_LOST = [each for each in WAYS if each.num_beams == 3 and each.early_stop
 NOTHING_LOST += [Options(3, penalty, False) for penalty in PENALTIES if penalty <= 0]
 
 
-@pytest.mark.parametrize("options", NOTHING_LOST)
+@pytest.mark.parametrize("options", first(1, NOTHING_LOST))
 @cases
 @given(seeds)
 def test_stopping_loses_nothing_if_never_early_or_if_length_is_not_rewarded(options, seed):
@@ -148,7 +150,7 @@ def test_a_word_of_probability_zero_is_in_no_answer():
 TOGETHER = [Options(3, 1.0, False), Options(3, 2.0, True)]
 
 
-@pytest.mark.parametrize("options", TOGETHER)
+@pytest.mark.parametrize("options", first(1, TOGETHER))
 @cases
 @given(seeds)
 def test_a_batch_is_each_question_alone(options, seed):
@@ -165,7 +167,7 @@ def test_a_batch_is_each_question_alone(options, seed):
 GIVEN = [Options(3, 1.0, False), Options(2, 2.0, "never")]
 
 
-@pytest.mark.parametrize("options", GIVEN)
+@pytest.mark.parametrize("options", first(1, GIVEN))
 @cases
 @given(seeds, st.permutations(PREFIXES))
 def test_going_on_from_a_prefix_is_searching_what_follows_it(options, seed, prefixes):
@@ -176,7 +178,14 @@ def test_going_on_from_a_prefix_is_searching_what_follows_it(options, seed, pref
         assert_same(found(hypotheses, b), by_loops(table[b], options, prefix))
 
 
-@pytest.mark.parametrize("options", [*GIVEN, Options(3, 1.0, False, (logits_processors.forced_eos(T, END),))])
+@pytest.mark.parametrize(
+    "options",
+    [
+        GIVEN[0],
+        pytest.param(GIVEN[1], marks=pytest.mark.extended),
+        Options(3, 1.0, False, (logits_processors.forced_eos(T, END),)),
+    ],
+)
 @cases
 @given(seeds, st.permutations(PREFIXES))
 def test_what_is_remembered_of_each_token_stays_with_it_and_tells_the_models_log_probability(options, seed, prefixes):
@@ -232,7 +241,7 @@ def steps(options: Options, length: int):
     return taken
 
 
-@pytest.mark.parametrize("options", [Options(1), Options(2), Options(2, 1.0, True), Options(2, 0.5, "never")])
+@pytest.mark.parametrize("options", first(2, [Options(1), Options(2), Options(2, 1.0, True), Options(2, 0.5, "never")]))
 def test_the_model_is_asked_as_long_as_some_question_may_gain(options):
     """The first tokens are told when it begins."""
     taken, expected = steps(options, T), []

@@ -190,6 +190,7 @@ def test_what_is_saved_is_what_is_opened(tmp_path: Path):
     assert {path.suffix for path in (tmp_path / "bm25").iterdir()} == {".bin", ".json", ".arrow"}, "no pickle"
 
 
+@pytest.mark.extended
 def test_the_same_passages_give_the_same_bytes_in_another_process(tmp_path: Path):
     """bm25s numbers words in the order of a set, which is another one there."""
     passages = random_passages(20)
