@@ -124,7 +124,7 @@ def test_networks_may_import_flax_and_one_another():
 
 ROOMS = (  # each imports only from those before it
     *("errors", "types", "core", "models", "data", "corpus", "hub", "index", "config", "parallel", "pipeline"),
-    *("rag", "evaluation", "training", "contrastive", "demo", "experiments", "commands", "cli"),
+    *("rag", "evaluation", "training", "contrastive", "instruction", "demo", "experiments", "commands", "cli"),
 )
 
 
