@@ -37,7 +37,7 @@ class Generator:
     # put before conversations and questions that have none; a text, or the name of one: guardrail, grounded, none
     system_prompt: str | None = None
     max_input: int = 300  # S, tokens of passage and question together; the passage is cut, never the question
-    max_passage: int = 256  # tokens of a passage that the generator reads; the rest is cut
+    max_passage: int = 256  # tokens of a passage that the generator reads, unless data.index says; the rest is cut
     passages_per_prompt: int = 1  # passages that are read in one prompt, best first
     # the passage's part of a prompt, as "{title}\n{text}"; None: as the architecture usually reads it
     passage_template: str | None = None

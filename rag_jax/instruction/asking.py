@@ -6,6 +6,7 @@ one that decoding finds: the trained generator is used without any change. For r
 random instead, and where no passage of a prompt holds an answer the response says so.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,14 +28,15 @@ from rag_jax.data.chats import Example
 from rag_jax.data.questions import Question, check_targets
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError
+from rag_jax.index import manifest
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines.engine import Queries
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import Store, open_store, without_vectors
 from rag_jax.models import registry
-from rag_jax.pipeline import recipes
-from rag_jax.pipeline.assembly import load_bi_encoder
+from rag_jax.pipeline import pretrained, recipes
+from rag_jax.pipeline.assembly import load_bi_encoder, required_path
 from rag_jax.pipeline.components import BiEncoder, GeneratorBundle
 from rag_jax.pipeline.host_retrieval import open_engine
 from rag_jax.types import Tokens
@@ -61,7 +63,8 @@ def answering(config: InstructionConfig) -> Config:
     sought = configs.Retriever(
         tower, retriever.passage_tower, num_docs=retriever.num_docs, max_question=retriever.max_question
     )
-    return Config(configs.Data(index=config.data.index), sought, generator, compute=config.compute, seed=config.seed)
+    found = Config(configs.Data(), sought, generator, compute=config.compute, seed=config.seed)
+    return pretrained.with_index(found, config.data.index)
 
 
 @dataclass(frozen=True)
@@ -147,13 +150,21 @@ class Asking:
         tower = self._bi_encoder
         if tower is None:
             return open_engine("bm25", self._store, Placement()).search(Queries(texts, None), k).rows
-        longest = self.config.retriever.max_question
+        longest = min(self.config.retriever.max_question, tower.config.max_positions)
         encoder = TextEncoder(registry.tower(tower.config), tower.params, tower.tokenizer, longest)
         return vector_rows(self._store, encoder.encode(tower.question_tokenizer(texts).ids), k)
 
     @cached_property
     def _bi_encoder(self) -> BiEncoder | None:
-        return None if self.config.retriever.tower is None else load_bi_encoder(answering(self.config))
+        c = self.config.retriever
+        if c.tower is None:
+            return None
+        index = required_path(self.config.data.index, "data.index")
+        found = pretrained.combine(c.tower, self.config.generator.checkpoint, index, passage_tower=c.passage_tower)
+        if (index / manifest.FILE).exists():  # the length of its vectors, which changes no rank
+            norm = manifest.read(index).tower.get("norm", found.retriever.vector_norm)
+            found = dataclasses.replace(found, retriever=dataclasses.replace(found.retriever, vector_norm=norm))
+        return load_bi_encoder(found)
 
     @cached_property
     def _store(self) -> Store:

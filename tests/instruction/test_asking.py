@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -76,9 +78,7 @@ def test_the_tokens_are_those_that_answering_reads_and_scores(
 
 
 def jax_arrays(tree):
-    import jax
-
-    return jax.tree.map(jax.numpy.asarray, tree)
+    return jax.tree.map(jnp.asarray, tree)
 
 
 def shown_passages(tokens: np.ndarray, bundle: GeneratorBundle) -> list[tuple[str, str]]:
@@ -91,7 +91,7 @@ def shown_passages(tokens: np.ndarray, bundle: GeneratorBundle) -> list[tuple[st
 
 def test_a_question_is_answered_where_a_passage_holds_the_answer(config, bundle) -> None:
     found = responses(config, bundle, irrelevant=0.0)
-    assert found == [[("red", "blue")[n % 2]] for n in range(8)], "BM25 finds the passage by its number"
+    assert found == [[("red", "blue")[n % 2]] for n in range(8)], "BM25 finds the passage by its name"
 
 
 def test_irrelevant_passages_are_answered_by_saying_so(config, bundle) -> None:
@@ -99,9 +99,8 @@ def test_irrelevant_passages_are_answered_by_saying_so(config, bundle) -> None:
     assert len(found) == 64
     unanswered = found.count("do not say") / 64
     assert 0.3 < unanswered < 0.7, "half of the passages hold the answer by accident"
-    assert "do not say" not in [
-        each for own in responses(config, bundle, irrelevant=1.0, unanswerable=None) for each in own
-    ]
+    always = responses(config, bundle, irrelevant=1.0, unanswerable=None)
+    assert always == [[("red", "blue")[n % 2]] for n in range(8)]
 
 
 def test_every_prompt_has_every_answer_if_they_are_sampled(config, bundle) -> None:
