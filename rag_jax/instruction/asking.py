@@ -98,6 +98,14 @@ class Asking:
                 variants[question.id].append(Example(question.id, f"{path}: question {question.id!r}", tokens, learnt))
         return list(variants.values())
 
+    def summary(self, items: Sequence[Sequence[Example]]) -> str:
+        """How many of the prompts have no answer in their passages, for the terminal."""
+        if not self.has_passages or self.config.retriever.unanswerable is None:
+            return ""
+        (nothing,) = self.generator.tokenizer.targets([self.config.retriever.unanswerable])
+        found = [each.tokens[each.targets].tolist() == nothing for variants in items for each in variants]
+        return f", {np.mean(found):.0%} of the prompts without an answer"
+
     @property
     def has_passages(self) -> bool:
         """Whether questions are asked with passages; else closed book."""

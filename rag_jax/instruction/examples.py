@@ -73,7 +73,8 @@ class Reader:
             items, name = [[example] for example in self._chat_tokenizer(found)], format.name
         else:
             name, asked = questions.read_question_file(path)
-            items, name = self._asking(asked, path, held_out), f"questions ({name})"
+            items = self._asking(asked, path, held_out)
+            name = f"questions ({name}{self._asking.summary(items)})"
         self._check_lengths(path, items)
         return File(path, name, items)
 

@@ -103,6 +103,12 @@ def test_irrelevant_passages_are_answered_by_saying_so(config, bundle) -> None:
     assert always == [[("red", "blue")[n % 2]] for n in range(8)]
 
 
+def test_the_share_without_an_answer_is_told(config, bundle) -> None:
+    (file,) = Reader(config, bundle).train().files
+    nothing = sum(own == ["do not say"] for own in responses(config, bundle)) / 8
+    assert file.format == f"questions (plain, {nothing:.0%} of the prompts without an answer)"
+
+
 def test_every_prompt_has_every_answer_if_they_are_sampled(config, bundle) -> None:
     sampled = dataclasses.replace(config, data=dataclasses.replace(config.data, answers="sampled"))
     found = responses(sampled, bundle, irrelevant=0.0, num_docs=2)
