@@ -175,6 +175,18 @@ class ReadTargets(Protocol):
 
 
 @runtime_checkable
+class Read(Protocol):
+    """The states of all tokens of the inputs, each of which attends to itself and to those before it.
+
+    For networks that are language models of their inputs.
+    """
+
+    def __call__(
+        self, params: Params, inputs: Tokens | PackedInputs, key: DropoutKey = None
+    ) -> Float[Array, "R S width"]: ...
+
+
+@runtime_checkable
 class EmptyCache(Protocol):
     """An empty cache with room for `slots` decoder tokens in each of `rows` rows."""
 
@@ -216,6 +228,7 @@ class Generator(NamedTuple):
     fuse: Fuse | None = None  # for Fusion-in-Decoder; None: the network cannot
     cross_attention: CrossAttention | None = None  # for the attention mass of fused passages; None: it is not known
     read_targets: ReadTargets | None = None  # for training; None: `encode`, then `decode`
+    read: Read | None = None  # for instruction tuning; None: an encoder reads the inputs, and no token is predicted
 
 
 class Networks(NamedTuple):
@@ -256,3 +269,15 @@ class ContrastiveBatch(NamedTuple):
     log_q: Float[Array, " M"] | None = None  # log-probability of each passage to be in a batch; None: no correction
     # scores of each question's positive and of its hard negatives by another model; not finite: unknown
     teacher: Float[Array, "B own"] | None = None
+
+
+class Conversations(NamedTuple):
+    """Conversations of similar length, in G packs of R / G, with the tokens that are predicted: those of the responses.
+
+    The batch of a step is a tuple of these; padded to its longest conversation, most of it would be padding.
+    """
+
+    inputs: Tokens | PackedInputs  # [R, S]
+    before: Int[Array, "G T"]  # of each target: the index of the token before it in the pack's R / G rows, flattened
+    targets: Int[Array, "G T"]
+    target_mask: Bool[Array, "G T"]

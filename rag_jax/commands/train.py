@@ -11,6 +11,7 @@ from rag_jax.commands.invocation import invocation
 from rag_jax.config.catalog import config_names, find_config
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import read_any_config_file
+from rag_jax.config.instruction import InstructionConfig
 from rag_jax.config.overrides import override
 from rag_jax.errors import InputError
 
@@ -55,6 +56,9 @@ def train(arguments: Sequence[str]) -> None:
     if isinstance(config, ContrastiveConfig):
         _train_bi_encoder(config, options.workdir, options.dry_run)
         return
+    if isinstance(config, InstructionConfig):
+        _train_on_instructions(config, options.workdir, options.dry_run)
+        return
     if options.dry_run:
         console.print(dry_run.report(config, options.workdir))
         return
@@ -75,6 +79,19 @@ def _train_bi_encoder(config: ContrastiveConfig, workdir: Path, dry_run: bool) -
         console.print(evaluation.results_table(finished.results))
         index, tower = finished.index_folder, finished.question_tower
         command = f'{invocation()} search "YOUR QUESTION" --index {index} --tower {tower}'
+        console.print(f"Next: {command}", soft_wrap=True, highlight=False)
+
+
+def _train_on_instructions(config: InstructionConfig, workdir: Path, dry_run: bool) -> None:
+    from rag_jax.instruction import results, run
+
+    if dry_run:
+        raise InputError("--dry-run plans RAG models; train on instructions for a few steps instead: --steps 2")
+    found = run.train_and_evaluate(config, workdir)
+    if found is not None:
+        console.print(results.table(found))
+        files = "--data.passages FILE --data.train FILE --data.evaluation FILE --workdir runs/own"
+        command = f"{invocation()} train own --generator.checkpoint {workdir / 'generator'} --generator.chat {files}"
         console.print(f"Next: {command}", soft_wrap=True, highlight=False)
 
 

@@ -164,6 +164,16 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class AdamW:
+    """AdamW, where one optimizer trains everything. Linear warm-up, then linear decay to 0."""
+
+    learning_rate: float = 2e-5  # peak
+    warmup: int = 100  # steps
+    weight_decay: float = 0.0  # decoupled weight decay
+    clip: float = 2.0  # maximum global norm of the gradient; inf: no clipping
+
+
+@dataclass(frozen=True)
 class Mesh:
     """How devices share the work. The index is sharded over all of them."""
 

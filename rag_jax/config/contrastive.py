@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rag_jax.config.config import Compute, Mesh, Watch
+from rag_jax.config.config import AdamW, Compute, Mesh, Watch
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,6 @@ class Contrast:
     chunk: int | None = None
     # groups of similar length that a batch's passages are encoded in: more of them, less padding, longer compilation
     length_groups: int = 4
-
-
-@dataclass(frozen=True)
-class AdamW:
-    """AdamW for both towers. Linear warm-up, then linear decay to 0."""
-
-    learning_rate: float = 2e-5  # peak
-    warmup: int = 100  # steps
-    weight_decay: float = 0.0  # decoupled weight decay
-    clip: float = 2.0  # maximum global norm of the gradient; inf: no clipping
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,19 @@ from typing import Any, TypeVar
 
 from rag_jax.config.config import Config
 from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.config.instruction import InstructionConfig
 from rag_jax.data import validation
 from rag_jax.data.files import write_atomically
 from rag_jax.errors import InputError
 
-AnyConfig = Config | ContrastiveConfig
+AnyConfig = Config | ContrastiveConfig | InstructionConfig
 Kind = TypeVar("Kind", bound=AnyConfig)
-TRAINS = {Config: "a RAG model", ContrastiveConfig: "a bi-encoder"}
+TRAINS: dict[type[AnyConfig], str] = {
+    Config: "a RAG model",
+    ContrastiveConfig: "a bi-encoder",
+    InstructionConfig: "a generator on instructions",
+}
+MARKS = {"contrastive": ContrastiveConfig, "length_groups": InstructionConfig}  # keys that only one kind of config has
 
 
 def read_config_file(path: Path) -> Config:
@@ -90,12 +96,17 @@ def relocate(config: Config, old: Path, new: Path) -> Config:
 
 
 def _check_kind(kind: type[AnyConfig], values: Any, path: Path) -> None:
-    """Raise `InputError` for the config of another kind of run, by the section that only one of them has."""
-    is_contrastive = isinstance(values, dict) and "contrastive" in values
-    if is_contrastive and kind is Config:
+    """Raise `InputError` for the config of another kind of run, by the key that only it has."""
+    if not isinstance(values, dict):
+        return
+    found = next((each for mark, each in MARKS.items() if mark in values), Config)
+    if found is kind:
+        return
+    if kind is not Config:
+        raise InputError(f"{path}: trains {TRAINS[found]}, not {TRAINS[kind]}; choose another --workdir")
+    if found is ContrastiveConfig:
         raise InputError(f"{path}: of a bi-encoder, which answers nothing; name its towers: {path.parent / 'towers'}")
-    if not is_contrastive and kind is ContrastiveConfig and isinstance(values, dict):
-        raise InputError(f"{path}: of a RAG model; choose another --workdir")
+    raise InputError(f"{path}: of a generator without retriever; name its folder: {path.parent / 'generator'}")
 
 
 @contextlib.contextmanager

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.config.contrastive import ContrastiveConfig
@@ -12,7 +10,6 @@ from rag_jax.contrastive.examples import Examples, draws
 from rag_jax.contrastive.layout import Layout, usual_layout
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import Store
-from rag_jax.parallel import devices
 from rag_jax.types import ContrastiveBatch, host
 
 DRAWN = 2_048  # questions whose lengths are looked at, and those of their passages
@@ -73,8 +70,3 @@ def collator(config: ContrastiveConfig, examples: Examples, store: Store, encode
     passages = list(map(len, passage_tokens(passage_rows(drawn), store, encoder)))
     layout = usual_layout(config, np.asarray(questions), np.asarray(passages))
     return Collator(examples, store, encoder, layout)
-
-
-def shard(batch: ContrastiveBatch, mesh: Mesh | None) -> ContrastiveBatch:
-    """The batch on the devices of a mesh, every array split by its first axis, which the devices divide."""
-    return jax.tree.map(lambda leaf: devices.shard_batch(mesh, len(leaf), lambda own: leaf[own]), batch)

@@ -1,9 +1,7 @@
 """Where the tokens of a batch go: texts of similar length in one group, and the texts of a group packed.
 
-Passages vary in length: padded to the longest, half of a batch would be padding. Packed (`rag_jax.core.packing`), only
-attention sees it, and in groups of similar length it sees little. Texts that are encoded in chunks are not packed.
-Sizes are chosen once, from the texts themselves, so that nearly all batches have the same: a new size is a new
-compilation.
+See `rag_jax.data.length_groups`. Texts that are encoded in chunks are not packed. Sizes are chosen once, from the texts
+themselves, so that nearly all batches have the same: a new size is a new compilation.
 """
 
 import math
@@ -13,8 +11,9 @@ import numpy as np
 from jaxtyping import Int
 
 from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.data.length_groups import dealt, fullest, grouped, packed
 from rag_jax.data.tokenizers import pad
-from rag_jax.types import PackedInputs, Tokens, host
+from rag_jax.types import PackedInputs, Tokens
 
 STEP = 8  # unusual lengths are rounded up to a multiple of it
 BATCHES = 256  # random batches, of whose sizes the usual ones are taken
@@ -50,7 +49,10 @@ class Layout(NamedTuple):
 
     def _padded(self, texts: Texts, size: Size, longest: int) -> Tokens | PackedInputs:
         rows = pad(texts, padded_length(max(map(len, texts)), size.longest, longest), 0)
-        return rows if self.num_packs is None else packed(rows, self.num_packs, size.mean)
+        if self.num_packs is None:
+            return rows
+        needed = fullest(np.asarray(rows.lengths), self.num_packs)
+        return packed(rows, self.num_packs, padded_length(needed, size.mean, rows.ids.shape[1]))
 
 
 def usual_layout(
@@ -74,49 +76,15 @@ def usual_sizes(
 ) -> tuple[Size, ...]:
     """The size of each group of a batch of `size` texts: that of nearly all of many random batches."""
     sampled = np.sort(np.random.default_rng(0).choice(lengths, (BATCHES, size)), axis=1)
-    dealt = _dealt(sampled.reshape(BATCHES * groups, -1), num_packs).reshape(BATCHES, groups, num_packs, -1)
-    means = np.quantile(dealt.mean(axis=3).max(axis=2), FITTING, axis=0)
-    ends = [min(_rounded(int(end)), longest) for end in dealt.max(axis=(0, 2, 3))]
+    in_packs = dealt(sampled.reshape(BATCHES * groups, -1), num_packs).reshape(BATCHES, groups, num_packs, -1)
+    means = np.quantile(in_packs.mean(axis=3).max(axis=2), FITTING, axis=0)
+    ends = [min(_rounded(int(end)), longest) for end in in_packs.max(axis=(0, 2, 3))]
     return tuple(Size(end, math.ceil(mean)) for end, mean in zip(ends, means.tolist(), strict=True))
-
-
-def grouped(texts: Texts, num_groups: int, num_packs: int) -> tuple[list[Texts], Int[np.ndarray, " M"]]:
-    """Texts sorted by length and cut into groups of equal size, and the place of each in them.
-
-    A group's texts are dealt to its packs in turn, forwards and backwards, so that all are about as full.
-    """
-    ascending = np.argsort([len(ids) for ids in texts], kind="stable")
-    order = _dealt(ascending.reshape(num_groups, -1), num_packs).reshape(num_groups, -1)
-    place = np.empty(len(texts), np.int32)
-    place[order.reshape(-1)] = np.arange(len(texts), dtype=np.int32)
-    return [[texts[i] for i in members] for members in order.tolist()], place
-
-
-def packed(rows: Tokens, num_packs: int, usual_mean: int) -> PackedInputs:
-    """`rag_jax.core.packing.pack` on the host, with the usual room, or where more is needed, a multiple of `STEP`."""
-    count, longest = rows.ids.shape
-    mask = np.arange(longest)[None, :] < np.asarray(rows.lengths)[:, None]
-    by_pack = mask.reshape(num_packs, -1)
-    num_tokens = by_pack.sum(axis=1, dtype=np.int32)
-    rows_of_pack = count // num_packs
-    size = rows_of_pack * padded_length(-(-int(num_tokens.max()) // rows_of_pack), usual_mean, longest)
-    source = np.full((num_packs, size), by_pack.shape[1] - 1, np.int32)
-    for slots, tokens in zip(source, by_pack, strict=True):
-        slots[: tokens.sum()] = np.flatnonzero(tokens)
-    slot = (np.cumsum(by_pack, axis=1, dtype=np.int32) - 1).reshape(mask.shape)
-    return PackedInputs(rows, host(source), host(slot), host(num_tokens))
 
 
 def padded_length(needed: int, usual: int, longest: int) -> int:
     """The usual length, or where more is needed, the next multiple of `STEP`, at most `longest`."""
     return usual if needed <= usual else min(_rounded(needed), longest)
-
-
-def _dealt(ascending: Int[np.ndarray, "groups size"], num_packs: int) -> Int[np.ndarray, "groups packs rows"]:
-    """Each group's values dealt to packs in turn, forwards and backwards."""
-    dealt = ascending.reshape(len(ascending), -1, num_packs).copy()
-    dealt[:, 1::2] = dealt[:, 1::2, ::-1]
-    return dealt.swapaxes(1, 2)
 
 
 def _rounded(length: int) -> int:

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from jaxtyping import Int
 
@@ -17,16 +15,18 @@ from rag_jax.contrastive import batches, negatives
 from rag_jax.contrastive.batches import Collator
 from rag_jax.contrastive.examples import Examples, draws
 from rag_jax.contrastive.towers import Towers, training_tower
-from rag_jax.core import contrastive, contrastive_training, optimizers, training
+from rag_jax.core import contrastive, contrastive_training, training
 from rag_jax.core.contrastive_training import ContrastiveRecipe
 from rag_jax.core.packing import unpacked
 from rag_jax.core.training import TrainState
 from rag_jax.index.store import Store
 from rag_jax.models import registry
 from rag_jax.parallel import devices, partitioning
+from rag_jax.pipeline import recipes
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
 from rag_jax.training.metrics_buffer import MetricsBuffer
 from rag_jax.training.provenance import Dependencies
+from rag_jax.training.resume import restore_or_begin
 from rag_jax.training.step_timer import StepTimer
 from rag_jax.training.steps import Task, run_steps
 from rag_jax.types import BiEncoderParams, ContrastiveBatch
@@ -49,7 +49,7 @@ class Run(NamedTuple):
             training_tower(self.config, sizes, self.mesh),
             training_tower(self.config, self.towers.passage.checkpoint.config, self.mesh),
             contrastive.objective(c.temperature, c.symmetric, c.widths, sizes.vector_norm, c.margin_mse),
-            _optimizer(self.config),
+            recipes.clipped_adamw(self.config.optimizer, self.config.steps),
             c.chunk,
             partial(_trained, self.config.retriever.trained),
         )
@@ -95,7 +95,7 @@ def train(
         step,
         lambda current: _stream(run, resumed["input"]),
         [question.id for question in run.examples.questions],
-        _learning_rates(config),
+        recipes.adamw_rates(config.optimizer, config.steps),
         work=lambda inputs, drawn, values: _work(run, drawn),
         evaluate=lambda state: evaluate(state.params),
         host_state=lambda drawn: _host_state(depends, drawn, metrics_buffer),
@@ -114,16 +114,7 @@ def _restore_or_init(run: Run, first: BiEncoderParams, checkpoints: Checkpoints)
     def init(params: BiEncoderParams) -> TrainState:
         return training.init(recipe, params, key)
 
-    shapes = jax.eval_shape(init, first)
-    shardings = devices.shardings(shapes, run.mesh, rules)
-    found = checkpoints.restore(shapes, shardings)
-    if found is not None:
-        return found
-    host_state: HostState = {"input": None, "window": []}
-    if shardings is None:  # copies: the step donates its state
-        return init(jax.tree.map(jnp.array, first)), host_state
-    spread = devices.put(first, devices.shardings(first, run.mesh, rules))
-    return jax.jit(init, out_shardings=shardings)(spread), host_state
+    return restore_or_begin(init, first, checkpoints, run.mesh, rules)
 
 
 def _host_state(depends: Dependencies, drawn: Drawn, buffer: MetricsBuffer) -> HostState:
@@ -144,7 +135,7 @@ def _stream(run: Run, stream_state: dict[str, Any] | None) -> Iterator[tuple[tup
         batch = collate(each, masks(each[:, 0], rows), None if log_q is None else log_q(rows))
         asked = int(np.sum(unpacked(batch.questions).lengths))
         read = sum(int(np.sum(unpacked(group).lengths)) for group in batch.passages)
-        yield (batches.shard(batch, run.mesh),), Drawn(each[:, 0], drawn.get_state(), len(rows), asked, read)
+        yield (devices.shard(batch, run.mesh),), Drawn(each[:, 0], drawn.get_state(), len(rows), asked, read)
 
 
 def _trained(trained: str, params: BiEncoderParams) -> BiEncoderParams:
@@ -153,15 +144,6 @@ def _trained(trained: str, params: BiEncoderParams) -> BiEncoderParams:
     return BiEncoderParams(
         *(jax.tree.map(lambda _, own=own: own, tree) for own, tree in zip(is_trained, params, strict=True))
     )
-
-
-def _learning_rates(config: ContrastiveConfig) -> optax.Schedule:
-    return optimizers.warmup_linear_decay(config.optimizer.learning_rate, config.optimizer.warmup, config.steps)
-
-
-def _optimizer(config: ContrastiveConfig) -> optax.GradientTransformation:
-    adamw = optimizers.adamw(_learning_rates(config), config.optimizer.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(config.optimizer.clip), adamw)
 
 
 def _work(run: Run, drawn: Drawn) -> tuple[float, float]:

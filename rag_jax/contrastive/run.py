@@ -28,7 +28,7 @@ from rag_jax.index import building, manifest
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import Store, open_store, without_vectors
 from rag_jax.parallel import devices
-from rag_jax.pipeline import digests, tower_folders
+from rag_jax.pipeline import checkpoint_folders, digests
 from rag_jax.pipeline.assembly import check_corpus, every_twentieth, required_path
 from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
 from rag_jax.pipeline.gold_passages import check_gold
@@ -59,7 +59,7 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
     changed = check(config, workdir)
     with locked(workdir) if devices.is_first() else nullcontext():
         changed = check(config, workdir)  # again: another run may have held the lock until now
-        tower_folders.check(workdir)
+        checkpoint_folders.check(workdir / checkpoint_folders.TOWERS)
         devices.enable_compilation_cache(config)
         judged = read_judged(config)
         loaded, store = towers.load(config), corpus(config)
@@ -77,7 +77,7 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
             params = _fit(config, workdir, loaded, store, judged, first, changed)
         if not devices.is_first():
             return None
-        folders = tower_folders.write(workdir, loaded.checkpoints(params))
+        folders = checkpoint_folders.write_towers(workdir, loaded.checkpoints(params))
         index = trained_index(config, workdir, loaded, store, params, folders)
         results = measure(config, loaded.with_params(params), index, before, judged)
         results |= {"steps": config.steps, "train_seconds": seconds_trained(workdir)}
@@ -200,7 +200,7 @@ def _fit(
         vectors = _question_vectors(config, loaded, params, judged)
         return evaluation.scores(index, evaluation.vector_rows(index, vectors, evaluate.depth_of(index)), judged)
 
-    return towers.whole(train(run, first or loaded.params, workdir, depends, recall))
+    return devices.whole(train(run, first or loaded.params, workdir, depends, recall))
 
 
 def dependencies(

@@ -1,12 +1,9 @@
 """The two towers of a contrastive run: their checkpoints, their networks in training, and the trained ones again."""
 
 import dataclasses
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from tokenizers import Tokenizer
 
@@ -22,8 +19,6 @@ from rag_jax.parallel import devices
 from rag_jax.pipeline import networks
 from rag_jax.pipeline.assembly import checked_tower, passage_encoder
 from rag_jax.types import BiEncoderParams, Params, Tower
-
-Tree = TypeVar("Tree")
 
 
 class Side(NamedTuple):
@@ -63,12 +58,12 @@ class Towers(NamedTuple):
     def passage_encoder(self, config: ContrastiveConfig, params: BiEncoderParams) -> TextEncoder:
         """The passage tower with some parameters, and its tokenizer."""
         encoder = passage_encoder(config, self.passage.source, self.passage.checkpoint, self.passage.tokenizer)
-        return dataclasses.replace(encoder, params=whole(passage_params(params)))
+        return dataclasses.replace(encoder, params=devices.whole(passage_params(params)))
 
     def question_encoder(self, config: ContrastiveConfig, params: BiEncoderParams) -> TextEncoder:
         """The question tower with some parameters; its `encode` takes the rows of `question_tokenizer`."""
         tower = registry.tower(self.question.checkpoint.config)
-        params, longest = whole(params.question_tower), config.retriever.max_question
+        params, longest = devices.whole(params.question_tower), config.retriever.max_question
         return TextEncoder(tower, params, self.question.tokenizer, longest)
 
     def checkpoints(self, params: BiEncoderParams) -> dict[str, hub.TowerCheckpoint]:
@@ -77,11 +72,15 @@ class Towers(NamedTuple):
         Each states both templates, so that either folder alone reads passages or questions as the run did.
         """
         fed = self.question.checkpoint.input_format._replace(passage=self.passage.checkpoint.input_format.passage)
-        question = dataclasses.replace(self.question.checkpoint, params=whole(params.question_tower), input_format=fed)
+        question = dataclasses.replace(
+            self.question.checkpoint, params=devices.whole(params.question_tower), input_format=fed
+        )
         if self.shares:
             return {"": dataclasses.replace(question, side=None)}
         fed = self.passage.checkpoint.input_format._replace(question=fed.question)
-        passage = dataclasses.replace(self.passage.checkpoint, params=whole(passage_params(params)), input_format=fed)
+        passage = dataclasses.replace(
+            self.passage.checkpoint, params=devices.whole(passage_params(params)), input_format=fed
+        )
         return {
             "question": dataclasses.replace(question, side="question"),
             "passage": dataclasses.replace(passage, side="passage"),
@@ -128,16 +127,3 @@ def training_tower(config: ContrastiveConfig, sizes: TowerConfig, mesh: Mesh | N
 def passage_params(params: BiEncoderParams) -> Params:
     """The parameters that encode passages."""
     return params.question_tower if params.passage_tower is None else params.passage_tower
-
-
-def whole(params: Tree) -> Tree:
-    """Parameters in the memory of this process, whole."""
-
-    def gathered(leaf: Any) -> Any:
-        if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
-            return leaf
-        if leaf.is_fully_replicated or leaf.is_fully_addressable:
-            return np.asarray(leaf)
-        return multihost_utils.process_allgather(leaf, tiled=True)
-
-    return jax.tree.map(gathered, params)

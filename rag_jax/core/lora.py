@@ -18,7 +18,14 @@ from rag_jax.types import DropoutKey, Generator, PackedInputs, Params, Tokens, T
 
 KERNEL, A, B = "kernel", "lora_a", "lora_b"
 ADAPTERS = (A, B)
-OF_PARAMS = "encode", "decode", "logits", "cross_attention", "read_targets"  # a generator's functions of its parameters
+OF_PARAMS = (
+    "encode",
+    "decode",
+    "logits",
+    "cross_attention",
+    "read_targets",
+    "read",
+)  # a generator's functions of its parameters
 
 
 def init(params: Params, kernels: Collection[str], rank: int, key: Key[Array, ""]) -> Params:

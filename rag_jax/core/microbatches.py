@@ -1,30 +1,31 @@
 """Gradient accumulation: a batch computed in microbatches, one after the other, in the memory of one."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
-from rag_jax.core.gradient import LossAndGradient, TrainingBatch
-from rag_jax.types import RagParams
+Statistics = TypeVar("Statistics")  # arrays whose first axis is that of the batch; None: none
 
 
 def accumulate(
-    loss_and_gradient: Callable[[TrainingBatch, Key[Array, ""]], LossAndGradient],
-    params: RagParams,
-    inputs: TrainingBatch,
+    loss_and_gradient: Callable[[Any, Key[Array, ""]], tuple[Float[Array, ""], PyTree, Statistics]],
+    params: PyTree,
+    inputs: Any,
     num_microbatches: int,
     key: Key[Array, ""],
-) -> LossAndGradient:
-    """Mean loss and gradient over the microbatches, which are those of the whole batch; statistics of all questions.
+) -> tuple[Float[Array, ""], Any, Statistics]:
+    """Mean loss and gradient over the microbatches, which are those of the whole batch; statistics of all of it.
 
-    `params` are the trained ones. Each microbatch has a dropout key of its own. `num_microbatches` must divide B.
+    `params` are the trained ones. Each microbatch has a dropout key of its own. `num_microbatches` must divide the
+    first axis of all inputs.
     """
     if num_microbatches == 1:
         return loss_and_gradient(inputs, key)
 
-    def add(total: PyTree[Array], numbered: tuple[Array, TrainingBatch]) -> tuple[PyTree[Array], PyTree[Array]]:
+    def add(total: PyTree[Array], numbered: tuple[Array, Any]) -> tuple[PyTree[Array], PyTree[Array]]:
         number, microbatch = numbered
         loss, gradient, stats = loss_and_gradient(microbatch, jax.random.fold_in(key, number))
         return jax.tree.map(jnp.add, total, (loss, gradient)), stats
@@ -33,7 +34,7 @@ def accumulate(
     microbatches = jax.tree.map(lambda rows: split(rows, num_microbatches), inputs)
     total, stats = jax.lax.scan(add, zero, (jnp.arange(num_microbatches), microbatches))
     loss, gradient = jax.tree.map(lambda each: each / num_microbatches, total)
-    return LossAndGradient(loss, gradient, jax.tree.map(join, stats))
+    return loss, gradient, jax.tree.map(join, stats)
 
 
 def split(rows: Array, num_microbatches: int) -> Array:

@@ -12,7 +12,7 @@ its start token. A question's template may have the passage in it, `question: {q
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
 from typing import Any, NamedTuple
 
@@ -72,22 +72,13 @@ def chat(
 
     Raises `InputError` for a template that cannot be rendered or that changes the message.
     """
-    import jinja2
-    from transformers.utils.chat_template_utils import render_jinja_template
-
     whole = question_template if "{passage}" in question_template else f"{{passage}}{question_template}"
     content = whole.format(**STAND_INS)
     messages = [{"role": "user", "content": content}]
     if system_prompt:
         messages = [{"role": "system", "content": system_prompt}, *messages]
-    special = {key: value for key, value in settings.items() if key.endswith("_token")}
-    try:
-        (text,), _ = render_jinja_template(
-            [messages], chat_template=chat_template, add_generation_prompt=True, **special
-        )
-    except jinja2.TemplateError as error:
-        remedy = "leave out generator.system_prompt" if system_prompt else "set generator.chat to false"
-        raise InputError(f"{source}: its chat template cannot be rendered ({error}); {remedy}") from None
+    remedy = "leave out generator.system_prompt" if system_prompt else "set generator.chat to false"
+    text = render_chat(chat_template, messages, settings, source, remedy, answers=True)
     stand_in = re.compile(f"({'|'.join(STAND_INS.values())})")
     header, *pieces = stand_in.split(text)
     begin, *expected = stand_in.split(content)
@@ -96,6 +87,38 @@ def chat(
     fields = {found: f"{{{name}}}" for name, found in STAND_INS.items()}
     question = "".join(fields.get(piece) or _escape(piece) for piece in (begin, *pieces))
     return PromptTexts(header.removesuffix(begin), question.removeprefix("{passage}"))
+
+
+def render_chat(
+    chat_template: str,
+    messages: Sequence[Mapping[str, str]],
+    settings: Mapping[str, Any],
+    source: str,
+    remedy: str,
+    answers: bool = False,
+) -> str:
+    """The text of a chat, as transformers renders its template.
+
+    Args:
+        messages: each with its `role` and `content`.
+        settings: of the tokenizer; templates read its special tokens.
+        source: of the template, for error messages.
+        remedy: at the end of these.
+        answers: whether the beginning of an answer follows.
+
+    Raises `InputError` for a template that cannot be rendered, or refuses the messages.
+    """
+    import jinja2
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    special = {key: value for key, value in settings.items() if key.endswith("_token")}
+    try:
+        (text,), _ = render_jinja_template(
+            [[*messages]], chat_template=chat_template, add_generation_prompt=answers, **special
+        )
+    except jinja2.TemplateError as error:
+        raise InputError(f"{source}: its chat template cannot be rendered ({error}); {remedy}") from None
+    return text
 
 
 def with_prompt(

@@ -57,6 +57,11 @@ def save(folder: str | Path, params: Params, alpha: float, modules: Modules, des
     The folder is written atomically. Raises `InputError` for a folder that is not empty.
     """
     check_new_folder(Path(folder))
+    write(Path(folder), params, alpha, modules, description)
+
+
+def write(folder: Path, params: Params, alpha: float, modules: Modules, description: Description) -> None:
+    """`save` for a folder that is the library's own, as inside a workdir: the caller knows that it is new."""
     flat: dict[str, Any] = flatten_dict(jax.tree.map(np.asarray, params), sep="/")
     kernels = [f"{path.removesuffix(lora.A)}{lora.KERNEL}" for path in flat if path.endswith(f"/{lora.A}")]
     tensors = {
@@ -76,7 +81,7 @@ def save(folder: str | Path, params: Params, alpha: float, modules: Modules, des
         "inference_mode": True,
         "target_modules": sorted(map(modules.of, kernels)),
     }
-    with written_whole(Path(folder)) as side:
+    with written_whole(folder) as side:
         write_tensors(side, tensors, stem=TENSORS)
         write_json(side / CONFIG, config)
 

@@ -199,11 +199,15 @@ def generator(config: DecoderConfig) -> Generator:
         del key
         return module.apply({"params": params}, inputs, decoder_inputs, method=Decoder.read_targets)
 
+    def read(params: Params, inputs: Tokens | PackedInputs, key: DropoutKey = None) -> Any:
+        del key
+        return module.apply({"params": params}, inputs, method=Decoder.read)
+
     def empty_cache(rows: int, slots: int) -> Cache:
         layer = cache_slots.empty_slots(rows, config.num_kv_heads, slots, config.d, config.dtype)
         return Cache((layer,) * config.decoder_layers, jnp.zeros((rows, slots), jnp.int32), jnp.int32(0))
 
-    return Generator(encode, decode, logits, empty_cache, read_targets=read_targets)
+    return Generator(encode, decode, logits, empty_cache, read_targets=read_targets, read=read)
 
 
 def init(config: DecoderConfig, key: Array) -> Params:

@@ -6,10 +6,11 @@ A run on one device has no mesh.
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -19,6 +20,7 @@ from rag_jax.config.files import AnyConfig
 from rag_jax.errors import InputError
 from rag_jax.parallel import host, partitioning
 
+Tree = TypeVar("Tree")
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))  # the questions of a batch
 WHOLE = PartitionSpec()  # replicated
@@ -144,6 +146,24 @@ def shard_batch(mesh: Mesh | None, size: int, read: Callable[[slice], PyTree]) -
         return jax.make_array_from_callback((size, *leaf.shape[1:]), spread, piece)
 
     return jax.tree.map(placed, held)
+
+
+def shard(batch: Tree, mesh: Mesh | None) -> Tree:
+    """Shard a batch that every process holds: every array by its first axis, which the devices divide."""
+    return jax.tree.map(lambda leaf: shard_batch(mesh, len(leaf), lambda own: leaf[own]), batch)
+
+
+def whole(params: Tree) -> Tree:
+    """Parameters in the memory of this process, whole."""
+
+    def gathered(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
+            return leaf
+        if leaf.is_fully_replicated or leaf.is_fully_addressable:
+            return np.asarray(leaf)
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(gathered, params)
 
 
 def enable_compilation_cache(config: AnyConfig) -> None:

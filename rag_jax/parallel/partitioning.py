@@ -31,7 +31,8 @@ PARTITION_RULES: PartitionRules = (
 INDEX = "refreshed/"  # leaves of a training state that are rows of an index: every device has its share
 
 Rules = Mapping[str, PartitionRules]
-"""Rules by field of `RagParams` or `BiEncoderParams`; other leaves use `PARTITION_RULES`."""
+"""Rules by field of `RagParams` or `BiEncoderParams`; other leaves use those of `OTHERS`, or `PARTITION_RULES`."""
+OTHERS = ""
 USUAL: Rules = {}
 
 
@@ -45,6 +46,12 @@ def rules(
         "generator": None if generator is None else registry.generator_of(generator).partition_rules,
     }
     return {name: rules for name, rules in own.items() if rules is not None}
+
+
+def rules_of(generator: GeneratorConfig) -> Rules:
+    """The rules of a training state whose parameters are those of one generator."""
+    own = registry.generator_of(generator).partition_rules
+    return USUAL if own is None else {OTHERS: own}
 
 
 def specs(tree: PyTree, mesh: Mesh, rules: Rules = USUAL) -> PyTree[PartitionSpec]:
@@ -62,7 +69,7 @@ def _spec(path: tuple, shape: tuple[int, ...], mesh: Mesh, rules: Rules) -> Part
     name = path_name(path)
     if name.startswith(INDEX):
         return PartitionSpec(mesh.axis_names)
-    own = next((rules[each] for each in name.split("/") if each in rules), PARTITION_RULES)
+    own = next((rules[each] for each in name.split("/") if each in rules), rules.get(OTHERS, PARTITION_RULES))
     module, _, leaf = name.rpartition("/")
     is_adapter = leaf in ADAPTERS
     matched = f"{module}/{KERNEL}" if is_adapter else name

@@ -48,6 +48,42 @@ class FineTuning(NamedTuple):
             return not self.has_adapters
         return _matches(self.train, name)
 
+    def mask(self, params: Params) -> PyTree[bool]:
+        """Whether each parameter is trained; see `rag_jax.core.trainable`."""
+        return jax.tree_util.tree_map_with_path(lambda path, _: self.trains(trainable.path_name(path)), params)
+
+    def with_adapters(self, params: Params, key: jax.Array) -> Params:
+        """The parameters that are trained, from the network's own: with new adapters."""
+        kernels = self.kernels(params)
+        return lora.init(params, kernels, self.lora.rank or 0, key) if kernels else params
+
+    def check_settings(self) -> None:
+        """Reject invalid patterns, which needs no network."""
+        for name, patterns in (("train", self.train or ()), ("lora.targets", self.lora.targets)):
+            _check_patterns(f"{self.key}.{name}", patterns)
+        if self.lora.rank is not None and not self.lora.targets:
+            raise InputError(f"{self.key}.lora.targets is empty, with a rank of {self.lora.rank}; name some kernels")
+
+    def check_names(self, params: Params) -> None:
+        """Reject patterns that match no parameter of a network or contradict each other, and a rank that is too large.
+
+        `params` are the network's own, as arrays or as shapes.
+        """
+        names, kernels = trainable.names(params), _kernels(params)
+        for pattern in self.train or ():
+            _check_matches(f"{self.key}.train: {pattern!r} matches no parameter", pattern, names)
+        for pattern in self.lora.targets if self.has_adapters else ():
+            _check_matches(f"{self.key}.lora.targets: {pattern!r} matches no kernel", pattern, list(kernels))
+        for name in self.kernels(params):
+            rank, most = self.lora.rank or 0, min(kernels[name])
+            if rank > most:
+                shape = " x ".join(map(str, kernels[name]))
+                raise InputError(f"{self.key}.lora.rank is {rank}, {name} is {shape}; give {most} or less")
+            pattern = next((each for each in self.train or () if re.search(each, name)), None)
+            if pattern is not None:
+                problem = f"{self.key}.train: {pattern!r} matches {name}, which {self.key}.lora.targets match too"
+                raise InputError(f"{problem}; train a kernel or its adapters")
+
 
 def retriever_mode(config: Config) -> str:
     """The mode of the retriever; frozen where all passages are read together, which ignores the prior.
@@ -73,22 +109,13 @@ def of(config: Config) -> RagParams:
 
 def mask(config: Config, params: RagParams) -> RagParams:
     """Whether each parameter is trained; see `rag_jax.core.trainable`."""
-
-    def network(plan: FineTuning, params: Params) -> PyTree[bool]:
-        return jax.tree_util.tree_map_with_path(lambda path, _: plan.trains(trainable.path_name(path)), params)
-
-    return _of_each(network, of(config), params)
+    return _of_each(FineTuning.mask, of(config), params)
 
 
 def with_adapters(config: Config, params: RagParams) -> RagParams:
     """The parameters that a run trains, from the networks' own: new adapters, by the config's seed."""
     keys = RagParams(*jax.random.split(jax.random.fold_in(jax.random.key(config.seed), ADAPTERS)))
-
-    def network(plan: FineTuning, params: Params, key: jax.Array) -> Params:
-        kernels = plan.kernels(params)
-        return lora.init(params, kernels, plan.lora.rank or 0, key) if kernels else params
-
-    return _of_each(network, of(config), params, keys)
+    return _of_each(FineTuning.with_adapters, of(config), params, keys)
 
 
 def merged(config: Config, params: RagParams) -> RagParams:
@@ -117,10 +144,7 @@ def check(config: Config) -> None:
         if asked and not plan.is_trained:
             why = "without passages" if config.data.is_closed_book else f"in retriever.mode {retriever_mode(config)}"
             raise InputError(f"{asked[0]} is set, but {why} the question tower is not trained; leave it None")
-        for name, patterns in (("train", plan.train or ()), ("lora.targets", plan.lora.targets)):
-            _check_patterns(f"{plan.key}.{name}", patterns)
-        if plan.lora.rank is not None and not plan.lora.targets:
-            raise InputError(f"{plan.key}.lora.targets is empty, with a rank of {plan.lora.rank}; name some kernels")
+        plan.check_settings()
     if config.retriever.train == () and not plans.question_tower.has_adapters:
         raise InputError("retriever.train is empty; freeze the question tower with retriever.mode frozen")
     if not any(plan.is_trained and (plan.train != () or plan.has_adapters) for plan in _plans(config)):
@@ -134,7 +158,7 @@ def check_names(config: Config, params: RagParams) -> None:
     """
     for plan, network in zip(of(config), params, strict=True):
         if plan is not None and plan.is_trained:
-            _check_network(plan, network)
+            plan.check_names(network)
 
 
 def _plans(config: Config) -> list[FineTuning]:
@@ -145,23 +169,6 @@ def _of_each(function: Callable[..., Any], plans: RagParams, *trees: RagParams) 
     """`function` of each network's plan and parameters; None for a passage tower that is not trained."""
     each = zip(plans, *trees, strict=True)
     return RagParams(*(None if plan is None else function(plan, *others) for plan, *others in each))
-
-
-def _check_network(plan: FineTuning, params: Params) -> None:
-    names, kernels = trainable.names(params), _kernels(params)
-    for pattern in plan.train or ():
-        _check_matches(f"{plan.key}.train: {pattern!r} matches no parameter", pattern, names)
-    for pattern in plan.lora.targets if plan.has_adapters else ():
-        _check_matches(f"{plan.key}.lora.targets: {pattern!r} matches no kernel", pattern, list(kernels))
-    for name in plan.kernels(params):
-        rank, most = plan.lora.rank or 0, min(kernels[name])
-        if rank > most:
-            shape = " x ".join(map(str, kernels[name]))
-            raise InputError(f"{plan.key}.lora.rank is {rank}, {name} is {shape}; give {most} or less")
-        pattern = next((each for each in plan.train or () if re.search(each, name)), None)
-        if pattern is not None:
-            problem = f"{plan.key}.train: {pattern!r} matches {name}, which {plan.key}.lora.targets match too"
-            raise InputError(f"{problem}; train a kernel or its adapters")
 
 
 def _check_patterns(key: str, patterns: Sequence[str]) -> None:

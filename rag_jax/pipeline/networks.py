@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from rag_jax import hub
 from rag_jax.config.config import Config
-from rag_jax.config.contrastive import ContrastiveConfig
+from rag_jax.config.files import AnyConfig
 from rag_jax.core.variants import VARIANTS
 from rag_jax.errors import InputError
 from rag_jax.models import registry
@@ -73,7 +73,7 @@ def check_fuses(config: Config, sizes: GeneratorConfig, source: str) -> None:
 
 
 def check_compute(
-    config: Config | ContrastiveConfig,
+    config: AnyConfig,
     sizes: NetworkConfig,
     source: str,
     defaults: Mapping[str, Any] = GENERATOR_DEFAULTS,

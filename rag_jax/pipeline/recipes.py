@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rag_jax.config.config import Config
+from rag_jax.config.config import AdamW, Config
 from rag_jax.core import modes, optimizers, training
 from rag_jax.core.reading import InputLayout
 from rag_jax.core.refresh import Refresh
@@ -97,6 +97,17 @@ def learning_rates(config: Config, peak: float | None = None) -> optax.Schedule:
     """The schedule of the generator's learning rate, or the same schedule with another peak."""
     c = config.optimizer
     return optimizers.warmup_linear_decay(c.learning_rate if peak is None else peak, c.warmup, config.steps)
+
+
+def adamw_rates(optimizer: AdamW, steps: int) -> optax.Schedule:
+    """The schedule of a run with one optimizer."""
+    return optimizers.warmup_linear_decay(optimizer.learning_rate, optimizer.warmup, steps)
+
+
+def clipped_adamw(optimizer: AdamW, steps: int) -> optax.GradientTransformation:
+    """The optimizer of such a run: the gradient is clipped by its norm first."""
+    adamw = optimizers.adamw(adamw_rates(optimizer, steps), optimizer.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(optimizer.clip), adamw)
 
 
 def _by_row(mesh: Mesh | None) -> NamedSharding | None:

@@ -26,7 +26,7 @@ from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.index.placement import CONVERT, padded_rows
 from rag_jax.index.store import Store
-from rag_jax.pipeline import finetuning, tower_folders
+from rag_jax.pipeline import checkpoint_folders, finetuning
 from rag_jax.pipeline.checkpoints import Checkpoints
 from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
 from rag_jax.types import Knowledge, Params, RagParams, host
@@ -140,7 +140,7 @@ def trained_params(
 
 def with_passage_tower(bi_encoder: BiEncoder, params: Params | None, workdir: Path) -> BiEncoder:
     """The bi-encoder with a trained passage tower, from where a finished run saves it."""
-    of_questions, of_passages = (str((workdir / tower_folders.FOLDER / side).absolute()) for side in SIDES)
+    of_questions, of_passages = (str((workdir / checkpoint_folders.TOWERS / side).absolute()) for side in SIDES)
     encoder = dataclasses.replace(
         bi_encoder.required_passage_encoder, params=params, source=of_passages, question_source=of_questions
     )

@@ -17,7 +17,7 @@ from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.parallel import devices
-from rag_jax.pipeline import distillation, finetuning, networks, refreshing, tower_folders
+from rag_jax.pipeline import checkpoint_folders, distillation, finetuning, networks, refreshing
 from rag_jax.training.provenance import RELOCATABLE
 from rag_jax.training.workdir import CONFIG, check_ownership
 
@@ -82,7 +82,7 @@ def check(config: Config, workdir: Path) -> list[str]:
         check_index(config.data.index or workdir / "index")
     if config.retriever.train_passages:
         check_index(workdir / refreshing.FOLDER)
-        tower_folders.check(workdir)
+        checkpoint_folders.check(workdir / checkpoint_folders.TOWERS)
     return check_resumable(config, workdir / CONFIG)
 
 

@@ -10,7 +10,7 @@ from rag_jax.config.config import Config
 from rag_jax.index import building
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.parallel import devices
-from rag_jax.pipeline import finetuning, refreshing, tower_folders
+from rag_jax.pipeline import checkpoint_folders, finetuning, refreshing
 from rag_jax.pipeline.assembly import every_twentieth, load_networks, open_index
 from rag_jax.pipeline.components import BiEncoder, GeneratorBundle
 from rag_jax.types import RagParams
@@ -44,9 +44,9 @@ def _complete(
     trained = refreshing.with_passage_tower(networks[0], params.passage_tower, workdir)
     folder, encoder = workdir / refreshing.FOLDER, trained.required_passage_encoder
     is_current = refreshing.is_current(folder, encoder)
-    if not is_current or not (workdir / tower_folders.FOLDER).exists():
+    if not is_current or not (workdir / checkpoint_folders.TOWERS).exists():
         question_tower = finetuning.merged(config, params).question_tower
-        tower_folders.write(workdir, refreshing.checkpoints_of(trained, question_tower))
+        checkpoint_folders.write_towers(workdir, refreshing.checkpoints_of(trained, question_tower))
     if not is_current:
         old = open_index(config.data.index or workdir / "index", config, *networks, tokens=False)
         passage_tokenizer = PassageTokenizer(networks[1].tokenizer, config.generator.max_passage)

@@ -1,13 +1,15 @@
 """Restore or initialise a run; the host state saved with a checkpoint; the error of a run that diverged."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from rag_jax.core import training
 from rag_jax.core.training import TrainState
@@ -57,6 +59,26 @@ def restore_or_init(components: Components, first: RagParams, checkpoints: Check
     if config.retriever.train_passages:
         state = state._replace(refreshed=refreshing.first_index(components, params.passage_tower))
     return state, host_state
+
+
+def restore_or_begin(
+    init: Callable[[Any], TrainState],
+    first: Any,
+    checkpoints: Checkpoints,
+    mesh: Mesh | None,
+    rules: partitioning.Rules,
+) -> tuple[TrainState, HostState]:
+    """`restore_or_init` of a run whose state is a function of its `first` parameters, and of nothing else."""
+    shapes = jax.eval_shape(init, first)
+    shardings = devices.shardings(shapes, mesh, rules)
+    found = checkpoints.restore(shapes, shardings)
+    if found is not None:
+        return found
+    host_state: HostState = {"input": None, "window": []}
+    if shardings is None:  # copies: the step donates its state
+        return init(jax.tree.map(jnp.array, first)), host_state
+    spread = devices.put(first, devices.shardings(first, mesh, rules))
+    return jax.jit(init, out_shardings=shardings)(spread), host_state
 
 
 def host_state(

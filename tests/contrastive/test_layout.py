@@ -1,18 +1,14 @@
 """Texts in packed groups of similar length."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_jax.config.config import Mesh
 from rag_jax.config.contrastive import BiEncoder, Contrast, ContrastiveConfig, Data
-from rag_jax.contrastive.layout import Layout, Size, grouped, packed, usual_layout
-from rag_jax.core import packing
+from rag_jax.contrastive.layout import Layout, Size, usual_layout
 from rag_jax.core.packing import unpacked
-from rag_jax.data.tokenizers import pad
 from rag_jax.types import PackedInputs
 
 
@@ -39,18 +35,6 @@ def test_every_text_is_found_at_its_place_whole(lengths: list[int], wanted: tupl
     for row, (ids, length) in zip([*tokens, *tokens[:4]], [*(joined[where] for where in place), *asked], strict=True):
         assert ids[:length].tolist() == row
         assert not ids[length:].any()
-
-
-@given(st.lists(st.integers(1, 40), min_size=12, max_size=12))
-def test_groups_are_equal_in_size_and_ascend(lengths: list[int]) -> None:
-    groups, _ = grouped(rows_of(lengths), 3, 1)
-    assert [len(group) for group in groups] == [4, 4, 4]
-    assert (np.diff([len(ids) for group in groups for ids in group]) >= 0).all()
-
-
-def test_packs_are_about_as_full() -> None:
-    ((*members,),), _ = grouped(rows_of(list(range(1, 17))), 1, 4)
-    assert [sum(map(len, members[at : at + 4])) for at in range(0, 16, 4)] == [34] * 4  # of 136 in all
 
 
 def test_a_group_is_padded_to_its_length_and_beyond_it_only_where_a_passage_is_longer() -> None:
@@ -83,24 +67,12 @@ def test_nearly_all_batches_fit_the_usual_layout_with_little_padding(devices: in
     assert slots / read < {None: 1.9, 1: 1.1, 8: 1.2}[devices]
 
 
-@settings(deadline=None, max_examples=20)  # each size is a compilation
-@given(st.lists(st.integers(1, 12), min_size=8, max_size=8), st.sampled_from([1, 2, 4]), st.integers(1, 12))
-def test_rows_are_packed_as_the_core_packs_them(lengths: list[int], num_packs: int, usual: int) -> None:
-    rows = pad(rows_of(lengths), 12, 0)
-    found = packed(rows, num_packs, usual)
-    expected = packing.pack(jax.tree.map(jnp.asarray, rows), num_packs, found.source.shape[1])
-    assert np.array_equal(found.num_tokens, expected.num_tokens)
-    held = np.arange(found.source.shape[1])[None, :] < np.asarray(found.num_tokens)[:, None]
-    assert np.array_equal(np.asarray(found.source)[held], np.asarray(expected.source)[held])
-    mask = np.asarray(rows.mask)
-    assert np.array_equal(np.asarray(found.slot)[mask], np.asarray(expected.slot)[mask])
-    states = np.asarray(rows.ids)[:, :, None].astype(np.float32)
-    on_device = jax.tree.map(jnp.asarray, found)
-    again = packing.to_rows(on_device, packing.to_packs(on_device, jnp.asarray(states)))
-    np.testing.assert_array_equal(again, np.where(mask[:, :, None], states, 0))
-
-
 def test_a_pack_has_more_room_only_where_more_is_needed() -> None:
-    rows = pad(rows_of([3, 4, 17, 30]), 32, 0)
-    assert packed(rows, 1, 14).source.shape == (1, 56)
-    assert packed(rows, 1, 13).source.shape == (1, 64)  # 14 tokens in the mean, rounded up to 16
+    def slots(mean: int) -> tuple[int, ...]:
+        sizes = (Size(32, mean),)
+        (group,) = Layout(Size(8, 8), sizes, 32, 32, 1)([[1]], rows_of([3, 4, 17, 30]))[1]
+        assert isinstance(group, PackedInputs)
+        return group.source.shape
+
+    assert slots(14) == (1, 56)
+    assert slots(13) == (1, 64)  # 14 tokens in the mean, rounded up to 16

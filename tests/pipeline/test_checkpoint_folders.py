@@ -12,7 +12,7 @@ from rag_jax.config.config import Config
 from rag_jax.contrastive import towers
 from rag_jax.contrastive.towers import Towers
 from rag_jax.errors import InputError
-from rag_jax.pipeline import tower_folders
+from rag_jax.pipeline import checkpoint_folders
 
 
 @pytest.fixture
@@ -21,12 +21,12 @@ def loaded(towns: Config, tmp_path: Path) -> Towers:
 
 
 def test_two_towers_are_two_folders_and_are_written_again(loaded: Towers, tmp_path: Path) -> None:
-    assert tower_folders.write(tmp_path, loaded.checkpoints(loaded.params)) == [
+    assert checkpoint_folders.write_towers(tmp_path, loaded.checkpoints(loaded.params)) == [
         tmp_path / "towers/question",
         tmp_path / "towers/passage",
     ]
     doubled = jax.tree.map(lambda leaf: 2 * leaf, loaded.params)
-    tower_folders.write(tmp_path, loaded.checkpoints(doubled))
+    checkpoint_folders.write_towers(tmp_path, loaded.checkpoints(doubled))
     found = hub.load_tower(tmp_path / "towers/passage")
     jax.tree.map(lambda a, b: (a == b).all() or pytest.fail("not written"), found.params, doubled.passage_tower)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["negatives.jsonl", "towers"]
@@ -34,14 +34,14 @@ def test_two_towers_are_two_folders_and_are_written_again(loaded: Towers, tmp_pa
 
 def test_a_shared_tower_is_one_folder(loaded: Towers, tmp_path: Path) -> None:
     shared = loaded._replace(shares=True)
-    assert tower_folders.write(tmp_path, shared.checkpoints(shared.params)) == [tmp_path / "towers"]
+    assert checkpoint_folders.write_towers(tmp_path, shared.checkpoints(shared.params)) == [tmp_path / "towers"]
     assert hub.load_tower(tmp_path / "towers").config == loaded.question.checkpoint.config
 
 
 def test_each_folder_says_how_questions_and_passages_are_read(loaded: Towers, tmp_path: Path) -> None:
     fed = loaded.question.checkpoint.input_format._replace(question="query: {question}")
     question = dataclasses.replace(loaded.question.checkpoint, input_format=fed)
-    tower_folders.write(
+    checkpoint_folders.write_towers(
         tmp_path, loaded._replace(question=loaded.question._replace(checkpoint=question)).checkpoints(loaded.params)
     )
     for name in ("question", "passage"):
@@ -59,9 +59,9 @@ def test_each_folder_says_how_questions_and_passages_are_read(loaded: Towers, tm
     ],
 )
 def test_what_somebody_else_wrote_stays(loaded: Towers, tmp_path: Path, change, told: str) -> None:
-    tower_folders.write(tmp_path, loaded.checkpoints(loaded.params))
+    checkpoint_folders.write_towers(tmp_path, loaded.checkpoints(loaded.params))
     change(tmp_path / "towers")
     before = {path: path.read_bytes() for path in (tmp_path / "towers").rglob("*") if path.is_file()}
     with pytest.raises(InputError, match=told):
-        tower_folders.write(tmp_path, loaded.checkpoints(loaded.params))
+        checkpoint_folders.write_towers(tmp_path, loaded.checkpoints(loaded.params))
     assert before == {path: path.read_bytes() for path in (tmp_path / "towers").rglob("*") if path.is_file()}

@@ -1,0 +1,77 @@
+"""Trained networks as checkpoint folders of a workdir: `WORKDIR/towers`, `WORKDIR/generator`.
+
+RAG, transformers and sentence-transformers load them. A run that goes on writes them again. Only a folder whose files
+are all those that were written there, by their checksums, is replaced.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from rag_jax import hub
+from rag_jax.data import files
+from rag_jax.errors import InputError
+from rag_jax.hub import saving
+
+TOWERS, GENERATOR, ADAPTER = "towers", "generator", "adapter"  # folders of a workdir
+Writer = Callable[[Path], None]
+"""Writes a new folder."""
+
+
+def check(folder: Path) -> None:
+    """Raise `InputError` for a folder of checkpoints that a run did not write, or that was changed since."""
+    marker = folder / _marker(folder)
+    if not folder.exists() and not folder.is_symlink():
+        return
+    remedy = "move it away, or choose another --workdir"
+    if folder.is_symlink() or not folder.is_dir() or not marker.is_file():
+        raise InputError(f"{folder}: not written by a run; {remedy}")
+    try:
+        known = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{marker}: damaged; {remedy}") from None
+    found = _checksums(folder)
+    del found[marker.name]
+    odd = next((name for name in sorted(found) if known.get(name) != found[name]), None)
+    if odd is not None:
+        raise InputError(f"{folder / odd}: not written by a run, or changed since; {remedy}")
+
+
+def write(folder: Path, parts: Mapping[str, Writer]) -> list[Path]:
+    """Write checkpoints. Returns their folders, in order.
+
+    Args:
+        parts: by the name of their folder, as "question" and "passage"; or one, with the name "".
+    """
+    check(folder)
+    new = folder.with_name(f".{folder.name}.new")
+    if new.exists():
+        shutil.rmtree(new)  # of an interrupted run: the name is ours, and the workdir is locked
+    for name, writer in parts.items():
+        if name:
+            new.mkdir(exist_ok=True)
+        writer(new / name)
+    files.write_atomically(new / _marker(folder), json.dumps(_checksums(new), indent=2) + "\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    new.rename(folder)
+    return [folder / name for name in parts]
+
+
+def write_towers(workdir: Path, towers: Mapping[str, hub.TowerCheckpoint]) -> list[Path]:
+    """`write` into `WORKDIR/towers`."""
+    parts = {name: partial(saving.write, checkpoint=checkpoint) for name, checkpoint in towers.items()}
+    return write(workdir / TOWERS, parts)
+
+
+def _marker(folder: Path) -> str:
+    """The name of the file that holds the checksums."""
+    return f"rag-jax.{folder.name}"
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file, by its path in the folder."""
+    paths = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return {str(path.relative_to(folder)): files.checksum(path) for path in paths}
