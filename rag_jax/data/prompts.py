@@ -114,7 +114,7 @@ def render_chat(
     special = {key: value for key, value in settings.items() if key.endswith("_token")}
     try:
         (text,), _ = render_jinja_template(
-            [[*messages]], chat_template=chat_template, add_generation_prompt=answers, **special
+            [[dict(each) for each in messages]], chat_template=chat_template, add_generation_prompt=answers, **special
         )
     except jinja2.TemplateError as error:
         raise InputError(f"{source}: its chat template cannot be rendered ({error}); {remedy}") from None

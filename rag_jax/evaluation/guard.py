@@ -95,7 +95,7 @@ def _agreement(run: Guarded, refused: Judged) -> dict[str, dict[str, dict[str, F
     every = [each for system in run.systems.values() for each in system.completions]
     if any(each.labels.get(HUMAN) is None for each in every):
         return {}
-    judges = {
+    judges: dict[str, Sequence[bool | None]] = {
         RULES: [bool(each) for name in run.systems for each in refused[name]],
         "XSTest's string match": [string_match(each.text) for each in every],
     }

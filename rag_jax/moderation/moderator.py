@@ -70,7 +70,7 @@ class Moderator:
     def __call__(self, texts: str, role: Role = ..., *, batch_size: int = ...) -> Decision: ...  # pyright: ignore[reportOverlappingOverload]
     @overload
     def __call__(self, texts: Sequence[str], role: Role = ..., *, batch_size: int = ...) -> list[Decision]: ...
-    def __call__(self, texts, role="question", *, batch_size=64):
+    def __call__(self, texts, role: Role = "question", *, batch_size=64):
         """The decision on one text, or on each of a list. Raises `InputError` for an empty text."""
         found = dict(self.stream(user_inputs.listed(texts), role, batch_size=batch_size))
         return found[0] if isinstance(texts, str) else [found[number] for number in range(len(found))]
