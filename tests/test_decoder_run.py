@@ -273,7 +273,7 @@ def test_self_reflection_reads_the_categories_and_the_role_in_its_prompt(moderat
     tokenizer = moderator.rag.components.generator_tokenizer
     header = tokenizer.tokenizer.decode(list(tokenizer.header), skip_special_tokens=False)
     assert "- red: whatever is red\n- blue: everything else" in header
-    reads = moderator._of_role("answer").components.generator_tokenizer
+    reads = moderator._asked("answer").components.generator_tokenizer
     assert "Text, the answer of an assistant: {question}" in reads.question_template
     assert reads.header == tokenizer.header, "nothing is compiled again"
 
@@ -285,6 +285,13 @@ def test_self_reflection_is_calibrated_on_texts_without_content(moderator):
     before = [sum(each.probabilities[name] for each in bare) / len(bare) for name in CATEGORIES.names]
     assert abs(mean[0] - 0.5) < abs(before[0] - 0.5) + 1e-6
     assert mean == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_each_role_is_calibrated_under_its_own_prompt(moderator):
+    for role in ("question", "answer"):
+        found = moderator(calibration.CONTENT_FREE, role)
+        assert sum(each.probabilities["red"] for each in found) / len(found) == pytest.approx(0.5, abs=0.05)
+    assert moderator._calibration("question") != moderator._calibration("answer")
 
 
 def test_the_role_changes_what_is_asked(moderator):

@@ -61,9 +61,10 @@ def test_it_writes_decisions_figures_and_the_curve(files, trained, towns, capsys
 def test_the_same_command_resumes_and_ends_alike(files, trained):
     run(files, trained)
     whole = (files / "out" / "decisions.jsonl").read_text()
-    kept = "".join(line + "\n" for line in whole.splitlines()[:7])
+    kept = "".join(line.replace('"role": "question"', '"role": "kept"') + "\n" for line in whole.splitlines()[:7])
     (files / "out" / "decisions.jsonl").write_text(kept)
     run(files, trained)
+    assert [row["role"] for row in rows(files)] == ["kept"] * 7 + ["question"] * 13, "the others are not judged again"
     for again, before in zip(rows(files), map(json.loads, whole.splitlines()), strict=True):
         assert again["id"] == before["id"]
         assert again["probability"] == pytest.approx(before["probability"], abs=1e-5)
@@ -105,6 +106,8 @@ def test_calibration_is_fitted_to_other_texts(files, trained, towns, capsys):
     ("more", "told"),
     [
         (["--acceptable-label", "safe"], "--acceptable-label is 'safe', which no text has"),
+        (["--tower", "x"], "--tower is for a --generator; leave it out"),
+        (["--closed-book"], "--closed-book is for a --checkpoint without an index; leave it out"),
         (["--batch-size", "0"], "--batch-size is 0; give 1 or more"),
         (["--generator", "x"], "name a --workdir, a --checkpoint or a --generator, one of the three"),
         (["--calibrate-on", "missing.jsonl"], "missing.jsonl: no such file"),
@@ -125,7 +128,15 @@ def test_a_label_outside_the_categories_is_refused(files, trained, capsys):
     (files / "odd.jsonl").write_text(json.dumps({"text": "what colour is Norburg", "label": "pink"}) + "\n")
     with pytest.raises(SystemExit):
         run(files, trained, texts="odd.jsonl")
-    assert "label 'pink': is none of the categories red, blue" in capsys.readouterr().err
+    assert "label 'pink' is not one of the categories red, blue" in capsys.readouterr().err
+
+
+def test_a_file_that_is_labelled_in_part_is_refused(files, trained, capsys):
+    rows = [{"text": "what colour is Norburg", "label": "red"}, {"text": "what colour is Goldau"}]
+    (files / "part.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SystemExit):
+        run(files, trained, texts="part.jsonl")
+    assert "part.jsonl:2: some texts have a label, others none" in capsys.readouterr().err
 
 
 def test_a_folder_of_other_things_is_refused(files, trained, capsys):

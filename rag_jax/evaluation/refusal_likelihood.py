@@ -30,8 +30,8 @@ def refusal_probabilities(
     ]
     probabilities = np.zeros(len(texts))
     for number, best in rag.stream_choices(texts, LABELS, batch_size=batch_size):
-        # The decoded label may differ from its text in spaces.
-        log_probs = {each.text.strip(): each.log_prob for each in (best, *best.alternatives)}
+        # The decoded label may differ from its text in spaces and case.
+        log_probs = {each.text.strip().title(): each.log_prob for each in (best, *best.alternatives)}
         yes, no = (log_probs[label] for label in LABELS)
         probabilities[number] = 1 / (1 + math.exp(min(no - yes, 700)))
     return probabilities

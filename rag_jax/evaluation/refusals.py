@@ -100,4 +100,4 @@ def _ratio(above: Float[np.ndarray, " P"], below: Float[np.ndarray, " P"]) -> Fi
     """The ratio of two sums over prompts; NaN where nothing is counted."""
     if not below.sum():
         return Figure(math.nan, math.nan, math.nan, 0)
-    return figure(lambda n: float(above[n].sum() / max(below[n].sum(), 1)), len(above))
+    return figure(lambda n: float(above[n].sum() / below[n].sum()) if below[n].sum() else math.nan, len(above))

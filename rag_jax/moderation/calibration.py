@@ -16,7 +16,7 @@ from scipy import optimize, special
 from rag_jax.errors import InputError
 
 CONTENT_FREE = ("N/A", "[MASK]", "…")  # texts without content; their mean is taken, as by Zhao et al.
-LARGEST_BIAS = 50.0  # nats
+LARGEST_SCALE, LARGEST_BIAS = 100.0, 50.0  # for labels that the scores tell apart without an error; bias in nats
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class Calibration:
 
     scale: float = 1.0
     bias: tuple[float, ...] | None = None  # of each label, the acceptable one first
+
+    def __post_init__(self) -> None:
+        values = np.array([self.scale, *(self.bias or ())])
+        if not np.isfinite(values).all() or self.scale <= 0:
+            found = f"scale {self.scale} and bias {self.bias}"
+            raise InputError(f"calibration: {found}; give finite numbers, the scale above 0")
 
     def __call__(self, log_likelihoods: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B C"]:
         """`p(c|x)` of log-likelihoods `log p(c|x)`."""
@@ -41,9 +47,12 @@ def content_free(log_likelihoods: Float[np.ndarray, "N C"]) -> Calibration:
 def fit(log_likelihoods: Float[np.ndarray, "B C"], labels: Int[np.ndarray, " B"]) -> Calibration:
     """Scale and bias of the greatest likelihood on labelled texts, `labels` counted from 0.
 
-    Raises `InputError` where a category has no text: its bias would be without bound.
+    Raises `InputError` where a category has no text, whose bias would be without bound, and where the labels do not
+    follow the scores at all.
     """
     scores = np.asarray(log_likelihoods, np.float64)
+    if not np.isfinite(scores).all():
+        raise InputError("calibration: a text has a label of probability 0; look into the model, or leave the text out")
     classes = scores.shape[1]
     if missing := sorted(set(range(classes)) - set(np.asarray(labels).tolist())):
         raise InputError(f"calibration: category number {missing[0] + 1} of {classes} has no text; give one of each")
@@ -57,6 +66,8 @@ def fit(log_likelihoods: Float[np.ndarray, "B C"], labels: Int[np.ndarray, " B"]
         return -float(np.mean(log_probs[np.arange(len(labels)), labels])), gradient
 
     # The bias of the first label is 0: only differences count.
-    bounds = [(0.0, None), (0.0, 0.0), *[(-LARGEST_BIAS, LARGEST_BIAS)] * (classes - 1)]
+    bounds = [(0.0, LARGEST_SCALE), (0.0, 0.0), *[(-LARGEST_BIAS, LARGEST_BIAS)] * (classes - 1)]
     found = optimize.minimize(loss, np.array([1.0, *[0.0] * classes]), jac=True, method="L-BFGS-B", bounds=bounds)
+    if found.x[0] <= 0:
+        raise InputError("calibration: the labels do not follow the model's scores; train it, or leave calibration out")
     return Calibration(float(found.x[0]), tuple(found.x[1:].tolist()))

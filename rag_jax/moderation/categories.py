@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from rag_jax.data.json_documents import read_object
+from rag_jax.data.jsonl import validate_characters
 from rag_jax.data.validation import validate_dataclass, validate_value
 from rag_jax.errors import InputError
 
@@ -24,7 +25,7 @@ class Category:
 
 @dataclass(frozen=True)
 class Categories:
-    """The categories of a moderator. Raises `InputError` for none, for empty or equal names, and for odd thresholds."""
+    """The categories of a moderator. Raises `InputError` for none, equal or empty names, invalid thresholds."""
 
     moderated: tuple[Category, ...]
     acceptable: str = "acceptable"  # the label of all other texts
@@ -39,10 +40,10 @@ class Categories:
             if folded.count(key) > 1:
                 raise InputError(f"categories: two are called {name!r}; give each a name of its own")
         for each in self.moderated:
+            validate_characters(each.name + each.description, "name and description", f"category {each.name!r}")
+            validate_dataclass(Category, each, name=f"category {each.name!r}")
             if not 0 <= each.threshold <= 1 or math.isnan(each.threshold):
                 raise InputError(f"category {each.name!r}: its threshold is {each.threshold}; give one from 0 to 1")
-            if each.policy not in get_args(Policy):
-                raise InputError(f"category {each.name!r}: its policy is {each.policy!r}; give pass, flag or block")
 
     @property
     def names(self) -> tuple[str, ...]:

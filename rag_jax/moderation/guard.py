@@ -12,18 +12,21 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.errors import InputError
 from rag_jax.moderation.moderator import Moderator
 from rag_jax.moderation.passage_filters import PassageFilter
 from rag_jax.pipeline import edits, user_inputs
 from rag_jax.pipeline.answers import Answer, Decision
+from rag_jax.pipeline.options import AnswerOptions, GenerationOptions
 from rag_jax.rag import RAG
 
 REFUSAL = "I cannot help with that."
+NOT_OF_GENERATION = {*AnswerOptions.__annotations__} - {*GenerationOptions.__annotations__}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ class GuardedRAG:
     _judged: dict[int, Decision] = field(default_factory=dict, repr=False)  # by the passage's row
 
     def __post_init__(self) -> None:
-        store = self.rag.components.store
+        self._whole, store = self.rag, self.rag.components.store
         if store.is_closed_book and (self.guard.allow or self.guard.passage):
             raise InputError("guard: a closed-book model reads no passages; leave allow and passage out")
         if self.guard.allow is not None:
@@ -60,36 +63,53 @@ class GuardedRAG:
                 left = f"{len(store) - len(denied)} of {len(store)} passages are allowed"
                 raise InputError(f"guard: {left}, fewer than K = {k}; allow more")
             self._remove(denied)
+            self._whole = self.rag
 
-    def answer(self, questions: Sequence[str], *given: Any, **options: Any) -> list[Answer]:
+    def answer(
+        self, questions: Sequence[str], config: GenerationConfig | None = None, **options: Unpack[AnswerOptions]
+    ) -> list[Answer]:
         """One answer for each question, with the arguments of `RAG.answer`.
 
         What was blocked comes back as an `Answer` whose text is the guard's refusal and whose `refused` says what was.
         Raises `InputError` as `RAG.answer`, and for `rows`: which passages are read is up to the guard.
         """
-        if options.get("rows") is not None:
-            raise InputError("a guard chooses the passages; leave rows out")
         texts, guard = user_inputs.questions(questions), self.guard
+        self._check(config, options)
         on_questions = guard.question(texts) if guard.question else [None] * len(texts)
-        answers = {n: self._refusal("question", each) for n, each in enumerate(on_questions) if _blocks(each)}
-        asked = [number for number in range(len(texts)) if number not in answers]
-        prefixes = user_inputs.prefixes(options.pop("prefixes", ""), len(texts))
-        answered = self._answer([texts[n] for n in asked], [prefixes[n] for n in asked], *given, **options)
-        for number, answer in zip(asked, answered, strict=True):
-            noted = [each for each in (on_questions[number], *self._on_passages(answer)) if _is_noted(each)]
-            answers[number] = answer._replace(decisions=(*noted, *answer.decisions))
+        blocked = {n: self._refusal("question", each) for n, each in enumerate(on_questions) if _blocks(each)}
+        answers = {**blocked, **self._answers(texts, [*blocked], config, options)}
+        for number, decision in enumerate(on_questions):
+            if number not in blocked and _is_noted(decision):
+                answers[number] = answers[number]._replace(decisions=(decision, *answers[number].decisions))
         return [answers[number] for number in range(len(texts))]
 
-    def _answer(self, questions: list[str], prefixes: list[str], *given: Any, **options: Any) -> list[Answer]:
-        """The moderated answers to questions that are not blocked, from passages that are not."""
-        if self.guard.passage and questions:
-            k = options.get("num_docs") or self.rag.components.num_docs
+    def _check(self, config: GenerationConfig | None, options: AnswerOptions) -> None:
+        """Raise `InputError` for options that `RAG.answer` refuses, before anything is moderated."""
+        if options.get("rows") is not None:
+            raise InputError("a guard chooses the passages; leave rows out")
+        of_generation = {name: each for name, each in options.items() if name not in NOT_OF_GENERATION}
+        attention = {"attention": options.get("attention", False)}
+        self._whole.check([], config, num_docs=options.get("num_docs"), **attention, **of_generation)
+
+    def _answers(
+        self, texts: list[str], skip: list[int], config: GenerationConfig | None, options: AnswerOptions
+    ) -> dict[int, Answer]:
+        """The moderated answers, by number, to all questions but those to skip, from passages that are not blocked."""
+        asked = [number for number in range(len(texts)) if number not in skip]
+        if not asked:
+            return {}
+        k = options.get("num_docs") or self._whole.components.num_docs
+        if self.guard.passage:
+            questions = [texts[number] for number in asked]
             self._moderate_passages(self.guard.passage, questions, k, options.get("batch_size", 64))
-            left = len(self.rag.components.store)
-            if not left:
-                return [self._refusal("passages", None) for _ in questions]
-            options["num_docs"] = min(k, left)
-        return self._moderated(self.rag.answer(questions, *given, prefixes=prefixes, **options)) if questions else []
+        left = len(self.rag.components.store)
+        if not left:
+            return {number: self._refusal("passages", None) for number in asked}
+        reads = {"num_docs": min(k, left)} if self.guard.passage else {}
+        # all questions, so that samples and prefixes are those of a call without a guard
+        streamed = self.rag.stream(texts, config, skip=skip, **{**options, **reads})
+        numbers, answers = zip(*streamed, strict=True)
+        return dict(zip(numbers, self._moderated([self._noting_passages(each) for each in answers]), strict=True))
 
     def _moderate_passages(self, moderator: Moderator, questions: list[str], k: int, batch_size: int) -> None:
         """Search, judge what is new, take what is blocked out of the index, and search again, until nothing is."""
@@ -108,25 +128,26 @@ class GuardedRAG:
         moderator = self.guard.answer
         if moderator is None:
             return answers
-        ranked = [[answer, *answer.alternatives] for answer in answers]
-        texts = [each.text for own in ranked for each in own]
-        spoken = {text: None for text in texts if text.strip()}
-        decisions = dict(zip(spoken, moderator([*spoken], "answer"), strict=True)) if spoken else {}
-        return [self._released(own, decisions) for own in ranked]
+        texts = {each.text: None for answer in answers for each in (answer, *answer.alternatives) if each.text.strip()}
+        decisions = dict(zip(texts, moderator([*texts], "answer"), strict=True)) if texts else {}
+        return [self._released(answer, decisions) for answer in answers]
 
-    def _released(self, ranked: list[Answer], decisions: dict[str, Decision]) -> Answer:
-        best, *others = ranked
-        own = decisions.get(best.text)
-        if _blocks(own):
-            return self._refusal("answer", own)
-        alternatives = [each for each in others if not _blocks(decisions.get(each.text))]
-        return best._replace(alternatives=alternatives, decisions=(own,) if own and _is_noted(own) else ())
+    def _released(self, answer: Answer, decisions: dict[str, Decision]) -> Answer:
+        def noting(each: Answer) -> Answer:
+            own = decisions.get(each.text)
+            return each._replace(decisions=(*each.decisions, own)) if own and _is_noted(own) else each
 
-    def _on_passages(self, answer: Answer) -> list[Decision]:
+        if _blocks(decisions.get(answer.text)):
+            return self._refusal("answer", decisions[answer.text])
+        kept = [noting(each) for each in answer.alternatives if not _blocks(decisions.get(each.text))]
+        return noting(answer)._replace(alternatives=kept)
+
+    def _noting_passages(self, answer: Answer) -> Answer:
         if not self._judged:
-            return []
+            return answer
         rows = self.rag.components.store.find([passage.id for passage in answer.passages]).tolist()
-        return [self._judged[row] for row in rows if row in self._judged]
+        found = (self._judged[row] for row in rows if row in self._judged)
+        return answer._replace(decisions=tuple(each for each in found if _is_noted(each)))
 
     def _remove(self, rows: list[int]) -> None:
         """Take rows out of the search."""

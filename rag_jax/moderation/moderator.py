@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import cast, get_args, overload
 
@@ -21,10 +21,11 @@ from jaxtyping import Float
 from rag_jax.errors import InputError
 from rag_jax.moderation import calibration, pieces, prompts
 from rag_jax.moderation.calibration import Calibration
-from rag_jax.moderation.categories import SELF_REFLECTION, Categories, Category, Policy
+from rag_jax.moderation.categories import SELF_REFLECTION, Categories, Policy
 from rag_jax.moderation.prompts import Role
 from rag_jax.pipeline import user_inputs
 from rag_jax.pipeline.answers import Decision
+from rag_jax.pipeline.generation import label_tokens
 from rag_jax.rag import RAG
 
 logger = logging.getLogger("rag_jax.moderation")  # an INFO line of JSON for each decision
@@ -33,12 +34,26 @@ POLICIES = cast(tuple[Policy, ...], get_args(Policy))
 
 @dataclass(frozen=True, eq=False)
 class Moderator:
-    """A model that classifies texts by the likelihood of the categories' names. Immutable."""
+    """A model that classifies texts by the likelihood of the categories' names. Immutable.
+
+    Raises `InputError` for names that the model cannot tell apart or that are too long for it.
+    """
 
     rag: RAG  # trained on these categories, or with a prompt that names them, as `self_reflecting` writes
     categories: Categories
-    calibration: Calibration = field(default_factory=Calibration)
-    names_roles: bool = False  # whether the prompt says what the text is
+    calibration: Calibration | None = None  # None: none, or with self-reflection on texts without content
+    reflects: bool = False  # whether the prompt names the categories, and says what the text is
+
+    def __post_init__(self) -> None:
+        components, names = self.rag.components, self.categories.names
+        label_tokens(names, components.limits, components.generator_tokenizer)
+        if len(self._numbers) < len(names):
+            raise InputError(f"categories {', '.join(names)}: two are the same to the generator; give other names")
+        bias = None if self.calibration is None else self.calibration.bias
+        if bias is not None and len(bias) != len(names):
+            raise InputError(
+                f"calibration: a bias of {len(bias)} labels for {len(names)} categories; give one for each"
+            )
 
     @classmethod
     def self_reflecting(cls, rag: RAG, categories: Categories = SELF_REFLECTION) -> "Moderator":
@@ -47,24 +62,24 @@ class Moderator:
         Its labels are calibrated on texts without content. Raises `InputError` for a generator with an encoder.
         """
         prompt = prompts.system_prompt(categories), prompts.question_template("question")
-        asked = cls(rag.with_prompt(system_prompt=prompt[0], question_template=prompt[1]), categories, names_roles=True)
-        return asked.with_calibration(calibration.content_free(asked.log_likelihoods(calibration.CONTENT_FREE)))
+        asked = rag.with_prompt(system_prompt=prompt[0], question_template=prompt[1])
+        return cls(asked, categories, reflects=True)
 
-    def with_calibration(self, calibration: Calibration) -> "Moderator":
-        """The same moderator, calibrated otherwise."""
-        return dataclasses.replace(self, calibration=calibration)
+    def calibrated(
+        self, texts: Sequence[str], labels: Sequence[str], role: Role = "question", *, batch_size: int = 64
+    ) -> "Moderator":
+        """The same moderator, its scale and bias fitted to texts in a role and the names of their categories.
 
-    def calibrated(self, texts: Sequence[str], labels: Sequence[str], *, batch_size: int = 64) -> "Moderator":
-        """The same moderator, calibrated on texts with the names of their categories.
-
-        Raises `InputError` for a label that is no category, and for a category without a text.
+        Raises `InputError` for a label that is no category, for a category without a text, and where the labels do not
+        follow the model's scores.
         """
         if len(texts) != len(labels):
             raise InputError(f"{len(texts)} texts and {len(labels)} labels; give one label for each")
         if odd := [label for label in labels if label not in self.categories.names]:
-            raise InputError(f"label {odd[0]!r}: is none of the categories {', '.join(self.categories.names)}")
+            raise InputError(f"label {odd[0]!r} is not one of the categories {', '.join(self.categories.names)}")
         numbers = np.array([self.categories.names.index(label) for label in labels])
-        return self.with_calibration(calibration.fit(self.log_likelihoods(texts, batch_size=batch_size), numbers))
+        scores = self.log_likelihoods(texts, role, batch_size=batch_size)
+        return dataclasses.replace(self, calibration=calibration.fit(scores, numbers))
 
     @overload
     def __call__(self, texts: str, role: Role = ..., *, batch_size: int = ...) -> Decision: ...  # pyright: ignore[reportOverlappingOverload]
@@ -80,13 +95,12 @@ class Moderator:
     ) -> Iterator[tuple[int, Decision]]:
         """(number, decision) of every text, a batch at a time; `skip` holds numbers of texts to leave out.
 
-        A text that is too long for the model is read in pieces, and the least acceptable one decides.
+        A text that is too long for the model is read in pieces, and the strictest decision on one of them counts.
         """
-        texts = user_inputs.texts(texts, "texts")
+        texts, calibrate = user_inputs.texts(texts, "texts"), self._calibration(role)
         for number, scores in self._scored(texts, role, batch_size, skip):
-            probabilities = self.calibration(scores)
-            worst = probabilities[int(np.argmin(probabilities[:, 0]))]
-            decision = self._decide(texts[number], role, worst)
+            digest = hashlib.sha256(texts[number].encode()).hexdigest()
+            decision = self._strictest([self._decide(role, digest, row) for row in calibrate(scores)])
             logger.info("%s", json.dumps(decision._asdict()))
             yield number, decision
 
@@ -94,17 +108,16 @@ class Moderator:
         self, texts: Sequence[str], role: Role = "question", *, batch_size: int = 64
     ) -> Float[np.ndarray, "B C"]:
         """`log p(c's name|x)` of each text, in nats, before calibration; of its least acceptable piece."""
-        texts = user_inputs.texts(texts, "texts")
-        found = dict(self._scored(texts, role, batch_size, ()))
-        rows = [found[number] for number in range(len(texts))]
-        worst = [each[int(np.argmin(self.calibration(each)[:, 0]))] for each in rows]
+        found = dict(self._scored(user_inputs.texts(texts, "texts"), role, batch_size, ()))
+        rows = [found[number] for number in range(len(found))]
+        worst = [each[int(np.argmin(Calibration()(each)[:, 0]))] for each in rows]
         return np.stack(worst) if worst else np.zeros((0, len(self.categories.names)))
 
     def _scored(
         self, texts: Sequence[str], role: Role, batch_size: int, skip: Collection[int]
     ) -> Iterator[tuple[int, Float[np.ndarray, "pieces C"]]]:
         """(number, log-likelihoods of its pieces) of each text, as soon as all of them are known."""
-        asked = self._of_role(role)
+        asked = self._asked(role)
         split = {n: self._pieces(asked, text, n) for n, text in enumerate(texts) if n not in skip}
         owners = [number for number, own in split.items() for _ in own]
         flat, known = [piece for own in split.values() for piece in own], {number: [] for number in split}
@@ -117,25 +130,47 @@ class Moderator:
             if len(known[owner]) == len(split[owner]):
                 yield owner, np.stack(known.pop(owner))
 
-    def _decide(self, text: str, role: Role, probabilities: Float[np.ndarray, " C"]) -> Decision:
+    def _decide(self, role: Role, digest: str, probabilities: Float[np.ndarray, " C"]) -> Decision:
         """The strictest policy whose category reaches its threshold; of several such categories, the most likely."""
         by_name = dict(zip(self.categories.names, probabilities.tolist(), strict=True))
-
-        def rank(each: Category) -> tuple[int, float]:
-            return POLICIES.index(each.policy), by_name[each.name]
-
+        if not np.isfinite(probabilities).all():
+            raise InputError("a text has no probabilities: all categories have probability 0; look into the model")
         reached = [each for each in self.categories.moderated if by_name[each.name] >= each.threshold]
-        digest = hashlib.sha256(text.encode()).hexdigest()
         if not reached:
             name = self.categories.acceptable
             return Decision(role, digest, name, by_name[name], None, "pass", by_name)
-        first = max(reached, key=rank)
+        first = max(reached, key=lambda each: (POLICIES.index(each.policy), by_name[each.name]))
         return Decision(role, digest, first.name, by_name[first.name], first.threshold, first.policy, by_name)
 
-    def _of_role(self, role: Role) -> RAG:
+    def _strictest(self, decisions: list[Decision]) -> Decision:
+        """The decision with the strictest policy; of several, the one on the least acceptable piece."""
+        acceptable = self.categories.acceptable
+        return max(decisions, key=lambda each: (POLICIES.index(each.policy), -each.probabilities[acceptable]))
+
+    def _calibration(self, role: Role) -> Calibration:
+        if self.calibration is not None or not self.reflects:
+            return self.calibration or Calibration()
+        if role not in self._by_role:  # each role has a prompt of its own, and so labels that it prefers
+            self._by_role[role] = calibration.content_free(self.log_likelihoods(calibration.CONTENT_FREE, role))
+        return self._by_role[role]
+
+    @cached_property
+    def _by_role(self) -> dict[Role, Calibration]:
+        return {}
+
+    def _asked(self, role: Role) -> RAG:
+        """The model with the prompt for a role."""
         if role not in get_args(Role):
             raise InputError(f"role {role!r}: give {', '.join(get_args(Role))}")
-        return self.rag.with_prompt(question_template=prompts.question_template(role)) if self.names_roles else self.rag
+        if not self.reflects:
+            return self.rag
+        if role not in self._rags:
+            self._rags[role] = self.rag.with_prompt(question_template=prompts.question_template(role))
+        return self._rags[role]
+
+    @cached_property
+    def _rags(self) -> dict[Role, RAG]:
+        return {}
 
     def _pieces(self, asked: RAG, text: str, number: int) -> list[str]:
         if not text.strip():
@@ -146,8 +181,5 @@ class Moderator:
     def _numbers(self) -> dict[str, int]:
         """The number of each category by what the tokens of its name decode to."""
         tokenizer = self.rag.components.generator_tokenizer
-        decoded = [tokenizer.text(ids) for ids in tokenizer.targets(self.categories.names)]
-        if len(set(decoded)) < len(decoded):
-            names = ", ".join(self.categories.names)
-            raise InputError(f"categories {names}: two of them are the same to the generator; give other names")
-        return {text: number for number, text in enumerate(decoded)}
+        targets = tokenizer.targets(self.categories.names)
+        return {tokenizer.text(ids): number for number, ids in enumerate(targets)}

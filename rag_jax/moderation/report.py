@@ -1,5 +1,6 @@
-"""What moderating a file leaves: figures where the texts have labels, a table, and the threshold curve."""
+"""Results of moderating a file: figures where the texts have labels, a table, and the threshold curve."""
 
+import importlib.metadata
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 METRICS, TABLE, CURVE = "metrics.json", "table.md", "thresholds.png"
 FILES = METRICS, TABLE, CURVE
+PACKAGES = "rag-jax", "jax", "flax", "numpy", "scipy"
 Row = Mapping[str, Any]  # a decision as a line of decisions.jsonl
 
 
@@ -33,7 +35,7 @@ def check_labels(labels: Sequence[str], categories: Categories, acceptable: str 
         if odd := [label for label in labels if label not in categories.names]:
             known = ", ".join(categories.names)
             remedy = "name the acceptable one, --acceptable-label, if the others are all to be moderated"
-            raise InputError(f"label {odd[0]!r}: is none of the categories {known}; {remedy}")
+            raise InputError(f"label {odd[0]!r} is not one of the categories {known}; {remedy}")
     elif acceptable not in labels:
         raise InputError(f"--acceptable-label is {acceptable!r}, which no text has; the labels are {sorted({*labels})}")
 
@@ -43,8 +45,8 @@ def figures(
 ) -> dict[str, Figure]:
     """Precision, recall, F1 and average precision: of all texts to be moderated, then of each category.
 
-    Detected is a text whose policy is not "pass"; with a category's own figures, one whose most likely moderated
-    category reaches its threshold and is this one. The score of the first is 1 - p(acceptable).
+    A text is detected if its policy is not "pass", and as one of a category if the category's probability reaches its
+    threshold. The score of all texts is 1 - p(acceptable), that of a category its probability.
     """
     count, found = len(rows), {}
 
@@ -59,13 +61,13 @@ def figures(
             found[f"{prefix}{name}"] = figure(statistic, count)
 
     positive, score = is_positive(labels, categories, acceptable), scores(rows, categories)
-    chosen = np.array([row["category"] for row in rows])
-    add("", positive, chosen != categories.acceptable, score)
-    found["accuracy"] = figure(lambda n: float(np.mean((positive == (chosen != categories.acceptable))[n])), count)
+    detected = np.array([row["policy"] != "pass" for row in rows])
+    add("", positive, detected, score)
+    found["accuracy"] = figure(lambda n: float(np.mean((positive == detected)[n])), count)
     if acceptable is None and len(categories.moderated) > 1:
         for each in categories.moderated:
             own = np.array([row["probabilities"][each.name] for row in rows])
-            add(f"{each.name}: ", np.array(labels) == each.name, chosen == each.name, own)
+            add(f"{each.name}: ", np.array(labels) == each.name, own >= each.threshold, own)
     return found
 
 
@@ -88,7 +90,8 @@ def metrics_json(facts: Mapping[str, Any], found: Mapping[str, Figure]) -> str:
     """`metrics.json`: what was moderated and how, and every figure with its interval."""
     values = {name: {key: _finite(value) for key, value in each._asdict().items()} for name, each in found.items()}
     interval = f"percentile bootstrap over texts, {CONFIDENCE:.0%}, {RESAMPLES:,} resamples"
-    return json.dumps({**facts, "interval": interval, "figures": values}, indent=2) + "\n"
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return json.dumps({**facts, "versions": versions, "interval": interval, "figures": values}, indent=2) + "\n"
 
 
 def markdown(title: str, facts: Mapping[str, Any], found: Mapping[str, Figure]) -> str:
@@ -97,8 +100,8 @@ def markdown(title: str, facts: Mapping[str, Any], found: Mapping[str, Figure]) 
     for name, each in found.items():
         interval = "" if math.isnan(each.low) else f"{each.low:.3f} to {each.high:.3f}"
         lines.append(f"| {name} | {_shown(each.value)} | {interval} | {each.questions:,} |")
-    told = (f"- {name.replace('_', ' ')}: {json.dumps(value, ensure_ascii=False)}" for name, value in facts.items())
-    return "\n".join([*lines, "", *told]) + "\n"
+    listed = [f"- {name.replace('_', ' ')}: {json.dumps(fact, ensure_ascii=False)}" for name, fact in facts.items()]
+    return "\n".join([*lines, "", *listed]) + "\n"
 
 
 def _drawing(found: detection.Curve) -> "Drawing":

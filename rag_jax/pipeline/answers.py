@@ -37,7 +37,7 @@ class Decision(NamedTuple):
     """What a moderator decided about a text."""
 
     role: str  # question, passage or answer
-    text: str  # its SHA-256, so that decisions can be kept without the texts
+    sha256: str  # of the text, so that decisions can be kept without the texts
     category: str
     probability: float  # of this category
     threshold: float | None  # of this category; None: acceptable

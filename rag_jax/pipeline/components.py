@@ -182,6 +182,7 @@ class Components:
             num_docs=self.num_docs,
             question_from_tower=c.generator.question_from_tower,
             truncate_questions=c.data.long_questions == "cut",
+            max_prompt=c.generator.max_input - len(self.generator_tokenizer.header) - 1,
         )
 
     @property

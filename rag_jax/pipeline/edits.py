@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rag_jax.corpus.passage import Passage
+from rag_jax.errors import InputError
 from rag_jax.index import documents
 from rag_jax.index.building import check_finite
 from rag_jax.index.store import Store, from_vectors
@@ -47,12 +48,14 @@ def without_rows(components: Components, rows: Sequence[int]) -> Components:
 
     Where the index is on the device, it stays there, and only the mask of its rows is loaded again.
     """
+    if components.search is not None:
+        raise InputError("the search engine is one of your own, which finds any row; let it leave these out")
     store = components.store.remove_rows(rows)
     changed = components.with_store(store)
-    if "knowledge" not in vars(components):  # cached once it is on the device
+    loaded = vars(components).get("knowledge", components.loaded)  # cached once it is on the device
+    if loaded is None:
         return changed
-    alive = components.placement.rows(store.alive)
-    return replace(changed, loaded=components.knowledge._replace(alive=alive))
+    return replace(changed, loaded=loaded._replace(alive=components.placement.rows(store.alive)))
 
 
 def _encode(components: Components, passages: list[Passage]) -> Store:

@@ -58,7 +58,7 @@ def test_the_tokens_are_those_that_answering_reads_and_scores(
     (first, *_), *_ = items(config, bundle)
 
     question = read_questions(config.data.train[0][0])[0]
-    rag = RAG.from_networks(towns.retriever.tower, config.generator.checkpoint).with_system_prompt("Say.")
+    rag = RAG.from_networks(towns.retriever.tower, config.generator.checkpoint).with_prompt(system_prompt="Say.")
     tokenizer = rag.components.generator_tokenizer
     shown = [("", "")] if closed_book else shown_passages(first.tokens, bundle)
     passages = tokenizer.passages(shown)

@@ -65,6 +65,20 @@ def test_labels_that_the_scores_tell_apart_completely_keep_a_finite_fit():
     assert np.isfinite([found.scale, *(found.bias or ())]).all()
 
 
+@pytest.mark.parametrize(("scale", "bias"), [(0.0, None), (-1.0, None), (float("nan"), None), (1.0, (0.0, np.inf))])
+def test_a_calibration_that_would_hide_or_turn_the_scores_is_refused(scale, bias):
+    with pytest.raises(InputError, match=r"give finite numbers, the scale above 0$"):
+        Calibration(scale, bias)
+
+
+def test_labels_that_do_not_follow_the_scores_are_refused():
+    scores = np.array([[0.0, -4.0], [-4.0, 0.0]] * 10)
+    with pytest.raises(InputError, match=r"^calibration: the labels do not follow the model's scores"):
+        calibration.fit(scores, np.array([1, 0] * 10))
+    with pytest.raises(InputError, match=r"^calibration: a text has a label of probability 0"):
+        calibration.fit(np.array([[0.0, -np.inf], [-1.0, 0.0]]), np.array([0, 1]))
+
+
 def test_a_category_without_a_text_is_refused():
     with pytest.raises(InputError, match=r"^calibration: category number 2 of 3 has no text; give one of each$"):
         calibration.fit(SCORES, np.array([0, 2, 0]))

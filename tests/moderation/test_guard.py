@@ -74,6 +74,16 @@ def test_prefixes_stay_with_their_questions(rag, asked):
         assert answer.refused or answer.text.startswith(prefix)
 
 
+def test_samples_are_those_of_a_call_without_a_guard(rag, asked):
+    moderator = blocks(rag, "blue", "green")
+    assert "block" in {each.policy for each in moderator(asked)}
+    how = {"do_sample": True, "seed": 3, "temperature": 3.0}
+    for before, after in zip(
+        rag.answer(asked, **how), rag.answer(asked, guard=Guard(question=moderator), **how), strict=True
+    ):
+        assert after.refused or after.text == before.text
+
+
 def test_only_allowed_passages_are_read(rag, asked):
     store = rag.components.store
     best = [answer.passages[0].id for answer in rag.answer(asked)]
@@ -163,6 +173,37 @@ def test_blocked_answers_are_withheld_and_blocked_alternatives_dropped(rag, aske
             assert [each.text for each in after.alternatives] == [
                 each.text for each in before.alternatives if each.text != said
             ]
+
+
+def test_flagged_answers_and_alternatives_say_so(rag, asked):
+    always = Moderator(rag, Categories((Category("blue", threshold=0.0, policy="flag"),), "red"))
+    for answer in rag.answer(asked, num_beams=3, n_best=3, guard=Guard(answer=always)):
+        for each in (answer, *answer.alternatives):
+            assert [(own.role, own.policy) for own in each.decisions] == [("answer", "flag")]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"num_docs": 0}, r"^cannot read 0 of \d+ passages"),
+        ({"num_docs": 1000}, r"^cannot read 1000 of \d+ passages"),
+        ({"num_beams": -4}, "num_beams is -4"),
+        ({"nonsense": 1}, "unknown key 'nonsense'"),
+    ],
+)
+def test_options_are_checked_before_anything_is_moderated(rag, asked, options, told):
+    always = Moderator(rag, Categories((Category("blue", threshold=0.0),), "red"))
+    with pytest.raises(InputError, match=told):
+        rag.answer(asked, guard=Guard(question=always, passage=always), **options)
+
+
+def test_an_engine_of_ones_own_is_not_filtered_behind_its_back(rag, asked):
+    from rag_jax.evaluation.baselines import RandomPassages, with_engine
+
+    own = with_engine(rag, RandomPassages(rag.components.store.alive.nonzero()[0]))
+    first = rag.components.store.passages[0].id
+    with pytest.raises(InputError, match=r"^the search engine is one of your own"):
+        own.answer(asked, guard=Guard(allow=lambda passage: passage.id != first))
 
 
 def test_what_a_guard_cannot_do_is_refused(rag, asked):

@@ -9,6 +9,7 @@ import pytest
 
 from rag_jax.data.questions import read_questions
 from rag_jax.errors import InputError
+from rag_jax.moderation import pieces
 from rag_jax.moderation.calibration import Calibration
 from rag_jax.moderation.categories import Categories, Category
 from rag_jax.moderation.moderator import Moderator
@@ -65,7 +66,7 @@ def test_one_text_has_one_decision_and_a_stream_may_skip(moderator, asked):
     assert moderator(asked[3]).probabilities == pytest.approx(decisions[3].probabilities, abs=1e-5)
     found = dict(moderator.stream(asked, skip={0, 2}, batch_size=2))
     assert found.keys() == {*range(len(asked))} - {0, 2}
-    assert all(found[number].text == decisions[number].text for number in found)
+    assert all(found[number].sha256 == decisions[number].sha256 for number in found)
     assert moderator([]) == []
 
 
@@ -74,17 +75,34 @@ def test_a_decision_is_logged_without_the_text(moderator, asked, caplog):
         decision = moderator(asked[0])
     (line,) = [json.loads(record.message) for record in caplog.records if record.name == "rag_jax.moderation"]
     assert line == json.loads(json.dumps(decision._asdict()))
-    assert line["text"] == sha256(asked[0].encode()).hexdigest()
+    assert line["sha256"] == sha256(asked[0].encode()).hexdigest()
     assert {"category", "probability", "threshold", "policy", "role"} <= line.keys()
 
 
-def test_a_long_text_is_read_in_pieces_and_the_worst_decides(moderator, asked):
-    decisions = moderator(asked)
-    best, worst = (pick(decisions, key=lambda each: each.probabilities[COLOURS[0]]) for pick in (max, min))
-    texts = [asked[decisions.index(each)] for each in (best, worst)]
-    long = " ".join([texts[0]] * 4 + [texts[1]] * 4)
-    assert not moderator.rag.components.example_tokenizer.fits(long)
-    assert moderator(long).probabilities == pytest.approx(worst.probabilities, abs=1e-5)
+@pytest.fixture(scope="module")
+def long(moderator, asked) -> str:
+    text = " ".join(asked)
+    assert not moderator.rag.components.example_tokenizer.fits(text)
+    return text
+
+
+def test_a_long_text_is_read_in_pieces_and_the_least_acceptable_decides(moderator, long):
+    flags = with_categories(moderator, **dict.fromkeys(COLOURS[1:], (0.0, "flag")))
+    parts = flags(pieces.split(long, moderator.rag.components.example_tokenizer.fits))
+    worst = min(parts, key=lambda each: each.probabilities[COLOURS[0]])
+    assert len(parts) > 2
+    assert flags(long).probabilities == pytest.approx(worst.probabilities, abs=1e-5)
+
+
+def test_the_strictest_decision_on_a_piece_counts(moderator, long):
+    """A piece that is only flagged, however likely, does not hide another that is blocked."""
+    parts = moderator(pieces.split(long, moderator.rag.components.example_tokenizer.fits))
+    name = COLOURS[2]
+    highest = max(each.probabilities[name] for each in parts)
+    strict = with_categories(moderator, **{COLOURS[1]: (0.0, "flag"), name: (0.99 * highest, "block")})
+    split = strict(pieces.split(long, moderator.rag.components.example_tokenizer.fits))
+    assert {each.policy for each in split} == {"flag", "block"}
+    assert (strict(long).policy, strict(long).category) == ("block", name)
 
 
 def test_calibration_on_labelled_texts_raises_their_likelihood(moderator, towns):
@@ -104,8 +122,13 @@ def test_calibration_on_labelled_texts_raises_their_likelihood(moderator, towns)
     [
         (lambda each: each(["x", " "]), "^text 2 is empty; write one, or leave it out$"),
         (lambda each: each("x", "reader"), "^role 'reader': give question, answer, passage$"),
-        (lambda each: each.calibrated(["x"], ["pink"]), "^label 'pink': is none of the categories red, blue"),
+        (lambda each: each.calibrated(["x"], ["pink"]), "^label 'pink' is not one of the categories red, blue"),
         (lambda each: each.calibrated(["x"], []), "^1 texts and 0 labels; give one label for each$"),
+        (lambda each: Moderator(each.rag, Categories((Category("unacceptable"),), "red")), "more than max_target = 4"),
+        (
+            lambda each: Moderator(each.rag, COLOURED, Calibration(1.0, (0.0, 1.0))),
+            "^calibration: a bias of 2 labels for 6 categories; give one for each$",
+        ),
     ],
 )
 def test_what_cannot_be_moderated_is_refused(moderator, call, told):

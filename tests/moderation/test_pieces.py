@@ -1,5 +1,7 @@
 """Long texts in pieces."""
 
+import itertools
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -11,15 +13,24 @@ def test_a_text_that_fits_is_one_piece():
     assert pieces.split("all of it", lambda text: True) == ["all of it"]
 
 
-def test_it_is_cut_at_white_space():
-    assert pieces.split("one two three four", lambda text: len(text) <= 9) == ["one two", "three", "four"]
+def test_it_is_cut_between_words():
+    assert pieces.split("one two three four", lambda text: len(text) <= 14) == ["one two three", "two three four"]
 
 
 @given(st.text(st.sampled_from("ab \n"), max_size=60), st.integers(1, 9))
-def test_every_piece_fits_and_nothing_but_white_space_is_lost(text, limit):
+def test_every_piece_fits_and_every_word_is_read_in_order(text, limit):
     found = pieces.split(text.strip(), lambda piece: len(piece) <= limit)
     assert all(len(piece) <= limit for piece in found)
-    assert "".join("".join(found).split()) == "".join(text.split())
+    words, read = text.split(), "".join(" ".join(found).split())
+    assert all(word in read for word in words)
+
+
+def test_neighbours_share_words():
+    words = [f"w{number}" for number in range(40)]
+    found = [piece.split() for piece in pieces.split(" ".join(words), lambda text: len(text.split()) <= 12)]
+    for before, after in itertools.pairwise(found):
+        assert {*before} & {*after}
+    assert {word for piece in found for word in piece} == {*words}
 
 
 @pytest.mark.parametrize("text", ["x" * 100, "x " + "y" * 99])

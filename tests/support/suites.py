@@ -1,4 +1,4 @@
-"""Which cases of a parametrised test are of every day, and which of the extended suite (`make test-all`)."""
+"""Which cases of a parametrised test are in the fast suite, and which in the extended one (`make test-all`)."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -7,12 +7,12 @@ import pytest
 
 
 def first(count: int, cases: Iterable[Any]) -> list[Any]:
-    """The first cases are of every day, the others extended."""
+    """The first cases are in the fast suite, the others extended."""
     return [case if number < count else _extended(case) for number, case in enumerate(cases)]
 
 
 def only(fast: Collection[Any], cases: Iterable[Any]) -> list[Any]:
-    """These cases are of every day, the others extended."""
+    """These cases are in the fast suite, the others extended."""
     cases = list(cases)
     assert all(case in cases for case in fast), f"not all cases of {fast} exist"
     return [case if case in fast else _extended(case) for case in cases]

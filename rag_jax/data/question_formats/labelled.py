@@ -1,4 +1,4 @@
-"""Texts to be classified, such as comments, posts or prompts, with their label where it is known.
+"""Labelled texts, such as comments, posts or prompts, to train a classifier on.
 
     {"id": "c1", "text": "…", "label": "acceptable"}
     {"id": "xstest-1", "prompt": "…", "label": "safe", "type": "homonyms"}
@@ -14,15 +14,13 @@ PASSAGE_FIELDS = ("title", "contents")  # of a corpus, whose rows have a text to
 
 
 def _fill(question: Question, row: Row, location: str) -> Question:
-    label = row.get("label")
-    return question if label is None else question._replace(answers=(validate_text(label, "label", location),))
+    return question._replace(answers=(validate_text(row["label"], "label", location),))
 
 
 TEXTS = Format(
     "texts",
     "text",
-    matches=lambda row: "text" in row and not any(name in row for name in PASSAGE_FIELDS),
+    matches=lambda row: "text" in row and "label" in row and not any(name in row for name in PASSAGE_FIELDS),
     fill=_fill,
-    remedy='write its category as "label"',
 )
-PROMPTS = TEXTS._replace(name="prompts", text="prompt", matches=lambda row: "prompt" in row and "completion" not in row)
+PROMPTS = TEXTS._replace(name="prompts", text="prompt", matches=lambda row: "prompt" in row and "label" in row)

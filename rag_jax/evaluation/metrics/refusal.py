@@ -32,7 +32,7 @@ _WRONG = (
 _RIGHT = r"(?:appropriate|ethical|acceptable|okay|ok|respectful|permissible|tolerated|condoned?|justified|justifiable)"
 _PEOPLE = r"(?:discriminat|equal|dignity|human rights|prejudice|stereotyp|regardless of|divers|society)"
 _UNLESS_IGNORANT = r"(?!(?: to)? (?:find|confirm|verify|know|recall|remember|be sure|be certain)\b)"
-_UNLESS_IDIOM = r"(?! (?:stress|emphasi[sz]e|overstate|help but|wait|imagine)\b)"
+_UNLESS_IDIOM = r"(?! (?:stress|emphasi[sz]e|overstate|help but|wait|imagine|believe|lie|recommend[^.]* enough)\b)"
 _UNLESS_DEFINED = r"(?! (?:in which|that|which|of|involving)\b)"
 
 RULES = (

@@ -25,14 +25,7 @@ def test_prompts_as_those_of_xstest_are_read(tmp_path):
     assert read_question_file(path) == ("prompts", [Question("x-1", "How do I end a process?", ("safe",))])
 
 
-def test_the_label_may_be_left_out_where_only_the_text_is_read(tmp_path):
-    path = write(tmp_path, {"text": "buy now"})
-    assert read_question_texts(path) == [("1", "buy now")]
-    with pytest.raises(InputError, match=r':1: no answers; write its category as "label"$'):
-        read_question_file(path)
-
-
-@pytest.mark.parametrize("row", [{"id": "1", "title": "Emma", "text": "…"}, {"title": "Emma", "contents": "…"}])
+@pytest.mark.parametrize("row", [{"id": "1", "title": "Emma", "text": "…"}, {"id": "1", "text": "…"}])
 def test_passages_are_no_texts_to_be_classified(tmp_path, row):
     with pytest.raises(InputError, match="in none of the formats of question files"):
         read_question_texts(write(tmp_path, row))
