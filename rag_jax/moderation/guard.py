@@ -22,11 +22,11 @@ from rag_jax.moderation.moderator import Moderator
 from rag_jax.moderation.passage_filters import PassageFilter
 from rag_jax.pipeline import edits, user_inputs
 from rag_jax.pipeline.answers import Answer, Decision
-from rag_jax.pipeline.options import AnswerOptions, GenerationOptions
+from rag_jax.pipeline.options import AnswerOptions
 from rag_jax.rag import RAG
 
 REFUSAL = "I cannot help with that."
-NOT_OF_GENERATION = {*AnswerOptions.__annotations__} - {*GenerationOptions.__annotations__}
+UNCHECKED = {"prefixes", "rows", "seed", "batch_size"}  # options of `RAG.answer` that `RAG.check` does not take
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +87,8 @@ class GuardedRAG:
         """Raise `InputError` for options that `RAG.answer` refuses, before anything is moderated."""
         if options.get("rows") is not None:
             raise InputError("a guard chooses the passages; leave rows out")
-        of_generation = {name: each for name, each in options.items() if name not in NOT_OF_GENERATION}
-        attention = {"attention": options.get("attention", False)}
-        self._whole.check([], config, num_docs=options.get("num_docs"), **attention, **of_generation)
+        checked: dict[str, Any] = {name: each for name, each in options.items() if name not in UNCHECKED}
+        self._whole.check([], config, **checked)
 
     def _answers(
         self, texts: list[str], skip: list[int], config: GenerationConfig | None, options: AnswerOptions
@@ -105,9 +104,9 @@ class GuardedRAG:
         left = len(self.rag.components.store)
         if not left:
             return {number: self._refusal("passages", None) for number in asked}
-        reads = {"num_docs": min(k, left)} if self.guard.passage else {}
+        asking: dict[str, Any] = {**options} | ({"num_docs": min(k, left)} if self.guard.passage else {})
         # all questions, so that samples and prefixes are those of a call without a guard
-        streamed = self.rag.stream(texts, config, skip=skip, **{**options, **reads})
+        streamed = self.rag.stream(texts, config, skip=skip, **asking)
         numbers, answers = zip(*streamed, strict=True)
         return dict(zip(numbers, self._moderated([self._noting_passages(each) for each in answers]), strict=True))
 
