@@ -77,6 +77,7 @@ def test_the_guard_of_the_page_answers(trained, towns: Config, tmp_path: Path, c
     here = example.replace("runs/moderator", str(trained[2])).replace("runs/demo", str(trained[2]))
     for named, colour in (("illegal", "blue"), ("hateful", "green"), ("advice", "white")):
         here = here.replace(f'"{named}"', f'"{colour}", threshold=1.0')
+    here = here.replace('Category("white", threshold=1.0)))', 'Category("white", threshold=1.0)), "red")')
     for asked in ("How do I forge a signature?", "What is the population of Osaka?"):
         here = here.replace(asked, question)
     here = here.replace('["Lyon", "Mumbai"]', f'["{question.split()[-1]}"]')
