@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rag_jax.commands.model import open_model, own_decoding
-from rag_jax.commands.progress import Progress
+from rag_jax.commands.resumable import write_rows
 from rag_jax.config.command_line import parse
 from rag_jax.config.generation import BY_LOG_PROB, GenerationConfig
 from rag_jax.data import outputs
@@ -87,16 +87,13 @@ class AnswerCommand:
         """Append answers to a file as they are computed; sort them into the order of the questions at the end."""
         ids, questions = [id for id, _ in asked], [question for _, question in asked]
         options = [asked, self.num_docs, self.prefix, self.labels, self.seed, self.attention, asdict(self.decoding)]
-        with outputs.resumable_lines(output, digests.answers_digest(rag.components, rag.params, options)) as lines:
-            done = {number for number, id in enumerate(ids) if id in lines}
-            try:
-                with Progress("answering", len(asked), len(done), of="questions") as progress:
-                    for number, answer in progress.counted(self._answers(rag, questions, done)):
-                        lines.append(ids[number], as_json(questions[number], answer))
-                lines.reorder(ids)
-            except KeyboardInterrupt:
-                progress_made = f"{len(lines):,} of {len(asked):,} answers are in {output}"
-                raise KeyboardInterrupt(f"interrupted: {progress_made}; run the same command to resume") from None
+        fingerprint = digests.answers_digest(rag.components, rag.params, options)
+
+        def rows(done: Collection[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+            for number, answer in self._answers(rag, questions, done):
+                yield number, as_json(questions[number], answer)
+
+        write_rows(output, fingerprint, ids, rows, doing="answering", of="questions", made="answers")
 
     def _answers(self, rag: RAG, questions: list[str], skip: Collection[int] = ()) -> Iterator[tuple[int, Answer]]:
         """(number, answer) of each question that is not in `skip`, a batch at a time."""

@@ -1,7 +1,7 @@
 """`rag-jax evaluate`: scores of a model, a baseline or a file of predictions on questions with gold answers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,10 +12,9 @@ import tyro
 from rich.console import Console
 
 from rag_jax.commands.model import open_model, own_decoding
-from rag_jax.commands.progress import Progress
+from rag_jax.commands.resumable import write_rows
 from rag_jax.config.command_line import check_counts, parse
 from rag_jax.config.generation import GenerationConfig
-from rag_jax.data import outputs
 from rag_jax.data.own_folder import OwnFolder
 from rag_jax.data.questions import Question, fingerprint, read_question_file
 from rag_jax.errors import InputError
@@ -180,19 +179,13 @@ class EvaluateCommand:
         path, ids = self.output / PREDICTIONS, [question.id for question in questions]
         named = [[question.id, question.question, question.positive_ids] for question in questions]
         asked = [named, self.baseline, rag.components.num_docs, asdict(self._asked)]
-        with outputs.resumable_lines(path, digests.answers_digest(rag.components, rag.params, asked)) as lines:
-            done = {number for number, id in enumerate(ids) if id in lines}
-            if len(done) < len(ids):
-                ranked = predict.rankings(rag, questions, self._asked)
-                try:
-                    with Progress("answering", len(ids), len(done), of="questions") as progress:
-                        rows = predict.prediction_rows(rag, questions, ranked, self._asked, done)
-                        for number, row in progress.counted(rows):
-                            lines.append(ids[number], row)
-                except KeyboardInterrupt:
-                    progress_made = f"{len(lines):,} of {len(ids):,} predictions are in {path}"
-                    raise KeyboardInterrupt(f"interrupted: {progress_made}; run the same command to resume") from None
-            lines.reorder(ids)
+        fingerprint = digests.answers_digest(rag.components, rag.params, asked)
+
+        def rows(done: Collection[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+            ranked = predict.rankings(rag, questions, self._asked)
+            return predict.prediction_rows(rag, questions, ranked, self._asked, done)
+
+        write_rows(path, fingerprint, ids, rows, doing="answering", of="questions", made="predictions")
         return with_texts(read_predictions(path, questions), rag.components.store)
 
     def _given(self, questions: Sequence[Question]) -> list[Prediction]:

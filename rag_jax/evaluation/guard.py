@@ -5,7 +5,8 @@ A system is a model under one system prompt, or one of the models in a file of c
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,13 +39,15 @@ Systems = Mapping[str, System]
 Judged = dict[str, Bool[np.ndarray, " B"]]
 
 
-class Guarded(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Guarded:
     """The prompts and questions of a run, and what each system said."""
 
     prompts: Sequence[SafetyPrompt]
     questions: Sequence[Question]
     systems: Systems
 
+    @cached_property
     def refused(self) -> Judged:
         """Whether each completion refuses, by system."""
         return {
@@ -55,7 +58,7 @@ class Guarded(NamedTuple):
 
 def report(run: Guarded, facts: Mapping[str, Any]) -> GuardReport:
     """Rates by system, in all and by type; the comparison of systems; how far judges agree with people."""
-    refused = run.refused()
+    refused = run.refused
     scores = {name: _scores(run, refused[name], system) for name, system in run.systems.items()}
     return GuardReport(
         facts,
@@ -119,7 +122,7 @@ def _of_judge(run: Guarded, every: Sequence[Completion], said: Sequence[bool | N
 
 
 def _completion_lines(run: Guarded) -> Iterator[str]:
-    for name, refused in run.refused().items():
+    for name, refused in run.refused.items():
         for each, is_refused in zip(run.systems[name].completions, refused.tolist(), strict=True):
             row = {"prompt_id": each.prompt_id, "model": name, "completion": each.text, "refused": is_refused}
             yield json.dumps(row | dict(each.labels), ensure_ascii=False) + "\n"

@@ -14,7 +14,7 @@ from rich.table import Table
 from rag_jax.evaluation import comparison_report
 from rag_jax.evaluation.intervals import CONFIDENCE, RESAMPLES, Figure
 from rag_jax.evaluation.refusals import RATES
-from rag_jax.evaluation.report import METRICS, TABLE
+from rag_jax.evaluation.report import METRICS, TABLE, finite
 
 PACKAGES = ("rag-jax", "jax", "flax", "numpy", "scipy", "transformers")
 INTERVALS = f"{CONFIDENCE:.0%}; rates: Wilson's; agreement: percentile bootstrap over prompts, {RESAMPLES:,} resamples"
@@ -119,5 +119,5 @@ def _cell(each: Figure) -> str:
 def _plain(value: Any) -> Any:
     """Figures as JSON objects, NaN as null."""
     if isinstance(value, Figure):
-        return {key: None if math.isnan(number) else number for key, number in value._asdict().items()}
+        return finite(value._asdict())
     return {key: _plain(each) for key, each in value.items()} if isinstance(value, Mapping) else value

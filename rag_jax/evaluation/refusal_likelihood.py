@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from rag_jax.evaluation.labels import Labels
 from rag_jax.rag import RAG
 
 LABELS = ("Yes", "No")
@@ -28,10 +29,12 @@ def refusal_probabilities(
         TEMPLATE.format(prompt=_beginning(prompt), completion=_beginning(completion))
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
-    probabilities = np.zeros(len(texts))
+    probabilities, names = (
+        np.zeros(len(texts)),
+        Labels(LABELS, LABELS).decoded_names(rag.components.generator_tokenizer),
+    )
     for number, best in rag.stream_choices(texts, LABELS, batch_size=batch_size):
-        # The decoded label may differ from its text in spaces and case.
-        log_probs = {each.text.strip().title(): each.log_prob for each in (best, *best.alternatives)}
+        log_probs = {names[each.text]: each.log_prob for each in (best, *best.alternatives)}
         yes, no = (log_probs[label] for label in LABELS)
         probabilities[number] = 1 / (1 + math.exp(min(no - yes, 700)))
     return probabilities

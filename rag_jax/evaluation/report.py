@@ -60,7 +60,7 @@ def metrics_json(results: Results, has_labels: bool) -> str:
         gold, given = [q.answers[0] for q in results.questions], [p.answer for p in results.predictions]
         labels, counts = confusion(given, gold)
         facts["confusion"] = {"labels": labels, "gold_by_predicted": counts.tolist()}
-    values = {name: _finite(each._asdict()) for name, each in results.figures.items()}
+    values = {name: finite(each._asdict()) for name, each in results.figures.items()}
     return json.dumps({**facts, "figures": values}, indent=2) + "\n"
 
 
@@ -72,7 +72,7 @@ def score_lines(questions: Sequence[Question], predictions: Sequence[Prediction]
             "question": question.question,
             "answer": prediction.answer,
             "answers": question.answers,
-            "scores": _finite({name: float(values[number]) for name, values in scores.each.items()}),
+            "scores": finite({name: float(values[number]) for name, values in scores.each.items()}),
         }
         yield json.dumps(row, ensure_ascii=False) + "\n"
 
@@ -83,7 +83,7 @@ def markdown(results: Results) -> str:
     title = f"{facts['source']}" + (f", {facts['baseline']}" if facts.get("baseline") else "")
     lines = [f"# {title}", "", "| metric | value | 95 % interval | questions |", "|---|---:|---:|---:|"]
     found = results.figures.items()
-    rows = ((name, _number(each.value), _interval(each), f"{each.questions:,}") for name, each in found)
+    rows = ((name, number(each.value), interval(each), f"{each.questions:,}") for name, each in found)
     lines += [f"| {' | '.join(row)} |" for row in rows]
     lines += [
         "",
@@ -98,7 +98,7 @@ def table(found: Mapping[str, Figure]) -> Table:
     for column in shown.columns[1:]:
         column.justify = "right"
     for name, each in found.items():
-        shown.add_row(name.replace("_", " "), _number(each.value), _interval(each), f"{each.questions:,}")
+        shown.add_row(name.replace("_", " "), number(each.value), interval(each), f"{each.questions:,}")
     return shown
 
 
@@ -109,14 +109,16 @@ def _said(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else f"{value}"
 
 
-def _interval(each: Figure) -> str:
-    return "" if math.isnan(each.low) else f"{_number(each.low)} to {_number(each.high)}"
+def interval(each: Figure) -> str:
+    """The interval of a figure as tables show it; "" where there is none."""
+    return "" if math.isnan(each.low) else f"{number(each.low)} to {number(each.high)}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A value as tables show it; "" for NaN."""
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null."""
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON, which has no NaN: null."""
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}

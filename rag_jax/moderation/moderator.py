@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rag_jax.errors import InputError
+from rag_jax.evaluation.labels import Labels
 from rag_jax.moderation import calibration, pieces, prompts
 from rag_jax.moderation.calibration import Calibration
 from rag_jax.moderation.categories import SELF_REFLECTION, Categories, Policy
@@ -47,8 +48,7 @@ class Moderator:
     def __post_init__(self) -> None:
         components, names = self.rag.components, self.categories.names
         label_tokens(names, components.limits, components.generator_tokenizer)
-        if len(self._numbers) < len(names):
-            raise InputError(f"categories {', '.join(names)}: two are the same to the generator; give other names")
+        self._decoded_names  # noqa: B018 - names that are the same to the generator are refused here
         bias = None if self.calibration is None else self.calibration.bias
         if bias is not None and len(bias) != len(names):
             raise InputError(
@@ -124,7 +124,7 @@ class Moderator:
         for number, best in asked.stream_choices(flat, self.categories.names, batch_size=batch_size):
             row = np.full(len(self.categories.names), -np.inf)
             for label in (best, *best.alternatives):
-                row[self._numbers[label.text]] = label.log_prob
+                row[self.categories.names.index(self._decoded_names[label.text])] = label.log_prob
             owner = owners[number]
             known[owner].append(row)
             if len(known[owner]) == len(split[owner]):
@@ -162,15 +162,12 @@ class Moderator:
         """The model with the prompt for a role."""
         if role not in get_args(Role):
             raise InputError(f"role {role!r}: give {', '.join(get_args(Role))}")
-        if not self.reflects:
-            return self.rag
-        if role not in self._rags:
-            self._rags[role] = self.rag.with_prompt(question_template=prompts.question_template(role))
-        return self._rags[role]
+        return self._rags[role] if self.reflects else self.rag
 
     @cached_property
     def _rags(self) -> dict[Role, RAG]:
-        return {}
+        templates = {role: prompts.question_template(role) for role in get_args(Role)}
+        return {role: self.rag.with_prompt(question_template=template) for role, template in templates.items()}
 
     def _pieces(self, asked: RAG, text: str, number: int) -> list[str]:
         if not text.strip():
@@ -178,8 +175,7 @@ class Moderator:
         return pieces.split(text.strip(), asked.components.example_tokenizer.fits)
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
-        """The number of each category by what the tokens of its name decode to."""
-        tokenizer = self.rag.components.generator_tokenizer
-        targets = tokenizer.targets(self.categories.names)
-        return {tokenizer.text(ids): number for number, ids in enumerate(targets)}
+    def _decoded_names(self) -> dict[str, str]:
+        """The name of each category by what its tokens decode to."""
+        names = self.categories.names
+        return Labels(names, names).decoded_names(self.rag.components.generator_tokenizer)

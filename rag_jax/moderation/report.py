@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,13 @@ from rag_jax.errors import InputError
 from rag_jax.evaluation.figures import as_png, new_figure
 from rag_jax.evaluation.intervals import CONFIDENCE, RESAMPLES, Figure, figure
 from rag_jax.evaluation.metrics import detection
+from rag_jax.evaluation.report import METRICS, TABLE, finite, interval, number
 from rag_jax.moderation.categories import Categories
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-METRICS, TABLE, CURVE = "metrics.json", "table.md", "thresholds.png"
+CURVE = "thresholds.png"
 FILES = METRICS, TABLE, CURVE
 PACKAGES = "rag-jax", "jax", "flax", "numpy", "scipy"
 Row = Mapping[str, Any]  # a decision as a line of decisions.jsonl
@@ -88,18 +88,17 @@ def threshold_curve(positive: Bool[np.ndarray, " B"], score: Float[np.ndarray, "
 
 def metrics_json(facts: Mapping[str, Any], found: Mapping[str, Figure]) -> str:
     """`metrics.json`: what was moderated and how, and every figure with its interval."""
-    values = {name: {key: _finite(value) for key, value in each._asdict().items()} for name, each in found.items()}
-    interval = f"percentile bootstrap over texts, {CONFIDENCE:.0%}, {RESAMPLES:,} resamples"
+    values = {name: finite(each._asdict()) for name, each in found.items()}
+    kind = f"percentile bootstrap over texts, {CONFIDENCE:.0%}, {RESAMPLES:,} resamples"
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return json.dumps({**facts, "versions": versions, "interval": interval, "figures": values}, indent=2) + "\n"
+    return json.dumps({**facts, "versions": versions, "interval": kind, "figures": values}, indent=2) + "\n"
 
 
 def markdown(title: str, facts: Mapping[str, Any], found: Mapping[str, Figure]) -> str:
     """`table.md`: the figures as a table, and the counts of policies and categories."""
     lines = [f"# {title}", "", "| metric | value | 95 % interval | texts |", "|---|---:|---:|---:|"] if found else []
     for name, each in found.items():
-        interval = "" if math.isnan(each.low) else f"{each.low:.3f} to {each.high:.3f}"
-        lines.append(f"| {name} | {_shown(each.value)} | {interval} | {each.questions:,} |")
+        lines.append(f"| {name} | {number(each.value)} | {interval(each)} | {each.questions:,} |")
     listed = [f"- {name.replace('_', ' ')}: {json.dumps(fact, ensure_ascii=False)}" for name, fact in facts.items()]
     return "\n".join([*lines, "", *listed]) + "\n"
 
@@ -113,11 +112,3 @@ def _drawing(found: detection.Curve) -> "Drawing":
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="threshold on 1 - p(acceptable)")
     axes.legend()
     return drawing
-
-
-def _shown(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3f}"
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
