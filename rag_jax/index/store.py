@@ -17,7 +17,7 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import GeneratorTokenizer, pad
 from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership, part_files, pending_build
-from rag_jax.index.columns import PassageTable, SegmentedArray, as_table
+from rag_jax.index.columns import SCHEMA, PassageTable, SegmentedArray, as_table
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.manifest import Manifest
 from rag_jax.index.passage_tokenizer import PassageTokenizer
@@ -105,7 +105,7 @@ class Store:
         """This store followed by the rows of another, in memory."""
         return replace(
             self,
-            passages=PassageTable([self.passages.table, more.passages.table]),
+            passages=PassageTable([*self.passages.segments, *more.passages.segments]),
             passage_vectors=SegmentedArray([*self.passage_vectors.segments, *more.passage_vectors.segments]),
             passage_tokens=SegmentedArray(
                 [*self.passage_tokens.segments, *more.passage_tokens.segments], self.passage_tokens.fill
@@ -180,14 +180,16 @@ def _has_tokens(found: Manifest, passage_tokenizer: PassageTokenizer) -> bool:
 
 def read_passages(folder: Path, found: Manifest) -> PassageTable:
     """The passages of a version, with removed rows."""
-    return PassageTable([part_files.read_table(folder / "passages" / each.name) for each in found.segments])
+    parts = [(f"passages/{each.name}", each.parts[f"passages/{each.name}"]) for each in found.segments]
+    return PassageTable([part_files.read_table(folder / part, SCHEMA, checksum) for part, checksum in parts])
 
 
 def write_tokens(folder: Path, name: str, passage_tokenizer: PassageTokenizer) -> None:
     """Tokenise a segment's passages for a generator, unless its part exists."""
     part = folder / passage_tokenizer.folder / name
     if not part_files.is_part(part):
-        tokens = passage_tokenizer.tokenize(list(PassageTable([part_files.read_table(folder / "passages" / name)])))
+        passages = PassageTable([part_files.read_table(folder / "passages" / name, SCHEMA)])
+        tokens = passage_tokenizer.tokenize(list(passages))
         part_files.write_part(part, tokens.part)
 
 
@@ -213,14 +215,13 @@ NORM_TOLERANCE = 1e-5  # relative, for norms that users type in
 
 
 def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer | None) -> Store:
-    names = [segment.name for segment in found.segments]
-    vectors = [part_files.read_arrays(folder / "vectors" / name)["vectors"] for name in names]
+    vectors = [each["vectors"] for each in _read_arrays(folder, found, "vectors")]
     if passage_tokenizer is None:
         tokens = [(np.zeros((len(rows), 0), np.uint16), np.zeros(len(rows), np.int32)) for rows in vectors]
     else:
-        parts = [part_files.read_arrays(folder / passage_tokenizer.folder / name) for name in names]
+        parts = _read_arrays(folder, found, passage_tokenizer.folder)
         tokens = [(part["ids"], part["lengths"]) for part in parts]
-    removed = part_files.read_arrays(folder / found.removed)["rows"].tolist() if found.removed else ()
+    removed = manifest.removed_rows(folder, found).tolist()
     store = _make_store(read_passages(folder, found), vectors, tokens, passage_tokenizer)
     store = replace(store, removed=frozenset(removed), folder=folder, manifest=found)
     for name, rows in (
@@ -231,6 +232,12 @@ def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageToken
         if rows != found.rows or len(store) != found.passages:
             raise InputError(f"{folder}: {rows} rows of {name}, the manifest counts {found.rows}; {part_files.REMEDY}")
     return store
+
+
+def _read_arrays(folder: Path, found: Manifest, kind: str) -> list[dict[str, np.ndarray]]:
+    """The arrays of one kind of part, of every segment."""
+    parts = [(f"{kind}/{each.name}", each.parts[f"{kind}/{each.name}"]) for each in found.segments]
+    return [part_files.read_arrays(folder / part, checksum) for part, checksum in parts]
 
 
 def _make_store(texts: PassageTable, vectors: list, tokens: list, passage_tokenizer: PassageTokenizer | None) -> Store:
@@ -253,7 +260,7 @@ def _save_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
                 write_tokens(folder, segment.name, passage_tokenizer)
             segments = [
                 manifest.make_segment(
-                    folder, each.name, each.passages, dict.fromkeys((*each.kinds, passage_tokenizer.folder))
+                    folder, each.name, each.passages, dict.fromkeys((*each.kinds, passage_tokenizer.folder)), each.parts
                 )
                 for each in now.segments
             ]
@@ -268,8 +275,7 @@ def _save_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
 def _open_and_tokenize(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer) -> Store:
     """Open a store for a generator that it has no tokens for, with the tokens in memory."""
     store = _open_version(folder, found, None)
-    tables = [part_files.read_table(folder / "passages" / segment.name) for segment in found.segments]
-    tokens = [passage_tokenizer.tokenize(list(PassageTable([table]))) for table in tables]
+    tokens = [passage_tokenizer.tokenize(list(PassageTable([segment]))) for segment in store.passages.segments]
     truncated = Truncation.total(each.truncated for each in tokens)
     tokenized = _make_store(store.passages, list(store.passage_vectors.segments), tokens, passage_tokenizer)
     return replace(tokenized, removed=store.removed, folder=folder, manifest=found, truncated=truncated)
