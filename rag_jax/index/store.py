@@ -11,6 +11,7 @@ from math import isclose
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from rag_jax.corpus.passage import Passage
@@ -19,8 +20,9 @@ from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership, part_files, pending_build
 from rag_jax.index.columns import SCHEMA, PassageTable, SegmentedArray, as_table
 from rag_jax.index.encoder import TextEncoder
-from rag_jax.index.manifest import Manifest
-from rag_jax.index.passage_tokenizer import PassageTokenizer
+from rag_jax.index.manifest import Manifest, Segment
+from rag_jax.index.part_files import StoredTable
+from rag_jax.index.passage_tokenizer import PassageTokenizer, PassageTokens
 from rag_jax.index.truncation import NO_TRUNCATION, Truncation
 from rag_jax.types import Knowledge, Tokens, host
 
@@ -157,21 +159,33 @@ EMPTY_PASSAGE = Passage("none", "", "")
 def open_store(folder: Path, encoder: TextEncoder | None, passage_tokenizer: PassageTokenizer | None) -> Store:
     """Open a store with vectors by this encoder (None: any), with tokens for a generator (None: without).
 
-    Takes milliseconds: files are memory-mapped and their sizes compared. If the store has no tokens for this generator,
-    it is tokenised, and the tokens are saved if the folder is writable. Raises `InputError` for a store that is
-    missing, damaged, or encoded by another tower.
+    Takes milliseconds: descriptions are compared with their checksums, files are memory-mapped and their sizes
+    compared. Passages without tokens for this generator are tokenised in memory: nothing is written, see `add_tokens`.
+    Raises `InputError` for a store that is missing, damaged, or encoded by another tower.
     """
     while True:
         found = manifest.read(folder)
         check_tower(folder, found, encoder)
         try:
-            if passage_tokenizer is None or _has_tokens(found, passage_tokenizer):
-                return _open_version(folder, found, passage_tokenizer)
-            if not _save_tokens(folder, passage_tokenizer):
-                return _open_and_tokenize(folder, found, passage_tokenizer)
+            return _open_version(folder, found, passage_tokenizer)
         except InputError:
             if manifest.read(folder).version == found.version:
                 raise  # otherwise another process changed it and deleted the parts of this version: try again
+
+
+def add_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
+    """Add a generator's tokens to a store that lacks some; False if it is not writable, or being built."""
+    if _has_tokens(manifest.read(folder), passage_tokenizer):
+        return True
+    if not ownership.is_writable(folder):
+        return False
+    try:
+        with manifest.transaction(folder, keep_waiting=lambda: not (folder / pending_build.FILE).exists()) as now:
+            if not _has_tokens(now, passage_tokenizer):  # another process may have added them
+                _add_tokens(folder, now, passage_tokenizer)
+    except ownership.BusyError:
+        return False
+    return True
 
 
 def _has_tokens(found: Manifest, passage_tokenizer: PassageTokenizer) -> bool:
@@ -215,15 +229,25 @@ NORM_TOLERANCE = 1e-5  # relative, for norms that users type in
 
 
 def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer | None) -> Store:
-    vectors = [each["vectors"] for each in _read_arrays(folder, found, "vectors")]
+    texts = read_passages(folder, found)
+    parts = [(f"vectors/{each.name}", each.parts[f"vectors/{each.name}"]) for each in found.segments]
+    vectors = [part_files.read_arrays(folder / part, checksum)["vectors"] for part, checksum in parts]
     if passage_tokenizer is None:
-        tokens = [(np.zeros((len(rows), 0), np.uint16), np.zeros(len(rows), np.int32)) for rows in vectors]
+        tokens = [PassageTokens(np.zeros((len(each), 0), np.uint16), np.zeros(len(each), np.int32)) for each in vectors]
     else:
-        parts = _read_arrays(folder, found, passage_tokenizer.folder)
-        tokens = [(part["ids"], part["lengths"]) for part in parts]
-    removed = manifest.removed_rows(folder, found).tolist()
-    store = _make_store(read_passages(folder, found), vectors, tokens, passage_tokenizer)
-    store = replace(store, removed=frozenset(removed), folder=folder, manifest=found)
+        tokens = [
+            _tokens(folder, *each, passage_tokenizer) for each in zip(found.segments, texts.segments, strict=True)
+        ]
+    store = Store(
+        texts,
+        SegmentedArray(vectors),
+        SegmentedArray([each.ids for each in tokens], passage_tokenizer.tokenizer.pad if passage_tokenizer else 0),
+        SegmentedArray([each.lengths for each in tokens]),
+        frozenset(manifest.removed_rows(folder, found).tolist()),
+        folder,
+        found,
+        Truncation.total(each.truncated for each in tokens),
+    )
     for name, rows in (
         ("passages", len(store.passages)),
         ("vectors", store.size),
@@ -234,48 +258,25 @@ def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageToken
     return store
 
 
-def _read_arrays(folder: Path, found: Manifest, kind: str) -> list[dict[str, np.ndarray]]:
-    """The arrays of one kind of part, of every segment."""
-    parts = [(f"{kind}/{each.name}", each.parts[f"{kind}/{each.name}"]) for each in found.segments]
-    return [part_files.read_arrays(folder / part, checksum) for part, checksum in parts]
+def _tokens(
+    folder: Path, segment: Segment, texts: pa.Table | StoredTable, passage_tokenizer: PassageTokenizer
+) -> PassageTokens:
+    """The tokens of a segment for a generator: those of the store, or tokenised now."""
+    part = f"{passage_tokenizer.folder}/{segment.name}"
+    if part not in segment.parts:
+        return passage_tokenizer.tokenize(list(PassageTable([texts])))
+    stored = part_files.read_arrays(folder / part, segment.parts[part])
+    return PassageTokens(stored["ids"], stored["lengths"])
 
 
-def _make_store(texts: PassageTable, vectors: list, tokens: list, passage_tokenizer: PassageTokenizer | None) -> Store:
-    fill = passage_tokenizer.tokenizer.pad if passage_tokenizer else 0
-    return Store(
-        texts,
-        SegmentedArray(vectors),
-        SegmentedArray([each[0] for each in tokens], fill),
-        SegmentedArray([each[1] for each in tokens]),
-    )
-
-
-def _save_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
-    """Add a generator's tokens to a store; returns False if it is not writable, or being built."""
-    if not ownership.is_writable(folder):
-        return False
-    try:
-        with manifest.transaction(folder, keep_waiting=lambda: not (folder / pending_build.FILE).exists()) as now:
-            for segment in now.segments:
-                write_tokens(folder, segment.name, passage_tokenizer)
-            segments = [
-                manifest.make_segment(
-                    folder, each.name, each.passages, dict.fromkeys((*each.kinds, passage_tokenizer.folder)), each.parts
-                )
-                for each in now.segments
-            ]
-            generators = now.generators | {passage_tokenizer.key: passage_tokenizer.spec}
-            new = now.next_version("tokenise", segments=tuple(segments), generators=generators)
-            manifest.commit(folder, now, new)
-    except ownership.BusyError:
-        return False
-    return True
-
-
-def _open_and_tokenize(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer) -> Store:
-    """Open a store for a generator that it has no tokens for, with the tokens in memory."""
-    store = _open_version(folder, found, None)
-    tokens = [passage_tokenizer.tokenize(list(PassageTable([segment]))) for segment in store.passages.segments]
-    truncated = Truncation.total(each.truncated for each in tokens)
-    tokenized = _make_store(store.passages, list(store.passage_vectors.segments), tokens, passage_tokenizer)
-    return replace(tokenized, removed=store.removed, folder=folder, manifest=found, truncated=truncated)
+def _add_tokens(folder: Path, now: Manifest, passage_tokenizer: PassageTokenizer) -> None:
+    for segment in now.segments:
+        write_tokens(folder, segment.name, passage_tokenizer)
+    segments = [
+        manifest.make_segment(
+            folder, each.name, each.passages, dict.fromkeys((*each.kinds, passage_tokenizer.folder)), each.parts
+        )
+        for each in now.segments
+    ]
+    generators = now.generators | {passage_tokenizer.key: passage_tokenizer.spec}
+    manifest.commit(folder, now, now.next_version("tokenise", segments=tuple(segments), generators=generators))

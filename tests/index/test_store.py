@@ -17,8 +17,8 @@ from rag_jax.index import manifest, part_files, sealed_json, updates
 from rag_jax.index.building import build
 from rag_jax.index.engines import store_engines
 from rag_jax.index.passage_tokenizer import PassageTokenizer
-from rag_jax.index.store import Store, closed_book, from_vectors, open_store
-from stores import PASSAGES, encoder, reads
+from rag_jax.index.store import Store, add_tokens, closed_book, from_vectors, open_store
+from stores import MORE, PASSAGES, encoder, reads
 
 
 def built(folder: Path) -> Store:
@@ -60,16 +60,23 @@ def test_a_store_can_be_moved(tmp_path: Path) -> None:
     assert open_store(tmp_path / "moved", encoder(), reads()).passages == PASSAGES
 
 
-def test_another_generator_reads_the_same_store_and_what_it_reads_is_kept(tmp_path: Path) -> None:
+def test_another_generator_reads_the_same_store_and_what_it_reads_is_kept_where_it_is_added(tmp_path: Path) -> None:
     built(tmp_path / "index")
     other = PassageTokenizer(train_generator_tokenizer(["something else"], 270), 12)
-    expected = from_vectors(PASSAGES, np.zeros((50, 8), np.float32), other).knowledge.passage_tokens
-    first, again = (open_store(tmp_path / "index", encoder(), other) for _ in range(2))
-    for store in (first, again):
-        jax.tree.map(np.testing.assert_array_equal, store.knowledge.passage_tokens, expected)
-    assert first.manifest is not None
-    assert again.manifest == first.manifest, "the second opening makes nothing"
-    assert set(first.manifest.generators) == {reads().key, other.key}
+    expected = from_vectors(PASSAGES, np.zeros((50, 8), np.float32), other)
+    before = contents(tmp_path)
+    opened = open_store(tmp_path / "index", encoder(), other)
+    assert contents(tmp_path) == before, "opening writes nothing"
+    assert opened.truncated == expected.truncated
+    added = [add_tokens(tmp_path / "index", other) for _ in range(2)]
+    kept = open_store(tmp_path / "index", encoder(), other)
+    for store in (opened, kept):
+        jax.tree.map(np.testing.assert_array_equal, store.knowledge.passage_tokens, expected.knowledge.passage_tokens)
+    assert added == [True, True]
+    assert kept.manifest is not None
+    assert kept.manifest.version == 2, "the second time adds nothing"
+    assert kept.manifest.truncated(other.folder) == expected.truncated
+    assert set(kept.manifest.generators) == {reads().key, other.key}
     jax.tree.map(
         np.testing.assert_array_equal,
         open_store(tmp_path / "index", encoder(), reads()).knowledge.passage_tokens,
@@ -77,10 +84,26 @@ def test_another_generator_reads_the_same_store_and_what_it_reads_is_kept(tmp_pa
     )
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_segments_without_tokens_are_tokenised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built(tmp_path / "index")
+    updates.add(tmp_path / "index", MORE, encoder())
+    tokenised, real = [], PassageTokenizer.tokenize
+    monkeypatch.setattr(PassageTokenizer, "tokenize", lambda own, given: tokenised.extend(given) or real(own, given))
+    store = open_store(tmp_path / "index", encoder(), reads())
+    assert tokenised == MORE
+    expected = from_vectors([*PASSAGES, *MORE], np.zeros((55, 8), np.float32), reads())
+    jax.tree.map(np.testing.assert_array_equal, store.knowledge.passage_tokens, expected.knowledge.passage_tokens)
+
+
 def test_a_store_that_cannot_be_written_is_read_by_another_generator_all_the_same(tmp_path, monkeypatch) -> None:
     built(tmp_path / "index")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     other = PassageTokenizer(reads().tokenizer, 8)
+    assert not add_tokens(tmp_path / "index", other)
     store = open_store(tmp_path / "index", encoder(), other)
     assert store.passage_tokens.shape == (50, 8)
     assert store.manifest == manifest.read(tmp_path / "index")

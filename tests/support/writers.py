@@ -23,7 +23,7 @@ from rag_jax.errors import InputError
 from rag_jax.index import building, documents, manifest, ownership, updates
 from rag_jax.index.engines import store_engines
 from rag_jax.index.passage_tokenizer import PassageTokens
-from rag_jax.index.store import open_store
+from rag_jax.index.store import add_tokens, open_store
 from rag_jax.index.truncation import Truncation
 
 WIDTH = 64
@@ -123,7 +123,7 @@ def swaps(other: Path, passages: list[Passage]) -> Op:
 
 
 COUNTS = Op("engine bm25", lambda folder: store_engines.add_bm25(open_store(folder, None, None)))
-TOKENISES = Op("tokenise", lambda folder: open_store(folder, None, READS))
+TOKENISES = Op("tokenise", lambda folder: add_tokens(folder, READS))
 
 
 def started(work: Callable[[], object]) -> int:
