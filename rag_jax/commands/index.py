@@ -32,7 +32,7 @@ from rag_jax.index.engines import store_engines
 from rag_jax.index.engines.store_engines import RecallQueries
 from rag_jax.index.manifest import Manifest
 from rag_jax.index.passage_tokenizer import PassageTokenizer
-from rag_jax.index.store import Store, open_store
+from rag_jax.index.store import Store, add_tokens, open_store
 from rag_jax.index.workers import Lock, encode_in_processes
 from rag_jax.models import registry
 from rag_jax.pipeline import networks, workdir_tokenizers
@@ -71,7 +71,8 @@ class IndexCommand:
     # input of the passage tower: a template such as "{title}. {text}", or pair: [CLS] title [SEP] text [SEP]; None: as
     # the checkpoint says
     template: str | None = None
-    generator: str | None = None  # also tokenise for this generator: a checkpoint, a workdir, or a tokenizer.json
+    # tokenise for this generator, a checkpoint, a workdir, or a tokenizer.json; without a corpus: an index that exists
+    generator: str | None = None
     max_passage: int = 256  # tokens of a passage that the generator reads
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the vectors on disk
     cut: tyro.conf.OmitArgPrefixes[Cutting] = field(default_factory=Cutting)
@@ -104,6 +105,8 @@ class IndexCommand:
             updates.remove(self.out, self.remove)
         if self.corpus is not None:
             (self._build if self.change in ("build", "swap") else self._change)(self.corpus, self.out)
+        elif self.generator is not None:
+            self._add_tokens(self.generator, self.out)
         elif not (self.remove or self.faiss or self.bm25 or self.precisions):
             raise InputError("name a CORPUS to build from, or --info DIR to look at a store")
         self._engines(self.out)
@@ -145,6 +148,13 @@ class IndexCommand:
                 loaded = encoder, passage_tokenizer
                 encode_in_processes(out, plan, self.loaded, loaded, self.processes, progress.advance, Lock(lock))
             building.commit(out, plan, encoder, passage_tokenizer)
+
+    def _add_tokens(self, generator: str, out: Path) -> None:
+        """Tokenise the passages of an existing index for another generator."""
+        manifest.read(out)
+        ownership.check_writable(out)
+        if not add_tokens(out, PassageTokenizer(_vocabulary(generator), self.max_passage)):
+            raise InputError(f"{out}: cannot be written, or is being built; wait for the build, or copy the store")
 
     def _is_built(self, out: Path, build_spec: dict[str, Any]) -> bool:
         """Whether this index exists already. Raises `InputError` for a different one, unless --change swap."""

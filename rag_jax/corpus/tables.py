@@ -13,6 +13,7 @@ from typing import Any
 
 from rag_jax.corpus.documents import files_in
 from rag_jax.corpus.passage import IDS, Passage, validate_passage
+from rag_jax.data import files
 from rag_jax.data.bad_lines import OnBadLine
 from rag_jax.errors import InputError
 
@@ -106,12 +107,15 @@ def data_files(folder: Path) -> list[Path]:
     path = folder / STATE_FILE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        files, indices = [folder / file["filename"] for file in state["_data_files"]], state.get("_indices_data_files")
+        names, indices = [file["filename"] for file in state["_data_files"]], state.get("_indices_data_files")
+        found = [files.inside(folder, name, path) for name in names]
+    except InputError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: damaged; save the dataset anew with save_to_disk") from None
     if indices:
         raise InputError(f"{path}: the rows are chosen by an indices mapping; call flatten_indices() and save it anew")
-    return files
+    return found
 
 
 def _arrow_batches(file: Path) -> Iterator[Any]:

@@ -10,7 +10,7 @@ import jax
 
 from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
-from rag_jax.hub import configs, gguf, registry, tensor_names, tokenizers
+from rag_jax.hub import configs, gguf, marker, registry, tensor_names, tokenizers
 from rag_jax.hub.adapters import Modules
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, Side, TowerCheckpoint
 from rag_jax.hub.config_json import ConfigJson, read_json
@@ -36,6 +36,7 @@ def load(source: str | Path, revision: str | None = None) -> Checkpoint:
     folder = resolve(source, revision)
     if is_gguf(folder):
         return _gguf_generator(folder)
+    marker.verify(folder)
     config = read_config(folder)
     generators = registry.model_types(registry.GENERATORS.values())
     config.expect(*sorted((*registry.model_types(registry.TOWERS.values()), *generators)), RAG)
@@ -61,6 +62,7 @@ def load_tower(source: str | Path, revision: str | None = None) -> TowerCheckpoi
     folder = resolve(source, revision)
     if is_gguf(folder):
         return _gguf_tower(folder)
+    marker.verify(folder)
     config = read_config(folder)
     config.expect(*registry.model_types(registry.TOWERS.values()), RAG)
     return (_rag_tower if config["model_type"] == RAG else _tower)(folder, config)
@@ -71,6 +73,7 @@ def load_generator(source: str | Path, revision: str | None = None) -> Generator
     folder = resolve(source, revision)
     if is_gguf(folder):
         return _gguf_generator(folder)
+    marker.verify(folder)
     config = read_config(folder)
     config.expect(*registry.model_types(registry.GENERATORS.values()), RAG)
     return (_rag_generator if config["model_type"] == RAG else _generator)(folder, config)

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from rag_jax.data import files
 from rag_jax.errors import InputError
 
 SHARD_BYTES = 4 << 30
@@ -67,14 +68,14 @@ def write_tensors(
         plan[-1].append(name)
         room -= array.nbytes
     shards = [f"{stem}-{n:05}-of-{len(plan):05}.safetensors" for n in range(1, len(plan) + 1)]
-    files = shards if shards[1:] else [f"{stem}.safetensors"]
-    for file, names in zip(files, plan, strict=True):
+    written = shards if shards[1:] else [f"{stem}.safetensors"]
+    for file, names in zip(written, plan, strict=True):
         try:
             save_file({name: np.ascontiguousarray(arrays[name]) for name in names}, folder / file, {"format": "pt"})
         except SafetensorError as error:  # a full disk, too
             raise OSError(str(error)) from None
     if plan[1:]:
-        weight_map = {name: file for file, names in zip(files, plan, strict=True) for name in names}
+        weight_map = {name: file for file, names in zip(written, plan, strict=True) for name in names}
         total = {"total_size": sum(array.nbytes for array in arrays.values())}
         index = json.dumps({"metadata": total, "weight_map": weight_map}, indent=2)
         (folder / f"{stem}.safetensors.index.json").write_text(index + "\n", encoding="utf-8")
@@ -136,7 +137,9 @@ def _as_numpy(tensor: Any) -> np.ndarray:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return [index.parent / name for name in sorted(set(names))]
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return [files.inside(index.parent, name, index) for name in names]
+    except InputError:
+        raise
     except (ValueError, KeyError, AttributeError, TypeError):
         raise InputError(f"{index}: not an index of shards; copy or download it again") from None

@@ -1,0 +1,47 @@
+"""The marker of checkpoint folders that a run wrote: `rag-jax.towers` in `towers/`, with the SHA-256 of every file."""
+
+import json
+from pathlib import Path
+
+from rag_jax.data import files
+from rag_jax.errors import InputError
+
+
+def path_in(folder: Path) -> Path:
+    """The marker of a folder."""
+    return folder / f"rag-jax.{folder.name}"
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The checksum of every file, by its path in the folder."""
+    paths = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return {str(path.relative_to(folder)): files.checksum(path) for path in paths}
+
+
+def read(folder: Path, remedy: str) -> dict[str, str]:
+    """The checksums in a folder's marker. Raises `InputError` for a damaged one."""
+    path = path_in(folder)
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict) or not all(isinstance(each, str) for each in known.values()):
+        raise InputError(f"{path}: damaged; {remedy}")
+    return known
+
+
+def verify(source: Path) -> None:
+    """Compare the files of a checkpoint with the marker in its folder, or in the one around it, if there is one.
+
+    Raises `InputError` for a file that is missing or changed.
+    """
+    for folder in (source, source.parent):
+        path = path_in(folder)
+        if not path.is_file():
+            continue
+        known = read(folder, "copy the folder again")
+        for name, expected in sorted(known.items()):
+            file = folder / name
+            if file.is_relative_to(source) and not (file.is_file() and files.checksum(file) == expected):
+                what = "missing, or changed since a run wrote it"
+                raise InputError(f"{file}: {what}; copy it again, or delete {path} if you changed it on purpose")
