@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from rag_jax.data import files
 from rag_jax.index import manifest, part_files
 from rag_jax.index.manifest import Manifest
 from rag_jax.index.store import open_store
+from rag_jax.terminal import Terminal
 
 
 def show(folder: Path, verify: bool = False) -> None:
@@ -22,8 +21,8 @@ def show(folder: Path, verify: bool = False) -> None:
                 manifest.verify(folder, part, expected)
     table = Table(box=None, pad_edge=False, show_header=False)
     for row in _rows(folder, found):
-        table.add_row(*(escape(str(cell)) for cell in row))
-    console = Console()
+        table.add_row(*(str(cell) for cell in row))
+    console = Terminal()
     console.print(table)
     if verify:
         console.print("Every file has the checksum that was written with it.")

@@ -4,14 +4,13 @@ RAG, transformers and sentence-transformers load them. A run that goes on writes
 are all those that were written there, by their checksums, is replaced.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from rag_jax import hub
-from rag_jax.data import files
+from rag_jax.data import files, strict_json
 from rag_jax.errors import InputError
 from rag_jax.hub import saving
 
@@ -28,10 +27,7 @@ def check(folder: Path) -> None:
     remedy = "move it away, or choose another --workdir"
     if folder.is_symlink() or not folder.is_dir() or not marker.is_file():
         raise InputError(f"{folder}: not written by a run; {remedy}")
-    try:
-        known = json.loads(marker.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{marker}: damaged; {remedy}") from None
+    known = strict_json.read_object(marker, remedy, remedy)
     found = _checksums(folder)
     del found[marker.name]
     odd = next((name for name in sorted(found) if known.get(name) != found[name]), None)
@@ -53,7 +49,7 @@ def write(folder: Path, parts: Mapping[str, Writer]) -> list[Path]:
         if name:
             new.mkdir(exist_ok=True)
         writer(new / name)
-    files.write_atomically(new / _marker(folder), json.dumps(_checksums(new), indent=2) + "\n")
+    files.write_atomically(new / _marker(folder), strict_json.dumps(_checksums(new), indent=2) + "\n")
     if folder.exists():
         shutil.rmtree(folder)
     new.rename(folder)
