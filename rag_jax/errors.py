@@ -6,6 +6,7 @@ defect of the library.
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 
@@ -14,9 +15,29 @@ class InputError(ValueError):
     """Invalid user input; the message is one line: what, where, remedy."""
 
 
+# Control characters of ASCII and Latin-1 without tab and line feed, the signs that change the direction of writing, the
+# separators of lines and paragraphs, and the halves of surrogate pairs, which stand for bytes that are not UTF-8.
+_CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+_CONTROLS, _CONTROLS_AND_BREAKS = re.compile(f"[{_CONTROL}]"), re.compile(f"[{_CONTROL}\t\n]")
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: what would control it is written as an escape, such as `\\x1b`. Line feeds are kept."""
+    return _CONTROLS.sub(_escaped, text)
+
+
+def one_line(text: str) -> str:
+    """`printable`, with line feeds and tabs as escapes too."""
+    return _CONTROLS_AND_BREAKS.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
 def warn(text: str) -> None:
     """Print a warning on standard error, in one line."""
-    print(f"warning: {text}", file=sys.stderr)
+    print(f"warning: {one_line(text)}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -28,10 +49,10 @@ def report_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
-        print(str(error) or "interrupted", file=sys.stderr)
+        print(one_line(str(error)) or "interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from rich.console import Console
 
 import rag_jax.hub
 import rag_jax.models
@@ -31,6 +30,7 @@ from rag_jax.pipeline import networks
 from rag_jax.pipeline.assembly import open_components, prepare, read_corpus
 from rag_jax.pipeline.question_batches import target_batches
 from rag_jax.rag import RAG
+from rag_jax.terminal import Terminal
 from rag_jax.training import checks, dry_run, step_timer
 
 ROOT = Path(__file__).parents[1]
@@ -120,7 +120,7 @@ def test_the_dry_run_knows_its_parameters_their_split_and_its_size(bag: Architec
     assert state.params.generator["up"]["kernel"].sharding.spec == PartitionSpec("fsdp", "tensor")
     assert state.params.generator["word"]["embedding"].sharding.shard_shape((2_000, 512)) == (2_000, 256)
     out = io.StringIO()
-    console = Console(file=out, width=160)
+    console = Terminal(file=out, width=160)
     console.print(dry_run._sharding(state.params, config), dry_run._shapes(config, tower, reader, "some"))
     assert re.search(r"generator word/embedding \(1\) +\(2000, 512\) +P", out.getvalue())
     assert bag.describe(reader) in out.getvalue()

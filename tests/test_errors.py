@@ -1,8 +1,14 @@
 """How commands end: a line and an exit code, whatever went wrong on the user's side."""
 
-import pytest
+import unicodedata
 
-from rag_jax.errors import InputError, report_errors
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag_jax.errors import InputError, printable, report_errors, warn
+
+DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 @pytest.mark.parametrize(
@@ -23,3 +29,28 @@ def test_a_command_ends_in_one_line(capsys, error: BaseException, line: str, cod
 def test_a_defect_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError), report_errors():
         raise ZeroDivisionError
+
+
+HOSTILE = "\x1b[31mred\x1b[0m\x07 \x9b2J \u202egnp.exe \u2066\u2028 \udcff \ufeff"
+
+
+def test_an_error_and_a_warning_control_no_terminal_and_are_one_line(capsys) -> None:
+    with pytest.raises(SystemExit), report_errors():
+        raise InputError(f"a\nb\tc\rd {HOSTILE}")
+    warn(f"a\nb {HOSTILE}")
+    error, warning, rest = capsys.readouterr().err.split("\n")
+    shown = r"\x1b[31mred\x1b[0m\x07 \x9b2J \u202egnp.exe \u2066\u2028 \udcff \ufeff"
+    assert error == rf"error: a\nb\tc\rd {shown}"
+    assert warning == rf"warning: a\nb {shown}"
+    assert rest == ""
+
+
+@given(st.text())
+def test_what_is_printed_is_escaped_and_nothing_else(text: str) -> None:
+    shown = printable(text)
+    odd = {"Cc", "Cs"}
+    assert all(unicodedata.category(each) not in odd or each in "\t\n" for each in shown)
+    assert all(unicodedata.bidirectional(each) not in DIRECTIONS for each in shown)
+    kept = [each for each in text if unicodedata.category(each) not in {*odd, "Cf", "Zl", "Zp"} or each in "\t\n"]
+    if len(kept) == len(text):
+        assert shown == text

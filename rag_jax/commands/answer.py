@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from rag_jax.commands.model import open_model, own_decoding
@@ -21,6 +20,7 @@ from rag_jax.errors import InputError
 from rag_jax.evaluation import figures
 from rag_jax.pipeline import digests
 from rag_jax.rag import RAG, Answer
+from rag_jax.terminal import Terminal, styled
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class AnswerCommand:
 
     def _print(self, rag: RAG, questions: list[str]) -> None:
         """Print answers: those of a file as they are computed, others in the order of the questions."""
-        answers, console = self._answers(rag, questions), Console()
+        answers, console = self._answers(rag, questions), Terminal()
         order = BY_LOG_PROB if self.labels else self.decoding.ranking(rag.components.config.model)
         for number, answer in answers if self.file else sorted(answers, key=lambda each: each[0]):
             show(console, questions[number], answer, order)
@@ -140,10 +140,11 @@ def _fields(answer: Answer) -> dict[str, Any]:
 def show(console: Console, question: str, best: Answer, order: str = "") -> None:
     """Print one answered question; `order` says how alternative answers are ranked."""
     has_alternatives = bool(best.alternatives)
-    console.print(f"\n[bold]{escape(question)}[/bold]{f'   {order}' if has_alternatives else ''}", highlight=False)
+    console.print()
+    console.print(styled(question, "bold").append(f"   {order}" if has_alternatives else "", "not bold"))
     for answer in (best, *best.alternatives):
         scores = f"log p(y|x) = {answer.log_prob:.4f}" + (f"   score = {answer.score:.4f}" if has_alternatives else "")
-        console.print(f"[bold green]{escape(answer.text)}[/bold green]   {scores}", highlight=False)
+        console.print(styled(answer.text, "bold green").append(f"   {scores}", "not bold default"))
     table = Table(box=None, pad_edge=False)
     table.add_column("prior", justify="right")
     has_attention = any(passage.attention is not None for passage in best.passages)
@@ -152,5 +153,5 @@ def show(console: Console, question: str, best: Answer, order: str = "") -> None
     for passage in best.passages:
         prior = f"{math.exp(passage.log_prior):.3f}"
         share = passage.attention if has_attention else passage.posterior
-        table.add_row(prior, "" if share is None else f"{share:.3f}", escape(f"{passage.title} / {passage.text}"))
+        table.add_row(prior, "" if share is None else f"{share:.3f}", f"{passage.title} / {passage.text}")
     console.print(table)

@@ -1,20 +1,19 @@
 """`rag-jax compare`: whether one model answers the same questions better than another."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 from rag_jax.config.command_line import parse
-from rag_jax.data import outputs
+from rag_jax.data import outputs, strict_json
 from rag_jax.data.files import disk_errors, replace_file
 from rag_jax.errors import InputError
 from rag_jax.evaluation import comparison_report
 from rag_jax.evaluation.compare import RESAMPLES, common_metrics, compare_systems, most_different
 from rag_jax.evaluation.score_file import read_evaluations
+from rag_jax.terminal import Terminal
 
 FORMATS = (".json", ".md")
 MIN_RESAMPLES = 100  # the ends of a 95 % interval of fewer are those of a handful
@@ -46,7 +45,7 @@ class CompareCommand:
             self.resamples,
             self.seed,
         )
-        comparison_report.show(Console(), report)
+        comparison_report.show(Terminal(), report)
         if self.output is not None:
             _write(self.output, report)
 
@@ -66,7 +65,7 @@ def _write(path: Path, report: comparison_report.Report) -> None:
     if path.suffix == ".md":
         text = comparison_report.markdown(report)
     else:
-        text = json.dumps(comparison_report.as_json(report), indent=2, ensure_ascii=False) + "\n"
+        text = strict_json.dumps(comparison_report.as_json(report), indent=2, ensure_ascii=False) + "\n"
     outputs.check_new(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

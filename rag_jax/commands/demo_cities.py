@@ -1,7 +1,6 @@
 """`rag-jax demo cities`: train and use a model that answers questions about the world's cities."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from rag_jax.commands.answer import show
 from rag_jax.commands.invocation import invocation
 from rag_jax.commands.narration import console, headline, say
+from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.demo.comparison import alternate_name_recall, comparison_table
@@ -61,7 +61,7 @@ def _train(workdir: Path) -> tuple[RAG, list[Question]]:
         "train_seconds": scores["train_seconds"] + seconds_trained(workdir / "reader"),
         **alternate_name_recall(rag, test),
     }
-    write_atomically(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+    write_atomically(workdir / "results.json", strict_json.dumps(results, indent=2) + "\n")
     console.print(comparison_table(results))
     say(
         f"{results['questions']:,} test questions, {results['passages']:,} passages, K = {results['num_docs']}, "

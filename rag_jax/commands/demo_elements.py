@@ -1,17 +1,15 @@
 """`rag-jax demo elements`: pretrained networks answer questions about the chemical elements, and are trained."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.markup import escape
-
 from rag_jax.commands.answer import show
 from rag_jax.commands.invocation import invocation
 from rag_jax.commands.narration import console, headline, say
 from rag_jax.config.config import Config
+from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.demo.comparison import answer_scores
@@ -85,7 +83,7 @@ def _train(config: Config, workdir: Path, test: Sequence[Question], before: dict
     say(f"{asked} questions about other elements; both networks learn from one loss, -log p(answer | question).")
     rag, scores = train_and_evaluate(config, workdir)
     results = scores | before | answer_scores(without_passages(rag), test, "closed_book_")
-    write_atomically(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+    write_atomically(workdir / "results.json", strict_json.dumps(results, indent=2) + "\n")
     results_table.show(console, results)
     say(f"All scores: {workdir / 'results.json'}")
     return rag
@@ -97,7 +95,7 @@ def _answer(rag: RAG, shown: Sequence[Question], figure: Path) -> None:
     for question, answer in zip(shown, answers, strict=True):
         show(console, f"{question.question}  (gold: {question.answers[0]})", answer)
     drawn, _ = draw_flattest(list(zip(shown, answers, strict=True)), figure)
-    say(f"\n{figure}: which passage each token of the answer to {escape(repr(drawn.question))} came from")
+    say(f"\n{figure}: which passage each token of the answer to {drawn.question!r} came from")
 
 
 def _edit(rag: RAG, years: Sequence[Question]) -> None:
@@ -107,7 +105,7 @@ def _edit(rag: RAG, years: Sequence[Question]) -> None:
     question = _from_gold_alone(list(zip(years, answers, strict=True)))
     edit = edit_fact(rag, question, str(int(question.answers[0]) - 100))
     say(f"{edit.title}: {edit.old} replaced by {edit.new} in the index ({edit.seconds:.1f} s)")
-    say(f"{question.question}\n  before: {escape(edit.answer_before)}\n  after:  {escape(edit.answer_after)}")
+    say(f"{question.question}\n  before: {edit.answer_before}\n  after:  {edit.answer_after}")
 
 
 def _one_of_each(test: Sequence[Question]) -> list[Question]:

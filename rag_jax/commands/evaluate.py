@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from rag_jax.commands.model import open_model, own_decoding
 from rag_jax.commands.resumable import write_rows
@@ -42,6 +41,7 @@ from rag_jax.index.store import open_store
 from rag_jax.pipeline import digests
 from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.rag import RAG
+from rag_jax.terminal import Terminal
 
 BaselineName = Literal["closed-book", "bm25", "frozen", "random", "gold", "stuffing"]
 MARKER = "rag-jax.evaluation"
@@ -107,7 +107,7 @@ class EvaluateCommand:
         files |= self._drawn(predictions, correct)
         self._folder.claim()
         self._folder.write(files, instead_of=FILES)
-        console = Console()
+        console = Terminal()
         console.print(report.table(results.figures))
         console.print(f"\n{len(questions):,} questions ({format}).", highlight=False)
         console.print(f"Results: {self.output}", highlight=False, soft_wrap=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from rich.console import Console
 
 from rag_jax.commands.model import TOWER, open_generator, open_model
 from rag_jax.commands.resumable import write_rows
@@ -25,6 +24,7 @@ from rag_jax.evaluation.completions import Completion, read_completions
 from rag_jax.evaluation.guard import FILES, Guarded, System
 from rag_jax.pipeline import digests
 from rag_jax.rag import RAG
+from rag_jax.terminal import Terminal
 
 MARKER, PREDICTIONS = "rag-jax.guard", "predictions.jsonl"
 ANSWER_LENGTH = 64  # tokens: whether an answer refuses shows at its beginning
@@ -75,7 +75,7 @@ class GuardCommand:
         files = guarding.files(run, found)
         self._folder.claim()
         self._folder.write(files, instead_of=FILES)
-        console = Console()
+        console = Terminal()
         guard_report.show(console, found)
         console.print(f"\nResults: {self.output}", highlight=False, soft_wrap=True)
 

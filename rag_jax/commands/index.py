@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 from jaxtyping import Float
-from rich.console import Console
 
 from rag_jax import hub
 from rag_jax.commands.info import show
@@ -38,10 +37,11 @@ from rag_jax.models import registry
 from rag_jax.pipeline import networks, workdir_tokenizers
 from rag_jax.pipeline.assembly import load_bi_encoder
 from rag_jax.pipeline.pretrained import load_generator_tokenizer
+from rag_jax.terminal import Terminal
 from rag_jax.training.workdir import CONFIG
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "B D"]]
-console = Console(stderr=True)
+console = Terminal(stderr=True)
 BAD = "bad.log"  # in the index folder: the lines that --skip-bad left out
 
 

@@ -3,14 +3,13 @@
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from rag_jax.data import files
 from rag_jax.index import manifest, part_files
 from rag_jax.index.manifest import Manifest
 from rag_jax.index.store import open_store
+from rag_jax.terminal import Terminal
 
 
 def show(folder: Path, verify: bool = False) -> None:
@@ -22,8 +21,8 @@ def show(folder: Path, verify: bool = False) -> None:
     seconds = time.perf_counter() - began
     table = Table(box=None, pad_edge=False, show_header=False)
     for row in _rows(folder, found):
-        table.add_row(*(escape(str(cell)) for cell in row))
-    console = Console()
+        table.add_row(*(str(cell) for cell in row))
+    console = Terminal()
     console.print(table)
     if verify:
         rate = f"{files.format_bytes(checked)} in {seconds:.1f} s, {checked / seconds / 1e6:,.0f} MB/s"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 
 from rag_jax.commands.progress import Progress
 from rag_jax.commands.query_vectors import query_encoder
@@ -23,6 +22,7 @@ from rag_jax.index.placement import Placement, Precision
 from rag_jax.index.store import Store, open_store
 from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.pipeline.host_retrieval import open_engine
+from rag_jax.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class MineCommand:
         with Progress("mining", len(questions), of="questions") as progress:
             mined = progress.counted(mining.mine(questions, store, engine, encode, rules))
             write_jsonl(self.output, self._lines(mined, store, counts))
-        console = Console()
+        console = Terminal()
         console.print(summary(counts, rules), highlight=False, soft_wrap=True)
         console.print(f"Next: rag-jax train CONFIG --data.negatives {self.output}", highlight=False, soft_wrap=True)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 
 from rag_jax.commands.model import TOWER, open_generator, open_model
 from rag_jax.commands.resumable import write_rows
@@ -24,6 +23,7 @@ from rag_jax.moderation.moderator import Moderator
 from rag_jax.moderation.prompts import Role
 from rag_jax.moderation.texts import Texts, read_texts
 from rag_jax.pipeline import digests
+from rag_jax.terminal import Terminal
 
 MARKER, DECISIONS = "rag-jax.moderation", "decisions.jsonl"
 
@@ -73,7 +73,7 @@ class ModerateCommand:
             positive = report.is_positive(labels, self._categories, self.acceptable_label)
             files[report.CURVE] = report.threshold_curve(positive, report.scores(rows, self._categories))
         self._folder.write(files, instead_of=report.FILES)
-        console = Console()
+        console = Terminal()
         if found:
             console.print(evaluation_report.table(found))
         console.print(f"\n{len(rows):,} texts: {_counted(facts['policies'])}.", highlight=False)

@@ -1,15 +1,15 @@
 """What the demos print between their results."""
 
-from rich.console import Console
+from rag_jax.terminal import Terminal, styled
 
-console = Console()
+console = Terminal()
 
 
 def headline(text: str) -> None:
     """Print the title of a step."""
-    say(f"\n[bold]{text}[/bold]")
+    console.print(styled(f"\n{text}", "bold"), soft_wrap=True)
 
 
 def say(text: str) -> None:
     """Print a line, not wrapped and without colours of numbers."""
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)

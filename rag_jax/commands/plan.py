@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
 from rag_jax.config.command_line import parse
 from rag_jax.data.files import format_bytes
 from rag_jax.index.sizing import BYTES, DEVICES, IndexSize
+from rag_jax.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class PlanCommand:
 
     def run(self) -> None:
         """Print two tables."""
-        size, console = IndexSize(self.passages, self.width, self.tokens), Console()
+        size, console = IndexSize(self.passages, self.width, self.tokens), Terminal()
         console.print(f"{self.passages:,} passages, vectors of {self.width}, {self.tokens} tokens\n", highlight=False)
         parts = Table("on the devices", *BYTES, box=None, pad_edge=False)
         for part in size.parts("float32"):

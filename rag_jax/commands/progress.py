@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import TypeVar
 
 from rich import progress
-from rich.console import Console
+
+from rag_jax.terminal import Terminal
 
 T = TypeVar("T")
 EVERY = 10.0  # seconds between lines
@@ -17,7 +18,7 @@ class Progress:
 
     def __init__(self, what: str, total: int | None = None, before: int = 0, of: str = "passages") -> None:
         self.what, self.total, self.count, self.before, self.of = what, total, before, before, of
-        self.console = Console(stderr=True)
+        self.console = Terminal(stderr=True)
         self._began = self._told = time.perf_counter()
         self._told_before = False
         columns = (

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from rag_jax.commands.query_vectors import query_encoder
@@ -19,6 +17,7 @@ from rag_jax.index.engines.engine import EngineResults, Queries
 from rag_jax.index.placement import Placement, Precision
 from rag_jax.index.store import Store, open_store
 from rag_jax.pipeline.host_retrieval import open_engine
+from rag_jax.terminal import Terminal, styled
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,16 @@ class SearchCommand:
         return np.repeat(rows[None, :].astype(np.int32), len(self.queries), axis=0)
 
     def _show(self, store: Store, hits: EngineResults, seconds: float) -> None:
-        console = Console()
+        console = Terminal()
         for query, rows, scores in zip(self.queries, hits.rows.tolist(), hits.scores.tolist(), strict=True):
-            console.print(f"\n[bold]{escape(query)}[/bold]", highlight=False)
+            console.print(styled(f"\n{query}", "bold"))
             table = Table("score", "id", "passage", box=None, pad_edge=False)
             table.columns[2].overflow = "fold"
             for row, score in zip(rows, scores, strict=True):
                 if row >= 0:
                     passage = store.passages[row]
                     text = f"{passage.title} / {passage.text}" if passage.title else passage.text
-                    table.add_row(f"{score:.4f}", escape(passage.id), escape(text))
+                    table.add_row(f"{score:.4f}", passage.id, text)
             console.print(table)
         recall = "" if hits.recall is None else f", recall@{self.num_docs} {hits.recall:.3f} of the exact search's"
         summary = f"{self.engine}: {len(store):,} passages in {1e3 * seconds:.0f} ms, with what a first search compiles"

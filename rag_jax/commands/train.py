@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from rich.console import Console
-
 from rag_jax.commands.invocation import invocation
 from rag_jax.config.catalog import config_names, find_config
 from rag_jax.config.contrastive import ContrastiveConfig
@@ -14,8 +12,9 @@ from rag_jax.config.files import read_any_config_file
 from rag_jax.config.instruction import InstructionConfig
 from rag_jax.config.overrides import override
 from rag_jax.errors import InputError
+from rag_jax.terminal import Terminal
 
-console = Console()
+console = Terminal()
 DESCRIPTION = """Train and evaluate a model. If interrupted, rerun the same command to resume.
 
 CONFIG is the path of a Python file that ends with `config = Config(...)`, or one of

@@ -3,17 +3,18 @@
 import contextlib
 import dataclasses
 import json
+import math
 import runpy
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rag_jax.config.config import Config
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.instruction import InstructionConfig
-from rag_jax.data import validation
+from rag_jax.data import strict_json, validation
 from rag_jax.data.files import write_atomically
 from rag_jax.errors import InputError
 
@@ -64,22 +65,29 @@ def load_config(path: Path) -> Config:
 def load_config_of(kind: type[Kind], path: Path) -> Kind:
     """The config that a run saved. Raises `InputError` for a file that is missing, damaged, or of another kind."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        _check_kind(kind, values, path)
-        return validation.validate_dataclass(kind, values, f"{path}: ")
+        values = strict_json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such file; give a workdir of rag-jax train") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a workdir of rag-jax train") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: damaged; copy the config of the run again") from None
-    except (UnicodeDecodeError, RecursionError):
-        raise InputError(f"{path}: damaged; copy the config of the run again") from None
+    except ValueError as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise InputError(f"{path}{line}: damaged; copy the config of the run again") from None
+    _check_kind(kind, values, path)
+    return validation.validate_dataclass(kind, values, f"{path}: ")
 
 
 def save_config(config: AnyConfig, path: Path) -> None:
-    """Write the resolved config as JSON."""
-    write_atomically(path, json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
+    """Write the resolved config as JSON. Paths are texts there, and so is infinity: "inf"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: plain(each) for name, each in value.items()}
+        if isinstance(value, tuple):
+            return [plain(each) for each in value]
+        return str(value) if isinstance(value, Path) or value == math.inf else value
+
+    write_atomically(path, strict_json.dumps(plain(dataclasses.asdict(config)), indent=2) + "\n")
 
 
 def relocate(config: Config, old: Path, new: Path) -> Config:

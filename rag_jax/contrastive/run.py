@@ -1,14 +1,12 @@
 """A contrastive run: check the config, start or resume, train, build the index, evaluate, save the towers."""
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 
 from rag_jax import hub
 from rag_jax.config.contrastive import ContrastiveConfig
@@ -20,7 +18,7 @@ from rag_jax.contrastive.loop import Run, train
 from rag_jax.contrastive.start import start_params, towers_before
 from rag_jax.contrastive.towers import Towers
 from rag_jax.corpus import read_passages
-from rag_jax.data import files
+from rag_jax.data import files, strict_json
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
@@ -32,6 +30,7 @@ from rag_jax.pipeline import checkpoint_folders, digests
 from rag_jax.pipeline.assembly import check_corpus, every_twentieth, required_path
 from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
 from rag_jax.pipeline.gold_passages import check_gold
+from rag_jax.terminal import Terminal
 from rag_jax.training.metric_logger import seconds_trained
 from rag_jax.training.provenance import NEGATIVES, NETWORKS, PASSAGES, QUESTIONS, START, Dependencies, check_same
 from rag_jax.training.run import tell, tell_encoded
@@ -39,7 +38,7 @@ from rag_jax.training.workdir import CONFIG, locked
 from rag_jax.types import BiEncoderParams
 
 RESULTS = "results.json"
-console = Console()
+console = Terminal()
 
 
 class Finished(NamedTuple):
@@ -81,7 +80,7 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
         index = trained_index(config, workdir, loaded, store, params, folders)
         results = measure(config, loaded.with_params(params), index, before, judged)
         results |= {"steps": config.steps, "train_seconds": seconds_trained(workdir)}
-        files.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
+        files.write_atomically(workdir / RESULTS, strict_json.dumps(results, indent=2) + "\n")
     assert index.folder is not None
     return Finished(results, index.folder, folders[0])
 

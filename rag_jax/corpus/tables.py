@@ -5,7 +5,6 @@ batches from the memory-mapped file.
 """
 
 import importlib
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 
 from rag_jax.corpus.documents import files_in
 from rag_jax.corpus.passage import IDS, Passage, validate_passage
-from rag_jax.data import files
+from rag_jax.data import files, json_object
 from rag_jax.data.bad_lines import OnBadLine
+from rag_jax.data.json_object import JsonObject
 from rag_jax.errors import InputError
 
 STATE_FILE = "state.json"  # in every folder written by save_to_disk
@@ -105,15 +105,12 @@ def _decoded(value: Any, name: str, location: str) -> Any:
 def data_files(folder: Path) -> list[Path]:
     """The Arrow files of a dataset, in order. Raises `InputError` for a damaged `state.json` or an indices mapping."""
     path = folder / STATE_FILE
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        names, indices = [file["filename"] for file in state["_data_files"]], state.get("_indices_data_files")
-        found = [files.inside(folder, name, path) for name in names]
-    except InputError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{path}: damaged; save the dataset anew with save_to_disk") from None
-    if indices:
+    remedy = "save the dataset anew with save_to_disk"
+    state = json_object.read(path, remedy, remedy)
+    listed = state.read("_data_files", tuple[dict[str, Any], ...])
+    names = [JsonObject(str(path), file, remedy).read("filename", str) for file in listed]
+    found = [files.inside(folder, name, path) for name in names]
+    if state.get("_indices_data_files"):
         raise InputError(f"{path}: the rows are chosen by an indices mapping; call flatten_indices() and save it anew")
     return found
 

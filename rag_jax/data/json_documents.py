@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from rag_jax.data import strict_json
 from rag_jax.data.lines import MAX_LINE_BYTES, check_file, open_bytes
 from rag_jax.errors import InputError
 
@@ -23,7 +24,6 @@ CHUNK_BYTES = 2**20  # read at once
 COPY_AGAIN = "copy or download the file again"
 
 _WHITE_SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
 
 
 def read_head(path: str | Path) -> str:
@@ -59,11 +59,13 @@ def read_object(path: str | Path) -> dict[str, Any]:
     """Read a file that holds a single object."""
     text = "".join(_chunks(Path(path), MAX_OBJECT_BYTES))
     try:
-        found = json.loads(text)
+        found = strict_json.decode(text)
     except json.JSONDecodeError as error:
         what = f"malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
         raise InputError(f"{path}: {what}; {COPY_AGAIN}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+    except strict_json.NotStrictError as error:
+        raise InputError(f"{path}: malformed JSON ({error}); {COPY_AGAIN}") from error
+    except ValueError as error:  # a number of thousands of digits
         raise InputError(f"{path}: JSON too large to be read; write plain JSON") from error
     if not isinstance(found, dict):
         raise InputError(f"{path}: is not a JSON object; write the document as one")
@@ -99,13 +101,15 @@ class _Text:
             raise InputError(f"{location}: is not a JSON object; write a list of objects")
         while True:
             try:
-                found, self._at = _DECODER.raw_decode(self._text, self._at)
+                found, self._at = strict_json.DECODER.raw_decode(self._text, self._at)
                 return found
             except json.JSONDecodeError as error:
                 is_long = len(self._text) - self._at > MAX_LINE_BYTES
                 if is_long or not self._read_more():
                     what = f"malformed JSON{f', or longer than {MAX_LINE_BYTES >> 20} MiB' if is_long else ''}"
                     raise InputError(f"{location}: {what} ({error.msg}); {COPY_AGAIN}") from error
+            except strict_json.NotStrictError as error:
+                raise InputError(f"{location}: malformed JSON ({error}); {COPY_AGAIN}") from error
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{location}: JSON too large to be read; write plain JSON objects") from error
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rag_jax.data import strict_json
 from rag_jax.data.bad_lines import OnBadLine, raise_error
 from rag_jax.data.lines import open_bytes
 from rag_jax.data.lines import read_lines as read_lines
@@ -41,7 +42,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open_bytes(temporary, "wb", path.suffix) as file:
-                file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+                file.writelines(strict_json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -52,7 +53,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def validate_text(value: object, name: str, location: str) -> str:
     """Return `value` if it is a non-blank string; `location` is the `FILE:LINE` in the message."""
     if not isinstance(value, str):
-        found = "is missing" if value is None else f"is {_json_type(value)}, not a string"
+        found = "is missing" if value is None else f"is {strict_json.type_name(value)}, not a string"
         raise InputError(f'{location}: "{name}" {found}; write "{name}" as a string in quotes')
     if not value.strip():
         raise InputError(f'{location}: "{name}" is empty; fill it in or remove the line')
@@ -76,22 +77,24 @@ def validate_id(value: object, name: str, location: str) -> str:
         return str(value)
     if isinstance(value, str):
         return validate_text(value, name, location)
-    raise InputError(f'{location}: "{name}" is {_json_type(value)}; write an id as a string or a whole number')
+    raise InputError(
+        f'{location}: "{name}" is {strict_json.type_name(value)}; write an id as a string or a whole number'
+    )
 
 
 def _parse(line: str, location: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.rstrip())  # with its newline, an error in a truncated line would be located in the next
+        row = strict_json.decode(
+            line.rstrip()
+        )  # with its newline, an error in a truncated line would be located in the next
     except json.JSONDecodeError as error:
         what = f"malformed JSON at column {error.colno} ({error.msg})"
         raise InputError(f"{location}: {what}; write one JSON object on each line") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+    except strict_json.NotStrictError as error:
+        raise InputError(f"{location}: malformed JSON ({error}); write one JSON object on each line") from error
+    except ValueError as error:  # a number of thousands of digits
         raise InputError(f"{location}: JSON too large to be read; write one plain JSON object on each line") from error
     if not isinstance(row, dict):
-        raise InputError(f"{location}: holds {_json_type(row)}, not an object; write one JSON object on each line")
+        found = strict_json.type_name(row)
+        raise InputError(f"{location}: holds {found}, not an object; write one JSON object on each line")
     return row
-
-
-def _json_type(value: object) -> str:
-    names = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return names.get(type(value), json.dumps(value))  # true, false or null

@@ -5,7 +5,6 @@ are paths inside a knowledge store or a workdir, which the library manages. Link
 """
 
 import fcntl
-import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rag_jax.data import strict_json
+from rag_jax.data.json_object import JsonObject
 from rag_jax.errors import InputError
 
 OWN_FOLDERS = (
@@ -53,7 +54,7 @@ def new_json(path: Path | None) -> Iterator[Callable[[object], None]]:
     with _open_for_update(path) as file:
 
         def write(value: object) -> None:
-            text = json.dumps(value, indent=2).encode() + b"\n"
+            text = strict_json.dumps(value, indent=2).encode() + b"\n"
             _write(path, file, text, 0)
             os.ftruncate(file.fileno(), len(text))
 
@@ -76,7 +77,7 @@ class ResumableLines:
 
     def append(self, id: str, row: Mapping[str, Any]) -> None:
         """Append a line."""
-        rest = json.dumps({"id": id, **row}, ensure_ascii=False).encode().removeprefix(b"{")
+        rest = strict_json.dumps({"id": id, **row}, ensure_ascii=False).encode().removeprefix(b"{")
         line = self._head + b", " + rest + b"\n"
         _write(self.path, self._file, line, self._end)
         self._positions[id] = self._end, len(line)
@@ -113,8 +114,8 @@ class ResumableLines:
             try:
                 if not line.startswith(self._head + b","):
                     raise ValueError
-                id = json.loads(line)["id"]
-            except (ValueError, KeyError):
+                id = JsonObject("", strict_json.loads(line)).read("id", str)
+            except ValueError:
                 raise self._foreign(len(positions) + 1) from None
             positions[id] = start, len(line)
             start += len(line)

@@ -5,13 +5,12 @@ checksums is ever replaced: not one that another program wrote, nor one that som
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag_jax.data import files, outputs
+from rag_jax.data import files, json_object, outputs, strict_json
 from rag_jax.errors import InputError
 
 
@@ -80,15 +79,12 @@ class OwnFolder:
         if not path.exists():
             return []
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))["checksums"]
-            if isinstance(found, list):
-                return found
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        raise InputError(f"{path}: not a marker of {self.of}; {self.remedy}")
+            return [*json_object.read(path, self.remedy, self.remedy).read("checksums", tuple[str, ...])]
+        except InputError:
+            raise InputError(f"{path}: not a marker of {self.of}; {self.remedy}") from None
 
     def _write_marker(self, checksums: list[str]) -> None:
-        files.write_atomically(self.path / self.marker, json.dumps({"checksums": checksums}, indent=2) + "\n")
+        files.write_atomically(self.path / self.marker, strict_json.dumps({"checksums": checksums}, indent=2) + "\n")
 
 
 def _is_own(path: Path, known: list[str]) -> bool:

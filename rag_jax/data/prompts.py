@@ -13,7 +13,6 @@ its start token. A question's template may have the passage in it, `question: {q
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from string import Formatter
 from typing import Any, NamedTuple
 
 from rag_jax.data import templates
@@ -36,13 +35,9 @@ def check_templates(passage: str, question: str) -> None:
         ("passage_template", passage, "text", {"text", "title"}),
         ("question_template", question, "question", {"question", "passage"}),
     ):
-        try:
-            fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
-        except ValueError:
-            fields = [""]
+        fields = templates.fields_of(template)
         if needed not in fields or not known.issuperset(fields) or fields.count("passage") > 1:
-            braces = "write {{ and }} for braces"
-            remedy = f"write {{{needed}}} where it stands, and no other fields than {_listed(known)}; {braces}"
+            remedy = f"write {{{needed}}} where it stands, and no other fields than {_listed(known)}"
             raise InputError(f"generator.{name} is {template!r}; {remedy}")
 
 
@@ -73,7 +68,7 @@ def chat(
     Raises `InputError` for a template that cannot be rendered or that changes the message.
     """
     whole = question_template if "{passage}" in question_template else f"{{passage}}{question_template}"
-    content = whole.format(**STAND_INS)
+    content = templates.fill_text(whole, **STAND_INS)
     messages = [{"role": "user", "content": content}]
     if system_prompt:
         messages = [{"role": "system", "content": system_prompt}, *messages]
@@ -85,7 +80,9 @@ def chat(
     if pieces[::2] != expected[::2] or not header.endswith(begin):
         raise InputError(f"{source}: its chat template changes the user's message; set generator.chat to false")
     fields = {found: f"{{{name}}}" for name, found in STAND_INS.items()}
-    question = "".join(fields.get(piece) or _escape(piece) for piece in (begin, *pieces))
+    question = "".join(
+        fields.get(piece) or templates.plain_text(piece, f"{source}: its chat template") for piece in (begin, *pieces)
+    )
     return PromptTexts(header.removesuffix(begin), question.removeprefix("{passage}"))
 
 
@@ -129,7 +126,7 @@ def with_prompt(
     Raises `InputError` for a prompt that ends in question or passage: nothing would mark where an answer begins.
     """
     after = re.split(r"\{question\}|\{passage\}", texts.question)[-1]
-    end = _tokens(tokenizer, after.format())
+    end = _tokens(tokenizer, after)
     if not end:
         last = texts.question.rpartition("{")[2].removesuffix("}")
         remedy = rf'add text after it, as in "…{{{last}}}\nAnswer:"'
@@ -161,8 +158,3 @@ def _tokens(tokenizer: GeneratorTokenizer, text: str) -> list[int]:
 
 def _listed(fields: Iterable[str]) -> str:
     return " and ".join(f"{{{field}}}" for field in sorted(fields))
-
-
-def _escape(text: str) -> str:
-    """Text as part of a template with fields."""
-    return text.replace("{", "{{").replace("}", "}}")

@@ -3,7 +3,8 @@
     template = split_at_special_tokens("{title} [SEP] {text}", tokenizer)
     fill(template, title="Foo [SEP]", text="bar") == ["Foo [SEP] ", 102, " bar"]
 
-The pieces are tokenised one by one, as the `tokenizers` library tokenises the text between special tokens.
+The pieces are tokenised one by one, as the `tokenizers` library tokenises the text between special tokens. Fields are
+words in braces, replaced by their values and nothing else: all other braces are text.
 """
 
 import re
@@ -12,6 +13,10 @@ from itertools import chain
 
 from tokenizers import Tokenizer
 
+from rag_jax.errors import InputError
+
+FIELDS = ("title", "text", "question", "passage")
+_FIELD = re.compile(r"\{(\w+)\}")
 Pieces = list[str | int]
 """Texts alternating with the ids of special tokens; the first and the last piece are texts."""
 PLAIN: Pieces = ["{text}"]
@@ -34,7 +39,24 @@ def split_at_special_tokens(template: str, tokenizer: Tokenizer) -> Pieces:
 
 def fill(template: Pieces, **fields: str) -> Pieces:
     """Fill in the fields of a template."""
-    return [piece if isinstance(piece, int) else piece.format(**fields) for piece in template]
+    return [piece if isinstance(piece, int) else fill_text(piece, **fields) for piece in template]
+
+
+def fill_text(template: str, **fields: str) -> str:
+    """Replace `{name}` by the value of each field; a value is text, whatever it holds."""
+    return _FIELD.sub(lambda found: fields.get(found[1], found[0]), template)
+
+
+def fields_of(template: str) -> list[str]:
+    """The fields in a template, in order."""
+    return [name for name in _FIELD.findall(template) if name in FIELDS]
+
+
+def plain_text(text: str, source: str) -> str:
+    """Return a text that is to be part of a template. Raises `InputError` where it would be read as a field."""
+    if found := fields_of(text):
+        raise InputError(f"{source} holds {{{found[0]}}}, which is a field of templates; change it in a copy")
+    return text
 
 
 def fill_single_spaced(template: Pieces, following: str = "", **fields: str) -> Pieces:

@@ -5,7 +5,7 @@ text and a maximum length. Vectors of different input formats are not comparable
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,9 +31,9 @@ class TowerInputFormat(NamedTuple):
         """Replace the templates that are not None. Raises `InputError` for a template without its fields."""
         changes = {"passage": passage, "question": question}
         new = self._replace(**{name: each for name, each in changes.items() if each is not None})
-        if new.passage != PAIR and not _can_fill(new.passage, title="\1", text="\1"):
+        if new.passage != PAIR and not _has_fields(new.passage, {"title", "text"}):
             raise InputError(f'passage template {new.passage!r}: write {{title}} and {{text}} into it, or "{PAIR}"')
-        if not _can_fill(new.question, question="\1"):
+        if not _has_fields(new.question, {"question"}):
             raise InputError(f"question template {new.question!r}: write {{question}} into it")
         return new
 
@@ -93,7 +93,7 @@ def _encode(tokenizer: Tokenizer, inputs: Sequence[templates.Pieces], max_length
 
 def fill_template(template: str, title: str, text: str) -> str:
     """Fill in a template; without a title, as `drop_title` changes it."""
-    return (template if title else drop_title(template)).format(title=title, text=text)
+    return templates.fill_text(template if title else drop_title(template), title=title, text=text)
 
 
 def drop_title(template: str) -> str:
@@ -102,17 +102,10 @@ def drop_title(template: str) -> str:
     return template if found else "{text}"
 
 
-def escape_braces(prompt: str) -> str:
-    """Escape the braces of a prompt, so that it can be part of a template."""
-    return prompt.replace("{", "{{").replace("}", "}}")
-
-
-def _can_fill(template: str, **fields: str) -> bool:
-    fill: Callable[..., str] = template.format
-    try:
-        return "\1" in fill(**fields)
-    except (KeyError, IndexError, ValueError, AttributeError):
-        return False
+def _has_fields(template: str, known: Set[str]) -> bool:
+    """Whether a template has one of these fields, and no other."""
+    fields = templates.fields_of(template)
+    return bool(fields) and known.issuperset(fields)
 
 
 def _encode_pairs(tokenizer: Tokenizer, passages: Sequence[tuple[str, str]], max_length: int) -> TowerTokens:

@@ -3,10 +3,13 @@
     steps is 'many'; give a whole number
 
 Configs are dataclasses that come from Python, JSON or the command line; after validation every field holds its type.
+The range of a number is part of its type: `Annotated[int, Range(1)]`, in short `Count`.
 """
 
 import dataclasses
 import difflib
+import functools
+import math
 import os
 import reprlib
 import types
@@ -14,13 +17,51 @@ import typing
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from rag_jax.errors import InputError
 
 T = TypeVar("T")
+LARGEST = 2**63 - 1  # whole number
+
+
+class Range(NamedTuple):
+    """The numbers from `low` to `high`; NaN is outside."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False  # without `low`
+    below: bool = False  # without `high`
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is inside."""
+        return (self.low < value if self.above else self.low <= value) and (
+            value < self.high if self.below else value <= self.high
+        )
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"more than {self.low}" if self.above else f"{self.low} or more"
+        if self.above or self.below:
+            return f"{'more than ' if self.above else ''}{self.low}{'' if self.above else ' or more'}, " + (
+                f"below {self.high}" if self.below else f"at most {self.high}"
+            )
+        return f"{self.low} to {self.high}"
+
+
+Count = Annotated[int, Range(1)]
+NotNegative = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, math.inf, above=True, below=True)]
+Rate = Annotated[float, Range(0, math.inf, below=True)]  # a learning rate, a weight: finite
+Share = Annotated[float, Range(0, 1)]
+Dropout = Annotated[float, Range(0, 1, below=True)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+
+
+class OutOfRangeError(TypeError):
+    """A number of the right type outside its range; the message is the range in words."""
 
 
 def validate_value(kind: Any, value: Any, name: str, source: str = "") -> Any:
@@ -33,8 +74,9 @@ def validate_value(kind: Any, value: Any, name: str, source: str = "") -> Any:
         return validate_dataclass(kind, value, source, name)
     try:
         return _convert(kind, value)
-    except TypeError:
-        raise InputError(f"{source}{name} is {reprlib.repr(value)}; give {_describe(kind)}") from None
+    except TypeError as error:
+        wanted = str(error) if isinstance(error, OutOfRangeError) else _describe(kind)
+        raise InputError(f"{source}{name} is {reprlib.repr(value)}; give {wanted}") from None
 
 
 def validate_dataclass(kind: type[T], value: Any, source: str = "", name: str = "") -> T:
@@ -42,7 +84,7 @@ def validate_dataclass(kind: type[T], value: Any, source: str = "", name: str = 
 
     Raises `InputError` for a field that is missing, unknown, or of another type.
     """
-    hints, known = typing.get_type_hints(kind), {each.name: each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints, known = _hints(kind), {each.name: each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if isinstance(value, kind):
         value = {each: getattr(value, each) for each in known}
     if not isinstance(value, Mapping):
@@ -59,22 +101,36 @@ def validate_dataclass(kind: type[T], value: Any, source: str = "", name: str = 
     return kind(**{key: validate_value(hints[key], each, prefix + key, source) for key, each in value.items()})
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
 def _convert(kind: Any, value: Any) -> Any:
-    """Convert a value. Raises `TypeError` for one of another type."""
+    """Convert a value. Raises `TypeError` for one of another type, `OutOfRangeError` for a number outside its range."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return _convert_in_range(options[0], options[1:], value)
     if origin is Literal:
         if any(value == option and type(value) is type(option) for option in options):
             return value
         raise TypeError
     if origin in (types.UnionType, typing.Union):
+        found = TypeError()
         for option in options:
             try:
                 return _convert(option, value)
-            except TypeError:
-                continue
-        raise TypeError
+            except TypeError as error:
+                found = error if isinstance(error, OutOfRangeError) else found
+        raise found
     if origin is tuple:
         return _convert_tuple(options, value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise TypeError
+        return {_convert(options[0], key): _convert(options[1], each) for key, each in value.items()}
+    if kind is Any:
+        return value
     if kind is None or kind is type(None):
         if value is None:
             return None
@@ -82,14 +138,29 @@ def _convert(kind: Any, value: Any) -> Any:
     return _convert_scalar(kind, value)
 
 
+def _convert_in_range(kind: Any, ranges: Sequence[Any], value: Any) -> Any:
+    converted = _convert(kind, value)
+    for each in ranges:
+        if isinstance(each, Range) and not each.holds(converted):
+            raise OutOfRangeError(str(each))
+    return converted
+
+
 def _convert_scalar(kind: type, value: Any) -> Any:
     is_bool = isinstance(value, bool | np.bool_)
     if kind is bool and is_bool:
         return bool(value)
     if kind is int and isinstance(value, Integral) and not is_bool:
+        if abs(int(value)) > LARGEST:
+            raise OutOfRangeError("a whole number of at most 64 bits")
         return int(value)
+    if kind is float and value == "inf":  # as configs write it, for JSON has no infinity
+        return math.inf
     if kind is float and isinstance(value, Real) and not is_bool:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise OutOfRangeError("a smaller number") from None
     if kind is str and isinstance(value, str):
         return str(value)
     if kind is Path and isinstance(value, str | os.PathLike):
@@ -120,6 +191,8 @@ DESCRIPTIONS = {
 def _describe(kind: Any) -> str:
     """A type in words, as messages name it."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return _describe(options[0])
     if origin is Literal:
         return " or ".join(map(repr, options))
     if origin in (types.UnionType, typing.Union):
@@ -128,6 +201,8 @@ def _describe(kind: Any) -> str:
         return f"a list, each {_describe(options[0])}"
     if origin is tuple:
         return f"a list of {' and '.join(_describe(option) for option in options)}"
+    if origin is dict:
+        return "an object" if options[1] is Any else f"an object, each value {_describe(options[1])}"
     if kind is None or kind is type(None):
         return "None"
     if dataclasses.is_dataclass(kind):

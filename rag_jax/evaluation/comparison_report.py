@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 
 from rag_jax.evaluation.compare import Comparison, Evaluations
 from rag_jax.evaluation.intervals import CONFIDENCE
+from rag_jax.terminal import styled
 
 COLUMNS = ("system", "mean", "difference", "95 % interval", "p", "corrected p", "won/tied/lost")
 MAX_GOLD_ANSWERS = 5  # shown of one question
@@ -37,19 +37,19 @@ def show(console: Console, report: Report) -> None:
         for column in COLUMNS[1:]:
             table.add_column(column.replace(" p", "\np"), justify="right", no_wrap=True)
         for row in rows:
-            table.add_row(*map(Text, row))
-        console.print(Text(title, "bold"))
+            table.add_row(*row)
+        console.print(styled(title, "bold"))
         console.print(table)
         console.print()
-    console.print(Text("\n".join(_explanation(report))))
+    console.print("\n".join(_explanation(report)))
     if report.questions:
         console.print(f"\n{MOST_DIFFERENT}")
     for heading, lines in _questions(report):
         console.print()
-        console.print(Text(heading, "bold"))
+        console.print(styled(heading, "bold"))
         answers = Table.grid(*(Column(overflow="fold") for _ in range(3)), padding=(0, 2))
         for line in lines:
-            answers.add_row(*map(Text, line))
+            answers.add_row(*line)
         console.print(answers)
 
 

@@ -1,6 +1,5 @@
 """Scores of a model on questions with gold answers."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,9 @@ import numpy as np
 from jaxtyping import Int
 
 from rag_jax.corpus.passage import Passage
+from rag_jax.data import json_object
 from rag_jax.data.questions import Question, fingerprint
+from rag_jax.data.validation import Share
 from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics.answers import answer_recall_at_k, exact_match, f1, recall_at_k
 from rag_jax.evaluation.metrics.ranking import DEPTHS
@@ -86,11 +87,10 @@ def closed_book_score(workdir: Path, questions: Sequence[Question]) -> float:
     Raises `InputError` for a run that is unfinished, has an index, or was evaluated on other questions.
     """
     path = workdir / RESULTS
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        score, index, evaluated_on = float(results["exact_match"]), results["index"], results["evaluated_on"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: no results there; finish that run first, or leave closed_book out") from None
+    remedy = "finish that run first, or leave closed_book out"
+    results = json_object.read(path, remedy, remedy)
+    score, index = results.read("exact_match", Share), results.read("index", str)
+    evaluated_on = results.read("evaluated_on", str)
     if index != CLOSED_BOOK:
         raise InputError(f"{path}: of a run that reads passages; name a closed-book run, or leave closed_book out")
     if evaluated_on != fingerprint(questions):

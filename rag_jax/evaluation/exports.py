@@ -1,12 +1,12 @@
 """Predictions in the formats of other evaluators: a TREC run, KILT's guesses, DPR's retriever output."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from rag_jax.corpus.passage import Passage
+from rag_jax.data import strict_json
 from rag_jax.data.questions import Question
 from rag_jax.errors import warn
 from rag_jax.evaluation.kilt_guesses import Guess, guess_row, ranked_documents
@@ -46,7 +46,7 @@ def kilt_guesses(predictions: Sequence[Prediction]) -> Iterator[str]:
     """KILT's guess file: the documents of the passages found are the evidence, each once."""
     for prediction in predictions:
         guess = Guess(prediction.id, prediction.answer, ranked_documents(prediction.retrieved))
-        yield json.dumps(guess_row(guess), ensure_ascii=False) + "\n"
+        yield strict_json.dumps(guess_row(guess), ensure_ascii=False) + "\n"
 
 
 def dpr_results(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Iterator[str]:
@@ -58,7 +58,7 @@ def dpr_results(questions: Sequence[Question], predictions: Sequence[Prediction]
         contexts = [_context(question, passage, score) for passage, score in found]
         row = {"id": question.id, "question": question.question, "answers": list(question.answers), "ctxs": contexts}
         row |= {"regex": True} if question.regex else {}
-        yield separator + json.dumps(row, ensure_ascii=False)
+        yield separator + strict_json.dumps(row, ensure_ascii=False)
         separator = ",\n"
     yield "\n]\n"
 

@@ -3,7 +3,6 @@
 A system is a model under one system prompt, or one of the models in a file of completions.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from rag_jax.data import strict_json
 from rag_jax.data.questions import Question
 from rag_jax.data.safety_prompts import SafetyPrompt
 from rag_jax.evaluation import guard_report, refusals
@@ -125,7 +125,7 @@ def _completion_lines(run: Guarded) -> Iterator[str]:
     for name, refused in run.refused.items():
         for each, is_refused in zip(run.systems[name].completions, refused.tolist(), strict=True):
             row = {"prompt_id": each.prompt_id, "model": name, "completion": each.text, "refused": is_refused}
-            yield json.dumps(row | dict(each.labels), ensure_ascii=False) + "\n"
+            yield strict_json.dumps(row | dict(each.labels), ensure_ascii=False) + "\n"
 
 
 def _answer_lines(run: Guarded) -> Iterator[str]:
@@ -135,4 +135,4 @@ def _answer_lines(run: Guarded) -> Iterator[str]:
             values = {key: float(each[number]) for key, each in scores.items()}
             known = {key: None if np.isnan(value) else value for key, value in values.items()}
             row = {"id": question.id, "model": name, "question": question.question, "answer": answer}
-            yield json.dumps(row | {"answers": question.answers, "scores": known}, ensure_ascii=False) + "\n"
+            yield strict_json.dumps(row | {"answers": question.answers, "scores": known}, ensure_ascii=False) + "\n"

@@ -1,7 +1,6 @@
 """What `rag-jax guard` writes and prints: rates of refusal, comparisons, and how far judges agree with people."""
 
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Iterator, Mapping
@@ -11,10 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rag_jax.data import strict_json
 from rag_jax.evaluation import comparison_report
 from rag_jax.evaluation.intervals import CONFIDENCE, RESAMPLES, Figure
 from rag_jax.evaluation.refusals import RATES
-from rag_jax.evaluation.report import METRICS, TABLE, finite
+from rag_jax.evaluation.report import METRICS, TABLE
 
 PACKAGES = ("rag-jax", "jax", "flax", "numpy", "scipy", "transformers")
 INTERVALS = f"{CONFIDENCE:.0%}; rates: Wilson's; agreement: percentile bootstrap over prompts, {RESAMPLES:,} resamples"
@@ -47,7 +47,7 @@ def metrics_json(report: GuardReport) -> str:
         shown = ("resamples", "correction", "comparisons")
         compared = comparison_report.as_json(report.comparisons)
         facts["compared"] = {name: compared[name] for name in shown}
-    return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    return strict_json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
 
 
 def markdown(report: GuardReport) -> str:
@@ -117,7 +117,7 @@ def _cell(each: Figure) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Figures as JSON objects, NaN as null."""
+    """Figures as JSON objects."""
     if isinstance(value, Figure):
-        return finite(value._asdict())
+        return value._asdict()
     return {key: _plain(each) for key, each in value.items()} if isinstance(value, Mapping) else value

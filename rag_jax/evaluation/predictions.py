@@ -4,7 +4,6 @@ A file of predictions is JSON lines as `rag-jax evaluate` and `rag-jax answer` w
 `answer` are required; KILT's guesses; or SQuAD's `{"id": "answer", …}`.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rag_jax.corpus.passage import Passage
+from rag_jax.data import strict_json
 from rag_jax.data.jsonl import UniqueIds, read_jsonl, validate_characters, validate_id
 from rag_jax.data.lines import read_lines
 from rag_jax.data.questions import Question
@@ -70,7 +70,7 @@ def prediction_lines(questions: Sequence[Question], predictions: Sequence[Predic
         found = [{"id": passage.id, "score": score} for passage, score in zip(each.retrieved, scores, strict=True)]
         row = {"id": each.id, "question": question.question, "answer": each.answer, "log_prob": each.log_prob}
         row |= {"passages": [passage._asdict() for passage in each.passages], "retrieved": found}
-        yield json.dumps(row, ensure_ascii=False) + "\n"
+        yield strict_json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def with_texts(predictions: Sequence[Prediction], store: Store) -> list[Prediction]:
@@ -130,8 +130,8 @@ def _squad(path: Path) -> dict[str, str] | None:
     first = next(lines, "")
     rest = "" if _is_row(first) else "".join(lines)
     try:
-        value = json.loads(first + rest)
-    except (ValueError, RecursionError):
+        value = strict_json.decode(first + rest)
+    except ValueError:
         return None  # JSON lines, or neither: their reader says what is wrong
     if not isinstance(value, dict) or not value or {"id", "answer", "output"} & value.keys():
         return None
@@ -140,8 +140,8 @@ def _squad(path: Path) -> dict[str, str] | None:
 
 def _is_row(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
+        return isinstance(strict_json.decode(line), dict)
+    except ValueError:
         return False
 
 

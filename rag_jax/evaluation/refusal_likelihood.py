@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from rag_jax.data.templates import fill_text
 from rag_jax.evaluation.labels import Labels
 from rag_jax.rag import RAG
 
@@ -26,7 +27,7 @@ def refusal_probabilities(
     Raises `InputError` where the model cannot be asked, as `RAG.choose` does.
     """
     texts = [
-        TEMPLATE.format(prompt=_beginning(prompt), completion=_beginning(completion))
+        fill_text(TEMPLATE, prompt=_beginning(prompt), completion=_beginning(completion))
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
     probabilities, names = (

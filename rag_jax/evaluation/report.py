@@ -1,7 +1,6 @@
 """What an evaluation writes: figures with their intervals, scores of every question, and a table."""
 
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from rag_jax.data import strict_json
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
 from rag_jax.evaluation.intervals import CONFIDENCE, RESAMPLES, Figure, figure, mean_figure
@@ -60,8 +60,8 @@ def metrics_json(results: Results, has_labels: bool) -> str:
         gold, given = [q.answers[0] for q in results.questions], [p.answer for p in results.predictions]
         labels, counts = confusion(given, gold)
         facts["confusion"] = {"labels": labels, "gold_by_predicted": counts.tolist()}
-    values = {name: finite(each._asdict()) for name, each in results.figures.items()}
-    return json.dumps({**facts, "figures": values}, indent=2) + "\n"
+    values = {name: each._asdict() for name, each in results.figures.items()}
+    return strict_json.dumps({**facts, "figures": values}, indent=2) + "\n"
 
 
 def score_lines(questions: Sequence[Question], predictions: Sequence[Prediction], scores: Scores) -> Iterator[str]:
@@ -72,9 +72,9 @@ def score_lines(questions: Sequence[Question], predictions: Sequence[Prediction]
             "question": question.question,
             "answer": prediction.answer,
             "answers": question.answers,
-            "scores": finite({name: float(values[number]) for name, values in scores.each.items()}),
+            "scores": {name: float(values[number]) for name, values in scores.each.items()},
         }
-        yield json.dumps(row, ensure_ascii=False) + "\n"
+        yield strict_json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def markdown(results: Results) -> str:
@@ -117,8 +117,3 @@ def interval(each: Figure) -> str:
 def number(value: float) -> str:
     """A value as tables show it; "" for NaN."""
     return "" if math.isnan(value) else f"{value:.3f}"
-
-
-def finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as JSON, which has no NaN: null."""
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}

@@ -5,20 +5,19 @@ refused, so that no experiment measures a model it did not ask for.
 """
 
 import dataclasses
-import json
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from rich.console import Console
-
 from rag_jax.config.config import Config
 from rag_jax.core.variants import Model
+from rag_jax.data.validation import Positive, Rate
 from rag_jax.experiments.setup import Setup
 from rag_jax.rag import RAG
+from rag_jax.terminal import Terminal
 from rag_jax.training.checks import check
-from rag_jax.training.metric_logger import METRICS, TIMINGS
+from rag_jax.training.metric_logger import METRICS, TIMINGS, read_lines
 from rag_jax.training.run import fit
 
 RetrieverName = Literal["BM25", "frozen", "trained"]
@@ -29,7 +28,7 @@ RETRIEVERS: dict[RetrieverName, dict[str, Any]] = {
     "trained": {"mode": "trained"},
 }
 MODELS: dict[Model, str] = {"token": "RAG-Token", "sequence": "RAG-Sequence"}
-console = Console()
+console = Terminal()
 WINDOWS = 40  # lines of metrics in a run
 LAST = 0.25  # of the steps, whose metrics are reported
 
@@ -118,23 +117,26 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
 
 def metrics(run: Run) -> list[dict[str, float]]:
     """The lines of a finished run's metrics; values that were not finite are left out."""
-    lines = _lines(run.workdir / METRICS)
-    return [{name: value for name, value in line.items() if value is not None} for line in lines if "loss" in line]
+    lines = [line for line in read_lines(run.workdir / METRICS) if "loss" in line]
+    for line in lines:
+        for name in line:
+            line.read(name, float | None)
+    return [{name: value for name, value in line.items() if value is not None} for line in lines]
 
 
 def seconds_per_step(run: Run) -> float:
     """The median over the windows of a run's timings, which leaves out the compilation in the first."""
-    lines, rates, before = list(_lines(run.workdir / TIMINGS)), [], 0
-    for line in lines:
-        rates.append(line["seconds"] / (line["step"] - before))
+    rates, before = [], 0
+    for line in read_lines(run.workdir / TIMINGS):
+        rates.append(line.read("seconds", Rate) / max(1, line["step"] - before))
         before = line["step"]
     return sorted(rates)[len(rates) // 2]
 
 
 def flops_per_step(run: Run) -> float:
     """The model FLOPs of a step, the mean of the last window."""
-    *_, last = _lines(run.workdir / TIMINGS)
-    return last["model_flops/s"] / last["examples/s"] * run.config.batch_size
+    *_, last = read_lines(run.workdir / TIMINGS)
+    return last.read("model_flops/s", Rate) / last.read("examples/s", Positive) * run.config.batch_size
 
 
 def last_loss(run: Run) -> float:
@@ -162,7 +164,3 @@ def _run(setup: Setup, name: str, config: Config, seed: int, before: tuple[Run, 
 
 def _is_finished(run: Run) -> bool:
     return (run.workdir / "checkpoints" / str(run.config.steps)).is_dir()
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    return map(json.loads, path.read_text(encoding="utf-8").splitlines())

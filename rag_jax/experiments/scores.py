@@ -4,7 +4,6 @@ A score is an array [S, B] of S runs and B questions. The range over the runs sa
 the bootstrap interval of the questions' means over the runs says how it varies with the questions.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question
+from rag_jax.data.validation import validate_value
+from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.compare import SAME, permutation_test
 from rag_jax.evaluation.intervals import mean_figure
@@ -32,6 +34,7 @@ class Summary(NamedTuple):
     high: float
 
 
+REMEDY = "delete it: the model is asked again"
 COLUMNS = ("exact match", "lowest seed", "highest seed", "95 % low", "95 % high")
 """The names of a summary's fields in tables."""
 
@@ -50,11 +53,13 @@ def exact_matches(
     inputs = {"questions": asked, "passages": passages, "decoding": repr(rag.components.config.decoding), **options}
     path = kept / f"{answers_digest(rag.components, rag.params, inputs)}.json"
     if path.exists():
-        texts = json.loads(path.read_text())
+        texts = validate_value(tuple[str, ...], strict_json.read(path, REMEDY, REMEDY), "the answers", f"{path}: ")
+        if len(texts) != len(asked):
+            raise InputError(f"{path}: holds {len(texts)} answers to {len(asked)} questions; {REMEDY}")
     else:
         texts = [answer.text for answer in rag.answer(asked, **options)]
         kept.mkdir(exist_ok=True)
-        write_atomically(path, json.dumps(texts, ensure_ascii=False))
+        write_atomically(path, strict_json.dumps(texts))
     pairs = zip(texts, questions, strict=True)
     return np.array([is_correct(text, question) for text, question in pairs], np.float64)
 

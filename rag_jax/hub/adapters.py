@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from rag_jax.core import lora
 from rag_jax.data.outputs import check_new_folder
 from rag_jax.errors import InputError
-from rag_jax.hub.config_json import ConfigJson, read_json, write_json
+from rag_jax.hub.config_json import Scale, Width, read_settings, write_json
 from rag_jax.hub.locate import resolve
 from rag_jax.hub.saving import written_whole
 from rag_jax.hub.tensor_names import TensorNames, stored_name
@@ -96,17 +96,18 @@ def load(source: str | Path, params: Params, modules: Modules) -> Params:
     for name in (CONFIG, f"{TENSORS}.safetensors"):
         if not (folder / name).exists():
             raise InputError(f"{folder}: holds no {name}; give a folder in which peft saved a LoRA adapter")
-    config = ConfigJson(str(folder / CONFIG), read_json(folder / CONFIG))
+    config = read_settings(folder / CONFIG)
     config.require(**{name: value for name, value in ONLY.items() if config.get(name)})
     tensors = read_safetensors(folder / f"{TENSORS}.safetensors")
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     kernels = [path for path, leaf in flat.items() if path.endswith(f"/{lora.KERNEL}") and leaf.ndim == 2]
     found = _paired(tensors, kernels, modules)
-    _check(folder, tensors, found, flat, config["r"])
+    rank = config.read("r", Width)
+    _check(folder, tensors, found, flat, rank)
     for kernel, (a, b) in found.items():
         module = kernel.removesuffix(lora.KERNEL)
         flat[module + lora.A], flat[module + lora.B] = (_read(each, f"{folder}: {kernel}") for each in (a, b))
-    alpha = config["lora_alpha"] * (config["r"] ** 0.5 if config.get("use_rslora") else 1)
+    alpha = config.read("lora_alpha", Scale) * (rank**0.5 if config.read("use_rslora", bool, False) else 1)
     return lora.merge(unflatten_dict(flat, sep="/"), alpha)
 
 

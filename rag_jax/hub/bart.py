@@ -7,7 +7,7 @@ import numpy as np
 
 from rag_jax.errors import InputError
 from rag_jax.hub.checkpoints import GeneratorCheckpoint
-from rag_jax.hub.config_json import ConfigJson, Sizes
+from rag_jax.hub.config_json import ConfigJson, Deviation, Layers, Positions, Rate, Sizes, Vocabulary, Width
 from rag_jax.hub.formats import GeneratorFormat
 from rag_jax.hub.tensor_names import TensorNames, same
 from rag_jax.hub.tensors import Stored, Tensors
@@ -36,17 +36,17 @@ NAMES = TensorNames(
 )
 
 SIZES: Sizes = (
-    ("vocab_size", "vocab_size"),
-    ("width", "d_model"),
-    ("encoder_layers", "encoder_layers"),
-    ("decoder_layers", "decoder_layers"),
-    ("heads", "encoder_attention_heads"),
-    ("ffn_width", "encoder_ffn_dim"),
-    ("max_positions", "max_position_embeddings"),
-    ("dropout", "dropout"),
-    ("attention_dropout", "attention_dropout"),
-    ("activation_dropout", "activation_dropout"),
-    ("scale_embedding", "scale_embedding"),
+    ("vocab_size", "vocab_size", Vocabulary),
+    ("width", "d_model", Width),
+    ("encoder_layers", "encoder_layers", Layers),
+    ("decoder_layers", "decoder_layers", Layers),
+    ("heads", "encoder_attention_heads", Width),
+    ("ffn_width", "encoder_ffn_dim", Width),
+    ("max_positions", "max_position_embeddings", Positions),
+    ("dropout", "dropout", Rate),
+    ("attention_dropout", "attention_dropout", Rate),
+    ("activation_dropout", "activation_dropout", Rate),
+    ("scale_embedding", "scale_embedding", bool),
 )
 HALVES = ("attention_heads", "ffn_dim")  # one size here for both halves
 # The only settings that the network here implements.
@@ -65,12 +65,14 @@ def read_config(config: ConfigJson) -> BartConfig:
     config.require(**ONLY)
     for name in HALVES:
         config.require(**{f"decoder_{name}": config[f"encoder_{name}"]})
-    return BartConfig(**config.sizes(SIZES), init_std=config.get("init_std", 0.02))
+    sizes = config.sizes(SIZES)
+    config.check_heads("d_model", "encoder_attention_heads")
+    return BartConfig(**sizes, init_std=config.read("init_std", Deviation, 0.02))
 
 
 def describe(config: BartConfig, generation: Mapping[str, Any]) -> dict[str, Any]:
     """The config.json of transformers for this BART, which also holds the special tokens of `generation`."""
-    sizes = {theirs: getattr(config, ours) for ours, theirs in SIZES}
+    sizes = {theirs: getattr(config, ours) for ours, theirs, _ in SIZES}
     return {
         "architectures": ["BartForConditionalGeneration"],
         "model_type": "bart",

@@ -1,13 +1,14 @@
 """Checkpoints of BERT: plain, as DPR encoders, and in the layout of sentence-transformers."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rag_jax.data.tower_inputs import PAIR, PLAIN, TITLE_AND_TEXT
+from rag_jax.data.validation import Range
 from rag_jax.errors import InputError
 from rag_jax.hub import sentence_transformers
 from rag_jax.hub.checkpoints import Side, TowerCheckpoint
-from rag_jax.hub.config_json import ConfigJson, Sizes
+from rag_jax.hub.config_json import ConfigJson, Deviation, Epsilon, Layers, Positions, Rate, Sizes, Vocabulary, Width
 from rag_jax.hub.formats import Layout, TowerFormat
 from rag_jax.hub.input_format import describe_input_format
 from rag_jax.hub.pooling import read_vector_settings
@@ -36,17 +37,18 @@ PASSAGE = Layout("ctx_encoder.", DPR, "passage", "DPRContextEncoder")
 PLAIN_BERT = Layout("", NAMES, architecture="BertModel")
 
 SIZES: Sizes = (
-    ("vocab_size", "vocab_size"),
-    ("width", "hidden_size"),
-    ("layers", "num_hidden_layers"),
-    ("heads", "num_attention_heads"),
-    ("ffn_width", "intermediate_size"),
-    ("max_positions", "max_position_embeddings"),
-    ("token_types", "type_vocab_size"),
-    ("dropout", "hidden_dropout_prob"),
-    ("attention_dropout", "attention_probs_dropout_prob"),
-    ("layer_norm_eps", "layer_norm_eps"),
+    ("vocab_size", "vocab_size", Vocabulary),
+    ("width", "hidden_size", Width),
+    ("layers", "num_hidden_layers", Layers),
+    ("heads", "num_attention_heads", Width),
+    ("ffn_width", "intermediate_size", Width),
+    ("max_positions", "max_position_embeddings", Positions),
+    ("token_types", "type_vocab_size", Width),
+    ("dropout", "hidden_dropout_prob", Rate),
+    ("attention_dropout", "attention_probs_dropout_prob", Rate),
+    ("layer_norm_eps", "layer_norm_eps", Epsilon),
 )
+Projection = Annotated[int, Range(0, 2**20)]  # 0: none
 # The only settings that the network here implements.
 ONLY = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
 
@@ -54,9 +56,10 @@ ONLY = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder
 def read_config(config: ConfigJson, folder: Path) -> BertConfig:
     """Read sizes and pooling: [CLS] as in DPR, unless the config or a sentence-transformers `modules.json` differs."""
     config.require(**ONLY)
-    sizes, projection = config.sizes(SIZES), config.get("projection_dim") or None
+    sizes, projection = config.sizes(SIZES), config.read("projection_dim", Projection, None) or None
+    config.check_heads("hidden_size", "num_attention_heads")
     vectors = read_vector_settings(config, folder, projection or sizes["width"], "cls")
-    init_std = config.get("initializer_range", 0.02)
+    init_std = config.read("initializer_range", Deviation, 0.02)
     return BertConfig(**sizes, init_std=init_std, projection=projection, **vectors._asdict())
 
 
@@ -66,7 +69,7 @@ def describe(config: BertConfig, side: Side | None) -> dict[str, Any]:
     return {
         "architectures": [layout(config, side).architecture],
         "model_type": "dpr" if dpr else "bert",
-        **{theirs: getattr(config, ours) for ours, theirs in SIZES},
+        **{theirs: getattr(config, ours) for ours, theirs, _ in SIZES},
         "hidden_act": "gelu",
         "initializer_range": config.init_std,
         "pad_token_id": 0,

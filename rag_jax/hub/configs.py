@@ -8,7 +8,7 @@ from rag_jax.core.variants import Model
 from rag_jax.errors import InputError
 from rag_jax.hub import registry
 from rag_jax.hub.checkpoints import Reading
-from rag_jax.hub.config_json import ConfigJson, read_json
+from rag_jax.hub.config_json import ConfigJson, read_settings
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 
 
@@ -72,9 +72,7 @@ GENERATION = frozenset(NEUTRAL) | {
 
 def read_config(folder: Path) -> ConfigJson:
     """Read a folder's config.json."""
-    path = folder / "config.json"
-    values = read_json(path)
-    return ConfigJson(str(path), values if isinstance(values, dict) else {})
+    return read_settings(folder / "config.json")
 
 
 def tower(config: ConfigJson, folder: Path) -> TowerConfig:

@@ -3,9 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rag_jax.data.validation import NotNegative
 from rag_jax.errors import InputError
 from rag_jax.hub.checkpoints import GeneratorCheckpoint
-from rag_jax.hub.config_json import ConfigJson, Sizes
+from rag_jax.hub.config_json import (
+    REMEDY,
+    ConfigJson,
+    Deviation,
+    Epsilon,
+    Layers,
+    Positions,
+    Scale,
+    Sizes,
+    Vocabulary,
+    Width,
+)
 from rag_jax.hub.formats import GeneratorFormat
 from rag_jax.hub.tensor_names import TensorNames, same
 from rag_jax.hub.tensors import Stored, Tensors
@@ -29,13 +41,13 @@ NAMES = TensorNames(
     )
 )
 SIZES: Sizes = (
-    ("vocab_size", "vocab_size"),
-    ("width", "hidden_size"),
-    ("decoder_layers", "num_hidden_layers"),
-    ("heads", "num_attention_heads"),
-    ("ffn_width", "intermediate_size"),
-    ("max_positions", "max_position_embeddings"),
-    ("norm_eps", "rms_norm_eps"),
+    ("vocab_size", "vocab_size", Vocabulary),
+    ("width", "hidden_size", Width),
+    ("decoder_layers", "num_hidden_layers", Layers),
+    ("heads", "num_attention_heads", Width),
+    ("ffn_width", "intermediate_size", Width),
+    ("max_positions", "max_position_embeddings", Positions),
+    ("norm_eps", "rms_norm_eps", Epsilon),
 )
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -53,65 +65,74 @@ SCALINGS = ("default", "linear", "llama3")
 def read_config(config: ConfigJson) -> DecoderConfig:
     """Read the sizes. Some settings are implied by the family, and missing in config.json."""
     config.require(**ONLY)
-    family, heads, kv_heads = config["model_type"], config["num_attention_heads"], config.get("num_key_value_heads")
+    sizes, kv_heads = config.sizes(SIZES), config.read("num_key_value_heads", Width, None)
+    family, heads, head_width = config["model_type"], sizes["heads"], config.read("head_dim", Width, None)
     if heads % (kv_heads or heads):
         raise InputError(
             f"{config.source}: {heads} query heads do not divide into {kv_heads} key-value heads; correct one of them"
         )
-    bias = config.get("attention_bias", False)
+    if head_width is None:
+        config.check_heads("hidden_size", "num_attention_heads")
+    if (head_width or sizes["width"] // heads) % 2:
+        raise InputError(f"{config.source}: heads of an odd width cannot be rotated in halves; {REMEDY}")
+    bias = config.read("attention_bias", bool, False)
     return DecoderConfig(
-        **config.sizes(SIZES),
+        **sizes,
         kv_heads=kv_heads,
-        head_width=config.get("head_dim"),
+        head_width=head_width,
         rope=_rope(config),
         qkv_bias=family == "qwen2" or bias,
         out_bias=family != "qwen2" and bias,
         qk_norm=family == "qwen3",
-        tied_head=config.get("tie_word_embeddings", False),
+        tied_head=config.read("tie_word_embeddings", bool, False),
         window=_window(config),
-        init_std=config.get("initializer_range", 0.02),
+        init_std=config.read("initializer_range", Deviation, 0.02),
         model_type=family,
     )
 
 
 def _rope(config: ConfigJson) -> Rope:
     """The rotary positions, as transformers 5 stores them or as older files do."""
-    stored = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    older = config.read("rope_scaling", dict[str, Any], {})
+    stored = ConfigJson(
+        f"{config.source}: rope_parameters", config.read("rope_parameters", dict[str, Any], {}) or older
+    )
     kind = stored.get("rope_type", stored.get("type", "default"))
     if kind not in SCALINGS:
         known = ", ".join(SCALINGS)
         raise InputError(f"{config.source}: rope_type is {kind!r}; only {known} are supported, give such a checkpoint")
-    theta = float(stored.get("rope_theta", config.get("rope_theta", DEFAULT_THETA)))
+    theta = stored.read("rope_theta", Scale, config.read("rope_theta", Scale, DEFAULT_THETA))
     if kind == "default":
         return Rope(theta)
-    scaling = ConfigJson(f"{config.source}: rope_parameters", stored)
+    factor = stored.read("factor", Scale)
     if kind == "linear":
-        return Rope(theta, "linear", float(scaling["factor"]))
-    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
-    return Rope(theta, "llama3", float(scaling["factor"]), low, high, scaling["original_max_position_embeddings"])
+        return Rope(theta, "linear", factor)
+    low, high = stored.read("low_freq_factor", Scale), stored.read("high_freq_factor", Scale)
+    if low >= high:
+        raise InputError(f"{stored.source}: low_freq_factor is {low}, high_freq_factor {high}; {REMEDY}")
+    return Rope(theta, "llama3", factor, low, high, stored.read("original_max_position_embeddings", Positions))
 
 
 def _window(config: ConfigJson) -> int | None:
     """The sliding window. Raises `InputError` where only some layers have one."""
     family = config["model_type"]
-    kinds = set(config.get("layer_types") or ())
+    kinds = set(config.read("layer_types", tuple[str, ...], ()))
     if len(kinds) > 1:
         raise InputError(f"{config.source}: layer_types differ; give a checkpoint whose layers are of one type")
-    window = config.get("sliding_window", DEFAULT_WINDOW if family == "mistral" else None)
     if family == "llama" or kinds == {"full_attention"}:
         return None
     if family.startswith("qwen"):
-        if not config.get("use_sliding_window", False):
+        if not config.read("use_sliding_window", bool, False):
             return None
-        if not kinds and 0 < config.get("max_window_layers", 0) < config["num_hidden_layers"]:
+        without = config.read("max_window_layers", NotNegative, 0)
+        if not kinds and 0 < without < config["num_hidden_layers"]:
             raise InputError(
                 f"{config.source}: max_window_layers gives only some layers a window; give one with all or none"
             )
-        if not kinds and config.get("max_window_layers", 0) >= config["num_hidden_layers"]:
+        if not kinds and without >= config["num_hidden_layers"]:
             return None
-    if window is not None and window < 1:
-        raise InputError(f"{config.source}: sliding_window is {window}; give 1 or more, or null for none")
-    return window
+    default = DEFAULT_WINDOW if family == "mistral" and "sliding_window" not in config else None
+    return config.read("sliding_window", Positions, default)
 
 
 def describe(config: DecoderConfig, generation: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +151,7 @@ def describe(config: DecoderConfig, generation: Mapping[str, Any]) -> dict[str, 
     return {
         "architectures": [ARCHITECTURES[config.model_type]],
         "model_type": config.model_type,
-        **{theirs: getattr(config, ours) for ours, theirs in SIZES},
+        **{theirs: getattr(config, ours) for ours, theirs, _ in SIZES},
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.d,
         "hidden_act": "silu",

@@ -9,17 +9,19 @@ from typing import Any, NamedTuple, get_args
 import jax
 
 from rag_jax.core.variants import Model
+from rag_jax.data.templates import plain_text
+from rag_jax.data.validation import Count
 from rag_jax.errors import InputError
 from rag_jax.hub import configs, gguf, marker, registry, tensor_names, tokenizers
 from rag_jax.hub.adapters import Modules
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, Side, TowerCheckpoint
-from rag_jax.hub.config_json import ConfigJson, read_json
+from rag_jax.hub.config_json import REMEDY, ConfigJson, Positions, read_settings
 from rag_jax.hub.configs import read_config
 from rag_jax.hub.formats import Layout, TowerFormat
 from rag_jax.hub.input_format import read_input_format, with_lowercasing
 from rag_jax.hub.locate import is_gguf, resolve
 from rag_jax.hub.tensors import Tensors, read_tensors
-from rag_jax.models.architecture import Architecture, SpecialTokens
+from rag_jax.models.architecture import Architecture, GeneratorConfig, SpecialTokens, TowerConfig
 from rag_jax.types import Generator
 
 RAG = "rag"  # the model_type of RAG checkpoints
@@ -50,8 +52,7 @@ def load(source: str | Path, revision: str | None = None) -> Checkpoint:
 def _holds_tower(folder: Path, config: ConfigJson) -> bool:
     """Whether a network that could be either is stored as a tower: by sentence-transformers, or without a head."""
     could = config["model_type"] in registry.model_types(registry.TOWERS.values())
-    name, *_ = config.get("architectures") or [""]
-    return could and (str(name).endswith("Model") or (folder / "modules.json").exists())
+    return could and (config.architecture.endswith("Model") or (folder / "modules.json").exists())
 
 
 def load_tower(source: str | Path, revision: str | None = None) -> TowerCheckpoint:
@@ -145,18 +146,21 @@ def generator_modules(source: str | Path) -> Modules:
 
 def describe(config: ConfigJson, model: Model | None = None) -> Reading:
     """Read the settings of a RAG checkpoint. Raises `InputError` if neither its config nor `model` names the model."""
-    architecture, *_ = config.get("architectures") or ["none"]
+    architecture = config.architecture or "none"
     if model is None and architecture not in configs.MODELS:
         what = f"architecture is {architecture}, neither of {' and '.join(configs.MODELS)}"
         raise InputError(f"{config.source}: {what}; say which model it is: token or sequence")
-    prefix = config.nested("generator").get("prefix") or config.get("prefix") or ""
+    prefix = config.nested("generator").read("prefix", str, "") or config.read("prefix", str, "")
+    title_sep, doc_sep = config.read("title_sep", str), config.read("doc_sep", str)
+    for name, text in (("prefix", prefix), ("title_sep", title_sep), ("doc_sep", doc_sep)):
+        plain_text(text, f"{config.source}: {name}")
     return Reading(
         model=model or configs.MODELS[architecture],
-        num_docs=config["n_docs"],
-        max_input=config["max_combined_length"],
-        passage_template=f"{prefix}{{title}}{config['title_sep']}{{text}}",
-        question_template=f"{config['doc_sep']}{{question}}",
-        question_from_tower=config.get("question_from_tower", True),
+        num_docs=config.read("n_docs", Count),
+        max_input=config.read("max_combined_length", Positions),
+        passage_template=f"{prefix}{{title}}{title_sep}{{text}}",
+        question_template=f"{doc_sep}{{question}}",
+        question_from_tower=config.read("question_from_tower", bool, True),
     )
 
 
@@ -232,6 +236,7 @@ def _tower_of(
     family = registry.tower(config)
     sizes = family.read_config(config, folder)
     tensors, prefix = read()
+    _check_layers(config, sizes, tensors)
     tensors = family.normalize(tensors, sizes, prefix, source)
     layout = _layout(family, tensors, prefix)
     shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
@@ -262,16 +267,25 @@ def _generator_of(
     tokenizer, settings = stored or (None, {})
     if tokenizer is not None:
         tokenizer = tokenizers.fit_to_vocabulary(tokenizer, sizes.vocab_size, source)
+    _check_layers(config, sizes, tensors)
     tensors = family.normalize(tensors, sizes, prefix, source)
     shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
     params = tensor_names.from_stored(tensors, shapes, family.names, source=source, prefix=prefix)
     return GeneratorCheckpoint(sizes, params, tokenizer, generation_config, settings)
 
 
+def _check_layers(config: ConfigJson, sizes: TowerConfig | GeneratorConfig, tensors: Tensors) -> None:
+    """Raise `InputError` for more layers than there are tensors, before a network of so many is laid out."""
+    for name, value in vars(sizes).items():
+        if name.endswith("layers") and value > len(tensors):
+            what = f"{name} is {value}, and there are {len(tensors)} tensors in all"
+            raise InputError(f"{config.source}: {what}; {REMEDY}")
+
+
 def generation(folder: Path, config: ConfigJson) -> dict[str, Any]:
     """The settings in generation_config.json, or else those in config.json; RAG's override its generator's."""
     path = folder / "generation_config.json"
     older = [config.nested("generator"), config] if config["model_type"] == RAG else [config]
-    sources = [read_json(path)] if path.exists() else older
+    sources = [read_settings(path)] if path.exists() else older
     values = {key: value for source in sources for key, value in source.items() if value is not None}
     return {key: value for key, value in values.items() if key in configs.GENERATION}

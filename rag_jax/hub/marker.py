@@ -1,9 +1,9 @@
 """The marker of checkpoint folders that a run wrote: `rag-jax.towers` in `towers/`, with the SHA-256 of every file."""
 
-import json
 from pathlib import Path
 
-from rag_jax.data import files
+from rag_jax.data import files, strict_json
+from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
 
 
@@ -21,13 +21,7 @@ def checksums(folder: Path) -> dict[str, str]:
 def read(folder: Path, remedy: str) -> dict[str, str]:
     """The checksums in a folder's marker. Raises `InputError` for a damaged one."""
     path = path_in(folder)
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        known = None
-    if not isinstance(known, dict) or not all(isinstance(each, str) for each in known.values()):
-        raise InputError(f"{path}: damaged; {remedy}")
-    return known
+    return validate_value(dict[str, str], strict_json.read(path, remedy, remedy), "the marker", f"{path}: ")
 
 
 def verify(source: Path) -> None:

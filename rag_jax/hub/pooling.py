@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_args
 
 from rag_jax.data import files
+from rag_jax.data.validation import Positive, validate_value
 from rag_jax.errors import InputError
-from rag_jax.hub.config_json import ConfigJson, read_json
+from rag_jax.hub.config_json import ConfigJson, read_json, read_settings
 from rag_jax.models.architecture import TowerConfig
 from rag_jax.models.pooling import Pooling
 
@@ -60,6 +61,8 @@ def read_vector_settings(config: ConfigJson, folder: Path, width: int, default: 
     pooling, norm = read_pooling(folder, default)
     found = {"pooling": pooling, "vector_norm": norm, "truncated_width": _settings(folder).get("truncate_dim")}
     settings = VectorSettings(**{ours: config.get(key, found[ours]) for ours, key in KEYS.items()})
+    if settings.vector_norm is not None:
+        validate_value(Positive, settings.vector_norm, "vector_norm", f"{config.source}: ")
     if settings.pooling not in get_args(Pooling):
         known = " or ".join(get_args(Pooling))
         raise InputError(f"{config.source}: pooling is {settings.pooling!r}, which is not known; give {known}")
@@ -75,12 +78,9 @@ def read_pooling(folder: Path, default: Pooling = "cls") -> tuple[Pooling, float
     path = folder / "modules.json"
     if not path.exists():
         return default, None
-    try:
-        modules = _modules(path)
-        config = _pooling(folder, modules)
-        modes = ("cls",) if config is None else _modes(config)
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: does not say how the tower pools; copy or download the folder again") from None
+    modules = _modules(path)
+    config = _pooling(folder, modules)
+    modes = ("cls",) if config is None else _modes(config)
     surplus = modules.keys() - {"Transformer", "Pooling", "Normalize"}
     if surplus:
         raise InputError(f"{path}: {', '.join(sorted(surplus))} is not known here; use a tower without it")
@@ -93,7 +93,7 @@ def pools_prompts(folder: Path) -> bool:
     """Whether the tokens of a prompt are pooled too, which is the default."""
     path = folder / "modules.json"
     config = _pooling(folder, _modules(path)) if path.exists() else None
-    return config is None or config.get("include_prompt", True) is not False
+    return config is None or config.read("include_prompt", bool, True)
 
 
 def describe_pooling(config: PooledTowerConfig) -> dict[str, Any]:
@@ -122,23 +122,24 @@ def describe_modules(config: PooledTowerConfig) -> dict[str, Any]:
 
 
 def _settings(folder: Path) -> Mapping[str, Any]:
-    """The settings of sentence-transformers; that they are a table is checked where the input format is read."""
-    values = read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
-    return values if isinstance(values, Mapping) else {}
+    """The settings of sentence-transformers."""
+    return read_settings(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
 
 
 def _modules(path: Path) -> dict[str, str]:
-    return {module["type"].rpartition(".")[2]: module["path"] for module in read_json(path)}
+    modules = validate_value(tuple[dict[str, Any], ...], read_json(path), "the list of modules", f"{path}: ")
+    each = [ConfigJson(str(path), module) for module in modules]
+    return {module.read("type", str).rpartition(".")[2]: module.read("path", str) for module in each}
 
 
-def _pooling(folder: Path, modules: Mapping[str, str]) -> Mapping[str, Any] | None:
+def _pooling(folder: Path, modules: Mapping[str, str]) -> ConfigJson | None:
     if "Pooling" not in modules:
         return None
-    return read_json(files.inside(folder, f"{modules['Pooling']}/config.json", folder / "modules.json"))
+    return read_settings(files.inside(folder, f"{modules['Pooling']}/config.json", folder / "modules.json"))
 
 
-def _modes(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _modes(config: ConfigJson) -> tuple[str, ...]:
     """The pooling modes, whose results are concatenated; the mean by default."""
     older = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
-    modes = config.get("pooling_mode") or older or "mean"
+    modes = config.read("pooling_mode", str | tuple[str, ...], "") or older or "mean"
     return (modes,) if isinstance(modes, str) else tuple(modes)

@@ -5,7 +5,7 @@ from typing import Any
 
 from rag_jax.data.tower_inputs import PLAIN
 from rag_jax.hub.checkpoints import TowerCheckpoint
-from rag_jax.hub.input_format import OURS, PROMPTS, describe_input_format, describe_prompts
+from rag_jax.hub.input_format import MAX_LENGTH, PROMPTS, describe_input_format, describe_prompts
 from rag_jax.hub.pooling import PooledTowerConfig, describe_modules, describe_pooling
 
 
@@ -17,7 +17,7 @@ def files(checkpoint: TowerCheckpoint, config: PooledTowerConfig, network: Mappi
     """
     fed = checkpoint.input_format
     side = {} if checkpoint.side is None else {"side": checkpoint.side}
-    own = {**describe_pooling(config), **describe_input_format(fed, PLAIN), OURS[2]: fed.max_length, **side}
+    own = {**describe_pooling(config), **describe_input_format(fed, PLAIN), MAX_LENGTH: fed.max_length, **side}
     prompts = describe_prompts(fed, config.vector_norm, config.max_positions)
     if config.truncated_width is not None:
         prompts[PROMPTS]["truncate_dim"] = config.truncated_width

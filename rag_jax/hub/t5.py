@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from rag_jax.data.validation import Range
 from rag_jax.errors import InputError
 from rag_jax.hub.checkpoints import GeneratorCheckpoint
-from rag_jax.hub.config_json import ConfigJson, Sizes
+from rag_jax.hub.config_json import ConfigJson, Epsilon, Layers, Rate, Sizes, Vocabulary, Width
 from rag_jax.hub.formats import GeneratorFormat
 from rag_jax.hub.tensor_names import TensorNames, same
 from rag_jax.hub.tensors import Stored, Tensors
@@ -39,37 +40,40 @@ NAMES = TensorNames(
 )
 
 SIZES: Sizes = (
-    ("vocab_size", "vocab_size"),
-    ("width", "d_model"),
-    ("encoder_layers", "num_layers"),
-    ("heads", "num_heads"),
-    ("ffn_width", "d_ff"),
-    ("dropout", "dropout_rate"),
-    ("layer_norm_eps", "layer_norm_epsilon"),
+    ("vocab_size", "vocab_size", Vocabulary),
+    ("width", "d_model", Width),
+    ("encoder_layers", "num_layers", Layers),
+    ("heads", "num_heads", Width),
+    ("ffn_width", "d_ff", Width),
+    ("dropout", "dropout_rate", Rate),
+    ("layer_norm_eps", "layer_norm_epsilon", Epsilon),
 )
 FEED_FORWARD = {"relu": False, "gated-gelu": True}  # whether it is gated
+Buckets = Annotated[int, Range(4, 2**20)]
+Distance = Annotated[int, Range(1, 2**20)]  # there is a table of all distances
 MAX_DISTANCE = "relative_attention_max_distance"  # missing in older configs
 
 
 def read_config(config: ConfigJson) -> T5Config:
     """Read the sizes."""
-    feed_forward = config.get("feed_forward_proj", "relu")
+    feed_forward = config.read("feed_forward_proj", str, "relu")
     if feed_forward not in FEED_FORWARD:
         known = " and ".join(FEED_FORWARD)
         raise InputError(f"{config.source}: feed_forward_proj is {feed_forward!r}; only {known} are supported")
     config.require(dense_act_fn="gelu_new" if FEED_FORWARD[feed_forward] else "relu")
-    sizes, head_width = config.sizes(SIZES), config["d_kv"]
-    buckets, distance = config["relative_attention_num_buckets"], config.get(MAX_DISTANCE, T5Config.max_distance)
+    sizes, head_width = config.sizes(SIZES), config.read("d_kv", Width)
+    buckets = config.read("relative_attention_num_buckets", Buckets)
+    distance = config.read(MAX_DISTANCE, Distance, T5Config.max_distance)
     if distance <= buckets // 2:  # log(max_distance / (buckets / 2)) must be positive
         what = f"{MAX_DISTANCE} is {distance}, too small for {buckets} buckets"
         raise InputError(f"{config.source}: {what}; take the config.json that was saved with the weights")
     return T5Config(
         **sizes,
-        decoder_layers=config.get("num_decoder_layers") or sizes["encoder_layers"],
+        decoder_layers=config.read("num_decoder_layers", Layers, None) or sizes["encoder_layers"],
         head_width=None if head_width * sizes["heads"] == sizes["width"] else head_width,
         gated=FEED_FORWARD[feed_forward],
         # Current versions of transformers store whether there is a scale, and call untied tables tied.
-        tied_head=config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)),
+        tied_head=config.read("scale_decoder_outputs", bool, config.read("tie_word_embeddings", bool, True)),
         position_buckets=buckets,
         max_distance=distance,
     )
@@ -80,7 +84,7 @@ def describe(config: T5Config, generation: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "architectures": ["T5ForConditionalGeneration"],
         "model_type": "t5",
-        **{theirs: getattr(config, ours) for ours, theirs in SIZES},
+        **{theirs: getattr(config, ours) for ours, theirs, _ in SIZES},
         "num_decoder_layers": config.decoder_layers,
         "d_kv": config.d,
         "relative_attention_num_buckets": config.position_buckets,

@@ -4,7 +4,6 @@ Safetensors, in one file or in shards, are read as they are. `pytorch_model.bin`
 `weights_only` loader, which builds tensors and nothing else.
 """
 
-import json
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -17,7 +16,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rag_jax.data import files
+from rag_jax.data import files, strict_json
+from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
 
 SHARD_BYTES = 4 << 30
@@ -77,7 +77,7 @@ def write_tensors(
     if plan[1:]:
         weight_map = {name: file for file, names in zip(written, plan, strict=True) for name in names}
         total = {"total_size": sum(array.nbytes for array in arrays.values())}
-        index = json.dumps({"metadata": total, "weight_map": weight_map}, indent=2)
+        index = strict_json.dumps({"metadata": total, "weight_map": weight_map}, indent=2)
         (folder / f"{stem}.safetensors.index.json").write_text(index + "\n", encoding="utf-8")
 
 
@@ -136,10 +136,6 @@ def _as_numpy(tensor: Any) -> np.ndarray:
 
 
 def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return [files.inside(index.parent, name, index) for name in names]
-    except InputError:
-        raise
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise InputError(f"{index}: not an index of shards; copy or download it again") from None
+    described = strict_json.read_object(index, "copy or download it again")
+    weight_map = validate_value(dict[str, str], described.get("weight_map"), "weight_map", f"{index}: ")
+    return [files.inside(index.parent, name, index) for name in sorted({*weight_map.values()})]

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders
 
 from rag_jax.data.tokenizers import ignore_special_tokens_in_text, read_tokenizer
 from rag_jax.errors import InputError
-from rag_jax.hub.config_json import read_json, write_json
+from rag_jax.hub.config_json import ConfigJson, read_settings, write_json
 from rag_jax.models.architecture import Architecture, SpecialTokens
 from rag_jax.types import Generator
 
@@ -136,7 +136,8 @@ def _check_kind(folder: Path, model: Mapping[str, Any]) -> None:
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
     config = folder / "tokenizer_config.json"
-    name = (read_json(config) if config.exists() else {}).get("tokenizer_class") or model.get("tokenizer_class")
+    settings = read_settings(config) if config.exists() else ConfigJson(str(config), {})
+    name = settings.read("tokenizer_class", str, "") or model.get("tokenizer_class")
     kind = tokenizer_class_from_name(name) if name else None
     if kind is None or kind is PreTrainedTokenizer:  # AutoTokenizer takes PreTrainedTokenizerFast instead
         return

@@ -1,7 +1,6 @@
 """An instruction tuning run: check the config, start or resume, train, evaluate, save the generator."""
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -9,12 +8,10 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from rag_jax import hub
 from rag_jax.config.files import load_config_of, save_config
 from rag_jax.config.instruction import InstructionConfig
-from rag_jax.data import files
+from rag_jax.data import files, strict_json
 from rag_jax.errors import InputError, warn
 from rag_jax.hub import adapters, loading, saving
 from rag_jax.instruction.asking import answering
@@ -25,6 +22,7 @@ from rag_jax.parallel import devices
 from rag_jax.pipeline import checkpoint_folders, digests, length_limits
 from rag_jax.pipeline.assembly import load_generator, required_path
 from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
+from rag_jax.terminal import Terminal
 from rag_jax.training.metric_logger import seconds_trained
 from rag_jax.training.provenance import NETWORKS, QUESTIONS, START, Dependencies, check_same
 from rag_jax.training.run import tell
@@ -32,7 +30,7 @@ from rag_jax.training.workdir import CONFIG, locked
 from rag_jax.types import Params
 
 RESULTS = "results.json"
-console = Console()
+console = Terminal()
 
 
 def train_and_evaluate(config: InstructionConfig, workdir: Path) -> dict[str, Any] | None:
@@ -57,7 +55,7 @@ def train_and_evaluate(config: InstructionConfig, workdir: Path) -> dict[str, An
             return None
         save(run, workdir, params)
         results |= {"steps": config.steps, "train_seconds": seconds_trained(workdir)}
-        files.write_atomically(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
+        files.write_atomically(workdir / RESULTS, strict_json.dumps(results, indent=2) + "\n")
     return results
 
 

@@ -8,7 +8,6 @@ All labels are scored in one pass of the network, without generating text. Over 
 
 import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import cast, get_args, overload
 import numpy as np
 from jaxtyping import Float
 
+from rag_jax.data import strict_json
 from rag_jax.errors import InputError
 from rag_jax.evaluation.labels import Labels
 from rag_jax.moderation import calibration, pieces, prompts
@@ -101,7 +101,7 @@ class Moderator:
         for number, scores in self._scored(texts, role, batch_size, skip):
             digest = hashlib.sha256(texts[number].encode()).hexdigest()
             decision = self._strictest([self._decide(role, digest, row) for row in calibrate(scores)])
-            logger.info("%s", json.dumps(decision._asdict()))
+            logger.info("%s", strict_json.dumps(decision._asdict()))
             yield number, decision
 
     def log_likelihoods(

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-from rag_jax.data.tower_inputs import escape_braces
 from rag_jax.moderation.categories import Categories
 
 Role = Literal["question", "answer", "passage"]
@@ -27,4 +26,4 @@ def system_prompt(categories: Categories) -> str:
 
 def question_template(role: Role) -> str:
     """The template of the text; its role is said here, where another one compiles nothing again."""
-    return f"\n\nText, {escape_braces(WHAT[role])}: {{question}}\n\nCategory:"
+    return f"\n\nText, {WHAT[role]}: {{question}}\n\nCategory:"

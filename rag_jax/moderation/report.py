@@ -1,18 +1,18 @@
 """Results of moderating a file: figures where the texts have labels, a table, and the threshold curve."""
 
 import importlib.metadata
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from rag_jax.data import strict_json
 from rag_jax.errors import InputError
 from rag_jax.evaluation.figures import as_png, new_figure
 from rag_jax.evaluation.intervals import CONFIDENCE, RESAMPLES, Figure, figure
 from rag_jax.evaluation.metrics import detection
-from rag_jax.evaluation.report import METRICS, TABLE, finite, interval, number
+from rag_jax.evaluation.report import METRICS, TABLE, interval, number
 from rag_jax.moderation.categories import Categories
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ def threshold_curve(positive: Bool[np.ndarray, " B"], score: Float[np.ndarray, "
 
 def metrics_json(facts: Mapping[str, Any], found: Mapping[str, Figure]) -> str:
     """`metrics.json`: what was moderated and how, and every figure with its interval."""
-    values = {name: finite(each._asdict()) for name, each in found.items()}
+    values = {name: each._asdict() for name, each in found.items()}
     kind = f"percentile bootstrap over texts, {CONFIDENCE:.0%}, {RESAMPLES:,} resamples"
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return json.dumps({**facts, "versions": versions, "interval": kind, "figures": values}, indent=2) + "\n"
+    return strict_json.dumps({**facts, "versions": versions, "interval": kind, "figures": values}, indent=2) + "\n"
 
 
 def markdown(title: str, facts: Mapping[str, Any], found: Mapping[str, Figure]) -> str:
@@ -99,7 +99,9 @@ def markdown(title: str, facts: Mapping[str, Any], found: Mapping[str, Figure]) 
     lines = [f"# {title}", "", "| metric | value | 95 % interval | texts |", "|---|---:|---:|---:|"] if found else []
     for name, each in found.items():
         lines.append(f"| {name} | {number(each.value)} | {interval(each)} | {each.questions:,} |")
-    listed = [f"- {name.replace('_', ' ')}: {json.dumps(fact, ensure_ascii=False)}" for name, fact in facts.items()]
+    listed = [
+        f"- {name.replace('_', ' ')}: {strict_json.dumps(fact, ensure_ascii=False)}" for name, fact in facts.items()
+    ]
     return "\n".join([*lines, "", *listed]) + "\n"
 
 

@@ -4,14 +4,13 @@ RAG, transformers and sentence-transformers load them. A run that goes on writes
 are all those that were written there, by their checksums, is replaced.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from rag_jax import hub
-from rag_jax.data import files
+from rag_jax.data import files, strict_json
 from rag_jax.errors import InputError
 from rag_jax.hub import marker, saving
 
@@ -48,7 +47,7 @@ def write(folder: Path, parts: Mapping[str, Writer]) -> list[Path]:
         if name:
             new.mkdir(exist_ok=True)
         writer(new / name)
-    written = json.dumps(marker.checksums(new), indent=2) + "\n"
+    written = strict_json.dumps(marker.checksums(new), indent=2) + "\n"
     files.write_atomically(new / marker.path_in(folder).name, written)
     if folder.exists():
         shutil.rmtree(folder)

@@ -6,7 +6,6 @@ no complete checkpoint is without them, and are compared before anything is rest
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,9 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from rag_jax.core.training import TrainState
-from rag_jax.data import checksums
+from rag_jax.data import checksums, strict_json
+from rag_jax.data.json_object import JsonObject
+from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError, warn
 from rag_jax.types import RagParams
 
@@ -152,7 +153,7 @@ class Checkpoints:
         rest = _restore_args(like, None if shardings is None else _without_params(shardings))
         stored = self._restore(step, params=params, rest=rest, place=ocp.args.JsonRestore())
         params = _finite(_typed(shapes.params, stored["params"]))
-        return _state(params, _typed(like, stored["rest"])), stored["place"]
+        return _state(params, _typed(like, stored["rest"])), _host_state(stored["place"])
 
     def _restore_params(self, step: int, like: Tree) -> Tree:
         params = self._restore(step, params=_restore_args(jax.eval_shape(lambda: like), None))["params"]
@@ -172,8 +173,21 @@ def saved_host_state(workdir: Path) -> HostState | None:
     for folder in sorted(saved, key=lambda each: int(each.name), reverse=True):
         with contextlib.suppress(OSError, ValueError):
             if _first_damaged(folder, ["place"]) is None:
-                return json.loads((folder / "place" / "metadata").read_text(encoding="utf-8"))
+                return _host_state(strict_json.loads((folder / "place" / "metadata").read_bytes()))
     return None
+
+
+def _host_state(stored: Any) -> HostState:
+    """The host state of a checkpoint. Raises `InputError`, a `ValueError`, for what no run writes."""
+    found = JsonObject("place", validate_value(dict[str, Any], stored, "the host state"))
+    found.read("input", dict[str, Any] | None)
+    found.read("window", tuple[dict[str, float | None], ...])
+    watchdog = found.read("watchdog", dict[str, Any], None)
+    if watchdog is not None:
+        watchdog = JsonObject("place: watchdog", watchdog)
+        watchdog.read("best", dict[str, float]), watchdog.read("warned", bool)
+    found.read("made_of", dict[str, str], None)
+    return dict(found)
 
 
 def _verify(folder: Path, items: Collection[str]) -> None:

@@ -5,10 +5,10 @@ is part of the store's fingerprint. Fingerprints of the first two are saved besi
 with another tokenizer the same ids mean other tokens.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
 from rag_jax.data.tokenizers import GeneratorTokenizer, fingerprint, read_generator_tokenizer, read_tokenizer
 from rag_jax.errors import InputError
@@ -27,7 +27,7 @@ def save(components: Components, workdir: Path) -> None:
     generator_tokenizer = read_tokenizer(workdir / TOKENIZER)  # the fingerprint of what loading will return
     tokenizers = {"generator": generator_tokenizer, "question_tower": components.bi_encoder.tokenizer}
     fingerprints = {"format": FORMAT, **{name: fingerprint(each) for name, each in tokenizers.items()}}
-    write_atomically(workdir / FINGERPRINTS, json.dumps(fingerprints, indent=2) + "\n")
+    write_atomically(workdir / FINGERPRINTS, strict_json.dumps(fingerprints, indent=2) + "\n")
 
 
 def load_if_present(workdir: Path, special: SpecialTokens) -> GeneratorTokenizer | None:
@@ -59,10 +59,7 @@ def check(bi_encoder: BiEncoder, tokenizer: GeneratorTokenizer, workdir: Path) -
 
 def _fingerprints(workdir: Path) -> dict[str, Any]:
     path = workdir / FINGERPRINTS
-    try:
-        fingerprints = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{path}: missing or damaged; copy it again from where the workdir is from") from None
-    if not isinstance(fingerprints, dict) or fingerprints.get("format") != FORMAT:
+    fingerprints = strict_json.read_object(path, REMEDY, REMEDY)
+    if fingerprints.get("format") != FORMAT:
         raise InputError(f"{path}: of another version of this library; train into another --workdir")
     return fingerprints

@@ -61,7 +61,7 @@ def report(config: Config, workdir: Path) -> Group:
         _sharding(state.params, config),
         "",
         _memory(config, state, known, batch, memory),
-        f"\n[green]the step compiles[/green] ({seconds:.0f} s here, for {_devices(config.mesh.size)} of a CPU).",
+        f"\nthe step compiles ({seconds:.0f} s here, for {_devices(config.mesh.size)} of a CPU).",
     )
 
 

@@ -4,8 +4,6 @@
 `timings.jsonl` holds the timings of the same steps.
 """
 
-import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rag_jax.data import files
+from rag_jax.data import files, strict_json
 from rag_jax.data.files import write_atomically
+from rag_jax.data.json_object import JsonObject
+from rag_jax.data.validation import Count, Rate
+from rag_jax.errors import InputError
 from rag_jax.training.metric_writers import MetricWriter
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
@@ -97,33 +98,43 @@ class NullLogger:
 
 def seconds_trained(workdir: Path) -> float:
     """The seconds that a run's steps took, summed over all resumptions."""
-    return sum(line["seconds"] for line in _lines(workdir / TIMINGS))
+    return sum(line.read("seconds", Rate) for line in read_lines(workdir / TIMINGS))
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
     """Append a line and sync, so that it is on disk before the checkpoint of the same step."""
     with files.disk_errors(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(_finite(line)) + "\n")
+        file.write(strict_json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON lacks, by None."""
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _drop_after(path: Path, step: int) -> None:
     """Drop the lines after `step`: a run resumed from an older checkpoint writes them again."""
     if path.exists():
-        kept = [json.dumps(line) for line in _lines(path) if line["step"] <= step]
+        kept = [strict_json.dumps(line) for line in read_lines(path) if line["step"] <= step]
         write_atomically(path, "".join(f"{line}\n" for line in kept))
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file, except a last line that is incomplete."""
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+def read_lines(path: Path) -> Iterator[JsonObject]:
+    """The lines of a file, each with its step, except a last line that is incomplete.
+
+    Raises `InputError` for a file that is missing, and for a line that a run does not write.
+    """
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = strict_json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: {strict_json.describe(error)}; {REMEDY}") from None
+        if not isinstance(values, dict):
+            raise InputError(f"{path}:{number}: holds {strict_json.type_name(values)}, not an object; {REMEDY}")
+        row = JsonObject(f"{path}:{number}", values, REMEDY)
+        row.read("step", Count)
+        yield row
+
+
+REMEDY = "copy it again from where the workdir is from"

@@ -1,6 +1,5 @@
 """Restore or initialise a run; the host state saved with a checkpoint; the error of a run that diverged."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 
 from rag_jax.core import training
 from rag_jax.core.training import TrainState
+from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices, partitioning
@@ -104,7 +104,7 @@ def non_finite_error(question_ids: Sequence[str], bad: LastStep, workdir: Path) 
     ids = [question_ids[i] for i in host_batch.examples]
     path = workdir / "not_finite.json"
     if devices.is_first():
-        write_atomically(path, json.dumps({"step": step, "questions": ids}) + "\n")
+        write_atomically(path, strict_json.dumps({"step": step, "questions": ids}) + "\n")
     more = f" and {len(ids) - IDS_LISTED} more: {path}" if len(ids) > IDS_LISTED else ""
     listed = ", ".join(map(repr, ids[:IDS_LISTED])) + more
     what = (

@@ -1,14 +1,12 @@
 """A training run: check the config, start or resume, train, evaluate."""
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from rich.console import Console
-
 from rag_jax.config.config import Config
 from rag_jax.config.files import save_config
+from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, check_targets, fingerprint, read_questions
 from rag_jax.errors import InputError
@@ -21,6 +19,7 @@ from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.pipeline.trained import restore_params
 from rag_jax.rag import RAG
+from rag_jax.terminal import Terminal
 from rag_jax.training import refreshed_index
 from rag_jax.training.checks import check
 from rag_jax.training.examples import tokenize_pairs
@@ -37,7 +36,7 @@ from rag_jax.training.provenance import (
 from rag_jax.training.workdir import CONFIG, locked
 from rag_jax.types import RagParams
 
-console = Console()
+console = Terminal()
 
 
 def train_and_evaluate(config: Config, workdir: Path) -> tuple[RAG, dict]:
@@ -48,7 +47,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> tuple[RAG, dict]:
         results = measure(rag, questions, as_begun(config, workdir, rag))
         if devices.is_first():
             results |= {"train_seconds": seconds_trained(workdir)}
-            write_atomically(workdir / evaluate.RESULTS, json.dumps(results, indent=2) + "\n")
+            write_atomically(workdir / evaluate.RESULTS, strict_json.dumps(results, indent=2) + "\n")
     return rag, results
 
 

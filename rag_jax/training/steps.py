@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optax
-from rich.console import Console
 
 from rag_jax.config.files import AnyConfig
 from rag_jax.core.training import TrainState
 from rag_jax.parallel import devices
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
+from rag_jax.terminal import Terminal
 from rag_jax.training.metric_logger import MetricLogger, NullLogger
 from rag_jax.training.metric_writers import MetricWriter, TensorBoard, Wandb
 from rag_jax.training.metrics_buffer import MetricsBuffer
@@ -19,7 +19,7 @@ from rag_jax.training.preemption import PreemptionHandler
 from rag_jax.training.resume import current_learning_rate, non_finite_error
 from rag_jax.training.step_timer import StepTimer
 
-console = Console()
+console = Terminal()
 
 
 class Task(NamedTuple):

@@ -96,7 +96,7 @@ def test_an_item_that_does_not_end_is_given_up(tmp_path, monkeypatch):
     ("content", "what"),
     [
         ('{"a": 1,\n "b"', "malformed JSON at line 2, column 5 (Expecting ':' delimiter); copy or download"),
-        ('{"a": ' + "[" * 200_000, "JSON too large to be read; write plain JSON"),
+        ('{"a": ' + "[" * 200_000, "malformed JSON (nested too deeply)"),
         ("[]", "is not a JSON object; write the document as one"),
     ],
 )

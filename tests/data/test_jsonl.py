@@ -91,7 +91,7 @@ def test_lines_are_read_only_as_they_are_asked_for(tmp_path):
         (b"true", "holds true, not an object", "one JSON object on each line"),
         (b'"a"', "holds a string, not an object", "one JSON object on each line"),
         (b"1" * 5000, "JSON too large", "one plain JSON object on each line"),
-        (b"[" * 200_000, "JSON too large", "one plain JSON object on each line"),
+        (b"[" * 200_000, "malformed JSON (nested too deeply)", "one JSON object on each line"),
         (b'{"a": "\xff"}', "byte 8 is not UTF-8", "save the file as UTF-8"),
         (b'{"a": "\0"}', "holds a NUL byte", "remove it"),
     ],

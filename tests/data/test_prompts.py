@@ -130,13 +130,13 @@ def test_a_question_that_is_too_long_loses_its_end(template, lost):
     [
         ("{title}", " // {question}", r"^generator\.passage_template is '\{title\}'; write \{text\} where it stands"),
         ("{text}", " // ", r"^generator\.question_template is ' // '; write \{question\} where it stands"),
-        ("{text}", "{question} {context}", r"no other fields than \{passage\} and \{question\}"),
+        ("{text}", "{question} {text}", r"no other fields than \{passage\} and \{question\}"),
         (
             "{text}",
             "{passage} {question} {passage}",
             r"^generator\.question_template is '\{passage\} \{question\} \{pa",
         ),
-        ("{text}", "{question", r"write \{\{ and \}\} for braces$"),
+        ("{text}", "{question", r"write \{question\} where it stands"),
     ],
 )
 def test_templates_that_cannot_be_filled_are_refused(passage, question, told):

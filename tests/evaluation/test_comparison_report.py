@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from rag_jax.evaluation import comparison_report
 from rag_jax.evaluation.compare import Comparison, PValue
 from rag_jax.evaluation.comparison_report import Report
 from rag_jax.evaluation.intervals import Figure
 from rag_jax.evaluation.score_file import AnsweredQuestion, Evaluation
+from rag_jax.terminal import Terminal
 
 
 def evaluation(path: str, answer: str, scores: list[float]) -> Evaluation:
@@ -41,7 +41,7 @@ def report() -> Report:
 
 
 def shown(report: Report) -> str:
-    console = Console(width=80, force_terminal=False)
+    console = Terminal(width=80, force_terminal=False)
     with console.capture() as capture:
         comparison_report.show(console, report)
     return capture.get()

@@ -1,9 +1,9 @@
 """The results of an evaluation as a table, and the warning where training made the retriever worse."""
 
 import pytest
-from rich.console import Console
 
 from rag_jax.evaluation import results_table
+from rag_jax.terminal import Terminal
 
 RESULTS = {
     "exact_match": 0.891,
@@ -29,7 +29,7 @@ RESULTS = {
 
 
 def _shown(results: dict) -> list[str]:
-    console = Console(width=100, force_terminal=False)
+    console = Terminal(width=100, force_terminal=False)
     with console.capture() as capture:
         results_table.show(console, results)
     return [line.rstrip() for line in capture.get().splitlines()]

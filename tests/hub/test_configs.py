@@ -244,13 +244,12 @@ def test_another_module_is_refused(tower_folder):
 @pytest.mark.parametrize("text", ["[1]", "[{}]", "3", '[{"type": null, "path": ""}]', '{"a": 1}'])
 def test_modules_that_are_none_are_refused(tower_folder, text):
     (tower_folder / "modules.json").write_text(text)
-    message = refusal(tower_folder)
-    assert message.endswith("modules.json: does not say how the tower pools; copy or download the folder again")
+    assert refusal(tower_folder).startswith(f"{tower_folder / 'modules.json'}: ")
 
 
 def test_a_pooling_that_is_no_object_is_refused(tower_folder):
     describe_pooling(tower_folder, [])
-    assert "does not say how the tower pools" in refusal(tower_folder)
+    assert "1_Pooling/config.json: holds a list, not an object" in refusal(tower_folder)
 
 
 @pytest.mark.parametrize("short", [0, -1, 17, 4.0, "4", True])

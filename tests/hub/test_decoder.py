@@ -99,7 +99,7 @@ def test_what_a_file_leaves_out_is_the_default_of_transformers():
         ({"mlp_bias": True}, "mlp_bias is True"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}; only None is supported"),
         ({"num_key_value_heads": 3}, "4 query heads do not divide into 3 key-value heads"),
-        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window is 0; give 1 or more, or null for none"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window is 0; give 1 to"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types differ"),
         (
             {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},

@@ -141,7 +141,7 @@ def test_what_is_saved_is_fed_as_before(pooling, side, fed, tmp_path: Path) -> N
         (PLAIN, "", ""),
         (TowerInputFormat(PAIR), "", ""),
         (TowerInputFormat("p: {title}. {text}", "q: {question}"), "q: ", "p: "),
-        (TowerInputFormat("{{p}} {text}", "{{q}} {question} ?"), "{q} ", "{p} "),
+        (TowerInputFormat("{p} {text}", "{q} {question} ?"), "{q} ", "{p} "),
     ],
 )
 def test_the_beginning_of_a_template_is_a_prompt(fed, query, document, tmp_path: Path) -> None:
@@ -179,12 +179,12 @@ def test_an_index_of_a_tower_in_memory_is_one_of_the_saved_tower(pooling, side, 
     ("prompts", "limits", "pooling", "told"),
     [
         ({"prompts": {"a": "b"}, "default_prompt_name": "c"}, {}, {}, "default_prompt_name is 'c', no prompt has"),
-        ({"prompts": {"query": 3}}, {}, {}, "a prompt is no text"),
-        ({"prompts": ["query"]}, {}, {}, "prompts are no table"),
-        ([], {}, {}, "is no table of settings"),
+        ({"prompts": {"query": 3}}, {}, {}, r"prompts is .*; give an object, each value a text"),
+        ({"prompts": ["query"]}, {}, {}, r"prompts is .*; give an object, each value a text"),
+        ([], {}, {}, "holds a list, not an object"),
         ({"prompts": {"query": "q: "}}, {}, {"include_prompt": False}, r"that are not pooled \(include_prompt\)"),
-        ({}, {"max_seq_length": "long"}, {}, "max_seq_length is 'long'; give the tokens"),
-        ({}, {"max_seq_length": 0}, {}, "max_seq_length is 0; give the tokens"),
+        ({}, {"max_seq_length": "long"}, {}, "max_seq_length is 'long'; give a whole number"),
+        ({}, {"max_seq_length": 0}, {}, "max_seq_length is 0; give 1 to"),
     ],
 )
 def test_what_is_not_known_is_refused_in_one_line(prompts, limits, pooling, told, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ theirs = pytest.importorskip("sentence_transformers", reason="sentence-transform
 
 PASSAGES = [Passage("a", "Bach", "a composer"), Passage("b", "", "Of no title"), Passage("c", "BACH", "brook " * 20)]
 QUESTIONS = ["who was Bach", "where does a brook end " * 2, "?"]
-FED = TowerInputFormat("text: {title}. {text}", "Query {{q}}: {question}", 24)
+FED = TowerInputFormat("text: {title}. {text}", "Query {q}: {question}", 24)
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 

@@ -5,15 +5,14 @@ import json
 import math
 from pathlib import Path
 
-from rich.console import Console
-
+from rag_jax.terminal import Terminal
 from rag_jax.training.metric_logger import MetricLogger, seconds_trained
 from rag_jax.training.metric_writers import TensorBoard
 
 
 def write(path: Path, first: int, steps: list[int]) -> str:
     said = io.StringIO()
-    with MetricLogger(path, first, 10, Console(file=said)) as journal:
+    with MetricLogger(path, first, 10, Terminal(file=said)) as journal:
         for step in steps:
             journal.log(step, {"loss": float(step)}, {"seconds": 0.5, "examples/s": 8.0})
     return said.getvalue()
@@ -43,7 +42,7 @@ def test_what_the_clock_says_is_kept_apart(tmp_path: Path) -> None:
 
 
 def test_figures_that_are_no_numbers_are_null(tmp_path: Path) -> None:
-    with MetricLogger(tmp_path, 0, 10, Console(file=io.StringIO())) as journal:
+    with MetricLogger(tmp_path, 0, 10, Terminal(file=io.StringIO())) as journal:
         journal.log(1, {"loss": math.nan}, {"seconds": 1.0})
         journal.evaluated(1, {"exact_match": math.inf})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -51,7 +50,7 @@ def test_figures_that_are_no_numbers_are_null(tmp_path: Path) -> None:
 
 
 def test_every_writer_hears_what_the_files_hold(tmp_path: Path) -> None:
-    with MetricLogger(tmp_path, 0, 10, Console(file=io.StringIO()), [TensorBoard(tmp_path, 0)]) as journal:
+    with MetricLogger(tmp_path, 0, 10, Terminal(file=io.StringIO()), [TensorBoard(tmp_path, 0)]) as journal:
         journal.log(2, {"loss": 3.0, "recall": math.nan}, {"seconds": 1.0})
         journal.evaluated(2, {"exact_match": 0.5})
     (events,) = (tmp_path / "tensorboard").iterdir()
@@ -68,7 +67,7 @@ def test_without_a_terminal_every_line_tells_step_loss_and_time_left(tmp_path: P
 
 def test_the_bar_fits_a_terminal_of_80_columns_with_all_it_promises(tmp_path: Path) -> None:
     said = io.StringIO()
-    terminal = Console(file=said, force_terminal=True, width=80)
+    terminal = Terminal(file=said, force_terminal=True, width=80)
     with MetricLogger(tmp_path, 0, 1_200, terminal) as journal:
         values = {"loss": 0.31234, "grad_norm": 3.0, "recall": 0.953, "learning_rate": 0.0123}
         journal.log(300, values, {"seconds": 100.0, "examples/s": 1234.5})
