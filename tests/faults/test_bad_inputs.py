@@ -1,0 +1,28 @@
+"""Bad inputs of every family: each command ends in one line and exit code 2, or in the right result."""
+
+from pathlib import Path
+
+import pytest
+
+from faults.ask import FAMILIES, told, verdicts
+
+MOST = 110  # of each family, spread over all that there are; 6,000 in all take hours
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bad_inputs_meet_the_promise(family: str, shared: Path, table: list) -> None:
+    found = verdicts(shared / "faults", "--families", family, "--most", str(MOST))
+    bad = [each for each in found if each["complaint"]]
+    still_open = [each for each in bad if each["open"]]
+    table.append((family, len(found), len(found) - len(bad), len(still_open)))
+    print(f"open: {told(still_open)}")
+    broken = [each for each in bad if not each["open"]]
+    assert not broken, told(broken)
+
+
+def test_a_sample_of_them_meets_the_promise(shared: Path) -> None:
+    found = verdicts(shared / "faults", "--sample", "25")
+    assert len(found) >= 25
+    broken = [each for each in found if each["complaint"]]
+    assert not broken, told(broken)
