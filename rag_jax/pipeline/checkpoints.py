@@ -19,6 +19,7 @@ from jaxtyping import PyTree
 
 from rag_jax.core.training import TrainState
 from rag_jax.errors import InputError, warn
+from rag_jax.pipeline import quiet_writers
 from rag_jax.types import RagParams
 
 Tree = TypeVar("Tree")  # of parameters
@@ -30,6 +31,7 @@ class Checkpoints:
     """The `checkpoints/` folder of a workdir, with the last two. Each process writes its own shards."""
 
     def __init__(self, workdir: Path):
+        quiet_writers.install()
         self.folder = (workdir / "checkpoints").absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=2)
         self._manager = ocp.CheckpointManager(self.folder, options=options)

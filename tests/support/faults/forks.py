@@ -1,6 +1,7 @@
 """Commands in forked processes: everything is imported before the fork, and no device is touched before it."""
 
 import atexit
+import contextlib
 import os
 import resource
 import select
@@ -12,13 +13,32 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from faults.case import Case, Ended, tree
 
 
+class Child(NamedTuple):
+    """A process, and the pipes of its output: files could not be written where the command's may not grow."""
+
+    id: int
+    out: int
+    err: int
+
+
+class Finished(NamedTuple):
+    """How a process ended, and the most memory that it needed, in MB."""
+
+    code: int | None  # None: by a signal
+    signal: int | None
+    peak: float
+    out: str
+    err: str
+
+
 def run(case: Case, ground: Path, folder: Path) -> Ended:
     """Run a command in a copy of the ground, which is removed afterwards."""
-    sandbox, out, err = folder / "here", folder / "out", folder / "err"
+    sandbox = folder / "here"
     folder.mkdir()
     os.chmod(folder, 0o777)
     try:
@@ -27,44 +47,59 @@ def run(case: Case, ground: Path, folder: Path) -> Ended:
         if case.spoil is not None:
             case.spoil(sandbox)
         before, began = tree(sandbox), time.perf_counter()
-        child = fork(lambda: _command(case, sandbox), out, err)
-        code, number, peak = ended(child, case.seconds)
+        code, number, peak, out, err = finished(fork(lambda: _command(case, sandbox)), case.seconds)
         seconds = time.perf_counter() - began
-        said = [path.read_text(encoding="utf-8", errors="backslashreplace") for path in (out, err)]
-        return Ended(code, number, seconds, peak - _resident(), *said, before, tree(sandbox))
+        return Ended(code, number, seconds, peak - _resident(), out, err, before, tree(sandbox))
     finally:
         _remove(folder)
 
 
-def fork(act: Callable[[], object], out: Path, err: Path) -> int:
-    """The id of a process that does this with its output in files, and ends as Python does."""
+def fork(act: Callable[[], object]) -> Child:
+    """A process that does this, and ends as Python does."""
     sys.stdout.flush()
     sys.stderr.flush()
+    out, err = os.pipe(), os.pipe()
     child = os.fork()
     if child:
-        return child
+        os.close(out[1])
+        os.close(err[1])
+        return Child(child, out[0], err[0])
     code = 70
     try:
         os.setsid()
-        for path, descriptor in ((Path(os.devnull), 0), (out, 1), (err, 2)):
-            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), descriptor)
+        for source, descriptor in ((os.open(os.devnull, os.O_RDONLY), 0), (out[1], 1), (err[1], 2)):
+            os.dup2(source, descriptor)
         code = _interpreted(act)
     finally:
         os._exit(code)
 
 
-def ended(child: int, seconds: float) -> tuple[int | None, int | None, float]:
-    """Exit code, signal and most memory (MB) of a process, which is killed with its own processes when time is up."""
-    handle = os.pidfd_open(child)
-    in_time = select.select([handle], [], [], seconds)[0]
+def finished(child: Child, seconds: float) -> Finished:
+    """Wait for a process, which is killed with those that it started when time is up."""
+    said: dict[int, list[bytes]] = {child.out: [], child.err: []}
+    handle, until = os.pidfd_open(child.id), time.monotonic() + seconds
+    while True:
+        ready = select.select([handle, *said], [], [], max(0, until - time.monotonic()))[0]
+        for pipe in said:
+            if pipe in ready:
+                said[pipe].append(os.read(pipe, 1 << 16))
+        if not ready:
+            _kill(child.id)
+        if handle in ready:
+            break
+    _, status, used = os.wait4(child.id, 0)
+    _kill(child.id)  # what it started
+    for pipe in said:
+        os.set_blocking(pipe, False)
+        with contextlib.suppress(BlockingIOError):
+            while rest := os.read(pipe, 1 << 16):
+                said[pipe].append(rest)
+        os.close(pipe)
     os.close(handle)
-    if not in_time:
-        _kill(child)
-    _, status, used = os.wait4(child, 0)
-    _kill(child)  # what it started
-    if os.WIFSIGNALED(status):
-        return None, os.WTERMSIG(status), used.ru_maxrss / 1024
-    return os.WEXITSTATUS(status), None, used.ru_maxrss / 1024
+    texts = (b"".join(said[pipe]).decode(errors="backslashreplace") for pipe in (child.out, child.err))
+    is_signal = os.WIFSIGNALED(status)
+    code, number = (None, os.WTERMSIG(status)) if is_signal else (os.WEXITSTATUS(status), None)
+    return Finished(code, number, used.ru_maxrss / 1024, *texts)
 
 
 def _command(case: Case, sandbox: Path) -> None:

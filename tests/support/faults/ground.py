@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from faults.forks import ended, fork
+from faults.forks import finished, fork
 
 QUESTION = "what colour is Norburg"
 PARTS = ("files", "store", "run")  # each holds those before it
@@ -42,9 +42,8 @@ def _forked(make: Callable[[], None], folder: Path) -> None:
         os.chdir(folder)
         make()
 
-    out, err = folder.with_name(f"{folder.name}.out"), folder.with_name(f"{folder.name}.err")
-    code, number, _ = ended(fork(act, out, err), 600)
-    assert code == 0, f"{code} {number}\n{out.read_text()}\n{err.read_text()}"
+    ended = finished(fork(act), 600)
+    assert ended.code == 0, ended
 
 
 def _files() -> None:

@@ -82,7 +82,7 @@ def judged(number: int) -> dict:
         "seconds": round(ended.seconds, 2),
         "megabytes": round(ended.grown),
         "out": ended.out[-500:],
-        "err": ended.err[-1500:],
+        "err": ended.err[:700] + ended.err[-800:] if len(ended.err) > 1500 else ended.err,
     }
 
 

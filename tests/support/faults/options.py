@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from faults.case import Case
-from faults.forks import ended, fork
+from faults.forks import finished, fork
 from faults.ground import BUILD, QUESTION, lay
 
 Options = dict[str, tuple[str, ...]]
@@ -124,9 +124,8 @@ def found(folder: Path) -> list[list[Option]]:
         os.chdir(files)
         path.write_text(json.dumps([_options(command) for command in commands()]))
 
-    said = folder / "options.out"
-    code, *_ = ended(fork(ask, said, said), 120)
-    assert code == 0, said.read_text()
+    ended = finished(fork(ask), 120)
+    assert ended.code == 0, ended
     return [
         [Option(name, metavar, tuple(choices)) for name, metavar, choices in each]
         for each in json.loads(path.read_text())
