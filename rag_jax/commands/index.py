@@ -121,6 +121,10 @@ class IndexCommand:
         Chunker(self.cut.size, self.cut.overlap)
         if self.norm is not None and not 0 < self.norm < math.inf:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
+        for name in ("questions", "question_tower", "question_template"):
+            if getattr(self, name) is not None and not (self.faiss or self.precisions):
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} is for the recall of --faiss or --precisions; name one, or leave it out")
 
     def loaded(self) -> tuple[TextEncoder, PassageTokenizer | None]:
         """Load the passage tower and the generator's tokenizer, in each process that encodes."""

@@ -6,13 +6,14 @@ import pytest
 
 from faults.ask import FAMILIES, told, verdicts
 
-MOST = 110  # of each family, spread over all that there are; 6,000 in all take hours
+# of each family, spread over all that there are: 6,000 in all take hours
+MOST = {"full disks": 40, "stores": 40, "workdirs": 20, "towers": 40}
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bad_inputs_meet_the_promise(family: str, shared: Path, table: list) -> None:
-    found = verdicts(shared / "faults", "--families", family, "--most", str(MOST))
+    found = verdicts(shared / "faults", "--families", family, "--most", str(MOST.get(family, 100)))
     bad = [each for each in found if each["complaint"]]
     still_open = [each for each in bad if each["open"]]
     table.append((family, len(found), len(found) - len(bad), len(still_open)))

@@ -39,7 +39,9 @@ def test_each_question_is_asked_once_by_its_number(asked, skip) -> None:
     assert all(len(batch.texts) == 4 for batch in batches)
     assert max(map(len, given), default=0) <= 10
     assert [id for ids in given for id in ids] == [
-        str(n + 1) for n in range(23) if not all(each in skip for each in range(n // 10 * 10, min(n // 10 * 10 + 10, 23)))
+        str(n + 1)
+        for n in range(23)
+        if not all(each in skip for each in range(n // 10 * 10, min(n // 10 * 10 + 10, 23)))
     ]
 
 

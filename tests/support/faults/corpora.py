@@ -56,7 +56,7 @@ JSON_LINES = {
     "a line of 40 MB": FINE + b'{"id": "c", "text": "' + b"x" * (40 << 20) + b'"}\n',
     "an id twice": FINE + line(),
     "an id twice, as a number": FINE + line(id=1) + line(id="1"),
-    "an id in chunks twice": line(text="x " * 300) + line(id="a#1"),
+    "an id in chunks twice": line(text="x " * 300) + line(id="a#2"),
     "no id, one of the row numbers taken": FINE + line(id=...) + line(id=...) + line(id="3"),
     "text missing": FINE + line(id="c", text=...),
     "XML": b'<?xml version="1.0"?><passages/>\n',

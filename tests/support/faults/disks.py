@@ -13,15 +13,17 @@ from faults.ground import BUILD, QUESTION
 
 NOBODY = 65534
 MODEL = ("--workdir", "run")
+EVALUATE = ("evaluate", "--questions", "test.jsonl", "--output", "out", "--predictions", "predictions.jsonl")
+COMPARE = ("compare", "evaluation", "evaluation", "--names", "a", "b")
 WRITES: dict[str, tuple[str, tuple[str, ...], str]] = {  # command line, and the part of the ground that it needs
     "a store": ("new", ("index", "passages.jsonl", "--out", "new", *BUILD), "files"),
     "BM25": ("store", ("index", "--out", "store", "--bm25", "--change", "swap"), "store"),
     "passages added": ("store", ("index", "more.jsonl", "--out", "store", "--change", "add"), "store"),
     "answers": ("out.jsonl", ("answer", "--file", "questions.jsonl", *MODEL, "--output", "out.jsonl"), "run"),
-    "an evaluation": ("out", ("evaluate", "--questions", "test.jsonl", "--output", "out", "--predictions", "predictions.jsonl"), "files"),
+    "an evaluation": ("out", EVALUATE, "files"),
     "refusals": ("out", ("guard", "prompts.jsonl", "--output", "out", "--completions", "completions.jsonl"), "files"),
     "negatives": ("mined.jsonl", ("mine", "train.jsonl", "--index", "store", "--output", "mined.jsonl"), "store"),
-    "a comparison": ("out.json", ("compare", "evaluation", "evaluation", "--names", "a", "b", "--output", "out.json"), "store"),
+    "a comparison": ("out.json", (*COMPARE, "--output", "out.json"), "store"),
     "a checkpoint": ("converted", ("convert", "run", "converted"), "run"),
     "a run": ("new", ("train", "config.py", "--workdir", "new"), "files"),
     "a bi-encoder": ("new", ("train", "contrastive.py", "--workdir", "new"), "files"),
@@ -31,8 +33,8 @@ READS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "a corpus": ("passages.jsonl", ("index", "passages.jsonl", "--out", "new", *BUILD), "files"),
     "a tower": ("tower/model.safetensors", ("index", "passages.jsonl", "--out", "new", *BUILD), "files"),
     "a tower's config": ("tower/config.json", ("index", "passages.jsonl", "--out", "new", *BUILD), "files"),
-    "questions": ("test.jsonl", WRITES["an evaluation"][1], "files"),
-    "predictions": ("predictions.jsonl", WRITES["an evaluation"][1], "files"),
+    "questions": ("test.jsonl", EVALUATE, "files"),
+    "predictions": ("predictions.jsonl", EVALUATE, "files"),
     "a config": ("config.py", ("train", "config.py", "--workdir", "new"), "files"),
     "training questions": ("train.jsonl", ("train", "config.py", "--workdir", "new"), "files"),
     "a manifest": ("store/manifest.json", ("index", "--info", "store"), "store"),
@@ -41,8 +43,8 @@ READS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "a workdir": ("run", ("answer", QUESTION, *MODEL), "run"),
     "a workdir's config": ("run/config.json", ("answer", QUESTION, *MODEL), "run"),
     "checkpoints": ("run/checkpoints", ("convert", "run", "converted"), "run"),
-    "scores": ("evaluation/scores.jsonl", ("compare", "evaluation", "evaluation", "--names", "a", "b"), "store"),
-    "an evaluation": ("evaluation", ("compare", "evaluation", "evaluation", "--names", "a", "b"), "store"),
+    "scores": ("evaluation/scores.jsonl", COMPARE, "store"),
+    "an evaluation": ("evaluation", COMPARE, "store"),
 }
 LIMITS = (0, 500, 3_000, 20_000, 100_000)  # bytes of the largest file
 

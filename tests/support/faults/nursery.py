@@ -27,9 +27,9 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "programs
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 warnings.simplefilter("ignore")
 
-from faults import configs, corpora, disks, forks, ground, memory, options, paths, questions, stores
-from faults.case import Case, Ended, refused
-from faults.open_faults import OPEN
+from faults import configs, corpora, disks, forks, ground, memory, options, paths, questions, stores  # noqa: E402
+from faults.case import Case, Ended, refused  # noqa: E402
+from faults.open_faults import OPEN  # noqa: E402
 
 SAMPLE = ("corpora", "questions", "configs", "options: plan", "options: index", "paths: a corpus")  # for `make test`
 CASES: list[Case] = []

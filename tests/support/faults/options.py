@@ -26,15 +26,17 @@ class Command(NamedTuple):
 
 
 RUN = {"--workdir": ("run",)}
-NETWORKS = (("--checkpoint", "--workdir"), ("--generator", "--workdir"), ("--completions", "--workdir"))
+OUT = {"--output": ("out",)}
+NETWORK = {name: (value,) for name, value in zip(BUILD[::2], BUILD[1::2], strict=True)}
+NETWORKS = tuple((name, "--workdir") for name in ("--checkpoint", "--generator", "--completions", "--predictions"))
 COMMANDS = (
     Command(("answer", QUESTION), RUN, "run", (*NETWORKS, ("--file", QUESTION))),
-    Command(("index", "passages.jsonl"), {"--out": ("new",), **dict(zip(BUILD[::2], ((b,) for b in BUILD[1::2]), strict=True))}),
+    Command(("index", "passages.jsonl"), {"--out": ("new",), **NETWORK}),
     Command(("search", QUESTION), {"--index": ("store",)}, "store"),
     Command(("mine", "train.jsonl"), {"--index": ("store",), "--output": ("mined.jsonl",)}, "store"),
-    Command(("evaluate", ), {"--questions": ("test.jsonl",), "--output": ("out",), **RUN}, "run", (*NETWORKS, ("--predictions", "--workdir"))),
-    Command(("guard", "prompts.jsonl"), {"--output": ("out",), **RUN}, "run", NETWORKS),
-    Command(("moderate", "texts.jsonl"), {"--output": ("out",), "--categories": ("categories.json",), **RUN}, "run", NETWORKS),
+    Command(("evaluate",), {"--questions": ("test.jsonl",), **OUT, **RUN}, "run", NETWORKS),
+    Command(("guard", "prompts.jsonl"), {**OUT, **RUN}, "run", NETWORKS),
+    Command(("moderate", "texts.jsonl"), {**OUT, "--categories": ("categories.json",), **RUN}, "run", NETWORKS),
     Command(("compare", "evaluation", "evaluation"), {}, "store"),
     Command(("convert", "run", "converted"), {}, "run"),
     Command(("plan",), {}),
@@ -63,12 +65,14 @@ def cases(folder: Path) -> Iterator[Case]:
     for command, options in zip(commands(), found(folder), strict=True):
         label = f"options: {' '.join(command.words[: 2 if command.words[0] in GROUPS else 1])}"
         for option in options:
-            for value in values(option):
+            for value in values(option, command.words[0] not in ("benchmark", "experiment", "demo")):
                 if not is_allowed(command, option.name, value):
                     yield Case(
                         f"{label}: {option.name} {value!r}",
                         argv(command, option.name, value),
-                        says=option.name.removeprefix("--").rpartition(".")[2].split("-")[0],
+                        says=""
+                        if command.words[0] == "benchmark"
+                        else option.name.removeprefix("--").rpartition(".")[2].split("-")[0],
                         seconds=40,
                         needs=command.needs,
                     )
@@ -97,14 +101,14 @@ def argv(command: Command, option: str, value: str) -> tuple[str, ...]:
     return (*words, *(part for name, values in given.items() if name not in left_out for part in (name, *values)))
 
 
-def values(option: Option) -> Iterator[str]:
-    """What may be wrong for the type of an option."""
+def values(option: Option, ranges: bool) -> Iterator[str]:
+    """What may be wrong for the type of an option, or also out of range."""
     if option.choices:
         yield from ("banana", "")
         return
     for kind, odd in NUMBERS.items():
         if kind in option.metavar:
-            yield from odd
+            yield from odd if ranges else odd[:3]
             return
 
 
@@ -140,18 +144,18 @@ def _options(command: Command) -> list[Option]:
 
     listed: list[Option] = []
 
-    class Listed(Exception):
+    class ListedError(Exception):
         pass
 
     def instead(kind: Any, *, args: Any = (), default: Any = tyro.MISSING_NONPROP, **options: Any) -> None:
         del args, options
         parser = tyro.extras.get_parser(kind, default=default)
         listed.extend(_named(parser._actions))
-        raise Listed
+        raise ListedError
 
     real, tyro.cli = tyro.cli, instead
     try:
-        with contextlib.suppress(Listed), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.suppress(ListedError), contextlib.redirect_stdout(io.StringIO()):
             main(command.words)
     finally:
         tyro.cli = real
@@ -167,4 +171,20 @@ def _named(actions: Iterable[argparse.Action]) -> Iterator[Option]:
             yield Option(name, metavar, tuple(map(str, action.choices or ())))
 
 
-ALLOWED: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+ANY = ""  # of every command
+EVERY = (HUGE,)
+ALLOWED: tuple[tuple[str, str, tuple[str, ...]], ...] = (  # command, option, values that mean something
+    *((ANY, name, ("0",)) for name in ("seed", "min-p", "min-length", "no-repeat-ngram-size", "skip", "overlap")),
+    *((ANY, name, ("0",)) for name in ("show", "warmup", "weight-decay", "dropout", "label-smoothing", "staleness")),
+    *((ANY, name, ("0",)) for name in ("learning-rate", "init-std", "irrelevant", "margin-mse", "distillation.weight")),
+    *((ANY, name, ("0",)) for name in ("cite-at-least", "relative-margin")),
+    *((ANY, name, ("0", "-1")) for name in ("length-penalty", "margin")),
+    (ANY, "abstain-below", ("0", "-1", "inf", "1e999")),
+    (ANY, "optimizer.clip", ("inf", "1e999")),
+    *((ANY, name, EVERY) for name in ("log-every", "save-every", "eval-every", "max-bad-steps", "steps", "batch-size")),
+    *(
+        (ANY, name, EVERY)
+        for name in ("eval-batch", "segment", "depth", "negatives", "show", "words", "chunk", "groups")
+    ),
+    ("plan", "", EVERY),
+)

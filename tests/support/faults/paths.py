@@ -47,6 +47,7 @@ ODD: dict[str, tuple[str, Spoil | None]] = {
 WRITTEN = ("--output", "--out", "--figure")  # what is missing is made
 MADE = ("missing", "missing in a folder that is missing", "a name that is not UTF-8", "a name with a line feed",
         "a name with an escape", "another's home")  # fmt: skip
+RUNS = ("benchmark", "demo", "experiment")  # take hours where they do not refuse
 ARGUMENTS: dict[str, tuple[str, ...]] = {  # the path stands for ODD
     "a corpus": ("index", "ODD", "--out", "new", *BUILD),
     "questions to mine": ("mine", "ODD", "--index", "store", "--output", "mined.jsonl"),
@@ -70,16 +71,16 @@ def cases(options: list[tuple[Command, list[Option]]]) -> Iterator[Case]:
     for place, words in ARGUMENTS.items():
         for what, (path, spoil) in ODD.items():
             line = tuple(path if word == "ODD" else word for word in words)
-            yield Case(f"paths: {place}: {what}", line, spoil, needs="store", seconds=20)
+            yield Case(f"paths: {place}: {what}", line, spoil, needs="store", seconds=60)
     for command, found in options:
         for option in found:
-            if "PATH" in option.metavar:
+            if "PATH" in option.metavar and option.name != "--compute.cache" and command.words[0] not in RUNS:
                 yield from _option(command, option)
 
 
 def _option(command: Command, option: Option) -> Iterator[Case]:
-    is_written = option.name in WRITTEN or command.words[0] in ("train", "demo", "experiment")
+    is_written = option.name in WRITTEN or (option.name == "--workdir" and command.words[0] == "train")
     for what, (path, spoil) in ODD.items():
         if not (is_written and what in MADE):
             name = f"paths: {' '.join(command.words[:2])} {option.name}: {what}"
-            yield Case(name, argv(command, option.name, path), spoil, needs=command.needs, seconds=20)
+            yield Case(name, argv(command, option.name, path), spoil, needs=command.needs, seconds=60)
