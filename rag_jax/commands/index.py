@@ -116,7 +116,7 @@ class IndexCommand:
         show(self.out)
 
     def _check_numbers(self) -> None:
-        lengths = {"max_length": self.max_length, "max_passage": self.max_passage}
+        lengths = {"max_length": self.max_length, "max_passage": self.max_passage, "tokens": self.cut.tokens}
         check_counts(**lengths, segment=self.segment, processes=self.processes)
         Chunker(self.cut.size, self.cut.overlap)
         if self.norm is not None and not 0 < self.norm < math.inf:
