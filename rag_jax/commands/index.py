@@ -21,6 +21,7 @@ from rag_jax.config.files import load_config
 from rag_jax.corpus import BadLines, Chunker, read_corpus
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
+from rag_jax.data.lines import check_plain
 from rag_jax.data.questions import read_question_texts
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.tower_inputs import PAIR
@@ -52,6 +53,11 @@ class Cutting:
     words: int = 100  # words per passage, as in DPR and the paper
     tokens: int | None = None  # tokens of the tower per passage, instead of words
     overlap: int = 0  # words or tokens that consecutive passages share
+
+    @property
+    def size(self) -> int:
+        """Words of a passage, or its tokens."""
+        return self.words if self.tokens is None else self.tokens
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ class IndexCommand:
 
     def run(self) -> None:
         """Run the command. Raises `InputError` for invalid input; the index is then unchanged."""
+        self._check_numbers()
         folder = self.info or self.check
         if folder is not None:
             show(folder, verify=self.check is not None)
@@ -100,7 +107,6 @@ class IndexCommand:
             raise InputError("name the folder of the store: --out DIR")
         if self.remove and self.corpus is not None:
             raise InputError("--remove and a CORPUS are two changes; run one command for each")
-        self._check_numbers()
         if self.remove:
             updates.remove(self.out, self.remove)
         if self.corpus is not None:
@@ -113,11 +119,15 @@ class IndexCommand:
         show(self.out)
 
     def _check_numbers(self) -> None:
-        lengths = {"max_length": self.max_length, "max_passage": self.max_passage}
+        lengths = {"max_length": self.max_length, "max_passage": self.max_passage, "tokens": self.cut.tokens}
         check_counts(**lengths, segment=self.segment, processes=self.processes)
-        Chunker(self.cut.tokens or self.cut.words, self.cut.overlap)
+        Chunker(self.cut.size, self.cut.overlap)
         if self.norm is not None and not 0 < self.norm < math.inf:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
+        for name in ("questions", "question_tower", "question_template"):
+            if getattr(self, name) is not None and not (self.faiss or self.precisions):
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} is for the recall of --faiss or --precisions; name one, or leave it out")
 
     def loaded(self) -> tuple[TextEncoder, PassageTokenizer | None]:
         """Load the passage tower and the generator's tokenizer, in each process that encodes."""
@@ -178,8 +188,7 @@ class IndexCommand:
             (updates.add if self.change == "add" else updates.replace)(out, passages, encoder, progress.advance)
 
     def _passages(self, corpus: Path, out: Path, encoder: TextEncoder) -> Iterator[Passage]:
-        size = self.cut.tokens or self.cut.words
-        cut = Chunker(size, self.cut.overlap, encoder.tokenizer if self.cut.tokens else None)
+        cut = Chunker(self.cut.size, self.cut.overlap, None if self.cut.tokens is None else encoder.tokenizer)
         if not self.skip_bad:
             yield from read_corpus(corpus, cut)
             return
@@ -286,6 +295,8 @@ def _content(corpus: Path) -> str:
     """A digest of the contents of a corpus, independent of its path."""
     if not corpus.exists():
         raise InputError(f"{corpus}: no such file or folder; check the path")
+    if not corpus.is_dir():
+        check_plain(corpus)
     held = sorted(file for file in corpus.rglob("*") if file.is_file()) if corpus.is_dir() else [corpus]
     digests = [(str(file.relative_to(corpus)), files.checksum(file)) for file in held]
     return hashlib.sha256(repr(digests).encode()).hexdigest()

@@ -23,6 +23,7 @@ from rag_jax.data import checksums, strict_json
 from rag_jax.data.json_object import JsonObject
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError, warn
+from rag_jax.pipeline import quiet_writers
 from rag_jax.types import RagParams
 
 Tree = TypeVar("Tree")  # of parameters
@@ -35,6 +36,7 @@ class Checkpoints:
     """The `checkpoints/` folder of a workdir, with the last two. Each process writes its own shards."""
 
     def __init__(self, workdir: Path):
+        quiet_writers.install()
         self.folder = (workdir / "checkpoints").absolute()
         self._saving = 0  # the step that is being written
         finalization = ocp.AsyncOptions(post_finalization_callback=self._write_checksums)
