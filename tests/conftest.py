@@ -50,7 +50,7 @@ def _bounded_maps():
     """
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 10_000:
         jax.clear_caches()
         gc.collect()
 

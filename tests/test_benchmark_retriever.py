@@ -24,7 +24,7 @@ def quick(monkeypatch) -> None:
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_all_sides_have_the_same_losses(towns: Config, tmp_path: Path, capsys) -> None:
     pytest.importorskip("torch", reason="the opponent")
     path = tmp_path / "results.json"
@@ -43,7 +43,7 @@ def test_all_sides_have_the_same_losses(towns: Config, tmp_path: Path, capsys) -
     assert "losses at most apart" in capsys.readouterr().out
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_batch_in_chunks_has_the_loss_of_the_whole_and_plans_less_memory(towns: Config, tmp_path, capsys) -> None:
     path = tmp_path / "results.json"
     sizes = ("--large-batch", "64", "--chunk", "4", "--tower", towns.retriever.tower)
@@ -56,7 +56,7 @@ def test_a_batch_in_chunks_has_the_loss_of_the_whole_and_plans_less_memory(towns
     assert "64 in chunks of 4" in capsys.readouterr().out
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_step_that_does_not_fit_is_planned_and_not_taken(towns: Config, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(retriever_memory, "available", lambda: 0)
     known = Options(tower=towns.retriever.tower, batch_size=2, max_question=4, max_passage=8, scan=True)

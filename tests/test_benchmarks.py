@@ -31,7 +31,7 @@ def benchmark(capsys, monkeypatch, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_decoders_write_the_same_tokens_on_every_side(benchmark, tmp_path: Path) -> None:
     path = tmp_path / "told.json"
     printed = benchmark("decode", "--size", "tiny", "--rounds", 1, "--json", path)
@@ -55,7 +55,7 @@ def test_decoders_write_the_same_tokens_on_every_side(benchmark, tmp_path: Path)
     assert "\nthorough, B 2, K 5, W 2, T 4\n" in printed
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_a_side_that_is_not_installed_or_fails_leaves_its_reason(benchmark, monkeypatch, tmp_path: Path) -> None:
     failing = SIDES["ctranslate2 float32"]._replace(arguments=("int9",), needs="jax")
     monkeypatch.setitem(SIDES, "ctranslate2 float32", failing)

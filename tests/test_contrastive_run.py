@@ -254,6 +254,7 @@ def test_other_scores_are_no_resumption(config: ContrastiveConfig, tmp_path: Pat
         train_and_evaluate(changed, tmp_path / "run")
 
 
+@pytest.mark.extended
 def test_the_command_prints_scores_and_the_next_command(config: ContrastiveConfig, tmp_path: Path, capsys) -> None:
     written = tmp_path / "dpr.py"
     written.write_text(

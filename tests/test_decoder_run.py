@@ -269,6 +269,7 @@ def moderator(theirs, tmp_path_factory) -> Moderator:
     return Moderator.self_reflecting(RAG.from_networks(folder / "tower", folder / "generator"), CATEGORIES)
 
 
+@pytest.mark.extended
 def test_self_reflection_reads_the_categories_and_the_role_in_its_prompt(moderator):
     tokenizer = moderator.rag.components.generator_tokenizer
     header = tokenizer.tokenizer.decode(list(tokenizer.header), skip_special_tokens=False)
@@ -278,6 +279,7 @@ def test_self_reflection_reads_the_categories_and_the_role_in_its_prompt(moderat
     assert reads.header == tokenizer.header, "nothing is compiled again"
 
 
+@pytest.mark.extended
 def test_self_reflection_is_calibrated_on_texts_without_content(moderator):
     found = moderator(calibration.CONTENT_FREE)
     mean = [sum(each.probabilities[name] for each in found) / len(found) for name in CATEGORIES.names]
@@ -294,6 +296,7 @@ def test_each_role_is_calibrated_under_its_own_prompt(moderator):
     assert moderator._calibration("question") != moderator._calibration("answer")
 
 
+@pytest.mark.extended
 def test_the_role_changes_what_is_asked(moderator):
     question, answer = (moderator("Goldau is red", role).probabilities["red"] for role in ("question", "answer"))
     assert question != pytest.approx(answer, abs=1e-6)

@@ -70,6 +70,7 @@ def test_vectors_in_fewer_bits_find_nearly_the_same(rag: RAG, precision: str) ->
     assert np.mean([len(set(a) & set(b)) / 4 for a, b in zip(found, exact, strict=True)]) >= 0.7
 
 
+@pytest.mark.extended
 def test_bm25_s_scores_are_the_prior(rag: RAG) -> None:
     lexical = over(rag, engine="bm25")
     hits = store_engines.open_bm25(rag.components.store).search(Queries(ASKED, None), 2)
@@ -132,6 +133,7 @@ def test_another_store_of_about_the_size_compiles_nothing_anew(rag: RAG) -> None
     assert anew, "others are seen"
 
 
+@pytest.mark.extended
 def test_passages_come_and_go_in_memory(rag: RAG) -> None:
     asked = "what colour is Norburg"
     (before,) = rag.answer([asked], num_docs=1)

@@ -231,6 +231,7 @@ def test_the_order_of_passages_and_their_prior_do_not_matter(name):
     np.testing.assert_array_equal(run(networks(name)[1], INPUTS, flat), expected)
 
 
+@pytest.mark.extended
 @each_network
 def test_a_passage_that_does_not_exist_is_not_looked_at(name):
     run = jit(partial(our_logits, name))
@@ -241,6 +242,7 @@ def test_a_passage_that_does_not_exist_is_not_looked_at(name):
     assert jnp.all(jnp.any(visible != changed, axis=(1, 2, 3)))
 
 
+@pytest.mark.extended
 def test_a_question_without_any_passage_has_no_answer():
     log_prior = jnp.where(jnp.arange(B)[:, None] == 0, -jnp.inf, prior())
 

@@ -99,6 +99,7 @@ def completions(tmp_path: Path) -> Path:
     return tmp_path / "completions.jsonl"
 
 
+@pytest.mark.extended
 def test_a_model_is_asked_under_each_system_prompt(model, rag, prompts, questions, tmp_path, capsys) -> None:
     asked = (*model, "--system-prompts", "none", "Name it .", "--questions", questions)
     metrics = guard(prompts, tmp_path / "out", *asked)

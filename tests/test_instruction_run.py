@@ -106,6 +106,7 @@ def test_a_finished_run_is_scored_again_without_training(
     assert train_and_evaluate(dataclasses.replace(config, data=data, steps=30), copy) == results
 
 
+@pytest.mark.extended
 def test_an_interrupted_run_goes_on_to_the_same_parameters(
     config: InstructionConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +131,7 @@ def test_other_conversations_or_weights_are_no_resumption(config: InstructionCon
         train_and_evaluate(dataclasses.replace(config, data=changed, steps=31), copy)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "changes",
     [
@@ -157,6 +159,7 @@ def flat(tree) -> dict[str, np.ndarray]:
     return {path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+@pytest.mark.extended
 def test_it_starts_from_another_run(config: InstructionConfig, finished: tuple[Path, dict], tmp_path: Path) -> None:
     later = dataclasses.replace(config, start_from=finished[0])
     results = train_and_evaluate(later, tmp_path / "run")
@@ -174,6 +177,7 @@ def written(config: InstructionConfig, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.extended
 def test_the_command_prints_the_likelihood_and_the_next_command(
     config: InstructionConfig, tmp_path: Path, capsys
 ) -> None:

@@ -78,6 +78,7 @@ def test_texts_without_labels_are_decided_without_figures(files, trained, towns)
     assert not (files / "out" / "thresholds.png").exists()
 
 
+@pytest.mark.extended
 def test_labels_of_another_scheme_are_acceptable_or_not(files, trained, towns):
     labels = ["ok" if each.answers[0] == COLOURS[0] else "bad" for each in questions(towns)]
     texts = [{"text": each.question, "label": label} for each, label in zip(questions(towns), labels, strict=True)]
@@ -89,6 +90,7 @@ def test_labels_of_another_scheme_are_acceptable_or_not(files, trained, towns):
     assert not any(":" in name for name in binary)
 
 
+@pytest.mark.extended
 def test_calibration_is_fitted_to_other_texts(files, trained, towns, capsys):
     more = read_questions(towns.data.train)[:64]
     lines = [json.dumps({"text": each.question, "label": each.answers[0]}) + "\n" for each in more]

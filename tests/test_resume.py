@@ -84,6 +84,7 @@ def rebuild(rag: RAG, folder: Path, passages: list[Passage], scale: float = 1.0)
     )
 
 
+@pytest.mark.extended
 def test_what_does_not_matter_may_change_and_the_ending_is_the_same(
     whole: tuple[Config, RAG, Path], half: tuple[Config, Path], capsys: pytest.CaptureFixture
 ) -> None:

@@ -38,6 +38,7 @@ def test_without_passages_it_can_only_guess(trained, towns: Config, tmp_path: Pa
     assert results["index"] == "none (closed book)"
 
 
+@pytest.mark.extended
 def test_rag_sequence_goes_on_from_what_rag_token_has_learnt(trained, towns: Config, tmp_path: Path) -> None:
     changed = dataclasses.replace(towns, model="sequence", start_from=trained[2], steps=10)
     assert_answers(*train_and_evaluate(changed, tmp_path))

@@ -55,6 +55,7 @@ def chain_knowledge(order: list[int]) -> Knowledge:
     return Knowledge(np.eye(count, dtype=np.float32)[order], Tokens(ids, np.full(count, 2, np.int32)))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("decoder", list(answering.DECODERS))
 def test_the_answer_is_what_the_best_passage_says(decoder):
     answer, _ = program(embed, CHAINS, decoder, num_docs=2)

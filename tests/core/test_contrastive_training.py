@@ -135,6 +135,7 @@ def test_each_step_draws_its_own_dropout():
     assert loss(0) != loss(1)
 
 
+@pytest.mark.extended
 def test_questions_and_each_group_of_passages_have_dropout_of_their_own():
     keys = []
 

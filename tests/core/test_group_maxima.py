@@ -75,6 +75,7 @@ def test_what_the_kernel_cannot_take_is_walked() -> None:
     assert not supports(*odd), "its tiles do not divide this width"
 
 
+@pytest.mark.extended
 def test_the_search_by_maxima_can_stand_in_a_gradient() -> None:
     asked, vectors, _ = problem(GROUP_SIZE, 2, "bfloat16")
     gradient = jax.grad(lambda queries: retrieval._search_groups(queries, vectors, None, k=3, interpret=True)[0].sum())(

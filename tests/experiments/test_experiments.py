@@ -99,6 +99,7 @@ def run(name: str, files: Files, *options: object, workdir: Path | None = None) 
         return text, list(csv.DictReader(file))
 
 
+@pytest.mark.extended
 def test_the_ablation_compares_retrievers_and_bounds(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation, "MODELS", {"token": "RAG-Token"})  # the other one is trained by another test
     stages = "--reader", files.reader, "--closed-book", files.closed_book
@@ -113,6 +114,7 @@ def test_the_ablation_compares_retrievers_and_bounds(files: Files, monkeypatch: 
     assert saved["start_from"].endswith("runs/reader-0")
 
 
+@pytest.mark.extended
 def test_runs_are_shared_and_not_trained_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     given = "--reader", files.reader, "--seeds", 1, "--questions", 8
     text, rows = run("k-sweep", files, *given, "--ks", 1, 5)
@@ -164,6 +166,7 @@ def test_seeds_follow_the_configs_and_each_starts_from_its_own_reader(files: Fil
     assert found["token-frozen-0"].retriever.mode == "frozen"
 
 
+@pytest.mark.extended
 def test_staleness_trains_with_a_lag(files: Files) -> None:
     _, rows = run("staleness", files, "--reader", files.reader, "--seeds", 1, "--lags", 4)
     assert [row["lag"] for row in rows] == ["4"]
@@ -172,6 +175,7 @@ def test_staleness_trains_with_a_lag(files: Files) -> None:
     assert (saved["engine"], saved["staleness"]) == ("faiss", 4)
 
 
+@pytest.mark.extended
 def test_distillation_compares_the_objectives_with_the_likelihood(files: Files) -> None:
     text, rows = run("distillation", files, "--reader", files.reader, "--seeds", 1, "--objectives", "pdist", "adist")
     token, fid = "RAG-Token", "Fusion-in-Decoder"
@@ -189,6 +193,7 @@ def test_distillation_compares_the_objectives_with_the_likelihood(files: Files) 
     assert frozen["start_from"] == saved["start_from"]
 
 
+@pytest.mark.extended
 def test_refresh_trains_both_towers_from_random_weights(files: Files) -> None:
     _, rows = run("refresh", files, "--reader", files.reader, "--seeds", 1, "--every", 4)
     assert [row["index"] for row in rows] == [refresh.FROZEN, refresh.SHARE, refresh.ALL]
@@ -214,6 +219,7 @@ def test_a_random_tower_has_the_sizes_of_the_other(towns: Config, tmp_path: Path
     assert not np.allclose(*kernels)
 
 
+@pytest.mark.extended
 def test_a_trained_model_answers_from_the_index_that_it_has(files: Files, trained, tmp_path: Path) -> None:
     """The run of the session's model stands in for that of the experiment, whose config is the same but for steps."""
     config, workdir = tmp_path / "config.py", tmp_path / "experiments"
@@ -241,6 +247,7 @@ def test_diversity_needs_texts_and_measures_them(files: Files, tmp_path: Path) -
     assert "asked without its passages" in text
 
 
+@pytest.mark.extended
 def test_a_report_that_was_changed_is_not_replaced(files: Files) -> None:
     given = "--reader", files.reader, "--question", "what colour is Norburg"
     run("posterior", files, *given)

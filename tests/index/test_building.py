@@ -45,6 +45,7 @@ def test_segments_are_one_store(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.knowledge.passage_tokens.ids, whole.passage_tokens.ids)
 
 
+@pytest.mark.extended
 def test_a_build_that_crashed_anywhere_is_not_there_and_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     build(tmp_path / "expected")
     expected, folder = contents(tmp_path / "expected"), tmp_path / "index"

@@ -149,6 +149,7 @@ def test_later_tokens_leave_earlier_states_alone(problem, rng):
         np.testing.assert_array_equal(found[:, :t], expected[:, :t])
 
 
+@pytest.mark.extended
 def test_states_depend_on_no_later_token_and_on_every_earlier_one(problem, rng):
     """Proven by gradient: token s is reached through row s of the decoder's position table."""
     params, _, decoder_inputs, memory = problem
@@ -164,6 +165,7 @@ def test_states_depend_on_no_later_token_and_on_every_earlier_one(problem, rng):
     assert not jnp.any(reach[:, : bart.POSITION_OFFSET])
 
 
+@pytest.mark.extended
 def test_states_depend_on_every_input_token_and_on_no_padding(problem, rng):
     """Proven by gradient: token s is reached through row s of the encoder's position table."""
     params, inputs, decoder_inputs, _ = problem
@@ -204,6 +206,7 @@ def test_the_final_bias_is_added_to_the_logits(problem):
     assert relative(found, without + bias[None, None, :]) < 1e-5
 
 
+@pytest.mark.extended
 def test_dropout_follows_the_keys_of_reading_and_of_decoding(problem):
     params, inputs, decoder_inputs, _ = problem
     one, two = jax.random.key(1), jax.random.key(2)

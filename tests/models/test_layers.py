@@ -52,11 +52,11 @@ def plain(params):
     return jax.jit(jax.value_and_grad(partial(total, networks())))(params)
 
 
-BOTH = ("scan and full", "fused and scan")
+EXTENDED = ("full", "fused")
 
 
 def parameters(way: str):
-    marks = () if way == "scan" else pytest.mark.slow if way in BOTH else pytest.mark.extended
+    marks = () if way == "scan" else pytest.mark.extended if way in EXTENDED else pytest.mark.slow
     return pytest.param(way, marks=marks)
 
 
@@ -116,6 +116,7 @@ def test_dropout_is_drawn_by_the_key(params, way: str) -> None:
     assert one == again != other
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("how", [{}, {"scan": True, "remat": "dots"}], ids=str)
 def test_bfloat16_is_near_and_its_results_are_float32(params, plain, how: dict) -> None:
     near = jax.jit(jax.value_and_grad(partial(total, networks(dtype=jnp.bfloat16, **how))))(params)

@@ -43,6 +43,7 @@ def test_a_vector_is_truncated_before_it_is_rescaled(states, width, norm):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.extended
 def test_a_vector_of_length_zero_stays_and_has_a_finite_gradient():
     nothing = jnp.zeros((1, 4))
     assert not jnp.any(normalise(nothing))

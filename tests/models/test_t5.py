@@ -253,6 +253,7 @@ def test_values_and_gradients_are_the_same_whichever_way_layers_run(plain, way: 
     assert all(np.any(leaf) for leaf in jax.tree.leaves(found[1]))
 
 
+@pytest.mark.extended
 def test_dropout_does_not_depend_on_how_many_packs_there_are(plain) -> None:
     params, generator = plain[0], t5.generator(replace(SMALL, scan=True, dropout=0.1))
     run = jax.jit(partial(total, generator))
@@ -289,6 +290,7 @@ PARAMETERS = {
 FAST = ("t5-large", "google/flan-t5-small")
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in PARAMETERS]
 )

@@ -60,11 +60,13 @@ def test_flagged_questions_are_answered_and_say_so(rag, asked):
         assert [each.policy for each in answer.decisions] == (["flag"] if decision.policy == "flag" else [])
 
 
+@pytest.mark.extended
 def test_all_questions_may_be_refused(rag, asked):
     always = Moderator(rag, Categories((Category("blue", threshold=0.0),), "red"))
     assert {answer.refused for answer in rag.answer(asked, guard=Guard(question=always))} == {"question"}
 
 
+@pytest.mark.extended
 def test_prefixes_stay_with_their_questions(rag, asked):
     moderator = blocks(rag, "blue", "green")
     prefixes = [COLOURS[number % len(COLOURS)] for number in range(len(asked))]
@@ -134,6 +136,7 @@ def test_blocked_passages_are_replaced_by_the_next_best_and_judged_once(rag, ask
     assert len(judge.read) == before
 
 
+@pytest.mark.extended
 def test_what_is_left_is_read_and_without_passages_all_is_refused(rag, asked):
     few = rag.with_passages(list(rag.components.store.passages)[:3])
     titles = [passage.title for passage in few.components.store.passages]
@@ -175,6 +178,7 @@ def test_blocked_answers_are_withheld_and_blocked_alternatives_dropped(rag, aske
             ]
 
 
+@pytest.mark.extended
 def test_flagged_answers_and_alternatives_say_so(rag, asked):
     always = Moderator(rag, Categories((Category("blue", threshold=0.0, policy="flag"),), "red"))
     for answer in rag.answer(asked, num_beams=3, n_best=3, guard=Guard(answer=always)):

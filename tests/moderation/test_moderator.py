@@ -61,6 +61,7 @@ def test_the_strictest_policy_comes_first_then_the_most_likely_category(moderato
     assert {each.policy for each in with_categories(moderator)(asked)} == {"pass"}
 
 
+@pytest.mark.extended
 def test_one_text_has_one_decision_and_a_stream_may_skip(moderator, asked):
     decisions = moderator(asked)
     assert moderator(asked[3]).probabilities == pytest.approx(decisions[3].probabilities, abs=1e-5)

@@ -130,6 +130,7 @@ def test_answer_takes_a_checkpoint_or_a_workdir_and_an_index(places: Places, tmp
             assert [passage["id"] for passage in line["passages"]] == [passage.id for passage in expected.passages]
 
 
+@pytest.mark.extended
 def test_answer_decodes_as_the_checkpoint_says_unless_told(places: Places, tmp_path: Path, capsys) -> None:
     shutil.copytree(places.folder, tmp_path / "rag")
     file = tmp_path / "rag" / "generation_config.json"
@@ -166,6 +167,7 @@ def test_answer_wants_one_model(places: Places, capsys) -> None:
         )
 
 
+@pytest.mark.extended
 def test_without_its_index_a_model_is_asked_only_if_that_is_meant(places: Places, capsys) -> None:
     for source in (["--workdir", places.workdir], ["--checkpoint", places.folder]):
         told = refused(capsys, "answer", ASKED[0], *source)
