@@ -84,9 +84,8 @@ def validate_id(value: object, name: str, location: str) -> str:
 
 def _parse(line: str, location: str) -> dict[str, Any]:
     try:
-        row = strict_json.decode(
-            line.rstrip()
-        )  # with its newline, an error in a truncated line would be located in the next
+        # With its newline, an error in a truncated line would be located in the next.
+        row = strict_json.decode(line.rstrip())
     except json.JSONDecodeError as error:
         what = f"malformed JSON at column {error.colno} ({error.msg})"
         raise InputError(f"{location}: {what}; write one JSON object on each line") from error
