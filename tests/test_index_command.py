@@ -168,10 +168,13 @@ def test_tokens_are_made_for_a_generator(trained, towns, tower, tmp_path, capsys
     found = run(capsys, "search", "Norburg", "--index", folder, "--workdir", trained[2])
     assert "Norburg /" in found
     assert manifest.read(folder).version == 1, "opened as it is"
+    run(capsys, "index", "--out", folder, "--generator", trained[2], "--max-passage", "12")
+    assert [each["max_length"] for each in manifest.read(folder).generators.values()] == [16, 12]
 
 
 def test_checksums_are_compared(index, capsys) -> None:
-    assert "Every file has the checksum" in run(capsys, "index", "--check", index)
+    found = run(capsys, "index", "--check", index)
+    assert re.search(r"Every file has the checksum .* \([\d.]+ kB in [\d.]+ s, [\d,]+ MB/s\)\.\n", found)
     path = index / "vectors" / "000001" / "vectors.bin"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert "vectors.bin: does not have the checksum" in refused(capsys, "index", "--check", index)

@@ -26,7 +26,9 @@ def show(folder: Path, verify: bool = False) -> None:
     console.print(table)
     if verify:
         rate = f"{files.format_bytes(checked)} in {seconds:.1f} s, {checked / seconds / 1e6:,.0f} MB/s"
-        console.print(f"Every file has the checksum that was written with it ({rate}).", highlight=False)
+        console.print(
+            f"Every file has the checksum that was written with it ({rate}).", highlight=False, soft_wrap=True
+        )
     console.print(f'Next: rag-jax search "QUERY" --index {folder}', soft_wrap=True)
 
 

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from rag_jax.core import lora
 from rag_jax.data.outputs import check_new_folder
 from rag_jax.errors import InputError
+from rag_jax.hub import marker
 from rag_jax.hub.config_json import Scale, Width, read_settings, write_json
 from rag_jax.hub.locate import resolve
 from rag_jax.hub.saving import written_whole
@@ -96,6 +97,7 @@ def load(source: str | Path, params: Params, modules: Modules) -> Params:
     for name in (CONFIG, f"{TENSORS}.safetensors"):
         if not (folder / name).exists():
             raise InputError(f"{folder}: holds no {name}; give a folder in which peft saved a LoRA adapter")
+    marker.verify(folder)
     config = read_settings(folder / CONFIG)
     config.require(**{name: value for name, value in ONLY.items() if config.get(name)})
     tensors = read_safetensors(folder / f"{TENSORS}.safetensors")

@@ -55,7 +55,7 @@ def test_each_folder_says_how_questions_and_passages_are_read(loaded: Towers, tm
         (lambda folder: (folder / "question/config.json").write_text("{}"), "question/config.json: not written by a"),
         (lambda folder: (folder / "notes.txt").write_text("mine"), "notes.txt: not written by a run, or changed"),
         (lambda folder: (folder / "rag-jax.towers").unlink(), "towers: not written by a run"),
-        (lambda folder: (folder / "rag-jax.towers").write_text("?"), "rag-jax.towers: damaged"),
+        (lambda folder: (folder / "rag-jax.towers").write_text("?"), "rag-jax.towers:1: not JSON"),
     ],
 )
 def test_what_somebody_else_wrote_stays(loaded: Towers, tmp_path: Path, change, told: str) -> None:

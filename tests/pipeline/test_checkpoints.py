@@ -1,6 +1,8 @@
 """Training states and bare parameters on disk: what was saved comes back, and what is damaged is named."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +206,26 @@ def test_a_checkpoint_without_checksums_is_restored_and_told(tmp_path: Path) -> 
     told: list[str] = []
     assert_same(restored(tmp_path, told), state(1, 1.0))
     assert told == [f"{tmp_path}/checkpoints/1: restored unchecked, an older version wrote it without checksums"]
+
+
+@pytest.mark.extended
+def test_processes_agree_on_what_is_damaged(tmp_path: Path) -> None:
+    """Each compares a share of the files, and all resume from the same step."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).parents[1] / "support" / "checkpoint_processes.py"
+    environment = os.environ | {"PYTHONPATH": str(script.parents[2]), "XLA_FLAGS": ""}
+    commands = [[sys.executable, script, str(port), str(number), tmp_path] for number in range(2)]
+    processes = [subprocess.Popen(each, env=environment, stdout=subprocess.PIPE, text=True) for each in commands]
+    for process in processes:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0
+        found = json.loads(said.splitlines()[-1])
+        assert found["place"] == {"input": {"examples": 1}, "window": []}
+        assert found["own"] == [[[1.0] * 4] * 4], "half of the rows of step 1"
+        (line,) = found["told"]
+        assert line.endswith("is not what was written); resuming from step 1")
 
 
 def test_where_none_is_whole_the_newest_is_named(tmp_path: Path) -> None:
