@@ -75,7 +75,7 @@ OK = {"id": "a", "answer": "x"}
         ([{"id": "a", "answer": ["x"]}], ':1: "answer" is not a string'),
         ([{**OK, "log_prob": "high"}], ':1: "log_prob" is not a finite number'),
         ([{**OK, "log_prob": 0.5}], ':1: "log_prob" is 0.5; a log-probability is at most 0'),
-        (['{"id": "a", "answer": "x", "log_prob": NaN}'], ':1: malformed JSON (NaN is no number of JSON)'),
+        (['{"id": "a", "answer": "x", "log_prob": NaN}'], ":1: malformed JSON (NaN is no number of JSON)"),
         (['{"id": "a", "answer": "x", "log_prob": -1' + "0" * 400 + "}"], ':1: "log_prob" is not a finite number'),
         ([{**OK, "passages": [{"id": "p"}]}], ':1: the passage "p" has no log_prior'),
         ([{**OK, "passages": [{"id": "p", "log_prior": 0, "posterior": "1"}]}], ':1: "posterior" is not a finite'),
