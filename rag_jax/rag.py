@@ -29,6 +29,7 @@ from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.inference import Inference
 from rag_jax.pipeline.options import AnswerOptions, GenerationOptions, PromptOptions
 from rag_jax.pipeline.prompt import change_prompt
+from rag_jax.pipeline.question_batches import AT_ONCE
 from rag_jax.pipeline.trained import load_trained
 from rag_jax.types import Knowledge, RagParams
 
@@ -275,7 +276,9 @@ class RAG:
         self._inference.check_num_docs(num_docs)
         if attention:
             self._inference.check_attention()
-        return self.components.example_tokenizer.questions(questions).num_truncated
+        read = self.components.example_tokenizer.questions
+        starts = range(0, len(questions), AT_ONCE)
+        return sum(read(questions[start : start + AT_ONCE]).num_truncated for start in starts)
 
     def with_long_questions(self, policy: Literal["refuse", "cut"]) -> "RAG":
         """The same model with another policy for questions of more than max_question tokens; "cut" warns."""

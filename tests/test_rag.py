@@ -17,6 +17,7 @@ from rag_jax.config.files import load_config, save_config
 from rag_jax.config.generation import GenerationConfig
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
+from rag_jax.index import updates
 from rag_jax.index.columns import SegmentedArray
 from rag_jax.index.store import closed_book
 from rag_jax.pipeline.answers import Answer
@@ -332,3 +333,17 @@ def test_a_model_is_shown_in_a_line_and_can_be_a_key(rag: RAG) -> None:
     assert repr(answer) == told
     assert rag == rag
     assert rag != dataclasses.replace(rag)
+
+
+def test_answering_writes_nothing_into_a_workdir_or_its_index(trained, tmp_path: Path) -> None:
+    """Not even the tokens of passages that its index has none of: the index may be somebody else's."""
+    _, _, workdir = trained
+    shutil.copytree(workdir, tmp_path / "run")
+    index = tmp_path / "run" / "index"
+    encoder = trained[0].components.bi_encoder.required_passage_encoder
+    updates.add(index, [Passage("Ostdorf", "Ostdorf", "Ostdorf is painted green .")], encoder)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    rag = RAG.from_workdir(tmp_path / "run")
+    assert rag.answer(ASKED[:1])
+    assert len(rag.components.store) == len(trained[0].components.store) + 1
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before

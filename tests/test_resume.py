@@ -25,7 +25,7 @@ from rag_jax.errors import InputError
 from rag_jax.index import building, updates
 from rag_jax.index.engines.store_engines import add_bm25
 from rag_jax.index.passage_tokenizer import PassageTokenizer
-from rag_jax.index.store import open_store
+from rag_jax.index.store import add_tokens, open_store
 from rag_jax.rag import RAG
 from rag_jax.training import loop
 from rag_jax.training.run import fit, train_and_evaluate
@@ -92,7 +92,7 @@ def test_what_does_not_matter_may_change_and_the_ending_is_the_same(
     rebuild(rag, moved, corpus(moved))
     add_bm25(open_store(moved / "index", None, None))
     words = train_generator_tokenizer([passage.text for passage in corpus(moved)], 300)
-    open_store(moved / "index", None, PassageTokenizer(words, 16))  # another generator's tokens
+    add_tokens(moved / "index", PassageTokenizer(words, 16))  # another generator's tokens
     os.utime(moved / "train.jsonl")
     vocabulary = (moved / "run" / "tokenizer.json").read_bytes()
     (moved / "run" / "tokenizer.json").unlink()  # learnt again, to the same

@@ -21,6 +21,7 @@ from rag_jax.config.files import load_config
 from rag_jax.corpus import BadLines, Chunker, read_corpus
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
+from rag_jax.data.lines import check_plain
 from rag_jax.data.questions import read_question_texts
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.tower_inputs import PAIR
@@ -31,7 +32,7 @@ from rag_jax.index.engines import store_engines
 from rag_jax.index.engines.store_engines import RecallQueries
 from rag_jax.index.manifest import Manifest
 from rag_jax.index.passage_tokenizer import PassageTokenizer
-from rag_jax.index.store import Store, open_store
+from rag_jax.index.store import Store, add_tokens, open_store
 from rag_jax.index.workers import Lock, encode_in_processes
 from rag_jax.models import registry
 from rag_jax.pipeline import networks, workdir_tokenizers
@@ -53,6 +54,11 @@ class Cutting:
     tokens: int | None = None  # tokens of the tower per passage, instead of words
     overlap: int = 0  # words or tokens that consecutive passages share
 
+    @property
+    def size(self) -> int:
+        """Words of a passage, or its tokens."""
+        return self.words if self.tokens is None else self.tokens
+
 
 @dataclass(frozen=True)
 class IndexCommand:
@@ -71,7 +77,8 @@ class IndexCommand:
     # input of the passage tower: a template such as "{title}. {text}", or pair: [CLS] title [SEP] text [SEP]; None: as
     # the checkpoint says
     template: str | None = None
-    generator: str | None = None  # also tokenise for this generator: a checkpoint, a workdir, or a tokenizer.json
+    # tokenise for this generator, a checkpoint, a workdir, or a tokenizer.json; without a corpus: an index that exists
+    generator: str | None = None
     max_passage: int = 256  # tokens of a passage that the generator reads
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the vectors on disk
     cut: tyro.conf.OmitArgPrefixes[Cutting] = field(default_factory=Cutting)
@@ -91,6 +98,7 @@ class IndexCommand:
 
     def run(self) -> None:
         """Run the command. Raises `InputError` for invalid input; the index is then unchanged."""
+        self._check_numbers()
         folder = self.info or self.check
         if folder is not None:
             show(folder, verify=self.check is not None)
@@ -99,22 +107,27 @@ class IndexCommand:
             raise InputError("name the folder of the store: --out DIR")
         if self.remove and self.corpus is not None:
             raise InputError("--remove and a CORPUS are two changes; run one command for each")
-        self._check_numbers()
         if self.remove:
             updates.remove(self.out, self.remove)
         if self.corpus is not None:
             (self._build if self.change in ("build", "swap") else self._change)(self.corpus, self.out)
+        elif self.generator is not None:
+            self._add_tokens(self.generator, self.out)
         elif not (self.remove or self.faiss or self.bm25 or self.precisions):
             raise InputError("name a CORPUS to build from, or --info DIR to look at a store")
         self._engines(self.out)
         show(self.out)
 
     def _check_numbers(self) -> None:
-        lengths = {"max_length": self.max_length, "max_passage": self.max_passage}
+        lengths = {"max_length": self.max_length, "max_passage": self.max_passage, "tokens": self.cut.tokens}
         check_counts(**lengths, segment=self.segment, processes=self.processes)
-        Chunker(self.cut.tokens or self.cut.words, self.cut.overlap)
+        Chunker(self.cut.size, self.cut.overlap)
         if self.norm is not None and not 0 < self.norm < math.inf:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
+        for name in ("questions", "question_tower", "question_template"):
+            if getattr(self, name) is not None and not (self.faiss or self.precisions):
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} is for the recall of --faiss or --precisions; name one, or leave it out")
 
     def loaded(self) -> tuple[TextEncoder, PassageTokenizer | None]:
         """Load the passage tower and the generator's tokenizer, in each process that encodes."""
@@ -146,6 +159,13 @@ class IndexCommand:
                 encode_in_processes(out, plan, self.loaded, loaded, self.processes, progress.advance, Lock(lock))
             building.commit(out, plan, encoder, passage_tokenizer)
 
+    def _add_tokens(self, generator: str, out: Path) -> None:
+        """Tokenise the passages of an existing index for another generator."""
+        manifest.read(out)
+        ownership.check_writable(out)
+        if not add_tokens(out, PassageTokenizer(_vocabulary(generator), self.max_passage)):
+            raise InputError(f"{out}: cannot be written, or is being built; wait for the build, or copy the store")
+
     def _is_built(self, out: Path, build_spec: dict[str, Any]) -> bool:
         """Whether this index exists already. Raises `InputError` for a different one, unless --change swap."""
         old = manifest.read(out) if (out / manifest.FILE).exists() else None
@@ -168,8 +188,7 @@ class IndexCommand:
             (updates.add if self.change == "add" else updates.replace)(out, passages, encoder, progress.advance)
 
     def _passages(self, corpus: Path, out: Path, encoder: TextEncoder) -> Iterator[Passage]:
-        size = self.cut.tokens or self.cut.words
-        cut = Chunker(size, self.cut.overlap, encoder.tokenizer if self.cut.tokens else None)
+        cut = Chunker(self.cut.size, self.cut.overlap, None if self.cut.tokens is None else encoder.tokenizer)
         if not self.skip_bad:
             yield from read_corpus(corpus, cut)
             return
@@ -276,6 +295,8 @@ def _content(corpus: Path) -> str:
     """A digest of the contents of a corpus, independent of its path."""
     if not corpus.exists():
         raise InputError(f"{corpus}: no such file or folder; check the path")
+    if not corpus.is_dir():
+        check_plain(corpus)
     held = sorted(file for file in corpus.rglob("*") if file.is_file()) if corpus.is_dir() else [corpus]
     digests = [(str(file.relative_to(corpus)), files.checksum(file)) for file in held]
     return hashlib.sha256(repr(digests).encode()).hexdigest()

@@ -23,6 +23,7 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.corpus.tables import STATE_FILE, is_parquet, read_dataset, read_parquet
 from rag_jax.corpus.tsv import FaultRecorder, check_sequence, read_tsv
 from rag_jax.data.bad_lines import BadLines, OnBadLine, raise_error
+from rag_jax.data.lines import check_plain
 from rag_jax.data.unique_ids import UniqueIds
 from rag_jax.errors import InputError
 
@@ -115,6 +116,7 @@ def _reader(path: Path) -> Reader:
         return _folder_reader(path)
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")
+    check_plain(path)
     if is_parquet(path.name):
         return read_parquet
     base, dot, suffix = path.name.removesuffix(".gz").lower().rpartition(".")

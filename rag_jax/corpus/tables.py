@@ -12,7 +12,7 @@ from typing import Any
 
 from rag_jax.corpus.documents import files_in
 from rag_jax.corpus.passage import IDS, Passage, validate_passage
-from rag_jax.data import json_object
+from rag_jax.data import files, json_object
 from rag_jax.data.bad_lines import OnBadLine
 from rag_jax.data.json_object import JsonObject
 from rag_jax.errors import InputError
@@ -108,10 +108,11 @@ def data_files(folder: Path) -> list[Path]:
     remedy = "save the dataset anew with save_to_disk"
     state = json_object.read(path, remedy, remedy)
     listed = state.read("_data_files", tuple[dict[str, Any], ...])
-    files = [folder / JsonObject(str(path), file, remedy).read("filename", str) for file in listed]
+    names = [JsonObject(str(path), file, remedy).read("filename", str) for file in listed]
+    found = [files.inside(folder, name, path) for name in names]
     if state.get("_indices_data_files"):
         raise InputError(f"{path}: the rows are chosen by an indices mapping; call flatten_indices() and save it anew")
-    return files
+    return found
 
 
 def _arrow_batches(file: Path) -> Iterator[Any]:

@@ -42,6 +42,17 @@ def replace_file(path: Path, lines: Iterable[str], temporary: Path | None = None
             temporary.unlink(missing_ok=True)
 
 
+def inside(folder: Path, name: str, source: Path) -> Path:
+    """The path of a file below a folder, whose relative name stands in the file `source`.
+
+    Raises `InputError` for a name that leads out of the folder.
+    """
+    parts = Path(name).parts
+    if not parts or "\0" in name or Path(name).is_absolute() or ".." in parts:
+        raise InputError(f"{source}: names {name!r}, which is no file below {folder}; copy or download it again")
+    return folder / name
+
+
 def checksum(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:

@@ -5,6 +5,7 @@ Lines longer than `MAX_LINE_BYTES` are rejected, so that any file can be read in
 """
 
 import gzip
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,11 +40,22 @@ def open_bytes(path: Path, mode: str, suffix: str) -> IO[bytes]:
 
 
 def check_file(path: Path) -> None:
-    """Raise `InputError` for a folder, and for a path that does not exist."""
+    """Raise `InputError` for a folder, for a device or socket, which may have no end, and for one that is missing.
+
+    A pipe may be read, once.
+    """
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file; name a file in it")
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")
+    if not path.is_fifo():
+        check_plain(path)
+
+
+def check_plain(path: Path) -> None:
+    """Raise `InputError` for a device, a socket or a pipe: what is read more than once must be a plain file."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise InputError(f"{path}: is a device, a socket or a pipe; write what it holds to a file, and name that")
 
 
 def _raw_lines(path: Path) -> Iterator[bytes | None]:

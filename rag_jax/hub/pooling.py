@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_args
 
+from rag_jax.data import files
 from rag_jax.data.validation import Positive, validate_value
 from rag_jax.errors import InputError
 from rag_jax.hub.config_json import ConfigJson, read_json, read_settings
@@ -132,7 +133,9 @@ def _modules(path: Path) -> dict[str, str]:
 
 
 def _pooling(folder: Path, modules: Mapping[str, str]) -> ConfigJson | None:
-    return read_settings(folder / modules["Pooling"] / "config.json") if "Pooling" in modules else None
+    if "Pooling" not in modules:
+        return None
+    return read_settings(files.inside(folder, f"{modules['Pooling']}/config.json", folder / "modules.json"))
 
 
 def _modes(config: ConfigJson) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rag_jax.data import strict_json
+from rag_jax.data import files, strict_json
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
 
@@ -68,14 +68,14 @@ def write_tensors(
         plan[-1].append(name)
         room -= array.nbytes
     shards = [f"{stem}-{n:05}-of-{len(plan):05}.safetensors" for n in range(1, len(plan) + 1)]
-    files = shards if shards[1:] else [f"{stem}.safetensors"]
-    for file, names in zip(files, plan, strict=True):
+    written = shards if shards[1:] else [f"{stem}.safetensors"]
+    for file, names in zip(written, plan, strict=True):
         try:
             save_file({name: np.ascontiguousarray(arrays[name]) for name in names}, folder / file, {"format": "pt"})
         except SafetensorError as error:  # a full disk, too
             raise OSError(str(error)) from None
     if plan[1:]:
-        weight_map = {name: file for file, names in zip(files, plan, strict=True) for name in names}
+        weight_map = {name: file for file, names in zip(written, plan, strict=True) for name in names}
         total = {"total_size": sum(array.nbytes for array in arrays.values())}
         index = strict_json.dumps({"metadata": total, "weight_map": weight_map}, indent=2)
         (folder / f"{stem}.safetensors.index.json").write_text(index + "\n", encoding="utf-8")
@@ -138,4 +138,4 @@ def _as_numpy(tensor: Any) -> np.ndarray:
 def _shards(index: Path) -> list[Path]:
     described = strict_json.read_object(index, "copy or download it again")
     weight_map = validate_value(dict[str, str], described.get("weight_map"), "weight_map", f"{index}: ")
-    return [index.parent / name for name in sorted({*weight_map.values()})]
+    return [files.inside(index.parent, name, index) for name in sorted({*weight_map.values()})]

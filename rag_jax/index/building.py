@@ -22,7 +22,7 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership, part_files, pending_build
-from rag_jax.index.columns import PassageTable, as_table
+from rag_jax.index.columns import SCHEMA, PassageTable, as_table
 from rag_jax.index.encoder import ProgressCallback, TextEncoder, no_progress
 from rag_jax.index.manifest import Manifest
 from rag_jax.index.passage_tokenizer import PassageTokenizer
@@ -110,7 +110,7 @@ def encode(
     """
     for name, _ in plan.segments[share[0] :: share[1]]:
         if not part_files.is_part(folder / "vectors" / name):
-            passages = list(PassageTable([part_files.read_table(folder / "passages" / name)]))
+            passages = list(PassageTable([part_files.read_table(folder / "passages" / name, SCHEMA)]))
             found, cut = encoder.encode_and_count_truncation(passages, on_progress)
             vectors = check_finite(found, passages).astype(plan.build_spec["dtype"])
             part_files.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
@@ -172,11 +172,11 @@ def _make_manifest(
     """The manifest of a build whose segments are complete."""
     kinds = ("passages", "vectors", *([passage_tokenizer.folder] if passage_tokenizer else ()))
     made = tuple(manifest.make_segment(folder, name, count, kinds) for name, count in plan.segments)
-    vectors = part_files.read_description(folder / "vectors" / made[0].name)["vectors"]
+    vectors = part_files.read_arrays(folder / "vectors" / made[0].name)["vectors"]
     blank = Manifest(
         tower=encoder.spec | encoder.origin,
-        width=vectors["shape"][1],
-        dtype=vectors["dtype"],
+        width=vectors.shape[1],
+        dtype=str(vectors.dtype),
         passages=plan.passages,
         segments=made,
         generators={passage_tokenizer.key: passage_tokenizer.spec} if passage_tokenizer else {},

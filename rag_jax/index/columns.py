@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Int
 
 from rag_jax.corpus.passage import Passage
+from rag_jax.index.part_files import StoredTable
 
 compute: Any = importlib.import_module("pyarrow.compute")  # its functions are made when it is imported
 SCHEMA = pa.schema([(name, pa.string()) for name in Passage._fields])
@@ -71,13 +72,19 @@ class SegmentedArray:
 
 
 class PassageTable(Sequence[Passage]):
-    """Passages by row, read lazily from Arrow tables."""
+    """Passages by row, read lazily from Arrow tables. Reading raises `InputError` for a damaged table of a store."""
 
-    def __init__(self, tables: Sequence[pa.Table]) -> None:
-        self.table = pa.concat_tables(tables)
+    def __init__(self, segments: Sequence[pa.Table | StoredTable]) -> None:
+        self.segments = tuple(segments)
+        self.starts = np.cumsum([0, *(each.num_rows for each in self.segments)])
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return int(self.starts[-1])
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """All of them as one table."""
+        return pa.concat_tables(map(_read, self.segments))
 
     @overload
     def __getitem__(self, row: int) -> Passage: ...
@@ -88,11 +95,15 @@ class PassageTable(Sequence[Passage]):
             return [self[each] for each in range(*row.indices(len(self)))]
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        return Passage(*(column[int(row)].as_py() for column in self.table.columns))
+        row = int(row) % len(self)
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        columns = _read(self.segments[number]).columns
+        return Passage(*(column[row - int(self.starts[number])].as_py() for column in columns))
 
     def __iter__(self) -> Iterator[Passage]:
-        for batch in self.table.to_batches(AT_ONCE):
-            yield from map(Passage, *(column.to_pylist() for column in batch.columns))
+        for segment in self.segments:
+            for batch in _read(segment).to_batches(AT_ONCE):
+                yield from map(Passage, *(column.to_pylist() for column in batch.columns))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):
@@ -118,3 +129,7 @@ def as_table(passages: Sequence[Passage]) -> pa.Table:
     """Passages as an Arrow table."""
     columns = zip(*passages, strict=True) if passages else ((),) * len(SCHEMA)
     return pa.table([pa.array(column, pa.string()) for column in columns], schema=SCHEMA)
+
+
+def _read(segment: pa.Table | StoredTable) -> pa.Table:
+    return segment.table if isinstance(segment, StoredTable) else segment

@@ -1,6 +1,6 @@
 """The parts of a knowledge store: `manifest.json`, whose atomic replacement is the only way that a store changes.
 
-    DIR/manifest.json                          version, counts, dtypes, checksums, fingerprints, and the changes so far
+    DIR/manifest.json                          version, counts, dtypes, checksums (its own too), fingerprints, changes
     DIR/passages/000000/, vectors/000000/      the segments: ids, titles and texts; d(z) as raw rows
     DIR/tokens-FINGERPRINT/000000/             their tokens, for each generator that opened the store
     DIR/removed/000003/                        the rows whose passages are removed, as of version 3
@@ -11,22 +11,27 @@ Parts are never changed, only added. Parts that neither the manifest nor an unfi
 crashes; the next change deletes them. An open version keeps its memory maps even when its files are deleted.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from rag_jax.data import files
 from rag_jax.errors import InputError
-from rag_jax.index import ownership, part_files, pending_build
+from rag_jax.index import ownership, part_files, pending_build, sealed_json
 from rag_jax.index.pending_build import PendingBuild
 from rag_jax.index.truncation import Truncation
 
 FILE = "manifest.json"
-FORMAT = 4
+FORMAT = 5
+UNSEALED = 4  # the format before, without the checksums of the manifest itself and of parts outside of segments
 JSON_KEYS = {"build_spec": "made_of"}  # fields of `Manifest` with another name in the file
+NOT_FIELDS = ("format", "version", "rows", sealed_json.KEY)  # what else the file holds
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Manifest:
     generators: dict[str, dict[str, Any]] = field(default_factory=dict)  # by `PassageTokenizer.key`
     removed: str | None = None  # the part that lists the removed rows
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)  # of the descriptions of removed rows and engines, by part
     build_spec: dict[str, Any] | None = None  # of the build; None once passages have changed
     changes: tuple[dict[str, Any], ...] = ()  # the history, one entry for each version
 
@@ -75,11 +81,15 @@ class Manifest:
         return (*(segment.name for segment in self.segments), *([self.removed] if self.removed else ()))
 
     @property
-    def parts(self) -> set[str]:
-        """The paths of all parts, relative to the store's folder."""
-        engines = {engine["part"] for engine in self.engines.values() if "part" in engine}
-        removed = {self.removed} if self.removed else set()
-        return {part for segment in self.segments for part in segment.parts} | engines | removed
+    def parts(self) -> dict[str, str]:
+        """The checksums of the descriptions of all parts, by their paths relative to the store's folder."""
+        return {part: each for segment in self.segments for part, each in segment.parts.items()} | self.checksums
+
+    @property
+    def unsegmented(self) -> tuple[str, ...]:
+        """The paths of the parts outside of segments: removed rows, engines."""
+        engines = (engine["part"] for engine in self.engines.values() if "part" in engine)
+        return (*([self.removed] if self.removed else []), *engines)
 
     @property
     def rows(self) -> int:
@@ -113,24 +123,22 @@ def read(folder: Path) -> Manifest:
     """Read a store's manifest. Raises `InputError` if it is missing, damaged or of another format."""
     path = folder / FILE
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = sealed_json.read(path)
     except (FileNotFoundError, NotADirectoryError):
         remedy = "the build was not finished: run it again" if (folder / pending_build.FILE).exists() else BUILD_REMEDY
         raise InputError(f"{path}: no knowledge store there; {remedy}") from None
     except (OSError, ValueError):
         raise InputError(f"{path}: damaged; {part_files.REMEDY}") from None
-    if not isinstance(stored, dict) or "segments" not in stored:
+    if "segments" not in stored:
         raise InputError(f"{path}: not the manifest of a knowledge store; {BUILD_REMEDY}")
-    if stored.pop("format", None) != FORMAT:
+    is_sealed = sealed_json.KEY in stored
+    if stored.get("format") != (FORMAT if is_sealed else UNSEALED):
         raise InputError(f"{path}: of another version of this library; rebuild the store in another folder")
     try:
-        segments = tuple(Segment(**segment) for segment in stored.pop("segments"))
-        changes = tuple(stored.pop("changes"))
-        stored |= {field: stored.pop(key) for field, key in JSON_KEYS.items()}
-        del stored["version"], stored["rows"]
-        return Manifest(segments=segments, changes=changes, **stored)
-    except (TypeError, KeyError):
+        found = _manifest(stored, is_sealed)
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise InputError(f"{path}: damaged; {part_files.REMEDY}") from None
+    return found if is_sealed else _with_checksums(folder, found)
 
 
 @contextmanager
@@ -158,10 +166,11 @@ def commit(folder: Path, old: Manifest | None, new: Manifest) -> Manifest:
     """
     if (read(folder) if (folder / FILE).exists() else None) != old:
         raise InputError(f"{folder}: was changed by another process; run it again")
+    known = {} if old is None else old.checksums
+    new = replace(new, checksums={part: known.get(part) or _checksum(folder, part) for part in new.unsegmented})
     _check_counts(folder, new)
     stored = {JSON_KEYS.get(field, field): value for field, value in asdict(new).items()}
-    stored = {"format": FORMAT, "version": new.version, "rows": new.rows, **stored}
-    files.replace_file(folder / FILE, [json.dumps(stored, indent=2) + "\n"])
+    sealed_json.write(folder / FILE, {"format": FORMAT, "version": new.version, "rows": new.rows, **stored})
     delete_unreferenced(folder, new)
     return new
 
@@ -174,7 +183,7 @@ def delete_unreferenced(folder: Path, found: Manifest | None) -> None:
     plan = find_pending_build(folder, found)
     if plan is None:
         pending_build.delete(folder)
-    parts = set() if found is None else found.parts
+    parts = {} if found is None else found.parts
     names = {segment.name for segment in (found.segments if found else ())} | {*(plan.names if plan else ())}
 
     def is_referenced(part: str) -> bool:
@@ -194,24 +203,72 @@ def next_segment_number(folder: Path, found: Manifest | None) -> int:
     return max(0 if found is None else found.next_segment, ownership.next_free_number(folder))
 
 
-def verify(folder: Path, part: str, expected: str) -> None:
-    """Compare a part with its checksums, and its description with the manifest. Raises `InputError` if they differ."""
-    path = folder / part / part_files.DESCRIPTION_FILE
-    if not path.is_file() or files.checksum(path) != expected:
-        raise InputError(f"{path}: not what the manifest names; {part_files.REMEDY}")
-    part_files.verify(folder / part)
+def removed_rows(folder: Path, found: Manifest) -> Int[np.ndarray, " removed"]:
+    """The rows of a version whose passages are removed. Raises `InputError` for a damaged list."""
+    if not found.removed:
+        return np.zeros(0, np.int64)
+    part_files.verify(folder / found.removed, found.parts[found.removed])
+    return part_files.read_arrays(folder / found.removed)["rows"]
 
 
-def make_segment(folder: Path, name: str, passages: int, kinds: Iterable[str]) -> Segment:
-    """The `Segment` of parts on disk."""
-    kinds = tuple(kinds)
-    parts = {f"{kind}/{name}": files.checksum(folder / kind / name / part_files.DESCRIPTION_FILE) for kind in kinds}
-    counts = {kind: part_files.read_arrays(folder / kind / name) for kind in kinds if kind != "passages"}
+def verify(folder: Path, found: Manifest) -> int:
+    """Compare every byte of every part of a version with its checksum. Returns the number of bytes.
+
+    The parts are shared by threads. Raises `InputError` for the first that differs.
+    """
+    with ThreadPoolExecutor() as pool:
+        return sum(pool.map(lambda part: part_files.verify(folder / part[0], part[1]), found.parts.items()))
+
+
+def make_segment(
+    folder: Path, name: str, passages: int, kinds: Iterable[str], known: Mapping[str, str] | None = None
+) -> Segment:
+    """The `Segment` of parts on disk; `known` are checksums of descriptions that a manifest has already."""
+    known, kinds = known or {}, tuple(kinds)
+    parts = {part: known.get(part) or _checksum(folder, part) for part in (f"{kind}/{name}" for kind in kinds)}
+    counts = {
+        kind: part_files.read_arrays(folder / kind / name, parts[f"{kind}/{name}"])
+        for kind in kinds
+        if kind != "passages"
+    }
     return Segment(name, passages, parts, {kind: held["truncated"].tolist() for kind, held in counts.items()})
 
 
+def _checksum(folder: Path, part: str) -> str:
+    """The checksum of a part's description. Raises `InputError` for a part that is missing."""
+    try:
+        return files.checksum(folder / part / part_files.DESCRIPTION_FILE)
+    except OSError:
+        raise InputError(f"{folder / part}: was deleted by another process; run it again") from None
+
+
+def _manifest(stored: dict[str, Any], is_sealed: bool) -> Manifest:
+    """The version that a file describes. Raises errors of several types for a damaged one."""
+    if is_sealed and not sealed_json.is_intact(stored):
+        raise ValueError
+    fields = {key: each for key, each in stored.items() if key not in NOT_FIELDS}
+    fields |= {field: fields.pop(key) for field, key in JSON_KEYS.items()}
+    segments = tuple(Segment(**segment) for segment in fields.pop("segments"))
+    found = Manifest(segments=segments, changes=tuple(fields.pop("changes")), **fields)
+    if not all(map(ownership.is_part_name, (*found.parts, *found.unsegmented))):
+        raise ValueError  # a path that leads out of the folder
+    if is_sealed and set(found.unsegmented) != set(found.checksums):
+        raise ValueError
+    return found
+
+
+def _with_checksums(folder: Path, found: Manifest) -> Manifest:
+    """A version of the format before with the checksums that it lacks; without engines whose parts have none."""
+
+    def is_described(engine: Mapping[str, Any]) -> bool:
+        return "part" not in engine or part_files.is_part(folder / engine["part"])
+
+    found = replace(found, engines={name: each for name, each in found.engines.items() if is_described(each)})
+    return replace(found, checksums={part: _checksum(folder, part) for part in found.unsegmented})
+
+
 def _check_counts(folder: Path, new: Manifest) -> None:
-    removed = len(part_files.read_arrays(folder / new.removed)["rows"]) if new.removed else 0
+    removed = len(removed_rows(folder, new))
     if new.passages != new.rows - removed:
         raise InputError(f"{folder}: {new.passages} passages, but {new.rows} rows, {removed} removed; rebuild it")
     missing = [part for part in sorted(new.parts) if not (folder / part).is_dir()]

@@ -120,6 +120,13 @@ def delete_parts(folder: Path, kept: Callable[[str], bool]) -> None:
             os.rmdir(entry.path)
 
 
+def is_part_name(part: str) -> bool:
+    """Whether a relative path is that of a store's part, which lies in the store's folder."""
+    kind, _, name = part.partition("/")
+    pattern = _part_pattern(kind)
+    return pattern is not None and re.fullmatch(pattern, name) is not None
+
+
 def next_free_number(folder: Path) -> int:
     """The first number above those of all segment parts in the folder, referenced or not."""
     kinds = (entry.path for entry in _entries(folder) if SEGMENTS.fullmatch(entry.name) and entry.is_dir())

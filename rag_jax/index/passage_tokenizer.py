@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import GeneratorTokenizer, fingerprint, pad
-from rag_jax.index.truncation import Truncation
+from rag_jax.index.truncation import NO_TRUNCATION, Truncation
 
 
 class PassageTokens(NamedTuple):
@@ -19,7 +19,7 @@ class PassageTokens(NamedTuple):
 
     ids: Int[np.ndarray, "N P"]
     lengths: Int[np.ndarray, " N"]
-    truncated: Truncation
+    truncated: Truncation = NO_TRUNCATION  # of tokens from a store: its manifest counts them
 
     @property
     def part(self) -> dict[str, np.ndarray]:

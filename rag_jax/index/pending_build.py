@@ -4,15 +4,13 @@
 its parts and do not change the passages that it replaces.
 """
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag_jax.data import files
 from rag_jax.errors import InputError
-from rag_jax.index import part_files
+from rag_jax.index import part_files, sealed_json
 
 FILE = "building.json"
 
@@ -46,7 +44,9 @@ def read(folder: Path, there: Collection[str]) -> PendingBuild | None:
     """
     path = folder / FILE
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = sealed_json.read(path)
+        if not sealed_json.is_intact(stored):
+            raise ValueError
         segments = tuple((str(name), int(count)) for name, count in stored["segments"])
         plan = PendingBuild(dict(stored["made_of"]), segments, tuple(stored["over"]))
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def read(folder: Path, there: Collection[str]) -> PendingBuild | None:
 def write(folder: Path, plan: PendingBuild) -> None:
     """Record a build until `delete`."""
     stored = {"made_of": plan.build_spec, "segments": plan.segments, "over": plan.replaces}
-    files.replace_file(folder / FILE, [json.dumps(stored) + "\n"])
+    sealed_json.write(folder / FILE, stored)
 
 
 def delete(folder: Path) -> None:

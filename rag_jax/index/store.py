@@ -11,16 +11,18 @@ from math import isclose
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import GeneratorTokenizer, pad
 from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership, part_files, pending_build
-from rag_jax.index.columns import PassageTable, SegmentedArray, as_table
+from rag_jax.index.columns import SCHEMA, PassageTable, SegmentedArray, as_table
 from rag_jax.index.encoder import TextEncoder
-from rag_jax.index.manifest import Manifest
-from rag_jax.index.passage_tokenizer import PassageTokenizer
+from rag_jax.index.manifest import Manifest, Segment
+from rag_jax.index.part_files import StoredTable
+from rag_jax.index.passage_tokenizer import PassageTokenizer, PassageTokens
 from rag_jax.index.truncation import NO_TRUNCATION, Truncation
 from rag_jax.types import Knowledge, Tokens, host
 
@@ -105,7 +107,7 @@ class Store:
         """This store followed by the rows of another, in memory."""
         return replace(
             self,
-            passages=PassageTable([self.passages.table, more.passages.table]),
+            passages=PassageTable([*self.passages.segments, *more.passages.segments]),
             passage_vectors=SegmentedArray([*self.passage_vectors.segments, *more.passage_vectors.segments]),
             passage_tokens=SegmentedArray(
                 [*self.passage_tokens.segments, *more.passage_tokens.segments], self.passage_tokens.fill
@@ -157,21 +159,33 @@ EMPTY_PASSAGE = Passage("none", "", "")
 def open_store(folder: Path, encoder: TextEncoder | None, passage_tokenizer: PassageTokenizer | None) -> Store:
     """Open a store with vectors by this encoder (None: any), with tokens for a generator (None: without).
 
-    Takes milliseconds: files are memory-mapped and their sizes compared. If the store has no tokens for this generator,
-    it is tokenised, and the tokens are saved if the folder is writable. Raises `InputError` for a store that is
-    missing, damaged, or encoded by another tower.
+    Takes milliseconds: descriptions are compared with their checksums, files are memory-mapped and their sizes
+    compared. Passages without tokens for this generator are tokenised in memory: nothing is written, see `add_tokens`.
+    Raises `InputError` for a store that is missing, damaged, or encoded by another tower.
     """
     while True:
         found = manifest.read(folder)
         check_tower(folder, found, encoder)
         try:
-            if passage_tokenizer is None or _has_tokens(found, passage_tokenizer):
-                return _open_version(folder, found, passage_tokenizer)
-            if not _save_tokens(folder, passage_tokenizer):
-                return _open_and_tokenize(folder, found, passage_tokenizer)
+            return _open_version(folder, found, passage_tokenizer)
         except InputError:
             if manifest.read(folder).version == found.version:
                 raise  # otherwise another process changed it and deleted the parts of this version: try again
+
+
+def add_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
+    """Add a generator's tokens to a store that lacks some; False if it is not writable, or being built."""
+    if _has_tokens(manifest.read(folder), passage_tokenizer):
+        return True
+    if not ownership.is_writable(folder):
+        return False
+    try:
+        with manifest.transaction(folder, keep_waiting=lambda: not (folder / pending_build.FILE).exists()) as now:
+            if not _has_tokens(now, passage_tokenizer):  # another process may have added them
+                _add_tokens(folder, now, passage_tokenizer)
+    except ownership.BusyError:
+        return False
+    return True
 
 
 def _has_tokens(found: Manifest, passage_tokenizer: PassageTokenizer) -> bool:
@@ -180,14 +194,16 @@ def _has_tokens(found: Manifest, passage_tokenizer: PassageTokenizer) -> bool:
 
 def read_passages(folder: Path, found: Manifest) -> PassageTable:
     """The passages of a version, with removed rows."""
-    return PassageTable([part_files.read_table(folder / "passages" / each.name) for each in found.segments])
+    parts = [(f"passages/{each.name}", each.parts[f"passages/{each.name}"]) for each in found.segments]
+    return PassageTable([part_files.read_table(folder / part, SCHEMA, checksum) for part, checksum in parts])
 
 
 def write_tokens(folder: Path, name: str, passage_tokenizer: PassageTokenizer) -> None:
     """Tokenise a segment's passages for a generator, unless its part exists."""
     part = folder / passage_tokenizer.folder / name
     if not part_files.is_part(part):
-        tokens = passage_tokenizer.tokenize(list(PassageTable([part_files.read_table(folder / "passages" / name)])))
+        passages = PassageTable([part_files.read_table(folder / "passages" / name, SCHEMA)])
+        tokens = passage_tokenizer.tokenize(list(passages))
         part_files.write_part(part, tokens.part)
 
 
@@ -213,16 +229,25 @@ NORM_TOLERANCE = 1e-5  # relative, for norms that users type in
 
 
 def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer | None) -> Store:
-    names = [segment.name for segment in found.segments]
-    vectors = [part_files.read_arrays(folder / "vectors" / name)["vectors"] for name in names]
+    texts = read_passages(folder, found)
+    parts = [(f"vectors/{each.name}", each.parts[f"vectors/{each.name}"]) for each in found.segments]
+    vectors = [part_files.read_arrays(folder / part, checksum)["vectors"] for part, checksum in parts]
     if passage_tokenizer is None:
-        tokens = [(np.zeros((len(rows), 0), np.uint16), np.zeros(len(rows), np.int32)) for rows in vectors]
+        tokens = [PassageTokens(np.zeros((len(each), 0), np.uint16), np.zeros(len(each), np.int32)) for each in vectors]
     else:
-        parts = [part_files.read_arrays(folder / passage_tokenizer.folder / name) for name in names]
-        tokens = [(part["ids"], part["lengths"]) for part in parts]
-    removed = part_files.read_arrays(folder / found.removed)["rows"].tolist() if found.removed else ()
-    store = _make_store(read_passages(folder, found), vectors, tokens, passage_tokenizer)
-    store = replace(store, removed=frozenset(removed), folder=folder, manifest=found)
+        tokens = [
+            _tokens(folder, *each, passage_tokenizer) for each in zip(found.segments, texts.segments, strict=True)
+        ]
+    store = Store(
+        texts,
+        SegmentedArray(vectors),
+        SegmentedArray([each.ids for each in tokens], passage_tokenizer.tokenizer.pad if passage_tokenizer else 0),
+        SegmentedArray([each.lengths for each in tokens]),
+        frozenset(manifest.removed_rows(folder, found).tolist()),
+        folder,
+        found,
+        Truncation.total(each.truncated for each in tokens),
+    )
     for name, rows in (
         ("passages", len(store.passages)),
         ("vectors", store.size),
@@ -233,43 +258,25 @@ def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageToken
     return store
 
 
-def _make_store(texts: PassageTable, vectors: list, tokens: list, passage_tokenizer: PassageTokenizer | None) -> Store:
-    fill = passage_tokenizer.tokenizer.pad if passage_tokenizer else 0
-    return Store(
-        texts,
-        SegmentedArray(vectors),
-        SegmentedArray([each[0] for each in tokens], fill),
-        SegmentedArray([each[1] for each in tokens]),
-    )
+def _tokens(
+    folder: Path, segment: Segment, texts: pa.Table | StoredTable, passage_tokenizer: PassageTokenizer
+) -> PassageTokens:
+    """The tokens of a segment for a generator: those of the store, or tokenised now."""
+    part = f"{passage_tokenizer.folder}/{segment.name}"
+    if part not in segment.parts:
+        return passage_tokenizer.tokenize(list(PassageTable([texts])))
+    stored = part_files.read_arrays(folder / part, segment.parts[part])
+    return PassageTokens(stored["ids"], stored["lengths"])
 
 
-def _save_tokens(folder: Path, passage_tokenizer: PassageTokenizer) -> bool:
-    """Add a generator's tokens to a store; returns False if it is not writable, or being built."""
-    if not ownership.is_writable(folder):
-        return False
-    try:
-        with manifest.transaction(folder, keep_waiting=lambda: not (folder / pending_build.FILE).exists()) as now:
-            for segment in now.segments:
-                write_tokens(folder, segment.name, passage_tokenizer)
-            segments = [
-                manifest.make_segment(
-                    folder, each.name, each.passages, dict.fromkeys((*each.kinds, passage_tokenizer.folder))
-                )
-                for each in now.segments
-            ]
-            generators = now.generators | {passage_tokenizer.key: passage_tokenizer.spec}
-            new = now.next_version("tokenise", segments=tuple(segments), generators=generators)
-            manifest.commit(folder, now, new)
-    except ownership.BusyError:
-        return False
-    return True
-
-
-def _open_and_tokenize(folder: Path, found: Manifest, passage_tokenizer: PassageTokenizer) -> Store:
-    """Open a store for a generator that it has no tokens for, with the tokens in memory."""
-    store = _open_version(folder, found, None)
-    tables = [part_files.read_table(folder / "passages" / segment.name) for segment in found.segments]
-    tokens = [passage_tokenizer.tokenize(list(PassageTable([table]))) for table in tables]
-    truncated = Truncation.total(each.truncated for each in tokens)
-    tokenized = _make_store(store.passages, list(store.passage_vectors.segments), tokens, passage_tokenizer)
-    return replace(tokenized, removed=store.removed, folder=folder, manifest=found, truncated=truncated)
+def _add_tokens(folder: Path, now: Manifest, passage_tokenizer: PassageTokenizer) -> None:
+    for segment in now.segments:
+        write_tokens(folder, segment.name, passage_tokenizer)
+    segments = [
+        manifest.make_segment(
+            folder, each.name, each.passages, dict.fromkeys((*each.kinds, passage_tokenizer.folder)), each.parts
+        )
+        for each in now.segments
+    ]
+    generators = now.generators | {passage_tokenizer.key: passage_tokenizer.spec}
+    manifest.commit(folder, now, now.next_version("tokenise", segments=tuple(segments), generators=generators))

@@ -108,7 +108,7 @@ def _commit(
     if encode is not None and more:
         segments = (*segments, _write_segment(folder, old, more, encode))
     if removing:
-        before = set(part_files.read_arrays(folder / removed)["rows"].tolist()) if removed else set()
+        before = set(manifest.removed_rows(folder, old).tolist())
         removed = f"removed/{old.version + 1:06d}"
         part_files.write_part(folder / removed, {"rows": np.asarray(sorted(before | set(removing)), np.int64)})
     new = old.next_version(change, segments=segments, removed=removed, passages=remaining, build_spec=None)
@@ -130,11 +130,15 @@ def _copy_contents(folder: Path, old: Manifest, other: Path, new: Manifest) -> M
     segments = []
     for number, each in enumerate(new.segments, start=manifest.next_segment_number(folder, old)):
         name = f"{number:06d}"
-        for part in each.parts:
-            _copy_part(other / part, folder / Path(part).parent / name)
-        segments.append(manifest.make_segment(folder, name, each.passages, each.kinds))
+        known = {}
+        for part, checksum in each.parts.items():
+            copy = f"{Path(part).parent}/{name}"
+            _copy_part(other / part, folder / copy)
+            known[copy] = checksum
+        segments.append(manifest.make_segment(folder, name, each.passages, each.kinds, known))
     removed = None
     if new.removed:
+        manifest.removed_rows(other, new)  # checks them
         removed = f"removed/{old.version + 1:06d}"
         _copy_part(other / new.removed, folder / removed)
     return old.next_version(
@@ -153,7 +157,7 @@ def _copy_contents(folder: Path, old: Manifest, other: Path, new: Manifest) -> M
 
 def _copy_part(source: Path, target: Path) -> None:
     """Copy a part, by hard links where the file system supports them: parts never change."""
-    names = [facts["file"] for facts in part_files.read_description(source).values()]
+    names = [facts.file for facts in part_files.read_description(source).values()]
     with files.disk_errors(target), files.staged_folder(target) as side:
         for name in (*names, part_files.DESCRIPTION_FILE):
             try:
@@ -175,6 +179,5 @@ def _transaction(folder: Path, encoder: TextEncoder | None) -> Iterator[Manifest
 
 def _alive(folder: Path, found: Manifest) -> np.ndarray:
     alive = np.ones(found.rows, bool)
-    if found.removed:
-        alive[part_files.read_arrays(folder / found.removed)["rows"]] = False
+    alive[manifest.removed_rows(folder, found)] = False
     return alive

@@ -22,7 +22,7 @@ from rag_jax.index.building import build
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.importers import import_index
 from rag_jax.index.passage_tokenizer import PassageTokenizer
-from rag_jax.index.store import Store, closed_book, from_vectors, open_store, without_vectors
+from rag_jax.index.store import Store, add_tokens, closed_book, from_vectors, open_store, without_vectors
 from rag_jax.models import registry
 from rag_jax.pipeline import finetuning, length_limits, networks, refreshing, vectors, workdir_tokenizers
 from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
@@ -32,7 +32,7 @@ from rag_jax.types import RagParams
 
 
 def assemble(config: Config, workdir: Path) -> Components:
-    """The components of a run that has started, from its config and its workdir.
+    """The components of a run that has started, from its config and its workdir. Writes nothing.
 
     Raises `InputError` for components that are missing or do not match.
     """
@@ -42,7 +42,9 @@ def assemble(config: Config, workdir: Path) -> Components:
     if config.retriever.train_passages:
         bi_encoder = _with_trained_passages(config, workdir, bi_encoder, generator)
     store = _existing_store(config, workdir, [], bi_encoder, generator)
-    return open_components(Components(config, bi_encoder, generator, store), workdir)
+    if store.has_no_tokens:
+        store = open_index(_folder(config, workdir), config, bi_encoder, generator)
+    return Components(config, bi_encoder, generator, store)
 
 
 def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Components:
@@ -79,7 +81,7 @@ def _with_trained_passages(
 def open_components(
     components: Components, workdir: Path, report: Callable[[int, int], None] = lambda done, total: None
 ) -> Components:
-    """The components of a run with their complete store, built or tokenised on first use.
+    """The components of a run with their complete store, which is built or given this generator's tokens if need be.
 
     Args:
         report: called with the number of encoded passages and their total, after every 5%.
@@ -90,6 +92,7 @@ def open_components(
         return components
     folder = _folder(components.config, workdir)
     if components.store.manifest is not None:
+        add_tokens(folder, components.passage_tokenizer)
         store = open_index(folder, components.config, components.bi_encoder, components.generator)
     else:
         corpus = list(components.store.passages)
@@ -322,7 +325,7 @@ def open_index(
     """An existing index: a store of this library, or one in a layout that `rag_jax.index.importers` reads.
 
     Args:
-        tokens: add this generator's passage tokens to a store without them; False: write nothing.
+        tokens: with the passage tokens of this generator, made in memory where the store has none; False: without.
     """
     passage_tokenizer = PassageTokenizer(generator.tokenizer, config.generator.max_passage)
     if (path / manifest.FILE).exists() or (path / pending_build.FILE).exists() or not path.exists():

@@ -12,7 +12,7 @@ from pathlib import Path
 from rag_jax import hub
 from rag_jax.data import files, strict_json
 from rag_jax.errors import InputError
-from rag_jax.hub import saving
+from rag_jax.hub import marker, saving
 
 TOWERS, GENERATOR, ADAPTER = "towers", "generator", "adapter"  # folders of a workdir
 Writer = Callable[[Path], None]
@@ -21,15 +21,13 @@ Writer = Callable[[Path], None]
 
 def check(folder: Path) -> None:
     """Raise `InputError` for a folder of checkpoints that a run did not write, or that was changed since."""
-    marker = folder / _marker(folder)
     if not folder.exists() and not folder.is_symlink():
         return
     remedy = "move it away, or choose another --workdir"
-    if folder.is_symlink() or not folder.is_dir() or not marker.is_file():
+    if folder.is_symlink() or not folder.is_dir() or not marker.path_in(folder).is_file():
         raise InputError(f"{folder}: not written by a run; {remedy}")
-    known = strict_json.read_object(marker, remedy, remedy)
-    found = _checksums(folder)
-    del found[marker.name]
+    known, found = marker.read(folder, remedy), marker.checksums(folder)
+    del found[marker.path_in(folder).name]
     odd = next((name for name in sorted(found) if known.get(name) != found[name]), None)
     if odd is not None:
         raise InputError(f"{folder / odd}: not written by a run, or changed since; {remedy}")
@@ -49,7 +47,8 @@ def write(folder: Path, parts: Mapping[str, Writer]) -> list[Path]:
         if name:
             new.mkdir(exist_ok=True)
         writer(new / name)
-    files.write_atomically(new / _marker(folder), strict_json.dumps(_checksums(new), indent=2) + "\n")
+    written = strict_json.dumps(marker.checksums(new), indent=2) + "\n"
+    files.write_atomically(new / marker.path_in(folder).name, written)
     if folder.exists():
         shutil.rmtree(folder)
     new.rename(folder)
@@ -60,14 +59,3 @@ def write_towers(workdir: Path, towers: Mapping[str, hub.TowerCheckpoint]) -> li
     """`write` into `WORKDIR/towers`."""
     parts = {name: partial(saving.write, checkpoint=checkpoint) for name, checkpoint in towers.items()}
     return write(workdir / TOWERS, parts)
-
-
-def _marker(folder: Path) -> str:
-    """The name of the file that holds the checksums."""
-    return f"rag-jax.{folder.name}"
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file, by its path in the folder."""
-    paths = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
-    return {str(path.relative_to(folder)): files.checksum(path) for path in paths}

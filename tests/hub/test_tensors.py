@@ -173,6 +173,17 @@ def test_weights_of_another_framework_are_named(tmp_path, file):
     assert refusal(tmp_path).startswith(message)
 
 
+@pytest.mark.parametrize("odd", ["/etc/passwd", "../model.safetensors", "shards/../../x", "", "x\0"])
+def test_an_index_names_files_of_its_folder_only(tmp_path, odd):
+    shards(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    found = json.loads(index.read_text())
+    index.write_text(json.dumps(found | {"weight_map": found["weight_map"] | {"more": odd}}))
+    with pytest.raises(InputError, match=r"index\.json: names .*, which is no file below") as caught:
+        read_tensors(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("shard_bytes", [1, 2000, 10**6])
 def test_written_shards_are_read_by_transformers_and_here(tmp_path, shard_bytes):
     config, arrays = model().config, oracle.state(model())

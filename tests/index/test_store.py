@@ -13,11 +13,12 @@ import pytest
 
 from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
-from rag_jax.index import manifest, part_files
+from rag_jax.index import manifest, part_files, sealed_json, updates
 from rag_jax.index.building import build
+from rag_jax.index.engines import store_engines
 from rag_jax.index.passage_tokenizer import PassageTokenizer
-from rag_jax.index.store import Store, closed_book, from_vectors, open_store
-from stores import PASSAGES, encoder, reads
+from rag_jax.index.store import Store, add_tokens, closed_book, from_vectors, open_store
+from stores import MORE, PASSAGES, encoder, reads
 
 
 def built(folder: Path) -> Store:
@@ -59,16 +60,23 @@ def test_a_store_can_be_moved(tmp_path: Path) -> None:
     assert open_store(tmp_path / "moved", encoder(), reads()).passages == PASSAGES
 
 
-def test_another_generator_reads_the_same_store_and_what_it_reads_is_kept(tmp_path: Path) -> None:
+def test_another_generator_reads_the_same_store_and_what_it_reads_is_kept_where_it_is_added(tmp_path: Path) -> None:
     built(tmp_path / "index")
     other = PassageTokenizer(train_generator_tokenizer(["something else"], 270), 12)
-    expected = from_vectors(PASSAGES, np.zeros((50, 8), np.float32), other).knowledge.passage_tokens
-    first, again = (open_store(tmp_path / "index", encoder(), other) for _ in range(2))
-    for store in (first, again):
-        jax.tree.map(np.testing.assert_array_equal, store.knowledge.passage_tokens, expected)
-    assert first.manifest is not None
-    assert again.manifest == first.manifest, "the second opening makes nothing"
-    assert set(first.manifest.generators) == {reads().key, other.key}
+    expected = from_vectors(PASSAGES, np.zeros((50, 8), np.float32), other)
+    before = contents(tmp_path)
+    opened = open_store(tmp_path / "index", encoder(), other)
+    assert contents(tmp_path) == before, "opening writes nothing"
+    assert opened.truncated == expected.truncated
+    added = [add_tokens(tmp_path / "index", other) for _ in range(2)]
+    kept = open_store(tmp_path / "index", encoder(), other)
+    for store in (opened, kept):
+        jax.tree.map(np.testing.assert_array_equal, store.knowledge.passage_tokens, expected.knowledge.passage_tokens)
+    assert added == [True, True]
+    assert kept.manifest is not None
+    assert kept.manifest.version == 2, "the second time adds nothing"
+    assert kept.manifest.truncated(other.folder) == expected.truncated
+    assert set(kept.manifest.generators) == {reads().key, other.key}
     jax.tree.map(
         np.testing.assert_array_equal,
         open_store(tmp_path / "index", encoder(), reads()).knowledge.passage_tokens,
@@ -76,10 +84,26 @@ def test_another_generator_reads_the_same_store_and_what_it_reads_is_kept(tmp_pa
     )
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_segments_without_tokens_are_tokenised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built(tmp_path / "index")
+    updates.add(tmp_path / "index", MORE, encoder())
+    tokenised, real = [], PassageTokenizer.tokenize
+    monkeypatch.setattr(PassageTokenizer, "tokenize", lambda own, given: tokenised.extend(given) or real(own, given))
+    store = open_store(tmp_path / "index", encoder(), reads())
+    assert tokenised == MORE
+    expected = from_vectors([*PASSAGES, *MORE], np.zeros((55, 8), np.float32), reads())
+    jax.tree.map(np.testing.assert_array_equal, store.knowledge.passage_tokens, expected.knowledge.passage_tokens)
+
+
 def test_a_store_that_cannot_be_written_is_read_by_another_generator_all_the_same(tmp_path, monkeypatch) -> None:
     built(tmp_path / "index")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     other = PassageTokenizer(reads().tokenizer, 8)
+    assert not add_tokens(tmp_path / "index", other)
     store = open_store(tmp_path / "index", encoder(), other)
     assert store.passage_tokens.shape == (50, 8)
     assert store.manifest == manifest.read(tmp_path / "index")
@@ -150,12 +174,13 @@ def test_a_part_of_another_store_is_not_what_the_manifest_names(tmp_path: Path) 
     """It is whole, and of the same sizes."""
     store, part = built(tmp_path / "index"), "vectors/000000"
     assert store.manifest is not None
-    expected = store.manifest.segments[0].parts[part]
-    manifest.verify(tmp_path / "index", part, expected)
+    manifest.verify(tmp_path / "index", store.manifest)
     build(tmp_path / "other", PASSAGES[::-1], encoder(), reads())
     shutil.copytree(tmp_path / "other" / part, tmp_path / "index" / part, dirs_exist_ok=True)
     with pytest.raises(InputError, match=r"part\.json: not what the manifest names"):
-        manifest.verify(tmp_path / "index", part, expected)
+        manifest.verify(tmp_path / "index", store.manifest)
+    with pytest.raises(InputError, match=r"part\.json: not what the manifest names"):
+        open_store(tmp_path / "index", None, None)
 
 
 def test_a_description_of_other_sizes_is_found(tmp_path: Path) -> None:
@@ -163,6 +188,8 @@ def test_a_description_of_other_sizes_is_found(tmp_path: Path) -> None:
     path = tmp_path / "index" / "vectors/000000/part.json"
     path.write_text(path.read_text().replace("50", "49"))
     with pytest.raises(InputError, match=r"part\.json: vectors does not have the bytes"):
+        part_files.read_arrays(path.parent)
+    with pytest.raises(InputError, match=r"part\.json: not what the manifest names"):
         open_store(tmp_path / "index", encoder(), reads())
 
 
@@ -170,16 +197,48 @@ def test_a_manifest_of_other_counts_is_found(tmp_path: Path) -> None:
     built(tmp_path / "index")
     path = tmp_path / "index" / "manifest.json"
     path.write_text(path.read_text().replace('"passages": 50', '"passages": 51'))
+    with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+        open_store(tmp_path / "index", encoder(), reads())
+    sealed_json.write(path, without_checksum(path))
     with pytest.raises(InputError, match="50 rows of passages, the manifest counts 51"):
         open_store(tmp_path / "index", encoder(), reads())
+
+
+def without_checksum(path: Path) -> dict:
+    """What a file says, without its own checksum."""
+    return {key: each for key, each in sealed_json.read(path).items() if key != sealed_json.KEY}
 
 
 def test_a_store_of_an_older_format_is_refused(tmp_path: Path) -> None:
     built(tmp_path / "index")
     path = tmp_path / "index" / "manifest.json"
-    path.write_text(path.read_text().replace(f'"format": {manifest.FORMAT}', '"format": 1'))
-    with pytest.raises(InputError, match="of another version of this library"):
-        open_store(tmp_path / "index", encoder(), reads())
+    for format in (1, manifest.FORMAT):
+        path.write_text(json.dumps(without_checksum(path) | {"format": format}))
+        with pytest.raises(InputError, match="of another version of this library; rebuild the store"):
+            open_store(tmp_path / "index", encoder(), reads())
+
+
+def test_a_store_of_the_format_before_opens_and_the_next_change_completes_its_checksums(tmp_path: Path) -> None:
+    """It had no checksums of itself, of removed rows and of engines, and no description of FAISS's file."""
+    folder = tmp_path / "index"
+    built(folder)
+    updates.remove(folder, ["p7"])
+    store_engines.add_bm25(open_store(folder, None, None))
+    store = open_store(folder, None, None)
+    found = store_engines.add_faiss(store, "Flat", store_engines.passage_queries(store))
+    (folder / found.engines["faiss"]["part"] / part_files.DESCRIPTION_FILE).unlink()
+    old = without_checksum(folder / "manifest.json") | {"format": manifest.UNSEALED}
+    del old["checksums"]
+    (folder / "manifest.json").write_text(json.dumps(old))
+
+    opened = open_store(folder, encoder(), reads())
+    assert list(opened.live_passages()) == [passage for passage in PASSAGES if passage.id != "p7"]
+    assert store_engines.open_bm25(opened).size == 50
+    with pytest.raises(InputError, match="has no index of FAISS; build one with rag-jax index"):
+        store_engines.open_faiss(opened)
+    updates.remove(folder, ["p8"])
+    assert sealed_json.is_intact(sealed_json.read(folder / "manifest.json"))
+    assert set(manifest.read(folder).checksums) == {"removed/000005", found.engines["bm25"]["part"]}
 
 
 def test_what_is_no_store_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from crashes import crashes
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, ownership, updates
-from rag_jax.index.store import Store, open_store
+from rag_jax.index.store import Store, add_tokens, open_store
 from stores import MORE, PASSAGES, encoder, reads
 
 REWRITTEN = [PASSAGES[3]._replace(text="nobody lives here"), PASSAGES[9]._replace(title="Nowhere")]
@@ -79,7 +79,7 @@ def test_the_journal_tells_every_change(folder: Path) -> None:
     updates.add(folder, MORE, encoder())
     updates.replace(folder, REWRITTEN, encoder())
     updates.remove(folder, ["p0"])
-    opened(folder)
+    add_tokens(folder, reads())
     told = [(each["version"], each["change"], each["passages"], each["rows"]) for each in manifest.read(folder).changes]
     assert told == [
         (1, "build", 50, 50),

@@ -65,3 +65,18 @@ def test_what_somebody_else_wrote_stays(loaded: Towers, tmp_path: Path, change, 
     with pytest.raises(InputError, match=told):
         checkpoint_folders.write_towers(tmp_path, loaded.checkpoints(loaded.params))
     assert before == {path: path.read_bytes() for path in (tmp_path / "towers").rglob("*") if path.is_file()}
+
+
+def test_a_changed_byte_of_a_tower_is_noticed_where_it_is_loaded(loaded: Towers, tmp_path: Path) -> None:
+    towers = tmp_path / "towers"
+    checkpoint_folders.write_towers(tmp_path, loaded.checkpoints(loaded.params))
+    weights = towers / "question" / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(
+        InputError, match=r"question/model\.safetensors: missing, or changed since a run wrote it; copy"
+    ):
+        hub.load_tower(towers / "question")
+    hub.load_tower(towers / "passage")
+    (towers / "rag-jax.towers").unlink()
+    hub.load_tower(towers / "question")

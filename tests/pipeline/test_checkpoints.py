@@ -11,10 +11,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from bit_flips import outcomes
 from rag_jax.core.refresh import RefreshedIndex
 from rag_jax.core.training import TrainState
+from rag_jax.data import checksums
 from rag_jax.errors import InputError
-from rag_jax.pipeline.checkpoints import Checkpoints
+from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
 from rag_jax.types import Int8Vectors, RagParams
 
 
@@ -143,6 +145,67 @@ def test_an_answer_needs_the_parameters_only_and_moves_nothing(tmp_path: Path) -
     checkpoints.close()
 
 
+def is_restored(workdir: Path, expected: TrainState) -> bool:
+    """Whether the newest state is the expected one."""
+    checkpoints = Checkpoints(workdir)
+    try:
+        found = checkpoints.restore(jax.eval_shape(lambda: expected))
+    finally:
+        checkpoints.close()
+    if found is None:
+        return False
+    assert_same(found[0], expected)
+    return found[1] == place(int(expected.step))
+
+
+def test_a_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
+    saved(tmp_path, state(1, 1.0))
+    seen = outcomes(tmp_path, 12, lambda: is_restored(tmp_path, state(1, 1.0)))
+    assert seen["noticed"]
+
+
+@pytest.mark.parametrize("item", ["params", "rest", "place"])
+def test_a_changed_byte_of_any_item_is_told_and_the_one_before_serves(tmp_path: Path, item: str) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, 2.0))
+    written = (path for path in (tmp_path / "checkpoints" / "2" / item).rglob("*") if path.is_file())
+    largest = max(written, key=lambda path: path.stat().st_size)
+    data = largest.read_bytes()
+    largest.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    told: list[str] = []
+    assert saved_host_state(tmp_path) == place(1 if item == "place" else 2)
+    assert_same(restored(tmp_path, told), state(1, 1.0))
+    (line,) = told
+    assert f"checkpoints/2: cannot be restored ({item}/" in line
+    assert line.endswith(" is not what was written); resuming from step 1")
+
+
+def test_sha256sum_checks_a_checkpoint(tmp_path: Path) -> None:
+    """Each has its checksums from the moment that it is complete, those of all files but orbax's own record of it."""
+    saved(tmp_path, state(1))
+    folder = tmp_path / "checkpoints" / "1"
+    listed = checksums.read(folder)
+    assert listed is not None
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert there - set(listed) == {checksums.FILE, "_CHECKPOINT_METADATA", "commit_success.txt"}
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", checksums.FILE], cwd=folder, check=True)
+
+
+def test_an_added_file_is_as_good_as_damaged(tmp_path: Path) -> None:
+    saved(tmp_path, state(1, 1.0), state(2, 2.0))
+    (tmp_path / "checkpoints" / "2" / "params" / "more").write_text("more")
+    told: list[str] = []
+    assert_same(restored(tmp_path, told), state(1, 1.0))
+    assert "params/more is not what was written" in told[0]
+
+
+def test_a_checkpoint_without_checksums_is_restored_and_told(tmp_path: Path) -> None:
+    saved(tmp_path, state(1, 1.0))
+    (tmp_path / "checkpoints" / "1" / checksums.FILE).unlink()
+    told: list[str] = []
+    assert_same(restored(tmp_path, told), state(1, 1.0))
+    assert told == [f"{tmp_path}/checkpoints/1: restored unchecked, an older version wrote it without checksums"]
+
+
 def test_where_none_is_whole_the_newest_is_named(tmp_path: Path) -> None:
     saved(tmp_path, state(1, 1.0), state(2, 2.0))
     spoil(tmp_path / "checkpoints" / "1" / "rest")
@@ -184,7 +247,7 @@ except InputError as error:
 
 def test_a_full_disk_is_told_and_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
     here = Path(__file__).parent
-    paths = {"PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here)])}
+    paths = {"PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here.parent / "support"), str(here)])}
     script = WRITES.replace("tests_state", Path(__file__).stem)
     ran = subprocess.run(
         [sys.executable, "-c", script, tmp_path], env=os.environ | paths, capture_output=True, text=True, check=False

@@ -20,10 +20,10 @@ import numpy as np
 from rag_jax.corpus import Chunker
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
-from rag_jax.index import building, documents, manifest, ownership, part_files, updates
+from rag_jax.index import building, documents, manifest, ownership, updates
 from rag_jax.index.engines import store_engines
 from rag_jax.index.passage_tokenizer import PassageTokens
-from rag_jax.index.store import open_store
+from rag_jax.index.store import add_tokens, open_store
 from rag_jax.index.truncation import Truncation
 
 WIDTH = 64
@@ -123,7 +123,7 @@ def swaps(other: Path, passages: list[Passage]) -> Op:
 
 
 COUNTS = Op("engine bm25", lambda folder: store_engines.add_bm25(open_store(folder, None, None)))
-TOKENISES = Op("tokenise", lambda folder: open_store(folder, None, READS))
+TOKENISES = Op("tokenise", lambda folder: add_tokens(folder, READS))
 
 
 def started(work: Callable[[], object]) -> int:
@@ -169,12 +169,7 @@ def held(folder: Path) -> State | None:
     if not (folder / manifest.FILE).exists():
         return None
     found = manifest.read(folder)
-    for segment in found.segments:
-        for part, expected in segment.parts.items():
-            manifest.verify(folder, part, expected)
-    for part in [found.removed, *(engine.get("part") for engine in found.engines.values())]:
-        if part:
-            part_files.verify(folder / part)
+    manifest.verify(folder, found)
     store = open_store(folder, None, None)
     store_engines.open_bm25(store)
     passages = tuple(store.live_passages())
@@ -220,4 +215,4 @@ def leftovers(folder: Path) -> set[str]:
     plan = manifest.find_pending_build(folder, found)
     there = {str(path.relative_to(folder)) for path in folder.glob("*/*")}
     own = {part for part in there if plan is not None and Path(part).name in plan.names}
-    return there - found.parts - own
+    return there - set(found.parts) - own

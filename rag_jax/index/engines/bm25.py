@@ -67,12 +67,12 @@ class BM25:
     def save(self, folder: Path) -> None:
         """Write the index as a part of a store. Raises `InputError` if it cannot be written."""
         arrays = self.lists._asdict() | {"size": np.asarray([self.size]), "format": np.asarray([FORMAT])}
-        part_files.write_part(folder, arrays, pa.table({"word": self.words}))
+        part_files.write_part(folder, arrays, pa.table([self.words], schema=WORDS))
 
     @classmethod
     def open(cls, folder: Path, rows: int) -> "BM25":
         """Memory-map a saved index. Raises `InputError` if it is damaged or has another number of rows."""
-        arrays, table = part_files.read_arrays(folder), part_files.read_table(folder)
+        arrays, table = part_files.read_arrays(folder), part_files.read_table(folder, WORDS).table
         try:
             lists = PostingLists(*(np.asarray(arrays[name]) for name in PostingLists._fields))
             size, words = int(arrays["size"][0]), table.column("word").combine_chunks()
@@ -127,6 +127,7 @@ class BM25:
 INITIAL_SCORES = np.asarray([-np.inf, 0], np.float32)  # of removed rows, and of others
 REMEDY = "build it again with rag-jax index --out DIR --bm25"
 FORMAT = 2  # of the tokenisation
+WORDS = pa.schema([("word", pa.string())])
 
 
 class _Counts(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rag_jax.errors import InputError
-from rag_jax.index import manifest, ownership
+from rag_jax.index import manifest, ownership, part_files
 from rag_jax.index.engines.bm25 import BM25
 from rag_jax.index.engines.device import DeviceIndex
 from rag_jax.index.engines.engine import Engine, Queries
@@ -56,7 +56,7 @@ def add_faiss(store: Store, factory: str, queries: RecallQueries) -> Manifest:
     found = measure_recall(replace(built, alive=store.alive), store, queries)
 
     def save(part: Path) -> None:
-        built.save(part / FAISS)
+        part_files.write_part(part, others={FAISS: built.save})
 
     return _save_engine(store, "faiss", {"factory": factory, "rows": store.size, "recall": found}, save)
 
@@ -85,7 +85,7 @@ def open_faiss(store: Store) -> FaissIndex:
     if facts is None:
         where = store.folder or "the store in memory"
         raise InputError(f"{where}: has no index of FAISS; build one with rag-jax index --out DIR --faiss HNSW32")
-    index = FaissIndex.open(_folder(store) / facts["part"] / FAISS, store.width, facts["rows"])
+    index = FaissIndex.open(_verified_part(store, facts) / FAISS, store.width, facts["rows"])
     if facts["rows"] < store.size:
         index = index.extend(store.passage_vectors.blocks(BLOCK, start=facts["rows"]))
     return replace(index, alive=store.alive if store.removed else None, recall=facts["recall"])
@@ -96,14 +96,26 @@ def open_bm25(store: Store) -> BM25:
     facts, alive = _facts(store, "bm25"), store.alive if store.removed else None
     if facts is None or facts["rows"] != store.size:
         return replace(BM25.build(store.passages), alive=alive)
-    return replace(BM25.open(_folder(store) / facts["part"], store.size), alive=alive)
+    return replace(BM25.open(_verified_part(store, facts), store.size), alive=alive)
 
 
 FAISS = "index.faiss"
+REMEDY = "build it again with rag-jax index --out DIR and --faiss or --bm25"
 
 
 def _facts(store: Store, name: str) -> dict[str, Any] | None:
     return store.manifest.engines.get(name) if store.manifest else None
+
+
+def _verified_part(store: Store, facts: dict[str, Any]) -> Path:
+    """The folder of an engine, every byte of which has its checksum: a damaged one may end the process.
+
+    Raises `InputError` where it has not.
+    """
+    assert store.manifest is not None
+    folder = _folder(store) / facts["part"]
+    part_files.verify(folder, store.manifest.parts[facts["part"]], REMEDY)
+    return folder
 
 
 def _folder(store: Store) -> Path:

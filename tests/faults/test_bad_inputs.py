@@ -1,0 +1,29 @@
+"""Bad inputs of every family: each command ends in one line and exit code 2, or in the right result."""
+
+from pathlib import Path
+
+import pytest
+
+from faults.ask import FAMILIES, told, verdicts
+
+# of each family, spread over all that there are: 6,000 in all take hours
+MOST = {"full disks": 40, "stores": 40, "workdirs": 20, "towers": 40}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bad_inputs_meet_the_promise(family: str, shared: Path, table: list) -> None:
+    found = verdicts(shared / "faults", "--families", family, "--most", str(MOST.get(family, 100)))
+    bad = [each for each in found if each["complaint"]]
+    still_open = [each for each in bad if each["open"]]
+    table.append((family, len(found), len(found) - len(bad), len(still_open)))
+    print(f"open: {told(still_open)}")
+    broken = [each for each in bad if not each["open"]]
+    assert not broken, told(broken)
+
+
+def test_a_sample_of_them_meets_the_promise(shared: Path) -> None:
+    found = verdicts(shared / "faults", "--sample", "25")
+    assert len(found) >= 25
+    broken = [each for each in found if each["complaint"]]
+    assert not broken, told(broken)
