@@ -49,6 +49,8 @@ def read_any_config_file(path: Path) -> AnyConfig:
     try:
         with _importable(path.resolve().parent):
             found = runpy.run_path(str(path)).get("config")
+    except InputError as error:
+        raise InputError(f"{path}:{_line(error, path)}: {_one_line(error)}") from None
     except Exception as error:
         raise InputError(f"{path}:{_line(error, path)}: {type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(found, AnyConfig):

@@ -13,7 +13,7 @@ from rag_jax.errors import InputError, one_line
 
 
 def kept(reader: JsonReader, text: bytes, folder: Path) -> bool:
-    """Whether a document is refused in one line. Fails for any other error, and for values that have not their types."""
+    """Whether a document is refused in one line. Fails for other errors, and for values of other types."""
     for name, document in {**reader.others, reader.name: None}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
