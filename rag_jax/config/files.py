@@ -67,7 +67,7 @@ def load_config(path: Path) -> Config:
 def load_config_of(kind: type[Kind], path: Path) -> Kind:
     """The config that a run saved. Raises `InputError` for a file that is missing, damaged, or of another kind."""
     try:
-        values = strict_json.loads(path.read_bytes())
+        values = strict_json.loads(path.read_bytes(), paths=True)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such file; give a workdir of rag-jax train") from None
     except OSError as error:

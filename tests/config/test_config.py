@@ -1,6 +1,7 @@
 """Config files, their overrides, and the JSON that a run leaves."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -243,3 +244,10 @@ def test_a_config_imports_what_lies_beside_it(tmp_path: Path) -> None:
 def test_a_config_holds_what_its_types_say_however_it_is_made(make: Callable[[], object], told: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(told)}"):
         make()
+
+
+def test_infinity_and_a_path_that_is_not_utf_8_survive_the_json(tmp_path: Path) -> None:
+    config = replace(PLAIN, optimizer=Optimizer(clip=math.inf), start_from=Path("a\udcff"))
+    save_config(config, tmp_path / "config.json")
+    assert "Infinity" not in (tmp_path / "config.json").read_text()
+    assert load_config(tmp_path / "config.json") == config
