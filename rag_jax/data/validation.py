@@ -110,7 +110,7 @@ class Validated:
     def __post_init__(self) -> None:
         for name, kind in _hints(type(self)).items():
             value = getattr(self, name)
-            if not (dataclasses.is_dataclass(kind) and isinstance(value, kind)):  # validated by itself
+            if not (dataclasses.is_dataclass(kind) and type(value) is kind):  # validated by itself
                 object.__setattr__(self, name, validate_value(kind, value, f"{type(self).__name__}.{name}"))
 
 
