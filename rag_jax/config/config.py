@@ -10,12 +10,13 @@ from typing import Literal
 
 from rag_jax.config.generation import GenerationConfig
 from rag_jax.core.variants import Model
+from rag_jax.data.validation import Validated
 from rag_jax.index.engines import registry
 from rag_jax.models.registry import DEFAULT_GENERATOR
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Validated):
     """The files of a run."""
 
     # the corpus: JSON lines, DPR's tsv, KILT, a folder of text or Markdown; None, and no index: closed book
@@ -38,7 +39,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Lora:
+class Lora(Validated):
     """LoRA (Hu et al. 2021): kernel + alpha / rank * A B, of which only A and B are trained."""
 
     rank: int | None = None  # r, of A and B; None: no adapters
@@ -49,7 +50,7 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(Validated):
     """Distillation from the reader: the question tower learns from its judgement of each passage."""
 
     # none: the question tower learns from the model's likelihood; emdr2: from RAG-Sequence's, whatever the model;
@@ -63,7 +64,7 @@ class Distillation:
 
 
 @dataclass(frozen=True)
-class Retriever:
+class Retriever(Validated):
     """The bi-encoder: a question tower and a passage tower."""
 
     # checkpoint of the question tower: a folder, package:NAME/FOLDER, or a Hugging Face repository
@@ -107,7 +108,7 @@ class Retriever:
 
 
 @dataclass(frozen=True)
-class Generator:
+class Generator(Validated):
     """The generator: a checkpoint, or a network from scratch in the sizes given here."""
 
     # a folder or GGUF file, one of them as package:NAME/PATH, or a Hugging Face repository; None: from scratch
@@ -150,7 +151,7 @@ class Generator:
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Validated):
     """AdamW for the question tower, AdamW or Muon for the generator. Linear warm-up, then linear decay to 0."""
 
     kind: Literal["adamw", "muon"] = "adamw"  # of the generator
@@ -164,7 +165,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
-class AdamW:
+class AdamW(Validated):
     """AdamW, where one optimizer trains everything. Linear warm-up, then linear decay to 0."""
 
     learning_rate: float = 2e-5  # peak
@@ -174,7 +175,7 @@ class AdamW:
 
 
 @dataclass(frozen=True)
-class Mesh:
+class Mesh(Validated):
     """How devices share the work. The index is sharded over all of them."""
 
     data: int = 1  # data parallelism: copies of the parameters
@@ -188,7 +189,7 @@ class Mesh:
 
 
 @dataclass(frozen=True)
-class Compute:
+class Compute(Validated):
     """Speed and memory of a step. Results stay the same up to rounding."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters and likelihood stay float32
@@ -201,7 +202,7 @@ class Compute:
 
 
 @dataclass(frozen=True)
-class Watch:
+class Watch(Validated):
     """Where metrics go besides the terminal and metrics.jsonl."""
 
     tensorboard: bool = False  # write event files to WORKDIR/tensorboard
@@ -209,7 +210,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Validated):
     """The config of a training run."""
 
     data: Data  # files

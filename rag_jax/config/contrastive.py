@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from rag_jax.config.config import AdamW, Compute, Mesh, Watch
+from rag_jax.data.validation import Validated
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Validated):
     """The files of a run."""
 
     # the corpus: JSON lines, DPR's tsv, KILT, a folder of text or Markdown
@@ -27,7 +28,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class BiEncoder:
+class BiEncoder(Validated):
     """The towers, and what is trained of them."""
 
     # checkpoint of the question tower: a folder, package:NAME/FOLDER, or a Hugging Face repository
@@ -50,7 +51,7 @@ class BiEncoder:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Validated):
     """The loss: each question's gold passage against the other passages of the batch."""
 
     hard_negatives: int = 1  # per question, sampled from its list in every epoch
@@ -72,7 +73,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class ContrastiveConfig:
+class ContrastiveConfig(Validated):
     """The config of a contrastive training run."""
 
     data: Data  # files

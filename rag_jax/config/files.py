@@ -49,6 +49,8 @@ def read_any_config_file(path: Path) -> AnyConfig:
     try:
         with _importable(path.resolve().parent):
             found = runpy.run_path(str(path)).get("config")
+    except InputError as error:
+        raise InputError(f"{path}:{_line(error, path)}: {_one_line(error)}") from None
     except Exception as error:
         raise InputError(f"{path}:{_line(error, path)}: {type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(found, AnyConfig):
@@ -65,7 +67,7 @@ def load_config(path: Path) -> Config:
 def load_config_of(kind: type[Kind], path: Path) -> Kind:
     """The config that a run saved. Raises `InputError` for a file that is missing, damaged, or of another kind."""
     try:
-        values = strict_json.loads(path.read_bytes())
+        values = strict_json.loads(path.read_bytes(), paths=True)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such file; give a workdir of rag-jax train") from None
     except OSError as error:

@@ -12,11 +12,12 @@ from rag_jax.core.decode import beam, logits_processors
 from rag_jax.core.decode.decoded import Decoder
 from rag_jax.core.decode.search import GenerationLimits, LogitsProcessor
 from rag_jax.core.variants import VARIANTS, Method, Model
+from rag_jax.data.validation import Validated
 from rag_jax.errors import InputError
 
 
 @dataclass(frozen=True)
-class GenerationConfig:
+class GenerationConfig(Validated):
     """How answers are found. The default is greedy search; `do_sample` samples `n_best` answers instead."""
 
     num_beams: int = 1  # width of beam search; 1: greedy

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from rag_jax.config.config import AdamW, Compute, Lora, Mesh, Watch
+from rag_jax.data.validation import Validated
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Validated):
     """The files of a run."""
 
     # training files, each with the weight of its conversations in the mixture: JSON lines with instructions or with
@@ -27,7 +28,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Generator:
+class Generator(Validated):
     """The generator: a decoder-only checkpoint with a chat template."""
 
     # a folder or GGUF file, one of them as package:NAME/PATH, or a Hugging Face repository
@@ -51,7 +52,7 @@ class Generator:
 
 
 @dataclass(frozen=True)
-class Retriever:
+class Retriever(Validated):
     """The passages that questions are asked with (RA-DIT, Lin et al. 2023), retrieved before training begins."""
 
     tower: str | None = None  # checkpoint of the question tower that searches data.index; None: BM25
@@ -65,7 +66,7 @@ class Retriever:
 
 
 @dataclass(frozen=True)
-class InstructionConfig:
+class InstructionConfig(Validated):
     """The config of an instruction tuning run."""
 
     data: Data  # files

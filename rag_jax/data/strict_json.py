@@ -21,8 +21,11 @@ class NotStrictError(ValueError):
     """What Python reads as JSON and the standard does not; the message says what."""
 
 
-def loads(text: str | bytes) -> Any:
+def loads(text: str | bytes, paths: bool = False) -> Any:
     """Parse a document, UTF-8 with or without a byte-order mark.
+
+    Args:
+        paths: whether strings may hold half a surrogate pair, as those of paths do that are not UTF-8.
 
     Raises `ValueError` for anything else than standard JSON, for half a surrogate pair, and for a document that is
     nested too deeply to be read.
@@ -30,7 +33,7 @@ def loads(text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.removeprefix(codecs.BOM_UTF8).decode()
     found = decode(text)
-    if "\\ud" in text.lower():
+    if not paths and "\\ud" in text.lower():
         json.dumps(found, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError, too
     return found
 

@@ -105,7 +105,7 @@ def drop_title(template: str) -> str:
 def _has_fields(template: str, known: Set[str]) -> bool:
     """Whether a template has one of these fields, and no other."""
     fields = templates.fields_of(template)
-    return bool(fields) and known.issuperset(fields)
+    return bool(fields) and known >= {*fields}
 
 
 def _encode_pairs(tokenizer: Tokenizer, passages: Sequence[tuple[str, str]], max_length: int) -> TowerTokens:

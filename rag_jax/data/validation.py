@@ -101,6 +101,19 @@ def validate_dataclass(kind: type[T], value: Any, source: str = "", name: str = 
     return kind(**{key: validate_value(hints[key], each, prefix + key, source) for key, each in value.items()})
 
 
+class Validated:
+    """A base of frozen dataclasses: their fields are validated however they are made.
+
+    `Optimizer(kind="sgd")` raises `InputError`, and so does `dataclasses.replace` with such a value.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in _hints(type(self)).items():
+            value = getattr(self, name)
+            if not (dataclasses.is_dataclass(kind) and type(value) is kind):  # validated by itself
+                object.__setattr__(self, name, validate_value(kind, value, f"{type(self).__name__}.{name}"))
+
+
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)

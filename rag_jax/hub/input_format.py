@@ -8,7 +8,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 from tokenizers import Tokenizer, normalizers
 
@@ -24,7 +24,7 @@ PROMPTS, LENGTH = SETTINGS, "sentence_bert_config.json"
 QUERY, DOCUMENT = ("query",), ("document", "passage", "corpus")  # names of prompts, in the order of `encode_query`
 # In config.json, in the order of `TowerInputFormat`.
 MAX_LENGTH = "max_seq_length"
-OURS = {"passage_template": str, "question_template": str, MAX_LENGTH: Positions | None}
+OURS = {"passage_template": str, "question_template": str, MAX_LENGTH: Optional[Positions]}  # noqa: UP045 (an alias of Annotated)
 Limit = Annotated[float, Range(1)]  # transformers writes 1e30 for none
 
 

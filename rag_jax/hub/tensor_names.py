@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rag_jax.errors import InputError
-from rag_jax.hub.tensors import Stored, Tensors
+from rag_jax.hub.tensors import Stored, Tensors, wrong_dtype
 from rag_jax.types import Params
 
 Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
@@ -88,6 +88,8 @@ def to_stored(params: Params, table: TensorNames, prefix: str = "") -> dict[str,
 
 def _checked(value: np.ndarray, dtype: Any, source: str) -> np.ndarray:
     """Convert a tensor to the dtype of the parameters. Raises `InputError` if it is not finite."""
+    if value.dtype.kind in "biuc":
+        raise wrong_dtype(source, str(value.dtype))
     with np.errstate(over="ignore"):  # of float64
         value = value.astype(dtype, copy=False)
     if value.size and not (np.isfinite(value.min()) and np.isfinite(value.max())):  # NaN propagates to both; no copy

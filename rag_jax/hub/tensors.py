@@ -21,6 +21,7 @@ from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
 
 SHARD_BYTES = 4 << 30
+DTYPES = ("F64", "F32", "F16", "BF16")  # of weights, as safetensors calls them
 
 
 class Stored(NamedTuple):
@@ -95,7 +96,14 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
 def _read(path: Path, name: str) -> np.ndarray:
     # Reopened for each tensor: the pages of a mapping stay in memory until it is closed.
     with _opened(path) as file:
+        if (dtype := file.get_slice(name).get_dtype()) not in DTYPES:
+            raise wrong_dtype(f"{path}: {name}", dtype)
         return file.get_tensor(name)
+
+
+def wrong_dtype(source: str, dtype: str) -> InputError:
+    """The error for weights that are whole numbers, or floats of eight bits, which need scales of their own."""
+    return InputError(f"{source} holds {dtype}; give weights in {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
 
 
 def _opened(path: Path) -> Any:

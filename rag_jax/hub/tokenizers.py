@@ -8,11 +8,12 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from tokenizers import Regex, Tokenizer, decoders
 
 from rag_jax.data.tokenizers import ignore_special_tokens_in_text, read_tokenizer
+from rag_jax.data.validation import Range
 from rag_jax.errors import InputError
 from rag_jax.hub.config_json import ConfigJson, read_settings, write_json
 from rag_jax.models.architecture import Architecture, SpecialTokens
@@ -33,6 +34,20 @@ SPECIAL = {
 CLEANED = [(f" {mark}", mark) for mark in ".?!,"] + [(" ' ", "'")]
 CLEANED += [(f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re")]
 """The replacements by which transformers cleans up decoded texts, in its order."""
+
+
+SETTINGS: dict[str, Any] = {
+    "model_max_length": Annotated[float, Range(1)],  # 1e30 for none
+    "padding_side": Literal["left", "right"],
+    "truncation_side": Literal["left", "right"],
+    "model_input_names": tuple[str, ...],
+    "clean_up_tokenization_spaces": bool,
+    "split_special_tokens": bool,
+    "do_lower_case": bool,
+    "added_tokens_decoder": dict[str, dict[str, Any]],
+    **dict.fromkeys(SPECIAL, str | dict[str, Any]),
+}
+"""The types of what transformers reads in tokenizer_config.json."""
 
 
 class Stored(NamedTuple):
@@ -56,7 +71,7 @@ def read(folder: Path, model: Mapping[str, Any]) -> Stored | None:
     try:
         _check_kind(folder, model)
         loaded = _loaded(folder, model)
-        tokenizer = ignore_special_tokens_in_text(loaded.backend_tokenizer)
+        tokenizer, settings = ignore_special_tokens_in_text(loaded.backend_tokenizer), _settings(loaded)
     except InputError:
         raise
     except Exception as error:  # the Rust side raises plain Exception
@@ -64,7 +79,7 @@ def read(folder: Path, model: Mapping[str, Any]) -> Stored | None:
         raise InputError(f"{folder}: the tokenizer cannot be read ({reason}); copy or download it again") from None
     if _cleans_up(loaded):
         tokenizer.decoder = _cleaning(tokenizer.decoder)
-    return Stored(tokenizer, _settings(loaded))
+    return Stored(tokenizer, settings)
 
 
 def write(folder: Path, stored: Stored) -> None:
@@ -137,7 +152,9 @@ def _check_kind(folder: Path, model: Mapping[str, Any]) -> None:
 
     config = folder / "tokenizer_config.json"
     settings = read_settings(config) if config.exists() else ConfigJson(str(config), {})
-    name = settings.read("tokenizer_class", str, "") or model.get("tokenizer_class")
+    for key, expected in SETTINGS.items():
+        settings.read(key, expected, None)
+    name = settings.read("tokenizer_class", str, "") or ConfigJson(str(folder), model).read("tokenizer_class", str, "")
     kind = tokenizer_class_from_name(name) if name else None
     if kind is None or kind is PreTrainedTokenizer:  # AutoTokenizer takes PreTrainedTokenizerFast instead
         return
@@ -184,11 +201,18 @@ def _settings(loaded: Any) -> dict[str, Any]:
         **({"extra_special_tokens": extra} if extra else {}),
         **({"model_max_length": loaded.model_max_length} if loaded.model_max_length < 2**31 else {}),
         **({"split_special_tokens": True} if loaded.split_special_tokens else {}),
-        **({"chat_template": loaded.chat_template} if loaded.chat_template else {}),
+        **({"chat_template": _chat_template(loaded)} if _chat_template(loaded) else {}),
         "padding_side": loaded.padding_side,
         "truncation_side": loaded.truncation_side,
         "model_input_names": loaded.model_input_names,
     }
+
+
+def _chat_template(loaded: Any) -> str | None:
+    """The template of a chat; of several, by name, the default."""
+    found = loaded.chat_template
+    found = found.get("default") if isinstance(found, Mapping) else found
+    return found if isinstance(found, str) else None
 
 
 def _default_roles(vocabulary: Mapping[str, int]) -> dict[str, str]:

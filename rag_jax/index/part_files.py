@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 import pyarrow as pa
 
-from rag_jax.data import files
+from rag_jax.data import files, strict_json
 from rag_jax.data.validation import validate_dataclass
 from rag_jax.errors import InputError
 
@@ -138,12 +138,12 @@ def read_description(folder: Path, checksum: str | None = None) -> dict[str, Fil
         text = path.read_bytes()
         if checksum not in (None, hashlib.sha256(text).hexdigest()):
             raise InputError(f"{path}: not what the manifest names; {REMEDY}")
-        found = json.loads(text)
+        found = strict_json.loads(text)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {REMEDY}") from None
     except InputError:
         raise
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         raise InputError(f"{path}: damaged; {REMEDY}") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: damaged; {REMEDY}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rag_jax.data import files
+from rag_jax.data import files, strict_json
 
 KEY = "sha256"
 
@@ -18,10 +18,7 @@ def write(path: Path, value: Mapping[str, Any]) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """The object in a file, with its checksum, which `is_intact` compares. Raises `ValueError` for anything else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    found = strict_json.loads(path.read_bytes(), paths=True)
     if not isinstance(found, dict):
         raise ValueError("not an object")
     return found

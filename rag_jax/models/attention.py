@@ -11,6 +11,7 @@ from rag_jax.core.packing import to_packs, to_rows
 from rag_jax.models.dense import Dense
 from rag_jax.types import PackedInputs
 
+KINDS = ("plain", "fused")
 MIN_FUSED_QUERIES = 16  # fewer queries are those of a decoding step
 WEIGHTS = "intermediates"  # the collection of the attention weights; they are kept only where it is mutable
 
@@ -108,6 +109,13 @@ def initializer(std: float | None, scale: float = 1.0) -> nn.initializers.Initia
     if std is None:
         return nn.initializers.variance_scaling(scale**2, "fan_in", "normal")
     return nn.initializers.normal(scale * std)
+
+
+def is_fused(attention: str) -> bool:
+    """Whether attention is fused, by its name in configs. Raises `ValueError` for an unknown name."""
+    if attention not in KINDS:
+        raise ValueError(f"attention is {attention!r}; give {' or '.join(KINDS)}")
+    return attention == "fused"
 
 
 def may_be_fused(num_queries: int) -> bool:

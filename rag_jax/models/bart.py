@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rag_jax.core.packing import row_positions, to_packs, to_rows, unpacked
 from rag_jax.models import cache_slots, encoder_decoder
 from rag_jax.models.architecture import Architecture
-from rag_jax.models.attention import Attention
+from rag_jax.models.attention import Attention, is_fused
 from rag_jax.models.dense import Dense, attend
 from rag_jax.models.dropout import Dropout
 from rag_jax.models.encoder_decoder import CrossKeysValues, Memory
@@ -260,7 +260,7 @@ def init(config: BartConfig, key: Array) -> Params:
 
 def _attention(config: BartConfig, name: str | None) -> Attention:
     c = config
-    return Attention(c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention == "fused", name=name)
+    return Attention(c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, is_fused(c.attention), name=name)
 
 
 def _layer_norm(config: BartConfig, name: str | None) -> LayerNorm:

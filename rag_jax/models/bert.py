@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from rag_jax.core.packing import row_positions, to_packs, to_rows, unpacked
 from rag_jax.models.architecture import Architecture
-from rag_jax.models.attention import Attention
+from rag_jax.models.attention import Attention, is_fused
 from rag_jax.models.dense import Dense
 from rag_jax.models.dropout import Dropout
 from rag_jax.models.gelu import gelu
@@ -70,7 +70,7 @@ class BertLayer(nn.Module):
     ) -> Float[Array, "G N width"]:
         c = self.config
         init, drop = nn.initializers.normal(c.init_std), Dropout(c.dropout)
-        sizes = c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, c.attention == "fused"
+        sizes = c.width, c.heads, c.attention_dropout, c.init_std, c.dtype, is_fused(c.attention)
         attention = Attention(*sizes, name="attention")
         states = constrain(states, c.sharding)
         mixed = attention(states, *attention.project(states, packed), mask, deterministic, packed)

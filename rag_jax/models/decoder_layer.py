@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
+from rag_jax.models.attention import is_fused
 from rag_jax.models.dense import Dense
 from rag_jax.models.grouped_attention import Context, GroupedAttention, KeysValues
 from rag_jax.models.layers import Remat, constrain
@@ -82,7 +83,7 @@ class Layer(nn.Module):
             norm_eps=c.norm_eps if c.qk_norm else None,
             init_std=c.init_std,
             dtype=c.dtype,
-            fused=c.attention == "fused",
+            fused=is_fused(c.attention),
         )
         self.ffn = FeedForward(c)
         self.attention_norm, self.ffn_norm = (RMSNorm(c.norm_eps, c.dtype) for _ in range(2))

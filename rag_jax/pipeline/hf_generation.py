@@ -5,12 +5,12 @@ transformers' `max_length` includes the start token; ours does not.
 
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from rag_jax.config.generation import SHAPING, GenerationConfig
 from rag_jax.core.variants import Model
 from rag_jax.data.tokenizers import GeneratorTokenizer
-from rag_jax.data.validation import validate_value
+from rag_jax.data.validation import Range, validate_value
 from rag_jax.errors import InputError
 from rag_jax.hub.configs import DEFAULT_MAX_LENGTH, NEUTRAL, RAG_ARCHITECTURES
 from rag_jax.pipeline.components import token_id
@@ -28,6 +28,7 @@ OPTIONS = (  # our name, transformers' name
     ("top_p", "top_p"),
     ("min_p", "min_p"),
 )
+TokenId = Annotated[int, Range(0, 2**32 - 1)]
 # Integer settings: counts and token ids.
 COUNTS = (
     *("max_length", "max_new_tokens", "min_new_tokens"),
@@ -102,7 +103,7 @@ def _check_types(generation: Mapping[str, Any], where: str) -> None:
     """Raise `InputError` for a setting of another type than in transformers."""
     hints = typing.get_type_hints(GenerationConfig)
     kinds = {theirs: hints[ours] for ours, theirs in OPTIONS} | dict.fromkeys(COUNTS, int)
-    for name, kind in (kinds | {"bad_words_ids": tuple[tuple[int, ...], ...]}).items():
+    for name, kind in (kinds | {"bad_words_ids": tuple[tuple[TokenId, ...], ...]}).items():
         if generation.get(name) is not None:
             validate_value(kind, generation[name], name, where)
 

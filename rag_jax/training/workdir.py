@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rag_jax.config.config import Config
 from rag_jax.config.contrastive import ContrastiveConfig
-from rag_jax.data import files
+from rag_jax.data import files, strict_json
 from rag_jax.errors import InputError
 
 CONFIG, LOCK = "config.json", ".rag_jax.lock"
@@ -94,7 +94,7 @@ def _is_named(handle: int, path: Path) -> bool:
 def _holder(handle: int) -> str:
     """The process that holds the lock, read from the lock file."""
     try:
-        found = json.loads(os.pread(handle, 1_024, 0))
+        found = strict_json.loads(os.pread(handle, 1_024, 0))
         return f"process {found['process']} on {found['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # it has not written its id yet
@@ -109,7 +109,7 @@ def _remove_empty(created: list[Path]) -> None:
 
 def _is_config(path: Path) -> bool:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = strict_json.loads(path.read_bytes(), paths=True)
     except (OSError, ValueError):
         return False
     sections = "data", "retriever", "optimizer", "steps"

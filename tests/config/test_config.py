@@ -1,6 +1,10 @@
 """Config files, their overrides, and the JSON that a run leaves."""
 
 import dataclasses
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +12,7 @@ import pytest
 
 from rag_jax.config import keys
 from rag_jax.config.catalog import config_names, find_config
-from rag_jax.config.config import Config, Data, Retriever
+from rag_jax.config.config import AdamW, Compute, Config, Data, Mesh, Optimizer, Retriever
 from rag_jax.config.files import (
     AnyConfig,
     load_config,
@@ -17,6 +21,7 @@ from rag_jax.config.files import (
     relocate,
     save_config,
 )
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.config.overrides import override
 from rag_jax.errors import InputError
 
@@ -113,18 +118,18 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("Config(Data(), Retriever('x'), steps='many')", r": steps is 'many'; give a whole number"),
+        ("Config(Data(), Retriever('x'), steps='many')", r":3: Config\.steps is 'many'; give a whole number"),
         ("Config(Data(), Retriever('x'), stepz=3)", r":3: TypeError: .*unexpected keyword argument 'stepz'"),
         ("Config(Data(), Retriever('x')", r":3: SyntaxError: '\(' was never closed"),
         (
             "Config(Data(), Retriever('x'), generator=Generator(lengths='12'))",
-            r": generator\.lengths is '12'; give a list",
+            r":3: Generator\.lengths is '12'; give a list",
         ),
-        ("Config(Data(passages=3), Retriever('x'))", r": data\.passages is 3; give a path or None"),
-        ("Config(Data(), 'x')", r": retriever is 'x'; give the fields of Retriever"),
+        ("Config(Data(passages=3), Retriever('x'))", r":3: Data\.passages is 3; give a path or None"),
+        ("Config(Data(), 'x')", r":3: Config\.retriever is 'x'; give the fields of Retriever"),
         (
             "Config(Data(), Retriever('x'), decoding=GenerationConfig(early_stopping='sometimes'))",
-            r": decoding\.early_stopping is",
+            r":3: GenerationConfig\.early_stopping is",
         ),
         ("nothing", r":3: NameError: name 'nothing' is not defined"),
     ],
@@ -222,3 +227,27 @@ def test_a_config_imports_what_lies_beside_it(tmp_path: Path) -> None:
             "config = Config(Data(), Retriever('x'), steps=steps)\n"
         )
     assert [read_config_file(tmp_path / folder / "c.py").steps for folder in "ab"] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Optimizer(kind="sgd"), "Optimizer.kind is 'sgd'; give 'adamw' or 'muon'"),
+        (lambda: Compute(attention="flash"), "Compute.attention is 'flash'; give 'plain' or 'fused'"),
+        (lambda: replace(Optimizer(), kind="sgd"), "Optimizer.kind is 'sgd'"),
+        (lambda: Config(Data(), Retriever("x"), steps="3"), "Config.steps is '3'; give a whole number"),
+        (lambda: GenerationConfig(num_beams=True), "GenerationConfig.num_beams is True; give a whole number"),
+        (lambda: AdamW(learning_rate=None), "AdamW.learning_rate is None; give a number"),
+        (lambda: Mesh(data=2**70), "Mesh.data is 1180591620717411303424; give a whole number of at most 64 bits"),
+    ],
+)
+def test_a_config_holds_what_its_types_say_however_it_is_made(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(told)}"):
+        make()
+
+
+def test_infinity_and_a_path_that_is_not_utf_8_survive_the_json(tmp_path: Path) -> None:
+    config = replace(PLAIN, optimizer=Optimizer(clip=math.inf), start_from=Path("a\udcff"))
+    save_config(config, tmp_path / "config.json")
+    assert "Infinity" not in (tmp_path / "config.json").read_text()
+    assert load_config(tmp_path / "config.json") == config

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 from tokenizers import pre_tokenizers
 from transformers import BartTokenizer, BertTokenizer, DPRQuestionEncoder
 
 import oracle
 import pretrained
+from rag_jax.data.templates import fill_text
 from rag_jax.errors import InputError
 from rag_jax.hub import load, load_generator, load_tower
 from rag_jax.hub.configs import read_config
@@ -222,3 +224,55 @@ def test_barts_mask_goes_where_it_has_no_row(tmp_path, rows):
     assert spelt == [pieces.index(letter) for letter in "<mask>"], "in a text it is text"
     theirs = BartTokenizer.from_pretrained(tmp_path)(["a text", " "])["input_ids"]
     assert [loaded.tokenizer.encode(text).ids for text in ("a text", " ")] == theirs
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.bool_])
+def test_weights_that_are_whole_numbers_are_refused(generator_folder: Path, dtype: type) -> None:
+    change(generator_folder, lambda found: found | {"model.encoder.layers.0.fc1.bias": np.ones(24, dtype)})
+    with pytest.raises(InputError, match=r"fc1\.bias holds \w+; give weights in F64, F32, F16 or BF16$"):
+        load_generator(generator_folder)
+
+
+def test_weights_of_eight_bits_are_refused(generator_folder: Path) -> None:
+    path = generator_folder / "model.safetensors"
+    found = safetensors.torch.load_file(path)
+    found["model.encoder.layers.0.fc1.bias"] = oracle.torch.ones(24).to(oracle.torch.float8_e4m3fn)
+    safetensors.torch.save_file(found, path)
+    with pytest.raises(InputError, match=r"fc1\.bias holds F8_E4M3; give weights in F64, F32, F16 or BF16$"):
+        load_generator(generator_folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"encoder_layers": 10_000}, "encoder_layers is 10000, and there are"),
+        ({"encoder_layers": 10**9}, "encoder_layers is 1000000000; give 1 to 10000"),
+        ({"d_model": 0}, "d_model is 0; give 1 to 1048576"),
+        ({"d_model": 1e30}, "d_model is 1e[+]30; give a whole number"),
+        ({"d_model": "16"}, "d_model is '16'; give a whole number"),
+        ({"d_model": 17}, "encoder_attention_heads 2 does not divide d_model 17"),
+        ({"vocab_size": [50]}, "vocab_size is \\[50\\]; give a whole number"),
+        ({"dropout": 1.0}, "dropout is 1.0; give 0 or more, below 1"),
+        ({"init_std": -1}, "init_std is -1; give 0 to 100"),
+        ({"scale_embedding": 1}, "scale_embedding is 1; give true or false"),
+    ],
+)
+def test_sizes_that_no_network_has_are_refused_in_one_line(generator_folder: Path, changes: dict, told: str) -> None:
+    reconfigure(generator_folder, **changes)
+    with pytest.raises(InputError, match=f"^{generator_folder / 'config.json'}: {told}"):
+        load_generator(generator_folder)
+
+
+@pytest.mark.parametrize("text", ["{0.__class__}", "%s", "{", "}}", "{}", "{titel}", "\\", " {{text"])
+def test_a_separator_is_plain_text(rag_folder: Path, text: str) -> None:
+    reconfigure(rag_folder, title_sep=text, doc_sep=text)
+    reading = describe(read_config(rag_folder))
+    assert fill_text(reading.passage_template, title="a {text}", text="b") == f"a {{text}}{text}b"
+    assert fill_text(reading.question_template, question="{passage}") == f"{text}{{passage}}"
+
+
+@pytest.mark.parametrize("key", ["title_sep", "doc_sep", "prefix"])
+def test_a_separator_that_looks_like_a_field_is_refused(rag_folder: Path, key: str) -> None:
+    reconfigure(rag_folder, **{key: " {text} "})
+    with pytest.raises(InputError, match=f"config.json: {key} holds {{text}}, which is a field of templates"):
+        describe(read_config(rag_folder))

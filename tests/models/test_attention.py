@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from oracle import jit, relative
-from rag_jax.models.attention import Attention
+from rag_jax.models.attention import Attention, is_fused
 
 R, T, S, WIDTH = 3, 4, 6, 24
 
@@ -188,3 +188,9 @@ def test_weights_are_kept_for_those_who_ask(fused):
     assert relative(asked, mixed @ out["kernel"] + out["bias"]) < 1e-5
     np.testing.assert_array_equal(np.asarray(weights) > 0, np.broadcast_to(mask[:, None], weights.shape))
     np.testing.assert_allclose(np.sum(weights, axis=3), 1, rtol=1e-6)
+
+
+def test_another_kind_of_attention_is_refused() -> None:
+    assert (is_fused("fused"), is_fused("plain")) == (True, False)
+    with pytest.raises(ValueError, match=r"^attention is 'flash'; give plain or fused$"):
+        is_fused("flash")
