@@ -14,7 +14,7 @@ from faults.ground import BUILD, QUESTION
 NOBODY = 65534
 MODEL = ("--workdir", "run")
 EVALUATE = ("evaluate", "--questions", "test.jsonl", "--output", "out", "--predictions", "predictions.jsonl")
-COMPARE = ("compare", "evaluation", "evaluation", "--names", "a", "b")
+COMPARE = ("compare", "evaluation", "other")
 WRITES: dict[str, tuple[str, tuple[str, ...], str]] = {  # command line, and the part of the ground that it needs
     "a store": ("new", ("index", "passages.jsonl", "--out", "new", *BUILD), "files"),
     "BM25": ("store", ("index", "--out", "store", "--bm25", "--change", "swap"), "store"),

@@ -4,6 +4,7 @@ nursery.py FOLDER [--sample COUNT] [--most COUNT] [--families NAME ...] [--match
 """
 
 import argparse
+import codecs
 import functools
 import importlib
 import json
@@ -133,6 +134,7 @@ def _import_all() -> None:
 
     for name in (*(f"rag_jax.commands.{each}" for each in COMMANDS), *MODULES):
         importlib.import_module(name)
+    codecs.lookup("utf-8-sig")  # a user without rights may not be able to read Python's own files
     xla_bridge = importlib.import_module("jax._src.xla_bridge")
     assert not xla_bridge._backends, "a module touched the devices, whose threads do not survive a fork"
 

@@ -48,6 +48,10 @@ WRITTEN = ("--output", "--out", "--figure")  # what is missing is made
 MADE = ("missing", "missing in a folder that is missing", "a name that is not UTF-8", "a name with a line feed",
         "a name with an escape", "another's home", "a folder")  # fmt: skip
 RUNS = ("benchmark", "demo", "experiment")  # take hours where they do not refuse
+UNREAD = {  # made where missing, or read only with questions, which the ground's instructions have none of
+    *((name, "--compute.cache") for name in ("config.py", "contrastive.py", "instruction.py")),
+    *(("instruction.py", name) for name in ("--data.index", "--data.passages")),
+}
 ARGUMENTS: dict[str, tuple[str, ...]] = {  # the path stands for ODD
     "a corpus": ("index", "ODD", "--out", "new", *BUILD),
     "questions to mine": ("mine", "ODD", "--index", "store", "--output", "mined.jsonl"),
@@ -76,7 +80,8 @@ def cases(options: list[tuple[Command, list[Option]]]) -> Iterator[Case]:
             yield Case(f"paths: {place}: {what}", line, spoil, needs="store", seconds=60)
     for command, found in options:
         for option in found:
-            if "PATH" in option.metavar and option.name != "--compute.cache" and command.words[0] not in RUNS:
+            is_read = (command.words[-1], option.name) not in UNREAD and command.words[0] not in RUNS
+            if "PATH" in option.metavar and is_read:
                 yield from _option(command, option)
 
 
