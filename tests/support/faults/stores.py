@@ -33,7 +33,7 @@ def cases(store: Path, run: Path, sound: Callable[[Case], Ended]) -> Iterator[Ca
         for kind, spoil in KINDS.items():
             for argv in (CHECK, SEARCH):
                 name = f"stores: {argv[0]}: {file} {kind}"
-                yield Case(name, argv, _file(spoil, f"store/{file}"), _same(sound, argv, "store"), needs="store")
+                yield Case(name, argv, _file(spoil, f"store/{file}"), gives=_same(sound, argv, "store"), needs="store")
     yield from _json("stores", store, "store/manifest.json", CHECK, "store", sound)
     for file in _files(run / "run"):
         for kind, spoil in KINDS.items():
