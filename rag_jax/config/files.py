@@ -51,7 +51,7 @@ def read_any_config_file(path: Path) -> AnyConfig:
             found = runpy.run_path(str(path)).get("config")
     except InputError as error:
         raise InputError(f"{path}:{_line(error, path)}: {_one_line(error)}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path}:{_line(error, path)}: {type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(found, AnyConfig):
         kinds = " or ".join(f"`config = {kind.__name__}(...)`" for kind in TRAINS)
@@ -134,7 +134,7 @@ def _importable(folder: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _line(error: Exception, path: Path) -> int:
+def _line(error: BaseException, path: Path) -> int:
     """The line of a config file at which it failed."""
     if isinstance(error, SyntaxError):
         return error.lineno or 1
@@ -142,5 +142,8 @@ def _line(error: Exception, path: Path) -> int:
     return (lines or [1])[-1] or 1
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _one_line(error: BaseException) -> str:
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # the class is the user's too
+        return "its message cannot be read"

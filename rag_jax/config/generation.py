@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Array, Key
@@ -47,9 +48,15 @@ class GenerationConfig(Validated):
     def limits(self, model: Model, trained: GenerationLimits) -> GenerationLimits:
         """The model's limits, narrowed by these options. Raises `InputError` for invalid options."""
         length = trained.max_length if self.max_length is None else self.max_length
-        for error in (*self._length_errors(length, trained), *self._search_errors(model), *self._sampling_errors()):
+        found = self._length_errors(length, trained), self._search_errors(model), self._sampling_errors()
+        for error in (*self._huge_numbers(), *chain(*found)):
             raise InputError(error)
         return trained._replace(max_length=length, prefill_chunk=self.prefill_chunk)
+
+    def _huge_numbers(self) -> Iterator[str]:
+        for name, value in self.changed_options().items():
+            if isinstance(value, int) and value >= 2**31:  # programs count in 32 bits
+                yield f"{name} is {value}; give less than 2**31"
 
     def _length_errors(self, length: int, trained: GenerationLimits) -> Iterator[str]:
         longest = trained.max_length

@@ -12,6 +12,7 @@ from rag_jax.training.checks import Bounds, check_bounds, check_resumable
 from rag_jax.training.workdir import CONFIG, check_ownership
 
 COUNTS = (
+    *("mesh.data", "mesh.fsdp", "mesh.tensor", "compute.accumulate"),
     *("steps", "batch_size", "log_every", "save_every", "eval_every", "max_bad_steps", "data.passage_words"),
     *("retriever.max_question", "retriever.max_passage", "contrastive.chunk", "contrastive.length_groups"),
 )

@@ -15,6 +15,7 @@ from rag_jax.training.checks import Bounds, check_bounds, check_resumable
 from rag_jax.training.workdir import CONFIG, check_ownership
 
 COUNTS = (
+    *("mesh.data", "mesh.fsdp", "mesh.tensor", "compute.accumulate"),
     *("steps", "batch_size", "length_groups", "log_every", "save_every", "eval_every", "max_bad_steps"),
     *("generator.max_length", "generator.max_input", "generator.max_passage", "generator.passages_per_prompt"),
     *("generator.lora.rank", "retriever.num_docs", "retriever.max_question", "data.passage_words"),

@@ -132,6 +132,8 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
             r":3: GenerationConfig\.early_stopping is",
         ),
         ("nothing", r":3: NameError: name 'nothing' is not defined"),
+        ("exit(0)", r":3: SystemExit: 0"),
+        ("(_ for _ in ()).throw(type('E', (Exception,), {'__str__': None})())", r":3: E: its message cannot be read"),
     ],
 )
 def test_a_config_file_that_is_wrong_is_one_line(tmp_path: Path, text: str, what: str) -> None:

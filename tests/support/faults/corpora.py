@@ -157,7 +157,7 @@ def cases() -> Iterator[Case]:
 
 def holds(count: int) -> Callable[[Ended], bool]:
     """Whether the store that was built has so many passages."""
-    return lambda ended: re.search(rf"^passages +{count:,}$", ended.out, re.MULTILINE) is not None
+    return lambda ended: re.search(rf"^passages +{count:,} *$", ended.out, re.MULTILINE) is not None
 
 
 def _index(family: str, name: str, file: str, data: bytes) -> Case:
@@ -197,12 +197,6 @@ def _tables() -> dict[str, tuple[str, Callable[[Path], object]]]:
 
         return "c", write
 
-    def broken() -> object:
-        import pyarrow
-
-        offsets = pyarrow.py_buffer(struct.pack("<ii", 0, 1_000_000_000))
-        return pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, offsets, pyarrow.py_buffer(b"x")])
-
     def latin() -> object:
         import pyarrow
 
@@ -230,7 +224,6 @@ def _tables() -> dict[str, tuple[str, Callable[[Path], object]]]:
         "Parquet, an id twice": parquet(id=["a", "a"], text=["x", "y"]),
         "Parquet, titles of booleans": parquet(title=[True], text=["x"]),
         "Parquet, not UTF-8": parquet(text=latin),
-        "a dataset, offsets beyond the file": dataset(lambda folder: _arrow(folder / "data.arrow", broken())),
         "a dataset, no state": dataset(lambda folder: (folder / "state.json").unlink()),
         "a dataset, its file missing": dataset(lambda folder: (folder / "data.arrow").unlink()),
         "a dataset, its file empty": dataset(lambda folder: (folder / "data.arrow").write_bytes(b"")),
@@ -264,11 +257,3 @@ def _of(kind: str) -> Callable[[], object]:
         return pyarrow.array([], getattr(pyarrow, kind)())
 
     return make
-
-
-def _arrow(path: Path, column: object) -> None:
-    import pyarrow
-
-    table = pyarrow.table({"text": column})
-    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as to:
-        to.write_table(table)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from faults.case import Case
+from faults.case import Case, Ended
 from faults.ground import BUILD, QUESTION
 
 NOBODY = 65534
 MODEL = ("--workdir", "run")
 EVALUATE = ("evaluate", "--questions", "test.jsonl", "--output", "out", "--predictions", "predictions.jsonl")
-COMPARE = ("compare", "evaluation", "evaluation", "--names", "a", "b")
+COMPARE = ("compare", "evaluation", "other")
 WRITES: dict[str, tuple[str, tuple[str, ...], str]] = {  # command line, and the part of the ground that it needs
     "a store": ("new", ("index", "passages.jsonl", "--out", "new", *BUILD), "files"),
     "BM25": ("store", ("index", "--out", "store", "--bm25", "--change", "swap"), "store"),
@@ -59,20 +59,20 @@ def cases() -> Iterator[Case]:
         if os.getuid() == 0:
             yield Case(f"permissions: read-only: {what}", argv, _read_only(path), _nobody, says=path, **common)
         for limit in LIMITS:
-            yield Case(f"full disks: {what}, {limit} bytes", argv, _more, _limit(limit), gives=_fits, **common)
+            yield Case(f"full disks: {what}, {limit} bytes", argv, _more, _limit(limit), gives=_fits(path), **common)
         for number in ERRORS:
             for moment in (0, 2, 9):
                 name = f"full disks: {what}, {errno.errorcode[number]} at write {moment}"
-                yield Case(name, argv, _more, _failing(number, moment), gives=_fits, **common)
+                yield Case(name, argv, _more, _failing(number, moment), gives=_fits(path), **common)
 
 
 NOTHING = "()"
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
-def _fits(ended: Any) -> bool:
+def _fits(path: str) -> Callable[[Ended], bool]:
     """Whether all of it was written: the limit was never reached."""
-    return bool(ended.out)
+    return lambda ended: any(name == path or name.startswith(f"{path}/") for name in ended.after)
 
 
 def _more(here: Path) -> None:

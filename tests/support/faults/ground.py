@@ -105,7 +105,8 @@ def _config_file(name: str, config: object) -> None:
 
 def _store() -> None:
     command("index", "passages.jsonl", "--out", "store", "--bm25", *BUILD)
-    command("evaluate", "--questions", "test.jsonl", "--output", "evaluation", "--predictions", "predictions.jsonl")
+    for output in ("evaluation", "other"):
+        command("evaluate", "--questions", "test.jsonl", "--output", output, "--predictions", "predictions.jsonl")
 
 
 def _run() -> None:

@@ -37,7 +37,7 @@ COMMANDS = (
     Command(("evaluate",), {"--questions": ("test.jsonl",), **OUT, **RUN}, "run", NETWORKS),
     Command(("guard", "prompts.jsonl"), {**OUT, **RUN}, "run", NETWORKS),
     Command(("moderate", "texts.jsonl"), {**OUT, "--categories": ("categories.json",), **RUN}, "run", NETWORKS),
-    Command(("compare", "evaluation", "evaluation"), {}, "store"),
+    Command(("compare", "evaluation", "other"), {}, "store"),
     Command(("convert", "run", "converted"), {}, "run"),
     Command(("plan",), {}),
     Command(("train", "config.py"), {"--workdir": ("new",)}),

@@ -46,8 +46,12 @@ ODD: dict[str, tuple[str, Spoil | None]] = {
 }
 WRITTEN = ("--output", "--out", "--figure")  # what is missing is made
 MADE = ("missing", "missing in a folder that is missing", "a name that is not UTF-8", "a name with a line feed",
-        "a name with an escape", "another's home")  # fmt: skip
+        "a name with an escape", "another's home", "a folder")  # fmt: skip
 RUNS = ("benchmark", "demo", "experiment")  # take hours where they do not refuse
+UNREAD = {  # made where missing, or read only with questions, which the ground's instructions have none of
+    *((name, "--compute.cache") for name in ("config.py", "contrastive.py", "instruction.py")),
+    *(("instruction.py", name) for name in ("--data.index", "--data.passages")),
+}
 ARGUMENTS: dict[str, tuple[str, ...]] = {  # the path stands for ODD
     "a corpus": ("index", "ODD", "--out", "new", *BUILD),
     "questions to mine": ("mine", "ODD", "--index", "store", "--output", "mined.jsonl"),
@@ -70,17 +74,20 @@ def cases(options: list[tuple[Command, list[Option]]]) -> Iterator[Case]:
     """Every odd path at every place that takes one."""
     for place, words in ARGUMENTS.items():
         for what, (path, spoil) in ODD.items():
+            if what == "a FIFO" and place != "a corpus":
+                continue  # a pipe may be read: the command waits for its writer
             line = tuple(path if word == "ODD" else word for word in words)
             yield Case(f"paths: {place}: {what}", line, spoil, needs="store", seconds=60)
     for command, found in options:
         for option in found:
-            if "PATH" in option.metavar and option.name != "--compute.cache" and command.words[0] not in RUNS:
+            is_read = (command.words[-1], option.name) not in UNREAD and command.words[0] not in RUNS
+            if "PATH" in option.metavar and is_read:
                 yield from _option(command, option)
 
 
 def _option(command: Command, option: Option) -> Iterator[Case]:
     is_written = option.name in WRITTEN or (option.name == "--workdir" and command.words[0] == "train")
     for what, (path, spoil) in ODD.items():
-        if not (is_written and what in MADE):
+        if not (what in MADE if is_written else what == "a FIFO"):
             name = f"paths: {' '.join(command.words[:2])} {option.name}: {what}"
             yield Case(name, argv(command, option.name, path), spoil, needs=command.needs, seconds=60)

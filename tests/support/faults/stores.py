@@ -1,6 +1,7 @@
 """Damaged stores, workdirs and checkpoints: files that are missing, cut, of other kinds, or of other types inside."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ Spoil = Callable[[Path], object]
 CHECK = ("index", "--check", "store")
 SEARCH = ("search", QUESTION, "--index", "store", "--engine", "bm25")
 CONVERT = ("convert", "run", "converted")
+TIMES = re.compile(r"/s\b|\bm?s\b")  # in lines of progress, and of how long a search took
 FIELDS = 60  # fields of a JSON file that are spoilt, spread over all of them
 KINDS: dict[str, Callable[[Path], object]] = {
     "missing": lambda path: path.unlink(),
@@ -33,7 +35,7 @@ def cases(store: Path, run: Path, sound: Callable[[Case], Ended]) -> Iterator[Ca
         for kind, spoil in KINDS.items():
             for argv in (CHECK, SEARCH):
                 name = f"stores: {argv[0]}: {file} {kind}"
-                yield Case(name, argv, _file(spoil, f"store/{file}"), _same(sound, argv, "store"), needs="store")
+                yield Case(name, argv, _file(spoil, f"store/{file}"), gives=_same(sound, argv, "store"), needs="store")
     yield from _json("stores", store, "store/manifest.json", CHECK, "store", sound)
     for file in _files(run / "run"):
         for kind, spoil in KINDS.items():
@@ -94,7 +96,7 @@ def _same(sound: Callable[[Case], Ended], argv: tuple[str, ...], needs: str) -> 
 def _output(ended: Ended) -> Any:
     """What a command made: the files, and what it printed but for times."""
     made = {name: held for name, held in ended.after.items() if name.startswith("converted/") and "json" not in name}
-    return made or [line for line in ended.out.splitlines() if "/s" not in line]
+    return made or [line for line in ended.out.splitlines() if not TIMES.search(line)]
 
 
 def _foreign() -> Iterator[Case]:
