@@ -187,7 +187,8 @@ def _host_state(stored: Any) -> HostState:
     watchdog = found.read("watchdog", dict[str, Any], None)
     if watchdog is not None:
         watchdog = JsonObject("place: watchdog", watchdog)
-        watchdog.read("best", dict[str, float]), watchdog.read("warned", bool)
+        watchdog.read("best", dict[str, float])
+        watchdog.read("warned", bool)
     found.read("made_of", dict[str, str], None)
     return dict(found)
 
