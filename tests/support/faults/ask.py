@@ -17,9 +17,9 @@ Verdict = dict[str, Any]
 
 
 def verdicts(folder: Path, *options: str) -> list[Verdict]:
-    """Run `nursery.py` with these options."""
+    """Run `run_cases.py` with these options."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
-    command = [sys.executable, str(Path(__file__).with_name("nursery.py")), str(folder), *options]
+    command = [sys.executable, str(Path(__file__).with_name("run_cases.py")), str(folder), *options]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     return [json.loads(line) for line in ran.stdout.splitlines()]

@@ -1,6 +1,6 @@
 """Run in a process of its own: every bad input in a forked process, two at a time; a line of JSON for each verdict.
 
-nursery.py FOLDER [--sample COUNT] [--most COUNT] [--families NAME ...] [--match TEXT]
+run_cases.py FOLDER [--sample COUNT] [--most COUNT] [--families NAME ...] [--match TEXT]
 """
 
 import argparse
@@ -30,7 +30,6 @@ warnings.simplefilter("ignore")
 
 from faults import configs, corpora, disks, forks, ground, memory, options, paths, questions, stores  # noqa: E402
 from faults.case import Case, Ended, refused  # noqa: E402
-from faults.open_faults import OPEN  # noqa: E402
 
 SAMPLE = ("corpora", "questions", "configs", "options: plan", "options: index")  # for `make test`
 CASES: list[Case] = []
@@ -78,7 +77,6 @@ def judged(number: int) -> dict:
         "name": case.name,
         "argv": [os.fsencode(word).decode(errors="backslashreplace")[:200] for word in case.argv],
         "complaint": complaint,
-        "open": OPEN.get(family(case.name)) if complaint else None,
         "code": ended.code,
         "seconds": round(ended.seconds, 2),
         "megabytes": round(ended.grown),
