@@ -6,6 +6,8 @@ from rag_jax.data import files, strict_json
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
 
+FOLDERS = "towers", "generator", "adapter"  # those of a workdir that have a marker
+
 
 def path_in(folder: Path) -> Path:
     """The marker of a folder."""
@@ -31,7 +33,7 @@ def verify(source: Path) -> None:
     """
     for folder in (source, source.parent):
         path = path_in(folder)
-        if not path.is_file():
+        if folder.name not in FOLDERS or not path.is_file():
             continue
         known = read(folder, "copy the folder again")
         for name, expected in sorted(known.items()):

@@ -14,7 +14,7 @@ from rag_jax.data import files, strict_json
 from rag_jax.errors import InputError
 from rag_jax.hub import marker, saving
 
-TOWERS, GENERATOR, ADAPTER = "towers", "generator", "adapter"  # folders of a workdir
+TOWERS, GENERATOR, ADAPTER = marker.FOLDERS
 Writer = Callable[[Path], None]
 """Writes a new folder."""
 

@@ -58,6 +58,13 @@ def test_names_are_those_of_the_folders_made_distinct(tmp_path: Path) -> None:
     assert list(read_evaluations(paths, ["one", "two", "three"])) == ["one", "two", "three"]
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_score_that_is_no_number_is_refused(number: str, tmp_path: Path) -> None:
+    path = folder(tmp_path / "a", [row("a", scores={"f1": 0.25})]) / "scores.jsonl"
+    path.write_text(path.read_text().replace("0.25", number))
+    assert refused(path.parent).startswith(f"{path}:1: ")
+
+
 @pytest.mark.parametrize("names", [("one",), ("one", "one"), ("one", " "), ("one", "two", "three")])
 def test_names_that_do_not_fit_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
     paths = [folder(tmp_path / name, [row("a")]) for name in "ab"]
@@ -77,7 +84,7 @@ def test_names_that_do_not_fit_are_refused(names: tuple[str, ...], tmp_path: Pat
         ([row("a", scores=[1.0])], 1, '"scores" holds no scores'),
         *(
             ([row("a", scores={"f1": score})], 1, '"f1" is no finite number')
-            for score in ("1.0", True, math.nan, math.inf, 10**400)
+            for score in ("1.0", True, 10**400)
         ),
         ([row("a", scores={"f1": 1}), row("b", scores={"em": 1})], 2, '"em" is on one of lines 1 and 2 only'),
     ],
