@@ -62,7 +62,7 @@ def test_names_are_those_of_the_folders_made_distinct(tmp_path: Path) -> None:
 def test_a_score_that_is_no_number_is_refused(number: str, tmp_path: Path) -> None:
     path = folder(tmp_path / "a", [row("a", scores={"f1": 0.25})]) / "scores.jsonl"
     path.write_text(path.read_text().replace("0.25", number))
-    assert refused(path.parent).startswith(f"{path}:1: ")
+    assert refused(path.parent, folder(tmp_path / "b", [row("a")])).startswith(f"{path}:1: ")
 
 
 @pytest.mark.parametrize("names", [("one",), ("one", "one"), ("one", " "), ("one", "two", "three")])
@@ -82,10 +82,7 @@ def test_names_that_do_not_fit_are_refused(names: tuple[str, ...], tmp_path: Pat
         ([row("a", answers=[3])], 1, '"answers" is a number, not a string'),
         ([row("a", scores={})], 1, '"scores" holds no scores'),
         ([row("a", scores=[1.0])], 1, '"scores" holds no scores'),
-        *(
-            ([row("a", scores={"f1": score})], 1, '"f1" is no finite number')
-            for score in ("1.0", True, 10**400)
-        ),
+        *(([row("a", scores={"f1": score})], 1, '"f1" is no finite number') for score in ("1.0", True, 10**400)),
         ([row("a", scores={"f1": 1}), row("b", scores={"em": 1})], 2, '"em" is on one of lines 1 and 2 only'),
     ],
 )
