@@ -184,7 +184,7 @@ def spoil(towns: Config, folder: Path, **changed) -> Config:
         ({"evaluation": Path("nowhere.jsonl")}, r"^nowhere\.jsonl: no such file; "),
         ({"start_from": Path("nowhere")}, r"^nowhere: no checkpoint there; "),
         ({"train": '{"question": "what", "answers": ["red"]}', "gold": True}, r"^question '1' names no gold passage"),
-        ({"closed_book": Path("nowhere")}, r"^nowhere/results\.json: no results there; "),
+        ({"closed_book": Path("nowhere")}, r"^nowhere/results\.json: no such file; "),
         ({"batch_size": 0}, r"^batch_size is 0; "),
         ({"steps": 0}, r"^steps is 0; "),
     ],
