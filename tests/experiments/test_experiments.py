@@ -99,7 +99,7 @@ def run(name: str, files: Files, *options: object, workdir: Path | None = None) 
         return text, list(csv.DictReader(file))
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_the_ablation_compares_retrievers_and_bounds(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation, "MODELS", {"token": "RAG-Token"})  # the other one is trained by another test
     stages = "--reader", files.reader, "--closed-book", files.closed_book
@@ -175,7 +175,7 @@ def test_staleness_trains_with_a_lag(files: Files) -> None:
     assert (saved["engine"], saved["staleness"]) == ("faiss", 4)
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 def test_distillation_compares_the_objectives_with_the_likelihood(files: Files) -> None:
     text, rows = run("distillation", files, "--reader", files.reader, "--seeds", 1, "--objectives", "pdist", "adist")
     token, fid = "RAG-Token", "Fusion-in-Decoder"
