@@ -36,16 +36,24 @@ def install() -> None:
 
 def _is_failure(record: logging.LogRecord) -> bool:
     """Whether a thread of orbax, or a task of its event loop, logs that it failed."""
-    is_writer = record.name == "asyncio" or "orbax" in Path(record.pathname).parts
-    return is_writer and record.levelno >= logging.ERROR
+    if record.levelno < logging.ERROR:
+        return False
+    if record.name == "asyncio":
+        return record.exc_info is not None and _passes(record.exc_info[2], WRITERS - {"asyncio"})
+    return "orbax" in Path(record.pathname).parts
 
 
 def _is_of_writers(trace: TracebackType | None) -> bool:
     """Whether a traceback is of such a thread: the main one raises, and is never silenced."""
     if threading.current_thread() is threading.main_thread():
         return False
+    return _passes(trace, WRITERS)
+
+
+def _passes(trace: TracebackType | None, folders: set[str]) -> bool:
+    """Whether a traceback has a frame of code in one of these folders."""
     while trace is not None:
-        if WRITERS & set(Path(trace.tb_frame.f_code.co_filename).parts):
+        if folders & set(Path(trace.tb_frame.f_code.co_filename).parts):
             return True
         trace = trace.tb_next
     return False

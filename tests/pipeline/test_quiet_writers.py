@@ -1,5 +1,6 @@
 """A checkpoint that cannot be written is one error, without the reports of the threads that write it."""
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -49,3 +50,10 @@ def test_other_failures_are_reported(caplog, monkeypatch: pytest.MonkeyPatch) ->
     assert reported == ["division by zero"]
     logging.getLogger("asyncio").warning("slow")
     assert "slow" in caplog.text
+
+    async def fails() -> None:
+        asyncio.get_running_loop().create_task(asyncio.sleep(0)).add_done_callback(lambda _: 1 / 0)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(fails())
+    assert "ZeroDivisionError" in caplog.text, "a task of the user's own"
