@@ -43,8 +43,9 @@ class IndexSize:
     tokens: int = 160
 
     def __post_init__(self) -> None:
-        if min(self.passages, self.width, self.tokens) < 1:
-            raise InputError(f"no index has {self.passages} passages x {self.width}; give numbers above 0")
+        for name in ("passages", "width", "tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} is {getattr(self, name)}; give 1 or more")
 
     def parts(self, precision: Precision, shards: int = 1) -> dict[str, int]:
         """Bytes on the devices, by part."""
