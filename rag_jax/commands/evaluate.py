@@ -38,7 +38,7 @@ from rag_jax.evaluation.scores import (
 )
 from rag_jax.evaluation.threshold import PREDICTIONS
 from rag_jax.index.store import open_store
-from rag_jax.pipeline import digests
+from rag_jax.pipeline import digests, user_inputs
 from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.rag import RAG
 from rag_jax.terminal import Terminal
@@ -131,8 +131,7 @@ class EvaluateCommand:
             raise InputError("labels are chosen, not generated; leave the generation options out")
         if not 0 < self.cite_at_least <= 1:
             raise InputError(f"--cite-at-least is {self.cite_at_least}; give a posterior above 0, at most 1")
-        if self.seed < 0:
-            raise InputError(f"--seed is {self.seed}; give 0 or more")
+        user_inputs.seed(self.seed)
         if self.figures:
             new_figure()  # matplotlib may be missing
 

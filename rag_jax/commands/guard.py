@@ -22,7 +22,7 @@ from rag_jax.evaluation import guard_report, predict
 from rag_jax.evaluation.baselines import with_num_docs
 from rag_jax.evaluation.completions import Completion, read_completions
 from rag_jax.evaluation.guard import FILES, Guarded, System
-from rag_jax.pipeline import digests
+from rag_jax.pipeline import digests, user_inputs
 from rag_jax.rag import RAG
 from rag_jax.terminal import Terminal
 
@@ -97,8 +97,7 @@ class GuardCommand:
         texts = self._system_prompts().values()
         if len(set(texts)) < len(self.system_prompts):
             raise InputError("--system-prompts has the same text twice; name each once")
-        if self.seed < 0:
-            raise InputError(f"--seed is {self.seed}; give 0 or more")
+        user_inputs.seed(self.seed)
 
     def _system_prompts(self) -> dict[str, str]:
         """The text of each system prompt by its name; none: the model's own is left as it is."""

@@ -31,6 +31,8 @@ def read_tsv(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]
             if len(row) != len(header):
                 what = f"{len(row)} column{'s' * (len(row) != 1)}, not {len(header)}"
                 raise InputError(f"{location}: {what}; put one tab between columns, and fields with tabs in quotes")
+            if row == header:  # of files that were put one behind the other
+                raise InputError(f"{location}: the header again; delete the line")
             passage = Passage(row[new], row[title], row[text])
             if not (passage.id.strip() and passage.text.strip()):  # the lines are valid UTF-8 already
                 validate_passage(passage.id, passage.title, passage.text, location)

@@ -172,6 +172,11 @@ def test_a_wrong_header_is_refused_whatever_bad_says(tmp_path, header):
     assert refusal(path).startswith(":1: ")
 
 
+def test_a_header_in_the_middle_is_refused(tmp_path):
+    path = write(tmp_path, HEADER + "1\ttext\ttitle\n" + HEADER + "2\tmore\ttitle\n")
+    assert refusal(path).startswith(":3: the header again; delete the line")
+
+
 @pytest.mark.parametrize("length", [131_073, 2_000_000])
 def test_a_field_may_be_as_long_as_a_line(tmp_path, length):
     passages = [Passage("a", "t", "x" * length), Passage("b", "t", "y")]

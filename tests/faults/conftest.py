@@ -1,8 +1,21 @@
 """The table of `make faults`: how many inputs of each family were tried, and how many met the promise."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
 
 TABLE = pytest.StashKey[list[tuple[str, int, int]]]()  # family, tried, met the promise
+
+
+@pytest.fixture(scope="session")
+def ground() -> Iterator[Path]:
+    """A folder that users without rights may enter, unlike those of pytest."""
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 @pytest.fixture

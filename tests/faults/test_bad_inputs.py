@@ -12,15 +12,15 @@ MOST = {"full disks": 40, "stores": 40, "workdirs": 20, "towers": 40}
 
 @pytest.mark.faults
 @pytest.mark.parametrize("family", FAMILIES)
-def test_bad_inputs_meet_the_promise(family: str, shared: Path, table: list) -> None:
-    found = verdicts(shared / "faults", "--families", family, "--most", str(MOST.get(family, 100)))
+def test_bad_inputs_meet_the_promise(family: str, ground: Path, table: list) -> None:
+    found = verdicts(ground, "--families", family, "--most", str(MOST.get(family, 100)))
     broken = [each for each in found if each["complaint"]]
     table.append((family, len(found), len(found) - len(broken)))
     assert not broken, told(broken)
 
 
-def test_a_sample_of_them_meets_the_promise(shared: Path) -> None:
-    found = verdicts(shared / "faults", "--sample", "25")
+def test_a_sample_of_them_meets_the_promise(ground: Path) -> None:
+    found = verdicts(ground, "--sample", "25")
     assert len(found) >= 25
     broken = [each for each in found if each["complaint"]]
     assert not broken, told(broken)

@@ -118,7 +118,6 @@ DOCUMENTS = {
     "sixteen.txt": "text".encode("utf-16"),
     "empty.md": b"",
     "latin.md": "# K\xf6ln\n".encode("latin-1"),
-    "heading.md": b"# Only a heading\n",
     "paper.pdf": b"%PDF-1.7\n%\xff\xff",
     "paper.docx": b"PK\x03\x04",
     "none": b"text",
@@ -132,6 +131,7 @@ DOCUMENTS = {
 }
 FINE_ONES: dict[str, tuple[str, bytes, int]] = {  # name, contents, passages
     "a byte-order mark": ("c.jsonl", b"\xef\xbb\xbf" + FINE, 2),
+    "a heading alone": ("c.md", b"# Only a heading\n", 1),
     "blank lines": ("c.jsonl", b"\n" + FINE.replace(b"\n", b"\n\n"), 2),
     "Windows' line ends": ("c.jsonl", FINE.replace(b"\n", b"\r\n"), 2),
     "no last line end": ("c.jsonl", FINE[:-1], 2),
