@@ -112,5 +112,5 @@ def test_a_baseline_is_of_the_same_questions_or_refused(finished, tmp_path: Path
         run(evaluated_on=fingerprint(asked[1:]))
     with pytest.raises(InputError, match=r"results\.json: of a run that reads passages; name a closed-book run"):
         run(index="device")
-    with pytest.raises(InputError, match=r"results\.json: no results there; finish that run first"):
+    with pytest.raises(InputError, match=r"results\.json: exact_match is None; give a number"):
         run(exact_match=None)

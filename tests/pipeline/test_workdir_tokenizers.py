@@ -83,7 +83,7 @@ def of_the_tower(workdir: Path) -> None:
         (missing, "tokenizer.json: missing, and the parameters there need it; copy it back"),
         (all_missing, "tokenizer.json: missing, and the parameters there need it; copy it back"),
         (changed, "tokenizer.json: not the one that the parameters there were trained with; copy it back"),
-        (unproven, "fingerprints.json: missing or damaged; copy it again"),
+        (unproven, "fingerprints.json: no such file; copy it back"),
         (of_the_tower, "restore the tokenizer that"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
