@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import runpy
 import sys
@@ -73,8 +72,8 @@ def load_config_of(kind: type[Kind], path: Path) -> Kind:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a workdir of rag-jax train") from None
     except ValueError as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError(f"{path}{line}: damaged; copy the config of the run again") from None
+        location = strict_json.location(path, error)
+        raise InputError(f"{location}: damaged; copy the config of the run again") from None
     _check_kind(kind, values, path)
     return validation.validate_dataclass(kind, values, f"{path}: ")
 

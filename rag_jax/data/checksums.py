@@ -1,7 +1,7 @@
 """The SHA-256 of every file of a folder, in the file `SHA256SUMS`, which `sha256sum --check` reads too."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +15,7 @@ def write(folder: Path, excluded: Callable[[str], bool] = lambda name: False) ->
     """Write the checksums of the files in a folder and below it; `excluded` receives their relative paths."""
     found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     names = sorted(name for name in found if name != FILE and not excluded(name))
-    sums = _checksums(folder, names)
-    files.replace_file(folder / FILE, (f"{each}  {name}\n" for each, name in zip(sums, names, strict=True)))
+    files.replace_file(folder / FILE, (f"{each}  {name}\n" for name, each in of(folder, names).items()))
 
 
 def read(folder: Path) -> dict[str, str] | None:
@@ -36,12 +35,11 @@ def read(folder: Path) -> dict[str, str] | None:
 def first_damaged(folder: Path, expected: dict[str, str], names: Iterable[str]) -> str | None:
     """The first of some files that is missing, unknown or without its checksum; None: all are what was written."""
     names = list(names)
-    present = [name for name in names if (folder / name).is_file()]
-    sums = dict(zip(present, _checksums(folder, present), strict=True))
-    return next((name for name in names if name not in sums or sums[name] != expected.get(name)), None)
+    found = of(folder, [name for name in names if (folder / name).is_file()])
+    return next((name for name in names if name not in found or found[name] != expected.get(name)), None)
 
 
-def _checksums(folder: Path, names: list[str]) -> list[str]:
-    """The checksums of some files, computed in parallel: hashing releases the interpreter's lock."""
+def of(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """The checksums of files below a folder, computed in parallel: hashing releases the interpreter's lock."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda name: files.checksum(folder / name), names))
+        return dict(zip(names, pool.map(lambda name: files.checksum(folder / name), names), strict=True))

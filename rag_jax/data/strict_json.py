@@ -62,8 +62,7 @@ def read(path: Path, missing: str, remedy: str = COPY_AGAIN) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {missing}") from None
     except ValueError as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError(f"{path}{line}: {describe(error)}; {remedy}") from None
+        raise InputError(f"{location(path, error)}: {describe(error)}; {remedy}") from None
 
 
 def read_object(path: Path, missing: str, remedy: str = COPY_AGAIN) -> dict[str, Any]:
@@ -72,6 +71,11 @@ def read_object(path: Path, missing: str, remedy: str = COPY_AGAIN) -> dict[str,
     if not isinstance(found, dict):
         raise InputError(f"{path}: holds {type_name(found)}, not an object; {remedy}")
     return found
+
+
+def location(path: Path, error: ValueError) -> str:
+    """`FILE:LINE` of an error of `loads` that has a line, otherwise the file."""
+    return f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
 
 
 def describe(error: ValueError) -> str:
@@ -87,7 +91,10 @@ def describe(error: ValueError) -> str:
 
 def dumps(value: Any, indent: int | None = None, ensure_ascii: bool = True) -> str:
     """The text of a value; numbers that are not finite become null."""
-    return json.dumps(_finite(value), indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+    except (TypeError, ValueError):  # a mapping that is no dict, a number that is not finite: the rare cases
+        return json.dumps(_finite(value), indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
 
 
 def type_name(value: object) -> str:

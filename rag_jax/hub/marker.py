@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rag_jax.data import files, strict_json
+from rag_jax.data import checksums, strict_json
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
 
@@ -14,10 +14,10 @@ def path_in(folder: Path) -> Path:
     return folder / f"rag-jax.{folder.name}"
 
 
-def checksums(folder: Path) -> dict[str, str]:
+def all_checksums(folder: Path) -> dict[str, str]:
     """The checksum of every file, by its path in the folder."""
     paths = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
-    return {str(path.relative_to(folder)): files.checksum(path) for path in paths}
+    return checksums.of(folder, [str(path.relative_to(folder)) for path in paths])
 
 
 def read(folder: Path, remedy: str) -> dict[str, str]:
@@ -36,8 +36,8 @@ def verify(source: Path) -> None:
         if folder.name not in FOLDERS or not path.is_file():
             continue
         known = read(folder, "copy the folder again")
-        for name, expected in sorted(known.items()):
-            file = folder / name
-            if file.is_relative_to(source) and not (file.is_file() and files.checksum(file) == expected):
-                what = "missing, or changed since a run wrote it"
-                raise InputError(f"{file}: {what}; copy it again, or delete {path} if you changed it on purpose")
+        names = [name for name in sorted(known) if (folder / name).is_relative_to(source)]
+        odd = checksums.first_damaged(folder, known, names)
+        if odd is not None:
+            what = "missing, or changed since a run wrote it"
+            raise InputError(f"{folder / odd}: {what}; copy it again, or delete {path} if you changed it on purpose")

@@ -2,7 +2,7 @@
 
     DIR/manifest.json                          version, counts, dtypes, checksums (its own too), fingerprints, changes
     DIR/passages/000000/, vectors/000000/      the segments: ids, titles and texts; d(z) as raw rows
-    DIR/tokens-FINGERPRINT/000000/             their tokens, for each generator that opened the store
+    DIR/tokens-FINGERPRINT/000000/             their tokens, for each generator that they were added for
     DIR/removed/000003/                        the rows whose passages are removed, as of version 3
     DIR/engines/…                              files of FAISS and BM25
     DIR/rag-jax.store                          the marker and the lock of the store's folder, see `ownership`

@@ -26,7 +26,7 @@ def check(folder: Path) -> None:
     remedy = "move it away, or choose another --workdir"
     if folder.is_symlink() or not folder.is_dir() or not marker.path_in(folder).is_file():
         raise InputError(f"{folder}: not written by a run; {remedy}")
-    known, found = marker.read(folder, remedy), marker.checksums(folder)
+    known, found = marker.read(folder, remedy), marker.all_checksums(folder)
     del found[marker.path_in(folder).name]
     odd = next((name for name in sorted(found) if known.get(name) != found[name]), None)
     if odd is not None:
@@ -47,7 +47,7 @@ def write(folder: Path, parts: Mapping[str, Writer]) -> list[Path]:
         if name:
             new.mkdir(exist_ok=True)
         writer(new / name)
-    written = strict_json.dumps(marker.checksums(new), indent=2) + "\n"
+    written = strict_json.dumps(marker.all_checksums(new), indent=2) + "\n"
     files.write_atomically(new / marker.path_in(folder).name, written)
     if folder.exists():
         shutil.rmtree(folder)
