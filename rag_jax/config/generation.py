@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
-from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Array, Key
@@ -13,7 +12,7 @@ from rag_jax.core.decode import beam, logits_processors
 from rag_jax.core.decode.decoded import Decoder
 from rag_jax.core.decode.search import GenerationLimits, LogitsProcessor
 from rag_jax.core.variants import VARIANTS, Method, Model
-from rag_jax.data.validation import Validated
+from rag_jax.data.validation import Validated, check_int32
 from rag_jax.errors import InputError
 
 
@@ -48,15 +47,11 @@ class GenerationConfig(Validated):
     def limits(self, model: Model, trained: GenerationLimits) -> GenerationLimits:
         """The model's limits, narrowed by these options. Raises `InputError` for invalid options."""
         length = trained.max_length if self.max_length is None else self.max_length
-        found = self._length_errors(length, trained), self._search_errors(model), self._sampling_errors()
-        for error in (*self._huge_numbers(), *chain(*found)):
+        for name, value in self.changed_options().items():
+            check_int32(name, value)
+        for error in (*self._length_errors(length, trained), *self._search_errors(model), *self._sampling_errors()):
             raise InputError(error)
         return trained._replace(max_length=length, prefill_chunk=self.prefill_chunk)
-
-    def _huge_numbers(self) -> Iterator[str]:
-        for name, value in self.changed_options().items():
-            if isinstance(value, int) and value >= 2**31:  # programs count in 32 bits
-                yield f"{name} is {value}; give less than 2**31"
 
     def _length_errors(self, length: int, trained: GenerationLimits) -> Iterator[str]:
         longest = trained.max_length

@@ -101,6 +101,12 @@ def validate_dataclass(kind: type[T], value: Any, source: str = "", name: str = 
     return kind(**{key: validate_value(hints[key], each, prefix + key, source) for key, each in value.items()})
 
 
+def check_int32(name: str, value: object) -> None:
+    """Raise `InputError` for a whole number that programs cannot hold: they count in 32 bits."""
+    if isinstance(value, int) and value >= 2**31:
+        raise InputError(f"{name} is {value}; give less than 2**31")
+
+
 class Validated:
     """A base of frozen dataclasses: their fields are validated however they are made.
 
