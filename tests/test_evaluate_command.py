@@ -182,7 +182,7 @@ OK = {"id": "a", "question": "what colour is Norburg", "answers": ["red"]}
         ([OK], ["--abstain-below", "0.5"], "give a log-probability in nats, at most 0"),
         ([OK], ["--abstain-below", "nan"], "give a log-probability in nats, at most 0"),
         ([OK], ["--cite-at-least", "7"], "give a posterior above 0, at most 1"),
-        ([OK], ["--baseline", "random", "--seed", "-1"], "--seed is -1; give 0 or more"),
+        ([OK], ["--baseline", "random", "--seed", "-1"], "seed is -1; give 0 to 2**32 - 1"),
         ([{**OK, "answers": ["r.d"], "regex": True}], ["--task", "abstractive"], "has no gold text, which --task"),
         ([OK], ["--labels", "red", "=x"], "give each as NAME or NAME=TEXT"),
         ([OK], ["--labels"], "give two or more"),

@@ -192,7 +192,7 @@ def test_completions_without_labels_by_people_have_rates_only(prompts, tmp_path)
         (["--completions", "c.jsonl", "--num-beams", "2"], "generation options are for a model; leave them out"),
         (["--workdir", "run", "--system-prompts", "none", ""], "--system-prompts has the same text twice"),
         (["--workdir", "run", "--system-prompts", "gaurdrail"], "system prompt 'gaurdrail': none has this name"),
-        (["--workdir", "run", "--seed", "-1"], "--seed is -1; give 0 or more"),
+        (["--workdir", "run", "--seed", "-1"], "seed is -1; give 0 to 2**32 - 1"),
         (["--workdir", "run", "--batch-size", "0"], "--batch-size is 0; give 1 or more"),
         (["--generator", "g", "--closed-book"], "--closed-book is for a --checkpoint"),
         (["--completions", "none.jsonl"], "none.jsonl: no such file"),
