@@ -8,6 +8,7 @@ import tyro
 
 from rag_jax.config.command_line import parse
 from rag_jax.pipeline import convert as conversion
+from rag_jax.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,24 @@ def convert(arguments: Sequence[str]) -> None:
     found = conversion.convert(command.source, command.target)
     to_workdir = (command.target / "checkpoints").is_dir()
     for here, there, tensors in found:
-        print(here, "<-" if to_workdir else "->", there, f"({tensors})" if tensors else "")
+        _print(f"{here} {'<-' if to_workdir else '->'} {there}" + (f" ({tensors})" if tensors else ""))
     if (command.target / "generator").is_dir():
-        print(f"{command.target}: two checkpoints of transformers, {sum(each.tensors for each in found)} tensors.")
-        print("Next: AutoModelForCausalLM.from_pretrained of the generator; prompt and index stay with the workdir")
+        _print(f"{command.target}: two checkpoints of transformers, {sum(each.tensors for each in found)} tensors.")
+        _print("Next: AutoModelForCausalLM.from_pretrained of the generator; prompt and index stay with the workdir")
         return
     kind, option = ("workdir", "--workdir") if to_workdir else ("checkpoint of transformers", "--checkpoint")
-    print(f"{command.target}: a {kind}, {sum(each.tensors for each in found)} tensors.")
-    print(f'Next: rag-jax answer "YOUR QUESTION" {option} {command.target} --index INDEX')
+    _print(f"{command.target}: a {kind}, {sum(each.tensors for each in found)} tensors.")
+    _print(f'Next: rag-jax answer "YOUR QUESTION" {option} {command.target} --index INDEX')
+
+
+def _print(line: str) -> None:
+    Terminal().print(line, soft_wrap=True)  # names of tensors come from files
 
 
 def _convert_adapter(command: ConvertCommand, network: conversion.NetworkName) -> None:
     found = conversion.convert_adapter(Path(command.source), command.target, network)
     for here, there, _ in found:
-        print(here, "->", there)
-    print(f"{command.target}: a LoRA adapter in peft's layout, {sum(each.tensors for each in found)} tensors.")
+        _print(f"{here} -> {there}")
+    _print(f"{command.target}: a LoRA adapter in peft's layout, {sum(each.tensors for each in found)} tensors.")
     key = "retriever.adapter" if network == "question_tower" else "generator.adapter"
-    print(f"Next: rag-jax train CONFIG --{key} {command.target}, or PeftModel.from_pretrained in peft")
+    _print(f"Next: rag-jax train CONFIG --{key} {command.target}, or PeftModel.from_pretrained in peft")
