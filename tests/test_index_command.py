@@ -270,7 +270,7 @@ def test_two_processes_that_were_killed_go_on_to_the_bytes_of_one(towns, tower, 
         (["--info", "nowhere", "--norm", "0"], "--norm is 0.0; give a finite number above 0"),
         (["--questions", "some.jsonl"], "--questions is for the recall of --faiss or --precisions"),
         (["--words", "0"], "passages of 0 words cannot be cut"),
-        (["--overlap", "-1"], "passages of 100 words that share -1 cannot be cut"),
+        (["--overlap", "-1"], "an overlap of -1 between passages of 100 words cannot be; give 0 to 99"),
     ],
 )
 def test_numbers_that_make_no_store_are_named(towns, tower, tmp_path, capsys, option: list[str], told: str) -> None:

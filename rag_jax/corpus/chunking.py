@@ -45,8 +45,8 @@ class Chunker:
         if self.size < 1:
             raise InputError(f"passages of {self.size} {unit}s cannot be cut; ask for 1 {unit} at least")
         if not 0 <= self.overlap < self.size:
-            what = f"passages of {self.size} {unit}s that share {self.overlap}"
-            raise InputError(f"{what} cannot be cut; let them share 0 to {self.size - 1}")
+            what = f"an overlap of {self.overlap} between passages of {self.size} {unit}s"
+            raise InputError(f"{what} cannot be; give 0 to {self.size - 1}")
         if self.tokenizer is not None:
             object.__setattr__(self, "tokenizer", _unbounded(self.tokenizer))
 
