@@ -22,6 +22,8 @@ import numpy as np
 from jaxtyping import Int
 
 from rag_jax.data import files
+from rag_jax.data.json_object import JsonObject
+from rag_jax.data.validation import Count, NotNegative, validate_dataclass
 from rag_jax.errors import InputError
 from rag_jax.index import ownership, part_files, pending_build, sealed_json
 from rag_jax.index.pending_build import PendingBuild
@@ -39,9 +41,9 @@ class Segment:
     """Rows that were written together; `parts` maps its folders to the checksums of their descriptions."""
 
     name: str
-    passages: int
+    passages: NotNegative
     parts: dict[str, str]
-    truncated: dict[str, list[int]]  # by kind of part: truncated passages, and tokens that they lose
+    truncated: dict[str, tuple[NotNegative, NotNegative]]  # by kind of part: passages, and tokens that they lose
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -54,9 +56,9 @@ class Manifest:
     """One version of a store."""
 
     tower: dict[str, Any]  # its `TextEncoder.spec`, and where it was loaded from
-    width: int  # D
+    width: Count  # D
     dtype: str  # of the vectors
-    passages: int  # without removed ones
+    passages: NotNegative  # without removed ones
     segments: tuple[Segment, ...]
     generators: dict[str, dict[str, Any]] = field(default_factory=dict)  # by `PassageTokenizer.key`
     removed: str | None = None  # the part that lists the removed rows
@@ -136,7 +138,7 @@ def read(folder: Path) -> Manifest:
         raise InputError(f"{path}: of another version of this library; rebuild the store in another folder")
     try:
         found = _manifest(stored, is_sealed)
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (InputError, TypeError, KeyError, ValueError, AttributeError):
         raise InputError(f"{path}: damaged; {part_files.REMEDY}") from None
     return found if is_sealed else _with_checksums(folder, found)
 
@@ -231,7 +233,12 @@ def make_segment(
         for kind in kinds
         if kind != "passages"
     }
-    return Segment(name, passages, parts, {kind: held["truncated"].tolist() for kind, held in counts.items()})
+    return Segment(name, passages, parts, {kind: _truncated(held["truncated"]) for kind, held in counts.items()})
+
+
+def _truncated(counts: np.ndarray) -> tuple[int, int]:
+    passages, tokens = counts.tolist()
+    return passages, tokens
 
 
 def _checksum(folder: Path, part: str) -> str:
@@ -248,13 +255,34 @@ def _manifest(stored: dict[str, Any], is_sealed: bool) -> Manifest:
         raise ValueError
     fields = {key: each for key, each in stored.items() if key not in NOT_FIELDS}
     fields |= {field: fields.pop(key) for field, key in JSON_KEYS.items()}
-    segments = tuple(Segment(**segment) for segment in fields.pop("segments"))
-    found = Manifest(segments=segments, changes=tuple(fields.pop("changes")), **fields)
+    segments = tuple(validate_dataclass(Segment, segment) for segment in fields.pop("segments"))
+    found = validate_dataclass(Manifest, fields | {"segments": segments})
+    _check_keys([found.tower], TOWER, "question_source")
+    _check_keys(found.generators.values(), GENERATOR)
+    _check_keys(found.engines.values(), ENGINE, "part", "factory", "recall")
+    _check_keys(found.changes, CHANGE)
     if not all(map(ownership.is_part_name, (*found.parts, *found.unsegmented))):
         raise ValueError  # a path that leads out of the folder
+    if not all(each.parts.keys() >= {f"passages/{each.name}", f"vectors/{each.name}"} for each in found.segments):
+        raise ValueError
     if is_sealed and set(found.unsegmented) != set(found.checksums):
         raise ValueError
     return found
+
+
+TOWER = {"source": str, "question_source": str, "fingerprint": str, "template": str, "max_length": Count}
+GENERATOR = {"tokenizer": str, "template": str, "max_length": Count}
+ENGINE = {"rows": NotNegative, "part": str, "factory": str, "recall": dict[str, float]}
+CHANGE = {"change": str, **dict.fromkeys(("version", "passages", "rows", "next_segment"), NotNegative)}
+"""The types of what the library reads of the objects in a manifest."""
+
+
+def _check_keys(found: Iterable[Mapping[str, Any]], kinds: Mapping[str, Any], *optional: str) -> None:
+    """Raise `InputError` for an object that lacks a key, or has a value of another type."""
+    for each in found:
+        for key, kind in kinds.items():
+            if key in each or key not in optional:
+                JsonObject(FILE, each).read(key, kind)
 
 
 def _with_checksums(folder: Path, found: Manifest) -> Manifest:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag_jax.data.validation import NotNegative, validate_dataclass
 from rag_jax.errors import InputError
-from rag_jax.index import part_files, sealed_json
+from rag_jax.index import ownership, part_files, sealed_json
 
 FILE = "building.json"
 
@@ -20,7 +21,7 @@ class PendingBuild:
     """An unfinished build."""
 
     build_spec: dict[str, Any]
-    segments: tuple[tuple[str, int], ...] = ()  # names and numbers of passages; empty while the corpus is being read
+    segments: tuple[tuple[str, NotNegative], ...] = ()  # names, numbers of passages; empty while the corpus is read
     replaces: tuple[str, ...] = ()  # the `Manifest.content` of the version that it replaces
 
     @property
@@ -47,11 +48,13 @@ def read(folder: Path, there: Collection[str]) -> PendingBuild | None:
         stored = sealed_json.read(path)
         if not sealed_json.is_intact(stored):
             raise ValueError
-        segments = tuple((str(name), int(count)) for name, count in stored["segments"])
-        plan = PendingBuild(dict(stored["made_of"]), segments, tuple(stored["over"]))
+        fields = {"build_spec": stored["made_of"], "segments": stored["segments"], "replaces": stored["over"]}
+        plan = validate_dataclass(PendingBuild, fields)
+        if not all(ownership.is_part_name(f"passages/{name}") for name in plan.names):
+            raise ValueError  # a path that leads out of the folder
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, InputError):
         raise InputError(f"{path}: damaged; delete it to begin that build again") from None
     return None if set(plan.names) <= set(there) else plan
 

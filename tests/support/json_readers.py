@@ -1,11 +1,15 @@
 """Every JSON file that the library reads: a valid document, and what reads it. Reading takes milliseconds."""
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
 
 import pretrained
 from rag_jax.config.config import Config, Data, Retriever
@@ -25,10 +29,11 @@ from rag_jax.data.tokenizers import GeneratorTokenizer, train_generator_tokenize
 from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.predictions import read_predictions
 from rag_jax.evaluation.score_file import read_evaluation
-from rag_jax.hub import bart, bert, configs, decoder, loading, registry, t5, tensors
+from rag_jax.hub import adapters, bart, bert, configs, decoder, loading, registry, t5, tensors, tokenizers
 from rag_jax.hub.checkpoints import Reading
 from rag_jax.hub.config_json import ConfigJson
 from rag_jax.hub.input_format import read_input_format
+from rag_jax.index import manifest, part_files, pending_build, sealed_json
 from rag_jax.models.bart import BartConfig
 from rag_jax.models.bert import BertConfig
 from rag_jax.models.decoder import DecoderConfig
@@ -76,6 +81,36 @@ SENTENCE_TRANSFORMERS = {
     },
     "sentence_bert_config.json": {"max_seq_length": 20, "do_lower_case": True},
 }
+MANIFEST = {
+    **{"format": manifest.FORMAT, "version": 1, "rows": 3, "width": 8, "dtype": "float32", "passages": 2},
+    "made_of": None,
+    "tower": {"source": "here", "fingerprint": "ab", "template": "pair", "max_length": 32, "norm": 1.0, "cut_to": 8},
+    "segments": [
+        {
+            "name": "000000",
+            "passages": 3,
+            "parts": {"passages/000000": "a", "vectors/000000": "b"},
+            "truncated": {"vectors": [1, 9]},
+        }
+    ],
+    "generators": {"ab": {"tokenizer": "cd", "max_length": 16, "template": "{title} / {text}"}},
+    "removed": "removed/000002",
+    "engines": {"faiss": {"rows": 3, "factory": "Flat", "recall": {"recall@1": 0.5}, "part": "engines/faiss-000003"}},
+    "checksums": {"removed/000002": "c", "engines/faiss-000003": "d"},
+    "changes": [{"version": 1, "change": "build", "passages": 2, "rows": 3, "next_segment": 1}],
+}
+BUILDING = {"made_of": {"corpus": "a"}, "segments": [["000000", 3]], "over": ["000000"]}
+PART = {"ids": {"file": "ids.bin", "bytes": 24, "sha256": "ab", "dtype": "int32", "shape": [2, 3]}}
+ADAPTER = {
+    **{"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": None, "r": 2, "lora_alpha": 4.0},
+    **{"lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "use_rslora": True, "target_modules": ["q_proj"]},
+}
+TOKENIZER = {
+    **{"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "model_max_length": 16},
+    **{"clean_up_tokenization_spaces": True, "padding_side": "left", "model_input_names": ["input_ids"]},
+    "added_tokens_decoder": {"0": {"content": "<s>", "special": True, "lstrip": False}},
+    "chat_template": "{% for each in messages %}{{ each.content }}{% endfor %}",
+}
 GENERATION = {
     **{"max_length": 20, "min_length": 2, "num_beams": 4, "num_return_sequences": 1, "length_penalty": 1.0},
     **{"early_stopping": True, "no_repeat_ngram_size": 3, "bad_words_ids": None, "forced_bos_token_id": 0},
@@ -122,6 +157,38 @@ def _rows(read: Callable[[Path], Any], folder: Path) -> Any:
 
 def own_folder(folder: Path) -> None:
     OwnFolder(folder, "marker.json", "results", "choose another").check()
+
+
+def sealed(name: str, read: Callable[[Path], Any], folder: Path) -> Any:
+    """Read a file that holds its checksum: with the right one, as whoever changes it can compute it too."""
+    with contextlib.suppress(ValueError):
+        sealed_json.write(folder / name, sealed_json.read(folder / name))
+    return read(folder)
+
+
+def stored_version(folder: Path) -> Any:
+    found = manifest.read(folder)
+    assert isinstance(found.question_source, str)
+    return found, found.version, found.rows, found.next_segment, found.truncated(), found.parts
+
+
+def arrays(folder: Path) -> Any:
+    (folder / "ids.bin").write_bytes(bytes(24))
+    return [each.shape for each in part_files.read_arrays(folder).values()]
+
+
+def adapter(folder: Path) -> Any:
+    modules = adapters.Modules(decoder.NAMES)
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+    held = {name.format("A"): np.ones((2, 16), np.float32), name.format("B"): np.ones((16, 2), np.float32)}
+    tensors.write_tensors(folder, held, stem="adapter_model")
+    params = {"layers_0": {"attention": {"query": {"kernel": jnp.zeros((16, 16))}}}}
+    return adapters.load(folder, params, modules)
+
+
+def tokenizer(folder: Path) -> Any:
+    (folder / "tokenizer.json").write_text(words().tokenizer.to_str())
+    return tokenizers.read(folder, {"model_type": "bart"})
 
 
 def teacher(path: Path) -> Any:
@@ -179,6 +246,13 @@ def readers() -> dict[str, JsonReader]:
             lambda folder: list(metric_logger.read_lines(folder / "metrics.jsonl")),
         ),
         "timings": JsonReader("timings.jsonl", {"step": 3, "seconds": 1.0}, metric_logger.seconds_trained),
+        "manifest": JsonReader("manifest.json", MANIFEST, partial(sealed, "manifest.json", stored_version)),
+        "pending build": JsonReader(
+            "building.json", BUILDING, partial(sealed, "building.json", lambda folder: pending_build.read(folder, ()))
+        ),
+        "part": JsonReader("part.json", PART, arrays),
+        "adapter": JsonReader("adapter_config.json", ADAPTER, adapter),
+        "tokenizer": JsonReader("tokenizer_config.json", TOKENIZER, tokenizer),
         "marker": JsonReader("marker.json", {"checksums": ["ab"]}, own_folder),
         "towers": JsonReader(
             "towers/rag-jax.towers", {"a": "b"}, lambda folder: checkpoint_folders.check(folder / "towers")
