@@ -40,6 +40,7 @@ def test_the_rates_and_the_search_are_measured(tmp_path: Path) -> None:
     assert "## Exact search" in done.stdout
 
 
+@pytest.mark.extended
 def test_a_part_that_has_no_time_says_so_and_the_rest_is_written(tmp_path: Path) -> None:
     assert run(tmp_path / "out", "--parts", "roofline,search", "--minutes", 0).returncode == 0
     assert all("no time was left" in part["error"] for part in told(tmp_path / "out").values())

@@ -88,6 +88,7 @@ def test_the_floor_counts_each_prompt_once_and_each_token_of_each_beam() -> None
     assert training.flops(config, [10, 20], [5]) == pytest.approx(3 * (count(config, 10, 5) + count(config, 20, 5)))
 
 
+@pytest.mark.extended
 def test_prompts_are_ragged_and_longer_than_the_questions(tmp_path: Path) -> None:
     smollm2_model.save(tmp_path, tiny=True)
     told = smollm2.arrays(CASES["rag-token"][0], smollm2_model.load(tmp_path))

@@ -91,6 +91,7 @@ def check_log_prob(rag: RAG, folder: Path, answer: Answer) -> None:
     assert total == pytest.approx(answer.log_prob, abs=1e-4)
 
 
+@pytest.mark.extended
 def test_its_generator_is_one_that_transformers_loads_and_continues_alike(rag, theirs):
     from transformers import AutoTokenizer
 
@@ -289,6 +290,7 @@ def test_self_reflection_is_calibrated_on_texts_without_content(moderator):
     assert mean == pytest.approx([0.5, 0.5], abs=0.05)
 
 
+@pytest.mark.extended
 def test_each_role_is_calibrated_under_its_own_prompt(moderator):
     for role in ("question", "answer"):
         found = moderator(calibration.CONTENT_FREE, role)

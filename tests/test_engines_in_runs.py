@@ -165,6 +165,7 @@ def test_documents_come_and_go_in_memory_with_all_their_pieces(rag: RAG) -> None
         grown.add_passages(pieces[1:2])
 
 
+@pytest.mark.extended
 def test_a_store_that_changes_on_disk_is_taken_over_when_it_is_asked_for(rag: RAG, trained, tmp_path) -> None:
     folder = tmp_path / "index"
     shutil.copytree(trained[2] / "index", folder)

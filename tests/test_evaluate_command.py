@@ -121,6 +121,7 @@ def test_labels_are_chosen_by_their_likelihood(trained, towns, tmp_path: Path) -
         assert math.exp(line["log_prob"]) == pytest.approx(max(line["labels"].values()), abs=1e-5)
 
 
+@pytest.mark.extended
 def test_answers_below_a_calibrated_threshold_are_withheld(trained, towns, tmp_path: Path, capsys) -> None:
     """Towns that no passage is about are the unanswerable questions."""
     questions = read_questions(towns.data.evaluation)
@@ -147,6 +148,7 @@ def test_answers_below_a_calibrated_threshold_are_withheld(trained, towns, tmp_p
     assert figures["abstained"]["value"] == pytest.approx(withheld / 16)
 
 
+@pytest.mark.extended
 def test_an_interrupted_evaluation_resumes(trained, model, tmp_path: Path, monkeypatch, capsys) -> None:
     whole = evaluate(tmp_path / "whole", *model, "--batch-size", 4)
     interrupted = stream_until(10)

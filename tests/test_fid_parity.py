@@ -166,6 +166,7 @@ def fused(name: str, params, log_prior=None) -> tuple[EncodedInputs, jax.Array]:
     return EncodedInputs(generator, params, encoded), reading.group_log_prior(log_prior, FUSED)
 
 
+@pytest.mark.extended
 @each_network
 @pytest.mark.parametrize("num_beams", only([3], [1, 3]))
 def test_answers_are_those_of_a_naive_search(name, num_beams):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples import refusal_judge
 from interruptions import stream_until
 from rag_jax import cli
 from rag_jax.config.config import Config
@@ -128,6 +129,7 @@ def test_a_model_is_asked_under_each_system_prompt(model, rag, prompts, question
     assert "over-refusal" in capsys.readouterr().out
 
 
+@pytest.mark.extended
 def test_an_interrupted_run_resumes(model, prompts, tmp_path, monkeypatch, capsys) -> None:
     asked = (*model, "--system-prompts", "none", "Name it .", "--batch-size", 2)
     guard(prompts, tmp_path / "whole", *asked)
@@ -224,3 +226,17 @@ def test_a_model_says_whether_a_completion_refuses(rag) -> None:
         asked = TEMPLATE.format(prompt="what colour is Norburg", completion=text)
         yes, no = (np.exp(rag.log_likelihood(asked, label)) for label in ("Yes", "No"))
         assert probability == pytest.approx(yes / (yes + no), abs=1e-5)
+
+
+@pytest.mark.extended
+def test_the_verdicts_of_a_model_are_one_more_column_of_labels(networks, rag, prompts, completions, tmp_path) -> None:
+    judged = tmp_path / "judged.jsonl"
+    assert refusal_judge.main(str(prompts), str(completions), str(judged), *networks) == len(lines(completions))
+    of_text = {each["id"]: each["prompt"] for each in PROMPTS}
+    for before, after in zip(lines(completions), lines(judged), strict=True):
+        verdict = after.pop(refusal_judge.COLUMN)
+        assert after == before
+        (probability,) = refusal_probabilities(rag, [of_text[after["prompt_id"]]], [after["completion"]])
+        assert verdict == LABELS[int(probability > 0.5)]
+    judges = guard(prompts, tmp_path / "out", "--completions", judged)["agreement"]
+    assert judges[refusal_judge.COLUMN]["all"]["agreement"]["questions"] == 6

@@ -123,6 +123,7 @@ def test_core_networks_and_a_training_step_need_jax_flax_optax_and_orbax_alone()
     assert 0 < float(ran.stdout.split()[1]) < 10
 
 
+@pytest.mark.extended
 def test_checkpoints_the_facade_and_the_loop_are_imported_without_engines_and_watchers(tmp_path: Path) -> None:
     world.write_tower(tmp_path / "tower")
     ran = run(READING, {*LATE, "torch"}, tmp_path / "tower")

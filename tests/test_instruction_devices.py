@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 
+@pytest.mark.extended
 def test_eight_devices_train_as_one_does(tmp_path: Path) -> None:
     here = Path(__file__).parent / "support"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}

@@ -90,6 +90,7 @@ def test_adapters_are_saved_beside_for_their_base(config: InstructionConfig, fin
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), loaded, params(workdir))
 
 
+@pytest.mark.extended
 def test_a_rag_model_answers_by_the_saved_generator(towns: Config, finished: tuple[Path, dict]) -> None:
     rag = RAG.from_networks(towns.retriever.tower, finished[0] / "generator").with_passages(pretrained.PASSAGES)
     assert np.isfinite(rag.answer("what colour", num_docs=1, max_length=4).log_prob)

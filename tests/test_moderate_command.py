@@ -58,6 +58,7 @@ def test_it_writes_decisions_figures_and_the_curve(files, trained, towns, capsys
     assert f"20 texts: {int((~flagged).sum())} passed, {int(flagged.sum())} flagged, 0 blocked." in printed
 
 
+@pytest.mark.extended
 def test_the_same_command_resumes_and_ends_alike(files, trained):
     run(files, trained)
     whole = (files / "out" / "decisions.jsonl").read_text()

@@ -109,6 +109,7 @@ def assert_answered(both: Both, k: int, ours: dict, theirs: dict) -> None:
         np.testing.assert_allclose([p.log_prior for p in answer.passages], log_softmax(found.scores), atol=1e-5)
 
 
+@pytest.mark.extended
 def test_the_best_answers_of_beams_are_those_of_transformers(both: Both) -> None:
     """As many beams and passages as the checkpoint says, and as it says they do not repeat themselves."""
     assert both.ours.components.config.decoding.num_beams == 3

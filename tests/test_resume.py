@@ -220,6 +220,7 @@ def test_more_steps_go_on_by_their_own_schedule(half: tuple[Config, Path], capsy
         assert told == pytest.approx(peak * expected, rel=1e-5)
 
 
+@pytest.mark.extended
 def test_a_broken_checkpoint_is_named_and_the_one_before_serves(
     whole: tuple[Config, RAG, Path], half: tuple[Config, Path], capsys: pytest.CaptureFixture
 ) -> None:

@@ -71,6 +71,7 @@ def assert_found(store: Store, queries: np.ndarray) -> None:
     assert [store.passages[row] for row in rows[:, 0]] == [TWO[1], TWO[0]]
 
 
+@pytest.mark.extended
 def test_the_largest_inner_product_is_found_here_and_there(retriever, token: Both, tmp_path: Path) -> None:
     queries = np.concatenate([ONES, -ONES])
     vectors, rows, documents = retriever.retrieve(queries, n_docs=1)
@@ -144,6 +145,7 @@ def test_a_k_that_is_asked_for_is_as_if_the_model_had_it(token: Both, tmp_path: 
         assert answer.token_posteriors.shape == (3, len(answer.tokens))
 
 
+@pytest.mark.extended
 def test_what_is_saved_is_what_is_loaded_here_and_there(both: Both, tmp_path: Path) -> None:
     ours, kind = both.ours, both.ours.components.config.model
     ours.save_pretrained(tmp_path / "rag")

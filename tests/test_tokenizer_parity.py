@@ -113,6 +113,7 @@ def test_the_clean_up_of_decoded_questions_matters(tmp_path, index):
     assert abs(likelihoods[0] - likelihoods[1]) > 1e-3
 
 
+@pytest.mark.extended
 def test_special_tokens_in_a_question_are_read_as_text(tmp_path, index):
     """transformers ends the question at the user's [SEP]; see docs/correctness.md."""
     folder = older_files(tmp_path / "rag", {}, {})

@@ -56,6 +56,7 @@ def test_a_finished_training_is_evaluated_otherwise_without_what_it_was_trained_
     assert load_config(workdir / "config.json") == other
 
 
+@pytest.mark.extended
 def test_a_long_question_of_the_evaluation_is_named_before_training_or_cut(towns: Config, finished, tmp_path) -> None:
     write_jsonl(tmp_path / "long.jsonl", [question("Sudhof", "blue"), LONG])
     told = r"^question 'long' \(what colour is Norburg Norburg .*\) has \d+ tokens, more than max_question = 16; "

@@ -279,6 +279,7 @@ def test_several_passages_in_one_input_have_no_signals():
         loss_and_gradient(joined)
 
 
+@pytest.mark.extended
 def test_microbatches_have_the_gradient_of_the_whole():
     made = recipe("fid", "lsr")
     _, one, whole = handmade.one_step(made)

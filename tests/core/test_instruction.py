@@ -74,6 +74,7 @@ def test_the_loss_is_that_of_a_loop() -> None:
         assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.extended
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.integers(2, LONGEST), min_size=ROWS, max_size=ROWS), st.integers(0, 1000))
 def test_packed_conversations_are_learnt_as_padded_ones(lengths: list[int], seed: int) -> None:
@@ -99,6 +100,7 @@ def trained(parts: int, devices: int = 1, groups: int = 2):
     return jax.jit(partial(instruction.train_step, recipe))(state, batch)
 
 
+@pytest.mark.extended
 def test_microbatches_are_the_batch() -> None:
     """Every token counts alike, however many others are in its microbatch."""
     (whole, metrics), (parts, of_parts) = trained(1), trained(2, devices=2)

@@ -45,6 +45,7 @@ def test_rows_go_into_lines_and_back(lines: int, each: int, data: st.DataObject)
     )
 
 
+@pytest.mark.extended
 @hypotheses.costly
 @given(st.lists(st.integers(0, S), min_size=4, max_size=4), st.integers(0, 3), st.sampled_from([1, 2, 4]))
 def test_a_target_is_appended_to_every_row(lengths: list[int], target: int, lines: int) -> None:

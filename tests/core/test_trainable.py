@@ -24,6 +24,7 @@ def by_name(pattern: str) -> trainable.Mask:
     )
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("pattern", "kind"),
     first(1, [("norm|/up/|query", ADAMW), ("^generator/.*(up/kernel|bias)", MUON)]),

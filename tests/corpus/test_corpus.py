@@ -99,6 +99,7 @@ def test_a_line_of_a_hundred_megabytes_costs_its_row_and_little_memory(tmp_path,
     assert peak < 40 * 10**6
 
 
+@pytest.mark.extended
 def test_a_long_corpus_is_read_without_being_held(tmp_path):
     # 4.5 MB of texts, in 1 MB of memory.
     with (tmp_path / "corpus.tsv").open("w") as file:

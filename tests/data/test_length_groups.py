@@ -28,7 +28,7 @@ def test_packs_are_about_as_full() -> None:
     assert [sum(map(len, members[at : at + 4])) for at in range(0, 16, 4)] == [34] * 4  # of 136 in all
 
 
-@settings(deadline=None, max_examples=20)  # each size is a compilation
+@settings(deadline=None, max_examples=settings().max_examples // 8)  # each size is a compilation
 @given(st.lists(st.integers(1, 12), min_size=8, max_size=8), st.sampled_from([1, 2, 4]), st.integers(1, 12))
 def test_rows_are_packed_as_the_core_packs_them(lengths: list[int], num_packs: int, usual: int) -> None:
     rows = pad(rows_of(lengths), 12, 0)

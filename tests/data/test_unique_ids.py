@@ -67,6 +67,7 @@ def test_ids_with_the_same_first_half_of_their_digests_are_told_apart(monkeypatc
     assert all(refused(ids, new) for new in many)
 
 
+@pytest.mark.extended
 def test_random_ids_take_less_than_forty_bytes_each():
     many, ids = random_ids(MANY), UniqueIds()
     tracemalloc.start()

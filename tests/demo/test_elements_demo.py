@@ -48,6 +48,7 @@ def interrupted(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.extended
 def test_it_is_interrupted_resumes_to_its_end_and_runs_again(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

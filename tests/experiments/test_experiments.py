@@ -209,6 +209,7 @@ def test_refresh_trains_both_towers_from_random_weights(files: Files) -> None:
     assert (workdir / "refreshed_index").is_dir()
 
 
+@pytest.mark.extended
 def test_a_random_tower_has_the_sizes_of_the_other(towns: Config, tmp_path: Path) -> None:
     refresh.write_tower(tmp_path / "tower", towns.retriever.tower)
     known, random = hub.load_tower(towns.retriever.tower), hub.load_tower(tmp_path / "tower")

@@ -32,6 +32,7 @@ def test_the_p_value_is_that_of_the_means_over_the_runs() -> None:
     assert scores.p_value(cancelling, np.full((2, 10), 0.5)) == 1
 
 
+@pytest.mark.extended
 def test_regular_expressions_match_the_whole_answer(trained, tmp_path: Path) -> None:
     rag = trained[0]
     text = "what colour is Norburg"

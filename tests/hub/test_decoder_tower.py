@@ -143,6 +143,7 @@ def test_other_tensors_are_refused(generator_folder: Path) -> None:
         hub.load_tower(generator_folder)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("kind", "pooling"), first(1, [(None, "last"), (1, "mean"), (2, "cls"), (3, "last")]))
 def test_a_gguf_file_is_a_tower(tmp_path: Path, kind: int | None, pooling: str) -> None:
     config = DecoderConfig(

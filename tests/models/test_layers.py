@@ -131,6 +131,7 @@ def test_parameters_are_the_same_whatever_the_way(params) -> None:
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
+@pytest.mark.extended
 def test_a_loop_holds_one_layer_however_many_there_are() -> None:
     def size(layers: int, scan: bool) -> int:
         config = replace(TOWER, layers=layers, scan=scan)
@@ -143,6 +144,7 @@ def test_a_loop_holds_one_layer_however_many_there_are() -> None:
     assert size(6, False) == 3 * size(2, False)
 
 
+@pytest.mark.extended
 def test_the_more_is_computed_again_the_less_is_kept(params) -> None:
     def kept(**how) -> int:
         _, backward = jax.eval_shape(lambda params: jax.vjp(partial(total, networks(**how)), params), params)

@@ -193,6 +193,7 @@ def test_rows_do_not_see_each_other(problem):
     np.testing.assert_array_equal(changed[0], logits(SMALL, params, inputs, decoder_inputs)[0])
 
 
+@pytest.mark.extended
 def test_dropout_scatters_the_logits_as_transformers_does(problem):
     """Over many draws mean and variance agree to a few standard errors: the same places, the same rates."""
     draws = 6_000
@@ -243,6 +244,7 @@ def plain():
     return params, jax.jit(jax.value_and_grad(partial(total, t5.generator(SMALL))))(params)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("way", only(["packed, scan"], WAYS))
 def test_values_and_gradients_are_the_same_whichever_way_layers_run(plain, way: str) -> None:
     params, expected = plain

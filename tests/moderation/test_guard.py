@@ -122,6 +122,7 @@ class Judge:
         return [decision._replace(role=role, policy=policy) for policy in policies]
 
 
+@pytest.mark.extended
 def test_blocked_passages_are_replaced_by_the_next_best_and_judged_once(rag, asked):
     found = rag.search(asked, 4)
     blocked = {each[0].title for each in found} | {each[1].title for each in found}

@@ -65,6 +65,7 @@ print(before - held())
 """
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_freed_memory_between_blocks_in_use_is_given_back() -> None:
     told = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True).stdout

@@ -267,6 +267,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.extended
 def test_a_full_disk_is_told_and_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
     here = Path(__file__).parent
     paths = {"PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here.parent / "support"), str(here)])}

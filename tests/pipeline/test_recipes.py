@@ -22,6 +22,7 @@ from rag_jax.training import dry_run
 WHOLE = re.compile(r"= (.*) (?:all-gather|all-reduce|collective-permute|reduce-scatter)(?:-start)?\(")
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("compute", "lengths"), [(Compute(), ()), (Compute(scan=True, remat="dots"), (14,))], ids=["plain", "packed, loop"]
 )

@@ -55,6 +55,7 @@ def test_a_mesh_splits_what_it_plans_with(towns: Config) -> None:
     assert batch.question.ids.sharding.shard_shape(batch.question.ids.shape)[0] * 2 == split.batch_size
 
 
+@pytest.mark.extended
 def test_it_plans_the_index_of_a_passage_tower_that_is_trained(towns: Config) -> None:
     retriever = dataclasses.replace(towns.retriever, train_passages=True, refresh_every=4, precision="int8")
     config = dataclasses.replace(towns, retriever=retriever, mesh=Mesh(fsdp=2))
@@ -108,6 +109,7 @@ def test_the_command_tells_shapes_memory_and_sharding_and_leaves_nothing(towns: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.extended
 def test_what_cannot_be_run_is_one_line(towns: Config, tmp_path: Path) -> None:
     ran = dry(towns, tmp_path, "--mesh.data", 3)
     assert ran.returncode == 2

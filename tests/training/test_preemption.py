@@ -29,6 +29,7 @@ def test_a_signal_is_heard_behind_the_step() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.extended
 def test_a_stopped_run_goes_on(towns: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     config, stopped = dataclasses.replace(towns, steps=8, log_every=3), tmp_path / "stopped"
     whole = fit(config, tmp_path / "whole")
@@ -57,7 +58,7 @@ def test_a_stopped_run_goes_on(towns: Config, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("learning_rate", "last", "kept"),
     [
-        (1e38, 3, []),  # no update is small enough to be made
+        pytest.param(1e38, 3, [], marks=pytest.mark.extended),  # no update is small enough to be made
         (1e15, 4, ["1"]),  # the first takes the parameters so far that no later step is finite
     ],
 )

@@ -231,6 +231,7 @@ def sample(world: World, seen: Read, count: int, seed: int = 0, shaping=(), give
     return jax.device_get(_sample(world.generator, world.limits, count, shaping, seen, keys, given))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("world", [TINY_WORLDS["history"], CHAINS], ids=["history", "chain"])
 def test_answers_are_drawn_as_often_as_the_paper_says(world):
     """Within five standard errors, all of them."""
