@@ -38,11 +38,12 @@ from rag_jax.models import registry
 from rag_jax.pipeline import pretrained, recipes
 from rag_jax.pipeline.assembly import load_bi_encoder, required_path
 from rag_jax.pipeline.components import BiEncoder, GeneratorBundle
+from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.pipeline.host_retrieval import open_engine
 from rag_jax.types import Tokens
 
 PROMPTS = 1_024  # assembled at once
-NOTHING = [Passage("", "", "")]  # what a closed book reads
+EMPTY = Passage("", "", "")  # what a closed book reads, and a question that the search finds nothing for
 
 
 def answering(config: InstructionConfig) -> Config:
@@ -81,7 +82,7 @@ class Asking:
         """
         check_targets(questions)
         self._check_lengths(questions, path)
-        read = self._groups(questions, held_out) if self.has_passages else [[(NOTHING, True)] for _ in questions]
+        read = self._groups(questions, path, held_out) if self.has_passages else [[([EMPTY], True)] for _ in questions]
         count = 1 if held_out or self.config.data.answers == "first" else None
         asked = [
             (question, passages, [answer if holds else self.config.retriever.unanswerable or "" for answer in learnt])
@@ -130,9 +131,15 @@ class Asking:
                 found.append([*row[:length].tolist(), tokenizer.decoder_start])
         return found
 
-    def _groups(self, questions: Sequence[Question], held_out: bool) -> list[list[tuple[list[Passage], bool]]]:
-        """The groups of passages that each question is asked with, and whether the response is its answer."""
+    def _groups(
+        self, questions: Sequence[Question], path: Path, held_out: bool
+    ) -> list[list[tuple[list[Passage], bool]]]:
+        """The groups of passages that each question is asked with, and whether the response is its answer.
+
+        As in answering, a group of which no passage was found is read only where it is the first.
+        """
         store, c = self._store, self.config.retriever
+        check_gold(store, questions, f"questions of {path}")
         rows, size = self._search(questions), self.config.generator.passages_per_prompt
         search, rng = AnswerSearch(store.passages), np.random.default_rng(self.config.seed)
         groups = rows[:, : c.num_docs // size * size].reshape(len(questions), -1, size)
@@ -145,10 +152,15 @@ class Asking:
 
         def holds(question: Question, group: list[int]) -> bool:
             gold = set(store.find(list(question.positive_ids)).tolist()) if question.positive_ids else set()
-            return c.unanswerable is None or any(row in gold or search.holds(question, row) for row in group)
+            found = [row for row in group if row >= 0]
+            return c.unanswerable is None or any(row in gold or search.holds(question, row) for row in found)
 
         return [
-            [([store.passages[row] for row in group], holds(question, group)) for group in own]
+            [
+                ([store.passages[row] if row >= 0 else EMPTY for row in group], holds(question, group))
+                for number, group in enumerate(own)
+                if number == 0 or max(group) >= 0
+            ]
             for question, own in zip(questions, groups.tolist(), strict=True)
         ]
 

@@ -96,7 +96,7 @@ class Run:
 
     def negative_log_likelihood(self, params: Params, examples: Sequence[Example]) -> float:
         """-log p of the responses per token, in nats, by the parameters that are trained."""
-        layout = batches.usual_layout(self.config, examples)
+        layout = batches.usual_layout(self.config, examples)._replace(num_microbatches=1)  # a batch is not split
         packed = (layout(each) for each in batches.batched(examples, self.config.batch_size))
         total = sum(float(self.log_likelihood(params, devices.shard(batch, self.mesh))) for batch in packed)
         return -total / sum(len(each.targets) for each in examples)

@@ -12,6 +12,7 @@ import instruction_runs
 from rag_jax.config.config import Config
 from rag_jax.config.instruction import InstructionConfig, Retriever
 from rag_jax.core import reading
+from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.questions import read_questions
 from rag_jax.errors import InputError
 from rag_jax.instruction import run
@@ -111,8 +112,28 @@ def test_the_share_without_an_answer_is_told(config, bundle) -> None:
 
 def test_every_prompt_has_every_answer_if_they_are_sampled(config, bundle) -> None:
     sampled = dataclasses.replace(config, data=dataclasses.replace(config.data, answers="sampled"))
+    prompts = responses(config, bundle, irrelevant=0.0, num_docs=2)
     found = responses(sampled, bundle, irrelevant=0.0, num_docs=2)
-    assert all(len(own) == 4 for own in found), "two prompts, two answers"
+    assert [len(own) for own in found] == [2 * len(own) for own in prompts], "two answers to each prompt"
+
+
+def test_what_the_search_does_not_find_is_not_read(config, bundle, tmp_path) -> None:
+    """As in answering: fewer passages, and without any the empty one, whose prompt is that of a closed book."""
+    found = [{"id": "a", "question": "where is Ada", "answers": ["red"]}]
+    nothing = [{"id": "b", "question": "¿dónde?", "answers": ["blue"], "positive_ids": ["7", "gone"]}]
+    write_jsonl(tmp_path / "questions.jsonl", found + nothing)
+    data = dataclasses.replace(config.data, train=((tmp_path / "questions.jsonl", 1.0),))
+    retriever = dataclasses.replace(config.retriever, num_docs=4, irrelevant=0.0)
+    asked = dataclasses.replace(config, data=data, retriever=retriever)
+    closed = dataclasses.replace(asked, data=dataclasses.replace(data, passages=None))
+    joined = dataclasses.replace(asked, generator=dataclasses.replace(config.generator, passages_per_prompt=4))
+    for each in (asked, joined):
+        one, none = items(each, bundle)
+        assert [shown_passages(prompt.tokens, bundle) for prompt in one] == [[("Ada", "Ada is red")]]
+        (empty,), (_, (without,)) = none, items(closed, bundle)
+        start = len(empty.tokens) - len(empty.targets)
+        assert empty.tokens[:start].tolist() == without.tokens[: len(without.tokens) - len(without.targets)].tolist()
+        assert bundle.tokenizer.text(empty.tokens[empty.targets]) == "do not say"
 
 
 def test_held_out_questions_are_asked_once_with_the_best_passages(config, bundle) -> None:

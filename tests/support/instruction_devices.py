@@ -24,7 +24,7 @@ from rag_jax.instruction.run import train_and_evaluate
 def main() -> None:
     jax.config.update("jax_disable_most_optimizations", True)  # nearly all of the time is compilation
     folder = Path(sys.argv[1])
-    config = instruction_runs.config(folder, steps=3, log_every=1, batch_size=16, length_groups=1)
+    config = instruction_runs.config(folder, steps=3, log_every=1, batch_size=32, length_groups=1)
     eight = dataclasses.replace(config, mesh=Mesh(data=2, fsdp=4), compute=Compute(accumulate=2))
     told: dict = {"devices": len(jax.devices())}
     for name, each in (("one", config), ("eight", eight)):
