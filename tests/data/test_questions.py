@@ -76,7 +76,16 @@ def test_ids_are_whole_numbers_or_strings_and_come_out_as_strings(tmp_path):
         ('{"question": "who?", "answers": ["a"], "positive_ids": [true]}', '"positive_ids" is true', "whole number"),
         ('{"id": null, "question": "who?", "answers": ["a"]}', '"id" is null', "whole number"),
         ('{"id": "1", "question": "who?", "answers": ["a"]}', 'the id "1" occurs twice', "an id of its own"),
-        ('{"question": "who?", "answers": ["(a"], "regex": true}', 'the answer "(a" is not a regular', "correct it"),
+        (
+            '{"question": "who?", "answers": ["(a"], "regex": true}',
+            "'(a': not a regular expression",
+            'correct the answer, or leave "regex" out',
+        ),
+        (
+            '{"question": "who?", "answers": ["a|"], "regex": true}',
+            "'a|': as a regular expression it matches every",
+            "correct",
+        ),
         ('{"question": "who?", "answers": ["a"], "regex": "yes"}', '"regex" is "yes"', "true or false"),
         (
             '{"question": "?", "answers": ["a"], "relevance": [0]}',

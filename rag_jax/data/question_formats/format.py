@@ -6,11 +6,10 @@ have the fields of this library that add to what is known of a question: `positi
 """
 
 import json
-import re
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from rag_jax.data.answer_pattern import compile_answer
 from rag_jax.data.jsonl import validate_id, validate_text
 from rag_jax.data.question import Question
 from rag_jax.errors import InputError
@@ -58,7 +57,7 @@ def read_question(format: Format, item: Item) -> Question:
         relevance=_relevance(row, question.positive_ids, location), regex=_is_regex(row, location)
     )
     if question.regex:
-        _compile(question.answers, location)
+        _check_patterns(question.answers, location)
     return question
 
 
@@ -130,12 +129,9 @@ def _is_regex(row: Row, location: str) -> bool:
     return value
 
 
-def _compile(answers: Iterable[str], location: str) -> None:
+def _check_patterns(answers: Iterable[str], location: str) -> None:
     for answer in answers:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of syntax that a later Python may read differently
-                re.compile(answer)
-        except (re.error, OverflowError, RecursionError) as error:
-            problem = f"the answer {json.dumps(answer)} is not a regular expression ({error})"
-            raise InputError(f'{location}: {problem}; correct it, or leave "regex" out') from error
+            compile_answer(answer)
+        except InputError as error:
+            raise InputError(f'{location}: {error}, or leave "regex" out') from None

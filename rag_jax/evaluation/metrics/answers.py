@@ -8,13 +8,13 @@ contains an answer by DPR's token match (Karpukhin et al. 2020). `ranking.py` ha
 All text is normalised to Unicode NFD first, so that both encodings of `é` are equal.
 """
 
-import functools
 import re
 import string
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
+from rag_jax.data.answer_pattern import compile_answer
 from rag_jax.data.question import Question
 from rag_jax.errors import InputError
 
@@ -81,21 +81,18 @@ def regex_match(prediction: str, patterns: Iterable[str], anchored: bool) -> boo
     """Whether one of the regular expressions matches, ignoring case: for CuratedTREC's answers.
 
     Args:
-        prediction: an answer, or the text of a passage. Text and patterns are normalised to NFD.
+        prediction: an answer, or the text of a passage.
         patterns: in Python's syntax; `^` and `$` match at line ends.
         anchored: whether a pattern has to match all of the prediction, without the white space around it (FlashRAG's
             exact match), or may match anywhere in it (DPR's match of passages).
 
-    Raises `InputError` for an invalid pattern, and for one that matches the empty text.
+    Raises `InputError` as `compile_answer`, which also says in which Unicode form both are read.
 
     >>> [regex_match("in July 1969", ["19(68|69)"], anchored) for anchored in (True, False)]
     [False, True]
     """
-    text = unicodedata.normalize("NFD", prediction)
-    compiled = [_compile(pattern) for pattern in patterns]
-    if anchored:
-        return any(pattern.fullmatch(text.strip()) for pattern in compiled)
-    return any(pattern.search(text) for pattern in compiled)
+    compiled = [compile_answer(pattern) for pattern in patterns]
+    return any(each.matches_all(prediction) if anchored else each.is_in(prediction) for each in compiled)
 
 
 def has_answer(text: str, answers: Iterable[str]) -> bool:
@@ -148,14 +145,6 @@ def recall_at_k(ranked_ids: Sequence[Sequence[str]], positives: Sequence[Collect
     return sum(hits) / len(ranked_ids)
 
 
-def answer_recall_at_k(ranked_texts: Sequence[Sequence[str]], answers: Sequence[Collection[str]], k: int) -> float:
-    """The fraction of questions with an answer in one of the first k texts, by `has_answer`: DPR's top-k accuracy."""
-    require_ranking(ranked_texts, answers, k)
-    pairs = zip(ranked_texts, answers, strict=True)
-    hits = (any(has_answer(text, gold) for text in texts[:k]) for texts, gold in pairs)
-    return sum(hits) / len(ranked_texts)
-
-
 def _f1(prediction: list[str], gold: list[str]) -> float:
     if not prediction or not gold:  # "The" normalises to nothing: correct only if the gold answer does too
         return float(prediction == gold)
@@ -179,18 +168,6 @@ class _Spacing(dict[int, str]):
 
 
 _SPACING = _Spacing()
-
-
-@functools.lru_cache(4096)
-def _compile(pattern: str) -> re.Pattern[str]:
-    """Compile with DPR's flags. DPR uses the package `regex`, which knows more syntax than `re`."""
-    try:
-        compiled = re.compile(unicodedata.normalize("NFD", pattern), re.IGNORECASE | re.UNICODE | re.MULTILINE)
-    except (re.error, OverflowError) as error:
-        raise InputError(f"{pattern!r}: not a regular expression ({error}); correct the answer") from None
-    if compiled.search(""):
-        raise InputError(f"{pattern!r}: as a regular expression it matches every text; correct the answer")
-    return compiled
 
 
 def require_ranking(ranked: Sequence[object], gold: Sequence[object], k: int) -> None:

@@ -15,7 +15,8 @@ import official
 from rag_jax.data.questions import Question
 from rag_jax.evaluation.kilt_guesses import Guess
 from rag_jax.evaluation.metrics import kilt, no_answer
-from rag_jax.evaluation.metrics.answers import answer_recall_at_k, exact_match, f1
+from rag_jax.evaluation.metrics.answers import exact_match, f1
+from rag_jax.evaluation.metrics.ranking import answer_recall_scores
 
 COUNT = 500
 CONTENT = ["cat", "Cat's", "cats", "U.S.", "a.b.", "café", "María", "thé", "naïve", "1809", "snake_case", "the-cat"]
@@ -89,7 +90,9 @@ def test_dpr(draw):
     texts = [[f"{text(draw, 3)} {prediction(draw, golds)}" for _ in range(5)] for golds in answers]
     expected = official.dpr_top_k(texts, answers, 5)
     assert 0 < expected[0] < expected[4] < 1
-    assert [answer_recall_at_k(texts, answers, k) for k in range(1, 6)] == pytest.approx(expected, rel=1e-12)
+    asked = [Question(str(number), "?", tuple(golds)) for number, golds in enumerate(answers)]
+    found = answer_recall_scores(texts, asked, range(1, 6))
+    assert [np.mean(each) for each in found.values()] == pytest.approx(expected, rel=1e-12)
     for each, golds in zip(predictions, answers, strict=True):
         assert exact_match(each, golds) == official.best(official.exact, each, golds)
 
