@@ -106,6 +106,19 @@ def test_a_finished_run_is_scored_again_without_training(
     assert found.results == results
 
 
+def test_a_finished_run_of_another_corpus_is_refused(
+    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
+) -> None:
+    assert config.data.passages is not None
+    rows = [row for _, row in read_jsonl(config.data.passages)]
+    write_jsonl(tmp_path / "passages.jsonl", [rows[0] | {"text": "something else"}, *rows[1:]])
+    other = dataclasses.replace(config.data, passages=tmp_path / "passages.jsonl")
+    workdir, before = finished[0], (finished[0] / "results.json").read_bytes()
+    with pytest.raises(InputError, match=r"trained with other passages .*passages\.jsonl\); give those of then"):
+        train_and_evaluate(dataclasses.replace(config, data=other, steps=40), workdir)
+    assert (workdir / "results.json").read_bytes() == before
+
+
 @pytest.mark.extended
 def test_an_interrupted_run_goes_on_to_the_same_parameters(
     config: ContrastiveConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

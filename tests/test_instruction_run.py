@@ -107,6 +107,18 @@ def test_a_finished_run_is_scored_again_without_training(
     assert train_and_evaluate(dataclasses.replace(config, data=data, steps=30), copy) == results
 
 
+def test_a_finished_run_of_another_network_is_refused(
+    config: InstructionConfig, finished: tuple[Path, dict], tmp_path: Path
+) -> None:
+    other = hub.load_generator(config.generator.checkpoint)
+    hub.save(
+        tmp_path / "other", dataclasses.replace(other, params=jax.tree.map(lambda each: each + 0.01, other.params))
+    )
+    generator = dataclasses.replace(config.generator, checkpoint=str(tmp_path / "other"))
+    with pytest.raises(InputError, match=r"trained with other pretrained networks .*other\); give those of then"):
+        train_and_evaluate(dataclasses.replace(config, generator=generator, steps=30), finished[0])
+
+
 @pytest.mark.extended
 def test_an_interrupted_run_goes_on_to_the_same_parameters(
     config: InstructionConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

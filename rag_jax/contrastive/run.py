@@ -74,6 +74,8 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
             _index_before(config, before)  # refuses other towers
         if params is None:
             params = _fit(config, workdir, loaded, store, judged, first, changed)
+        else:
+            check_same(host_state, evaluation_dependencies(loaded, store), config, workdir)
         if not devices.is_first():
             return None
         folders = checkpoint_folders.write_towers(workdir, loaded.checkpoints(params))
@@ -216,24 +218,29 @@ def dependencies(
         for each in questions:
             yield digests.json_bytes([each.id, each.question, each.answers, each.positive_ids])
 
+    def negative_bytes() -> Iterator[bytes]:
+        yield digests.json_bytes({id: list(own) for id, own in mined.items()})
+        if scores is not None:
+            yield digests.json_bytes({id: [repr(each.positive), each.negatives] for id, each in scores.items()})
+
+    made_of = {QUESTIONS: digests.digest(question_bytes()), NEGATIVES: digests.digest(negative_bytes())}
+    made_of |= evaluation_dependencies(loaded, store)
+    return made_of | ({} if first is None else {START: digests.digest(digests.parameter_bytes(first))})
+
+
+def evaluation_dependencies(loaded: Towers, store: Store) -> Dependencies:
+    """Digests of what the evaluation of a finished run depends on: the corpus, and the towers that it started from."""
+
     def network_bytes() -> Iterator[bytes]:
         for side in (loaded.question, loaded.passage):
             yield digests.json_bytes([repr(side.checkpoint.config), list(side.checkpoint.input_format)])
             yield side.tokenizer.to_str().encode()
         yield from digests.parameter_bytes(loaded.params)
 
-    def negative_bytes() -> Iterator[bytes]:
-        yield digests.json_bytes({id: list(own) for id, own in mined.items()})
-        if scores is not None:
-            yield digests.json_bytes({id: [repr(each.positive), each.negatives] for id, each in scores.items()})
-
-    made_of = {
-        QUESTIONS: digests.digest(question_bytes()),
-        NEGATIVES: digests.digest(negative_bytes()),
+    return {
         PASSAGES: digests.digest(digests.passage_bytes(store)),
         NETWORKS: digests.digest(network_bytes()),
     }
-    return made_of | ({} if first is None else {START: digests.digest(digests.parameter_bytes(first))})
 
 
 def hard_negatives(

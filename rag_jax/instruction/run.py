@@ -49,6 +49,8 @@ def train_and_evaluate(config: InstructionConfig, workdir: Path) -> dict[str, An
         first, params = start_params(run, begun=host_state is not None), finished_params(run, workdir)
         if params is None:
             params = _fit(run, workdir, reader, judged, first, changed)
+        else:
+            check_same(host_state, {NETWORKS: _network_digest(run)}, config, workdir)
         results = measure(run, params, first, judged)
         params = devices.whole(params)
         if not devices.is_first():
@@ -152,14 +154,18 @@ def dependencies(run: Run, mixture: Mixture, first: Params | None) -> Dependenci
         for example in mixture.examples:
             yield example.tokens.tobytes() + example.targets.tobytes()
 
+    found = {QUESTIONS: digests.digest(example_bytes()), NETWORKS: _network_digest(run)}
+    if run.config.start_from is not None and first is not None:
+        found[START] = digests.digest(digests.parameter_bytes(first))
+    return found
+
+
+def _network_digest(run: Run) -> str:
     def network_bytes() -> Iterator[bytes]:
         yield digests.json_bytes(repr(run.generator.config))
         yield from digests.parameter_bytes(run.generator.params)
 
-    found = {QUESTIONS: digests.digest(example_bytes()), NETWORKS: digests.digest(network_bytes())}
-    if run.config.start_from is not None and first is not None:
-        found[START] = digests.digest(digests.parameter_bytes(first))
-    return found
+    return digests.digest(network_bytes())
 
 
 def _summary(mixture: Mixture) -> Iterator[str]:
