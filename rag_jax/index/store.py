@@ -39,6 +39,9 @@ class Store:
     folder: Path | None = None
     manifest: Manifest | None = None
     truncated: Truncation = NO_TRUNCATION  # by the generator, for passages tokenised in memory; else in the manifest
+    empty_length: int = (
+        0  # tokens of an empty passage, `GeneratorTokenizer.passage_start`: every passage begins with them
+    )
 
     def __repr__(self) -> str:
         return f"Store({len(self):,} passages, vectors of width {self.width}, {self.folder or 'in memory'})"
@@ -87,7 +90,7 @@ class Store:
     def subset(self, rows: Int[np.ndarray, " n"]) -> Knowledge:
         """The `Knowledge` of some rows; rows of -1 are empty passages."""
         valid_rows, valid = np.maximum(rows, 0), rows >= 0
-        lengths = np.where(valid, self.passage_lengths[valid_rows], 1)  # `<s>`, which begins every passage
+        lengths = np.where(valid, self.passage_lengths[valid_rows], self.empty_length)
         vectors = np.where(valid[:, None], self.passage_vectors[valid_rows], self.passage_vectors.dtype.type(0))
         return Knowledge(host(vectors), Tokens(host(self.passage_tokens[valid_rows]), host(lengths)))
 
@@ -127,7 +130,9 @@ def from_vectors(
     """A store, in memory, of passages with their vectors."""
     ids, lengths, cut = passage_tokenizer.tokenize(passages)
     texts, tokens = PassageTable([as_table(passages)]), SegmentedArray([ids], passage_tokenizer.tokenizer.pad)
-    return Store(texts, SegmentedArray([vectors]), tokens, SegmentedArray([lengths]), truncated=cut)
+    empty_length = len(passage_tokenizer.tokenizer.passage_start)
+    lengths = SegmentedArray([lengths])
+    return Store(texts, SegmentedArray([vectors]), tokens, lengths, truncated=cut, empty_length=empty_length)
 
 
 def without_vectors(passages: Sequence[Passage]) -> Store:
@@ -150,6 +155,7 @@ def closed_book(width: int, vocabulary: GeneratorTokenizer) -> Store:
         SegmentedArray([vectors]),
         SegmentedArray([ids], vocabulary.pad),
         SegmentedArray([lengths]),
+        empty_length=len(vocabulary.passage_start),
     )
 
 
@@ -247,6 +253,7 @@ def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageToken
         folder,
         found,
         Truncation.total(each.truncated for each in tokens),
+        len(passage_tokenizer.tokenizer.passage_start) if passage_tokenizer else 0,
     )
     for name, rows in (
         ("passages", len(store.passages)),

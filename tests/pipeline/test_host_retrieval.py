@@ -1,5 +1,6 @@
 """Searches outside the programs: what is read is what was found, and how far a search may lag behind is explicit."""
 
+import dataclasses
 import threading
 from collections.abc import Callable
 
@@ -58,6 +59,19 @@ def test_a_question_without_a_hit_reads_one_empty_passage(scores) -> None:
         assert inputs.search_results.scores is not None
         assert np.asarray(inputs.search_results.scores).tolist() == [[0, -np.inf], [2, 1]]
     np.testing.assert_array_equal(inputs.rows, rows)
+
+
+@pytest.mark.parametrize("bos", [None, 0])
+def test_an_empty_passage_has_the_tokens_that_begin_every_passage_and_no_others(bos: int | None) -> None:
+    """None for a T5 and for a decoder-only generator."""
+    reader = reads()
+    reader = dataclasses.replace(reader, tokenizer=reader.tokenizer._replace(bos=bos))
+    held = from_vectors(PASSAGES, encoder().encode_passages(PASSAGES), reader)
+    inputs = knowledge_subset(held, np.array([[-1, -1]], np.int32), None)
+    (tokens,) = reader.tokenizer.passages([("", "")])
+    assert np.asarray(inputs.knowledge.passage_tokens.lengths).tolist() == [len(tokens)] * 2
+    assert np.asarray(inputs.knowledge.passage_tokens.ids)[0, : len(tokens)].tolist() == tokens
+    assert len(tokens) == (bos is not None)
 
 
 @settings(max_examples=50, deadline=None)
