@@ -81,7 +81,8 @@ class ExampleTokenizer:
                 what = f"answer {answer[:40]!r} of question {question.id!r} has {len(target)} tokens"
                 raise InputError(f"{what}, more than max_target = {self.max_target}; shorten it or raise max_target")
         positives = _index_rows([question.positive_ids for question in questions], rows)
-        fixed = _index_rows([question.passage_ids[: self.num_docs] for question in questions], rows, self.num_docs)
+        listed = [[i for i in question.passage_ids if i in rows][: self.num_docs] for question in questions]
+        fixed = _index_rows(listed, rows, self.num_docs)
         return Examples(tokenized, targets, positives, fixed, self.max_target)
 
     def questions(self, questions: Sequence[Question]) -> TokenizedQuestions:

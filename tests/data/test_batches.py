@@ -91,6 +91,8 @@ def test_passages_found_beforehand_become_rows_best_first(vocabulary: GeneratorT
     pairs = [(Question("a", "what", ("1",), (), ("p4", "p0", "p2")), "1"), (Question("b", "where", ("2",)), "2")]
     examples = example_tokenizer(vocabulary, num_docs=2)(pairs, {"p0": 0, "p4": 4})
     assert examples.fixed.tolist() == [[4, 0], [-1, -1]]
+    some = example_tokenizer(vocabulary, num_docs=2)(pairs, {"p0": 0, "p2": 2})
+    assert some.fixed.tolist() == [[0, 2], [-1, -1]], "the best two that the index holds"
     assert example_tokenizer(vocabulary)(pairs, {}).fixed.shape == (2, 0)
 
 
