@@ -14,7 +14,7 @@ PASSAGE_FIELDS = ("title", "contents")  # of a corpus, whose rows have a text to
 
 
 def _fill(question: Question, row: Row, location: str) -> Question:
-    return question._replace(answers=(validate_text(row["label"], "label", location),))
+    return question._replace(answers=(validate_text(row.get("label"), "label", location),))
 
 
 TEXTS = Format(

@@ -34,3 +34,5 @@ def test_passages_are_no_texts_to_be_classified(tmp_path, row):
 def test_a_label_is_a_text(tmp_path):
     with pytest.raises(InputError, match=r':1: "label" is a number'):
         read_question_file(write(tmp_path, {"text": "buy now", "label": 1}))
+    with pytest.raises(InputError, match=r':2: "label" is missing; write'):
+        read_question_file(write(tmp_path, {"text": "buy now", "label": "spam"}, {"text": "hello"}))

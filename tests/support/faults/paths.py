@@ -87,6 +87,7 @@ def cases(options: list[tuple[Command, list[Option]]]) -> Iterator[Case]:
 
 def _option(command: Command, option: Option) -> Iterator[Case]:
     is_written = option.name in WRITTEN or (option.name == "--workdir" and command.words[0] == "train")
+    is_written |= (command.words[-1], option.name) == ("config.py", "--data.index")  # built there
     for what, (path, spoil) in ODD.items():
         if not (what in MADE if is_written else what == "a FIFO"):
             name = f"paths: {' '.join(command.words[:2])} {option.name}: {what}"
