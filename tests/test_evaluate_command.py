@@ -108,12 +108,19 @@ def test_labels_are_chosen_by_their_likelihood(trained, towns, tmp_path: Path) -
     write_jsonl(tmp_path / "claims.jsonl", rows)
     labels = [f"{colour.upper()}={colour}" for colour in COLOURS]
     given = ("--workdir", trained[2], "--questions", tmp_path / "claims.jsonl", "--labels", *labels)
-    figures = evaluate(tmp_path / "out", *given)["figures"]
-    chosen = trained[0].choose([q.question for q in questions], COLOURS)
+    figures = evaluate(tmp_path / "out", *given, "--likelihood")["figures"]
+    asked, gold = [q.question for q in questions], [q.answers[0] for q in questions]
+    chosen = trained[0].choose(asked, COLOURS)
+    likelihood = np.mean(trained[0].log_likelihood(asked, gold))
+    assert figures["gold_log_likelihood"]["value"] == pytest.approx(likelihood, abs=1e-4), "of the text, not the name"
     expected = np.mean([answer.text == q.answers[0] for answer, q in zip(chosen, questions, strict=True)])
     assert figures["accuracy"]["value"] == pytest.approx(expected)
     assert {"macro_f1", "expected_calibration_error", "aurc", "brier"} <= figures.keys()
     assert "exact_match" not in figures
+    assert "answer_recall@1" not in figures, "a passage with the word of a label is no hit"
+    write_jsonl(tmp_path / "by_text.jsonl", [{"id": q.id, "answer": q.answers[0]} for q in questions])
+    of_others = ("--predictions", tmp_path / "by_text.jsonl", "--questions", given[3], "--labels", *labels)
+    assert evaluate(tmp_path / "others", *of_others)["figures"]["accuracy"]["value"] == 1
     confusion = json.loads((tmp_path / "out" / "metrics.json").read_text())["confusion"]
     assert np.trace(confusion["gold_by_predicted"]) == sum(map(sum, confusion["gold_by_predicted"])) * expected
     for line in lines(tmp_path / "out" / "predictions.jsonl"):
@@ -192,7 +199,7 @@ OK = {"id": "a", "question": "what colour is Norburg", "answers": ["red"]}
         ([{**OK, "positive_ids": ["no"]}], [], "none of the 1 positive_ids of the questions is a passage of the index"),
         ([OK, OK], [], 'questions.jsonl:2: the id "a" occurs twice'),
         ([{"id": "a", "question": "what"}], [], "questions.jsonl:1: no answers"),
-        ([{**OK, "answers": ["("], "regex": True}], [], "questions.jsonl:1: the answer"),
+        ([{**OK, "answers": ["("], "regex": True}], [], "questions.jsonl:1: '(': not a regular expression"),
         ([], [], "holds no questions"),
         ([OK], ["--abstain-below", "-1", "--calibrate-on", "x"], "--abstain-below, or calibrate it"),
         ([OK], ["--calibrate-on", "nowhere"], "nowhere"),

@@ -191,6 +191,8 @@ class EvaluateCommand:
         """The predictions of a file; with an index, the texts of the passages found."""
         assert self.predictions is not None
         predictions = read_predictions(self.predictions, questions)
+        if labels := self._asked.labels:
+            predictions = [each._replace(answer=labels.name_of(each.answer)) for each in predictions]
         if self.index is None:
             return predictions
         store = open_store(self.index, None, None)

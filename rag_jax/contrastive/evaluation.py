@@ -34,7 +34,7 @@ def scores(store: Store, rows: Int[np.ndarray, "B K"], questions: Sequence[Quest
     gold = ranking_scores([[passage.id for passage in ranked] for ranked in found], questions, depths)
     texts = [[f"{passage.title} {passage.text}" for passage in ranked] for ranked in found]
     kept = {name: gold[name] for name in (*(f"recall@{k}" for k in depths), "mrr")}
-    if all(question.answers for question in questions):
+    if any(question.answers for question in questions):
         kept |= answer_recall_scores(texts, questions, depths)
     return {name: float(np.nanmean(values)) for name, values in kept.items() if not np.isnan(values).all()}
 

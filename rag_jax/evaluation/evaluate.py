@@ -11,8 +11,8 @@ from rag_jax.data import json_object
 from rag_jax.data.questions import Question, fingerprint
 from rag_jax.data.validation import Share
 from rag_jax.errors import InputError
-from rag_jax.evaluation.metrics.answers import answer_recall_at_k, exact_match, f1, recall_at_k
-from rag_jax.evaluation.metrics.ranking import DEPTHS
+from rag_jax.evaluation.metrics.answers import exact_match, f1, recall_at_k
+from rag_jax.evaluation.metrics.ranking import DEPTHS, answer_recall_scores
 from rag_jax.index.engines.engine import Queries
 from rag_jax.index.engines.store_engines import open_bm25
 from rag_jax.index.store import Store
@@ -69,7 +69,7 @@ def recalls(results: Sequence[Sequence[Passage]], questions: Sequence[Question],
     """Recalls at each k of `DEPTHS` up to `depth`.
 
     `recall@k`: a gold passage is among the first k, over the questions with gold passages. `answer_recall@k`: one of
-    the first k passages contains an answer (DPR's top-k accuracy).
+    the first k passages contains an answer (DPR's top-k accuracy), over the questions with an answer that has a token.
     """
     with_gold = [
         (ranked, question) for ranked, question in zip(results, questions, strict=True) if question.positive_ids
@@ -78,7 +78,8 @@ def recalls(results: Sequence[Sequence[Passage]], questions: Sequence[Question],
     texts = [[f"{passage.title} {passage.text}" for passage in ranked] for ranked in results]
     depths = [k for k in DEPTHS if k <= depth]
     gold = {f"recall@{k}": recall_at_k(ids, [q.positive_ids for _, q in with_gold], k) for k in depths if with_gold}
-    return gold | {f"answer_recall@{k}": answer_recall_at_k(texts, [q.answers for q in questions], k) for k in depths}
+    answered = answer_recall_scores(texts, questions, depths)
+    return gold | {name: float(np.nanmean(each)) for name, each in answered.items() if not np.isnan(each).all()}
 
 
 def closed_book_score(workdir: Path, questions: Sequence[Question]) -> float:

@@ -95,12 +95,14 @@ def gold_log_likelihood(rag: RAG, questions: Sequence[Question], asked: Asked) -
 
     log p(A | x) = log sum_{a in A} p(a | x)
 
-    Answers that become the same tokens count once. Those of more than `max_target` tokens are left out, with a warning.
+    A label is asked for by its text. Answers that become the same tokens count once. Those of more than `max_target`
+    tokens are left out, with a warning.
     """
+    text_of = {} if asked.labels is None else dict(zip(asked.labels.names, asked.labels.texts, strict=True))
     tokenizer, limit = rag.components.generator_tokenizer, rag.components.config.generator.max_target
     pairs, num_long, left_out = list[tuple[int, str]](), 0, 0
     for number, question in enumerate(questions):
-        answers = [answer for answer in question.answers if answer and not question.regex]
+        answers = [text_of.get(answer, answer) for answer in question.answers if answer and not question.regex]
         targets = dict(zip(map(tuple, tokenizer.targets(answers)), answers, strict=True)) if answers else {}
         short = [(number, answer) for target, answer in targets.items() if len(target) <= limit]
         pairs, num_long, left_out = pairs + short, num_long + len(targets) - len(short), left_out + (not short)

@@ -57,7 +57,8 @@ def score(
     parts = [answered]
     if not has_labels and task != "qa":
         parts.append(texts(questions, predictions, task))
-    parts.append(Scores(retrieval(questions, predictions, depth)))
+    unlabelled = [question._replace(answers=()) for question in questions] if has_labels else questions
+    parts.append(Scores(retrieval(unlabelled, predictions, depth)))  # that a text holds the word "true" says nothing
     if not has_labels:
         parts.append(Scores(evidence(questions, predictions, cite_at_least)))
     if answered.each:

@@ -23,6 +23,9 @@ def test_recall_counts_gold_passages_and_passages_with_an_answer() -> None:
     ]
     found = [[PASSAGES[0]], [PASSAGES[0]], [PASSAGES[1]]]
     assert evaluate.recalls(found, questions, 1) == {"recall@1": 1 / 2, "answer_recall@1": 2 / 3}
+    unanswerable = [question._replace(answers=("",)) for question in questions]
+    assert evaluate.recalls(found, [questions[0], *unanswerable[1:]], 1) == {"recall@1": 1 / 2, "answer_recall@1": 0}
+    assert evaluate.recalls(found, unanswerable, 1) == {"recall@1": 1 / 2}
 
 
 def test_bm25_finds_words() -> None:
