@@ -90,7 +90,9 @@ def _train_on_instructions(config: InstructionConfig, workdir: Path, dry_run: bo
     if found is not None:
         console.print(results.table(found))
         files = "--data.passages FILE --data.train FILE --data.evaluation FILE --workdir runs/own"
-        command = f"{invocation()} train own --generator.checkpoint {workdir / 'generator'} --generator.chat {files}"
+        generator = f"--generator.checkpoint {workdir / 'generator'} --generator.chat"
+        optimizer = "--optimizer.kind adamw --optimizer.learning-rate 3e-5"  # what `own` has is for random weights
+        command = f"{invocation()} train own {generator} {optimizer} {files}"
         console.print(f"Next: {command}", soft_wrap=True, highlight=False)
 
 
