@@ -233,10 +233,12 @@ def test_the_verdicts_of_a_model_are_one_more_column_of_labels(networks, rag, pr
     judged = tmp_path / "judged.jsonl"
     assert refusal_judge.main(str(prompts), str(completions), str(judged), *networks) == len(lines(completions))
     of_text = {each["id"]: each["prompt"] for each in PROMPTS}
+    empty = np.mean([refusal_probabilities(rag, [text], [text])[0] for text in ("N/A", "[MASK]", "…")])
     for before, after in zip(lines(completions), lines(judged), strict=True):
-        verdict = after.pop(refusal_judge.COLUMN)
+        verdict, held = after.pop(refusal_judge.COLUMN), after.pop("probability")
         assert after == before
         (probability,) = refusal_probabilities(rag, [of_text[after["prompt_id"]]], [after["completion"]])
-        assert verdict == LABELS[int(probability > 0.5)]
+        assert held == pytest.approx(probability, abs=1e-5)
+        assert verdict == LABELS[int(held > empty)]
     judges = guard(prompts, tmp_path / "out", "--completions", judged)["agreement"]
     assert judges[refusal_judge.COLUMN]["all"]["agreement"]["questions"] == 6
