@@ -175,8 +175,8 @@ ASKED = "what colour is Norburg"
     ("arguments", "what"),
     [
         (["  "], "question 1 is empty; write one"),
-        ([ASKED, "--num-docs", "1000"], "cannot read 1000 of 256 passages; ask for 1 to 256"),
-        ([ASKED, "--num-docs", "0"], "cannot read 0 of 256 passages; ask for 1 to 256"),
+        ([ASKED, "--num-docs", "1000"], "cannot read K = 1000 of 256 passages (num_docs); ask for 1 to 256"),
+        ([ASKED, "--num-docs", "0"], "cannot read K = 0 of 256 passages (num_docs); ask for 1 to 256"),
         (["old " * 50], "max_question = 16"),
         ([ASKED, "--num-beams", "0"], "num_beams is 0; search with 1 (greedy) or more"),
         ([ASKED, "--num-beams", "2", "--n-best", "3"], "n_best is 3, more than num_beams = 2; ask for 1 to 2"),

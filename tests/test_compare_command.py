@@ -91,8 +91,9 @@ def test_the_seed_determines_the_result_whatever_the_order_of_lines(runs, capsys
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--resamples", "99"], "--resamples is 99; give 100 or more"),
-        (["--seed", "-1"], "--seed is -1; give 0 or more"),
+        (["--resamples", "99"], "--resamples is 99; give 100 to 1,000,000"),
+        (["--resamples", "1000001"], "--resamples is 1000001; give 100 to 1,000,000"),
+        (["--seed", "-1"], "seed is -1; give 0 to 2**32 - 1"),
         (["--show", "-1"], "--show is -1; give 0 or more"),
         (["--names", "a"], "--names 'a': do not fit 3 evaluations"),
         (["--metric", "mrr"], "has no 'mrr'; metrics in common are exact_match, f1, recall@1"),
@@ -108,6 +109,9 @@ def test_bad_options_are_refused_in_one_line(runs, options: list[str], message: 
 def test_bad_input_is_refused_in_one_line_and_nothing_is_written(runs, tmp_path, capsys) -> None:
     output = tmp_path / "report.md"
     assert "not 1; name their folders" in refused(capsys, runs[0], "--output", output)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert f"{loop}" in refused(capsys, runs[0], loop, "--output", output)
     (runs[2] / "scores.jsonl").write_text("{")
     assert f"{runs[2]}/scores.jsonl:1: malformed JSON" in refused(capsys, *runs, "--output", output)
     assert not output.exists()

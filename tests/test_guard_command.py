@@ -145,6 +145,10 @@ def test_an_interrupted_run_resumes(model, prompts, tmp_path, monkeypatch, capsy
     assert "not from this command" in refused(capsys, prompts, "--output", tmp_path / "out", *asked, "--seed", 3)
 
 
+def test_an_answer_of_no_tokens_is_refused(model, prompts, tmp_path, capsys) -> None:
+    assert "max_length is 0" in refused(capsys, prompts, "--output", tmp_path / "out", *model[:4], "--max-length", 0)
+
+
 def test_without_system_prompts_the_model_is_asked_as_it_is(model, prompts, tmp_path) -> None:
     metrics = guard(prompts, tmp_path / "out", *model)
     assert list(metrics["rates"]) == ["model"]
@@ -194,6 +198,7 @@ def test_completions_without_labels_by_people_have_rates_only(prompts, tmp_path)
         (["--completions", "c.jsonl", "--num-beams", "2"], "generation options are for a model; leave them out"),
         (["--workdir", "run", "--system-prompts", "none", ""], "--system-prompts has the same text twice"),
         (["--workdir", "run", "--system-prompts", "gaurdrail"], "system prompt 'gaurdrail': none has this name"),
+        (["--workdir", "", "--completions", "none.jsonl"], "workdir is empty; name a file or a folder"),
         (["--workdir", "run", "--seed", "-1"], "seed is -1; give 0 to 2**32 - 1"),
         (["--workdir", "run", "--batch-size", "0"], "--batch-size is 0; give 1 or more"),
         (["--generator", "g", "--closed-book"], "--closed-book is for a --checkpoint"),

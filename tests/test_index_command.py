@@ -59,6 +59,9 @@ def test_a_corpus_becomes_a_store_that_can_be_looked_at_and_searched(index, towe
     assert found.splitlines()[3].split()[1] == "Norburg"
     assert "device: 256 passages" in found
     assert "recall@2 1.000" in found
+    asked = ("search", "Norburg", "--index", index)
+    assert "--num-docs is 257" in refused(capsys, *asked, "--num-docs", 257)
+    assert "--tower is empty; name a checkpoint" in refused(capsys, *asked, "--tower", "")
 
 
 def test_every_engine_is_built_measured_and_searched(index, capsys) -> None:
@@ -270,6 +273,7 @@ def test_two_processes_that_were_killed_go_on_to_the_bytes_of_one(towns, tower, 
         (["--info", "nowhere", "--norm", "0"], "--norm is 0.0; give a finite number above 0"),
         (["--questions", "some.jsonl"], "--questions is for the recall of --faiss or --precisions"),
         (["--words", "0"], "passages of 0 words cannot be cut"),
+        (["--questions", "", "--precisions", "int8"], "questions is empty; name a file or a folder"),
         (["--overlap", "-1"], "an overlap of -1 between passages of 100 words cannot be; give 0 to 99"),
     ],
 )

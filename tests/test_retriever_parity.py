@@ -90,7 +90,7 @@ def test_the_largest_inner_product_is_found_here_and_there(retriever, token: Bot
 def test_more_passages_than_there_are_are_refused(token: Both, tmp_path: Path) -> None:
     """transformers fills up with the last passage; see also -1 in tests/core/test_retrieval.py."""
     index = retrieved.save_index(tmp_path, np.concatenate([ONES, 2 * ONES]), TWO)
-    with pytest.raises(InputError, match="cannot read 3 of 2 passages; ask for 1 to 2"):
+    with pytest.raises(InputError, match=r"cannot read K = 3 of 2 passages \(num_docs\); ask for 1 to 2"):
         token.ours.with_index(index).search(QUESTIONS, 3)
 
 

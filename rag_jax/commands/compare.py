@@ -13,10 +13,11 @@ from rag_jax.errors import InputError
 from rag_jax.evaluation import comparison_report
 from rag_jax.evaluation.compare import RESAMPLES, common_metrics, compare_systems, most_different
 from rag_jax.evaluation.score_file import read_evaluations
+from rag_jax.pipeline import user_inputs
 from rag_jax.terminal import Terminal
 
 FORMATS = (".json", ".md")
-MIN_RESAMPLES = 100  # the ends of a 95 % interval of fewer are those of a handful
+MIN_RESAMPLES, MAX_RESAMPLES = 100, 1_000_000  # of fewer, the ends of an interval are a handful; more take hours
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,12 @@ class CompareCommand:
             _write(self.output, report)
 
     def _check(self) -> None:
-        if self.resamples < MIN_RESAMPLES:
-            raise InputError(f"--resamples is {self.resamples}; give {MIN_RESAMPLES} or more, 10,000 for a report")
-        for name in ("seed", "show"):
-            if getattr(self, name) < 0:
-                raise InputError(f"--{name} is {getattr(self, name)}; give 0 or more")
+        if not MIN_RESAMPLES <= self.resamples <= MAX_RESAMPLES:
+            allowed = f"give {MIN_RESAMPLES} to {MAX_RESAMPLES:,}, 10,000 for a report"
+            raise InputError(f"--resamples is {self.resamples}; {allowed}")
+        user_inputs.seed(self.seed)
+        if self.show < 0:
+            raise InputError(f"--show is {self.show}; give 0 or more")
         if self.output is not None:
             if self.output.suffix not in FORMATS:
                 raise InputError(f"{self.output}: not a format of reports; name a file that ends in .json or .md")

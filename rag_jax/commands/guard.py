@@ -108,8 +108,10 @@ class GuardCommand:
     ) -> tuple[dict[str, Any], dict[str, System]]:
         """Facts about the model, and what it says under each system prompt."""
         model = self._model()
-        longest = min(ANSWER_LENGTH, model.components.config.generator.max_target)
-        decoding = replace(self.decoding, max_length=self.decoding.max_length or longest)
+        decoding = self.decoding
+        if decoding.max_length is None:
+            longest = min(ANSWER_LENGTH, model.components.config.generator.max_target)
+            decoding = replace(decoding, max_length=longest)
         models = {name: model.with_prompt(system_prompt=text) for name, text in self._system_prompts().items()} or {
             OWN: model
         }

@@ -27,6 +27,8 @@ def query_encoder(
     assert store.manifest is not None
     if workdir is not None:
         return RAG.from_workdir(workdir, store.folder).encode
+    if tower is not None and not tower.strip():
+        raise InputError("--tower is empty; name a checkpoint, or leave it out")
     source = tower or store.manifest.question_source
     encode = question_encoder(store.manifest, source, template)
 

@@ -40,6 +40,8 @@ class SearchCommand:
             raise InputError('nothing to search for; write rag-jax search "QUERY" --index DIR')
         check_counts(num_docs=self.num_docs)
         store = open_store(self.index, None, None)
+        if self.num_docs > len(store):
+            raise InputError(f"--num-docs is {self.num_docs}, {self.index} holds {len(store)}; give as many at most")
         engine = open_engine(self.engine, store, Placement(precision=self.precision))
         vectors = None
         if registry.ENGINES[self.engine].needs_vectors:

@@ -1,9 +1,11 @@
 """Command lines by tyro, whose complaints become one line."""
 
 import contextlib
+import dataclasses
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rag_jax.errors import InputError
@@ -16,13 +18,24 @@ def parse(kind: Any, arguments: Sequence[str], *, remedy: str, **options: Any) -
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=list(arguments), **options)
+            found = tyro.cli(kind, args=list(arguments), **options)
+        if "" in arguments:
+            _check_paths(found)
+        return found
     except SystemExit as stopped:
         if not stopped.code:  # --help
             raise
         words = _FURTHER.split(said.getvalue().translate(_BOX))[0].split()
         what = _TITLE.sub("", " ".join(word for word in words if word.strip("-"))).rstrip(".")
         raise InputError(f"{what}; {remedy}") from None
+
+
+def _check_paths(found: Any) -> None:
+    """Refuse a path that is given as an empty text, as by a variable that is not set: it would be this folder."""
+    for field in dataclasses.fields(found) if dataclasses.is_dataclass(found) else ():
+        value = getattr(found, field.name)
+        if Path() in (value if isinstance(value, tuple) else (value,)):
+            raise InputError(f"{field.name.replace('_', '-')} is empty; name a file or a folder (. for this one)")
 
 
 def check_counts(**options: int | None) -> None:

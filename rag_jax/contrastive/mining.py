@@ -50,7 +50,7 @@ class Rules:
         if self.skip < 0:
             raise InputError(f"the first {self.skip} passages cannot be skipped; give 0 or more")
         if self.depth < self.negatives + self.skip:
-            asked = f"{self.negatives} negatives" + (f" after the first {self.skip}" if self.skip else "")
+            asked = f"{self.negatives} negatives" + (f" after {self.skip} that are skipped" if self.skip else "")
             raise InputError(f"a ranking of {self.depth} passages does not hold {asked}; raise the depth")
         if self.margin is not None and self.relative_margin is not None:
             raise InputError("a margin and a relative margin are two rules; give one of them")

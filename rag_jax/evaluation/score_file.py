@@ -8,6 +8,7 @@ metric does not apply to the question; it becomes NaN.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -86,7 +87,7 @@ def read_evaluations(paths: Sequence[Path], names: Sequence[str] = ()) -> dict[s
 
 
 def _named(paths: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
-    resolved = [path.resolve() for path in paths]
+    resolved = [Path(os.path.realpath(path)) for path in paths]  # of a loop of links too
     twice = next((path for place, path in enumerate(resolved) if path in resolved[:place]), None)
     if twice is not None:
         raise InputError(f"{twice}: is given twice; compare different evaluations")

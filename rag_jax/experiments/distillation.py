@@ -51,8 +51,8 @@ BY_LIKELIHOOD = Arm(LIKELIHOOD)
 
 def plan(given: options.Distillation) -> Plan:
     """The plan of the runs. Raises `InputError` for objectives that cannot be compared."""
-    if len(set(given.objectives)) < len(given.objectives):
-        raise InputError(f"--objectives are {' '.join(given.objectives)}; give each once")
+    if not 0 < len(set(given.objectives)) == len(given.objectives):
+        raise InputError(f"--objectives are {' '.join(given.objectives) or 'empty'}; give one or more, each once")
     setup = prepare(given)
     return Plan(runs(setup, given.objectives), setup.write_data, partial(measure, setup, given.objectives))
 

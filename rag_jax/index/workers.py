@@ -49,6 +49,7 @@ def encode_in_processes(
     """
     if processes < 1:
         raise InputError(f"{processes} processes cannot encode; give 1 or more")
+    processes = min(processes, max(1, len(plan.segments)))  # others would have no segment
     spawn = multiprocessing.get_context("spawn")  # a fork would not copy XLA's threads
     others = {
         rank: spawn.Process(target=_encode_share, args=(folder, plan, load, (rank, processes), lock), daemon=True)

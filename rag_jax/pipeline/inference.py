@@ -143,7 +143,7 @@ class Inference:
         k = self.components.num_docs if num_docs is None else validation.validate_value(int, num_docs, "num_docs")
         size = len(self.components.store)
         if not 1 <= k <= size:
-            raise InputError(f"cannot read {k} of {size} passages; ask for 1 to {size}")
+            raise InputError(f"cannot read K = {k} of {size} passages (num_docs); ask for 1 to {size}")
         return k
 
     def check_attention(self) -> None:

@@ -80,7 +80,7 @@ def test_a_relative_margin_is_a_distance_below_a_negative_score_too() -> None:
         ({"negatives": 0}, "0 negatives are none; ask for 1 or more"),
         ({"skip": -1}, "the first -1 passages cannot be skipped; give 0 or more"),
         ({"depth": 9}, "a ranking of 9 passages does not hold 10 negatives; raise the depth"),
-        ({"depth": 12, "skip": 3}, "a ranking of 12 passages does not hold 10 negatives after the first 3;"),
+        ({"depth": 12, "skip": 3}, "a ranking of 12 passages does not hold 10 negatives after 3 that are skipped;"),
         ({"margin": 1.0, "relative_margin": 0.9}, "a margin and a relative margin are two rules; give one of them"),
         ({"margin": -0.1}, "the margin is -0.1; give a finite number of at least 0"),
         ({"margin": math.nan}, "the margin is nan; give a finite number"),

@@ -78,7 +78,7 @@ def cases(folder: Path) -> Iterator[Case]:
                     )
         unknown = "" if command.words[0] == "benchmark" else "bananas"  # of which words are missing, too
         yield Case(f"{label}: an unknown option", argv(command, "--bananas", "1"), says=unknown, needs=command.needs)
-        last = options[-1].name
+        last = next(each.name for each in reversed(options) if not each.metavar.startswith("["))  # of any number
         yield Case(f"{label}: {last} without a value", (*argv(command, last, ""),)[:-1], needs=command.needs)
 
 
@@ -176,7 +176,10 @@ ANY = ""  # of every command
 EVERY = (HUGE,)
 ALLOWED: tuple[tuple[str, str, tuple[str, ...]], ...] = (  # command, option, values that mean something
     *((ANY, name, ("0",)) for name in ("seed", "min-p", "min-length", "no-repeat-ngram-size", "skip", "overlap")),
-    *((ANY, name, ("0",)) for name in ("show", "warmup", "weight-decay", "dropout", "label-smoothing", "staleness")),
+    *(
+        (ANY, name, ("0",))
+        for name in ("show", "warmup", "weight-decay", "dropout", "label-smoothing", "staleness", "hard-negatives")
+    ),
     *((ANY, name, ("0",)) for name in ("learning-rate", "init-std", "irrelevant", "margin-mse", "distillation.weight")),
     *((ANY, name, ("0",)) for name in ("cite-at-least", "relative-margin")),
     *((ANY, name, ("0", "-1")) for name in ("length-penalty", "margin")),
@@ -185,7 +188,19 @@ ALLOWED: tuple[tuple[str, str, tuple[str, ...]], ...] = (  # command, option, va
     *((ANY, name, EVERY) for name in ("log-every", "save-every", "eval-every", "max-bad-steps", "steps", "batch-size")),
     *(
         (ANY, name, EVERY)
-        for name in ("eval-batch", "segment", "depth", "negatives", "show", "words", "chunk", "groups")
+        for name in (
+            "eval-batch",
+            "segment",
+            "depth",
+            "negatives",
+            "show",
+            "words",
+            "chunk",
+            "groups",
+            "tokens",
+            "max-passage",
+            "processes",
+        )
     ),
     ("plan", "", EVERY),
 )
