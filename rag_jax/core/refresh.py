@@ -127,7 +127,7 @@ def retrieve(
     retrieved, passages = index.gather(queries, knowledge, rows)
     _, tokens = index.gather(queries, to_encode, rows)
     scores = fresh_scores(refresh.tower, params, queries, tokens, key)
-    return _best_first(retrieved._replace(scores=scores), passages)
+    return _best_first(retrieved._replace(scores=scores), retrieval.without_missing(retrieved, passages))
 
 
 def fresh_scores(

@@ -184,12 +184,17 @@ def gather_results(
     """The passages of `search_results`, with its scores where it has any.
 
     A lexical search has: BM25's scores are then the logits of `p(z|x)` (the paper's ablation, section 4.5), and the
-    question tower gets no gradient. Without scores they are `q(x) . d(z)`.
+    question tower gets no gradient. Without scores they are `q(x) . d(z)`. A missing passage has no tokens.
     """
     retrieved, passages = index.gather(queries, knowledge, search_results.rows)
     if search_results.scores is not None:
         retrieved = retrieved._replace(scores=search_results.scores)
-    return retrieved, passages
+    return retrieved, without_missing(retrieved, passages)
+
+
+def without_missing(retrieved: Retrieved, passages: Tokens) -> Tokens:
+    """The tokens `[B, K, P]`, none of missing passages: several passages of one prompt are joined by their lengths."""
+    return passages._replace(lengths=jnp.where(retrieved.valid, passages.lengths, 0))
 
 
 def _cpu_block(queries: Float[Array, "B D"], vectors: Vectors) -> int:

@@ -266,3 +266,6 @@ def test_what_another_search_found_is_read_with_its_own_scores_or_with_the_inner
     np.testing.assert_array_equal(own.valid, recomputed.valid)
     assert recomputed.scores[0, 1] == queries[0] @ known.passage_vectors[2]
     np.testing.assert_array_equal(passages.ids, same.ids)
+    known_lengths = known.passage_tokens.lengths
+    expected = [[known_lengths[4], known_lengths[2]], [known_lengths[8], 0]]
+    np.testing.assert_array_equal(passages.lengths, expected, "a missing passage has no tokens")
