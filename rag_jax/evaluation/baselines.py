@@ -69,7 +69,7 @@ def with_stuffing(rag: RAG) -> RAG:
 
 def with_engine(rag: RAG, engine: Engine, is_prior: bool = False) -> RAG:
     """The model with a search engine of your own; `is_prior`: its scores are logits of p(z|x), not q(x) . d(z)."""
-    search = HostSearch(engine, rag.components.store, is_prior)
+    search = HostSearch(engine, rag.components.store, is_prior, rag.components.placement.shards)
     return RAG(dataclasses.replace(rag.components, search=search), rag.params)
 
 

@@ -46,6 +46,7 @@ class HostSearch:
     engine: Engine
     store: Store
     is_prior: bool  # whether its scores are the logits of p(z|x)
+    num_devices: int = 1  # of the mesh, which share the passages that are read
 
     def search(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> EngineResults:
         """Search by the texts of questions, and by their vectors where the engine needs them."""
@@ -54,7 +55,11 @@ class HostSearch:
     def __call__(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> RetrievalInputs:
         """Search, and return the retrieved passages as inputs of a program."""
         hits = self.search(texts, vectors, k)
-        return knowledge_subset(self.store, hits.rows, hits.scores if self.is_prior else None)
+        return self.subset(hits.rows, hits.scores if self.is_prior else None)
+
+    def subset(self, rows: Int[np.ndarray, "B K"], scores: Float[np.ndarray, "B K"] | None) -> RetrievalInputs:
+        """Rows of the store as inputs of a program, see `knowledge_subset`."""
+        return knowledge_subset(self.store, rows, scores, self.num_devices)
 
 
 def host_search(name: str, store: Store, placement: Placement) -> HostSearch | None:
@@ -65,7 +70,7 @@ def host_search(name: str, store: Store, placement: Placement) -> HostSearch | N
     kind = ENGINES[name]
     if not kind.on_host or store.is_closed_book:
         return None
-    return HostSearch(kind.open(store, placement), store, kind.scores_are_prior)
+    return HostSearch(kind.open(store, placement), store, kind.scores_are_prior, placement.shards)
 
 
 def open_engine(name: str, store: Store, placement: Placement) -> Engine:
@@ -77,14 +82,16 @@ def open_engine(name: str, store: Store, placement: Placement) -> Engine:
 
 
 def knowledge_subset(
-    store: Store, rows: Int[np.ndarray, "B K"], scores: Float[np.ndarray, "B K"] | None
+    store: Store, rows: Int[np.ndarray, "B K"], scores: Float[np.ndarray, "B K"] | None, multiple: int = 1
 ) -> RetrievalInputs:
     """Rows of a store (-1: none) as a `Knowledge` of `B * K` passages, where each occurs once before the padding.
+
+    The number of passages is a multiple of `multiple`, so that so many devices can share them.
 
     A question without results is answered closed book: it reads one empty passage with prior 1.
     """
     unique, positions = np.unique(rows, return_inverse=True)
-    padded = np.resize(unique, rows.size)
+    padded = np.resize(unique, -(-rows.size // multiple) * multiple)
     subset_rows = np.where(rows < 0, -1, positions.reshape(rows.shape)).astype(np.int32)
     is_empty = (rows < 0).all(axis=1)
     subset_rows[is_empty, 0] = 0  # -1 sorts first

@@ -89,3 +89,12 @@ def test_the_gradient_is_gathered_not_added_up() -> None:
     form = packed([2, 5, 0, 3], 1, 12)
     program = jax.make_jaxpr(jax.grad(lambda rows: jnp.sum(jnp.sin(packing.to_packs(form, rows)))))(jnp.ones((4, S)))
     assert "scatter" not in str(program)
+
+
+def test_without_lengths_to_pack_at_any_number_of_rows_is_read() -> None:
+    """One question with three passages on two devices."""
+    inputs = Tokens(jnp.ones((1, 3, S), jnp.int32), jnp.full((1, 3), S))
+    for lengths in ((), (S,), (S + 1, 2 * S)):
+        (found,), shortest = packing.pack_at_lengths(inputs, 2, lengths)
+        assert found is inputs
+        assert shortest == 0

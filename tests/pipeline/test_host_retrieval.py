@@ -47,6 +47,16 @@ def test_chosen_rows_travel_as_a_little_knowledge() -> None:
     assert inputs.knowledge.passage_vectors.shape == (6, 8)
 
 
+def test_devices_share_a_number_of_passages_that_they_divide() -> None:
+    rows = np.array([[4, 2, 7]], np.int32)
+    one, four = (knowledge_subset(store(), rows, None, multiple) for multiple in (1, 4))
+    assert four.knowledge.passage_vectors.shape == (4, 8)
+    assert one.search_results is not None and four.search_results is not None  # noqa: PT018
+    np.testing.assert_array_equal(np.asarray(one.search_results.rows), np.asarray(four.search_results.rows))
+    places = np.asarray(four.search_results.rows)[0]
+    np.testing.assert_array_equal(np.asarray(four.knowledge.passage_vectors)[places], store().passage_vectors[rows[0]])
+
+
 @pytest.mark.parametrize("scores", [None, np.array([[-np.inf, -np.inf], [2, 1]], np.float32)])
 def test_a_question_without_a_hit_reads_one_empty_passage(scores) -> None:
     rows = np.array([[-1, -1], [9, 0]], np.int32)
