@@ -62,7 +62,7 @@ def _read(path: Path, new: str, on_bad_line: OnBadLine) -> Iterator[tuple[str, P
     name = _plain_name(path.name)
     title = Path(name).stem.replace("_", " ").replace("-", " ").strip()
     if is_markdown(name):
-        lines = lines[front_matter_lines(lines) :]
+        lines = [line.replace("\r\n", "\n") for line in lines[front_matter_lines(lines) :]]
         title = first_heading(lines) or title
     text = "".join(lines).strip()
     try:

@@ -21,6 +21,16 @@ def test_a_short_document_is_one_passage() -> None:
     assert split("# Guide\n\nShort.\n\n## More\n\nText.", 10) == [("Guide", "# Guide\n\nShort.\n\n## More\n\nText.")]
 
 
+def test_line_ends_of_windows_change_nothing(tmp_path) -> None:
+    text = "Guide\n=====\n\nAn introduction here.\n\nInstall\n-------\n\nUse pip, it is quick.\n"
+    for name, found in (("unix", text), ("windows", text.replace("\n", "\r\n"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "guide.md").write_bytes(found.encode())
+    unix, windows = (list(read_corpus(tmp_path / name, Chunker(6))) for name in ("unix", "windows"))
+    assert unix == windows
+    assert [passage.title for passage in unix] == ["guide > Guide", *["guide > Guide > Install"] * 2]
+
+
 def test_a_section_starts_a_chunk_that_carries_its_headings() -> None:
     text = "# Guide\n\nAn introduction here.\n\n## Install\n\nUse pip.\n\n### On GPU\n\nUse CUDA.\n\n## Run\n\nCall it."
     assert split(text, 6) == [
