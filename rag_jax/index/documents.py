@@ -24,7 +24,7 @@ def find_rows(
 ) -> Int[np.ndarray, " rows"]:
     """The alive rows of some documents and single chunks. Raises `InputError` for an unknown id."""
     by_document, by_id = _documents(texts), texts.ids
-    chosen = alive & (_is_in(by_document, ids) | _is_in(by_id, ids))
+    chosen = alive & (_is_in(by_document, ids) | _is_in(by_id, ids) | _are_pieces(texts, ids))
     there = {*_values(by_document, chosen), *_values(by_id, chosen)}
     for each in ids:
         if each not in there:
@@ -68,6 +68,17 @@ def _document_of(texts: PassageTable, rows: Int[np.ndarray, " rows"], passage: P
     own = document_id(passage)
     homes = {old.document for old in (texts[int(row)] for row in rows) if old.id == own and old.document}
     return next(iter(homes - {own}), passage.document)
+
+
+def _are_pieces(texts: PassageTable, ids: Sequence[str]) -> Bool[np.ndarray, " N"]:
+    """The rows of pieces of the chunks that are named: a longer text that replaced `doc#2` is `doc#2`, `doc#2#2`, …"""
+    is_chunk = compute.not_equal(texts.table.column("document"), "").to_numpy()
+    found, above = np.zeros(len(is_chunk), bool), texts.ids
+    while True:
+        parents = compute.replace_substring_regex(above, pattern=r"#\d+$", replacement="")
+        if parents.equals(above):
+            return found
+        found, above = found | (is_chunk & _is_in(parents, ids)), parents
 
 
 def _documents(texts: PassageTable) -> pa.ChunkedArray:

@@ -65,6 +65,26 @@ def test_a_piece_can_be_removed_and_rewritten_alone_and_stays_with_its_document(
     assert held(folder) == [*cut(OTHER, SHORT), LONG._replace(text="new")], "no piece is left behind"
 
 
+def test_a_piece_that_became_several_is_replaced_and_removed_as_one(folder: Path) -> None:
+    first, _, *rest = cut(LONG)
+    new = list(Chunker(3).chunks(Passage("doc.md#2", "Doc", "a b c d e f g h")))
+    assert [passage.id for passage in new] == ["doc.md#2", "doc.md#2#2", "doc.md#2#3"]
+    updates.replace(folder, new, encoder())
+    again = list(Chunker(3).chunks(Passage("doc.md#2", "Doc", "i j k l")))
+    updates.replace(folder, again, encoder())
+    found = {passage.text for passage in held(folder)}
+    assert {"i j k", "l"} <= found
+    assert not {"a b c", "d e f", "g h"} & found
+    updates.remove(folder, ["doc.md#2"])
+    assert held(folder) == [first, *rest, *cut(OTHER, SHORT)]
+
+
+def test_a_passage_whose_id_looks_like_a_piece_is_left_alone(folder: Path) -> None:
+    updates.add(folder, [Passage("C", "C", "one"), Passage("C#2", "C sharp", "two")], encoder())
+    updates.remove(folder, ["C"])
+    assert held(folder)[-1] == Passage("C#2", "C sharp", "two")
+
+
 @pytest.mark.parametrize("change", ["add", "replace"])
 def test_a_new_piece_with_the_id_of_another_document_is_refused(change: str, folder: Path) -> None:
     updates.add(folder, [Passage("short.md#2", "", "a document of its own")], encoder())
