@@ -50,19 +50,22 @@ class BM25:
     alive: Bool[np.ndarray, " N"] | None = None  # rows that may be found; None: all
 
     @classmethod
-    def build(cls, passages: Iterable[Passage]) -> "BM25":
+    def build(cls, passages: Iterable[Passage], alive: Bool[np.ndarray, " N"] | None = None) -> "BM25":
         """Index passages in one pass. Building takes about 20 bytes per distinct word of each passage.
 
-        Raises `InputError` if `bm25s` or `PyStemmer` is not installed, and if the passages contain no searchable word.
+        Rows that are not `alive` count for nothing, as if their passages had never been there. Raises `InputError` if
+        `bm25s` or `PyStemmer` is not installed, and if the passages contain no searchable word.
         """
         numbers: dict[str, int] = {}
-        counts, texts = [_Counts(*np.zeros((4, 0), np.int32))], (f"{each.title} {each.text}" for each in passages)
+        counts, dead = [_Counts(*np.zeros((4, 0), np.int32))], set() if alive is None else {*np.flatnonzero(~alive)}
+        texts = ("" if row in dead else f"{each.title} {each.text}" for row, each in enumerate(passages))
         while block := list(islice(texts, AT_ONCE)):
             counts.append(_count(block, numbers, first=sum(len(each.lengths) for each in counts)))
         if not numbers:
             raise InputError("the corpus holds no word that BM25 can search for; give it English text")
         joined = _Counts(*map(np.concatenate, zip(*counts, strict=True)))
-        return cls(pa.array(list(numbers), pa.string()), _lists(joined, len(numbers)), len(joined.lengths))
+        lists = _lists(joined, len(numbers), len(joined.lengths) - len(dead))
+        return cls(pa.array(list(numbers), pa.string()), lists, len(joined.lengths), alive)
 
     def save(self, folder: Path) -> None:
         """Write the index as a part of a store. Raises `InputError` if it cannot be written."""
@@ -153,12 +156,12 @@ def _count(texts: Sequence[str], numbers: dict[str, int], first: int) -> _Counts
     return _Counts(*(each.astype(np.int32) for each in (rows + first, words, times, lengths)))
 
 
-def _lists(counts: _Counts, words: int) -> PostingLists:
+def _lists(counts: _Counts, words: int, passages: int) -> PostingLists:
     """Lucene's BM25: a word contributes `idf tf / (tf + k1 (1 - b + b length / mean length))`, where
     `idf = log(1 + (N - n + 1/2) / (n + 1/2))` for N passages, n of which contain the word."""
     holding = np.bincount(counts.words, minlength=words)
-    idf = np.log1p((len(counts.lengths) - holding + 0.5) / (holding + 0.5)).astype(np.float32)
-    longer = (K1 * (1 - B + B * counts.lengths / counts.lengths.mean())).astype(np.float32)
+    idf = np.log1p((passages - holding + 0.5) / (holding + 0.5)).astype(np.float32)
+    longer = (K1 * (1 - B + B * counts.lengths * passages / counts.lengths.sum())).astype(np.float32)
     order = np.argsort(counts.words, kind="stable")
     rows, times = counts.rows[order], counts.times[order].astype(np.float32)
     scores = np.repeat(idf, holding) * times / (times + longer[rows])

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 from rag_jax.core.retrieval import Index
 from rag_jax.errors import InputError
 from rag_jax.index.engines.engine import EngineResults, Queries
+from rag_jax.index.engines.recall import known_recall
 from rag_jax.index.placement import Placement
 from rag_jax.index.store import Store
 from rag_jax.types import Knowledge, SearchResults
@@ -26,8 +27,8 @@ class DeviceIndex:
     @classmethod
     def of(cls, store: Store, placement: Placement) -> "DeviceIndex":
         """Load a store's vectors, without its tokens."""
-        measured = store.manifest and store.manifest.engines.get(placement.precision, {}).get("recall")
-        recall = None if placement.precision == "float32" else measured or {}
+        measured = store.manifest and store.manifest.engines.get(placement.precision)
+        recall = None if placement.precision == "float32" else known_recall(store, measured) if measured else {}
         return cls(placement.search_arrays(store), placement.index, recall)
 
     def search(self, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:

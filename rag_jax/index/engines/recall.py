@@ -3,13 +3,15 @@
 It measures the engine; the recall of gold passages (`rag_jax.evaluation`) measures the vectors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int64
 
 from rag_jax.index.columns import SegmentedArray
 from rag_jax.index.engines.engine import Engine, EngineResults, Queries
+from rag_jax.index.store import Store
 
 KS = (1, 5, 10, 20, 100)
 ROUNDING = 1e-6  # relative to the largest score: smaller differences are ties
@@ -35,6 +37,13 @@ def recall(
         k: engine.search(queries, k, excluded).rows for k in ks if k <= there
     }  # the depth may change what it finds
     return {f"recall@{k}": float(_is_correct(rows, deep, k).sum(axis=1).mean() / k) for k, rows in found.items()}
+
+
+def known_recall(store: Store, facts: Mapping[str, Any]) -> dict[str, float]:
+    """The recall that was measured, `facts` of the manifest; nothing if passages were added or removed since."""
+    now = store.manifest
+    is_as_then = now is not None and (facts["rows"], facts.get("removed")) == (store.size, now.removed)
+    return facts["recall"] if is_as_then and len(store) == now.passages else {}
 
 
 def sample_queries(

@@ -1,7 +1,7 @@
 """Engines saved in a store, each with its recall against exact search, measured when it is built.
 
-The manifest records the recall, and search results report it. An engine covers the rows that existed when it was built:
-later rows are added to a FAISS index when it is opened, and a BM25 index is rebuilt.
+The manifest records the recall, and search results report it until passages are added or removed. An engine covers the
+rows that existed when it was built: later rows are added to a FAISS index when it is opened, a BM25 index is rebuilt.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from rag_jax.index.engines.bm25 import BM25
 from rag_jax.index.engines.device import DeviceIndex
 from rag_jax.index.engines.engine import Engine, Queries
 from rag_jax.index.engines.faiss_index import FaissIndex
-from rag_jax.index.engines.recall import recall, sample_queries
+from rag_jax.index.engines.recall import known_recall, recall, sample_queries
 from rag_jax.index.manifest import Manifest
 from rag_jax.index.placement import Placement, Precision
 from rag_jax.index.store import Store
@@ -58,20 +58,20 @@ def add_faiss(store: Store, factory: str, queries: RecallQueries) -> Manifest:
     def save(part: Path) -> None:
         part_files.write_part(part, others={FAISS: built.save})
 
-    return _save_engine(store, "faiss", {"factory": factory, "rows": store.size, "recall": found}, save)
+    return _save_engine(store, "faiss", {"factory": factory, "recall": found}, save)
 
 
 def add_bm25(store: Store) -> Manifest:
     """Build a BM25 index and save it in the store. Raises as `add_faiss`."""
     ownership.check_writable(_folder(store))
-    return _save_engine(store, "bm25", {"rows": store.size}, BM25.build(store.passages).save)
+    return _save_engine(store, "bm25", {}, _build_bm25(store).save)
 
 
 def measure_precision(store: Store, precision: Precision, queries: RecallQueries) -> Manifest:
     """Measure and record the recall of device search at a lower precision. Raises as `add_faiss`."""
     ownership.check_writable(_folder(store))
     found = measure_recall(DeviceIndex.of(store, Placement(precision=precision)), store, queries)
-    return _save_engine(store, precision, {"rows": store.size, "recall": found})
+    return _save_engine(store, precision, {"recall": found})
 
 
 def measure_recall(engine: Engine, store: Store, queries: RecallQueries) -> dict[str, float]:
@@ -88,15 +88,23 @@ def open_faiss(store: Store) -> FaissIndex:
     index = FaissIndex.open(_verified_part(store, facts) / FAISS, store.width, facts["rows"])
     if facts["rows"] < store.size:
         index = index.extend(store.passage_vectors.blocks(BLOCK, start=facts["rows"]))
-    return replace(index, alive=store.alive if store.removed else None, recall=facts["recall"])
+    return replace(index, alive=store.alive if store.removed else None, recall=known_recall(store, facts))
 
 
 def open_bm25(store: Store) -> BM25:
-    """Open a store's BM25 index; if it is missing or does not cover all rows, build one in memory."""
-    facts, alive = _facts(store, "bm25"), store.alive if store.removed else None
+    """Open a store's BM25 index; if it is missing or does not cover all rows, build one in memory.
+
+    An index that was built before passages were removed still counts their words, as Lucene's does; it does not find
+    them.
+    """
+    facts = _facts(store, "bm25")
     if facts is None or facts["rows"] != store.size:
-        return replace(BM25.build(store.passages), alive=alive)
-    return replace(BM25.open(_verified_part(store, facts), store.size), alive=alive)
+        return _build_bm25(store)
+    return replace(BM25.open(_verified_part(store, facts), store.size), alive=store.alive if store.removed else None)
+
+
+def _build_bm25(store: Store) -> BM25:
+    return BM25.build(store.passages, store.alive if store.removed else None)
 
 
 FAISS = "index.faiss"
@@ -135,6 +143,7 @@ def _save_engine(
     with manifest.transaction(folder, keep_waiting=lambda: True) as now:
         if store.manifest is None or now.content != store.manifest.content:
             raise InputError(f"{folder}: was changed while an engine was built; build the engine again")
+        facts = facts | {"rows": store.size, "removed": now.removed}
         if save is not None:
             part = f"engines/{name}-{now.version + 1:06d}"
             save(folder / part)

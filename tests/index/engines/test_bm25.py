@@ -173,6 +173,16 @@ def test_dead_and_excluded_rows_give_way_to_the_next_best(k):
         assert hits.scores[question][found].tolist() == [scores[row] for row in hits.rows[question][found].tolist()]
 
 
+def test_dead_rows_do_not_count() -> None:
+    passages, queries = random_passages(60), ["w1 w2 w3 w5", "w1 w7"]
+    alive = np.random.default_rng(1).random(60) < 0.6
+    rows = np.flatnonzero(alive)
+    hits = BM25.build(passages, alive).search(Queries(queries, None), 10)
+    expected = BM25.build([passages[row] for row in rows]).search(Queries(queries, None), 10)
+    np.testing.assert_array_equal(hits.rows, np.where(expected.rows < 0, -1, rows[expected.rows]))
+    np.testing.assert_allclose(hits.scores, expected.scores, rtol=1e-6)
+
+
 @pytest.mark.parametrize("passages", [[], [Passage("1", "", "the of and")]])
 def test_a_corpus_without_words_is_an_input_error(passages):
     with pytest.raises(InputError, match="no word that BM25 can search for; give it English text"):

@@ -8,7 +8,9 @@ import pytest
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, updates
 from rag_jax.index.engines import store_engines
+from rag_jax.index.engines.device import DeviceIndex
 from rag_jax.index.engines.engine import Queries
+from rag_jax.index.placement import Placement
 from rag_jax.index.store import from_vectors, open_store
 from stores import MORE, PASSAGES, encoder, reads
 
@@ -62,6 +64,16 @@ def test_rows_that_came_and_went_since_are_found_and_not_found(folder) -> None:
     words = store_engines.open_bm25(store).search(ASKED, 3).rows
     assert words[0, 0] >= 50
     assert 17 not in words
+
+
+def test_a_recall_of_other_passages_is_not_reported(folder) -> None:
+    updates.remove(folder, ["p18"])
+    store = open_store(folder, None, None)
+    assert store_engines.open_faiss(store).search(ASKED, 5).recall is None
+    assert DeviceIndex.of(store, Placement(precision="int8")).search(ASKED, 5).recall is None
+    assert DeviceIndex.of(store, Placement()).search(ASKED, 5).recall == 1.0
+    store_engines.add_faiss(store, "Flat", store_engines.passage_queries(store))
+    assert store_engines.open_faiss(open_store(folder, None, None)).search(ASKED, 5).recall == 1.0
 
 
 def test_a_store_that_changed_while_an_engine_was_built_does_not_take_it(folder) -> None:
