@@ -31,7 +31,10 @@ PARTS = {lora.A: "lora_A.weight", lora.B: "lora_B.weight"}
 ONLY: Mapping[str, Any] = {
     **{"peft_type": "LORA", "bias": "none", "fan_in_fan_out": False, "use_dora": False, "lora_bias": False},
     **{"modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "layer_replication": None},
+    **{"use_qalora": False, "alora_invocation_tokens": None, "target_parameters": None},
 }
+# Initialisations that change the base, to which the adapter then belongs.
+CHANGING_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 class Modules(NamedTuple):
@@ -100,6 +103,10 @@ def load(source: str | Path, params: Params, modules: Modules) -> Params:
     marker.verify(folder)
     config = read_settings(folder / CONFIG)
     config.require(**{name: value for name, value in ONLY.items() if config.get(name)})
+    start = config.get("init_lora_weights", True)
+    if str(start).startswith(CHANGING_BASE):
+        remedy = "save it with peft's path_initial_model_for_weight_conversion, which makes it one of the base"
+        raise InputError(f"{folder / CONFIG}: init_lora_weights is {start!r}, which changed the base; {remedy}")
     tensors = read_safetensors(folder / f"{TENSORS}.safetensors")
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     kernels = [path for path, leaf in flat.items() if path.endswith(f"/{lora.KERNEL}") and leaf.ndim == 2]

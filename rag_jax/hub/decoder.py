@@ -57,7 +57,8 @@ ARCHITECTURES = {
 }
 # The only settings that the network here implements.
 ONLY = {"hidden_act": "silu", "mlp_bias": False, "attention_dropout": 0.0, "quantization_config": None}
-DEFAULT_WINDOW = 4_096  # of a Mistral whose config.json does not state it
+DEFAULT_WINDOW = 4_096  # of a Mistral or Qwen whose config.json does not state it
+QWEN_FULL_LAYERS = 28  # the first layers, which have no window, of a Qwen whose config.json does not say how many
 DEFAULT_THETA = 10_000.0
 SCALINGS = ("default", "linear", "llama3")
 
@@ -93,10 +94,12 @@ def read_config(config: ConfigJson) -> DecoderConfig:
 
 def _rope(config: ConfigJson) -> Rope:
     """The rotary positions, as transformers 5 stores them or as older files do."""
-    older = config.read("rope_scaling", dict[str, Any], {})
-    stored = ConfigJson(
-        f"{config.source}: rope_parameters", config.read("rope_parameters", dict[str, Any], {}) or older
-    )
+    older, newer = (config.read(name, dict[str, Any], {}) for name in ("rope_scaling", "rope_parameters"))
+    if older and newer and older != newer:
+        raise InputError(
+            f"{config.source}: rope_scaling and rope_parameters differ; leave out the one that does not hold"
+        )
+    stored = ConfigJson(f"{config.source}: rope_parameters", newer or older)
     kind = stored.get("rope_type", stored.get("type", "default"))
     if kind not in SCALINGS:
         known = ", ".join(SCALINGS)
@@ -124,14 +127,14 @@ def _window(config: ConfigJson) -> int | None:
     if family.startswith("qwen"):
         if not config.read("use_sliding_window", bool, False):
             return None
-        without = config.read("max_window_layers", NotNegative, 0)
+        without = config.read("max_window_layers", NotNegative, QWEN_FULL_LAYERS)
         if not kinds and 0 < without < config["num_hidden_layers"]:
             raise InputError(
                 f"{config.source}: max_window_layers gives only some layers a window; give one with all or none"
             )
         if not kinds and without >= config["num_hidden_layers"]:
             return None
-    default = DEFAULT_WINDOW if family == "mistral" and "sliding_window" not in config else None
+    default = DEFAULT_WINDOW if "sliding_window" not in config else None
     return config.read("sliding_window", Positions, default)
 
 

@@ -170,6 +170,11 @@ def not_finite(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
         (lambda folder: rewrite(folder, peft_type="IA3"), r"peft_type is 'IA3'; only 'LORA' is supported"),
         (lambda folder: rewrite(folder, use_dora=True), r"use_dora is True; only False is supported"),
         (
+            lambda folder: rewrite(folder, init_lora_weights="pissa_niter_4"),
+            r"'pissa_niter_4', which changed",
+        ),
+        (lambda folder: rewrite(folder, alora_invocation_tokens=[3]), r"alora_invocation_tokens is \[3\]; only None"),
+        (
             lambda folder: rewrite(folder, modules_to_save=["head"]),
             r"modules_to_save is \['head'\]; only None is supported",
         ),

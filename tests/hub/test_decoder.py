@@ -105,6 +105,10 @@ def test_what_a_file_leaves_out_is_the_default_of_transformers():
             {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
             "max_window_layers gives only some layers a window",
         ),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_parameters": {"rope_theta": 1.0}},
+            "rope_scaling and rope_parameters differ",
+        ),
     ],
 )
 def test_what_the_network_does_not_do_is_refused(changes, told):
