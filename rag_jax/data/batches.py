@@ -95,7 +95,8 @@ class ExampleTokenizer:
         lengths = [max(map(len, both)) for both in zip(encoder_tokens, prompts, strict=True)]
         truncated = [length > self.max_question or lost > 0 for length, lost in zip(lengths, num_lost, strict=True)]
         if self.truncate_questions:
-            encoder_tokens = [truncate(ids, self.max_question) for ids in encoder_tokens]
+            end = self.question_tokenizer.num_end_tokens
+            encoder_tokens = [truncate(ids, self.max_question, end) for ids in encoder_tokens]
             prompts = [self.generator_tokenizer.truncate(ids, self._longest_prompt) for ids in prompts]
         else:
             self._check_questions(questions, lengths)

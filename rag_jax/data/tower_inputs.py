@@ -60,6 +60,11 @@ class QuestionTokenizer:
         template = templates.split_at_special_tokens(self.template, self.tokenizer)
         return _encode(self.tokenizer, [templates.fill(template, question=each) for each in questions], self.max_length)
 
+    @property
+    def num_end_tokens(self) -> int:
+        """The special tokens at the end, which truncation keeps."""
+        return len(templates.surrounding_special_tokens(self.tokenizer)[1])
+
     def decode_tokens(self, questions: Sequence[str]) -> list[str]:
         """Tokenise and decode the questions: lower-cased, for instance, if the vocabulary is."""
         encodings = self.tokenizer.encode_batch(list(questions))
@@ -97,9 +102,11 @@ def fill_template(template: str, title: str, text: str) -> str:
 
 
 def drop_title(template: str) -> str:
-    """The template for passages without a title: the separator between title and text is dropped too."""
-    template, found = re.subn(r"\{title\}.*?(?=\{text\})", "", template, flags=re.DOTALL)
-    return template if found else "{text}"
+    """The template for passages without a title: what stands between title and text, or behind the text, goes too."""
+    if "{title}" not in template:
+        return template
+    dropped, found = re.subn(r"\{title\}.*?(?=\{text\})", "", template, flags=re.DOTALL)
+    return dropped if found else f"{template.partition('{text}')[0] if '{text}' in template else ''}{{text}}"
 
 
 def _has_fields(template: str, known: Set[str]) -> bool:

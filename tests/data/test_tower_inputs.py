@@ -77,6 +77,8 @@ def test_a_long_text_keeps_its_last_special_token_and_what_is_lost_is_counted(te
         ("{title}", "T", "x"),
         ("passage: {title}\n{text}!", "passage: T\nx!", "passage: x!"),
         ("{text} ({title})", "x (T)", "x"),
+        ("passage: {text}", "passage: x", "passage: x"),
+        ("passage: {text} ({title})", "passage: x (T)", "passage: x"),
         (
             "{a} {0.__class__} {{}} %s " + TITLE_AND_TEXT,
             "{a} {0.__class__} {{}} %s T. x",
