@@ -57,6 +57,7 @@ class GeneratorTokenizer(NamedTuple):
         """Tokenise (title, text) pairs as `<s> title / text`, or as `<s> text` without a title; not truncated."""
         titled = templates.split_at_special_tokens(self.passage_template, self.tokenizer)
         untitled: templates.Pieces = [" {text}"] if self.passage_template.startswith(" ") else templates.PLAIN
+        untitled = untitled if "{title}" in self.passage_template else titled
         rows = [
             # The question template, which follows, usually begins with a space.
             templates.fill_single_spaced(titled if title else untitled, following=" ", title=_unquote(title), text=text)
@@ -98,6 +99,10 @@ class GeneratorTokenizer(NamedTuple):
     def prefixes(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenise prefixes of answers as ` text`; an empty text has no tokens."""
         return self._encode([self._answer(text.strip()) if text.strip() else "" for text in texts])
+
+    def spellings(self, word: str) -> list[tuple[int, ...]]:
+        """The tokens of a word behind a space and without one, where they differ: both may stand in an answer."""
+        return list(dict.fromkeys(tuple(ids) for ids in self._encode([f" {word.strip()}", word.strip()]) if ids))
 
     def text(self, ids: Iterable[int]) -> str:
         """Decode generated ids, without special tokens."""

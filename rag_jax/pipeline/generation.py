@@ -61,8 +61,8 @@ def label_tokens(labels: Sequence[str], limits: GenerationLimits, tokenizer: Gen
 
 
 def _constraint_tokens(config: GenerationConfig, tokenizer: GeneratorTokenizer) -> ConstraintTokens:
-    bad_words = tuple(tuple(ids) for ids in tokenizer.prefixes(config.bad_words))
-    if not all(bad_words):
+    if not all(word.strip() for word in config.bad_words):
         raise InputError(f"bad_words {list(config.bad_words)}: one is empty; leave it out")
+    bad_words = tuple(dict.fromkeys(ids for word in config.bad_words for ids in tokenizer.spellings(word)))
     forced = config.forced_bos
     return ConstraintTokens(bad_words, None if forced is None else token_id(tokenizer, forced, "forced_bos"))

@@ -64,7 +64,9 @@ def from_hf(
     decoding = GenerationConfig(
         **options,
         max_length=length,
-        bad_words=tuple(_bad_word(ids, tokenizer, where) for ids in generation.get("bad_words_ids") or ()),
+        bad_words=tuple(
+            dict.fromkeys(_bad_word(ids, tokenizer, where) for ids in generation.get("bad_words_ids") or ())
+        ),
         forced_bos=None if forced is None else _token(forced, tokenizer),
         forced_eos=generation.get("forced_eos_token_id") is not None,
     )
@@ -79,7 +81,7 @@ def to_hf(start: str, decoding: GenerationConfig, tokenizer: GeneratorTokenizer,
     if decoding.do_sample:
         settings["top_k"] = decoding.top_k or 0
     if decoding.bad_words:
-        settings["bad_words_ids"] = tokenizer.prefixes(decoding.bad_words)
+        settings["bad_words_ids"] = [list(ids) for word in decoding.bad_words for ids in tokenizer.spellings(word)]
     if decoding.forced_bos is not None:
         settings["forced_bos_token_id"] = token_id(tokenizer, decoding.forced_bos, "forced_bos")
     if decoding.forced_eos:
@@ -117,6 +119,6 @@ def _token(number: int, tokenizer: GeneratorTokenizer) -> str:
 def _bad_word(ids: list[int], tokenizer: GeneratorTokenizer, where: str) -> str:
     """The text of a bad word. Raises `InputError` where it does not encode to the same tokens again."""
     word = tokenizer.tokenizer.decode(ids, skip_special_tokens=False).strip()
-    if tokenizer.prefixes([word]) != [ids]:
+    if tuple(ids) not in tokenizer.spellings(word):
         raise InputError(f"{where}: bad_words_ids {ids} are not a word of the tokenizer; leave them out in a copy")
     return word

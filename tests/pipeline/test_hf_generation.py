@@ -126,13 +126,19 @@ def test_what_shapes_samples_is_left_where_there_are_none() -> None:
     assert read(temperature=0.5, top_k=7, top_p=0.3, min_p=0.1) == GenerationConfig(max_length=19)
 
 
-def test_bad_words_are_words() -> None:
-    ids = TOKENIZER.prefixes(["Aaron", "the Danube"])
-    assert read(bad_words_ids=ids).bad_words == ("Aaron", "the Danube")
-    assert to_hf("<s>", GenerationConfig(bad_words=("Aaron", "the Danube")), TOKENIZER, 60)["bad_words_ids"] == ids
-    inside = TOKENIZER.tokenizer.encode("Danube", add_special_tokens=False).ids  # not at the beginning of a word
-    with pytest.raises(InputError, match=re.escape(f"there: bad_words_ids {inside} are not a word of the tokenizer")):
-        read(bad_words_ids=[inside])
+def test_bad_words_are_words_with_and_without_a_space_before_them() -> None:
+    spaced = TOKENIZER.prefixes(["Aaron", "the Danube"])
+    bare = [TOKENIZER.tokenizer.encode(word, add_special_tokens=False).ids for word in ("Aaron", "the Danube")]
+    ids = [spaced[0], bare[0], spaced[1], bare[1]]
+    for each in (ids, spaced, bare):
+        assert read(bad_words_ids=each).bad_words == ("Aaron", "the Danube")
+    banned = GenerationConfig(bad_words=("Aaron", "the Danube"))
+    assert to_hf("<s>", banned, TOKENIZER, 60)["bad_words_ids"] == ids
+    behind_space = TOKENIZER._replace(answer_template="{answer}")  # of a prompt that ends in one
+    assert to_hf("<s>", banned, behind_space, 60)["bad_words_ids"] == ids
+    part = [TOKENIZER.eos, *spaced[0]]
+    with pytest.raises(InputError, match=re.escape(f"there: bad_words_ids {part} are not a word of the tokenizer")):
+        read(bad_words_ids=[part])
 
 
 @pytest.mark.parametrize("key", NEUTRAL)
