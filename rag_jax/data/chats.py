@@ -117,8 +117,8 @@ class ChatTokenizer:
             raise InputError(f"{self.source}: {problem}; change or remove that conversation, or {REMEDY}")
 
     def _tokenize(self, conversations: Sequence[Conversation], texts: Sequence[_Text]) -> list[Example]:
-        plain = [piece for text in texts for piece in text.pieces[::2]]
-        encoded = iter(self.tokenizer.tokenizer.encode_batch(plain, add_special_tokens=False))
+        plain = [(str(piece), number > 0) for text in texts for number, piece in enumerate(text.pieces[::2])]
+        encoded = iter(templates.encode_texts(self.tokenizer.tokenizer, plain))
         examples = []
         for conversation, (pieces, responses) in zip(conversations, texts, strict=True):
             tokens, targets, begins = [], [], dict(responses)

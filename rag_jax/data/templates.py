@@ -9,9 +9,11 @@ words in braces, replaced by their values and nothing else: all other braces are
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
+from tokenizers.pre_tokenizers import Metaspace
 
 from rag_jax.errors import InputError
 
@@ -66,12 +68,41 @@ def fill_single_spaced(template: Pieces, following: str = "", **fields: str) -> 
     return [*single, f"{last}{following}".replace("  ", " ").removesuffix(following)]
 
 
-def encode(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> list[list[int]]:
-    """Token ids of filled templates, without the special tokens that the tokenizer adds around a text."""
-    texts = [piece for row in rows for piece in row if isinstance(piece, str)]
-    encoded = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
+def encode(tokenizer: Tokenizer, rows: Sequence[Pieces], goes_on: bool = False) -> list[list[int]]:
+    """Token ids of filled templates, without the special tokens that the tokenizer adds around a text.
+
+    `goes_on`: other tokens stand before them, see `encode_texts`.
+    """
+    texts = [
+        (piece, goes_on or number > 0) for row in rows for number, piece in enumerate(row) if isinstance(piece, str)
+    ]
+    encoded = iter(encode_texts(tokenizer, texts))
     ids = ([[piece] if isinstance(piece, int) else next(encoded).ids for piece in row] for row in rows)
     return [list(chain.from_iterable(each)) for each in ids]
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[tuple[str, bool]]) -> list[Encoding]:
+    """Encode texts, each with whether it goes on behind other tokens: SentencePiece begins a text alone by a space."""
+    behind = going_on(tokenizer)
+    if behind is tokenizer:
+        return tokenizer.encode_batch([text for text, _ in texts], add_special_tokens=False)
+    by_place = {
+        goes_on: iter(each.encode_batch([text for text, at in texts if at == goes_on], add_special_tokens=False))
+        for goes_on, each in ((False, tokenizer), (True, behind))
+    }
+    return [next(by_place[goes_on]) for _, goes_on in texts]
+
+
+@lru_cache(8)
+def going_on(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer for texts that do not begin their input: the same one, or without the space of SentencePiece."""
+    space = tokenizer.pre_tokenizer
+    if not isinstance(space, Metaspace) or space.prepend_scheme != "first":
+        return tokenizer
+    changed = Tokenizer.from_str(tokenizer.to_str())
+    changed.pre_tokenizer = Metaspace(space.replacement, "never", space.split)
+    changed.encode_special_tokens = tokenizer.encode_special_tokens  # which no tokenizer.json states
+    return changed
 
 
 def encode_with_special_tokens(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> list[list[int]]:

@@ -53,6 +53,11 @@ class GeneratorTokenizer(NamedTuple):
         """The tokens that begin a passage; an empty passage has no others."""
         return [] if self.bos is None else [self.bos]
 
+    @property
+    def is_passage_behind_text(self) -> bool:
+        """Whether text stands before a passage, more than the tokens that begin any text."""
+        return bool(self.header) and [*self.header] != templates.surrounding_special_tokens(self.tokenizer)[0]
+
     def passages(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
         """Tokenise (title, text) pairs as `<s> title / text`, or as `<s> text` without a title; not truncated."""
         titled = templates.split_at_special_tokens(self.passage_template, self.tokenizer)
@@ -63,7 +68,8 @@ class GeneratorTokenizer(NamedTuple):
             templates.fill_single_spaced(titled if title else untitled, following=" ", title=_unquote(title), text=text)
             for title, text in texts
         ]
-        return [[*self.passage_start, *ids] for ids in templates.encode(self.tokenizer, rows)]
+        encoded = templates.encode(self.tokenizer, rows, self.is_passage_behind_text)
+        return [[*self.passage_start, *ids] for ids in encoded]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """Tokenise questions as ` // question </s>`, or with another `prompt_end`; not truncated.
@@ -74,7 +80,8 @@ class GeneratorTokenizer(NamedTuple):
         prompts = [[*ids, *self.prompt_end] for ids in self._filled(rest, questions)]
         if not passage:
             return prompts
-        return [[*ids, PASSAGE, *prompt] for ids, prompt in zip(self._filled(lead, questions), prompts, strict=True)]
+        leads = self._filled(lead, questions, self.is_passage_behind_text)
+        return [[*ids, PASSAGE, *prompt] for ids, prompt in zip(leads, prompts, strict=True)]
 
     def truncate(self, prompt: list[int], max_length: int) -> list[int]:
         """A tokenised question cut to `max_length`: the question loses its end, wherever it stands."""
@@ -115,16 +122,16 @@ class GeneratorTokenizer(NamedTuple):
             raise ValueError(f"{id} is no token of {self!r}")
         return token
 
-    def _filled(self, template: str, questions: Sequence[str]) -> list[list[int]]:
+    def _filled(self, template: str, questions: Sequence[str], goes_on: bool = True) -> list[list[int]]:
         pieces = templates.split_at_special_tokens(template, self.tokenizer)
         rows = [templates.fill_single_spaced(pieces, question=question) for question in questions]
-        return templates.encode(self.tokenizer, rows)
+        return templates.encode(self.tokenizer, rows, goes_on)
 
     def _answer(self, text: str) -> str:
         return self.answer_template.replace("{answer}", text)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        return templates.encode(self.tokenizer, [[text] for text in texts])
+        return templates.encode(self.tokenizer, [[text] for text in texts], goes_on=True)
 
 
 def read_generator_tokenizer(path: Path, special: SpecialTokens = DEFAULT_SPECIAL_TOKENS) -> GeneratorTokenizer:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from rag_jax.corpus.passage import Passage
+from rag_jax.data.templates import going_on
 from rag_jax.data.tokenizers import GeneratorTokenizer, fingerprint, pad
 from rag_jax.index.truncation import NO_TRUNCATION, Truncation
 
@@ -42,12 +43,19 @@ class PassageTokenizer:
             "max_length": self.max_length,
             "template": self.tokenizer.passage_template,
             **({} if self.tokenizer.bos is not None else {"bos": None}),  # a passage of a decoder-only prompt has none
+            **({"goes_on": True} if self._goes_on else {}),
         }
 
     @cached_property
     def key(self) -> str:
         """A short name of `facts`."""
         return hashlib.sha256(repr(sorted(self.spec.items())).encode()).hexdigest()[:16]
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether a passage behind other text has other tokens than one that begins it."""
+        tokenizer = self.tokenizer.tokenizer
+        return self.tokenizer.is_passage_behind_text and going_on(tokenizer) is not tokenizer
 
     @property
     def folder(self) -> str:

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 import chat_models
 from rag_jax.data.chats import ChatTokenizer, Example
 from rag_jax.data.conversations import Conversation, Message
-from rag_jax.data.tokenizers import GeneratorTokenizer, train_generator_tokenizer
+from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, train_generator_tokenizer
 from rag_jax.errors import InputError
 
 SINGLE = (("user", "what colour is it"), ("assistant", "it is red"))
@@ -50,10 +51,25 @@ def naive(tokenizer: GeneratorTokenizer, template: str, messages: tuple) -> tupl
     return encoded["input_ids"][: learnt[-1] + 1], learnt
 
 
+@pytest.fixture(scope="module")
+def sentencepiece() -> GeneratorTokenizer:
+    """As Llama 2's in transformers 5: a space is put before the beginning of a text, and only there."""
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    trained.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
+    special = [*chat_models.SPECIAL.needed, *chat_models.SPECIAL.others]
+    texts = [*chat_models.TEXTS * 9, "\n[]</>,? A: é 東 really really and now again say"]
+    trained.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False))
+    return generator_tokenizer(trained, "here", chat_models.SPECIAL)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "sentencepiece"])
 @pytest.mark.parametrize("messages", [SINGLE, MULTI, SYSTEM], ids=["single", "multi", "system"])
 @pytest.mark.parametrize("style", chat_models.TEMPLATES)
-def test_the_tokens_are_those_of_transformers_and_the_responses_are_learnt(tokenizer, style: str, messages) -> None:
-    template = chat_models.TEMPLATES[style]
+def test_the_tokens_are_those_of_transformers_and_the_responses_are_learnt(
+    request, kind: str, style: str, messages
+) -> None:
+    tokenizer, template = request.getfixturevalue(kind), chat_models.TEMPLATES[style]
     (found,) = chats(tokenizer, template)([conversation(*messages)])
     tokenizer.tokenizer.encode_special_tokens = False  # a flag that all copies share
     try:
@@ -64,7 +80,8 @@ def test_the_tokens_are_those_of_transformers_and_the_responses_are_learnt(token
     assert found.targets.tolist() == learnt
     responses = [content for role, content in messages if role == "assistant"]
     said = tokenizer.tokenizer.decode(found.tokens[found.targets].tolist(), skip_special_tokens=False)
-    assert [each.strip() for each in said.split("<|im_end|>")] == [*responses, ""]
+    said, responses = said.replace(" ", ""), [each.replace(" ", "") for each in responses]
+    assert said.split("<|im_end|>") == [*responses, ""]
 
 
 def count(example: Example, token: int) -> int:

@@ -3,10 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from rag_jax.data import templates
 from rag_jax.data.tokenizers import GeneratorTokenizer, train_generator_tokenizer
+from rag_jax.index.passage_tokenizer import PassageTokenizer
 
 WORDS = st.text("ab </s>{}.", max_size=12)
 
@@ -72,3 +73,15 @@ def test_a_tokenizer_sets_its_own_ends_around_a_filled_template(words):
     whole = [words.bos, *title, words.eos, *text, words.eos]
     assert templates.encode_with_special_tokens(words.tokenizer, [row]) == [whole]
     assert templates.encode_with_special_tokens(words.tokenizer, [["a b"]]) == [words.tokenizer.encode("a b").ids]
+
+
+def test_sentencepiece_puts_a_space_before_the_beginning_of_an_input_alone() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"▁": 0, "a": 1, "▁a": 2, "<s>": 3, "<unk>": 4}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    assert templates.encode(tokenizer, [["a"], ["", 3, "a"], ["a", 3, "a"]]) == [[2], [3, 1], [2, 3, 1]]
+    assert templates.encode(tokenizer, [["a"], [" a"]], goes_on=True) == [[1], [2]]
+    header = GeneratorTokenizer(tokenizer, None, 3, 3, 3, (), passage_template="{text}", question_template="{question}")
+    assert header.passages([("", "a")]) == [[2]]
+    assert header._replace(header=(3, 1)).passages([("", "a")]) == [[1]]
+    keys = {PassageTokenizer(each, 9).key for each in (header, header._replace(header=(3, 1)))}
+    assert len(keys) == 2, "tokens of one are not those of the other"
