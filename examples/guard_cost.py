@@ -29,11 +29,10 @@ def milliseconds(ask: Callable[[], object], rounds: int) -> float:
 
 def main(tower: str = TOWER, generator: str = GENERATOR, first: int | None = None, rounds: int = 3) -> dict[str, float]:
     rows = [row for _, row in read_jsonl(FILE)][:first]
-    rag = RAG.from_networks(tower, generator, num_docs=1).with_passages(
-        [each for row in rows for each in passages(row)]
-    )
+    bare = RAG.from_networks(tower, generator, num_docs=1).with_long_questions("cut")
+    rag = bare.with_passages([each for row in rows for each in passages(row)])
     judge = Moderator.self_reflecting(rag, ORDERS)  # it reads a passage too; one without an index is faster
-    alone = Moderator.self_reflecting(RAG.from_networks(tower, generator), ORDERS)
+    alone = Moderator.self_reflecting(bare, ORDERS)
     asked = [row["question"] for row in rows]
 
     def guarded(guard: Guard) -> Callable[[], object]:

@@ -24,7 +24,7 @@ from rag_jax.data.questions import Question
 from rag_jax.index.store import Store
 from rag_jax.pipeline import edits, generation, pretrained, user_inputs
 from rag_jax.pipeline.answers import Answer, SearchResult, to_search_results
-from rag_jax.pipeline.assembly import check_width, compose, open_index
+from rag_jax.pipeline.assembly import compose, fitted, open_index
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.inference import Inference
 from rag_jax.pipeline.options import AnswerOptions, GenerationOptions, PromptOptions
@@ -79,8 +79,8 @@ class RAG:
             model: "token", "sequence" or "fid", instead of what the checkpoint's config says.
         """
         source = f"{source}@{revision}" if revision else str(source)
-        config = pretrained.describe(source, _path(index), passage_tower=_source(passage_tower), model=model)
-        components = compose(pretrained.with_adapter(config, _source(adapter)))
+        config = pretrained.describe(source, passage_tower=_source(passage_tower), model=model)
+        components = compose(pretrained.with_adapter(config, _source(adapter)), _path(index))
         return cls(components, components.initial_params)
 
     @classmethod
@@ -103,9 +103,9 @@ class RAG:
             model: "token", "sequence" or "fid".
             num_docs: K, the passages to read.
         """
-        sources, tower = (str(question_tower), str(generator), _path(index)), _source(passage_tower)
+        sources, tower = (str(question_tower), str(generator)), _source(passage_tower)
         config = pretrained.combine(*sources, passage_tower=tower, model=model, num_docs=num_docs)
-        components = compose(pretrained.with_adapter(config, _source(adapter)))
+        components = compose(pretrained.with_adapter(config, _source(adapter)), _path(index))
         return cls(components, components.initial_params)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -303,15 +303,17 @@ class RAG:
         """The same model over another index (the paper's index hot-swapping).
 
         Args:
-            index: an opened store, or a path as `from_pretrained` takes it.
+            index: an opened store, or a path as `from_pretrained` takes it. A store without this generator's tokens
+                gets them in memory.
 
         Raises `InputError` for one that is missing or damaged, of another width, or built by another tower.
         """
         components = self.components
         if isinstance(index, Store):
-            store = check_width(index, components.bi_encoder, "the store")
+            store = fitted(index, components.bi_encoder, components.passage_tokenizer)
             return replace(self, components=components.with_store(store))
         config = pretrained.with_index(components.config, Path(index))
+        config = pretrained.with_length_of_index(config, components.generator_tokenizer)
         store = open_index(Path(index), config, components.bi_encoder, components.generator)
         return replace(self, components=replace(components.with_store(store), config=config))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples import refusal_judge
+from examples import guard_cost, refusal_judge
 from interruptions import stream_until
 from rag_jax import cli
 from rag_jax.config.config import Config
@@ -247,3 +247,12 @@ def test_the_verdicts_of_a_model_are_one_more_column_of_labels(networks, rag, pr
         assert verdict == LABELS[int(held > empty)]
     judges = guard(prompts, tmp_path / "out", "--completions", judged)["agreement"]
     assert judges[refusal_judge.COLUMN]["all"]["agreement"]["questions"] == 6
+
+
+@pytest.mark.extended
+def test_the_cost_of_each_guard_is_measured(networks, capsys) -> None:
+    found = guard_cost.main(*networks, first=4, rounds=1)
+    assert all(taken > 0 for taken in found.values())
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in told] == list(found)
+    assert told[0].endswith("1.00 times")

@@ -122,7 +122,8 @@ class Generator(Validated):
     decoder_layers: int = 2  # from scratch
     heads: int = 4  # attention heads, from scratch
     ffn_width: int = 512  # of the feed-forward layers, from scratch
-    dropout: float = 0.1  # rate during training
+    # rate during training; None: as the checkpoint says, 0.1 from scratch; only 0 for networks without dropout
+    dropout: float | None = None
     init_std: float = 0.02  # standard deviation of random weights, from scratch
     max_passage: int = 256  # tokens of a passage that the generator reads; the rest is cut
     max_input: int = 300  # S, tokens of passage and question together; the passage is cut, never the question

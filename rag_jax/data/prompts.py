@@ -44,6 +44,8 @@ def check_templates(passage: str, question: str) -> None:
 def with_templates(tokenizer: GeneratorTokenizer, passage_template: str, question_template: str) -> GeneratorTokenizer:
     """The tokenizer of a generator with an encoder, with these templates."""
     passage, question = _space_of_the_passage(passage_template, question_template)
+    if tokenizer.header:  # an earlier prompt has moved it there
+        tokenizer = tokenizer._replace(bos=tokenizer.header[0], header=())
     tokenizer = tokenizer._replace(passage_template=passage, question_template=question)
     if "{passage}" not in question or tokenizer.bos is None:
         return tokenizer
@@ -126,7 +128,7 @@ def with_prompt(
     Raises `InputError` for a prompt that ends in question or passage: nothing would mark where an answer begins.
     """
     after = re.split(r"\{question\}|\{passage\}", texts.question)[-1]
-    end = _tokens(tokenizer, after)
+    end = _tokens(tokenizer, after, goes_on=True)
     if not end:
         last = texts.question.rpartition("{")[2].removesuffix("}")
         remedy = rf'add text after it, as in "…{{{last}}}\nAnswer:"'
@@ -140,7 +142,7 @@ def with_prompt(
         passage_template=passage,
         question_template=question,
         header=tuple(_tokens(tokenizer, texts.header)),
-        separator=tuple(_tokens(tokenizer, between)),
+        separator=tuple(_tokens(tokenizer, between, goes_on=True)),
         answer_template="{answer}" if ends_in_space else " {answer}",
     )
 
@@ -152,8 +154,9 @@ def _space_of_the_passage(passage: str, question: str) -> tuple[str, str]:
     return f" {passage}", question.replace(" {passage}", "{passage}")
 
 
-def _tokens(tokenizer: GeneratorTokenizer, text: str) -> list[int]:
-    return templates.encode(tokenizer.tokenizer, [templates.split_at_special_tokens(text, tokenizer.tokenizer)])[0]
+def _tokens(tokenizer: GeneratorTokenizer, text: str, goes_on: bool = False) -> list[int]:
+    pieces = templates.split_at_special_tokens(text, tokenizer.tokenizer)
+    return templates.encode(tokenizer.tokenizer, [pieces], goes_on)[0]
 
 
 def _listed(fields: Iterable[str]) -> str:

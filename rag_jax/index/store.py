@@ -39,9 +39,8 @@ class Store:
     folder: Path | None = None
     manifest: Manifest | None = None
     truncated: Truncation = NO_TRUNCATION  # by the generator, for passages tokenised in memory; else in the manifest
-    empty_length: int = (
-        0  # tokens of an empty passage, `GeneratorTokenizer.passage_start`: every passage begins with them
-    )
+    empty_length: int = 0  # tokens of an empty passage, with which every passage begins
+    tokens_key: str | None = None  # `PassageTokenizer.key` of the tokens; None: unknown, or without tokens
 
     def __repr__(self) -> str:
         return f"Store({len(self):,} passages, vectors of width {self.width}, {self.folder or 'in memory'})"
@@ -132,7 +131,8 @@ def from_vectors(
     texts, tokens = PassageTable([as_table(passages)]), SegmentedArray([ids], passage_tokenizer.tokenizer.pad)
     empty_length = len(passage_tokenizer.tokenizer.passage_start)
     lengths = SegmentedArray([lengths])
-    return Store(texts, SegmentedArray([vectors]), tokens, lengths, truncated=cut, empty_length=empty_length)
+    stored = Store(texts, SegmentedArray([vectors]), tokens, lengths, truncated=cut, empty_length=empty_length)
+    return replace(stored, tokens_key=passage_tokenizer.key)
 
 
 def without_vectors(passages: Sequence[Passage]) -> Store:
@@ -254,6 +254,7 @@ def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageToken
         found,
         Truncation.total(each.truncated for each in tokens),
         len(passage_tokenizer.tokenizer.passage_start) if passage_tokenizer else 0,
+        passage_tokenizer.key if passage_tokenizer else None,
     )
     for name, rows in (
         ("passages", len(store.passages)),

@@ -114,7 +114,8 @@ class Asking:
 
     def prompts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[list[int]]:
         """The prompt of each question with its passages, as many for each, the last token included."""
-        tokenizer, config = self.generator.tokenizer, answering(self.config)
+        tokenizer = self.generator.tokenizer
+        config = pretrained.with_length_of_index(answering(self.config), tokenizer)
         layout = recipes.layout(config, tokenizer.header, tokenizer.separator)
         unique = list(dict.fromkeys(passage for group in passages for passage in group))
         place = {passage: row for row, passage in enumerate(unique)}

@@ -22,22 +22,36 @@ from rag_jax.index.building import build
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.importers import import_index
 from rag_jax.index.passage_tokenizer import PassageTokenizer
-from rag_jax.index.store import Store, add_tokens, closed_book, from_vectors, open_store, without_vectors
+from rag_jax.index.retokenizing import with_tokens
+from rag_jax.index.store import (
+    Store,
+    add_tokens,
+    check_tower,
+    closed_book,
+    from_vectors,
+    open_store,
+    without_vectors,
+)
 from rag_jax.models import registry
-from rag_jax.pipeline import finetuning, length_limits, networks, refreshing, vectors, workdir_tokenizers
+from rag_jax.pipeline import finetuning, length_limits, networks, pretrained, refreshing, vectors, workdir_tokenizers
 from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
-from rag_jax.pipeline.pretrained import load_generator_tokenizer
 from rag_jax.pipeline.prompt import with_prompt
 from rag_jax.types import RagParams
 
 
-def assemble(config: Config, workdir: Path) -> Components:
+def assemble(config: Config, workdir: Path, index: Path | None = None) -> Components:
     """The components of a run that has started, from its config and its workdir. Writes nothing.
+
+    Args:
+        index: instead of the config's; the lengths that its passages were read with replace the config's.
 
     Raises `InputError` for components that are missing or do not match.
     """
+    config = pretrained.with_index(config, index)
     tokenizer = workdir_tokenizers.load(workdir, networks.special_tokens(config))
     bi_encoder, generator = load_networks(config, workdir, [])
+    if index is not None:
+        config = pretrained.with_length_of_index(config, generator.tokenizer)
     workdir_tokenizers.check(bi_encoder, tokenizer, workdir)
     if config.retriever.train_passages:
         bi_encoder = _with_trained_passages(config, workdir, bi_encoder, generator)
@@ -56,6 +70,7 @@ def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Components:
     """
     bi_encoder, generator = load_networks(config, workdir, corpus)
     finetuning.check_names(config, RagParams(bi_encoder.params, generator.params))
+    networks.check_dropout(config, generator.config)
     store = _existing_store(config, workdir, corpus, bi_encoder, generator)
     return Components(config, bi_encoder, generator, store)
 
@@ -109,13 +124,19 @@ def open_components(
     return dataclasses.replace(components, store=store)
 
 
-def compose(config: Config) -> Components:
+def compose(config: Config, index: Path | None = None) -> Components:
     """The components of a config over its existing index, in any layout; closed book without one.
+
+    Args:
+        index: instead of the config's; the lengths that its passages were read with replace the config's.
 
     Raises `InputError` for components that are missing or do not match.
     """
     validation.validate_dataclass(Config, config)
+    config = pretrained.with_index(config, index)
     bi_encoder, generator = load_bi_encoder(config), load_generator(config)
+    if index is not None:
+        config = pretrained.with_length_of_index(config, generator.tokenizer)
     if config.data.index is None:
         store = closed_book(bi_encoder.config.vector_width, generator.tokenizer)
     else:
@@ -240,7 +261,7 @@ def _initial_tokenizer(
         return generator_tokenizer(checkpoint.tokenizer, source, special)
     special = networks.special_tokens(config)
     if config.generator.tokenizer:
-        return load_generator_tokenizer(config.generator.tokenizer, special)
+        return pretrained.load_generator_tokenizer(config.generator.tokenizer, special)
     started = None if config.start_from is None else workdir_tokenizers.load_if_present(config.start_from, special)
     return started or _train_tokenizer(config, corpus)
 
@@ -335,3 +356,15 @@ def open_index(
     store = from_vectors(imported.passages, imported.vectors, passage_tokenizer)
     store.truncated.warn("generator", passage_tokenizer.max_length)
     return store
+
+
+def fitted(store: Store, bi_encoder: BiEncoder, passage_tokenizer: PassageTokenizer) -> Store:
+    """An opened store as a model reads it: with the tokens of its generator.
+
+    Raises `InputError` for vectors of another tower, or of another width.
+    """
+    if store.folder is not None and store.manifest is not None:
+        check_tower(store.folder, store.manifest, bi_encoder.passage_encoder)
+    check_width(store, bi_encoder, "the store")
+    is_unknown = store.tokens_key is None and not store.has_no_tokens  # the caller's own
+    return store if is_unknown else with_tokens(store, passage_tokenizer)

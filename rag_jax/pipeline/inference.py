@@ -17,7 +17,7 @@ from rag_jax.pipeline import programs
 from rag_jax.pipeline.answers import Answer, to_answers
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.generation import Generation, label_tokens
-from rag_jax.pipeline.host_retrieval import RetrievalInputs, knowledge_subset
+from rag_jax.pipeline.host_retrieval import RetrievalInputs
 from rag_jax.pipeline.question_batches import QuestionBatch, in_question_order, question_batches, target_batches
 from rag_jax.types import RagParams, SearchResults, Tokens, host
 
@@ -43,6 +43,8 @@ class Inference:
         skip: Collection[int],
     ) -> Iterator[tuple[int, Answer]]:
         """(number, answer) of each question, a batch at a time; with `rows`, those passages are read."""
+        if rows is not None:
+            self.check_rows()
         k = self.check_num_docs(num_docs) if rows is None else rows.shape[1]
         model = self.components.config.model
         if attention:
@@ -146,6 +148,13 @@ class Inference:
             raise InputError(f"cannot read K = {k} of {size} passages (num_docs); ask for 1 to {size}")
         return k
 
+    def check_rows(self) -> None:
+        """Raise `InputError` where rows of another search have no prior, which is the engine's own scores."""
+        engine = self.components.host_search
+        if engine is not None and engine.is_prior:
+            problem = "the prior is the scores of the search engine, which has not searched for them"
+            raise InputError(f"rows: {problem}; leave rows out, or take an engine that searches vectors")
+
     def check_attention(self) -> None:
         """Raise `InputError` for a model whose decoder does not attend to several passages, or does not report it."""
         model = self.components.config.model
@@ -173,7 +182,7 @@ class Inference:
             results = None if rows is None else SearchResults(host(rows), None)
             return RetrievalInputs(self.components.knowledge, results, None)
         if rows is not None:
-            return knowledge_subset(self.components.store, rows, None)
+            return engine.subset(rows, None)
         return engine(batch.texts, self._encode(batch), k)
 
     def _encode(self, batch: QuestionBatch) -> Float[np.ndarray, "B D"]:

@@ -24,6 +24,8 @@ SIZE_FIELDS = (
     "dropout",
     "init_std",
 )  # of the config
+SCRATCH_DROPOUT = 0.1
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")  # rates of a network config
 DEFAULTS = {"dtype": "float32", "remat": "none", "scan": False, "attention": "plain"}  # supported by every network
 GENERATOR_DEFAULTS = {**DEFAULTS, "prefill_chunk": None}
 
@@ -48,9 +50,32 @@ def scratch_config(config: Config, vocab_size: int) -> GeneratorConfig:
     generator, architecture = config.generator, generator_architecture(config)
     kind = architecture.config
     values = {name: getattr(generator, name) for name in SIZE_FIELDS}
+    if generator.dropout is None:
+        values["dropout"] = SCRATCH_DROPOUT
     positions = length_limits.generator_lengths(config, architecture).values()
     values |= {"vocab_size": vocab_size, "max_positions": max(positions)}
     return kind(**{each.name: values[each.name] for each in dataclasses.fields(kind) if each.name in values})
+
+
+def with_dropout(config: Config, sizes: GeneratorConfig) -> GeneratorConfig:
+    """The network config in training: a rate in the config replaces those that the checkpoint drops by.
+
+    Raises `InputError` as `check_dropout`.
+    """
+    check_dropout(config, sizes)
+    rate = config.generator.dropout
+    if rate is None or config.generator.checkpoint is None:  # from scratch, `scratch_config` has set it
+        return sizes
+    changed = [name for name in DROPOUTS if name == "dropout" or getattr(sizes, name, 0)]
+    return with_compute(sizes, **dict.fromkeys(changed, rate))
+
+
+def check_dropout(config: Config, sizes: GeneratorConfig) -> None:
+    """Raise `InputError` for a dropout rate that the generator's network cannot be trained with."""
+    rate = config.generator.dropout
+    if rate and not hasattr(sizes, "dropout"):
+        source = config.generator.checkpoint or config.generator.architecture
+        raise InputError(f"generator.dropout is {rate}, but {source} is a network without dropout; leave it out")
 
 
 def with_compute(sizes: Sizes, **compute: Any) -> Sizes:

@@ -12,6 +12,7 @@ from rag_jax.errors import InputError
 from rag_jax.hub import configs, loading, registry, tokenizers
 from rag_jax.hub.config_json import ConfigJson
 from rag_jax.index import manifest
+from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.models import registry as families
 from rag_jax.models.architecture import GeneratorConfig, SpecialTokens, TowerConfig
 from rag_jax.pipeline.components import Components
@@ -23,7 +24,6 @@ ANSWER_LENGTH = 64  # tokens of a decoder-only generator's answer, whose checkpo
 
 def describe(
     source: str,
-    index: Path | None = None,
     *,
     passage_tower: str | None = None,
     model: Model | None = None,
@@ -41,7 +41,7 @@ def describe(
     use = loading.describe(stored, model)
     generation = from_hf(loading.generation(folder, stored), tokenizer, str(folder), use.model)
     retriever = _retriever(source, passage_tower, tower)
-    return with_index(_combined(retriever, source, use, tower, generator, generation), index)
+    return _combined(retriever, source, use, tower, generator, generation)
 
 
 def combine(
@@ -86,14 +86,11 @@ def _continued(config: Config, has_chat: bool) -> Config:
 
 
 def with_index(config: Config, index: Path | None) -> Config:
-    """The config with an index. The index's own maximum passage lengths replace those of the config."""
+    """The config with an index. The passages' length and template for its tower replace those of the config."""
     if index is None:
         return config
-    retriever, generator = config.retriever, config.generator
-    tower, lengths = {}, set()
-    if (index / manifest.FILE).exists():
-        stored = manifest.read(index)
-        tower, lengths = stored.tower, {facts["max_length"] for facts in stored.generators.values()}
+    retriever = config.retriever
+    tower = manifest.read(index).tower if (index / manifest.FILE).exists() else {}
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, index=index),
@@ -102,8 +99,23 @@ def with_index(config: Config, index: Path | None) -> Config:
             max_passage=tower.get("max_length", retriever.max_passage),
             passage_template=tower.get("template", retriever.passage_template),
         ),
-        generator=dataclasses.replace(generator, max_passage=lengths.pop()) if len(lengths) == 1 else generator,
     )
+
+
+def with_length_of_index(config: Config, tokenizer: GeneratorTokenizer) -> Config:
+    """The config with the passage length that its index has this generator's tokens of, if it is one length.
+
+    Tokens of another vocabulary or template say nothing about it.
+    """
+    index, generator = config.data.index, config.generator
+    if index is None or not (index / manifest.FILE).exists():
+        return config
+    own = PassageTokenizer(tokenizer, generator.max_passage).spec
+    stored = manifest.read(index).generators.values()
+    lengths = {facts["max_length"] for facts in stored if facts | {"max_length": own["max_length"]} == own}
+    if len(lengths) != 1:
+        return config
+    return dataclasses.replace(config, generator=dataclasses.replace(generator, max_passage=lengths.pop()))
 
 
 def with_adapter(config: Config, adapter: str | None) -> Config:

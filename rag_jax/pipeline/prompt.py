@@ -11,6 +11,7 @@ from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.validation import validate_dataclass
 from rag_jax.errors import InputError
 from rag_jax.hub import tokenizers
+from rag_jax.index.retokenizing import with_tokens
 from rag_jax.models import registry
 from rag_jax.models.architecture import Architecture
 from rag_jax.pipeline.components import Components
@@ -64,11 +65,19 @@ def with_prompt(
 
 
 def change_prompt(components: Components, changes: PromptOptions) -> Components:
-    """The components of a model with another prompt. Raises `InputError` as `with_prompt` does."""
+    """The components of a model with another prompt, which may change the tokens of the passages too.
+
+    Raises `InputError` as `with_prompt` does.
+    """
     if unknown := [name for name in changes if name not in PromptOptions.__annotations__]:
         raise InputError(f"{unknown[0]!r} is no part of a prompt; give {', '.join(PromptOptions.__annotations__)}")
     config, bundle = components.config, components.generator
     config = replace(config, generator=validate_dataclass(GeneratorOptions, {**vars(config.generator), **changes}))
     architecture, settings = registry.generator_of(bundle.config), bundle.tokenizer_settings
     tokenizer = with_prompt(config, architecture, bundle.tokenizer, settings, "generator")
-    return replace(components, config=config, generator=replace(bundle, tokenizer=tokenizer))
+    changed = replace(components, config=config, generator=replace(bundle, tokenizer=tokenizer))
+    if changed.passage_tokenizer.key == components.passage_tokenizer.key:
+        return changed
+    store, search = with_tokens(components.store, changed.passage_tokenizer), components.search
+    search = None if search is None else replace(search, store=store)
+    return replace(changed, store=store, search=search, loaded=None)

@@ -29,8 +29,11 @@ RETRIEVER_MODES = {  # mode: (transformation of the question tower, retrieval fu
 def training_networks(
     config: Config, tower: TowerConfig, generator: GeneratorConfig, mesh: Mesh | None = None
 ) -> Networks:
-    """The networks of the training step; on a mesh, activations are sharded by question."""
-    c = config.compute
+    """The networks of the training step; on a mesh, activations are sharded by question.
+
+    Raises `InputError` for a dropout rate that the generator cannot be trained with.
+    """
+    c, generator = config.compute, networks.with_dropout(config, generator)
     return _networks(config, tower, generator, scan=c.scan, remat=c.remat, sharding=_by_row(mesh))
 
 

@@ -6,7 +6,7 @@ from rag_jax.config.config import Config
 from rag_jax.config.files import load_config
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices
-from rag_jax.pipeline import finetuning, pretrained, refreshing, workdir_tokenizers
+from rag_jax.pipeline import finetuning, refreshing, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble
 from rag_jax.pipeline.checkpoints import Checkpoints
 from rag_jax.pipeline.components import Components
@@ -27,7 +27,7 @@ def load_components(workdir: Path, index: Path | None = None) -> Components:
     config = devices.fit_to_devices(load_config(workdir / "config.json"))
     if config.retriever.train_passages:
         index = index or workdir / refreshing.FOLDER
-    return assemble(pretrained.with_index(config, index), workdir)
+    return assemble(config, workdir, index)
 
 
 def restore_params(workdir: Path, components: Components) -> RagParams:

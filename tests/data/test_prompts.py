@@ -104,6 +104,7 @@ def test_an_encoder_reads_a_question_before_its_passage_as_one_text():
     assert read(found, "Lyon", "A city.", "where?") == [whole.bos, *expected, whole.eos]
     assert found.passages([("", "")]) == [[]]
     assert prompts.with_templates(whole, "{title} / {text}", " // {question}") == whole
+    assert prompts.with_templates(found, "{title} / {text}", " // {question}") == whole, "and back"
 
 
 @pytest.mark.parametrize(
