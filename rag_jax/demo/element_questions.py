@@ -161,8 +161,6 @@ NAMESAKE = re.compile(r"(?:Named (?:after|for|in honor of)|From) ([^,;]+?)(?:[,;
 APPOSITION = re.compile(r"(asteroid|god|goddess|town|village|mineral),")
 USE = re.compile(r"(?:It is )?(?:Often |Primarily |Widely )?[Uu]sed (as|for|in|to) ([^.(]+)\.")
 LONGEST, LONGEST_USE = 40, 9  # characters of a name, words of a use
-LAST = "train.jsonl"
-"""The file that is written last: where it is, all are."""
 
 
 def questions(elements: Sequence[Element], seed: int = 0) -> dict[str, list[Question]]:
@@ -196,8 +194,8 @@ def write_corpus(folder: str | os.PathLike[str], seed: int = 0) -> None:
     """
     elements = load_elements()
     files: dict[str, Sequence[Passage | Question]] = {"passages": passages(elements), **questions(elements, seed)}
-    for name in ("passages.jsonl", "dev.jsonl", "test.jsonl", LAST):
-        write_jsonl(Path(folder) / name, (record._asdict() for record in files[name.removesuffix(".jsonl")]))
+    for name, records in files.items():
+        write_jsonl(Path(folder) / f"{name}.jsonl", (record._asdict() for record in records))
 
 
 def _ask(element: Element, unclear: set[str]) -> Iterator[tuple[Question, ...]]:

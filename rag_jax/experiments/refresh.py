@@ -16,6 +16,7 @@ import numpy as np
 from rag_jax import hub
 from rag_jax.config.config import Config
 from rag_jax.data.questions import Question
+from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
 from rag_jax.experiments import charts, options
 from rag_jax.experiments.arms import measure_arms, runs_of
@@ -34,10 +35,12 @@ from rag_jax.experiments.runs import (
 from rag_jax.experiments.scores import COLUMNS, recall_at_1
 from rag_jax.experiments.setup import Setup, prepare
 from rag_jax.models import registry
+from rag_jax.pipeline import digests
 from rag_jax.rag import RAG
 
 FROZEN, SHARE, ALL = "frozen index", "a share in each step", "all at once"
 SCRATCH = "scratch"  # in the names of what starts from random towers
+SEED = 0  # of their weights
 
 
 class Facts(NamedTuple):
@@ -57,38 +60,49 @@ def plan(given: options.Refresh) -> Plan:
     steps = setup.config.steps
     if not 1 < given.every <= steps:
         raise InputError(f"--every is {given.every}; give 2 or more, and at most the {steps:,} steps of a run")
-    tower = setup.config.retriever.tower
     if given.from_scratch:
-        setup = scratch(setup)
+        return _plan_from_scratch(setup, given)
+    return Plan(runs(setup, given), setup.write_data, partial(measure, setup, given))
+
+
+def _plan_from_scratch(given_setup: Setup, given: options.Refresh) -> Plan:
+    """The plan of runs whose towers are written with the data."""
+    tower = hub.load_tower(given_setup.config.retriever.tower)
+    setup = scratch(given_setup, digest_of(tower))
 
     def write_data() -> None:
         setup.write_data()
-        if given.from_scratch:
-            write_tower(Path(setup.config.retriever.tower), tower)
+        write_tower(Path(setup.config.retriever.tower), tower)
 
     return Plan(runs(setup, given), write_data, partial(measure, setup, given))
 
 
-def scratch(setup: Setup) -> Setup:
-    """The setup with towers of random weights, and an index by them."""
-    folder = setup.workdir / f"{SCRATCH}-tower"
+def scratch(setup: Setup, digest: str) -> Setup:
+    """The setup with towers of random weights, and an index by them, in folders that are named by their digest."""
+    folder = setup.workdir / f"{SCRATCH}-tower-{digest}"
 
     def changed(config: Config) -> Config:
         retriever = dataclasses.replace(config.retriever, tower=str(folder), passage_tower=None)
-        data = dataclasses.replace(config.data, index=setup.workdir / f"{SCRATCH}-index")
+        data = dataclasses.replace(config.data, index=setup.workdir / f"{SCRATCH}-index-{digest}")
         return dataclasses.replace(config, data=data, retriever=retriever)
 
     reader = setup.reader and changed(setup.reader)
     return dataclasses.replace(setup, config=changed(setup.config), reader=reader, prefix=f"{SCRATCH}-")
 
 
-def write_tower(folder: Path, source: str) -> None:
+def digest_of(like: hub.TowerCheckpoint) -> str:
+    """A short digest of what `write_tower` makes a tower of: all but the weights, and the seed of the random ones."""
+    tokenizer = None if like.tokenizer is None else fingerprint(like.tokenizer)
+    made_of = [repr(like.config), tokenizer, dict(like.tokenizer_settings), *like.input_format, SEED]
+    return digests.digest([digests.json_bytes(made_of)])[:8]
+
+
+def write_tower(folder: Path, like: hub.TowerCheckpoint) -> None:
     """Write a tower of the sizes of another, with random weights, unless it is there."""
     if folder.exists():
         return
-    tower = hub.load_tower(source)
-    params = registry.tower_of(tower.config).init(tower.config, jax.random.key(0))
-    hub.save(folder, dataclasses.replace(tower, params=params, side=None))
+    params = registry.tower_of(like.config).init(like.config, jax.random.key(SEED))
+    hub.save(folder, dataclasses.replace(like, params=params, side=None))
 
 
 def runs(setup: Setup, given: options.Refresh) -> list[Run]:

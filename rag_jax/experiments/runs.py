@@ -1,7 +1,8 @@
 """The trainings that experiments share, each in a folder of its own: `WORKDIR/runs/NAME`.
 
 A finished run is not trained again, and an interrupted one is resumed. A run with the name of another config's is
-refused, so that no experiment measures a model it did not ask for.
+refused, and one of other networks, training questions or parameters to start from, so that no experiment measures a
+model it did not ask for.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from rag_jax.rag import RAG
 from rag_jax.terminal import Terminal
 from rag_jax.training.checks import check
 from rag_jax.training.metric_logger import METRICS, TIMINGS, read_lines
-from rag_jax.training.run import fit
+from rag_jax.training.run import check_begun, fit, is_finished
 
 RetrieverName = Literal["BM25", "frozen", "trained"]
 RETRIEVERS: dict[RetrieverName, dict[str, Any]] = {
@@ -98,11 +99,17 @@ def check_runs(runs: Iterable[Run]) -> None:
 
 
 def train(run: Run) -> RAG:
-    """The model of a run. What is not trained yet is trained, the runs that it needs first."""
-    if not _is_finished(run):
-        for each in run.before:
-            if not _is_finished(each):
-                train(each)
+    """The model of a run. What is not trained yet is trained, the runs that it needs first.
+
+    Raises `InputError` for one of these runs that began with something else than its config names.
+    """
+    is_done = is_finished(run.config, run.workdir)
+    for each in run.before:
+        if not is_done and not is_finished(each.config, each.workdir):
+            train(each)
+    for each in in_order([run]):
+        check_begun(each.config, each.workdir)
+    if not is_done:
         console.print(f"run {run.name}: {run.config.steps:,} steps", highlight=False)
     return fit(run.config, run.workdir)
 
@@ -160,7 +167,3 @@ def _run(setup: Setup, name: str, config: Config, seed: int, before: tuple[Run, 
     )
     name = f"{setup.prefix}{name}-{seed}"
     return Run(name, config, setup.workdir / "runs" / name, before)
-
-
-def _is_finished(run: Run) -> bool:
-    return (run.workdir / "checkpoints" / str(run.config.steps)).is_dir()

@@ -40,6 +40,8 @@ MAY_CHANGE = (
     "max_bad_steps",
 )
 
+WRITTEN_BEFORE = {"generator.dropout": 0.1}  # what earlier versions saved where the value is None now
+
 COUNTS = (
     *("steps", "batch_size", "log_every", "save_every", "eval_every", "eval_batch", "max_bad_steps"),
     *("data.passage_words", "retriever.num_docs", "retriever.max_question", "retriever.max_passage"),
@@ -98,6 +100,7 @@ def check_numbers(config: Config) -> None:
         raise InputError(f"generator.adapter is {generator.adapter}; name the checkpoint too that it was trained on")
     networks.generator_architecture(config)
     check_prior(config)
+    check_passages_read(config)
     distillation.check(config)
     finetuning.check(config)
     refreshing.check(config)
@@ -161,6 +164,14 @@ def check_prior(config: Config) -> None:
         )
 
 
+def check_passages_read(config: Config) -> None:
+    """Reject a mode and an engine that name different passages for training to read."""
+    c = config.retriever
+    if c.mode == "gold" and ENGINES[c.engine].reads_question_file:
+        problem = f"retriever.mode is gold, but the engine {c.engine} reads the passage_ids of the question file"
+        raise InputError(f"{problem}; give another mode, or the engine device")
+
+
 def check_resumable(config: AnyConfig, path: Path) -> list[str]:
     """Reject a config that differs from the saved one in a key that must not change. Returns the other changes."""
     if not path.exists():
@@ -168,7 +179,7 @@ def check_resumable(config: AnyConfig, path: Path) -> list[str]:
     was, refused, changes = dict(_values(load_config_of(type(config), path))), [], []
     now = dict(_values(config))
     for name, value in now.items():
-        if was[name] == value:
+        if was[name] == value or (value is None and was[name] == WRITTEN_BEFORE.get(name)):
             continue
         if name == "steps" and value > was[name]:
             changes.append(f"steps: {was[name]} before, {value} now{RATES_TO_COME}")

@@ -51,27 +51,23 @@ def run_dependencies(components: Components, questions: Sequence[Question], firs
     Args:
         first: the initial parameters, if they come from another run.
     """
-    c = components.config
-    dependencies = {
-        QUESTIONS: digests.digest(_question_bytes(questions, c)),
-        NETWORKS: digests.digest(_network_bytes(components)),
-    }
     return (
-        dependencies
+        {QUESTIONS: digests.digest(_question_bytes(questions, components.config))}
         | evaluation_dependencies(components)
         | ({} if first is None else {START: digests.digest(digests.parameter_bytes(first))})
     )
 
 
 def evaluation_dependencies(components: Components) -> Dependencies:
-    """Digests of what an evaluation depends on: both tokenizers and the index."""
+    """Digests of what an evaluation depends on: the pretrained networks, both tokenizers and the index."""
     bi_encoder = components.bi_encoder
     tower_input = [fingerprint(bi_encoder.tokenizer), *bi_encoder.input_format[1:]]
     tokenizers = {
         TOWER_TOKENIZER: digests.digest([digests.json_bytes(tower_input)]),
         GENERATOR_TOKENIZER: fingerprint(components.generator_tokenizer.tokenizer),
     }
-    return tokenizers | index_dependencies(components)
+    networks = {NETWORKS: digests.digest(_network_bytes(components))}
+    return networks | tokenizers | index_dependencies(components)
 
 
 def index_dependencies(components: Components) -> Dependencies:

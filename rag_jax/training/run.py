@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rag_jax.config.config import Config
-from rag_jax.config.files import save_config
+from rag_jax.config.files import load_config, save_config
 from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, check_targets, fingerprint, read_questions
@@ -27,6 +27,7 @@ from rag_jax.training.loop import train
 from rag_jax.training.metric_logger import seconds_trained
 from rag_jax.training.provenance import (
     PASSAGES,
+    START,
     VECTORS,
     check_same,
     evaluation_dependencies,
@@ -113,8 +114,8 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
         console.print(line, soft_wrap=True)
     if devices.is_first():
         tell(changed)
+        save_config(config, workdir / CONFIG)  # first: it shows that the other files are of this run
         workdir_tokenizers.save(components, workdir)
-        save_config(config, workdir / CONFIG)
     trained = train(components, start or components.initial_params, examples, workdir, depends, judged)
     return (finished(config, workdir) or trained) if config.retriever.train_passages else trained
 
@@ -140,9 +141,14 @@ def read_judged(config: Config) -> list[Question]:
     return questions
 
 
+def is_finished(config: Config, workdir: Path) -> bool:
+    """Whether a run has the checkpoint of its last step."""
+    return (workdir / "checkpoints" / str(config.steps)).is_dir()
+
+
 def finished(config: Config, workdir: Path) -> RAG | None:
     """The model of a finished run; None if steps remain."""
-    if not (workdir / "checkpoints" / str(config.steps)).is_dir():
+    if not is_finished(config, workdir):
         return None
     if config.retriever.train_passages:
         if not refreshed_index.write(config, workdir, tell_encoded):
@@ -156,6 +162,25 @@ def finished(config: Config, workdir: Path) -> RAG | None:
         now = {name: each for name, each in now.items() if name not in (PASSAGES, VECTORS)}
     check_same(saved_host_state(workdir), now, config, workdir)
     return None if params is None else RAG(components, finetuning.merged(config, params))
+
+
+def check_begun(config: Config, workdir: Path) -> None:
+    """Reject a run that was trained on other questions, or began from other parameters, than the config names now.
+
+    `fit` does not compare these once a run is finished. The workdir that it started from may be gone.
+    """
+    host_state = saved_host_state(workdir)
+    if host_state is None:
+        return
+    if config.start_from is None and START in (host_state.get("made_of") or {}):
+        check_same(host_state, {START: ""}, config, workdir)
+    if not is_finished(config, workdir):
+        return  # `fit` compares the rest
+    questions = read_questions(required_path(config.data.train, "data.train"))
+    components = prepare(config, workdir, [])
+    is_same_path = load_config(workdir / CONFIG).start_from == config.start_from
+    start = start_params(components, begun=is_same_path)
+    check_same(host_state, run_dependencies(components, questions, start), config, workdir)
 
 
 def as_begun(config: Config, workdir: Path, rag: RAG) -> RAG:

@@ -13,9 +13,13 @@ from rag_jax.config.config import Config
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.data import files, strict_json
 from rag_jax.errors import InputError
+from rag_jax.pipeline import workdir_tokenizers
 
 CONFIG, LOCK = "config.json", ".rag_jax.lock"
-WRITTEN = ("results.json", "metrics.jsonl", "timings.jsonl", "not_finite.json", "wandb.txt", "checkpoints")
+WRITTEN = (
+    *("results.json", "metrics.jsonl", "timings.jsonl", "not_finite.json", "wandb.txt", "checkpoints"),
+    workdir_tokenizers.FINGERPRINTS,
+)
 """Files that a run writes after its config."""
 
 

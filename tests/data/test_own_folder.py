@@ -92,3 +92,18 @@ def test_links_files_and_places_inside_a_workdir_are_refused(tmp_path: Path, tra
     (out.path / "a.txt").symlink_to(tmp_path / "real")
     with pytest.raises(InputError, match="not written by this command"):
         out.write({"a.txt": b"two"})
+
+
+def test_a_folder_in_the_commands_own_workdir_is_no_foreign_one(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"is inside .*run, a store or a workdir"):
+        folder(tmp_path / "run" / "data").check()
+    own = OwnFolder(tmp_path / "run" / "data", MARKER, "data", "choose another --workdir", tmp_path / "run")
+    own.claim()
+    own.write({"a.txt": b"one"})
+    nested = OwnFolder(
+        tmp_path / "run" / "x" / "data", MARKER, "data", "choose another --workdir", tmp_path / "run" / "x"
+    )
+    with pytest.raises(InputError, match=r"x: is inside .*run, a store or a workdir"):
+        nested.claim()

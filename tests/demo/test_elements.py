@@ -9,7 +9,8 @@ import pytest
 from rag_jax.corpus import read_passages
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, read_questions
-from rag_jax.demo.data import write_elements
+from rag_jax.demo import element_questions
+from rag_jax.demo.data import CORPUS, own_folder, write_own
 from rag_jax.demo.element_questions import HELD_OUT, KINDS, LONGEST, kind, questions, write_corpus
 from rag_jax.demo.elements import Element, listed, load_elements, passages, texts
 from rag_jax.errors import InputError
@@ -164,14 +165,51 @@ def test_any_discoverer_is_an_answer(elements: list[Element]) -> None:
     assert KINDS["discoverer"].fact(elements[0]._replace(discoverers="Known to the ancients.")) is None
 
 
-def test_the_files_read_back_and_are_written_once(elements: list[Element], tmp_path: Path) -> None:
-    write_elements(tmp_path / "data")
+def test_the_files_read_back_and_are_written_once(
+    elements: list[Element], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = own_folder(tmp_path, "data", "elements")
+    write_own(folder, CORPUS, write_corpus)
     assert list(read_passages(tmp_path / "data" / "passages.jsonl", 1_000)) == passages(elements)
     for part, expected in questions(elements).items():
         assert read_questions(tmp_path / "data" / f"{part}.jsonl") == expected
-    (tmp_path / "data" / "dev.jsonl").write_text("")
-    write_elements(tmp_path / "data")
-    assert (tmp_path / "data" / "dev.jsonl").read_text() == ""
+    written = {name: (folder.path / name).stat().st_mtime_ns for name in CORPUS}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "checkpoints").mkdir()  # the demo has been trained in its workdir
+    with monkeypatch.context() as patched:
+        patched.setattr(element_questions, "load_elements", None)
+        write_own(folder, CORPUS, write_corpus)
+    assert {name: (folder.path / name).stat().st_mtime_ns for name in CORPUS} == written
+
+    (folder.path / "test.jsonl").unlink()
+    write_own(folder, CORPUS, write_corpus)
+    assert read_questions(folder.path / "test.jsonl") == questions(elements)["test"]
+    (folder.path / "dev.jsonl").write_text("mine")
+    with pytest.raises(InputError, match=r"dev\.jsonl: not written by this command, or changed since; move it away"):
+        write_own(folder, CORPUS, write_corpus)
+    assert (folder.path / "dev.jsonl").read_text() == "mine"
+    with pytest.raises(InputError, match=r"data: holds dev\.jsonl, but no data of this demo; choose another --workdir"):
+        own_folder(tmp_path, "data", "cities").check(CORPUS)
+
+
+def test_writing_the_files_is_resumed(elements: list[Element], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = own_folder(tmp_path, "data", "elements")
+
+    def killed(old: Path, new: Path) -> None:
+        """Stop before the second file is in place."""
+        if new == folder.path / CORPUS[1]:
+            raise KeyboardInterrupt
+        Path(old).rename(new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rag_jax.data.own_folder.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_own(folder, CORPUS, write_corpus)
+    assert (folder.path / CORPUS[0]).exists()
+    assert not (folder.path / CORPUS[1]).exists()
+    write_own(folder, CORPUS, write_corpus)
+    for part, expected in questions(elements).items():
+        assert read_questions(folder.path / f"{part}.jsonl") == expected
 
 
 def test_the_same_seed_asks_the_same_questions(elements: list[Element], asked: dict[str, list[Question]]) -> None:

@@ -11,6 +11,7 @@ from rag_jax import cli
 from rag_jax.commands import demo_elements
 from rag_jax.config.config import Config
 from rag_jax.demo import data, elements
+from rag_jax.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # a network that has learnt nothing writes anything
 pytest.importorskip("matplotlib", reason="figures need the demo extra")
@@ -75,10 +76,22 @@ def test_it_is_interrupted_resumes_to_its_end_and_runs_again(
     for prefix in ("", "zero_shot_", "closed_book_", "zero_shot_closed_book_"):
         assert {f"{prefix}exact_match", f"{prefix}f1"} <= set(results)
     for name in ("posterior.png", "posterior_zero_shot.png"):
-        assert (workdir / name).read_bytes().startswith(b"\x89PNG")
+        assert (workdir / "figures" / name).read_bytes().startswith(b"\x89PNG")
 
     kept = {name: (workdir / name).read_bytes() for name in ("metrics.jsonl", "config.json", "results.json")}
     cli.main(command)
     assert {name: (workdir / name).read_bytes() for name in kept} == kept
     assert {path: path.stat().st_mtime_ns for path in index} == index
     assert (workdir / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["data/train.jsonl", "figures/posterior.png"])
+def test_files_of_the_users_own_are_not_taken_for_the_demos(small: None, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(
+        InputError, match=rf"{Path(name).parent}: holds {Path(name).name}, but no .* of this demo; choose"
+    ):
+        demo_elements.ElementsDemo(tmp_path).run()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "mine"

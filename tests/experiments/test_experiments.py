@@ -23,8 +23,10 @@ from rag_jax.evaluation.metrics.generated_text import distinct_ngrams
 from rag_jax.experiments import ablation, collapse, options, refresh
 from rag_jax.experiments.registry import EXPERIMENTS
 from rag_jax.experiments.report import own_folder
-from rag_jax.experiments.runs import in_order
+from rag_jax.experiments.runs import Run, in_order, train
 from rag_jax.experiments.setup import prepare
+from rag_jax.pipeline.checkpoints import saved_host_state
+from rag_jax.training.provenance import START
 
 STEPS = 8
 CONFIG = """import dataclasses
@@ -204,15 +206,33 @@ def test_refresh_trains_both_towers_from_random_weights(files: Files) -> None:
     assert float(frozen["TFLOP per step"]) < float(share["TFLOP per step"])
     workdir = files.workdir / "runs" / "scratch-refresh-4-0"
     saved = json.loads((workdir / "config.json").read_text())
-    assert saved["retriever"]["tower"] == str(files.workdir / "scratch-tower")
+    assert [saved["retriever"]["tower"]] == [str(path) for path in files.workdir.glob("scratch-tower-*")]
     assert saved["start_from"].endswith("runs/scratch-reader-0")
     assert (workdir / "refreshed_index").is_dir()
 
 
+def test_each_random_tower_has_a_folder_and_an_index_of_its_own(files: Files, tmp_path: Path) -> None:
+    world.write_tower(tmp_path / "larger", max_positions=32)
+    larger = tmp_path / "larger.py"
+    larger.write_text(
+        files.config.read_text().replace(
+            "config.retriever, ", f"config.retriever, tower={str(tmp_path / 'larger')!r}, "
+        )
+    )
+    made = []
+    for config in (files.config, larger, files.config):
+        first, *_ = refresh.plan(options.Refresh(str(config), workdir=tmp_path, every=4)).runs
+        made.append((first.config.retriever.tower, first.config.data.index))
+    assert made[0] == made[2]
+    assert made[0][0] != made[1][0]
+    assert made[0][1] != made[1][1]
+
+
 @pytest.mark.extended
 def test_a_random_tower_has_the_sizes_of_the_other(towns: Config, tmp_path: Path) -> None:
-    refresh.write_tower(tmp_path / "tower", towns.retriever.tower)
-    known, random = hub.load_tower(towns.retriever.tower), hub.load_tower(tmp_path / "tower")
+    known = hub.load_tower(towns.retriever.tower)
+    refresh.write_tower(tmp_path / "tower", known)
+    random = hub.load_tower(tmp_path / "tower")
     assert random.config == known.config
     shapes = jax.tree.map(np.shape, known.params)
     assert jax.tree.map(np.shape, random.params) == shapes
@@ -329,6 +349,35 @@ def test_a_foreign_folder_and_a_run_of_another_config_are_refused(files: Files, 
     shutil.copytree(trained[2], workdir / "runs" / "token-trained-0")
     with pytest.raises(InputError, match=r"runs/token-trained-0/config.json: belongs to a run with another config"):
         run("k-sweep", files._replace(config=files.sentences), "--seeds", 1, "--ks", 1, workdir=workdir)
+
+
+def test_a_finished_run_is_not_reused_for_another_model(
+    towns: Config, trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir, data = tmp_path / "run", towns.data
+    shutil.copytree(trained[2], workdir)
+    train(Run("it", towns, workdir))
+
+    text = data.train.read_text()
+    (tmp_path / "train.jsonl").write_text(text.replace('"red"', '"RED"'))
+    other = dataclasses.replace(towns, data=dataclasses.replace(data, train=tmp_path / "train.jsonl"))
+    with pytest.raises(InputError, match=r"run: trained with other training questions \(.*train\.jsonl\); give those"):
+        train(Run("it", other, workdir))
+    started = dataclasses.replace(towns, start_from=trained[2])
+    with pytest.raises(InputError, match=r"run: trained with other parameters to start from \(.*run\); give those"):
+        train(Run("it", started, workdir))
+    with pytest.raises(InputError, match=r"nowhere: no checkpoint there"):
+        train(Run("it", dataclasses.replace(towns, start_from=tmp_path / "nowhere"), workdir))
+    with pytest.raises(InputError, match=r"run: trained with other training questions"):
+        train(Run("next", started, tmp_path / "next", before=(Run("it", other, workdir),)))
+    assert not (tmp_path / "next").exists()
+
+    state = saved_host_state(workdir)
+    assert state is not None
+    began = state | {"made_of": state["made_of"] | {START: "of another run"}}
+    monkeypatch.setattr("rag_jax.training.run.saved_host_state", lambda workdir: began)
+    with pytest.raises(InputError, match=r"run: trained with other parameters to start from; give those"):
+        train(Run("it", towns, workdir))
 
 
 def test_an_index_of_the_users_own_is_not_changed(files: Files, tmp_path: Path) -> None:

@@ -86,6 +86,10 @@ def changed(**fields) -> Config:
         (changed(optimizer=Optimizer(warmup=-5)), r"^optimizer\.warmup is -5; give 0 or more$"),
         (changed(optimizer=Optimizer(clip=0.0)), r"^optimizer\.clip is 0\.0; give more than 0; inf clips nothing$"),
         (changed(generator=Generator(dropout=1.5)), r"^generator\.dropout is 1\.5; give 0 or more, below 1$"),
+        (
+            changed(retriever=Retriever("tower", mode="gold", engine="fixed")),
+            r"^retriever\.mode is gold, but the engine fixed reads the passage_ids of the question file; give another",
+        ),
         (changed(generator=Generator(heads=3)), r"^generator\.width is 128, generator\.heads 3; give a width that"),
         (changed(decoding=GenerationConfig(method="fast")), r"^decoding: method fast is a search of RAG-Sequence; "),
         (changed(buckets=()), r"^buckets are none; "),
@@ -152,6 +156,17 @@ def test_an_index_is_not_built_among_other_things_and_nothing_is_written(tmp_pat
         checks.check(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     checks.check(changed(data=Data(tmp_path / "passages.jsonl", index=tmp_path / "index")), tmp_path / "run")
+
+
+@pytest.mark.parametrize("checkpoint", [None, "bart"])
+def test_a_run_saved_with_the_dropout_of_before_goes_on_by_default(checkpoint: str | None, tmp_path: Path) -> None:
+    """Then the default was 0.1, from scratch as now, and nothing to a checkpoint, whose own rate was taken."""
+    now = changed(generator=Generator(checkpoint=checkpoint))
+    save_config(changed(generator=Generator(checkpoint=checkpoint, dropout=0.1)), path := tmp_path / "config.json")
+    assert checks.check_resumable(now, path) == []
+    save_config(changed(generator=Generator(checkpoint=checkpoint, dropout=0.2)), path)
+    with pytest.raises(InputError, match=r"generator\.dropout was 0\.2, is None"):
+        checks.check_resumable(now, path)
 
 
 def test_fewer_steps_are_another_config(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from rag_jax.config.config import Config, Data, Retriever
 from rag_jax.config.files import save_config
 from rag_jax.errors import InputError
+from rag_jax.pipeline.components import Components
+from rag_jax.training.run import fit
 from rag_jax.training.workdir import LOCK, WRITTEN, check_ownership, locked
 
 USUAL = Config(Data(), Retriever("tower"))
@@ -29,6 +32,23 @@ def test_what_no_run_has_written_is_not_overwritten(tmp_path: Path, name: str) -
         check_ownership(tmp_path)
     told = f"holds {name}, but no config.json of a run that wrote it"
     assert str(caught.value) == f"{tmp_path}: {told}; choose another --workdir, or move it away"
+
+
+def test_all_that_a_run_writes_is_known(trained) -> None:
+    read_or_checked = {"config.json", "tokenizer.json", "index"}
+    assert {path.name for path in trained[2].iterdir()} - read_or_checked <= set(WRITTEN)
+
+
+def test_the_config_is_written_before_all_that_it_shows_to_be_ours(
+    towns: Config, trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(components: Components, workdir: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rag_jax.training.run.workdir_tokenizers.save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(towns, data=replace(towns.data, index=trained[2] / "index")), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
 
 
 @pytest.mark.parametrize(
