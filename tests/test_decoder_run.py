@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 import oracle
 import world
@@ -24,6 +25,7 @@ from rag_jax.moderation.categories import Categories, Category
 from rag_jax.moderation.moderator import Moderator
 from rag_jax.pipeline.answers import Answer
 from rag_jax.pipeline.assembly import load_generator
+from rag_jax.pipeline.pretrained import combine
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit, train_and_evaluate
 from rag_jax.types import PASSAGE, Tokens
@@ -254,6 +256,19 @@ def test_a_system_prompt_is_for_decoder_only_models(towns, tmp_path):
     config = dataclasses.replace(towns, generator=dataclasses.replace(towns.generator, system_prompt="Be brief."))
     with pytest.raises(InputError, match=r"^generator\.system_prompt: not supported by bart; leave it out, or use"):
         fit(config, tmp_path / "run")
+
+
+def test_other_end_tokens_of_a_checkpoint_are_told(theirs, tmp_path, capsys) -> None:
+    """As Llama 3's, whose generation config ends an answer at the end of the text and of the turn."""
+    world.write_tower(tmp_path / "tower")
+    shutil.copytree(theirs, tmp_path / "generator")
+    tokenizer = Tokenizer.from_file(str(theirs / "tokenizer.json"))
+    end = tokenizer.token_to_id(json.loads((theirs / "tokenizer_config.json").read_text())["eos_token"])
+    for ids, is_told in ((end, False), ([end], False), ([end, 5], True)):
+        (tmp_path / "generator" / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+        combine(str(tmp_path / "tower"), str(tmp_path / "generator"))
+        told = capsys.readouterr().err
+        assert (f"ends answers at {tokenizer.id_to_token(5)} too, which here end at" in told) == is_told
 
 
 CATEGORIES = Categories((Category("red", "whatever is red"),), "blue")

@@ -1,14 +1,16 @@
 """Configs of pretrained checkpoints, and a model as a Hugging Face RAG checkpoint."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rag_jax import hub
 from rag_jax.config.config import Config, Data, Generator, Retriever
 from rag_jax.config.generation import GenerationConfig
 from rag_jax.core.variants import Model
 from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, read_generator_tokenizer
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.hub import configs, loading, registry, tokenizers
 from rag_jax.hub.config_json import ConfigJson
 from rag_jax.index import manifest
@@ -67,6 +69,7 @@ def combine(
     special = tokenizers.special_tokens(architecture, stored.tokenizer.settings, generator)
     tokenizer = generator_tokenizer(stored.tokenizer.tokenizer, generator, special)
     if architecture.is_decoder_only:  # the settings of a chat, which samples, are not those of short answers
+        _warn_of_other_ends(stored.generation, tokenizer, generator)
         start, decoding = "", GenerationConfig(max_length=ANSWER_LENGTH)
     else:
         start, decoding = from_hf(stored.generation, tokenizer, generator, model)
@@ -76,6 +79,16 @@ def combine(
     if architecture.is_decoder_only:
         config = _continued(config, has_chat="chat_template" in stored.tokenizer.settings)
     return with_index(config, index)
+
+
+def _warn_of_other_ends(generation: Mapping[str, Any], tokenizer: GeneratorTokenizer, source: str) -> None:
+    """Warn where transformers would also end an answer at other tokens than the tokenizer's end token."""
+    ends = generation.get("eos_token_id")
+    ids = [each for each in (ends if isinstance(ends, list) else [ends]) if type(each) is int and 0 <= each < 2**32]
+    others = ", ".join(str(tokenizer.tokenizer.id_to_token(each)) for each in ids if each != tokenizer.eos)
+    if others:
+        end = tokenizer.token(tokenizer.eos)
+        warn(f"{source}: its generation config ends answers at {others} too, which here end at {end} alone")
 
 
 def _continued(config: Config, has_chat: bool) -> Config:
