@@ -205,7 +205,7 @@ OK = {"id": "a", "question": "what colour is Norburg", "answers": ["red"]}
         ([OK], ["--calibrate-on", "nowhere"], "nowhere"),
         ([OK], ["--labels", "red", "blue", "--task", "abstractive"], "labels are chosen, not generated"),
         ([OK], ["--num-docs", "0"], "--num-docs is 0; give 1 or more"),
-        ([OK], ["--num-docs", "999"], "cannot read 999 of 256 passages"),
+        ([OK], ["--num-docs", "999"], "cannot read K = 999 of 256 passages"),
         ([OK], ["--checkpoint", "x"], "name a --workdir, a --checkpoint or a file of --predictions, one of the three"),
     ],
 )

@@ -128,7 +128,7 @@ def test_models_without_attention_over_passages_are_refused(fused: RAG) -> None:
         RAG(marginal, fused.params).check([], attention=True)
     with pytest.raises(InputError, match=r"^2 questions and 1 answers; give one answer for each$"):
         fused.attention_mass(QUESTIONS, ["red"])
-    with pytest.raises(InputError, match=r"^cannot read 1000 of "):
+    with pytest.raises(InputError, match=r"^cannot read K = 1000 of "):
         fused.attention_mass(QUESTIONS, ["red", "red"], num_docs=1000)
 
 

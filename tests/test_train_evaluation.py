@@ -93,7 +93,7 @@ def test_what_answers_will_need_is_looked_for_before_training(towns: Config, tmp
 def test_more_passages_than_an_index_of_another_place_has_is_found_before_training(towns: Config, trained, tmp_path):
     retriever = dataclasses.replace(towns.retriever, num_docs=300)
     config = dataclasses.replace(changed(towns, passages=None, index=trained[2] / "index"), retriever=retriever)
-    with pytest.raises(InputError, match="cannot read 300 of 256 passages"):
+    with pytest.raises(InputError, match="cannot read K = 300 of 256 passages"):
         train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 

@@ -190,8 +190,8 @@ def test_flagged_answers_and_alternatives_say_so(rag, asked):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"num_docs": 0}, r"^cannot read 0 of \d+ passages"),
-        ({"num_docs": 1000}, r"^cannot read 1000 of \d+ passages"),
+        ({"num_docs": 0}, r"^cannot read K = 0 of \d+ passages"),
+        ({"num_docs": 1000}, r"^cannot read K = 1000 of \d+ passages"),
         ({"num_beams": -4}, "num_beams is -4"),
         ({"nonsense": 1}, "unknown key 'nonsense'"),
     ],

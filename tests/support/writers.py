@@ -48,7 +48,7 @@ class ByLetters:
     """What a generator reads: the first eight letters."""
 
     tokenizer = SimpleNamespace(pad=0)
-    spec = {"tokenizer": "letters"}  # noqa: RUF012
+    spec = {"tokenizer": "letters", "template": "{text}", "max_length": 8}  # noqa: RUF012
     key = "0123456789abcdef"
     folder = f"tokens-{key}"
 
