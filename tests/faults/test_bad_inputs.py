@@ -7,7 +7,7 @@ import pytest
 from faults.ask import FAMILIES, told, verdicts
 
 MOST = {"full disks": 40, "stores": 40, "workdirs": 20, "towers": 40}
-"""Of each family, spread over all that there are, 300 of the others: some 6,000 in all take hours."""
+"""Of each family, spread over all that there are, 300 of the others: some 5,200 in all take an hour."""
 
 
 @pytest.mark.faults
