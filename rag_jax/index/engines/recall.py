@@ -42,8 +42,9 @@ def recall(
 def known_recall(store: Store, facts: Mapping[str, Any]) -> dict[str, float]:
     """The recall that was measured, `facts` of the manifest; nothing if passages were added or removed since."""
     now = store.manifest
-    is_as_then = now is not None and (facts["rows"], facts.get("removed")) == (store.size, now.removed)
-    return facts["recall"] if is_as_then and len(store) == now.passages else {}
+    if now is None or (facts["rows"], facts.get("removed")) != (store.size, now.removed):
+        return {}
+    return facts["recall"] if len(store) == now.passages else {}  # none removed in memory
 
 
 def sample_queries(
