@@ -26,8 +26,7 @@ def with_tokens(store: Store, passage_tokenizer: PassageTokenizer) -> Store:
         passage_tokens=SegmentedArray([each.ids for each in tokens], passage_tokenizer.tokenizer.pad),
         passage_lengths=SegmentedArray([each.lengths for each in tokens]),
         truncated=Truncation.total(each.truncated for each in tokens),
-        empty_length=len(passage_tokenizer.tokenizer.passage_start),
-        tokens_key=passage_tokenizer.key,
+        passage_tokenizer=passage_tokenizer,
     )
 
 

@@ -5,7 +5,7 @@ Row i is the same passage in every version of a store; the row of a removed pass
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isclose
 from pathlib import Path
@@ -39,8 +39,9 @@ class Store:
     folder: Path | None = None
     manifest: Manifest | None = None
     truncated: Truncation = NO_TRUNCATION  # by the generator, for passages tokenised in memory; else in the manifest
-    empty_length: int = 0  # tokens of an empty passage, with which every passage begins
-    tokens_key: str | None = None  # `PassageTokenizer.key` of the tokens; None: unknown, or without tokens
+    passage_tokenizer: PassageTokenizer | None = field(
+        default=None, repr=False
+    )  # of the tokens; None: unknown, or none
 
     def __repr__(self) -> str:
         return f"Store({len(self):,} passages, vectors of width {self.width}, {self.folder or 'in memory'})"
@@ -58,6 +59,11 @@ class Store:
     def width(self) -> int:
         """D."""
         return self.passage_vectors.shape[1]
+
+    @property
+    def tokens_key(self) -> str | None:
+        """`PassageTokenizer.key` of the tokens; None: unknown, or without tokens."""
+        return None if self.passage_tokenizer is None else self.passage_tokenizer.key
 
     @property
     def is_closed_book(self) -> bool:
@@ -89,7 +95,8 @@ class Store:
     def subset(self, rows: Int[np.ndarray, " n"]) -> Knowledge:
         """The `Knowledge` of some rows; rows of -1 are empty passages."""
         valid_rows, valid = np.maximum(rows, 0), rows >= 0
-        lengths = np.where(valid, self.passage_lengths[valid_rows], self.empty_length)
+        empty = () if self.passage_tokenizer is None else self.passage_tokenizer.tokenizer.passage_start
+        lengths = np.where(valid, self.passage_lengths[valid_rows], len(empty))  # every passage begins with these
         vectors = np.where(valid[:, None], self.passage_vectors[valid_rows], self.passage_vectors.dtype.type(0))
         return Knowledge(host(vectors), Tokens(host(self.passage_tokens[valid_rows]), host(lengths)))
 
@@ -129,10 +136,8 @@ def from_vectors(
     """A store, in memory, of passages with their vectors."""
     ids, lengths, cut = passage_tokenizer.tokenize(passages)
     texts, tokens = PassageTable([as_table(passages)]), SegmentedArray([ids], passage_tokenizer.tokenizer.pad)
-    empty_length = len(passage_tokenizer.tokenizer.passage_start)
-    lengths = SegmentedArray([lengths])
-    stored = Store(texts, SegmentedArray([vectors]), tokens, lengths, truncated=cut, empty_length=empty_length)
-    return replace(stored, tokens_key=passage_tokenizer.key)
+    counts = SegmentedArray([lengths])
+    return Store(texts, SegmentedArray([vectors]), tokens, counts, truncated=cut, passage_tokenizer=passage_tokenizer)
 
 
 def without_vectors(passages: Sequence[Passage]) -> Store:
@@ -155,7 +160,6 @@ def closed_book(width: int, vocabulary: GeneratorTokenizer) -> Store:
         SegmentedArray([vectors]),
         SegmentedArray([ids], vocabulary.pad),
         SegmentedArray([lengths]),
-        empty_length=len(vocabulary.passage_start),
     )
 
 
@@ -253,8 +257,7 @@ def _open_version(folder: Path, found: Manifest, passage_tokenizer: PassageToken
         folder,
         found,
         Truncation.total(each.truncated for each in tokens),
-        len(passage_tokenizer.tokenizer.passage_start) if passage_tokenizer else 0,
-        passage_tokenizer.key if passage_tokenizer else None,
+        passage_tokenizer,
     )
     for name, rows in (
         ("passages", len(store.passages)),
