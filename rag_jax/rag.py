@@ -24,9 +24,10 @@ from rag_jax.data.questions import Question
 from rag_jax.index.store import Store
 from rag_jax.pipeline import edits, generation, pretrained, user_inputs
 from rag_jax.pipeline.answers import Answer, SearchResult, to_search_results
-from rag_jax.pipeline.assembly import compose, fitted, open_index
+from rag_jax.pipeline.assembly import compose
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.inference import Inference
+from rag_jax.pipeline.opened_index import fitted, open_index
 from rag_jax.pipeline.options import AnswerOptions, GenerationOptions, PromptOptions
 from rag_jax.pipeline.prompt import change_prompt
 from rag_jax.pipeline.question_batches import AT_ONCE

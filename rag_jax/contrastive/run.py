@@ -27,9 +27,10 @@ from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import Store, open_store, without_vectors
 from rag_jax.parallel import devices
 from rag_jax.pipeline import checkpoint_folders, digests
-from rag_jax.pipeline.assembly import check_corpus, every_twentieth, required_path
+from rag_jax.pipeline.assembly import every_twentieth, required_path
 from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
 from rag_jax.pipeline.gold_passages import check_gold
+from rag_jax.pipeline.opened_index import check_corpus
 from rag_jax.terminal import Terminal
 from rag_jax.training.metric_logger import seconds_trained
 from rag_jax.training.provenance import NEGATIVES, NETWORKS, PASSAGES, QUESTIONS, START, Dependencies, check_same

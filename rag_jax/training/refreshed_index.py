@@ -11,8 +11,9 @@ from rag_jax.index import building
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.parallel import devices
 from rag_jax.pipeline import checkpoint_folders, finetuning, refreshing
-from rag_jax.pipeline.assembly import every_twentieth, load_networks, open_index
+from rag_jax.pipeline.assembly import every_twentieth, load_networks
 from rag_jax.pipeline.components import BiEncoder, GeneratorBundle
+from rag_jax.pipeline.opened_index import open_index
 from rag_jax.types import RagParams
 
 
