@@ -4,8 +4,9 @@ Each passage keeps the id of its document, so that a document can be removed or 
 """
 
 import importlib
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from rag_jax.errors import InputError
 from rag_jax.index.columns import PassageTable
 
 compute: Any = importlib.import_module("pyarrow.compute")
+PIECE = re.compile(r"#\d+$")  # the number of a chunk, in its id
 
 
 def find_rows(
@@ -71,14 +73,22 @@ def _document_of(texts: PassageTable, rows: Int[np.ndarray, " rows"], passage: P
 
 
 def _are_pieces(texts: PassageTable, ids: Sequence[str]) -> Bool[np.ndarray, " N"]:
-    """The rows of pieces of the chunks that are named: a longer text that replaced `doc#2` is `doc#2`, `doc#2#2`, …"""
-    is_chunk = compute.not_equal(texts.table.column("document"), "").to_numpy()
-    found, above = np.zeros(len(is_chunk), bool), texts.ids
-    while True:
-        parents = compute.replace_substring_regex(above, pattern=r"#\d+$", replacement="")
-        if parents.equals(above):
-            return found
-        found, above = found | (is_chunk & _is_in(parents, ids)), parents
+    """The rows of pieces of the chunks that are named: a longer text that replaced `doc#2` is `doc#2`, `doc#2#2`, …
+
+    They are looked for in the documents of these chunks only.
+    """
+    documents, named = texts.table.column("document"), {*ids}
+    of_named = _is_in(documents, [*({*_values(documents, _is_in(texts.ids, ids))} - {""})])
+    found = np.zeros(len(of_named), bool)
+    found[of_named] = [not named.isdisjoint(_chunks_above(id)) for id in _values(texts.ids, of_named)]
+    return found
+
+
+def _chunks_above(id: str) -> Iterator[str]:
+    """`doc#2` and `doc` of `doc#2#3`."""
+    while (above := PIECE.sub("", id)) != id:
+        yield above
+        id = above
 
 
 def _documents(texts: PassageTable) -> pa.ChunkedArray:
