@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tyro
 
+from rag_jax.commands.narration import say
 from rag_jax.config.command_line import parse
 from rag_jax.pipeline import convert as conversion
-from rag_jax.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,20 @@ def convert(arguments: Sequence[str]) -> None:
     found = conversion.convert(command.source, command.target)
     to_workdir = (command.target / "checkpoints").is_dir()
     for here, there, tensors in found:
-        _print(f"{here} {'<-' if to_workdir else '->'} {there}" + (f" ({tensors})" if tensors else ""))
+        say(f"{here} {'<-' if to_workdir else '->'} {there}" + (f" ({tensors})" if tensors else ""))
     if (command.target / "generator").is_dir():
-        _print(f"{command.target}: two checkpoints of transformers, {sum(each.tensors for each in found)} tensors.")
-        _print("Next: AutoModelForCausalLM.from_pretrained of the generator; prompt and index stay with the workdir")
+        say(f"{command.target}: two checkpoints of transformers, {sum(each.tensors for each in found)} tensors.")
+        say("Next: AutoModelForCausalLM.from_pretrained of the generator; prompt and index stay with the workdir")
         return
     kind, option = ("workdir", "--workdir") if to_workdir else ("checkpoint of transformers", "--checkpoint")
-    _print(f"{command.target}: a {kind}, {sum(each.tensors for each in found)} tensors.")
-    _print(f'Next: rag-jax answer "YOUR QUESTION" {option} {command.target} --index INDEX')
-
-
-def _print(line: str) -> None:
-    Terminal().print(line, soft_wrap=True)  # names of tensors come from files
+    say(f"{command.target}: a {kind}, {sum(each.tensors for each in found)} tensors.")
+    say(f'Next: rag-jax answer "YOUR QUESTION" {option} {command.target} --index INDEX')
 
 
 def _convert_adapter(command: ConvertCommand, network: conversion.NetworkName) -> None:
     found = conversion.convert_adapter(Path(command.source), command.target, network)
     for here, there, _ in found:
-        _print(f"{here} -> {there}")
-    _print(f"{command.target}: a LoRA adapter in peft's layout, {sum(each.tensors for each in found)} tensors.")
+        say(f"{here} -> {there}")
+    say(f"{command.target}: a LoRA adapter in peft's layout, {sum(each.tensors for each in found)} tensors.")
     key = "retriever.adapter" if network == "question_tower" else "generator.adapter"
-    _print(f"Next: rag-jax train CONFIG --{key} {command.target}, or PeftModel.from_pretrained in peft")
+    say(f"Next: rag-jax train CONFIG --{key} {command.target}, or PeftModel.from_pretrained in peft")

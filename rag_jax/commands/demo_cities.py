@@ -9,6 +9,7 @@ from pathlib import Path
 from rag_jax.commands.answer import show
 from rag_jax.commands.invocation import invocation
 from rag_jax.commands.narration import console, headline, say
+from rag_jax.config.config import Config
 from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
 from rag_jax.data.own_folder import OwnFolder
@@ -62,10 +63,15 @@ def _folder(workdir: Path, name: str) -> OwnFolder:
     return own_folder(workdir, name, "cities")
 
 
+def _stage(workdir: Path, name: str) -> tuple[Config, Path]:
+    """A config, and the workdir that is trained by it."""
+    return demo_config(name, workdir), workdir / STAGES[name]
+
+
 def _check(workdir: Path) -> None:
     """Raise `InputError` for a workdir of something else, before anything is written."""
-    for config, folder in STAGES.items():
-        check(demo_config(config, workdir), workdir / folder)
+    for name in STAGES:
+        check(*_stage(workdir, name))
     _folder(workdir, "data").check(DATA)
     _folder(workdir, "figures").check([FIGURE])
 
@@ -75,17 +81,18 @@ def _train(workdir: Path) -> tuple[RAG, list[Question]]:
     headline(f"1. The corpus: one passage per GeoNames city, and questions, in {workdir / 'data'}")
     write_own(_folder(workdir, "data"), DATA, write_data)
     headline("2. Train the generator to read: every question comes with its gold passage")
-    fit(demo_config("cities_reader", workdir), workdir / "reader")
+    _, reader = _stage(workdir, "cities_reader")
+    fit(*_stage(workdir, "cities_reader"))
     headline("3. Train RAG-Token: question tower and generator end to end")
     rag, scores = train_and_evaluate(dataclasses.replace(demo_config("cities", workdir), closed_book=None), workdir)
     headline("4. Train the closed-book baseline: the same generator without passages, for as many steps")
-    _, baseline = train_and_evaluate(demo_config("cities_closed_book", workdir), workdir / "closed_book")
+    _, baseline = train_and_evaluate(*_stage(workdir, "cities_closed_book"))
 
     headline("5. Results")
     test = read_questions(workdir / "data" / "test.jsonl")
     results = scores | {
         "closed_book_exact_match": baseline["exact_match"],
-        "train_seconds": scores["train_seconds"] + seconds_trained(workdir / "reader"),
+        "train_seconds": scores["train_seconds"] + seconds_trained(reader),
         **alternate_name_recall(rag, test),
     }
     write_atomically(workdir / "results.json", strict_json.dumps(results, indent=2) + "\n")

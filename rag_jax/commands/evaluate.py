@@ -192,7 +192,8 @@ class EvaluateCommand:
         assert self.predictions is not None
         predictions = read_predictions(self.predictions, questions)
         if labels := self._asked.labels:
-            predictions = [each._replace(answer=labels.name_of(each.answer)) for each in predictions]
+            names = labels.names_of([each.answer for each in predictions])
+            predictions = [each._replace(answer=name) for each, name in zip(predictions, names, strict=True)]
         if self.index is None:
             return predictions
         store = open_store(self.index, None, None)

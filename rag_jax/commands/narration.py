@@ -1,4 +1,4 @@
-"""What the demos print between their results."""
+"""What commands print between their results."""
 
 from rag_jax.terminal import Terminal, styled
 

@@ -31,11 +31,12 @@ def pack_at_lengths(
 
     `lengths` ascend; those of S or more are left out. The returned index is that of the first in which all tokens fit.
     """
-    if all(length >= inputs.ids.shape[2] for length in lengths):
+    shorter = [length for length in lengths if length < inputs.ids.shape[2]]
+    if not shorter:
         return [inputs], jnp.int32(0)  # any number of rows, on any mesh
     rows = Tokens(inputs.ids.reshape(-1, inputs.ids.shape[-1]), inputs.lengths.reshape(-1))
     rows_per_pack = rows.lengths.shape[0] // num_packs
-    sizes = [rows_per_pack * length for length in lengths if length < inputs.ids.shape[2]]
+    sizes = [rows_per_pack * length for length in shorter]
     longest = jnp.max(jnp.sum(rows.lengths.reshape(num_packs, rows_per_pack), axis=1))
     shortest = jnp.sum(longest > jnp.asarray(sizes, longest.dtype))
     return [*(pack(rows, num_packs, size) for size in sizes), inputs], shortest

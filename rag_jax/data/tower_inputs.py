@@ -63,7 +63,7 @@ class QuestionTokenizer:
     @property
     def num_end_tokens(self) -> int:
         """The special tokens at the end, which truncation keeps."""
-        return len(templates.surrounding_special_tokens(self.tokenizer)[1])
+        return _num_end_tokens(self.tokenizer)
 
     def decode_tokens(self, questions: Sequence[str]) -> list[str]:
         """Tokenise and decode the questions: lower-cased, for instance, if the vocabulary is."""
@@ -91,9 +91,13 @@ def _encode(tokenizer: Tokenizer, inputs: Sequence[templates.Pieces], max_length
     rows = templates.encode_with_special_tokens(tokenizer, inputs)
     if max_length is None:
         return TowerTokens(rows, [0] * len(rows))
-    end = len(templates.surrounding_special_tokens(tokenizer)[1])
+    end = _num_end_tokens(tokenizer)
     truncated = [truncate(ids, max_length, end) for ids in rows]
     return TowerTokens(truncated, [len(ids) - len(short) for ids, short in zip(rows, truncated, strict=True)])
+
+
+def _num_end_tokens(tokenizer: Tokenizer) -> int:
+    return len(templates.surrounding_special_tokens(tokenizer)[1])
 
 
 def fill_template(template: str, title: str, text: str) -> str:
@@ -106,7 +110,10 @@ def drop_title(template: str) -> str:
     if "{title}" not in template:
         return template
     dropped, found = re.subn(r"\{title\}.*?(?=\{text\})", "", template, flags=re.DOTALL)
-    return dropped if found else f"{template.partition('{text}')[0] if '{text}' in template else ''}{{text}}"
+    if found:
+        return dropped
+    before, text, _ = template.partition("{text}")
+    return f"{before}{text}" if text else "{text}"
 
 
 def _has_fields(template: str, known: Set[str]) -> bool:

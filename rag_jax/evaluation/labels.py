@@ -39,10 +39,11 @@ class Labels:
                 odd = f'its gold answer "{question.answers[0]}" is none of the labels {", ".join(self.names)}'
                 raise InputError(f'question "{question.id}": {odd}; name it, NAME or NAME=TEXT')
 
-    def name_of(self, answer: str) -> str:
-        """The name of the label that a predicted answer is, by its text or its name; any other answer as it is."""
+    def names_of(self, answers: Sequence[str]) -> list[str]:
+        """The names of the labels that predicted answers are, by text or name; any other answer as it is."""
         named = [*zip(self.texts, self.names, strict=True), *zip(self.names, self.names, strict=True)]
-        return {normalize_label(text): name for text, name in named}.get(normalize_label(answer), answer)
+        known = {normalize_label(text): name for text, name in named}
+        return [known.get(normalize_label(answer), answer) for answer in answers]
 
     def decoded_names(self, tokenizer: GeneratorTokenizer) -> dict[str, str]:
         """The name of each label by what its tokens decode to, which may differ from its text in spaces or case."""
