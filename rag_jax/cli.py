@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Each sub-command is imported on use, so that usage and errors print at once and Ctrl-C works while it loads.
     """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is missing, which nothing here needs
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     with report_errors():
         if command in ("-h", "--help"):

@@ -235,6 +235,13 @@ def test_the_version_is_that_of_the_package() -> None:
     assert told.stdout == f"rag-jax {importlib.metadata.version('rag-jax')}\n"
 
 
+def test_a_command_does_not_ask_for_pytorch() -> None:
+    without_torch = "import sys; sys.modules['torch'] = None"
+    program = f"{without_torch}; from rag_jax import cli; cli.main(['--version']); import transformers"
+    silent = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "PyTorch" not in silent.stdout + silent.stderr
+
+
 def test_the_facade_stands_at_the_top_of_the_package() -> None:
     assert (rag_jax.RAG, rag_jax.Answer, rag_jax.Passage) == (RAG, Answer, Passage)
     assert (rag_jax.SearchResult, rag_jax.GenerationConfig) == (SearchResult, GenerationConfig)
