@@ -38,16 +38,51 @@ def rag_token_loss(
 
         (1 - eps) (-log p(y|x)) + eps / V sum_t sum_v -log sum_z p(z|x) p(v | x, z, y_<t)
 
-    Label smoothing needs the marginal over the whole vocabulary, a float32 `[B, K, T, V]`.
+    Label smoothing needs the marginal over the whole vocabulary: a float32 `[B, T, V]`, beside the logits.
     """
     log_probs = likelihood.target_log_probs(logits, targets)
     loss = -likelihood.rag_token(doc_log_prior, log_probs, mask)
     if not label_smoothing:
         return loss
-    batch, k, _, vocabulary = logits.shape
-    every = jax.nn.log_softmax(logits.astype(jnp.float32), axis=3).reshape(batch, k, -1)
-    uniform = -likelihood.rag_token(doc_log_prior, every, jnp.repeat(mask, vocabulary, axis=1))
-    return (1 - label_smoothing) * loss + label_smoothing / vocabulary * uniform
+    uniform = -jnp.sum(jnp.where(mask, sum_of_log_marginals(doc_log_prior, logits), 0.0), axis=1)
+    return (1 - label_smoothing) * loss + label_smoothing / logits.shape[3] * uniform
+
+
+@jax.custom_vjp
+def sum_of_log_marginals(doc_log_prior: Float[Array, "B K"], logits: Float[Array, "B K T V"]) -> Float[Array, "B T"]:
+    """RAG-Token's log marginals of all words of the vocabulary, summed: how far a distribution is from uniform.
+
+        sum_v log sum_z p(z|x) p(v | x, z, y_<t)
+
+    With m_v the marginal of v, r_zv = p(z|x) p_zv / m_v its posterior over the passages and R_z = sum_v r_zv, the
+    derivatives are r_zv - p_zv R_z by a logit and R_z by a log prior. They are computed from the logits and m, so no
+    float32 `[B, K, T, V]` is stored where logits are bfloat16.
+    """
+    return _sum_of_log_marginals(doc_log_prior, logits)[0]
+
+
+def _sum_of_log_marginals(doc_log_prior: Float[Array, "B K"], logits: Float[Array, "B K T V"]):
+    normaliser = jax.nn.logsumexp(logits.astype(jnp.float32), axis=3)
+    log_marginal = likelihood.log_sum_exp(_joint(doc_log_prior, logits, normaliser))
+    return jnp.sum(log_marginal, axis=2), (doc_log_prior, logits, normaliser, log_marginal)
+
+
+def _sum_of_log_marginals_gradient(residuals, gradient: Float[Array, "B T"]):
+    doc_log_prior, logits, normaliser, log_marginal = residuals
+    known = jnp.where(jnp.isneginf(log_marginal), 0.0, log_marginal)[:, None]  # -inf: no passage, no gradient
+    posterior = jnp.exp(_joint(doc_log_prior, logits, normaliser) - known)
+    total = jnp.sum(posterior, axis=3)
+    probabilities = jnp.exp(logits.astype(jnp.float32) - normaliser[..., None])
+    by_logits = gradient[:, None, :, None] * (posterior - probabilities * total[..., None])
+    return jnp.sum(gradient[:, None] * total, axis=2), by_logits.astype(logits.dtype)
+
+
+def _joint(doc_log_prior: Array, logits: Array, normaliser: Array) -> Float[Array, "B K T V"]:
+    """`log p(v, z | x, y_<t)`."""
+    return (doc_log_prior[:, :, None] - normaliser)[..., None] + logits.astype(jnp.float32)
+
+
+sum_of_log_marginals.defvjp(_sum_of_log_marginals, _sum_of_log_marginals_gradient)
 
 
 def rag_sequence_loss(

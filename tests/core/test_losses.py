@@ -69,6 +69,37 @@ def test_without_smoothing_the_losses_are_negative_log_likelihoods(problem):
     close(loss("sequence", 0.0, problem), -naive.rag_sequence(*paper(problem)))
 
 
+@cases
+@given(problem=problems, seed=st.integers(0, 2**32 - 1))
+def test_the_gradient_of_the_smoothing_of_tokens_is_that_of_its_formula(problem, seed):
+    prior = likelihood.doc_log_prior(jnp.asarray(problem.scores), jnp.asarray(problem.valid))
+    weights = jnp.asarray(np.random.default_rng(seed).standard_normal(problem.mask.shape), jnp.float32)
+
+    def formula(prior, logits):
+        return likelihood.marginal(prior, jax.nn.log_softmax(logits, axis=3)).sum(2)
+
+    def gradients_of(function):
+        return jax.grad(lambda *each: jnp.sum(weights * function(*each)), (0, 1))(prior, jnp.asarray(problem.logits))
+
+    for ours, theirs in zip(gradients_of(losses.sum_of_log_marginals), gradients_of(formula), strict=True):
+        close(ours, theirs)
+
+
+@pytest.mark.parametrize(("model", "share"), [("token", 0.2), ("sequence", 0.0)])
+def test_label_smoothing_needs_no_second_array_over_the_vocabulary_under_each_passage(model, share):
+    batch, k, length, vocabulary = 2, 5, 4, 5_000
+    objective = {"token": losses.rag_token_loss, "sequence": losses.rag_sequence_loss}[model]
+    targets, mask = jnp.zeros((batch, length), jnp.int32), jnp.ones((batch, length), bool)
+
+    def smoothed(prior, logits):
+        return jnp.sum(objective(prior, logits, targets, mask, label_smoothing=0.1))
+
+    shapes = jax.ShapeDtypeStruct((batch, k), jnp.float32), jax.ShapeDtypeStruct((batch, k, length, vocabulary), float)
+    program = jax.jit(jax.value_and_grad(smoothed, (0, 1)), compiler_options={"xla_backend_optimization_level": 2})
+    temporary = program.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+    assert temporary < (share + 0.1) * 4 * np.prod(shapes[1].shape)  # the marginal of RAG-Token has no axis K
+
+
 @pytest.mark.parametrize("smoothing", SMOOTHING)
 @pytest.mark.parametrize("model", MODELS)
 @hypotheses.costly
