@@ -24,7 +24,7 @@ from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
 from rag_jax.index import building, manifest
 from rag_jax.index.encoder import TextEncoder
-from rag_jax.index.store import Store, open_store, without_vectors
+from rag_jax.index.store import Store, open_store, tower_differences, without_vectors
 from rag_jax.parallel import devices
 from rag_jax.pipeline import checkpoint_folders, digests
 from rag_jax.pipeline.assembly import every_twentieth, required_path
@@ -270,8 +270,7 @@ def _by_this_tower(folder: Path, encoder: TextEncoder) -> Store | None:
         return None
     found = open_store(folder, None, None)
     assert found.manifest is not None
-    is_same = all(found.manifest.tower.get(key) == value for key, value in encoder.spec.items())
-    return found if is_same else None
+    return None if any(tower_differences(found.manifest, encoder)) else found
 
 
 def _question_vectors(

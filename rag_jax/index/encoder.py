@@ -15,7 +15,7 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import fingerprint, pad
 from rag_jax.data.tower_inputs import TITLE_AND_TEXT, TowerTokens, tokenize_passages, tokenize_texts
 from rag_jax.index.truncation import Truncation
-from rag_jax.models.architecture import TowerConfig
+from rag_jax.models.architecture import TowerConfig, mathematics
 from rag_jax.types import Params, Tower
 
 BATCH_TOKENS = 1_024  # tokens in one batch, padding included: the activations of more do not fit a CPU's caches
@@ -61,7 +61,8 @@ class TextEncoder:
         """Everything that the vectors depend on; an index holds vectors of one spec only."""
         read = {"max_length": self.max_length, "template": self.template}
         cut = {} if self.cut_to is None else {"cut_to": self.cut_to}
-        return {"fingerprint": self.fingerprint, **read, "norm": self.norm, **cut}
+        network = {} if self.config is None else {"network": _network(self.config)}
+        return {"fingerprint": self.fingerprint, **read, "norm": self.norm, **cut, **network}
 
     @property
     def origin(self) -> dict[str, str]:
@@ -107,3 +108,11 @@ class TextEncoder:
     def _padded_length(self, length: int) -> int:
         """At most `max_length`: a tower may have no more positions."""
         return max(length, min(self.max_length, next((step for step in PADDED_LENGTHS if length <= step), length)))
+
+
+def _network(config: TowerConfig) -> dict[str, str]:
+    """What a tower computes beyond its weights, as its pooling, but for what the spec names itself."""
+    return {name: each for name, each in mathematics(config).items() if name not in SAID_ELSEWHERE}
+
+
+SAID_ELSEWHERE = ("vector_norm", "truncated_width", "max_positions")

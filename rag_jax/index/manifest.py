@@ -257,7 +257,7 @@ def _manifest(stored: dict[str, Any], is_sealed: bool) -> Manifest:
     fields |= {field: fields.pop(key) for field, key in JSON_KEYS.items()}
     segments = tuple(validate_dataclass(Segment, segment) for segment in fields.pop("segments"))
     found = validate_dataclass(Manifest, fields | {"segments": segments})
-    _check_keys([found.tower], TOWER, "question_source")
+    _check_keys([found.tower], TOWER, "question_source", "network")
     _check_keys(found.generators.values(), GENERATOR)
     _check_keys(found.engines.values(), ENGINE, "part", "factory", "recall")
     _check_keys(found.changes, CHANGE)
@@ -270,7 +270,10 @@ def _manifest(stored: dict[str, Any], is_sealed: bool) -> Manifest:
     return found
 
 
-TOWER = {"source": str, "question_source": str, "fingerprint": str, "template": str, "max_length": Count}
+TOWER = {
+    **dict.fromkeys(("source", "question_source", "fingerprint", "template"), str),
+    **{"max_length": Count, "network": dict[str, str]},
+}
 GENERATOR = {"tokenizer": str, "template": str, "max_length": Count}
 ENGINE = {"rows": NotNegative, "part": str, "factory": str, "recall": dict[str, float]}
 CHANGE = {"change": str, **dict.fromkeys(("version", "passages", "rows", "next_segment"), NotNegative)}

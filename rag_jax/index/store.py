@@ -219,16 +219,31 @@ def write_tokens(folder: Path, name: str, passage_tokenizer: PassageTokenizer) -
 
 def check_tower(folder: Path, found: Manifest, encoder: TextEncoder | None) -> None:
     """Raise `InputError` if another tower encoded the vectors."""
-    for key, value in ({} if encoder is None else encoder.spec).items():
-        stored = found.tower.get(key)
-        if stored == value or _are_close(stored, value):
-            continue
+    for key, stored, value in [] if encoder is None else tower_differences(found, encoder):
         what = f"built by a tower with {key} {stored!r}, the run's has {value!r}"
         remedies = {
             "template": f"set passage_template to {stored!r}",
             "norm": "give retriever.vector_norm, or --norm of rag-jax index, the other's",
         }
         raise InputError(f"{folder}: {what}; {remedies.get(key, 'name that tower')}, or rebuild it")
+
+
+def tower_differences(found: Manifest, encoder: TextEncoder) -> Iterator[tuple[str, object, object]]:
+    """What a store's tower has otherwise than an encoder: the name, its value, the encoder's.
+
+    A store that was written before networks were recorded says nothing of its own.
+    """
+    spec = dict(encoder.spec)
+    stored, network = found.tower.get("network"), spec.pop("network", None)
+    for key, value in spec.items():
+        if (of_store := found.tower.get(key)) != value and not _are_close(of_store, value):
+            yield key, of_store, value
+    if stored is not None and network is not None:
+        for key in sorted({key for key, _ in stored.items() ^ network.items()}):
+            yield key, stored.get(key, DEFAULT), network.get(key, DEFAULT)
+
+
+DEFAULT = "the default"
 
 
 def _are_close(stored: object, value: object) -> bool:

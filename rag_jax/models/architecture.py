@@ -4,6 +4,7 @@ An architecture is two files: `models/NAME.py` with the network and `hub/NAME.py
 depends on a particular architecture.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -51,6 +52,23 @@ class NetworkConfig(Protocol):
 
     @property
     def vocab_size(self) -> int: ...
+
+
+COMPUTE = frozenset({"dtype", "remat", "scan", "attention", "sharding", "prefill_chunk"})
+TRAINING = frozenset({"init_std", "dropout", "attention_dropout"})
+
+
+def mathematics(config: Any) -> dict[str, str]:
+    """What a network computes beyond its weights: the fields of its config that differ from their defaults, as text.
+
+    Those that say how it is computed or trained are left out. A field that is new has its default in older networks.
+    """
+    defaults = {
+        each.name: each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+        for each in dataclasses.fields(config)
+        if each.name not in COMPUTE | TRAINING
+    }
+    return {name: repr(getattr(config, name)) for name, default in defaults.items() if getattr(config, name) != default}
 
 
 class TowerConfig(NetworkConfig, Protocol):

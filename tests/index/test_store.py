@@ -18,6 +18,8 @@ from rag_jax.index.building import build
 from rag_jax.index.engines import store_engines
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, add_tokens, closed_book, from_vectors, open_store
+from rag_jax.models.decoder_tower import DecoderTowerConfig
+from rag_jax.models.rope import Rope
 from stores import MORE, PASSAGES, encoder, reads
 
 
@@ -138,6 +140,31 @@ def test_a_store_of_another_tower_is_refused(change, told, tmp_path: Path) -> No
     built(tmp_path / "index")
     with pytest.raises(InputError, match=f"index: built by a tower with {told}"):
         open_store(tmp_path / "index", dataclasses.replace(encoder(), **change), reads())
+
+
+def test_a_store_of_another_network_with_the_same_weights_is_refused(tmp_path: Path) -> None:
+    config = DecoderTowerConfig(pooling="mean", rope=Rope(theta=5e5))
+    build(tmp_path / "index", PASSAGES, dataclasses.replace(encoder(), config=config), reads())
+
+    def opened_with(**changes) -> Store:
+        return open_store(
+            tmp_path / "index",
+            dataclasses.replace(encoder(), config=dataclasses.replace(config, **changes)),
+            reads(),
+        )
+
+    told = "index: built by a tower with {}; name that tower, or rebuild it"
+    with pytest.raises(InputError, match=told.format("pooling \"'mean'\", the run's has 'the default'")):
+        opened_with(pooling="last")
+    with pytest.raises(InputError, match=r"with rope .*500000.*, the run's has .*10000"):
+        opened_with(rope=Rope(theta=1e4))
+    assert len(opened_with(scan=True, dtype=np.float16, init_std=0.5)) == len(PASSAGES)
+
+
+def test_a_store_that_does_not_know_its_network_opens_with_any(tmp_path: Path) -> None:
+    built(tmp_path / "index")
+    known = dataclasses.replace(encoder(), config=DecoderTowerConfig(pooling="mean"))
+    assert len(open_store(tmp_path / "index", known, reads())) == len(PASSAGES)
 
 
 FILES = ["manifest.json", "vectors/000000/vectors.bin", "passages/000000/table.arrow", "vectors/000000/part.json"]
