@@ -17,6 +17,7 @@ from rag_jax.config.config import Config, Lora
 from rag_jax.core import lora, trainable
 from rag_jax.core.variants import VARIANTS
 from rag_jax.errors import InputError
+from rag_jax.index.engines.registry import ENGINES
 from rag_jax.types import Networks, Params, RagParams
 
 NAMES_LISTED = 3  # parameters that an error message names
@@ -86,14 +87,17 @@ class FineTuning(NamedTuple):
 
 
 def retriever_mode(config: Config) -> str:
-    """The mode of the retriever; frozen where all passages are read together, which ignores the prior.
+    """The mode of the retriever; frozen where the prior of the question tower changes no loss.
 
+    So it is where all passages are read together, only one is read, or the scores of the search engine are the prior.
     With a distillation the retriever does not learn from the prior.
     """
-    if config.retriever.distillation.objective != "none":
-        return config.retriever.mode
-    together = VARIANTS[config.model].fuses or config.generator.passages_per_prompt >= config.retriever.num_docs > 1
-    return "frozen" if config.retriever.mode == "trained" and together else config.retriever.mode
+    c = config.retriever
+    if c.mode != "trained" or c.distillation.objective != "none":
+        return c.mode
+    num_read, num_compared = config.generator.passages_per_prompt, c.prior_docs or c.num_docs
+    together = VARIANTS[config.model].fuses or num_read >= c.num_docs > 1
+    return "frozen" if together or num_compared == 1 or ENGINES[c.engine].scores_are_prior else "trained"
 
 
 def of(config: Config) -> RagParams:
@@ -142,7 +146,9 @@ def check(config: Config) -> None:
     for plan in _plans(config):
         asked = [f"{plan.key}.{name}" for name in ("train", "lora.rank") if _is_set(plan, name)]
         if asked and not plan.is_trained:
-            why = "without passages" if config.data.is_closed_book else f"in retriever.mode {retriever_mode(config)}"
+            mode = config.retriever.mode
+            why = f"in retriever.mode {mode}" if mode != "trained" else "where its prior changes no loss"
+            why = "without passages" if config.data.is_closed_book else why
             raise InputError(f"{asked[0]} is set, but {why} the question tower is not trained; leave it None")
         plan.check_settings()
     if config.retriever.train == () and not plans.question_tower.has_adapters:

@@ -57,9 +57,17 @@ def test_with_lora_other_parameters_are_trained_by_name() -> None:
     assert sorted(names) == sorted(adapters + norms)
 
 
-@pytest.mark.parametrize("retriever", [{"mode": "frozen"}, {"mode": "gold"}, {"train": ()}])
+UNTAUGHT = [{"num_docs": 1}, {"engine": "bm25"}]  # no loss depends on the question tower
+
+
+@pytest.mark.parametrize("retriever", [{"mode": "frozen"}, {"mode": "gold"}, {"train": ()}, *UNTAUGHT])
 def test_a_frozen_tower_is_not_trained(retriever: dict) -> None:
     assert all(name.startswith("generator/") for name in trained(config(retriever)))
+
+
+def test_a_single_passage_teaches_the_tower_where_its_prior_is_over_several() -> None:
+    names = trained(config({"num_docs": 1, "prior_docs": 4}))
+    assert any(name.startswith("question_tower/") for name in names)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +84,10 @@ def test_a_frozen_tower_is_not_trained(retriever: dict) -> None:
             r"retriever\.lora\.rank is set, but in retriever\.mode frozen the question tower is not trained; leave it",
         ),
         (config({"mode": "gold", "train": ("norm",)}), r"retriever\.train is set, but in retriever\.mode gold the q"),
+        (
+            config({"engine": "bm25", "train": ("norm",)}),
+            r"retriever\.train is set, but where its prior changes",
+        ),
         (config({"lora": Lora(2)}, data=Data()), r"retriever\.lora\.rank is set, but without passages the que"),
         (
             config({"train": ()}),
