@@ -66,7 +66,10 @@ def loss_and_gradient(
     def retrieve(towers: RagParams) -> tuple[Float[Array, "B K"], tuple[Retrieved, Tokens]]:
         towers = combine(towers, frozen._replace(generator=None))
         queries = recipe.networks.tower(towers.question_tower, batch.question, tower_key)
-        retrieved, passages = _gather(recipe, towers.passage_tower, queries, knowledge, inputs, tower_key)
+        found = inputs.search_results
+        if found is None:
+            found = _search(recipe, towers.question_tower, knowledge, inputs)
+        retrieved, passages = _gather(recipe, towers.passage_tower, queries, knowledge, found, tower_key)
         doc_log_prior = likelihood.doc_log_prior(retrieved.scores, retrieved.valid)
         if recipe.prior_docs is None:
             return doc_log_prior, (retrieved, passages)
@@ -155,24 +158,29 @@ def _read_fused(
     return logits, ReaderSignals(log_probs, batch.target_mask, attention.mean_over_tokens(mass, batch.target_mask))
 
 
+def _search(recipe: Recipe, question_tower: Params, knowledge: Knowledge, inputs: TrainingBatch) -> SearchResults:
+    """The passages that the recipe retrieves, by the tower without dropout: noise belongs in the scores, not in what
+    is read.
+    """
+    how, num_docs = recipe.refresh, recipe.prior_docs or recipe.num_docs
+    searched = num_docs if how is None or how.num_candidates is None else how.num_candidates
+    queries = recipe.networks.tower(jax.lax.stop_gradient(question_tower), inputs.batch.question)
+    return SearchResults(recipe.retrieve(recipe.lookup, queries, knowledge, searched, inputs.positives), scores=None)
+
+
 def _gather(
     recipe: Recipe,
     passage_tower: Params | None,
     queries: Float[Array, "B D"],
     knowledge: Knowledge,
-    inputs: TrainingBatch,
+    search_results: SearchResults,
     key: DropoutKey,
 ) -> tuple[Retrieved, Tokens]:
-    """The passages of `inputs.search_results`, or those that the recipe retrieves.
+    """The passages of `search_results`.
 
     They are encoded again where the passage tower is trained, unless the search has scores of its own.
     """
-    search_results, how = inputs.search_results, recipe.refresh
-    num_docs = recipe.prior_docs or recipe.num_docs
-    if search_results is None:
-        searched = num_docs if how is None or how.num_candidates is None else how.num_candidates
-        rows = recipe.retrieve(recipe.lookup, queries, knowledge, searched, inputs.positives)
-        search_results = SearchResults(rows, scores=None)
+    how, num_docs = recipe.refresh, recipe.prior_docs or recipe.num_docs
     if how is None or search_results.scores is not None:
         return retrieval.gather_results(queries, knowledge, search_results, recipe.lookup)
     key = None if key is None else jax.random.fold_in(key, PASSAGES)

@@ -160,6 +160,17 @@ def test_each_step_draws_its_own_dropout_and_nothing_else_is_random():
     assert loss(0) != loss(1)
 
 
+def test_the_search_is_without_dropout_and_the_prior_with_it():
+    made_of, quiet = recipe(tower=noisy_bag_of_words), SearchResults(np.asarray(seen().retrieved.rows), None)
+    for number in range(5):
+        state = start(made_of)._replace(step=jnp.int32(number))
+        searched, metrics = step(made_of)(state, knowledge(), batch(), NO_GOLD)
+        given_rows, expected = step(made_of)(state, knowledge(), batch(), NO_GOLD, quiet)
+        jax.tree.map(close, jax.device_get(metrics), jax.device_get(expected))
+        jax.tree.map(close, jax.device_get(searched.params), jax.device_get(given_rows.params))
+        assert float(metrics.loss) != float(one_step(recipe())[2].loss)
+
+
 def test_a_step_counts_itself_and_keeps_its_key():
     state = start(recipe())
     after, _ = step(recipe())(state, knowledge(), batch(), NO_GOLD)
@@ -178,10 +189,10 @@ def test_every_bucket_is_compiled_once_whatever_the_knowledge():
     state, train = start(made_of), step(made_of)
     for seed in range(5):
         state, _ = train(state, knowledge(seed), batch(seed), NO_GOLD)
-    assert compiled == [(B, 4)]
+    assert compiled == 2 * [(B, 4)]  # the search, and what is differentiated
     for seed in range(2):
         state, _ = train(state, knowledge(seed), batch(seed, question_length=6), NO_GOLD)
-    assert compiled == [(B, 4), (B, 6)]
+    assert compiled == 2 * [(B, 4)] + 2 * [(B, 6)]
 
 
 def test_rows_that_were_found_elsewhere_give_the_same_step():
