@@ -49,7 +49,8 @@ class GenerationConfig(Validated):
         length = trained.max_length if self.max_length is None else self.max_length
         for name, value in self.changed_options().items():
             check_int32(name, value)
-        for error in (*self._length_errors(length, trained), *self._search_errors(model), *self._sampling_errors()):
+        errors = *self._length_errors(length, trained), *self._search_errors(model, length), *self._sampling_errors()
+        for error in errors:
             raise InputError(error)
         return trained._replace(max_length=length, prefill_chunk=self.prefill_chunk)
 
@@ -64,15 +65,16 @@ class GenerationConfig(Validated):
         if self.no_repeat_ngram_size < 0:
             yield f"no_repeat_ngram_size is {self.no_repeat_ngram_size}; give 1 or more, or 0 for none"
 
-    def _search_errors(self, model: Model) -> Iterator[str]:
+    def _search_errors(self, model: Model, length: int) -> Iterator[str]:
         if self.num_beams < 1:
             yield f"num_beams is {self.num_beams}; search with 1 (greedy) or more"
         if self.n_best < 1:
             yield f"n_best is {self.n_best}; ask for 1 answer or more"
         if self.n_best > self.num_beams and not self.do_sample:
             yield f"n_best is {self.n_best}, more than num_beams = {self.num_beams}; ask for 1 to {self.num_beams}"
-        if not math.isfinite(self.length_penalty):
-            yield f"length_penalty is {self.length_penalty}; give a finite number"
+        most = LARGEST_LOG / math.log(max(length, 2))
+        if not abs(self.length_penalty) <= most:
+            yield f"length_penalty is {self.length_penalty}, max_length {length}; give -{int(most)} to {int(most)}"
         if self.method not in VARIANTS[model].decoders or (self.do_sample and self.method != GenerationConfig.method):
             yield f"method {self.method} is a search of RAG-Sequence; leave it for other models and for samples"
 
@@ -82,8 +84,9 @@ class GenerationConfig(Validated):
             yield f"{changed[0]} shapes samples, and do_sample is off; turn it on or leave {changed[0]}"
         if self.do_sample and self.num_beams != 1:
             yield f"num_beams is {self.num_beams}, and sampling uses no beams; leave it or turn do_sample off"
-        if not 0 < self.temperature < math.inf:
-            yield f"temperature is {self.temperature}; give a finite number above 0"
+        if not LEAST_TEMPERATURE <= self.temperature < math.inf:
+            least = f"give a finite number, {LEAST_TEMPERATURE} or more"
+            yield f"temperature is {self.temperature}; {least}, or turn do_sample off for the most probable tokens"
         if self.top_k is not None and self.top_k < 1:
             yield f"top_k is {self.top_k}; keep 1 token or more"
         if not 0 < self.top_p <= 1:
@@ -139,4 +142,6 @@ class ConstraintTokens(NamedTuple):
 
 
 BY_LOG_PROB = "best first, by log p(y|x)"  # RAG-Sequence's and labels'
+LARGEST_LOG = 60.0  # of length ** length_penalty, by which float32 scores are divided
+LEAST_TEMPERATURE = 1e-6  # by which float32 log-probabilities are divided
 SHAPING = ("temperature", "top_k", "top_p", "min_p")

@@ -60,15 +60,15 @@ def changed(**fields) -> Config:
         (changed(seed=-1), r"^seed is -1; give 0 to 2\*\*32 - 1$"),
         (
             changed(decoding=GenerationConfig(length_penalty=float("nan"))),
-            r"^decoding: length_penalty is nan; give a finite ",
+            r"^decoding: length_penalty is nan, max_length ",
         ),
         (
             changed(decoding=GenerationConfig(length_penalty=float("inf"))),
-            r"^decoding: length_penalty is inf; give a finite ",
+            r"^decoding: length_penalty is inf, max_length ",
         ),
         (
             changed(decoding=GenerationConfig(do_sample=True, temperature=float("inf"))),
-            r"^decoding: temperature is inf; give a finite number above 0$",
+            r"^decoding: temperature is inf; give a finite number, 1e-06 or more",
         ),
         (
             changed(decoding=GenerationConfig(do_sample=True, top_p=float("nan"))),

@@ -49,7 +49,9 @@ def no_repeat_ngram(n: int) -> LogitsProcessor:
     """Ban tokens that would repeat an n-gram of the answer (transformers: `no_repeat_ngram_size`)."""
 
     def processor(generated: Tokens, log_probs: LogProbs) -> LogProbs:
-        starts = jnp.arange(max(0, generated.ids.shape[2] - n + 1))
+        if n > generated.ids.shape[2]:
+            return log_probs
+        starts = jnp.arange(generated.ids.shape[2] - n + 1)
         repeats = _matches_suffix(n - 1, generated, starts)
         repeats &= (starts + n)[None, None, :] <= generated.lengths[:, :, None]
         return _ban(log_probs, generated.ids[:, :, n - 1 :], repeats)

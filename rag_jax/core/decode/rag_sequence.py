@@ -93,7 +93,8 @@ def sample(
     answers = jax.tree.map(lambda each: each.reshape(batch, num_samples, *each.shape[2:]), hypotheses.tokens)
     present = jnp.broadcast_to(_has_passage(doc_log_prior)[:, None, :], (batch, num_samples, k))
     log_probs = score_answers(inputs, prefix, answers, present, limits, blocks)
-    return marginalise(doc_log_prior, answers, jnp.any(present, axis=2), log_probs)
+    exists = jnp.any(present, axis=2) & hypotheses.exists.reshape(batch, num_samples)
+    return marginalise(doc_log_prior, answers, exists, log_probs)
 
 
 def marginalise(

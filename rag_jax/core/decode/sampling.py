@@ -71,10 +71,12 @@ def _draw(
     token = jax.vmap(jax.random.categorical)(step_keys, shaped).astype(jnp.int32)
     parent = jnp.broadcast_to(jnp.arange(token.shape[1])[None, :], token.shape)
     chosen = jnp.take_along_axis(next_tokens.log_probs, token[:, :, None], axis=2)[:, :, 0]
-    scores = samples.hypotheses.scores + chosen
+    is_possible = jnp.max(shaped, axis=2) > -jnp.inf  # where everything is banned, there is no answer
+    scores = jnp.where(is_possible, samples.hypotheses.scores + chosen, -jnp.inf)
     extended = append(samples.hypotheses, next_tokens, parent, token, scores)
     hypotheses = _where(samples.ended, samples.hypotheses, extended)
     ended = (last_tokens(hypotheses.tokens) == limits.eos) | (hypotheses.tokens.lengths >= limits.max_length)
+    ended |= ~hypotheses.exists
     return Samples(hypotheses, samples.ended | ended, samples.step + 1, samples.state)
 
 

@@ -91,6 +91,11 @@ def test_no_repeated_ngrams_bans_what_would_repeat_one(n, seed):
     assert_same_as(theirs.NoRepeatNGramLogitsProcessor(n), logits_processors.no_repeat_ngram(n), seed)
 
 
+def test_ngrams_longer_than_any_answer_ban_nothing():
+    log_probs = predictions(0)
+    assert logits_processors.no_repeat_ngram(2**31 - 1)(histories(0), log_probs) is log_probs
+
+
 @pytest.mark.parametrize("n", [2, 3, 4])
 @cases
 @given(seeds, starts.filter(lambda start: len(start) == 1))

@@ -230,6 +230,18 @@ def test_an_end_may_be_forced_where_the_answer_is_cut():
     np.testing.assert_array_equal(forced.tokens.ids == END, np.broadcast_to(np.arange(T) == T - 1, (1, 50, T)))
 
 
+def test_there_is_no_answer_where_every_token_is_banned():
+    def ban(generated: Tokens, log_probs):
+        nothing = generated.lengths[:, :, None] == 1
+        return jnp.where(nothing & (generated.ids[:, :, :1] == CAT), -jnp.inf, log_probs)
+
+    table = tables.chain(V, T, {CAT: 0.5, DOG: 0.5}, {CAT: {DOG: 1.0}, DOG: {DOG: 1.0}})
+    drawn = sample(table[None], keys(0, 1), count=50, obeyed=(ban,))
+    first = drawn.tokens.ids[0, :, 0]
+    assert set(first.tolist()) == {CAT, DOG}
+    np.testing.assert_array_equal(drawn.exists[0], first == DOG)
+
+
 # The program.
 
 
