@@ -38,7 +38,7 @@ class Options:
     size: Literal["tiny", "base", "large"] = "base"  # of the networks; tiny: of the case too
     table: bool = False  # also vary the questions, passages, beams and target tokens, one at a time
     rounds: int = 3  # warm repetitions, the sides in turn
-    dtype: str = "float32"  # of this library
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of this library
     opponents: tuple[Literal["transformers", "ctranslate2"], ...] = ("transformers", "ctranslate2")
 
 

@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,12 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import is_installed, opponent
+from benchmarks.conversation import threads
 from benchmarks.decode import machine
 from rag_jax import hub
 from rag_jax.config.command_line import parse
 from rag_jax.corpus import read_passages
 from rag_jax.data.outputs import new_json
 from rag_jax.data.tower_inputs import fill_template, tokenize_texts
+from rag_jax.data.validation import Seed, validate_value
 from rag_jax.errors import InputError, report_errors
 from rag_jax.hub.locate import resolve
 from rag_jax.index.encoder import TextEncoder
@@ -47,7 +49,7 @@ class Options:
     rounds: int = 3  # warm repetitions, the sides in turn
     max_length: int = 192  # tokens of a passage
     batches: tuple[int, ...] = (32, 64, 128)  # texts in a batch of theirs, sorted by length; the best of them counts
-    threads: int = 2  # of torch and CTranslate2
+    threads: int = field(default_factory=threads)  # of torch and CTranslate2: as many as XLA takes
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         remedy = "rag-jax benchmark encode --help lists all options"
         given = sys.argv[1:] if arguments is None else arguments
         known = parse(Options, given, remedy=remedy, prog="rag-jax benchmark encode")
+        validate_value(Seed, known.seed, "seed")
         opponent("torch")
         found = hub.load_tower(known.tower)
         if found.tokenizer is None:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rag_jax.config.command_line import parse
 from rag_jax.core import retrieval
 from rag_jax.core.vectors import quantize_int8
+from rag_jax.data.validation import Seed, validate_value
 from rag_jax.errors import InputError
 
 K = 10
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     if min(case.passages, case.width, case.rounds, *case.queries) < 1:
         raise InputError("passages, width, queries and rounds: one is below 1; give numbers above 0")
+    validate_value(Seed, case.seed, "seed")
     import faiss
 
     vectors = unit(case.passages, case.width, case.seed)

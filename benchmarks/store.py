@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ class StoreBenchmark:
     passages: int = 1_000_000
     width: int = 384
     folder: Path = Path("runs/store_benchmark")  # deleted at the end
-    step: str = "all"
+    step: Literal["all", "build", "open", "search"] = "all"
 
 
 def main(arguments: Sequence[str]) -> None:

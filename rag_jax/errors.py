@@ -6,6 +6,7 @@ path, wherever that shows; any other exception is a defect of the library, and k
 """
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -45,14 +46,19 @@ def report_errors() -> Iterator[None]:
     """Report an `InputError` of a command in one line on standard error, and exit with 2; for Ctrl-C, exit with 130.
 
     Errors of the operating system about a file are reported alike. The text of a `KeyboardInterrupt`, which says what
-    was saved and how to resume, is printed.
+    was saved and how to resume, is printed. Where nobody reads standard output any more, as behind `| head`, the
+    command ends in silence with 141.
     """
     try:
         yield
+        sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
     except InputError as error:
         _refuse(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)  # for what is still to be flushed
+        sys.exit(BROKEN_PIPE)
     except OSError as error:
-        if error.errno is None or isinstance(error, BrokenPipeError):
+        if error.errno is None:
             raise
         _refuse(_of_system(error))
     except KeyboardInterrupt as error:
@@ -72,5 +78,6 @@ def _of_system(error: OSError) -> str:
     return f"{where}: the operating system refuses it ({error.strerror}); check the path, its permissions and the disk"
 
 
-INTERRUPTED = 130  # as in shells: 128 + SIGINT
+INTERRUPTED, BROKEN_PIPE = 130, 141  # as in shells: 128 + SIGINT, 128 + SIGPIPE
+STANDARD_OUTPUT = 1
 MAX_NAME = 200  # characters of a path in messages

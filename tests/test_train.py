@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from rag_jax import cli
 from rag_jax.config.config import Config, Data, Generator, Optimizer, Retriever
 from rag_jax.config.files import load_config
 from rag_jax.data.jsonl import write_jsonl
@@ -26,6 +27,13 @@ def test_it_answers_about_towns_it_never_saw(trained) -> None:
     _, results, _ = trained
     assert results["exact_match"] >= 0.9
     assert results["recall@1"] > results["recall@1_frozen"]
+
+
+def test_an_empty_workdir_is_not_the_folder_that_one_is_in(capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "own", "--workdir", ""])
+    assert stopped.value.code == 2
+    assert "argument --workdir: is empty; name a file or a folder" in capsys.readouterr().err
 
 
 @pytest.mark.extended

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from rag_jax.commands.invocation import invocation
 from rag_jax.config.catalog import config_names, find_config
+from rag_jax.config.command_line import EMPTY
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import read_any_config_file
 from rag_jax.config.instruction import InstructionConfig
@@ -103,6 +104,12 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; rag-jax train --help lists the options")
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError(f"is {EMPTY}")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="rag-jax train",
@@ -112,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="a config's name, or the path of a Python file")
-    parser.add_argument("--workdir", type=Path, metavar="DIR", help="the folder of the run; created if missing")
+    parser.add_argument("--workdir", type=_path, metavar="DIR", help="the folder of the run; created if missing")
     parser.add_argument("--dry-run", action="store_true", help="report shapes and memory, compile a step, and exit")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="the first of several processes, or auto")
     parser.add_argument("--processes", type=int, metavar="N", help="how many processes there are")

@@ -19,7 +19,7 @@ def parse(kind: Any, arguments: Sequence[str], *, remedy: str, **options: Any) -
     try:
         with contextlib.redirect_stderr(said):
             found = tyro.cli(kind, args=list(arguments), **options)
-        if "" in arguments:
+        if any(not each or each.endswith("=") for each in arguments):
             _check_paths(found)
         return found
     except SystemExit as stopped:
@@ -30,12 +30,13 @@ def parse(kind: Any, arguments: Sequence[str], *, remedy: str, **options: Any) -
         raise InputError(f"{what}; {remedy}") from None
 
 
-def _check_paths(found: Any) -> None:
+def _check_paths(found: Any, inside: str = "") -> None:
     """Refuse a path that is given as an empty text, as by a variable that is not set: it would be this folder."""
     for field in dataclasses.fields(found) if dataclasses.is_dataclass(found) else ():
-        value = getattr(found, field.name)
+        name, value = f"{inside}{field.name.replace('_', '-')}", getattr(found, field.name)
         if Path() in (value if isinstance(value, tuple) else (value,)):
-            raise InputError(f"{field.name.replace('_', '-')} is empty; name a file or a folder (. for this one)")
+            raise InputError(f"{name} is {EMPTY}")
+        _check_paths(value, f"{name}.")
 
 
 def check_counts(**options: int | None) -> None:
@@ -45,6 +46,7 @@ def check_counts(**options: int | None) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
 
 
+EMPTY = "empty; name a file or a folder (. for this one)"
 _FURTHER = re.compile(r"Argument\s+helptext|For\s+full\s+helptext")
 _TITLE = re.compile(r"^(.+?) (?=\1)", re.IGNORECASE)  # a title that the sentence behind it repeats
 _BOX = str.maketrans(dict.fromkeys("─│╭╮╰╯┌┐└┘", " "))

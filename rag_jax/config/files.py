@@ -135,7 +135,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def _line(error: BaseException, path: Path) -> int:
     """The line of a config file at which it failed."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == str(path):
         return error.lineno or 1
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return (lines or [1])[-1] or 1

@@ -1,5 +1,6 @@
 """Throughput of a run, model FLOPs utilisation, and the share of time by section."""
 
+import re
 import resource
 import statistics
 import sys
@@ -20,8 +21,10 @@ from rag_jax.types import Knowledge, Retrieved, Tokens
 PEAK = {  # dense bfloat16 FLOP/s as the vendors state them, by a part of the device name
     "B200": 2250e12,
     "H200": 989e12,
+    "H100 PCIe": 756e12,
     "H100": 989e12,
     "A100": 312e12,
+    "L40S": 362e12,
     "L4": 121e12,
     "V100": 125e12,
     "TPU v4": 275e12,
@@ -142,7 +145,7 @@ def passage_flops(components: Components, tokens: Tokens | None) -> float:
 def peak() -> float | None:
     """Peak FLOP/s of all devices together; None for an unknown device."""
     kind = jax.devices()[0].device_kind
-    found = next((rate for name, rate in PEAK.items() if name in kind), None)
+    found = next((rate for name, rate in PEAK.items() if re.search(rf"\b{name}(?!\d)", kind)), None)
     return None if found is None else found * len(jax.devices())
 
 

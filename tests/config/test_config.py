@@ -144,6 +144,28 @@ def test_a_config_file_that_is_wrong_is_one_line(tmp_path: Path, text: str, what
     assert "\n" not in str(caught.value)
 
 
+def test_an_error_in_a_module_that_a_config_imports_has_the_line_of_the_import(tmp_path: Path) -> None:
+    (tmp_path / "broken_helper.py").write_text(7 * "\n" + "(")
+    (tmp_path / "c.py").write_text("\nimport broken_helper\n")
+    with pytest.raises(InputError, match=rf"^{tmp_path / 'c.py'}:2: SyntaxError: .*broken_helper\.py, line 8"):
+        read_config_file(tmp_path / "c.py")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--data.passages", ""], "data.passages"),
+        (["--data.passages="], "data.passages"),
+        (["--data.index", ""], "data.index"),
+        (["--start-from="], "start-from"),
+        (["--generator.tokenizer", ""], "generator.tokenizer"),
+    ],
+)
+def test_an_empty_path_is_not_the_folder_that_one_is_in(arguments: list[str], name: str) -> None:
+    with pytest.raises(InputError, match=rf"^{name} is empty; name a file or a folder"):
+        override(PLAIN, arguments)
+
+
 def test_lists_in_a_config_file_are_tuples(tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text(
         "from rag_jax.config.config import *\n"

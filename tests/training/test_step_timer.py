@@ -118,7 +118,17 @@ def test_the_search_inside_a_step_is_a_share_of_every_step(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("kind", "rate"), [("NVIDIA H200", 989e12), ("TPU v5 lite", 197e12), ("TPU v5p", 459e12), ("cpu", None)]
+    ("kind", "rate"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L40", None),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("cpu", None),
+    ],
 )
 def test_the_peak_is_the_makers_or_none(monkeypatch: pytest.MonkeyPatch, kind: str, rate: float | None) -> None:
     class Device:
