@@ -235,6 +235,15 @@ def test_options_that_make_no_sense_are_named(rag: RAG, options: dict, what: str
         rag.answer(ASKED, **options)
 
 
+def test_several_passages_in_one_input_are_not_saved_as_one_by_one(rag: RAG, tmp_path: Path) -> None:
+    config = rag.components.config
+    together = dataclasses.replace(config, generator=dataclasses.replace(config.generator, passages_per_prompt=2))
+    stuffed = RAG(dataclasses.replace(rag.components, config=together), rag.params)
+    with pytest.raises(InputError, match=r"^generator\.passages_per_prompt is 2: transformers reads passages one"):
+        stuffed.save_pretrained(tmp_path / "saved")
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_questions_have_no_answers(rag: RAG) -> None:
     assert rag.answer([]) == []
     assert rag.choose([], ["red", "blue"]) == []

@@ -12,18 +12,15 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 
-from rag_jax import hub
 from rag_jax.commands.info import show
 from rag_jax.commands.progress import Progress
 from rag_jax.config.command_line import check_counts, parse
 from rag_jax.config.config import Config, Data, Retriever
-from rag_jax.config.files import load_config
 from rag_jax.corpus import BadLines, Chunker, read_corpus
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.data.lines import check_plain
 from rag_jax.data.questions import read_question_texts
-from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.tower_inputs import PAIR
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, ownership, updates
@@ -35,11 +32,9 @@ from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, add_tokens, open_store
 from rag_jax.index.workers import Lock, encode_in_processes
 from rag_jax.models import registry
-from rag_jax.pipeline import networks, workdir_tokenizers
 from rag_jax.pipeline.assembly import load_bi_encoder
-from rag_jax.pipeline.pretrained import load_generator_tokenizer
+from rag_jax.pipeline.passage_tokenizers import load_passage_tokenizer
 from rag_jax.terminal import Terminal
-from rag_jax.training.workdir import CONFIG
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "B D"]]
 console = Terminal(stderr=True)
@@ -79,7 +74,7 @@ class IndexCommand:
     template: str | None = None
     # tokenise for this generator, a checkpoint, a workdir, or a tokenizer.json; without a corpus: an index that exists
     generator: str | None = None
-    max_passage: int = 256  # tokens of a passage that the generator reads
+    max_passage: int | None = None  # tokens of a passage that the generator reads; None: a workdir's own, else 256
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the vectors on disk
     cut: tyro.conf.OmitArgPrefixes[Cutting] = field(default_factory=Cutting)
     skip_bad: bool = False  # leave out invalid lines of the corpus; count and log them
@@ -133,11 +128,14 @@ class IndexCommand:
         """Load the passage tower and the generator's tokenizer, in each process that encodes."""
         if self.tower is None:
             raise InputError("name the tower that reads the passages: --tower CHECKPOINT")
-        passage_tokenizer = (
-            None if self.generator is None else PassageTokenizer(_vocabulary(self.generator), self.max_passage)
-        )
+        passage_tokenizer = None if self.generator is None else self._passage_tokenizer(self.generator)
         encoder = load_encoder(self.tower, self.max_length, self.template, self.norm, self.width)
         return encoder, passage_tokenizer
+
+    def _passage_tokenizer(self, generator: str) -> PassageTokenizer:
+        if not generator:
+            raise InputError("--generator is empty; name a checkpoint, or leave it out")
+        return load_passage_tokenizer(generator, self.max_passage)
 
     def _build(self, corpus: Path, out: Path) -> None:
         ownership.check_available(out)
@@ -153,7 +151,7 @@ class IndexCommand:
                 passages = self._passages(corpus, out, encoder)
                 plan = building.read(out, passages, build_spec, self.segment, progress.advance)
             width = encoder([""]).shape[1]
-            building.check_disk_space(out, plan, width, self.max_passage if passage_tokenizer else 0)
+            building.check_disk_space(out, plan, width, passage_tokenizer.max_length if passage_tokenizer else 0)
             with Progress("encoding passages", plan.passages, plan.encoded(out)) as progress:
                 loaded = encoder, passage_tokenizer
                 encode_in_processes(out, plan, self.loaded, loaded, self.processes, progress.advance, Lock(lock))
@@ -163,7 +161,7 @@ class IndexCommand:
         """Tokenise the passages of an existing index for another generator."""
         manifest.read(out)
         ownership.check_writable(out)
-        if not add_tokens(out, PassageTokenizer(_vocabulary(generator), self.max_passage)):
+        if not add_tokens(out, self._passage_tokenizer(generator)):
             raise InputError(f"{out}: cannot be written, or is being built; wait for the build, or copy the store")
 
     def _is_built(self, out: Path, build_spec: dict[str, Any]) -> bool:
@@ -282,13 +280,6 @@ def question_encoder(index: Manifest, source: str | None = None, template: str |
         return encoder.encode(rows)
 
     return encode
-
-
-def _vocabulary(source: str) -> GeneratorTokenizer:
-    path = Path(source)
-    if (path / workdir_tokenizers.FINGERPRINTS).exists():
-        return workdir_tokenizers.load(path, networks.special_tokens(load_config(path / CONFIG)))
-    return load_generator_tokenizer(path if path.suffix == ".json" else hub.resolve(source))
 
 
 def _content(corpus: Path) -> str:

@@ -2,7 +2,8 @@
 
 The id of a document is its path relative to the folder; hidden files and folders are skipped. Its title is the first
 heading (`# …`) of Markdown, otherwise the file name with `_` and `-` as spaces. YAML front matter is removed from
-Markdown; everything else stays as written, and `rag_jax.corpus.markdown` splits it into chunks.
+Markdown, and the line ends of Windows become line feeds; everything else stays as written, and
+`rag_jax.corpus.markdown` splits it into chunks.
 """
 
 import os
@@ -58,11 +59,11 @@ def files_in(folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
 def _read(path: Path, new: str, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
     location = os.fsencode(path).decode(errors="replace")  # also for a name that is not UTF-8
     faults: list[InputError] = []
-    lines = list(read_lines(path, faults.append))
+    lines = [line.replace("\r\n", "\n") for line in read_lines(path, faults.append)]
     name = _plain_name(path.name)
     title = Path(name).stem.replace("_", " ").replace("-", " ").strip()
     if is_markdown(name):
-        lines = [line.replace("\r\n", "\n") for line in lines[front_matter_lines(lines) :]]
+        lines = lines[front_matter_lines(lines) :]
         title = first_heading(lines) or title
     text = "".join(lines).strip()
     try:

@@ -55,5 +55,6 @@ def check_width(store: Store, bi_encoder: BiEncoder, where: str) -> Store:
 def check_corpus(corpus: Sequence[Passage], store: Store, folder: Path, source: Path | None) -> Store:
     """The store. Raises `InputError` where its passages are not the corpus, read from `source`."""
     if len(corpus) != len(store) or any(a != b for a, b in zip(store.live_passages(), corpus, strict=True)):
-        raise InputError(f"{folder}: holds other passages than {source}; name another data.index")
+        remedy = "give data.passages None to train on the index as it is, or name another data.index"
+        raise InputError(f"{folder}: holds other passages than {source}; {remedy}")
     return store

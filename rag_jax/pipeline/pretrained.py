@@ -180,8 +180,13 @@ def _combined(
 
 
 def checkpoint(components: Components, params: RagParams) -> hub.RagCheckpoint:
-    """A model as a RAG checkpoint that transformers loads."""
+    """A model as a RAG checkpoint that transformers loads. Raises `InputError` for what it cannot express."""
     config, generator = components.config, components.generator
+    together = config.generator.passages_per_prompt
+    if together > 1 and not hub.is_in_parts(generator.config):
+        asked = f"generator.passages_per_prompt is {together}"
+        remedy = "nothing is written; keep the workdir, or save its generator alone (rag_jax.hub.save)"
+        raise InputError(f"{asked}: transformers reads passages one by one; {remedy}")
     tokenizer = components.generator_tokenizer
     generation = to_hf(components.decoder_start_token, config.decoding, tokenizer, config.generator.max_target)
     if hub.is_in_parts(generator.config):

@@ -50,6 +50,12 @@ def test_a_file_alone_is_a_document_as_it_is_written(tmp_path, name, text):
     assert (passage.id, passage.text) == (name, text.removeprefix("\ufeff").strip())
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "notes.md"])
+def test_line_ends_of_windows_are_line_ends(tmp_path, name):
+    (tmp_path / name).write_bytes(b"One line.\r\nAnother.\r\n\r\nA paragraph.\r\n")
+    assert only(tmp_path / name).text == "One line.\nAnother.\n\nA paragraph."
+
+
 def test_a_title_is_made_of_the_name_of_a_file(tmp_path):
     write(tmp_path, **{"the_city-of.light.txt": "# Not a heading in plain text"})
     assert only(tmp_path).title == "the city of.light"
@@ -89,7 +95,7 @@ def test_the_title_of_markdown_is_its_first_heading(tmp_path, text, title):
 )
 def test_front_matter_is_left_out_of_markdown(tmp_path, text, left):
     assert only(write(tmp_path / "md", name_1md=text)).text == left
-    assert only(write(tmp_path / "txt", name_1txt=text)).text == text.strip()
+    assert only(write(tmp_path / "txt", name_1txt=text)).text == text.strip().replace("\r\n", "\n")
 
 
 def test_documents_are_cut(tmp_path):

@@ -131,7 +131,7 @@ def test_opening_takes_milliseconds(tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"params": {"word": np.zeros((300, 8), np.float32)}}, "fingerprint"),
-        ({"max_length": 24}, "max_length 32, the run's has 24"),
+        ({"max_length": 24}, "max_length 32, the run's has 24; set retriever.max_passage, .* to 32, or rebuild it"),
         ({"template": "{text}"}, "template"),
         ({"norm": 2.0}, "norm None, the run's has 2.0"),
     ],
