@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prove and measure rag_jax on an accelerator: bash benchmarks/accelerator.sh OUT [--minutes 8] [--parts search,train]
-# For a bare machine: no network, nothing to install where jax, flax, optax and orbax are there. OUT receives
+# For a bare machine: no network, nothing to install where jax, flax, optax and some small packages are there. OUT receives
 # accelerator.json and accelerator.md. Wheels that benchmarks/accelerator_wheels.sh collected into .wheels are used if there.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -11,8 +11,6 @@ from rag_jax.data.questions import Question, read_questions
 from rag_jax.data.tower_inputs import tokenize_texts
 from rag_jax.errors import InputError
 from rag_jax.hub.loading import load_tower
-from rag_jax.index.engines.bm25 import BM25
-from rag_jax.index.engines.engine import Queries
 
 PAD, START, END = 1, 0, 2  # BART's
 REFERENCE_LENGTH = 300  # what the reference pads its inputs to
@@ -52,6 +50,9 @@ def fixed(shapes: Shapes, width: int, count: int) -> list[Arrays]:
 
 def real(corpus: Path, questions: Path, tower: str, shapes: Shapes, width: int, count: int) -> list[Arrays]:
     """Batches of real questions with the passages that BM25 finds for them, in the tokens of a tower's vocabulary."""
+    from rag_jax.index.engines.bm25 import BM25  # other sizes are random, also where a store's packages are missing
+    from rag_jax.index.engines.engine import Queries
+
     tokenizer, passages = load_tower(tower).tokenizer, list(read_passages(corpus))
     if tokenizer is None:
         raise InputError(f"{tower}: holds no tokenizer; save one with it (tokenizer.json)")

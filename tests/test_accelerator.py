@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.accelerator import SHARES, report
+from benchmarks.accelerator.__main__ import with_weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,6 +64,33 @@ def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "choose another" in done.stderr
     assert (tmp_path / "accelerator.md").read_text() == "mine"
+
+
+def test_parts_bring_the_weights_that_they_read() -> None:
+    assert with_weights({"decode", "train"}) == ["weights", "train", "decode"]
+    assert with_weights({"search", "roofline"}) == ["roofline", "search"]
+    assert with_weights({*SHARES}) == [*SHARES]
+
+
+@pytest.mark.extended
+def test_a_part_ends_with_the_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.accelerator", str(tmp_path / "out"), "--size", "tiny"]
+    with subprocess.Popen([*command, "--parts", "rightness"], cwd=ROOT, stdout=subprocess.DEVNULL) as started:
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+        while not (found := children.read_text().split()):
+            time.sleep(0.05)
+        started.terminate()
+        assert started.wait(30) == 128 + signal.SIGTERM
+    assert not Path(f"/proc/{found[0]}").exists()
+
+
+def test_the_opponent_of_a_decoder_is_the_fastest_of_its_kind() -> None:
+    here = {"name": "token", "median": 1.0, "min": 1.0, "max": 1.0, "questions/s": 1.0}
+    there = [here | {"name": "token", "median": 8.0}, here | {"name": "token, decoder compiled", "median": 6.0}]
+    slow = here | {"name": "thorough", "median": 9.0, "cold": True}
+    page = report.decoding({"decode": {"decoders": [here]}, "decode_torch": {"decoders": [*there, slow]}})
+    assert "| 6.0 |" in page
+    assert "transformers, thorough (one cold call)" in page
 
 
 def test_a_page_is_made_of_whatever_is_known() -> None:

@@ -15,3 +15,4 @@ SHARES = {  # of the time, in the order of their worth; what a part leaves goes 
     "decode": 6,
     "decode_torch": 3,
 }
+READ_WEIGHTS = {"train", "train_torch", "decode", "decode_torch"}  # parts that need what `weights` writes

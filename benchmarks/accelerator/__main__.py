@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accelerator import SHARES, report
+from benchmarks.accelerator import READ_WEIGHTS, SHARES, report
 from benchmarks.accelerator.scale import SCALES
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
@@ -27,10 +27,11 @@ def main() -> None:
     parser.add_argument("--size", choices=tuple(SCALES), default="full")
     parser.add_argument("--parts", default=",".join(SHARES), help="names, with commas between")
     known = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: the part ends too
     unknown = sorted(set(known.parts.split(",")) - set(SHARES))
     if unknown:
         parser.error(f"--parts {','.join(unknown)}: no such part; there are {', '.join(SHARES)}")
-    wanted = [name for name in SHARES if name in known.parts.split(",")]
+    wanted = with_weights({*known.parts.split(",")})
     if known.out.exists() and (not known.out.is_dir() or any(known.out.iterdir())):
         parser.error(f"{known.out}: is there already and holds something; choose another folder")
     known.out.mkdir(parents=True, exist_ok=True)
@@ -46,6 +47,11 @@ def main() -> None:
     print((known.out / "accelerator.md").read_text(encoding="utf-8"))
 
 
+def with_weights(parts: set[str]) -> list[str]:
+    """The parts in their order, with the one that others read from."""
+    return [name for name in SHARES if name in (parts | {"weights"} if parts & READ_WEIGHTS else parts)]
+
+
 def measured(name: str, size: str, folder: Path, limit: float) -> dict[str, Any]:
     """What a part wrote before it ended, or was ended; `error` says why it is less than all."""
     if limit <= 0:
@@ -54,16 +60,15 @@ def measured(name: str, size: str, folder: Path, limit: float) -> dict[str, Any]
     command = [sys.executable, "-m", f"benchmarks.accelerator.{name}", size, str(folder), str(out)]
     began = time.monotonic()
     with log.open("w") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, env={**ENVIRONMENT, **os.environ}, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**ENVIRONMENT, **os.environ})
         try:
             code = process.wait(limit)
             error = None if code == 0 else f"ended with {code}: {last_line(log)}"
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             error = f"cut at its limit of {limit:.0f} s"
+        finally:  # a part that is left behind would hold the device's memory
+            process.kill()
+            process.wait()
     told = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     told["took"] = time.monotonic() - began
     return told if error is None else told | {"error": error, "log": log.read_text(errors="replace")[-4_000:]}

@@ -57,9 +57,9 @@ def decoded(answer: Any, held: RagParams, given: dict[str, jax.Array], scale: Sc
     try:
         program, took, memory = device.compiled(answer, held, *arrays)
         times = device.timed(partial(program, held, *arrays), scale.rounds)
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
+    except device.FAILURES as error:
         return {"error": reason(error)}
-    told = spread(times) | memory | {"compile": took, "peak": device.peak()}
+    told: dict[str, Any] = spread(times) | memory | {"compile": took}
     told["questions/s"] = scale.decode.questions / told["median"]
     tokens, mask, _ = jax.device_get(program(held, *arrays))
     told["answers"] = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]

@@ -19,6 +19,8 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
     told: list[dict[str, Any]] = []
 
     def measure(name: str, model: str, rounds: int, change: Callable[[Any], None] | None = None) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         try:
             rag = load(model, weights).to(where, torch.bfloat16)
             if change is not None:
@@ -29,7 +31,7 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
 
             answers = answer() if rounds > 1 else []  # to warm up
             times = seconds(answer, rounds)
-            found: dict[str, Any] = spread(times) | {"answers": answers, "peak": peak()}
+            found: dict[str, Any] = spread(times) | {"answers": answers, "peak": peak(), "cold": rounds == 1}
             found["questions/s"] = case.questions / found["median"]
         except Exception as error:  # whatever fails over there is a row of the table
             found = {"error": reason(error)}

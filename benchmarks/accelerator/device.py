@@ -9,7 +9,9 @@ from typing import Any
 
 import jax
 
-from benchmarks.accelerator.part import seconds
+from benchmarks.accelerator.part import reason, seconds
+
+FAILURES = (jax.errors.JaxRuntimeError, ValueError, NotImplementedError)  # of a kernel or a compiler: a row says so
 
 
 def timed(call: Callable[[], Any], rounds: int) -> list[float]:
@@ -19,11 +21,14 @@ def timed(call: Callable[[], Any], rounds: int) -> list[float]:
 
 
 def compiled(function: Any, *arguments: Any) -> tuple[Callable, float, dict[str, float]]:
-    """A jitted function ahead of time, the seconds that compiling took, and the bytes of its temporaries."""
+    """A jitted function ahead of time, the seconds that compiling took, and the bytes of its temporaries and of all."""
     began = time.perf_counter()
     program = function.lower(*arguments).compile()
     took, analysis = time.perf_counter() - began, program.memory_analysis()
-    return program, took, {"temporary": float(getattr(analysis, "temp_size_in_bytes", 0))}
+    temporary = float(getattr(analysis, "temp_size_in_bytes", 0))
+    arrays = sum(float(getattr(analysis, f"{each}_size_in_bytes", 0)) for each in ("argument", "output"))
+    donated = float(getattr(analysis, "alias_size_in_bytes", 0))
+    return program, took, {"temporary": temporary, "peak": temporary + arrays - donated}
 
 
 def limit() -> int | None:
@@ -32,17 +37,20 @@ def limit() -> int | None:
     return stats.get("bytes_limit") if stats else None
 
 
-def peak() -> int | None:
-    """The most bytes in use so far; None where there is no account."""
-    stats = jax.local_devices()[0].memory_stats()
-    return stats.get("peak_bytes_in_use") if stats else None
-
-
 def longest_kernels(call: Callable[[], Any], count: int = 10) -> list[dict[str, Any]]:
     """The kernels of a call that take longest: name, share of all kernels' time, milliseconds, launches.
 
-    Empty where the profiler sees no device (a CPU's kernels are no events of their own).
+    Empty where the profiler sees no device (a CPU's kernels are no events of their own), or fails: what was measured
+    before is worth more.
     """
+    try:
+        return _longest_kernels(call, count)
+    except Exception as error:
+        print(f"no profile: {reason(error)}")
+        return []
+
+
+def _longest_kernels(call: Callable[[], Any], count: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             jax.block_until_ready(call())

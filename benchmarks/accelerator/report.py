@@ -120,16 +120,22 @@ def step(each: Figures, work: float | None, matrix: float | None, theirs: Figure
 def decoding(parts: Figures) -> str:
     """Decoders of this library and of transformers, and the longest kernels."""
     part, copy = parts.get("decode", {}), parts.get("roofline", {}).get("copy")
-    theirs = {each["name"]: each for each in parts.get("decode_torch", {}).get("decoders", ())}
+    theirs = parts.get("decode_torch", {}).get("decoders", ())
     rows = []
     for each in part.get("decoders", ()):
-        other = theirs.get(each["name"].partition(",")[0], {})
-        faster = f"{other['median'] / each['median']:.1f}" if "median" in other and "median" in each else ""
+        kind = each["name"].partition(",")[0]
+        others = [other["median"] for other in theirs if other["name"].partition(",")[0] == kind and "median" in other]
+        faster = f"{min(others) / each['median']:.1f}" if others and "median" in each else ""
         rows.append((*decoder(each), faster, of_copy_rate(each, part, copy)))
-    rows += [(*decoder(each | {"name": f"transformers, {each['name']}"}), "", "") for each in theirs.values()]
+    rows += [(*decoder(each | {"name": f"transformers, {each['name']}{cold(each)}"}), "", "") for each in theirs]
     heading = ("decoder", "ms (range)", "questions/s", "peak GB", "compile s", "times transformers", "of the copy rate")
     kernels = next((each["kernels"] for each in part.get("decoders", ()) if each.get("kernels")), [])
     return table(heading, rows) + longest(kernels)
+
+
+def cold(each: Figures) -> str:
+    """A remark on what was timed once, without a call before."""
+    return " (one cold call)" if each.get("cold") else ""
 
 
 def decoder(each: Figures) -> Sequence[str]:

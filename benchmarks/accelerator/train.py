@@ -46,7 +46,7 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
     for name, how in tuple(VARIANTS.items())[: scale.variants]:
         try:
             told = stepped(scale, recipe_of(scale, weights, **how), params, knowledge, batches)
-        except (jax.errors.JaxRuntimeError, ValueError) as error:
+        except device.FAILURES as error:
             told = {"error": reason(error)}
         steps.append({"name": name} | told)
         record(steps=steps)
@@ -104,7 +104,7 @@ def stepped(
         return [take() for _ in range(scale.stretch)]
 
     times = [seconds / scale.stretch for seconds in device.timed(stretch, scale.rounds)]
-    told = spread(times) | memory | {"compile": took, "peak": device.peak(), "times": times}
+    told = spread(times) | memory | {"compile": took, "times": times}
     told["questions/s"] = scale.train.questions / told["median"]
     told["losses"] = [float(loss) for loss in said]
     return told | {"kernels": device.longest_kernels(take)}
