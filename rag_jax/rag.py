@@ -310,13 +310,16 @@ class RAG:
         Raises `InputError` for one that is missing or damaged, of another width, or built by another tower.
         """
         components = self.components
+        folder = index.folder if isinstance(index, Store) else Path(index)
+        if folder is not None:
+            config = pretrained.with_index(components.config, folder)
+            config = pretrained.with_length_of_index(config, components.generator_tokenizer)
+            components = replace(components, config=config)
         if isinstance(index, Store):
             store = fitted(index, components.bi_encoder, components.passage_tokenizer)
-            return replace(self, components=components.with_store(store))
-        config = pretrained.with_index(components.config, Path(index))
-        config = pretrained.with_length_of_index(config, components.generator_tokenizer)
-        store = open_index(Path(index), config, components.bi_encoder, components.generator)
-        return replace(self, components=replace(components.with_store(store), config=config))
+        else:
+            store = open_index(Path(index), components.config, components.bi_encoder, components.generator)
+        return replace(self, components=components.with_store(store))
 
     def with_passages(self, passages: Iterable[Passage]) -> "RAG":
         """The same model over these passages alone, encoded now and kept in memory.

@@ -106,6 +106,22 @@ def test_only_an_index_of_the_same_generator_says_how_long_passages_are(rag: RAG
             assert model.components.store.tokens_key == model.components.passage_tokenizer.key
 
 
+def test_an_opened_store_says_how_long_passages_are_as_its_folder_does(rag: RAG, tmp_path: Path) -> None:
+    encoder, own = rag.components.bi_encoder.required_passage_encoder, rag.components.generator_tokenizer
+    build(tmp_path, list(rag.components.store.passages), encoder, PassageTokenizer(own, 6))
+    by_path, (likelihood,) = rag.with_index(tmp_path), rag.with_index(tmp_path).log_likelihood(ASKED[:1], ["red"])
+    for opened_for in (None, PassageTokenizer(own, 6), rag.components.passage_tokenizer):
+        opened = rag.with_index(open_store(tmp_path, None, opened_for))
+        assert opened.components.config == by_path.components.config
+        assert opened.log_likelihood(ASKED[:1], ["red"])[0] == likelihood
+
+
+def test_a_closed_book_has_the_tokens_of_the_generator_that_reads_it(rag: RAG) -> None:
+    own = rag.components.generator_tokenizer
+    blind = rag.with_index(closed_book(rag.components.store.width, own._replace(bos=7)))
+    assert blind.components.store.passage_tokens.whole.tolist() == [[own.bos]]
+
+
 def test_rows_of_another_search_have_no_prior_where_the_scores_of_the_engine_are_it(rag: RAG) -> None:
     lexical = with_bm25(rag)
     with pytest.raises(

@@ -119,6 +119,9 @@ class IndexCommand:
         Chunker(self.cut.size, self.cut.overlap)
         if self.norm is not None and not 0 < self.norm < math.inf:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
+        for name in ("tower", "generator", "question_tower"):
+            if getattr(self, name) == "":
+                raise InputError(f"--{name.replace('_', '-')} is empty; name a checkpoint, or leave it out")
         for name in ("questions", "question_tower", "question_template"):
             if getattr(self, name) is not None and not (self.faiss or self.precisions):
                 option = f"--{name.replace('_', '-')}"
@@ -133,8 +136,6 @@ class IndexCommand:
         return encoder, passage_tokenizer
 
     def _passage_tokenizer(self, generator: str) -> PassageTokenizer:
-        if not generator:
-            raise InputError("--generator is empty; name a checkpoint, or leave it out")
         return load_passage_tokenizer(generator, self.max_passage)
 
     def _build(self, corpus: Path, out: Path) -> None:

@@ -105,7 +105,7 @@ class ModerateCommand:
                 open_model(self.workdir, self.checkpoint, self.index, self.closed_book, None), self._categories
             )
         else:
-            rag = open_generator(self.generator, self.tower or TOWER, self.index)
+            rag = open_generator(self.generator, TOWER if self.tower is None else self.tower, self.index)
             moderator = Moderator.self_reflecting(rag, self._categories)
         if calibrating is None:
             return moderator

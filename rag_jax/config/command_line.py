@@ -1,7 +1,7 @@
 """Command lines by tyro, whose complaints become one line."""
 
 import contextlib
-import dataclasses
+import functools
 import io
 import re
 from collections.abc import Sequence
@@ -18,25 +18,40 @@ def parse(kind: Any, arguments: Sequence[str], *, remedy: str, **options: Any) -
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            found = tyro.cli(kind, args=list(arguments), **options)
-        if any(not each or each.endswith("=") for each in arguments):
-            _check_paths(found)
-        return found
+            return tyro.cli(kind, args=list(arguments), registry=_registry(), **options)
     except SystemExit as stopped:
         if not stopped.code:  # --help
             raise
         words = _FURTHER.split(said.getvalue().translate(_BOX))[0].split()
         what = _TITLE.sub("", " ".join(word for word in words if word.strip("-"))).rstrip(".")
+        if found := _EMPTY_PATH.search(what):
+            raise InputError(f"{found[1] or 'a path'} is {EMPTY}") from None
         raise InputError(f"{what}; {remedy}") from None
 
 
-def _check_paths(found: Any, inside: str = "") -> None:
-    """Refuse a path that is given as an empty text, as by a variable that is not set: it would be this folder."""
-    for field in dataclasses.fields(found) if dataclasses.is_dataclass(found) else ():
-        name, value = f"{inside}{field.name.replace('_', '-')}", getattr(found, field.name)
-        if Path() in (value if isinstance(value, tuple) else (value,)):
-            raise InputError(f"{name} is {EMPTY}")
-        _check_paths(value, f"{name}.")
+@functools.cache
+def _registry() -> Any:
+    """tyro's rules, in which an empty path, as by a variable that is not set, is none: it would be this folder."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    def path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+        if info.type is not Path:
+            return None
+        return PrimitiveConstructorSpec(1, "PATH", _path, _is_path, lambda value: [str(value)])
+
+    registry = ConstructorRegistry()
+    registry.primitive_rule(path)
+    return registry
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, Path)
+
+
+def _path(arguments: Sequence[str]) -> Path:
+    if not arguments[0]:
+        raise ValueError(EMPTY)
+    return Path(arguments[0])
 
 
 def check_counts(**options: int | None) -> None:
@@ -47,6 +62,7 @@ def check_counts(**options: int | None) -> None:
 
 
 EMPTY = "empty; name a file or a folder (. for this one)"
+_EMPTY_PATH = re.compile(rf"Error parsing (?:--([\w.-]+))?.*(?:{re.escape(EMPTY)}|arguments: \[(?:.*, )?''[,\]])")
 _FURTHER = re.compile(r"Argument\s+helptext|For\s+full\s+helptext")
 _TITLE = re.compile(r"^(.+?) (?=\1)", re.IGNORECASE)  # a title that the sentence behind it repeats
 _BOX = str.maketrans(dict.fromkeys("─│╭╮╰╯┌┐└┘", " "))

@@ -33,14 +33,12 @@ def compile_answer(pattern: str) -> AnswerPattern:
     A set as `[éè]` is read in NFC: in NFD each accent would be a member by itself. DPR uses the package `regex`, which
     knows more syntax than `re`. Raises `InputError` for an invalid pattern, and for one that matches the empty text.
     """
-    has_accents = not unicodedata.is_normalized("NFD", pattern)
-    form = "NFC" if has_accents and _CLASS.search(pattern) else "NFD"
+    form = "NFC" if not pattern.isascii() and _CLASS.search(pattern) else "NFD"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of syntax that a later Python may read differently
-            flags = re.IGNORECASE | re.UNICODE | re.MULTILINE
-            compiled = re.compile(unicodedata.normalize(form, pattern), flags)
-    except (re.error, OverflowError, RecursionError) as error:
+            compiled = re.compile(unicodedata.normalize(form, pattern), re.IGNORECASE | re.MULTILINE)
+    except (re.error, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"{pattern!r}: not a regular expression ({error}); correct the answer") from None
     if compiled.search(""):
         raise InputError(f"{pattern!r}: as a regular expression it matches every text; correct the answer")

@@ -27,6 +27,7 @@ class PromptTexts(NamedTuple):
 
     header: str
     question: str  # a template with `{question}`, and `{passage}` where it does not come first
+    bos: str | None = None  # before the header, which it begins: the token that the tokenizer adds to a text
 
 
 def check_templates(passage: str, question: str) -> None:
@@ -55,7 +56,7 @@ def with_templates(tokenizer: GeneratorTokenizer, passage_template: str, questio
 def plain(question_template: str, system_prompt: str | None, bos: str | None) -> PromptTexts:
     """A prompt without a chat template: the system prompt, a blank line, the passage, the question."""
     header = f"{system_prompt.strip()}\n\n" if system_prompt else ""
-    return PromptTexts(f"{bos or ''}{header}", question_template)
+    return PromptTexts(header, question_template, bos)
 
 
 def chat(
@@ -141,7 +142,7 @@ def with_prompt(
         prompt_end=tuple(end[:-1]),
         passage_template=passage,
         question_template=question,
-        header=tuple(_tokens(tokenizer, texts.header)),
+        header=(*_tokens(tokenizer, texts.bos or ""), *_tokens(tokenizer, texts.header)),
         separator=tuple(_tokens(tokenizer, between, goes_on=True)),
         answer_template="{answer}" if ends_in_space else " {answer}",
     )

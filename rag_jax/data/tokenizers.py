@@ -56,10 +56,17 @@ class GeneratorTokenizer(NamedTuple):
     @property
     def is_passage_behind_text(self) -> bool:
         """Whether text stands before a passage, more than the tokens that begin any text."""
+        return self._has_text_in_front or bool(self.question_template.rpartition("{passage}")[0])
+
+    @property
+    def _has_text_in_front(self) -> bool:
         return bool(self.header) and [*self.header] != templates.surrounding_special_tokens(self.tokenizer)[0]
 
     def passages(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Tokenise (title, text) pairs as `<s> title / text`, or as `<s> text` without a title; not truncated."""
+        """Tokenise (title, text) pairs as `<s> title / text`, or as `<s> text` without a title; not truncated.
+
+        Where both are empty there is no passage, and nothing of the template.
+        """
         titled = templates.split_at_special_tokens(self.passage_template, self.tokenizer)
         untitled: templates.Pieces = [" {text}"] if self.passage_template.startswith(" ") else templates.PLAIN
         untitled = untitled if "{title}" in self.passage_template else titled
@@ -69,7 +76,10 @@ class GeneratorTokenizer(NamedTuple):
             for title, text in texts
         ]
         encoded = templates.encode(self.tokenizer, rows, self.is_passage_behind_text)
-        return [[*self.passage_start, *ids] for ids in encoded]
+        return [
+            [*self.passage_start, *(ids if title or text else ())]
+            for ids, (title, text) in zip(encoded, texts, strict=True)
+        ]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """Tokenise questions as ` // question </s>`, or with another `prompt_end`; not truncated.
@@ -80,7 +90,7 @@ class GeneratorTokenizer(NamedTuple):
         prompts = [[*ids, *self.prompt_end] for ids in self._filled(rest, questions)]
         if not passage:
             return prompts
-        leads = self._filled(lead, questions, self.is_passage_behind_text)
+        leads = self._filled(lead, questions, self._has_text_in_front)
         return [[*ids, PASSAGE, *prompt] for ids, prompt in zip(leads, prompts, strict=True)]
 
     def truncate(self, prompt: list[int], max_length: int) -> list[int]:

@@ -104,7 +104,7 @@ def load(source: str | Path, params: Params, modules: Modules) -> Params:
     config = read_settings(folder / CONFIG)
     config.require(**{name: value for name, value in ONLY.items() if config.get(name)})
     start = config.get("init_lora_weights", True)
-    if str(start).startswith(CHANGING_BASE):
+    if str(start).lower().startswith(CHANGING_BASE):
         remedy = "save it with peft's path_initial_model_for_weight_conversion, which makes it one of the base"
         raise InputError(f"{folder / CONFIG}: init_lora_weights is {start!r}, which changed the base; {remedy}")
     tensors = read_safetensors(folder / f"{TENSORS}.safetensors")

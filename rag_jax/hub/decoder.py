@@ -79,8 +79,8 @@ def read_config(config: ConfigJson) -> DecoderConfig:
     bias = config.read("attention_bias", bool, False)
     return DecoderConfig(
         **sizes,
-        kv_heads=kv_heads,
-        head_width=head_width,
+        kv_heads=None if kv_heads == heads else kv_heads,
+        head_width=None if head_width and head_width * heads == sizes["width"] else head_width,
         rope=_rope(config),
         qkv_bias=family == "qwen2" or bias,
         out_bias=family != "qwen2" and bias,

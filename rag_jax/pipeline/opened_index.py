@@ -40,7 +40,7 @@ def fitted(store: Store, bi_encoder: BiEncoder, passage_tokenizer: PassageTokeni
     if store.folder is not None and store.manifest is not None:
         check_tower(store.folder, store.manifest, bi_encoder.passage_encoder)
     check_width(store, bi_encoder, "the store")
-    is_unknown = store.tokens_key is None and not store.has_no_tokens  # the caller's own
+    is_unknown = store.tokens_key is None and not store.has_no_tokens and not store.is_closed_book  # the caller's own
     return store if is_unknown else with_tokens(store, passage_tokenizer)
 
 

@@ -85,7 +85,8 @@ def _warn_of_other_ends(generation: Mapping[str, Any], tokenizer: GeneratorToken
     """Warn where transformers would also end an answer at other tokens than the tokenizer's end token."""
     ends = generation.get("eos_token_id")
     ids = [each for each in (ends if isinstance(ends, list) else [ends]) if type(each) is int and 0 <= each < 2**32]
-    others = ", ".join(str(tokenizer.tokenizer.id_to_token(each)) for each in ids if each != tokenizer.eos)
+    names = [tokenizer.tokenizer.id_to_token(each) for each in ids if each != tokenizer.eos]
+    others = ", ".join(name for name in names if name is not None)
     if others:
         end = tokenizer.token(tokenizer.eos)
         warn(f"{source}: its generation config ends answers at {others} too, which here end at {end} alone")

@@ -159,11 +159,17 @@ def test_an_error_in_a_module_that_a_config_imports_has_the_line_of_the_import(t
         (["--data.index", ""], "data.index"),
         (["--start-from="], "start-from"),
         (["--generator.tokenizer", ""], "generator.tokenizer"),
+        (["--data.passages", ".", "--data.index", ""], "data.index"),
     ],
 )
 def test_an_empty_path_is_not_the_folder_that_one_is_in(arguments: list[str], name: str) -> None:
     with pytest.raises(InputError, match=rf"^{name} is empty; name a file or a folder"):
         override(PLAIN, arguments)
+
+
+def test_an_empty_text_is_no_empty_path() -> None:
+    changed = override(PLAIN, ["--data.passages", ".", "--retriever.question-template", ""])
+    assert (changed.data.passages, changed.retriever.question_template) == (Path(), "")
 
 
 def test_lists_in_a_config_file_are_tuples(tmp_path: Path) -> None:

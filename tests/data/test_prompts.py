@@ -1,9 +1,10 @@
 """Prompts in three pieces: joined, they are the whole text; the last token is what decoding starts from."""
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from rag_jax.data import prompts
-from rag_jax.data.tokenizers import GeneratorTokenizer, train_generator_tokenizer
+from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.models.architecture import SpecialTokens
 from rag_jax.types import PASSAGE
@@ -57,6 +58,34 @@ def test_a_prompt_without_a_chat(tokenizer):
     assert joined(found, "Lyon", "A city.", "where?") == expected
     assert found.tokenizer.decode(found.targets(["Rhone"])[0], skip_special_tokens=False) == " Rhone<|end|>"
     assert found.header[0] == tokenizer.tokenizer.token_to_id("<s>")
+
+
+@pytest.mark.parametrize("system_prompt", [None, "Context:"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "\nQuestion: {question}\nAnswer:",
+        "Question: {question}\n{passage}\nAnswer:",
+        "Question: {question} Context: {passage}\nAnswer:",
+    ],
+)
+def test_sentencepiece_begins_the_whole_prompt_alone_by_a_space(template, system_prompt):
+    """The tokens spell what those of the whole text do, to which the tokenizer adds its first token."""
+    words = "Question: where is Lyon?\nLyon is a city. Context: Paris is a town\nAnswer: in France"
+    raw = Tokenizer(models.BPE(unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    specials = ["<unk>", "<s>", "<|end|>"]
+    raw.train_from_iterator([words] * 9, trainers.BpeTrainer(vocab_size=150, special_tokens=specials))
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    special = SPECIAL._replace(others=())
+    tokenizer = generator_tokenizer(Tokenizer.from_str(raw.to_str()), "here", special)
+    texts = prompts.plain(template, system_prompt, "<s>")
+    found = prompts.with_prompt(tokenizer, "{text}", texts, "here")
+    ids = [*read(found, "", "Paris is a town", "where is Lyon?"), found.decoder_start]
+    whole = template if "{passage}" in template else f"{{passage}}{template}"
+    whole = whole.replace("{question}", "where is Lyon?").replace("{passage}", "Paris is a town")
+    system = f"{system_prompt}\n\n" if system_prompt else ""
+    assert "".join(map(raw.id_to_token, ids)) == "".join(raw.encode(f"{system}{whole}").tokens)
 
 
 def test_special_tokens_in_a_question_are_text(tokenizer):

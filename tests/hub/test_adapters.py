@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +170,9 @@ def not_finite(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), r"holds no adapter_model\.safetensors; give"),
         (lambda folder: rewrite(folder, peft_type="IA3"), r"peft_type is 'IA3'; only 'LORA' is supported"),
         (lambda folder: rewrite(folder, use_dora=True), r"use_dora is True; only False is supported"),
-        (
-            lambda folder: rewrite(folder, init_lora_weights="pissa_niter_4"),
-            r"'pissa_niter_4', which changed",
+        *(
+            (partial(rewrite, init_lora_weights=start), f"init_lora_weights is '{start}', which changed the base")
+            for start in ("pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "lora_ga")
         ),
         (lambda folder: rewrite(folder, alora_invocation_tokens=[3]), r"alora_invocation_tokens is \[3\]; only None"),
         (

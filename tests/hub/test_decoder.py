@@ -87,6 +87,23 @@ def test_what_a_file_leaves_out_is_the_default_of_transformers():
     assert read({**files.describe(CONFIGS["mistral"], {}), "sliding_window": None}).window is None
 
 
+def test_the_window_of_a_qwen_that_states_few_of_its_settings_is_that_of_transformers():
+    with_window = {"model_type": "qwen2", "use_sliding_window": True}
+    for layers, stated in ((28, {}), (2, {"max_window_layers": 0}), (2, {"max_window_layers": 0, "sliding_window": 7})):
+        config = transformers.Qwen2Config(use_sliding_window=True, num_hidden_layers=layers, **stated)
+        kinds = {config.layer_types} if isinstance(config.layer_types, str) else set(config.layer_types)
+        window = config.sliding_window if kinds == {"sliding_attention"} else None
+        sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": layers, "num_attention_heads": 2}
+        rest = {"intermediate_size": 8, "max_position_embeddings": 16, "rms_norm_eps": 1e-6}
+        assert read({**with_window, **sizes, **rest, **stated}).window == window
+
+
+def test_widths_that_follow_from_others_are_not_stated():
+    whole = {**files.describe(LLAMA, {}), "num_key_value_heads": 4, "head_dim": LLAMA.width // 4}
+    short = {name: each for name, each in whole.items() if name not in ("num_key_value_heads", "head_dim")}
+    assert read(whole) == read(short)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -46,12 +46,15 @@ def responses(config: InstructionConfig, bundle: GeneratorBundle, **retriever) -
     return [[bundle.tokenizer.text(each.tokens[each.targets]) for each in variants] for variants in found]
 
 
-@pytest.mark.parametrize("closed_book", [False, True])
+@pytest.mark.parametrize(
+    ("closed_book", "template"), [(False, None), (True, None), (True, "Document: {text}\n")], ids=str
+)
 def test_the_tokens_are_those_that_answering_reads_and_scores(
-    config: InstructionConfig, towns: Config, closed_book: bool
+    config: InstructionConfig, towns: Config, closed_book: bool, template: str | None
 ) -> None:
     """Assembled from what a RAG model over the same generator holds, by its own layout."""
-    generator = dataclasses.replace(config.generator, passages_per_prompt=1 if closed_book else 2, system_prompt="Say.")
+    changes = {"passages_per_prompt": 1 if closed_book else 2, "system_prompt": "Say.", "passage_template": template}
+    generator = dataclasses.replace(config.generator, **changes)
     data = dataclasses.replace(config.data, passages=None if closed_book else config.data.passages)
     retriever = dataclasses.replace(config.retriever, num_docs=2, irrelevant=0.0)
     config = dataclasses.replace(config, generator=generator, data=data, retriever=retriever)
@@ -61,8 +64,8 @@ def test_the_tokens_are_those_that_answering_reads_and_scores(
     question = read_questions(config.data.train[0][0])[0]
     rag = RAG.from_networks(towns.retriever.tower, config.generator.checkpoint).with_prompt(system_prompt="Say.")
     tokenizer = rag.components.generator_tokenizer
-    shown = [("", "")] if closed_book else shown_passages(first.tokens, bundle)
-    passages = tokenizer.passages(shown)
+    no_passage = [tokenizer.passage_start]  # as `closed_book` has it
+    passages = no_passage if closed_book else tokenizer.passages(shown_passages(first.tokens, bundle))
     ids = np.zeros((1, len(passages), max(map(len, passages)) or 1), np.int32)
     for row, each in zip(ids[0], passages, strict=True):
         row[: len(each)] = each

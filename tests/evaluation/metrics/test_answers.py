@@ -170,6 +170,9 @@ def test_a_plain_text_as_a_pattern_is_searched_as_dpr_does(before, answer):
         ("Cafe\u0301", "caf[éè]", True, True),
         ("Cafe", "caf[éè]", False, False),
         ("É", "^[éè]$", True, True),
+        ("in 1969", r"(?a)19\d\d", True, False),
+        ("étude", "[e\u0301e\u0300]tude", True, True),  # a set in the other encoding
+        ("etude", "[e\u0301e\u0300]tude", False, False),
     ],
 )
 def test_a_pattern_matches_anywhere_or_all_of_the_prediction(prediction, pattern, anywhere, anchored):
