@@ -7,13 +7,14 @@ The pieces are tokenised one by one, as the `tokenizers` library tokenises the t
 words in braces, replaced by their values and nothing else: all other braces are text.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
+from typing import Any
 
 from tokenizers import Encoding, Tokenizer
-from tokenizers.pre_tokenizers import Metaspace
 
 from rag_jax.errors import InputError
 
@@ -71,10 +72,14 @@ def fill_single_spaced(template: Pieces, following: str = "", **fields: str) -> 
 def encode(tokenizer: Tokenizer, rows: Sequence[Pieces], goes_on: bool = False) -> list[list[int]]:
     """Token ids of filled templates, without the special tokens that the tokenizer adds around a text.
 
-    `goes_on`: other tokens stand before them, see `encode_texts`.
+    `goes_on`: text stands before them, see `encode_texts`.
     """
+    begins_anew = _has_prepend(tokenizer)  # behind a special token, as in transformers
     texts = [
-        (piece, goes_on or number > 0) for row in rows for number, piece in enumerate(row) if isinstance(piece, str)
+        (piece, goes_on if number == 0 else not begins_anew)
+        for row in rows
+        for number, piece in enumerate(row)
+        if isinstance(piece, str)
     ]
     encoded = iter(encode_texts(tokenizer, texts))
     ids = ([[piece] if isinstance(piece, int) else next(encoded).ids for piece in row] for row in rows)
@@ -95,14 +100,36 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[tuple[str, bool]]) -> lis
 
 @lru_cache(8)
 def going_on(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer for texts that do not begin their input: the same one, or without the space of SentencePiece."""
-    space = tokenizer.pre_tokenizer
-    if not isinstance(space, Metaspace) or space.prepend_scheme != "first":
+    """The tokenizer for texts that do not begin their input: the same one, or without the space of SentencePiece.
+
+    That space is a pre-tokenizer's, or in older files a normalizer's.
+    """
+    stated = json.loads(tokenizer.to_str())
+    parts = {name: _without_first_space(stated[name]) for name in ("normalizer", "pre_tokenizer")}
+    if all(stated[name] == part for name, part in parts.items()):
         return tokenizer
-    changed = Tokenizer.from_str(tokenizer.to_str())
-    changed.pre_tokenizer = Metaspace(space.replacement, "never", space.split)
+    changed = Tokenizer.from_str(json.dumps(stated | parts))
     changed.encode_special_tokens = tokenizer.encode_special_tokens  # which no tokenizer.json states
     return changed
+
+
+def _without_first_space(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A normalizer or a pre-tokenizer of a tokenizer.json."""
+    if part is None or part["type"] == "Prepend":
+        return None
+    if part["type"] == "Metaspace" and part.get("prepend_scheme") == "first":
+        return part | {"prepend_scheme": "never"}
+    inside = next((name for name in ("normalizers", "pretokenizers") if name in part), None)
+    if inside is None:
+        return part
+    return part | {inside: [each for each in map(_without_first_space, part[inside]) if each is not None]}
+
+
+@lru_cache(8)
+def _has_prepend(tokenizer: Tokenizer) -> bool:
+    """Whether the space is a normalizer's, which sees the text behind each special token by itself."""
+    behind = going_on(tokenizer)
+    return behind is not tokenizer and str(behind.normalizer) != str(tokenizer.normalizer)
 
 
 def encode_with_special_tokens(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> list[list[int]]:

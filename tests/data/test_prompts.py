@@ -1,7 +1,7 @@
 """Prompts in three pieces: joined, they are the whole text; the last token is what decoding starts from."""
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from rag_jax.data import prompts
 from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer, train_generator_tokenizer
@@ -60,6 +60,7 @@ def test_a_prompt_without_a_chat(tokenizer):
     assert found.header[0] == tokenizer.tokenizer.token_to_id("<s>")
 
 
+@pytest.mark.parametrize("kind", ["pre-tokenizer", "normalizer"])
 @pytest.mark.parametrize("system_prompt", [None, "Context:"])
 @pytest.mark.parametrize(
     "template",
@@ -69,11 +70,14 @@ def test_a_prompt_without_a_chat(tokenizer):
         "Question: {question} Context: {passage}\nAnswer:",
     ],
 )
-def test_sentencepiece_begins_the_whole_prompt_alone_by_a_space(template, system_prompt):
+def test_sentencepiece_begins_the_whole_prompt_alone_by_a_space(template, system_prompt, kind):
     """The tokens spell what those of the whole text do, to which the tokenizer adds its first token."""
     words = "Question: where is Lyon?\nLyon is a city. Context: Paris is a town\nAnswer: in France"
     raw = Tokenizer(models.BPE(unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    if kind == "normalizer":
+        raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     specials = ["<unk>", "<s>", "<|end|>"]
     raw.train_from_iterator([words] * 9, trainers.BpeTrainer(vocab_size=150, special_tokens=specials))
     raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

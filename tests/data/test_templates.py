@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from rag_jax.data import templates
 from rag_jax.data.tokenizers import GeneratorTokenizer, train_generator_tokenizer
@@ -85,3 +85,20 @@ def test_sentencepiece_puts_a_space_before_the_beginning_of_an_input_alone() -> 
     assert header._replace(header=(3, 1)).passages([("", "a")]) == [[1]]
     keys = {PassageTokenizer(each, 9).key for each in (header, header._replace(header=(3, 1)))}
     assert len(keys) == 2, "tokens of one are not those of the other"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_space_of_an_older_sentencepiece_is_before_each_text_that_follows_no_text(alone) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"▁a": 0, "a": 1, "▁▁a": 2, "<s>": 3, "<unk>": 4}, unk_token="<unk>"))
+    prepend, replace = normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence([prepend, replace])
+    if alone:
+        tokenizer.normalizer = prepend
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.add_special_tokens(["<s>"])
+    rows = [["a"], ["", 3, "a"], ["a", 3, "a"]]
+    assert templates.encode(tokenizer, rows) == [[0], [3, 0], [0, 3, 0]]
+    assert templates.encode(tokenizer, rows) == [tokenizer.encode(each).ids for each in ("a", "<s>a", "a<s>a")]
+    assert templates.encode(tokenizer, [["a"], [" a"]], goes_on=True) == [[1], [0]]
+    generator = GeneratorTokenizer(tokenizer, None, 3, 3, 3, (), question_template="{question}")
+    assert generator.targets(["a"]) == [[0, 3]]
