@@ -23,7 +23,7 @@ class Labels:
         if not all(text.strip() for pair in pairs for text in pair):
             raise InputError(f"labels are {list(values)}; give each as NAME or NAME=TEXT, neither of them empty")
         names, texts = tuple(name for name, _ in pairs), tuple(text for _, text in pairs)
-        if len(set(map(normalize_label, names))) < max(2, len(names)):
+        if min(len(set(map(normalize_label, each))) for each in (names, texts)) < max(2, len(names)):
             raise InputError(
                 f"labels are {list(values)}; give two or more that differ in more than case and punctuation"
             )

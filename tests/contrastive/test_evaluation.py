@@ -50,7 +50,10 @@ def test_scores_are_means_over_the_questions_that_have_gold(store: Store) -> Non
 
 def test_questions_without_answers_are_scored_by_gold_alone(store: Store) -> None:
     rows = np.asarray([[1, 0]], np.int32)
-    assert set(scores(store, rows, [Question("1", "q", (), ("p1",))])) == {"recall@1", "mrr"}
+    by_gold = Question("1", "q", (), ("p1",))
+    assert set(scores(store, rows, [by_gold])) == {"recall@1", "mrr"}
+    found = scores(store, np.repeat(rows, 2, axis=0), [by_gold, Question("2", "q", ("alpha",))])
+    assert (found["recall@1"], found["answer_recall@1"]) == (1.0, 0.0), "of one question each"
 
 
 def test_the_table_has_a_column_for_each_system() -> None:

@@ -199,6 +199,8 @@ def test_the_best_candidates_by_fresh_vectors_are_read(mesh):
     exists = expected >= 0
     close(np.asarray(found.scores)[exists], np.take_along_axis(fresh, expected, axis=1)[exists])
     np.testing.assert_array_equal(np.asarray(passages.ids)[exists], knowledge.passage_tokens.ids[expected[exists]])
+    assert not exists.all()
+    assert not np.any(np.asarray(passages.lengths)[~exists]), "a missing passage has no tokens"
 
 
 def test_without_more_candidates_all_are_read_best_first():

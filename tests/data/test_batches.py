@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, processors
 
 from rag_jax.data.batches import Examples, ExampleTokenizer, Pair, batches_by_bucket, bucket, collate, collate_questions
 from rag_jax.data.questions import Question
@@ -113,6 +114,16 @@ def test_pairs_with_short_targets_are_kept(vocabulary: GeneratorTokenizer) -> No
     pairs = [(Question(str(n), "what", ("9" * n,)), "9" * n) for n in range(1, 9)]
     kept = replace(example_tokenizer(vocabulary), max_target=6).short_targets(pairs)
     assert [answer for _, answer in kept] == ["9", "99", "999", "9999"]  # a space and an end stand around the digits
+
+
+def test_all_special_tokens_at_the_end_of_a_long_question_stay(vocabulary: GeneratorTokenizer) -> None:
+    tokenizer = Tokenizer.from_str(vocabulary.tokenizer.to_str())
+    end = ("</s>", tokenizer.token_to_id("</s>"))
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s> </s>", special_tokens=[end])
+    usual = example_tokenizer(vocabulary, 6, truncate_questions=True)
+    examples = replace(usual, question_tokenizer=QuestionTokenizer(tokenizer))
+    (row,) = examples.questions([Question("a", "old " * 9, ("1",))]).question_tokens
+    assert [token == end[1] for token in row] == [False] * 4 + [True] * 2
 
 
 @given(st.integers(1, 40), st.integers(2, 20))
