@@ -48,7 +48,7 @@ class PassageTokenizer:
 
     @cached_property
     def key(self) -> str:
-        """A short name of `facts`."""
+        """A short name of `spec`."""
         return hashlib.sha256(repr(sorted(self.spec.items())).encode()).hexdigest()[:16]
 
     @property

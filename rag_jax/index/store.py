@@ -5,7 +5,7 @@ Row i is the same passage in every version of a store; the row of a removed pass
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isclose
 from pathlib import Path
@@ -39,9 +39,7 @@ class Store:
     folder: Path | None = None
     manifest: Manifest | None = None
     truncated: Truncation = NO_TRUNCATION  # by the generator, for passages tokenised in memory; else in the manifest
-    passage_tokenizer: PassageTokenizer | None = field(
-        default=None, repr=False
-    )  # of the tokens; None: unknown, or none
+    passage_tokenizer: PassageTokenizer | None = None  # of the tokens; None: unknown, or there are none
 
     def __repr__(self) -> str:
         return f"Store({len(self):,} passages, vectors of width {self.width}, {self.folder or 'in memory'})"
@@ -241,10 +239,7 @@ def tower_differences(found: Manifest, encoder: TextEncoder) -> Iterator[tuple[s
             yield key, of_store, value
     if stored is not None and network is not None:
         for key in sorted({key for key, _ in stored.items() ^ network.items()}):
-            yield key, stored.get(key, DEFAULT), network.get(key, DEFAULT)
-
-
-DEFAULT = "the default"
+            yield key, stored.get(key, "the default"), network.get(key, "the default")
 
 
 def _are_close(stored: object, value: object) -> bool:

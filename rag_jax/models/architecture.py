@@ -59,7 +59,7 @@ TRAINING = frozenset({"init_std", "dropout", "attention_dropout"})
 
 
 def mathematics(config: Any) -> dict[str, str]:
-    """What a network computes beyond its weights: the fields of its config that differ from their defaults, as text.
+    """What a network computes, beside its weights: the fields of its config that differ from their defaults, as text.
 
     Those that say how it is computed or trained are left out. A field that is new has its default in older networks.
     """
