@@ -70,7 +70,7 @@ def _read(path: Path, new: str, on_bad_line: OnBadLine) -> Iterator[tuple[str, P
         if faults:
             raise faults[0]
         if not text:
-            raise InputError(f"{location}:1: holds no text; write some, or remove the file")
+            raise InputError(f"{location}:1: holds no text; write some, remove the file, or give --skip-bad")
         passage = validate_passage(new, title, text, location)
     except InputError as error:
         on_bad_line(error)

@@ -111,9 +111,9 @@ def test_documents_are_cut(tmp_path):
 @pytest.mark.parametrize(
     ("content", "line", "what"),
     [
-        ("", 1, "holds no text; write some, or remove the file"),
-        (" \n\n", 1, "holds no text; write some, or remove the file"),
-        ("---\ntitle: x\n---\n", 1, "holds no text; write some, or remove the file"),
+        ("", 1, "holds no text; write some, remove the file, or give --skip-bad"),
+        (" \n\n", 1, "holds no text; write some, remove the file, or give --skip-bad"),
+        ("---\ntitle: x\n---\n", 1, "holds no text; write some, remove the file, or give --skip-bad"),
         (b"one\ntwo \xff\n\xff", 2, "byte 5 is not UTF-8; save the file as UTF-8 text"),
         (b"one\0\n", 1, "holds a NUL byte; remove it, or save the file as UTF-8 text"),
         (
