@@ -19,7 +19,7 @@ from rag_jax.experiments.scores import COLUMNS, Summary, exact_matches, summaris
 from rag_jax.experiments.setup import Setup, prepare
 from rag_jax.rag import RAG
 
-TOLERANCE = 0.005  # a fall of exact match that counts as none
+TOLERANCE = 0.005  # a difference of exact match that counts as none
 READ_AT_ONCE = 256  # passages; thorough decoding of RAG-Sequence scores K hypotheses under each of them
 
 
@@ -76,16 +76,16 @@ def measure(setup: Setup, ks: Sequence[int]) -> Report:
 
 
 def verdict(means: dict[Model, dict[int, float]]) -> str:
-    """Whether RAG-Sequence never falls by more than `TOLERANCE`, and RAG-Token has its peak between the ends."""
+    """Whether RAG-Sequence only rises, and RAG-Token has a peak between the ends, each by more than `TOLERANCE`."""
     sequence, token = list(means["sequence"].items()), means["token"]
     falls = [(k, before - now) for (_, before), (k, now) in pairwise(sequence)]
     fall, at = max(((fall, k) for k, fall in falls), default=(0.0, 0))
-    rises = fall <= TOLERANCE and sequence[-1][1] > sequence[0][1]
+    rises = fall <= TOLERANCE and sequence[-1][1] - sequence[0][1] > TOLERANCE
     first, last = sequence[0], sequence[-1]
     course = f"RAG-Sequence goes from {first[1]:.3f} at K = {first[0]} to {last[1]:.3f} at K = {last[0]}"
     course += f", with a fall of {fall:.3f} at K = {at}." if fall > TOLERANCE else f", never falling by > {TOLERANCE}."
     peak = max(token, key=lambda k: token[k])
-    peaks = peak not in (min(token), max(token)) and token[peak] - token[max(token)] > TOLERANCE
+    peaks = token[peak] - max(token[min(token)], token[max(token)]) > TOLERANCE
     top = f"RAG-Token is best at K = {peak} ({token[peak]:.3f}; {token[max(token)]:.3f} at K = {max(token)})."
     said = f"RAG-Sequence's monotone rise: {_said(rises)}; RAG-Token's peak at a moderate K: {_said(peaks)}."
     return f"{course} {top} {said}"
