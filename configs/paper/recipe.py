@@ -9,7 +9,8 @@ gradients clipped to 0.1, 8 questions on each of 8 devices, label smoothing and 
 question, 25 per answer and 300 per generator input. Neither states the number of steps. These configs train ten
 epochs; the warm-up is a tenth of the steps if that is below 500.
 
-The mesh is for 8 devices of 32 GB. On one device of 80 GB, add --mesh.fsdp 1 --compute.accumulate 8.
+The mesh is for 8 devices of 32 GB with bfloat16, which V100s of that size lack. On one device of 80 GB, add
+--mesh.fsdp 1 --compute.accumulate 8.
 
 Data files:
 
