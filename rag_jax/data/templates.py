@@ -104,17 +104,21 @@ def going_on(tokenizer: Tokenizer) -> Tokenizer:
 
     That space is a pre-tokenizer's, or in older files a normalizer's.
     """
-    stated = json.loads(tokenizer.to_str())
-    parts = {name: _without_first_space(stated[name]) for name in ("normalizer", "pre_tokenizer")}
-    if all(stated[name] == part for name, part in parts.items()):
+    stated = {"normalizer": _stated(tokenizer.normalizer), "pre_tokenizer": _stated(tokenizer.pre_tokenizer)}
+    behind = {name: _without_first_space(part) for name, part in stated.items()}
+    if behind == stated:
         return tokenizer
-    changed = Tokenizer.from_str(json.dumps(stated | parts))
+    changed = Tokenizer.from_str(json.dumps(json.loads(tokenizer.to_str()) | behind))
     changed.encode_special_tokens = tokenizer.encode_special_tokens  # which no tokenizer.json states
     return changed
 
 
+def _stated(part: Any) -> dict[str, Any] | None:
+    """A normalizer or a pre-tokenizer as a tokenizer.json has it; the vocabulary is not written for it."""
+    return None if part is None else json.loads(part.__getstate__())
+
+
 def _without_first_space(part: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A normalizer or a pre-tokenizer of a tokenizer.json."""
     if part is None or part["type"] == "Prepend":
         return None
     if part["type"] == "Metaspace" and part.get("prepend_scheme") == "first":
@@ -128,8 +132,8 @@ def _without_first_space(part: dict[str, Any] | None) -> dict[str, Any] | None:
 @lru_cache(8)
 def _has_prepend(tokenizer: Tokenizer) -> bool:
     """Whether the space is a normalizer's, which sees the text behind each special token by itself."""
-    behind = going_on(tokenizer)
-    return behind is not tokenizer and str(behind.normalizer) != str(tokenizer.normalizer)
+    stated = _stated(tokenizer.normalizer)
+    return _without_first_space(stated) != stated
 
 
 def encode_with_special_tokens(tokenizer: Tokenizer, rows: Sequence[Pieces]) -> list[list[int]]:
