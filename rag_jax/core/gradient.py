@@ -62,14 +62,15 @@ def loss_and_gradient(
         raise ValueError("a distillation needs passages that are read one by one, or fused")
     batch, (trained, frozen) = inputs.batch, partition(params, recipe.trainable)
     tower_key, generator_key = split(key)
+    search_results = inputs.search_results
+    if search_results is None:
+        search_results = _search(recipe, params.question_tower, knowledge, inputs)
 
     def retrieve(towers: RagParams) -> tuple[Float[Array, "B K"], tuple[Retrieved, Tokens]]:
+        """The prior over the passages that are read; these, with their tokens."""
         towers = combine(towers, frozen._replace(generator=None))
         queries = recipe.networks.tower(towers.question_tower, batch.question, tower_key)
-        found = inputs.search_results
-        if found is None:
-            found = _search(recipe, towers.question_tower, knowledge, inputs)
-        retrieved, passages = _gather(recipe, towers.passage_tower, queries, knowledge, found, tower_key)
+        retrieved, passages = _gather(recipe, towers.passage_tower, queries, knowledge, search_results, tower_key)
         doc_log_prior = likelihood.doc_log_prior(retrieved.scores, retrieved.valid)
         if recipe.prior_docs is None:
             return doc_log_prior, (retrieved, passages)
@@ -164,7 +165,7 @@ def _search(recipe: Recipe, question_tower: Params, knowledge: Knowledge, inputs
     """
     how, num_docs = recipe.refresh, recipe.prior_docs or recipe.num_docs
     searched = num_docs if how is None or how.num_candidates is None else how.num_candidates
-    queries = recipe.networks.tower(jax.lax.stop_gradient(question_tower), inputs.batch.question)
+    queries = recipe.networks.tower(question_tower, inputs.batch.question)
     return SearchResults(recipe.retrieve(recipe.lookup, queries, knowledge, searched, inputs.positives), scores=None)
 
 
