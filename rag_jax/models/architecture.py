@@ -58,17 +58,15 @@ COMPUTE = frozenset({"dtype", "remat", "scan", "attention", "sharding", "prefill
 TRAINING = frozenset({"init_std", "dropout", "attention_dropout"})
 
 
-def mathematics(config: Any) -> dict[str, str]:
-    """What a network computes, beside its weights: the fields of its config that differ from their defaults, as text.
+def changed_fields(config: Any) -> dict[str, str]:
+    """The fields of a network's config that differ from their defaults, as text: a new field changes no older one."""
+    fields = {each.name: (each.default, getattr(config, each.name)) for each in dataclasses.fields(config)}
+    return {name: repr(value) for name, (default, value) in fields.items() if value != default}
 
-    Those that say how it is computed or trained are left out. A field that is new has its default in older networks.
-    """
-    defaults = {
-        each.name: each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
-        for each in dataclasses.fields(config)
-        if each.name not in COMPUTE | TRAINING
-    }
-    return {name: repr(getattr(config, name)) for name, default in defaults.items() if getattr(config, name) != default}
+
+def mathematics(config: Any) -> dict[str, str]:
+    """What a network computes, beside its weights: `changed_fields` but for those of how it is computed or trained."""
+    return {name: text for name, text in changed_fields(config).items() if name not in COMPUTE | TRAINING}
 
 
 class TowerConfig(NetworkConfig, Protocol):

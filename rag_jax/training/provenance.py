@@ -4,10 +4,8 @@ Whatever changes nothing of what is read does not count: a file touched or moved
 bytes, engines and other generators' tokens in it.
 """
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rag_jax.config import keys
 from rag_jax.config.config import Config
@@ -16,6 +14,7 @@ from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
 from rag_jax.index.engines.registry import ENGINES
+from rag_jax.models.architecture import changed_fields
 from rag_jax.pipeline import digests
 from rag_jax.pipeline.checkpoints import HostState
 from rag_jax.pipeline.components import Components
@@ -121,16 +120,8 @@ def _question_bytes(questions: Iterable[Question], config: Config) -> Iterator[b
 
 def _network_bytes(components: Components) -> Iterator[bytes]:
     """The sizes and weights of the checkpoints. Random weights follow from the config and seed, up to rounding."""
-    yield digests.json_bytes(_changed_fields(components.bi_encoder.config))
+    yield digests.json_bytes(changed_fields(components.bi_encoder.config))
     yield from digests.parameter_bytes(components.bi_encoder.params)
     if components.config.generator.checkpoint is not None:
-        yield digests.json_bytes(_changed_fields(components.generator.config))
+        yield digests.json_bytes(changed_fields(components.generator.config))
         yield from digests.parameter_bytes(components.generator.params)
-
-
-def _changed_fields(config: Any) -> Mapping[str, str]:
-    """The fields of a dataclass that differ from their defaults, so that a new field does not change old digests."""
-    fields = dataclasses.fields(config)
-    return {
-        each.name: repr(getattr(config, each.name)) for each in fields if getattr(config, each.name) != each.default
-    }
