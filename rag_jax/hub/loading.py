@@ -97,6 +97,11 @@ class GeneratorDescription(NamedTuple):
     tokenizer: tokenizers.Stored | None
     generation: Mapping[str, Any]  # the known settings of transformers' generation config
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of its tokenizer, if it has one."""
+        return {} if self.tokenizer is None else self.tokenizer.settings
+
 
 def describe_generator(source: str | Path) -> GeneratorDescription:
     """Describe a generator, or the generator of a RAG checkpoint. Raises as `load`."""
@@ -118,8 +123,8 @@ def special_tokens(source: str | Path) -> SpecialTokens:
     Raises as `load`, and where a decoder-only generator's tokenizer has no end token.
     """
     architecture = generator_family(source)
-    stored = describe_generator(source).tokenizer if architecture.is_decoder_only else None
-    return tokenizers.special_tokens(architecture, {} if stored is None else stored.settings, source)
+    settings = describe_generator(source).settings if architecture.is_decoder_only else {}
+    return tokenizers.special_tokens(architecture, settings, source)
 
 
 def tower_modules(source: str | Path) -> Modules:

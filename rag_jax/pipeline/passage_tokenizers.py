@@ -9,14 +9,15 @@ from pathlib import Path
 from rag_jax import hub
 from rag_jax.config.config import Config, Data, Generator, Retriever
 from rag_jax.config.files import load_config
-from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer
-from rag_jax.errors import InputError
-from rag_jax.hub import configs, loading, tokenizers
+from rag_jax.data.tokenizers import GeneratorTokenizer
+from rag_jax.hub import configs, loading
 from rag_jax.hub.locate import is_gguf
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.models import registry
+from rag_jax.models.architecture import Architecture
 from rag_jax.pipeline import networks, pretrained, workdir_tokenizers
 from rag_jax.pipeline.prompt import with_prompt
+from rag_jax.types import Generator as GeneratorNetwork
 
 DEFAULT_LENGTH = 256  # tokens of a passage
 
@@ -31,12 +32,15 @@ def load_passage_tokenizer(source: str, max_length: int | None = None) -> Passag
     """
     path = Path(source)
     folder = path.parent if path.name == "tokenizer.json" else path
+    own_length = DEFAULT_LENGTH
     if (folder / workdir_tokenizers.FINGERPRINTS).exists():
         config = load_config(folder / "config.json")
-        return PassageTokenizer(_of_workdir(config, folder), max_length or config.generator.max_passage)
-    if path.suffix == ".json" and not (path.name == "tokenizer.json" and (folder / "config.json").exists()):
-        return PassageTokenizer(pretrained.load_generator_tokenizer(path), max_length or DEFAULT_LENGTH)
-    return PassageTokenizer(_of_checkpoint(str(folder)), max_length or DEFAULT_LENGTH)
+        tokenizer, own_length = _of_workdir(config, folder), config.generator.max_passage
+    elif path.suffix == ".json" and not (folder / "config.json").exists():
+        tokenizer = pretrained.load_generator_tokenizer(path)
+    else:
+        tokenizer = _of_checkpoint(str(folder))
+    return PassageTokenizer(tokenizer, max_length or own_length)
 
 
 def _of_workdir(config: Config, workdir: Path) -> GeneratorTokenizer:
@@ -45,22 +49,18 @@ def _of_workdir(config: Config, workdir: Path) -> GeneratorTokenizer:
     if checkpoint is None:
         return with_prompt(config, networks.generator_architecture(config), tokenizer, {}, str(workdir))
     stored = loading.describe_generator(checkpoint)
-    architecture = registry.generator_of(configs.generator(stored.config))
-    settings = {} if stored.tokenizer is None else stored.tokenizer.settings
-    return with_prompt(config, architecture, tokenizer, settings, str(workdir))
+    return with_prompt(config, _architecture(stored), tokenizer, stored.settings, str(workdir))
 
 
 def _of_checkpoint(source: str) -> GeneratorTokenizer:
     stored = loading.describe_generator(source)
-    if stored.tokenizer is None:
-        raise InputError(f"{source}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
-    sizes, (found, settings) = configs.generator(stored.config), stored.tokenizer
-    architecture = registry.generator_of(sizes)
-    special = tokenizers.special_tokens(architecture, settings, source)
-    fitted = tokenizers.fit_to_vocabulary(found, sizes.vocab_size, source)
-    tokenizer, has_chat = generator_tokenizer(fitted, source, special), "chat_template" in settings
-    config = _config(source, has_chat and architecture.is_decoder_only)
-    return with_prompt(config, architecture, tokenizer, settings, source)
+    architecture, tokenizer = _architecture(stored), pretrained.described_tokenizer(stored, source)
+    config = _config(source, architecture.is_decoder_only and "chat_template" in stored.settings)
+    return with_prompt(config, architecture, tokenizer, stored.settings, source)
+
+
+def _architecture(stored: loading.GeneratorDescription) -> Architecture[GeneratorNetwork]:
+    return registry.generator_of(configs.generator(stored.config))
 
 
 def _config(source: str, chat: bool) -> Config:

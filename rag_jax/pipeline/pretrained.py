@@ -62,12 +62,8 @@ def combine(
     """
     tower_folder, stored = hub.resolve(question_tower), loading.describe_generator(generator)
     tower = configs.tower(configs.read_config(tower_folder), tower_folder)
-    sizes = configs.generator(stored.config)
-    if stored.tokenizer is None:
-        raise InputError(f"{generator}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
+    sizes, tokenizer = configs.generator(stored.config), described_tokenizer(stored, generator)
     architecture = families.generator_of(sizes)
-    special = tokenizers.special_tokens(architecture, stored.tokenizer.settings, generator)
-    tokenizer = generator_tokenizer(stored.tokenizer.tokenizer, generator, special)
     if architecture.is_decoder_only:  # the settings of a chat, which samples, are not those of short answers
         _warn_of_other_ends(stored.generation, tokenizer, generator)
         start, decoding = "", GenerationConfig(max_length=ANSWER_LENGTH)
@@ -77,8 +73,18 @@ def combine(
     retriever = _retriever(question_tower, passage_tower, tower)
     config = _combined(retriever, generator, use, tower, sizes, (start, decoding))
     if architecture.is_decoder_only:
-        config = _continued(config, has_chat="chat_template" in stored.tokenizer.settings)
+        config = _continued(config, has_chat="chat_template" in stored.settings)
     return with_index(config, index)
+
+
+def described_tokenizer(stored: loading.GeneratorDescription, source: str) -> GeneratorTokenizer:
+    """The tokenizer of a generator's checkpoint. Raises `InputError` where it has none, or one that does not fit."""
+    if stored.tokenizer is None:
+        raise InputError(f"{source}: holds no tokenizer; save the checkpoint with its own (tokenizer.json)")
+    sizes = configs.generator(stored.config)
+    special = tokenizers.special_tokens(families.generator_of(sizes), stored.settings, source)
+    fitted = tokenizers.fit_to_vocabulary(stored.tokenizer.tokenizer, sizes.vocab_size, source)
+    return generator_tokenizer(fitted, source, special)
 
 
 def _warn_of_other_ends(generation: Mapping[str, Any], tokenizer: GeneratorTokenizer, source: str) -> None:
