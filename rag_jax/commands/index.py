@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from rag_jax.commands.info import show
 from rag_jax.commands.progress import Progress
-from rag_jax.config.command_line import check_counts, parse
+from rag_jax.config.command_line import check_counts, check_names, parse
 from rag_jax.config.config import Config, Data, Retriever
 from rag_jax.corpus import BadLines, Chunker, read_corpus
 from rag_jax.corpus.passage import Passage
@@ -93,7 +93,7 @@ class IndexCommand:
 
     def run(self) -> None:
         """Run the command. Raises `InputError` for invalid input; the index is then unchanged."""
-        self._check_numbers()
+        self._check_options()
         folder = self.info or self.check
         if folder is not None:
             show(folder, verify=self.check is not None)
@@ -113,15 +113,13 @@ class IndexCommand:
         self._engines(self.out)
         show(self.out)
 
-    def _check_numbers(self) -> None:
+    def _check_options(self) -> None:
         lengths = {"max_length": self.max_length, "max_passage": self.max_passage, "tokens": self.cut.tokens}
         check_counts(**lengths, segment=self.segment, processes=self.processes)
         Chunker(self.cut.size, self.cut.overlap)
         if self.norm is not None and not 0 < self.norm < math.inf:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
-        for name in ("tower", "generator", "question_tower"):
-            if getattr(self, name) == "":
-                raise InputError(f"--{name.replace('_', '-')} is empty; name a checkpoint, or leave it out")
+        check_names(tower=self.tower, generator=self.generator, question_tower=self.question_tower)
         for name in ("questions", "question_tower", "question_template"):
             if getattr(self, name) is not None and not (self.faiss or self.precisions):
                 option = f"--{name.replace('_', '-')}"

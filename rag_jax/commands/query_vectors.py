@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rag_jax.commands.index import question_encoder
+from rag_jax.config.command_line import check_names
 from rag_jax.errors import InputError
 from rag_jax.index.store import Store
 from rag_jax.rag import RAG
@@ -27,8 +28,7 @@ def query_encoder(
     assert store.manifest is not None
     if workdir is not None:
         return RAG.from_workdir(workdir, store.folder).encode
-    if tower is not None and not tower.strip():
-        raise InputError("--tower is empty; name a checkpoint, or leave it out")
+    check_names(tower=tower)
     source = tower or store.manifest.question_source
     encode = question_encoder(store.manifest, source, template)
 

@@ -61,6 +61,13 @@ def check_counts(**options: int | None) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
 
 
+def check_names(**options: str | None) -> None:
+    """Refuse empty names of checkpoints, which are not the same as names that are not given."""
+    for name, value in options.items():
+        if value is not None and not value.strip():
+            raise InputError(f"--{name.replace('_', '-')} is empty; name a checkpoint, or leave it out")
+
+
 EMPTY = "empty; name a file or a folder (. for this one)"
 _EMPTY_PATH = re.compile(rf"Error parsing (?:--([\w.-]+))?.*(?:{re.escape(EMPTY)}|arguments: \[(?:.*, )?''[,\]])")
 _FURTHER = re.compile(r"Argument\s+helptext|For\s+full\s+helptext")
