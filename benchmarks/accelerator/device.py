@@ -11,7 +11,8 @@ import jax
 
 from benchmarks.accelerator.part import reason, seconds
 
-FAILURES = (jax.errors.JaxRuntimeError, ValueError, NotImplementedError)  # of a kernel or a compiler: a row says so
+# What compilers and kernels raise for a size or a device that they do not support: that row says so, the rest runs.
+FAILURES = (jax.errors.JaxRuntimeError, ValueError, NotImplementedError)
 
 
 def timed(call: Callable[[], Any], rounds: int) -> list[float]:

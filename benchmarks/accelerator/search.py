@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,34 +51,35 @@ def drawn(passages: int, width: int) -> jax.Array:
 
 
 def filled(held: jax.Array, draw: Callable[[jax.Array, tuple[int, int]], jax.Array]) -> jax.Array:
-    """An array whose rows are drawn in place, a piece at a time: there is no room for a second one."""
-    rows, width = held.shape
-    size = min(PIECE, rows)
+    """An array whose rows are drawn in place."""
 
     @partial(jax.jit, donate_argnums=0)
     def fill(held: jax.Array, key: jax.Array) -> jax.Array:
-        def piece(number, held):
-            start = jnp.minimum(number * size, rows - size)
-            drawn = draw(jax.random.fold_in(key, number), (size, width))
-            return jax.lax.dynamic_update_slice_in_dim(held, drawn, start, 0)
-
-        return jax.lax.fori_loop(0, -(-rows // size), piece, held)
+        return in_pieces(held, lambda number, _, size: draw(jax.random.fold_in(key, number), (size, held.shape[1])))
 
     return fill(held, jax.random.key(0))
 
 
 def quantise_in_pieces(vectors: jax.Array):
     """All of an index in eight bits, without a float32 copy of it."""
-    rows = len(vectors)
+    empty = Int8Vectors(jnp.zeros(vectors.shape, jnp.int8), jnp.zeros(len(vectors), jnp.float32))
+    return in_pieces(empty, lambda _, *rows: quantize_int8(jax.lax.dynamic_slice_in_dim(vectors, *rows)))
+
+
+def in_pieces(held: Any, make: Callable[[Any, Any, int], Any]) -> Any:
+    """Arrays whose rows are made a piece at a time, in place: there is no room for all at once.
+
+    `make` receives the number of a piece, its first row and how many it has; the last piece may overlap the one before.
+    """
+    rows = len(jax.tree.leaves(held)[0])
     size = min(PIECE, rows)
 
-    def piece(number, held):
+    def put(number, held):
         start = jnp.minimum(number * size, rows - size)
-        found = quantize_int8(jax.lax.dynamic_slice_in_dim(vectors, start, size))
-        return jax.tree.map(lambda all, new: jax.lax.dynamic_update_slice_in_dim(all, new, start, 0), held, found)
+        made = make(number, start, size)
+        return jax.tree.map(lambda all, new: jax.lax.dynamic_update_slice_in_dim(all, new, start, 0), held, made)
 
-    empty = Int8Vectors(jnp.zeros(vectors.shape, jnp.int8), jnp.zeros(rows, jnp.float32))
-    return jax.lax.fori_loop(0, -(-rows // size), piece, empty)
+    return jax.lax.fori_loop(0, -(-rows // size), put, held)
 
 
 def found_again(vectors: jax.Array) -> bool:
