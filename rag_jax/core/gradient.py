@@ -64,7 +64,7 @@ def loss_and_gradient(
     tower_key, generator_key = split(key)
     search_results = inputs.search_results
     if search_results is None:
-        search_results = _search(recipe, params.question_tower, knowledge, inputs)
+        search_results = _search(recipe, params, knowledge, inputs)
 
     def retrieve(towers: RagParams) -> tuple[Float[Array, "B K"], tuple[Retrieved, Tokens]]:
         """The prior over the passages that are read; these, with their tokens."""
@@ -159,14 +159,18 @@ def _read_fused(
     return logits, ReaderSignals(log_probs, batch.target_mask, attention.mean_over_tokens(mass, batch.target_mask))
 
 
-def _search(recipe: Recipe, question_tower: Params, knowledge: Knowledge, inputs: TrainingBatch) -> SearchResults:
-    """The passages that the recipe retrieves, by the tower without dropout: noise belongs in the scores, not in what
-    is read.
+def _search(recipe: Recipe, towers: RagParams, knowledge: Knowledge, inputs: TrainingBatch) -> SearchResults:
+    """The passages that the recipe retrieves, by towers without dropout: noise belongs in the scores, not in what is
+    read.
     """
     how, num_docs = recipe.refresh, recipe.prior_docs or recipe.num_docs
-    searched = num_docs if how is None or how.num_candidates is None else how.num_candidates
-    queries = recipe.networks.tower(question_tower, inputs.batch.question)
-    return SearchResults(recipe.retrieve(recipe.lookup, queries, knowledge, searched, inputs.positives), scores=None)
+    queries = recipe.networks.tower(towers.question_tower, inputs.batch.question)
+    if how is None or how.num_candidates is None:
+        rows = recipe.retrieve(recipe.lookup, queries, knowledge, num_docs, inputs.positives)
+    else:
+        candidates = recipe.retrieve(recipe.lookup, queries, knowledge, how.num_candidates, inputs.positives)
+        rows = refresh.rank(how, recipe.lookup, towers.passage_tower, queries, knowledge, candidates, num_docs)
+    return SearchResults(rows, scores=None)
 
 
 def _gather(
@@ -181,12 +185,10 @@ def _gather(
 
     They are encoded again where the passage tower is trained, unless the search has scores of its own.
     """
-    how, num_docs = recipe.refresh, recipe.prior_docs or recipe.num_docs
-    if how is None or search_results.scores is not None:
+    if recipe.refresh is None or search_results.scores is not None:
         return retrieval.gather_results(queries, knowledge, search_results, recipe.lookup)
     key = None if key is None else jax.random.fold_in(key, PASSAGES)
-    found = queries, knowledge, search_results.rows, num_docs, key
-    return refresh.retrieve(how, recipe.lookup, passage_tower, *found)
+    return refresh.retrieve(recipe.refresh, recipe.lookup, passage_tower, queries, knowledge, search_results.rows, key)
 
 
 def _best(

@@ -92,7 +92,7 @@ def staleness(index: RefreshedIndex, step: Int[Array, ""], alive: Bool[Array, " 
     return Staleness(jnp.max(ages, where=alive, initial=0), jnp.mean(ages.astype(jnp.float32), where=alive))
 
 
-def retrieve(
+def rank(
     refresh: Refresh,
     index: retrieval.Index,
     params: Params,
@@ -100,11 +100,8 @@ def retrieve(
     knowledge: Knowledge,
     candidates: Int[Array, "B C"],
     num_docs: int,
-    key: DropoutKey = None,
-) -> tuple[Retrieved, Tokens]:
-    """The K best of the candidates by fresh scores, which are differentiable with respect to both towers.
-
-    More candidates than K are ranked without dropout and gradient: only the K are encoded a second time.
+) -> Int[Array, "B K"]:
+    """The rows of the K best candidates by fresh scores, best first; -1 for a missing one.
 
     Args:
         params: of the passage tower.
@@ -114,20 +111,33 @@ def retrieve(
     """
     if candidates.shape[1] < num_docs:
         raise ValueError(f"{candidates.shape[1]} candidates for {num_docs} passages")
-    if knowledge.tower_tokens is None:
-        raise ValueError("this knowledge holds no tokens for the passage tower")
-    to_encode = knowledge._replace(passage_tokens=knowledge.tower_tokens)
-    rows = candidates
-    if candidates.shape[1] > num_docs:
-        _, tokens = index.gather(queries, to_encode, candidates)
-        constants = jax.lax.stop_gradient((params, queries))
-        scores = jnp.where(candidates >= 0, fresh_scores(refresh.tower, *constants, tokens), -jnp.inf)
-        best, places = jax.lax.top_k(scores, num_docs)
-        rows = jnp.where(jnp.isneginf(best), -1, jnp.take_along_axis(candidates, places, axis=1))
+    _, tokens = index.gather(queries, _to_encode(knowledge), candidates)
+    scores = jnp.where(candidates >= 0, fresh_scores(refresh.tower, params, queries, tokens), -jnp.inf)
+    best, places = jax.lax.top_k(scores, num_docs)
+    return jnp.where(jnp.isneginf(best), -1, jnp.take_along_axis(candidates, places, axis=1))
+
+
+def retrieve(
+    refresh: Refresh,
+    index: retrieval.Index,
+    params: Params,
+    queries: Float[Array, "B D"],
+    knowledge: Knowledge,
+    rows: Int[Array, "B K"],
+    key: DropoutKey = None,
+) -> tuple[Retrieved, Tokens]:
+    """The passages of `rows` with fresh scores, which are differentiable with respect to both towers.
+
+    Args:
+        params: of the passage tower.
+        rows: as a search of the stored vectors, or `rank`, returned them; -1 for a missing one.
+
+    Raises `ValueError` for knowledge without the tower's tokens.
+    """
     retrieved, passages = index.gather(queries, knowledge, rows)
-    _, tokens = index.gather(queries, to_encode, rows)
+    _, tokens = index.gather(queries, _to_encode(knowledge), rows)
     scores = fresh_scores(refresh.tower, params, queries, tokens, key)
-    return _best_first(retrieved._replace(scores=scores), retrieval.without_missing(retrieved, passages))
+    return retrieved._replace(scores=scores), retrieval.without_missing(retrieved, passages)
 
 
 def fresh_scores(
@@ -142,14 +152,11 @@ def fresh_scores(
     )
 
 
-def _best_first(retrieved: Retrieved, passages: Tokens) -> tuple[Retrieved, Tokens]:
-    scores = jnp.where(retrieved.valid, jax.lax.stop_gradient(retrieved.scores), -jnp.inf)
-    order = jnp.argsort(scores, axis=1, descending=True)
-
-    def in_order(each: Array) -> Array:
-        return jnp.take_along_axis(each, order.reshape(*order.shape, *(1,) * (each.ndim - 2)), axis=1)
-
-    return jax.tree.map(in_order, (retrieved, passages))
+def _to_encode(knowledge: Knowledge) -> Knowledge:
+    """The same passages, as the passage tower reads them."""
+    if knowledge.tower_tokens is None:
+        raise ValueError("this knowledge holds no tokens for the passage tower")
+    return knowledge._replace(passage_tokens=knowledge.tower_tokens)
 
 
 def _encode(

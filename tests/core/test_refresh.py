@@ -172,7 +172,11 @@ QUERIES = normal(np.random.default_rng(6), B, D)
 
 @partial(jax.jit, static_argnums=(0, 1))
 def retrieved(how, index, tower, queries, knowledge, candidates):
-    return refresh.retrieve(how, index, tower, queries, knowledge, candidates, K)
+    rows = refresh.rank(how, index, tower, queries, knowledge, candidates, K)
+    return refresh.retrieve(how, index, tower, queries, knowledge, rows)
+
+
+gathered = jax.jit(refresh.retrieve, static_argnums=(0, 1))
 
 
 def ranked(scores: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -203,24 +207,21 @@ def test_the_best_candidates_by_fresh_vectors_are_read(mesh):
     assert not np.any(np.asarray(passages.lengths)[~exists]), "a missing passage has no tokens"
 
 
-def test_without_more_candidates_all_are_read_best_first():
-    knowledge = known()
-    found, _ = retrieved(towers(), retrieval.LOCAL, params(), QUERIES, knowledge, CANDIDATES[:, :K])
-    fresh = QUERIES @ encoded(params(), knowledge.tower_tokens).T
-    np.testing.assert_array_equal(found.rows, ranked(fresh, CANDIDATES[:, :K]))
+def test_passages_stay_in_the_order_of_the_search():
+    found, _ = gathered(towers(), retrieval.LOCAL, params(), QUERIES, known(), CANDIDATES[:, :K])
+    np.testing.assert_array_equal(found.rows, CANDIDATES[:, :K])
 
 
-@pytest.mark.parametrize("candidates", [K, 6])
-def test_scores_teach_both_towers(candidates):
+def test_scores_teach_both_towers():
     """With a loss sum_bk w_bk s_bk: q_b gets sum_k w_bk d(z_k), and each of a passage's words w_bk q_b / length."""
     knowledge, weights = known(), normal(np.random.default_rng(7), B, K)
 
     def loss(tower, queries, knowledge, chosen):
-        found, _ = refresh.retrieve(towers(), retrieval.LOCAL, tower, queries, knowledge, chosen, K)
+        found, _ = refresh.retrieve(towers(), retrieval.LOCAL, tower, queries, knowledge, chosen)
         return jnp.sum(jnp.where(found.valid, weights * found.scores, 0.0)), found.rows
 
     gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
-    (tower_gradient, query_gradient), rows = gradient(params(), QUERIES, knowledge, CANDIDATES[:, :candidates])
+    (tower_gradient, query_gradient), rows = gradient(params(), QUERIES, knowledge, CANDIDATES[:, :K])
     of_words, of_queries, vectors = np.zeros((V, D)), np.zeros((B, D)), encoded(params(), knowledge.tower_tokens)
     for (b, k), row in np.ndenumerate(rows):
         if row >= 0:
@@ -236,5 +237,6 @@ def test_what_cannot_be_ranked_is_refused():
     with pytest.raises(ValueError, match="2 candidates for 3 passages"):
         retrieved(towers(), retrieval.LOCAL, params(), QUERIES, known(), CANDIDATES[:, :2])
     blind = known()._replace(tower_tokens=None)
-    with pytest.raises(ValueError, match="holds no tokens for the passage tower"):
-        retrieved(towers(), retrieval.LOCAL, params(), QUERIES, blind, CANDIDATES)
+    for function, rows in ((retrieved, CANDIDATES), (gathered, CANDIDATES[:, :K])):
+        with pytest.raises(ValueError, match="holds no tokens for the passage tower"):
+            function(towers(), retrieval.LOCAL, params(), QUERIES, blind, rows)

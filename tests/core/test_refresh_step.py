@@ -22,6 +22,7 @@ from handmade import (
     forward,
     knowledge,
     models,
+    noisy_bag_of_words,
     normal,
     rag_params,
     recipe,
@@ -102,6 +103,26 @@ def test_both_towers_get_the_gradient_of_the_marginal_likelihood(model, num_cand
     close(
         (given.passage_tower - state.params.passage_tower) / RATE, differences(lambda d: loss(questions, d), passages)
     )
+
+
+def test_candidates_are_ranked_without_dropout_and_the_prior_has_it():
+    """With a passage tower that dropout changes, the same passages are read as without."""
+    given, vectors, asked = params(), knowledge().passage_vectors, batch()
+    quiet = both_towers(num_candidates=6)
+    noisy = quiet._replace(
+        networks=quiet.networks._replace(tower=noisy_bag_of_words),
+        refresh=quiet.refresh._replace(tower=noisy_bag_of_words),
+    )
+    fresh = encoded(given.question_tower, asked.question) @ encoded(given.passage_tower, known().tower_tokens).T
+    rows = nearest(encoded(given.question_tower, asked.question) @ vectors.T, 6)
+    rows = np.take_along_axis(rows, nearest(np.take_along_axis(fresh, rows, axis=1), K), axis=1).astype(np.int32)
+    train = jax.jit(partial(training.train_step, noisy))
+    for number in range(5):
+        state = begun(noisy, given, vectors)._replace(step=jnp.int32(number))
+        searched, metrics = train(state, known(), asked, NO_GOLD)
+        given_rows, expected = train(state, known(), asked, NO_GOLD, SearchResults(rows, None))
+        close(metrics.loss, expected.loss)
+        jax.tree.map(close, jax.device_get(searched.params), jax.device_get(given_rows.params))
 
 
 def test_a_step_searches_the_vectors_that_it_has_just_encoded():
