@@ -145,6 +145,10 @@ def test_answers_below_a_calibrated_threshold_are_withheld(trained, towns, tmp_p
     assert "has 16 of the questions that are evaluated" in capsys.readouterr().err
     again = evaluate(tmp_path / "again", *given, "--calibrate-on", tmp_path / "after")
     assert again["abstain_below"] == after["abstain_below"], "of the answers before any was withheld"
+    others = (tmp_path / "before" / "predictions.jsonl").read_text().replace('"answer": "', '"answer": "not ')
+    (tmp_path / "before" / "predictions.jsonl").write_text(others)
+    of_another = ("--output", tmp_path / "of_another", *given, "--calibrate-on", tmp_path / "before")
+    assert "has another answer in predictions.jsonl than in scores.jsonl" in refused(capsys, *of_another)
     assert after["calibrated"]["score"] == after["figures"]["abstaining"]["value"]
     assert after["abstain_below"] < 0
     figures = after["figures"]
@@ -189,6 +193,7 @@ OK = {"id": "a", "question": "what colour is Norburg", "answers": ["red"]}
             "has 2 gold answers; a classification has one",
         ),
         ([OK], ["--labels", "red", "blue", "--num-beams", "3"], "leave the generation options out"),
+        ([OK], ["--labels", "red", "blue " * 200], "tokens, more than max_target"),
         ([OK], ["--abstain-below", "0.5"], "give a log-probability in nats, at most 0"),
         ([OK], ["--abstain-below", "nan"], "give a log-probability in nats, at most 0"),
         ([OK], ["--cite-at-least", "7"], "give a posterior above 0, at most 1"),
@@ -229,6 +234,7 @@ def test_options_of_a_model_are_refused_beside_predictions(tmp_path: Path, capsy
         assert f"{option[0]} is for a model; leave it out beside --predictions" in refused(capsys, *given, *option)
     assert "generation options are for a model" in refused(capsys, *given, "--num-beams", "2")
     assert "some predictions have no log_prob" in refused(capsys, *given, "--figures")
+    assert "answers.jsonl: some predictions have no log_prob" in refused(capsys, *given, "--abstain-below", "-1")
     assert not (tmp_path / "out").exists()
     cli.main(["evaluate", *map(str, given)])
     assert "exact match" in capsys.readouterr().out

@@ -39,6 +39,7 @@ from rag_jax.evaluation.scores import (
 from rag_jax.evaluation.threshold import PREDICTIONS
 from rag_jax.index.store import open_store
 from rag_jax.pipeline import digests, user_inputs
+from rag_jax.pipeline.generation import label_tokens
 from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.rag import RAG
 from rag_jax.terminal import Terminal
@@ -163,13 +164,23 @@ class EvaluateCommand:
         )
         if rag.components.store.is_closed_book and self.baseline is not None:
             raise InputError(f"{self.workdir or self.checkpoint}: reads no passages; leave --baseline out")
-        if self.num_docs is not None and not rag.components.store.is_closed_book:
+        if self.num_docs is not None:
+            if rag.components.store.is_closed_book:
+                raise InputError(f"{self.workdir or self.checkpoint}: reads no passages; leave --num-docs out")
             rag.check([], num_docs=self.num_docs)
             rag = with_num_docs(rag, self.num_docs)
         if self.baseline is not None:
             rag = BASELINES[self.baseline](rag, questions, self.seed)
         rag.check(questions, self.decoding)
+        if self._asked.labels:
+            labels, tokenizer = self._asked.labels, rag.components.generator_tokenizer
+            label_tokens(labels.texts, rag.components.limits, tokenizer)
+            labels.decoded_names(tokenizer)
         check_gold(rag.components.store, questions, "questions")
+        if rag.components.store.is_closed_book and not any(question.answers for question in questions):
+            raise InputError(
+                f"{self.questions}: has no answers, and the model reads no passages: nothing can be scored"
+            )
         return rag
 
     def _predicted(self, rag: RAG, questions: Sequence[Question]) -> list[Prediction]:
@@ -191,6 +202,8 @@ class EvaluateCommand:
         """The predictions of a file; with an index, the texts of the passages found."""
         assert self.predictions is not None
         predictions = read_predictions(self.predictions, questions)
+        if (self.abstain_below is not None or self.calibrate_on is not None) and probabilities(predictions) is None:
+            raise InputError(f"{self.predictions}: some predictions have no log_prob, which a threshold is on")
         if labels := self._asked.labels:
             names = labels.names_of([each.answer for each in predictions])
             predictions = [each._replace(answer=name) for each, name in zip(predictions, names, strict=True)]
@@ -209,7 +222,8 @@ class EvaluateCommand:
         self, questions: Sequence[Question], predictions: list[Prediction], correct: np.ndarray, below: float | None
     ) -> tuple[list[Prediction], Scores]:
         """The predictions, withheld where they are below the threshold, and their scores."""
-        how = {"task": self.task, "has_labels": self.labels is not None, "depth": self.depth}
+        labels = self._asked.labels.names if self._asked.labels else ()
+        how = {"task": self.task, "labels": labels, "depth": self.depth}
         scored = partial(score, questions, **how, cite_at_least=self.cite_at_least)
         if below is None:
             return predictions, scored(predictions)

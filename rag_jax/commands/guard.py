@@ -49,7 +49,7 @@ class GuardCommand:
     checkpoint: str | None = None  # or a RAG checkpoint: a folder, or a repository of the hub[@revision]
     generator: str | None = None  # or a generator's checkpoint
     completions: Path | None = None  # or a file of completions: JSON lines with prompt_id, completion, model
-    tower: str = TOWER  # of --generator
+    tower: str | None = None  # of --generator; None: MiniLM
     index: Path | None = None  # a knowledge store; None: the workdir's own, for --generator none
     closed_book: bool = False  # answer without passages, for a checkpoint without an index
     system_prompts: tuple[str, ...] = ()  # texts, or guardrail, grounded, none, to be compared; none given: the model's
@@ -92,6 +92,8 @@ class GuardCommand:
                     else ("generation options are", "them")
                 )
                 raise InputError(f"{option} for a model; leave {it} out beside --completions")
+        if self.generator is None and self.tower is not None:
+            raise InputError("--tower is for a --generator; leave it out")
         if self.closed_book and self.checkpoint is None:
             raise InputError("--closed-book is for a --checkpoint without an index; leave it out")
         texts = self._system_prompts().values()
@@ -130,11 +132,15 @@ class GuardCommand:
 
     def _model(self) -> RAG:
         if self.generator is not None:
-            rag = open_generator(self.generator, self.tower, self.index)
+            rag = open_generator(self.generator, self.tower or TOWER, self.index)
             rag = rag if self.long_questions is None else rag.with_long_questions(self.long_questions)
         else:
             rag = open_model(self.workdir, self.checkpoint, self.index, self.closed_book, self.long_questions)
-        if self.num_docs is not None and not rag.components.store.is_closed_book:
+        if self.num_docs is not None:
+            if rag.components.store.is_closed_book:
+                raise InputError(
+                    f"{self.workdir or self.checkpoint or self.generator}: reads no passages; leave --num-docs out"
+                )
             rag.check([], num_docs=self.num_docs)
             rag = with_num_docs(rag, self.num_docs)
         return rag

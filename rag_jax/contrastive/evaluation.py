@@ -32,7 +32,7 @@ def scores(store: Store, rows: Int[np.ndarray, "B K"], questions: Sequence[Quest
     found = passages_of(store, rows)
     depths = [k for k in DEPTHS if k <= rows.shape[1]]
     gold = ranking_scores([[passage.id for passage in ranked] for ranked in found], questions, depths)
-    texts = [[f"{passage.title} {passage.text}" for passage in ranked] for ranked in found]
+    texts = [[passage.text for passage in ranked] for ranked in found]
     kept = {name: gold[name] for name in (*(f"recall@{k}" for k in depths), "mrr")}
     if any(question.answers for question in questions):
         kept |= answer_recall_scores(texts, questions, depths)

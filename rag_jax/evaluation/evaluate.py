@@ -68,14 +68,15 @@ def scores(rag: RAG, questions: Sequence[Question]) -> dict[str, float]:
 def recalls(results: Sequence[Sequence[Passage]], questions: Sequence[Question], depth: int) -> dict[str, float]:
     """Recalls at each k of `DEPTHS` up to `depth`.
 
-    `recall@k`: a gold passage is among the first k, over the questions with gold passages. `answer_recall@k`: one of
-    the first k passages contains an answer (DPR's top-k accuracy), over the questions with an answer that has a token.
+    `recall@k`: a gold passage is among the first k, over the questions with gold passages. `answer_recall@k`: the text
+    of one of the first k passages contains an answer (DPR's top-k accuracy), over the questions with an answer that has
+    a token.
     """
     with_gold = [
         (ranked, question) for ranked, question in zip(results, questions, strict=True) if question.positive_ids
     ]
     ids = [[passage.id for passage in ranked] for ranked, _ in with_gold]
-    texts = [[f"{passage.title} {passage.text}" for passage in ranked] for ranked in results]
+    texts = [[passage.text for passage in ranked] for ranked in results]
     depths = [k for k in DEPTHS if k <= depth]
     gold = {f"recall@{k}": recall_at_k(ids, [q.positive_ids for _, q in with_gold], k) for k in depths if with_gold}
     answered = answer_recall_scores(texts, questions, depths)

@@ -17,11 +17,14 @@ FILES = TREC, KILT, DPR = "run.trec", "kilt.jsonl", "dpr.json"
 
 
 def of(questions: Sequence[Question], predictions: Sequence[Prediction]) -> dict[str, str]:
-    """The files of other evaluators by name; none where nothing was retrieved."""
-    if not any(prediction.retrieved for prediction in predictions):
+    """The files of other evaluators by name: none where nothing was retrieved, DPR's where texts are known."""
+    retrieved = [passage for prediction in predictions for passage in prediction.retrieved]
+    if not retrieved:
         return {}
-    pieces = trec_run(predictions), kilt_guesses(predictions), dpr_results(questions, predictions)
-    return dict(zip(FILES, map("".join, pieces), strict=True))
+    files = {TREC: trec_run(predictions), KILT: kilt_guesses(predictions)}
+    if any(passage.text for passage in retrieved):
+        files[DPR] = dpr_results(questions, predictions)
+    return {name: "".join(lines) for name, lines in files.items()}
 
 
 def trec_run(predictions: Sequence[Prediction]) -> Iterator[str]:

@@ -47,13 +47,30 @@ def rate_figure(values: Float[np.ndarray, " B"]) -> Figure:
     return Figure(float(known.mean()), float(interval.low), float(interval.high), len(known))
 
 
-def figure(statistic: Statistic, questions: int, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
+def score_figure(values: Float[np.ndarray, " B"]) -> Figure:
+    """`mean_figure`, or `rate_figure` where all scores are 0, or all 1."""
+    known = values[~np.isnan(values)]
+    constant = len(known) > 0 and (known == known[0]).all() and known[0] in (0, 1)
+    return rate_figure(values) if constant else mean_figure(values)
+
+
+def figure(
+    statistic: Statistic, questions: int, resamples: int = RESAMPLES, seed: int = 0, basic: bool = False
+) -> Figure:
     """A statistic of a whole set of questions, such as macro-F1 or a calibration error.
 
     Resamples on which it is NaN, such as the recall of a label that none of them has, do not count for the interval.
+
+    Args:
+        basic: whether the interval is the basic bootstrap's (2 v - high, 2 v - low), 0 at least. For a statistic v that
+            resampling makes larger, such as a sum of absolute differences: the percentile interval then lies above it.
     """
     numbers = np.arange(questions)
-    return _figure(numbers, lambda sample: statistic(sample.astype(np.int64)), False, resamples, seed)
+    found = _figure(numbers, lambda sample: statistic(sample.astype(np.int64)), False, resamples, seed)
+    if not basic:
+        return found
+    low, high = (2 * found.value - end for end in (found.high, found.low))
+    return found._replace(low=max(low, 0.0), high=max(high, 0.0))
 
 
 def _figure(data: np.ndarray, statistic: Callable, vectorized: bool, resamples: int, seed: int) -> Figure:

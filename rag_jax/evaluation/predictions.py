@@ -113,7 +113,9 @@ def _read(path: Path) -> Iterator[tuple[str, object, Prediction]]:
     whole = _squad(path)
     if whole is not None:
         for id, answer in whole.items():
-            yield f"{path}: {id!r}", None, Prediction(validate_id(id, "id", str(path)), answer)
+            location = f"{path}: {id!r}"
+            prediction = Prediction(validate_id(id, "id", str(path)), validate_characters(answer, "answer", location))
+            yield location, None, prediction
         return
     empty = True
     for number, row in read_jsonl(path):
@@ -156,12 +158,17 @@ def _prediction(row: Mapping[str, Any], location: str) -> Prediction:
         raise InputError(f'{location}: "log_prob" is {log_prob}; a log-probability is at most 0')
     read, found = _objects(row, "passages", location), _objects(row, "retrieved", location)
     scores = tuple(score for each in found if (score := _number(each, "score", location)) is not None)
+    retrieved = tuple(_retrieved(each, location) for each in found)
+    ids = [passage.id for passage in retrieved]
+    if len(set(ids)) < len(ids):
+        twice = next(each for each in ids if ids.count(each) > 1)
+        raise InputError(f'{location}: the passage "{twice}" is twice in "retrieved"; rank each passage once')
     return Prediction(
         id,
         validate_characters(answer, "answer", location),
         log_prob,
         tuple(_passage(each, location) for each in read),
-        tuple(_retrieved(each, location) for each in found),
+        retrieved,
         scores if len(scores) == len(found) else (),
     )
 
@@ -191,6 +198,7 @@ def _texts(row: Mapping[str, Any], names: Sequence[str], location: str) -> list[
     for name, value in zip(names, values, strict=True):
         if not isinstance(value, str):
             raise InputError(f'{location}: "{name}" of a passage is not a string; write it as one, or leave it out')
+        validate_characters(value, name, location)
     return values
 
 

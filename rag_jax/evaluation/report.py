@@ -13,13 +13,18 @@ from rich.table import Table
 from rag_jax.data import strict_json
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
-from rag_jax.evaluation.intervals import CONFIDENCE, RESAMPLES, Figure, figure, mean_figure
+from rag_jax.evaluation.intervals import CONFIDENCE, RESAMPLES, Figure, figure, score_figure
 from rag_jax.evaluation.metrics.classification import confusion
 from rag_jax.evaluation.predictions import Prediction
 from rag_jax.evaluation.score_file import SCORES
 from rag_jax.evaluation.scores import Scores
 
 METRICS, TABLE = "metrics.json", "table.md"
+BASIC = frozenset({"expected_calibration_error"})  # statistics with the interval of the basic bootstrap
+INTERVAL = (
+    f"percentile bootstrap over questions, {CONFIDENCE:.0%}, {RESAMPLES:,} resamples; basic bootstrap for "
+    f"{', '.join(sorted(BASIC))}; Wilson's where all scores are 0, or all 1"
+)
 PACKAGES = ("rag-jax", "jax", "flax", "numpy", "scipy", "transformers", "ir-measures", "rouge-score", "sacrebleu")
 
 
@@ -38,8 +43,8 @@ class Results:
         each, count = self.scores.each, len(self.questions)
         if not each:
             raise InputError("nothing can be scored: no gold answers, and no passages found; give one of the two")
-        means = {name: mean_figure(values) for name, values in each.items()}
-        overall = {name: figure(statistic, count) for name, statistic in self.scores.overall.items()}
+        means = {name: score_figure(values) for name, values in each.items()}
+        overall = {name: figure(each, count, basic=name in BASIC) for name, each in self.scores.overall.items()}
         single = {name: Figure(value, math.nan, math.nan, count) for name, value in self.scores.repetition.items()}
         return means | overall | single
 
@@ -52,10 +57,10 @@ def texts(results: Results, has_labels: bool) -> dict[str, str]:
 
 def metrics_json(results: Results, has_labels: bool) -> str:
     """`metrics.json`: what was evaluated and how, with which versions, and every figure; the confusion of labels."""
-    facts = {name: str(fact) if fact == math.inf else fact for name, fact in results.facts.items()}
+    facts = {name: _plain(fact) for name, fact in results.facts.items()}
     facts["versions"] = {name: importlib.metadata.version(name) for name in PACKAGES}
     facts["versions"]["python"] = platform.python_version()
-    facts["interval"] = f"percentile bootstrap over questions, {CONFIDENCE:.0%}, {RESAMPLES:,} resamples"
+    facts["interval"] = INTERVAL
     if has_labels:
         gold, given = [q.answers[0] for q in results.questions], [p.answer for p in results.predictions]
         labels, counts = confusion(given, gold)
@@ -100,6 +105,13 @@ def table(found: Mapping[str, Figure]) -> Table:
     for name, each in found.items():
         shown.add_row(name.replace("_", " "), number(each.value), interval(each), f"{each.questions:,}")
     return shown
+
+
+def _plain(fact: Any) -> Any:
+    """A fact as JSON can hold it: an infinite threshold as a string."""
+    if isinstance(fact, Mapping):
+        return {name: _plain(each) for name, each in fact.items()}
+    return str(fact) if fact == math.inf else fact
 
 
 def _said(value: Any) -> str:

@@ -5,7 +5,7 @@ predictions (passages found, posteriors, log-probabilities).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -42,27 +42,28 @@ def score(
     predictions: Sequence[Prediction],
     *,
     task: Task = "qa",
-    has_labels: bool = False,
+    labels: Collection[str] = (),
     depth: int = DEPTHS[-1],
     cite_at_least: float = 0.5,
 ) -> Scores:
     """Everything that can be scored.
 
     Args:
-        has_labels: whether predictions are labels, scored by accuracy.
+        labels: those of a classification, whose predictions are scored by accuracy; (): predictions are texts.
         depth: the number of passages that were searched for.
         cite_at_least: the posterior from which on a passage counts as cited.
     """
-    answered = labels(questions, predictions) if has_labels else answers(questions, predictions)
+    answered = classified(questions, predictions, labels) if labels else answers(questions, predictions)
     parts = [answered]
-    if not has_labels and task != "qa":
+    if not labels and task != "qa":
         parts.append(texts(questions, predictions, task))
-    unlabelled = [question._replace(answers=()) for question in questions] if has_labels else questions
+    unlabelled = [question._replace(answers=()) for question in questions] if labels else questions
     parts.append(Scores(retrieval(unlabelled, predictions, depth)))  # that a text holds the word "true" says nothing
-    if not has_labels:
-        parts.append(Scores(evidence(questions, predictions, cite_at_least)))
+    parts.append(Scores(evidence(questions, predictions)))
+    if not labels:
+        parts.append(Scores(cited(predictions, cite_at_least)))
     if answered.each:
-        parts.append(confidence(predictions, correct_answers(questions, predictions, has_labels)))
+        parts.append(confidence(predictions, correct_answers(questions, predictions, bool(labels))))
     return joined(parts)
 
 
@@ -80,11 +81,12 @@ def answers(questions: Sequence[Question], predictions: Sequence[Prediction]) ->
     return Scores(each)
 
 
-def labels(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Scores:
-    """Accuracy and macro-F1 of labels."""
+def classified(questions: Sequence[Question], predictions: Sequence[Prediction], labels: Collection[str]) -> Scores:
+    """Accuracy, and macro-F1 over the labels that occur. Predictions that are none of the labels are wrong."""
     gold, given = [question.answers[0] for question in questions], [prediction.answer for prediction in predictions]
+    occurring = [label for label in labels if label in {*gold, *given}]
     accuracy = {"accuracy": classification.accuracy_scores(given, gold)}
-    return Scores(accuracy, {"macro_f1": classification.macro_f1(given, gold)})
+    return Scores(accuracy, {"macro_f1": classification.macro_f1(given, gold, occurring)})
 
 
 def texts(questions: Sequence[Question], predictions: Sequence[Prediction], task: Task) -> Scores:
@@ -121,27 +123,34 @@ def retrieval(questions: Sequence[Question], predictions: Sequence[Prediction], 
         shown = [*(f"recall@{k}" for k in depths), "mrr", f"ndcg@{min(NDCG, depth)}", "map"]
         each |= {name: scores[name] for name in shown}
     if any(passage.text for passages in found for passage in passages) and any(q.answers for q in questions):
-        titled = [[f"{passage.title} {passage.text}" for passage in passages] for passages in found]
-        each |= ranking.answer_recall_scores(titled, questions, depths)
+        texts = [[passage.text for passage in passages] for passages in found]
+        each |= ranking.answer_recall_scores(texts, questions, depths)
     is_known = any(each.title or each.document or each.text for passages in found for each in passages)
     if is_known and any(question.evidence or question.evidence_titles for question in questions):
         each |= ranking.document_recall_scores(found, questions, depths)
     return each
 
 
-def evidence(questions: Sequence[Question], predictions: Sequence[Prediction], cite_at_least: float) -> Each:
-    """KILT's scores, where questions name their evidence, and the citations of answers with a posterior."""
+def evidence(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Each:
+    """KILT's scores, where questions name their evidence."""
     each = Each()
-    known = [number for number, question in enumerate(questions) if question.evidence and any(question.answers)]
-    if known and any(prediction.retrieved for prediction in predictions):
-        guesses = [Guess(p.id, p.answer, ranked_documents(p.retrieved)) for p in (predictions[n] for n in known)]
-        for name, values in kilt.kilt_scores(guesses, [questions[number] for number in known]).items():
-            each[name] = np.full(len(questions), math.nan)
-            each[name][known] = values
-    read = [p._replace(passages=tuple(passage for passage in p.passages if passage.text)) for p in predictions]
-    if any(map(citations.has_posterior, read)):  # a closed book reads an empty passage
-        each |= citations.citation_scores(read, cite_at_least)
-    return each
+    known = [number for number, question in enumerate(questions) if question.evidence]
+    if not known or not any(prediction.retrieved for prediction in predictions):
+        return each
+    guesses = [Guess(p.id, p.answer, ranked_documents(p.retrieved)) for p in (predictions[n] for n in known)]
+    for name, values in kilt.kilt_scores(guesses, [questions[number] for number in known]).items():
+        each[name] = np.full(len(questions), math.nan)
+        each[name][known] = values
+    return {name: values for name, values in each.items() if not np.isnan(values).all()}
+
+
+def cited(predictions: Sequence[Prediction], at_least: float) -> Each:
+    """The citations of answers with a posterior over passages, all of which are known."""
+    read = [
+        each if all(passage.title or passage.text for passage in each.passages) else each._replace(passages=())
+        for each in predictions
+    ]
+    return citations.citation_scores(read, at_least) if any(map(citations.has_posterior, read)) else {}
 
 
 def confidence(predictions: Sequence[Prediction], correct: Float[np.ndarray, " B"]) -> Scores:
@@ -167,7 +176,8 @@ def correct_answers(
 ) -> Float[np.ndarray, " B"]:
     """Which answers are right, as labels or by `is_correct`; NaN for a question without gold answers."""
     if has_labels:
-        return labels(questions, predictions).each["accuracy"]
+        gold = [question.answers[0] for question in questions]
+        return classification.accuracy_scores([prediction.answer for prediction in predictions], gold)
     pairs = zip(predictions, questions, strict=True)
     return np.array([float(is_correct(p.answer, q)) if q.answers else math.nan for p, q in pairs], np.float64)
 

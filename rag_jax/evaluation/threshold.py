@@ -22,6 +22,10 @@ def calibrated(folder: Path, questions: Sequence[Question]) -> Threshold:
         raise InputError(f"{evaluation.path}: has no exact_match; name an evaluation of generated answers")
     known = [Question(each.id, each.question, each.answers) for each in evaluation.questions]
     predictions = read_predictions(evaluation.path.with_name(PREDICTIONS), known)
+    for scored, prediction in zip(evaluation.questions, predictions, strict=True):
+        if scored.answer not in (prediction.answer, ""):  # "": it was withheld
+            what = f'"{scored.id}" has another answer in {PREDICTIONS} than in {evaluation.path.name}'
+            raise InputError(f"{folder}: {what}; run that evaluation again to its end")
     log_probs = [prediction.log_prob for prediction in predictions]
     correct = evaluation.scores.get("always_answering", evaluation.scores["exact_match"])  # before any was withheld
     try:

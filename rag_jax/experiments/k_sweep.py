@@ -99,7 +99,7 @@ def _answer_recalls(rag: RAG, questions: Sequence[Question], ks: Sequence[int]) 
     """The fraction of questions with an answer among the first K passages, for each K."""
     passages, batch = rag.components.store.passages, rag.components.config.eval_batch
     rows = rag.search_rows([question.question for question in questions], max(ks), batch_size=batch)
-    texts = [[f"{passages[row].title} {passages[row].text}" for row in ranked if row >= 0] for ranked in rows]
+    texts = [[passages[row].text for row in ranked if row >= 0] for ranked in rows]
     found = answer_recall_scores(texts, questions, ks)
     return {k: float(np.nanmean(found[f"answer_recall@{k}"])) for k in ks}
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from rag_jax.core.likelihood import rag_sequence
 from rag_jax.core.variants import VARIANTS, Model
+from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
 from rag_jax.evaluation import figures
 from rag_jax.experiments import options
@@ -30,6 +31,7 @@ def plan(given: options.Posterior) -> Plan:
             raise InputError("--model-workdir names a trained run; leave --config and --reader out")
         rag = model_in(given.model_workdir)
         _check_num_docs(given.num_docs, len(rag.components.store))
+        rag.check([Question("question", question, ())], num_docs=given.num_docs)
         return Plan([], lambda: None, partial(measure, lambda: rag, question, given.num_docs, []))
     setup = prepare(given)
     _check_num_docs(given.num_docs, setup.count_passages())

@@ -18,7 +18,7 @@ from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.compare import SAME, permutation_test
-from rag_jax.evaluation.intervals import mean_figure
+from rag_jax.evaluation.intervals import score_figure
 from rag_jax.evaluation.metrics.answers import is_correct
 from rag_jax.pipeline.digests import answers_digest
 from rag_jax.rag import RAG
@@ -67,7 +67,7 @@ def exact_matches(
 def recall_at_1(rag: RAG, questions: Sequence[Question]) -> float:
     """The question tower's recall of gold passages, or where no question names any, of passages with an answer."""
     found = evaluate.recall(rag, questions)
-    return found.get("recall@1", found["answer_recall@1"])
+    return found["recall@1" if "recall@1" in found else "answer_recall@1"]
 
 
 def summarise(scores: Float[np.ndarray, "S B"]) -> Summary:
@@ -75,7 +75,7 @@ def summarise(scores: Float[np.ndarray, "S B"]) -> Summary:
     counted = scores[:, ~np.isnan(scores).any(axis=0)]
     if not counted.size:
         return Summary(*[np.nan] * 5)
-    runs, figure = counted.mean(axis=1), mean_figure(counted.mean(axis=0))
+    runs, figure = counted.mean(axis=1), score_figure(counted.mean(axis=0))
     return Summary(figure.value, float(runs.min()), float(runs.max()), figure.low, figure.high)
 
 

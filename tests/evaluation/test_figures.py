@@ -13,10 +13,10 @@ from rag_jax.evaluation import figures
 from rag_jax.pipeline.answers import Answer, RetrievedPassage
 
 PASSAGES = [
-    RetrievedPassage("1", "Lyon", "Lyon lies on the $ Rhône .", -0.1, 0.9),
+    RetrievedPassage("1", "Bada$$ and $100 %s", "Lyon lies on the $ Rhône .", -0.1, 0.9),
     RetrievedPassage("2", "", "a", -2, 0.1),
 ]
-ANSWER = Answer("the $ Rhône $", -0.5, -0.2, PASSAGES, ["the", " Rh", "ône"], np.full((2, 3), 0.5), [])
+ANSWER = Answer("the $ Rhône $", -0.5, -0.2, PASSAGES, ["the", " $R", "h$ône$"], np.full((2, 3), 0.5), [])
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rag_jax.evaluation.intervals import Figure, figure, mean_figure, rate_figure
+from rag_jax.evaluation.intervals import Figure, figure, mean_figure, rate_figure, score_figure
 
 
 def test_the_interval_of_a_mean_is_that_of_resampled_questions() -> None:
@@ -33,6 +33,28 @@ def test_a_statistic_of_the_whole_set_is_computed_on_drawn_questions() -> None:
     assert found == mean_figure(values, resamples=500)._replace(low=found.low, high=found.high)
     assert found.low < found.value < found.high
     assert found == figure(lambda numbers: float(np.mean(values[numbers])), 50, resamples=500), "the same seed"
+
+
+def test_the_interval_of_a_statistic_that_resampling_enlarges_is_mirrored() -> None:
+    """The absolute mean of noise around 0.05: its resamples are larger on average."""
+    noise = np.random.default_rng(0).standard_normal(50) / 4
+    values = noise - noise.mean() + 0.05
+    how = {"statistic": lambda numbers: float(np.abs(np.mean(values[numbers]))), "questions": 50}
+    plain, basic = figure(**how), figure(**how, basic=True)
+    assert basic == plain._replace(
+        low=0.1 - plain.high if plain.high < 0.1 else 0.0, high=pytest.approx(0.1 - plain.low)
+    )
+    assert basic.low <= basic.value <= basic.high
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_scores_that_are_all_alike_have_an_interval_too(value: float) -> None:
+    values = np.array([value] * 9 + [math.nan])
+    assert score_figure(values) == rate_figure(values)
+    mixed = np.array([value] * 9 + [1 - value])
+    assert score_figure(mixed) == mean_figure(mixed)
+    assert score_figure(np.full(3, 0.5)) == Figure(0.5, 0.5, 0.5, 3)
+    assert math.isnan(score_figure(np.full(3, math.nan)).value)
 
 
 @pytest.mark.parametrize("values", [[1.0] * 9, [0.0]])

@@ -61,6 +61,27 @@ def test_evidence_adds_documents_and_kilt() -> None:
     assert scores.each["kilt_exact_match"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
 
 
+def test_evidence_is_scored_without_gold_answers() -> None:
+    needed = [QUESTIONS[0]._replace(evidence=(("france",),)), Question("b", "?", (), ("2",), evidence=(("lyon",),))]
+    scores = score(needed, [each._replace(retrieved=(PARIS, LYON)) for each in ANSWERED])
+    assert scores.each["r_precision"].tolist() == [1, 0]
+    assert scores.each["kilt_exact_match"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
+
+
+def test_a_title_is_no_text_that_holds_an_answer() -> None:
+    found = [each._replace(retrieved=(PARIS,)) for each in ANSWERED]
+    asked = [each._replace(answers=("Paris",)) for each in QUESTIONS]
+    assert score(asked, found).each["answer_recall@1"].tolist() == [0, 0]
+
+
+def test_citations_of_passages_that_are_not_known_are_not_scored() -> None:
+    unknown = RetrievedPassage("2", "", "", -2.0, 0.99)
+    for passages, recall in (((READ,), 1), ((unknown, READ), math.nan)):
+        scores = score(QUESTIONS, [ANSWERED[0]._replace(passages=passages, answer="7"), ANSWERED[1]])
+        found = scores.each.get("citation_recall", np.full(2, math.nan))
+        assert found.tolist() == pytest.approx([recall, math.nan], nan_ok=True)
+
+
 def test_posteriors_add_citations() -> None:
     scores = score(QUESTIONS, [ANSWERED[0]._replace(passages=(READ,), answer="7"), ANSWERED[1]])
     assert scores.each["citation_recall"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
@@ -77,9 +98,27 @@ def test_regular_expressions_are_matched_and_have_no_exact_match() -> None:
 
 def test_labels_have_accuracy_instead_of_exact_match() -> None:
     questions = [Question("a", "c", ("yes",)), Question("b", "d", ("no",))]
-    scores = score(questions, [Prediction("a", "yes"), Prediction("b", "yes")], has_labels=True)
+    scores = score(questions, [Prediction("a", "yes"), Prediction("b", "yes")], labels=("yes", "no"))
     assert names(scores) == {"accuracy", "macro_f1"}
     assert scores.overall["macro_f1"](np.arange(2)) == pytest.approx((2 / 3 + 0) / 2)
+
+
+@pytest.mark.parametrize("odd", [("maybe", "maybe"), ("maybe", "perhaps")])
+def test_macro_f1_is_over_the_labels_whatever_else_is_predicted(odd: tuple[str, str]) -> None:
+    gold, given = ("yes", "no", "yes", "no"), ("yes", "no", *odd)
+    questions = [Question(str(number), "c", (label,)) for number, label in enumerate(gold)]
+    scores = score(
+        questions, [Prediction(str(number), each) for number, each in enumerate(given)], labels=("yes", "no")
+    )
+    assert scores.overall["macro_f1"](np.arange(4)) == pytest.approx(2 / 3)
+
+
+def test_labels_with_evidence_have_the_scores_of_kilt_and_no_citations() -> None:
+    questions = [Question("a", "c", ("yes",), evidence=(("france",),)), Question("b", "d", ("no",), evidence=(("x",),))]
+    predictions = [Prediction(id, "yes", passages=(READ,), retrieved=(PARIS,)) for id in ("a", "b")]
+    scores = score(questions, predictions, labels=("yes", "no"))
+    assert scores.each["kilt_accuracy"].tolist() == [1, 0]
+    assert not {"citation_recall", "answer_recall@1"} & names(scores)
 
 
 def test_longer_texts_are_scored_as_texts() -> None:

@@ -17,12 +17,19 @@ def test_it_is_cut_between_words():
     assert pieces.split("one two three four", lambda text: len(text) <= 14) == ["one two three", "two three four"]
 
 
-@given(st.text(st.sampled_from("ab \n"), max_size=60), st.integers(1, 9))
-def test_every_piece_fits_and_every_word_is_read_in_order(text, limit):
-    found = pieces.split(text.strip(), lambda piece: len(piece) <= limit)
+@given(st.lists(st.integers(1, 12), max_size=20), st.integers(1, 9))
+def test_every_piece_fits_and_every_word_is_read_in_order(lengths, limit):
+    """No character occurs twice, so that the place of each piece is known."""
+    letters = iter(map(chr, range(0x4E00, 0x9000)))
+    text = " ".join("".join(itertools.islice(letters, length)) for length in lengths)
+    found = pieces.split(text, lambda piece: len(piece) <= limit)
     assert all(len(piece) <= limit for piece in found)
-    words, read = text.split(), "".join(" ".join(found).split())
-    assert all(word in read for word in words)
+    end = 0
+    for piece in map(str.strip, found):
+        begin = text.index(piece)
+        assert not text[end:begin].strip(), "what is between two pieces is no word"
+        end = begin + len(piece)
+    assert end == len(text)
 
 
 def test_neighbours_share_words():

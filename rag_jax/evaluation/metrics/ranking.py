@@ -64,11 +64,11 @@ def answer_recall_scores(
 ) -> Scores:
     """`answer_recall@k`: one of the first k texts contains an answer (DPR's top-k accuracy, Karpukhin et al. 2020).
 
-    By `has_answer`, or by `regex_match` anywhere in the text where `Question.regex`. NaN for a question none of whose
-    answers has a token ("", the answer to an unanswerable question).
+    By `has_answer`, or by `regex_match` anywhere in the text where `Question.regex`. NaN for a question without
+    answers, or none of whose answers has a token ("", the answer to an unanswerable question).
 
     Args:
-        ranked_texts: the texts of the passages retrieved for each question, title included, best first.
+        ranked_texts: the texts of the passages retrieved for each question, best first; DPR's are without the title.
         questions: the questions.
         depths: k.
 
@@ -142,6 +142,8 @@ def _grades(question: Question) -> dict[str, int]:
 
 def _answer_matcher(question: Question, tokens: Callable[[str], str]) -> Callable[[str], bool] | None:
     """A function that says whether a text contains an answer; None for a question without an answer."""
+    if not question.answers:
+        return None
     if question.regex:
         return lambda text: regex_match(text, question.answers, anchored=False)
     needles = [needle for answer in question.answers if (needle := spaced_tokens(answer)).strip()]

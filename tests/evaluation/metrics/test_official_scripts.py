@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 import official
+from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question
 from rag_jax.evaluation.kilt_guesses import Guess
 from rag_jax.evaluation.metrics import kilt, no_answer
 from rag_jax.evaluation.metrics.answers import exact_match, f1
 from rag_jax.evaluation.metrics.ranking import answer_recall_scores
+from rag_jax.evaluation.predictions import Prediction
+from rag_jax.evaluation.scores import score
 
 COUNT = 500
 CONTENT = ["cat", "Cat's", "cats", "U.S.", "a.b.", "café", "María", "thé", "naïve", "1809", "snake_case", "the-cat"]
@@ -93,6 +96,13 @@ def test_dpr(draw):
     asked = [Question(str(number), "?", tuple(golds)) for number, golds in enumerate(answers)]
     found = answer_recall_scores(texts, asked, range(1, 6))
     assert [np.mean(each) for each in found.values()] == pytest.approx(expected, rel=1e-12)
+    found = [
+        tuple(Passage(str(rank), golds[0], each) for rank, each in enumerate(of))  # its title is an answer
+        for of, golds in zip(texts, answers, strict=True)
+    ]
+    scores = score(asked, [Prediction(str(n), "", retrieved=each) for n, each in enumerate(found)]).each
+    for k in (1, 5):
+        assert np.mean(scores[f"answer_recall@{k}"]) == pytest.approx(expected[k - 1], rel=1e-12)
     for each, golds in zip(predictions, answers, strict=True):
         assert exact_match(each, golds) == official.best(official.exact, each, golds)
 
