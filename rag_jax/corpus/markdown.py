@@ -42,8 +42,11 @@ class Section(NamedTuple):
 
 
 def front_matter_lines(lines: Sequence[str]) -> int:
-    """The number of lines from a first `---` to the next, or to `...`; 0 if the first line is no front matter."""
-    if not lines or lines[0].rstrip() != "---":
+    """The number of lines from a first `---` to the next, or to `...`; 0 if the first line is no front matter.
+
+    A blank line behind it makes it a horizontal rule, as in pandoc.
+    """
+    if len(lines) < 2 or lines[0].rstrip() != "---" or not lines[1].strip():
         return 0
     ends = (number for number, line in enumerate(lines[1:], start=2) if line.rstrip() in ("---", "..."))
     return next(ends, 0)

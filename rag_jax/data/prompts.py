@@ -112,6 +112,7 @@ def render_chat(
     from transformers.utils.chat_template_utils import render_jinja_template
 
     special = {key: value for key, value in settings.items() if key.endswith("_token")}
+    special["enable_thinking"] = False  # Qwen3's would begin with a chain of thought, longer than an answer may be
     try:
         (text,), _ = render_jinja_template(
             [[dict(each) for each in messages]], chat_template=chat_template, add_generation_prompt=answers, **special

@@ -126,4 +126,5 @@ FORMAT = GeneratorFormat(
     files=files,
     normalize=merge_tied_tables,
     published={"facebook/bart-large": BartConfig(), "facebook/bart-base": BASE},
+    generation={"decoder_start_token_id": 2, "forced_eos_token_id": 2},
 )

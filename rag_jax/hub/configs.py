@@ -44,6 +44,14 @@ NEUTRAL = {
     "begin_suppress_tokens": None,
     "sequence_bias": None,
     "force_words_ids": None,
+    "constraints": None,
+    "stop_strings": None,
+    "renormalize_logits": False,
+    "top_h": None,
+    "watermarking_config": None,
+    "token_healing": False,
+    "dola_layers": None,
+    "max_time": None,
 }
 GENERATION = frozenset(NEUTRAL) | {
     "bos_token_id",

@@ -122,9 +122,11 @@ def _window(config: ConfigJson) -> int | None:
     kinds = set(config.read("layer_types", tuple[str, ...], ()))
     if len(kinds) > 1:
         raise InputError(f"{config.source}: layer_types differ; give a checkpoint whose layers are of one type")
-    if family == "llama" or kinds == {"full_attention"}:
+    if family == "llama":
         return None
-    if family.startswith("qwen"):
+    if family.startswith("qwen"):  # transformers' Mistral does not look at the types of its layers
+        if kinds == {"full_attention"}:
+            return None
         if not config.read("use_sliding_window", bool, False):
             return None
         without = config.read("max_window_layers", NotNegative, QWEN_FULL_LAYERS)

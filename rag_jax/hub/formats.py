@@ -50,6 +50,7 @@ class GeneratorFormat(NamedTuple):
     normalize: Callable[[Tensors, Any, str, str], Tensors] = lambda tensors, config, prefix, source: tensors
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
     published: Mapping[str, GeneratorConfig] = {}
+    generation: Mapping[str, Any] = {}  # settings of decoding that config.json may leave out
 
 
 Format = TowerFormat | GeneratorFormat

@@ -64,8 +64,6 @@ NEUTRAL = {
 """Settings that make llama.cpp compute another network, and their neutral values."""
 POOLING = {1: "mean", 2: "cls", 3: "last"}
 """`pooling_type` of llama.cpp, which models of text vectors have."""
-YARN = {"beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
-YARN_NEUTRAL = {"attn_factor": 1, "yarn_attn_factor": 1, "yarn_ext_factor": 1, "yarn_log_multiplier": 0, "alpha": 0}
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
@@ -92,6 +90,9 @@ def read(path: Path) -> GgufCheckpoint:
         raise InputError(f"{path}: {what}; give a model of one of them")
     ids = {f"{role}_token_id": f"tokenizer.ggml.{key}_token_id" for role, key in gguf_tokenizer.ROLES.items()}
     generation = {ours: metadata[key] for ours, key in ids.items() if key in metadata and ours != "unk_token_id"}
+    ends = [metadata[key] for key in gguf_tokenizer.ENDS if key in metadata]
+    if len(set(ends)) > 1:
+        generation["eos_token_id"] = list(dict.fromkeys(ends))
     config = ConfigJson(str(path), {**_config(file, architecture), **generation})
     return GgufCheckpoint(config, _tensors(file, config, architecture), gguf_tokenizer.read(metadata), generation)
 
@@ -159,17 +160,10 @@ def _rope(file: GgufFile, architecture: str, width: int) -> dict[str, Any]:
     if ROPE_FACTORS in file.tensors and kind == "none":
         factors = file.tensors[ROPE_FACTORS].read()
         return {**_llama3(factors, theta["rope_theta"], width, original, metadata.source), **theta}
-    if ROPE_FACTORS in file.tensors or kind not in ("none", "linear", "yarn"):
+    if ROPE_FACTORS in file.tensors or kind not in ("none", "linear"):
         what = f"RoPE is scaled by {kind}{f' and {ROPE_FACTORS}' if ROPE_FACTORS in file.tensors else ''}"
-        raise InputError(f"{metadata.source}: {what}; supported are none, linear, yarn and Llama 3's")
-    if kind != "yarn":
-        return {"rope_type": "default", **theta} if kind == "none" else {"rope_type": kind, "factor": factor, **theta}
-    for key, neutral in YARN_NEUTRAL.items():
-        if (found := metadata.number(f"{scaling}.{key}", neutral)) != neutral:
-            raise InputError(f"{metadata.source}: {key} of YaRN is {found}; only {neutral} is supported")
-    betas = {ours: metadata.number(f"{scaling}.{key}") for ours, key in YARN.items() if f"{scaling}.{key}" in metadata}
-    original = original or metadata.number(f"{architecture}.context_length")
-    return {"rope_type": kind, "factor": factor, "original_max_position_embeddings": original, **betas, **theta}
+        raise InputError(f"{metadata.source}: {what}; supported are none, linear and Llama 3's")
+    return {"rope_type": "default", **theta} if kind == "none" else {"rope_type": kind, "factor": factor, **theta}
 
 
 def _llama3(factors: np.ndarray, theta: float, width: int, original: float, source: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from rag_jax.hub.tokenizers import Stored
 
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Roles of special tokens as transformers and as GGUF names them."""
+ENDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
+"""The tokens that end an answer: of a text, of a turn of a chat, of a message in a turn."""
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # types of tokens
 SPACE = "▁"  # of SentencePiece
 
@@ -158,6 +160,8 @@ def _settings(metadata: Metadata, tokens: list[str], begins: bool) -> dict[str, 
     """The settings of tokenizer_config.json."""
     roles = {f"{role}_token": _token(metadata, tokens, role) for role in ROLES}
     template = metadata.get("tokenizer.chat_template")
+    if template and ENDS[1] in metadata:
+        roles["eos_token"] = _token_of(metadata, tokens, ENDS[1])  # older files name the end of a text as eos
     longest = metadata.get(f"{metadata['general.architecture']}.context_length")
     return {
         **{role: token for role, token in roles.items() if token is not None},
@@ -171,8 +175,10 @@ def _settings(metadata: Metadata, tokens: list[str], begins: bool) -> dict[str, 
 
 def _token(metadata: Metadata, tokens: list[str], role: str) -> str | None:
     key = f"tokenizer.ggml.{ROLES[role]}_token_id"
-    if key not in metadata:
-        return None
+    return _token_of(metadata, tokens, key) if key in metadata else None
+
+
+def _token_of(metadata: Metadata, tokens: list[str], key: str) -> str:
     i = metadata.number(key)
     if not 0 <= i < len(tokens):
         raise InputError(f"{metadata.source}: {key} is {i} of {len(tokens)} tokens; convert the model again")

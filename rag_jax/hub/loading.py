@@ -288,9 +288,22 @@ def _check_layers(config: ConfigJson, sizes: TowerConfig | GeneratorConfig, tens
 
 
 def generation(folder: Path, config: ConfigJson) -> dict[str, Any]:
-    """The settings in generation_config.json, or else those in config.json; RAG's override its generator's."""
+    """The settings in generation_config.json, or else those in config.json, as transformers reads them: what is missing
+    has the default of the generator's family, and RAG's override its generator's.
+    """
     path = folder / "generation_config.json"
-    older = [config.nested("generator"), config] if config["model_type"] == RAG else [config]
-    sources = [read_settings(path)] if path.exists() else older
+    if path.exists():
+        sources = [read_settings(path)]
+    else:
+        own = config.nested("generator") if config["model_type"] == RAG else config
+        sources = [_generation_defaults(own), own, *([config] if own is not config else [])]
     values = {key: value for source in sources for key, value in source.items() if value is not None}
     return {key: value for key, value in values.items() if key in configs.GENERATION}
+
+
+def _generation_defaults(config: ConfigJson) -> dict[str, Any]:
+    """The settings that a generator's config.json leaves to its family. BART's had another name once."""
+    defaults = {key: value for key, value in registry.generator(config).generation.items() if key not in config}
+    if config.get("force_bos_token_to_be_generated") and "forced_bos_token_id" not in config:
+        defaults["forced_bos_token_id"] = config.get("bos_token_id", 0)
+    return defaults

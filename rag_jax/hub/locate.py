@@ -18,7 +18,8 @@ from rag_jax.errors import InputError
 REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 DESCRIPTIONS = ["*.json", "*.txt", "*.model"]  # configs and tokenizers; the weights follow in one format
 GGUF = ".gguf"
-OTHER_FRAMEWORKS = ["onnx/*", "openvino/*", "coreml/*", "*.msgpack", "*.h5"]
+# The same weights for other frameworks; `consolidated` and `original` are those of Mistral's and Meta's own code.
+OTHER_FRAMEWORKS = ["onnx/*", "openvino/*", "coreml/*", "original/*", "consolidated*", "*.msgpack", "*.h5"]
 
 
 def resolve(source: str | Path, revision: str | None = None) -> Path:

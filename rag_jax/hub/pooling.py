@@ -4,7 +4,7 @@
 |---|---|
 | `config.json` | `pooling`, `vector_norm`, `truncate_dim`, as `describe_pooling` writes them; these come first |
 | `modules.json`, folder of its `Pooling` | `pooling_mode` since sentence-transformers 5.4, `pooling_mode_…` before |
-| `config_sentence_transformers.json` | `truncate_dim` |
+| `config_sentence_transformers.json` | `truncate_dim`, `similarity_fn_name` |
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from rag_jax.models.architecture import TowerConfig
 from rag_jax.models.pooling import Pooling
 
 SETTINGS = "config_sentence_transformers.json"
+COSINES = ("cosine", "cos_sim")
 KEYS = {"pooling": "pooling", "vector_norm": "vector_norm", "truncated_width": "truncate_dim"}  # in config.json
 # The names of a single mode, since sentence-transformers 5.4 and before.
 POOLING_MODES: dict[tuple[str, ...], Pooling] = {
@@ -56,10 +57,16 @@ def read_vector_settings(config: ConfigJson, folder: Path, width: int, default: 
     """Read how a tower makes its vectors, of `width` components before they are truncated.
 
     `default` is the pooling of a folder that does not state it. Raises `InputError` for a pooling that is not supported
-    and for a width that the vectors do not have.
+    for a similarity, and for a width that the vectors do not have.
     """
-    pooling, norm = read_pooling(folder, default)
-    found = {"pooling": pooling, "vector_norm": norm, "truncated_width": _settings(folder).get("truncate_dim")}
+    (pooling, norm), stored = read_pooling(folder, default), _settings(folder)
+    similarity = stored.get("similarity_fn_name")
+    if similarity not in (None, "dot", *COSINES):
+        what = f"similarity_fn_name is {similarity!r}"
+        raise InputError(f"{folder / SETTINGS}: {what}; give a tower for cosines or dot products")
+    if similarity in COSINES:  # the product of vectors of norm one, with or without a module that makes them so
+        norm = 1.0
+    found = {"pooling": pooling, "vector_norm": norm, "truncated_width": stored.get("truncate_dim")}
     settings = VectorSettings(**{ours: config.get(key, found[ours]) for ours, key in KEYS.items()})
     if settings.vector_norm is not None:
         validate_value(Positive, settings.vector_norm, "vector_norm", f"{config.source}: ")

@@ -87,13 +87,14 @@ def written_whole(folder: Path) -> Iterator[Path]:
     whole = folder.absolute()
     side = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
     try:
-        side.mkdir(parents=True)
-        yield side
-        os.replace(side, folder)
+        side.mkdir(parents=True)  # refuses the folder of another process, which is not ours to delete
+        try:
+            yield side
+            os.replace(side, folder)
+        finally:
+            shutil.rmtree(side, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error}); choose another place") from None
-    finally:
-        shutil.rmtree(side, ignore_errors=True)
 
 
 def _contents(checkpoint: Checkpoint) -> Contents:

@@ -163,7 +163,8 @@ def _combined(
 ) -> Config:
     start, decoding = generation
     longest = generator.max_positions or max(use.max_input, decoding.max_length or 0)
-    inputs = min(use.max_input, longest)
+    answer = ANSWER_LENGTH if families.generator_of(generator).is_decoder_only else 0  # it shares the positions
+    inputs = min(use.max_input, max(longest - answer, 2))
     question = min(Retriever.max_question, tower.max_positions, inputs - 1)
     length = min(decoding.max_length or longest, longest)
     return Config(

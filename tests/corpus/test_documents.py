@@ -91,6 +91,7 @@ def test_the_title_of_markdown_is_its_first_heading(tmp_path, text, title):
         ("---\nno front matter without an end", "---\nno front matter without an end"),
         ("text\n---\nnot: first\n---\n", "text\n---\nnot: first\n---"),
         ("---\n---\ntext", "text"),
+        ("---\n\nrules around this\n\n---\ntext", "---\n\nrules around this\n\n---\ntext"),
     ],
 )
 def test_front_matter_is_left_out_of_markdown(tmp_path, text, left):

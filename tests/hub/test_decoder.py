@@ -84,7 +84,9 @@ def test_what_a_file_leaves_out_is_the_default_of_transformers():
         window = config.sliding_window if kind is transformers.MistralConfig else None
         assert (ours.window, ours.tied_head) == (window, config.tie_word_embeddings)
         assert ours.d == config.hidden_size // config.num_attention_heads
-    assert read({**files.describe(CONFIGS["mistral"], {}), "sliding_window": None}).window is None
+    mistral = files.describe(CONFIGS["mistral"], {})
+    assert read({**mistral, "sliding_window": None}).window is None
+    assert read({**mistral, "layer_types": ["full_attention"]}).window == CONFIGS["mistral"].window, "it does not look"
 
 
 def test_the_window_of_a_qwen_that_states_few_of_its_settings_is_that_of_transformers():

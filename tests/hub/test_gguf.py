@@ -214,14 +214,6 @@ def test_a_sliding_window_is_one_of_all_layers(tmp_path: Path, architecture: str
         ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
         ({"rope.scaling.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
         ({"rope.scale_linear": 2.0}, {"rope_type": "linear", "factor": 2.0}),
-        (
-            {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32},
-            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
-        ),
-        (
-            {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0, "rope.scaling.yarn_beta_fast": 16.0},
-            {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": LENGTH, "beta_fast": 16.0},
-        ),
     ],
 )
 def test_scaled_rope_is_said_as_transformers_says_it(tmp_path: Path, changes: dict, expected: dict) -> None:
@@ -244,6 +236,14 @@ def test_llama_3s_scaling_is_recovered_from_its_factors(tmp_path: Path, factor: 
     assert config["rope_parameters"] == rope
 
 
+def test_all_tokens_that_end_an_answer_are_told(tmp_path: Path) -> None:
+    metadata = {**sizes("llama"), **byte_level()}
+    eos = metadata["tokenizer.ggml.eos_token_id"]
+    for eot, expected in ((eos, eos), (eos + 1, [eos, eos + 1])):
+        path = gguf_files.write(tmp_path / "m.gguf", metadata | {"tokenizer.ggml.eot_token_id": eot}, {}, "F32")
+        assert gguf.read(path).generation["eos_token_id"] == expected
+
+
 def test_other_factors_of_rope_are_refused(tmp_path: Path) -> None:
     for factors in (np.linspace(1, 8, 8), np.ones(4)):
         path = file(tmp_path, more={"rope_freqs.weight": factors})
@@ -260,12 +260,8 @@ def test_other_factors_of_rope_are_refused(tmp_path: Path) -> None:
         ({"rope.dimension_count": 8}, "rope.dimension_count is 8 where keys have 16; only heads of one width"),
         ({"attention.value_length": 8}, "attention.value_length is 8 where keys have 16"),
         (
-            {"rope.scaling.type": "longrope"},
-            "RoPE is scaled by longrope; supported are none, linear, yarn and Llama 3's",
-        ),
-        (
-            {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0, "rope.scaling.attn_factor": 0.5},
-            "attn_factor of YaRN is 0.5; only 1 is supported",
+            {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0},
+            "RoPE is scaled by yarn; supported are none, linear and Llama 3's",
         ),
     ],
 )

@@ -225,6 +225,12 @@ def test_a_tokenizer_is_written_for_transformers(tmp_path: Path) -> None:
             assert theirs(text, split_special_tokens=True)["input_ids"] == stored.tokenizer.encode(text).ids
 
 
+def test_an_answer_in_a_chat_ends_at_the_end_of_a_turn() -> None:
+    values = sentence_piece(prefix=True) | {"tokenizer.ggml.eot_token_id": 1}
+    assert read(values).settings["eos_token"] == "</s>"
+    assert read(values | {"tokenizer.chat_template": "{{ messages }}"}).settings["eos_token"] == "<s>"
+
+
 KEY = "tokenizer.ggml."
 
 

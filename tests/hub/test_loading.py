@@ -152,6 +152,21 @@ def test_sentence_transformers_modules_say_how_to_pool(tower_folder, mean, pooli
     assert load_tower(tower_folder).config == replace(TOWER, pooling=pooling, vector_norm=norm)
 
 
+@pytest.mark.parametrize(("similarity", "norm"), [("cosine", 1.0), ("dot", None), (None, None)])
+def test_a_tower_for_cosines_makes_vectors_of_norm_one(tower_folder, similarity, norm):
+    describe_pooling(tower_folder, {"mean_tokens": True})
+    settings = tower_folder / "config_sentence_transformers.json"
+    settings.write_text(json.dumps({"similarity_fn_name": similarity}))
+    assert load_tower(tower_folder).config.vector_norm == norm
+
+
+def test_a_tower_for_distances_is_refused(tower_folder):
+    describe_pooling(tower_folder, {"mean_tokens": True})
+    (tower_folder / "config_sentence_transformers.json").write_text('{"similarity_fn_name": "euclidean"}')
+    with pytest.raises(InputError, match="similarity_fn_name is 'euclidean'; give a tower for cosines or dot products"):
+        load_tower(tower_folder)
+
+
 def describe_pooling(folder: Path, modes: dict[str, bool], normalise: bool = False) -> None:
     names = ["Transformer", "Pooling", *["Normalize"] * normalise]
     modules = [{"type": f"sentence_transformers.models.{name}", "path": f"{n}_{name}"} for n, name in enumerate(names)]

@@ -11,7 +11,8 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 from tokenizers import pre_tokenizers
-from transformers import BartTokenizer, BertTokenizer, DPRQuestionEncoder
+from transformers import BartConfig as BartConfigOfTransformers
+from transformers import BartTokenizer, BertTokenizer, DPRQuestionEncoder, GenerationConfig
 
 import oracle
 import pretrained
@@ -166,6 +167,17 @@ def test_older_rag_configs_keep_the_search_with_the_generator(rag_folder):
     assert told.keys().isdisjoint({"top_p", "output_attentions", "d_model"})
     reconfigure(rag_folder, num_beams=2)
     assert load(rag_folder).generator.generation == told | {"num_beams": 2}
+
+
+def test_settings_that_bart_leaves_out_are_those_of_its_family(rag_folder):
+    (rag_folder / "generation_config.json").unlink()
+    named = ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id")
+    plain = {key: value for key, value in config(rag_folder)["generator"].items() if key not in named}
+    for more in ({}, {"force_bos_token_to_be_generated": True}, {"decoder_start_token_id": 5}, dict.fromkeys(named)):
+        reconfigure(rag_folder, generator=plain | more, **dict.fromkeys(named))
+        theirs = GenerationConfig.from_model_config(BartConfigOfTransformers(**plain, **more)).to_dict()
+        ours = load_generator(rag_folder).generation
+        assert [ours.get(name) for name in named] == [theirs.get(name) for name in named], more
 
 
 def test_a_generation_config_is_all_that_counts_where_there_is_one(rag_folder):

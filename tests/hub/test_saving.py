@@ -175,6 +175,16 @@ def test_a_tower_that_pools_otherwise_is_saved_in_the_layout_of_sentence_transfo
     assert settings["similarity_fn_name"] == ("dot" if norm is None else "cosine")
 
 
+def test_what_another_process_is_writing_is_not_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving.os, "getpid", lambda: 1)  # as in two containers
+    theirs = tmp_path / ".ours.1.tmp" / "model.safetensors"
+    theirs.parent.mkdir()
+    theirs.write_text("half")
+    with pytest.raises(InputError, match="ours: cannot be written"), saving.written_whole(tmp_path / "ours"):
+        pytest.fail("it was begun")
+    assert theirs.read_text() == "half"
+
+
 @pytest.mark.parametrize("side", [None, "question", "passage"])
 @pytest.mark.parametrize("changes", [{}, {"projection": 12}, {"pooling": "mean"}, {"pooling": "last"}])
 def test_a_side_is_kept(tmp_path, side, changes):
