@@ -161,6 +161,32 @@ def test_bad_lines_are_listed_in_the_store_and_nowhere_else(tower, tmp_path, cap
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_a_change_that_is_refused_leaves_the_list_of_bad_lines(tower, tmp_path, capsys) -> None:
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(town) + "\n" for town in TOWNS) + "no JSON\n")
+    out = tmp_path / "index"
+    run(capsys, "index", tmp_path / "corpus.jsonl", "--out", out, "--tower", tower, *SMALL, "--skip-bad")
+    before = (out / "bad.log").read_text()
+    (tmp_path / "more.jsonl").write_text(json.dumps(TOWNS[0]) + "\nnot this either\n")
+    told = refused(capsys, "index", tmp_path / "more.jsonl", "--out", out, "--change", "add", "--skip-bad")
+    assert TOWNS[0]["id"] in told
+    assert (out / "bad.log").read_text() == before
+
+
+def test_an_index_inside_its_corpus_is_no_part_of_it(tower, tmp_path, capsys) -> None:
+    (tmp_path / "notes" / ".git").mkdir(parents=True)
+    (tmp_path / "notes" / "a.md").write_text("Norburg is red.")
+    command = ("index", tmp_path / "notes", "--out", tmp_path / "notes" / "index", "--tower", tower, *SMALL)
+    run(capsys, *command)
+    (tmp_path / "notes" / ".git" / "HEAD").write_text("hidden")
+    assert "was built of just this; nothing to do" in run(capsys, *command)
+
+
+def test_a_faiss_index_that_is_none_is_refused_before_anything_is_encoded(tower, towns, tmp_path, capsys) -> None:
+    command = ("index", towns.data.passages, "--out", tmp_path / "index", "--tower", tower, *SMALL, "--faiss", "Flatt")
+    assert "FAISS makes no index 'Flatt'" in refused(capsys, *command)
+    assert not (tmp_path / "index").exists()
+
+
 def test_tokens_are_made_for_a_generator(trained, towns, tower, tmp_path, capsys) -> None:
     folder = tmp_path / "index"
     vocabulary = ("--generator", trained[2], "--max-passage", "16")
@@ -214,6 +240,10 @@ def test_a_bad_line_is_named_and_nothing_is_built_or_it_is_left_out(line, told, 
         (("index", "--out", "x"), "name a CORPUS to build from"),
         (("index", "corpus.jsonl", "--out", "x"), "name the tower that reads the passages"),
         (("index", "--info", "nowhere"), "no knowledge store there"),
+        (("index", "--info", "a", "--check", "b"), "--info and --check name an index each; give one of them"),
+        (("index", "c.jsonl", "--out", "x", "--change", "add", "--width", "8"), "--width is of a build; --change add"),
+        (("index", "c.jsonl", "--out", "x", "--change", "add", "--generator", "g"), "in a run without a CORPUS"),
+        (("index", "c.jsonl", "--out", "x", "--faiss", "Flat", "--questions", "nowhere.jsonl"), "nowhere.jsonl"),
         (("search", "--index", "nowhere"), "nothing to search for"),
         (("search", "x", "--index", "nowhere"), "no knowledge store there"),
         (("plan", "--passages", "0"), "--passages is 0; give 1 or more"),

@@ -91,7 +91,7 @@ def test_both_trained_towers_are_saved_and_the_index_names_them(
     index = tmp_path / "index"
     shutil.copytree(folder / "run" / "refreshed_index", index)
     (tmp_path / "more.jsonl").write_text('{"id": "new", "title": "Zedburg", "text": "Zedburg is mauve ."}\n')
-    cli.main(["index", str(tmp_path / "more.jsonl"), "--out", str(index), "--change", "add", "--max-length", "16"])
+    cli.main(["index", str(tmp_path / "more.jsonl"), "--out", str(index), "--change", "add"])
     store, encoder = open_store(index, None, None), rag.components.bi_encoder.required_passage_encoder
     np.testing.assert_allclose(
         store.passage_vectors.whole[-1:], encoder.encode_passages([store.passages[-1]]), rtol=1e-5

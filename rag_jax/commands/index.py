@@ -1,9 +1,11 @@
 """`rag-jax index`: build an index from a corpus, update it, inspect it."""
 
+import dataclasses
 import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +18,7 @@ from rag_jax.commands.info import show
 from rag_jax.commands.progress import Progress
 from rag_jax.config.command_line import check_counts, check_names, parse
 from rag_jax.config.config import Config, Data, Retriever
-from rag_jax.corpus import BadLines, Chunker, read_corpus
+from rag_jax.corpus import BadLines, Chunker, OnBadLine, documents, raise_error, read_corpus
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.data.lines import check_plain
@@ -25,7 +27,7 @@ from rag_jax.data.tower_inputs import PAIR
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, ownership, updates
 from rag_jax.index.encoder import TextEncoder
-from rag_jax.index.engines import store_engines
+from rag_jax.index.engines import faiss_index, store_engines
 from rag_jax.index.engines.store_engines import RecallQueries
 from rag_jax.index.manifest import Manifest
 from rag_jax.index.passage_tokenizer import PassageTokenizer
@@ -39,6 +41,9 @@ from rag_jax.terminal import Terminal
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "B D"]]
 console = Terminal(stderr=True)
 BAD = "bad.log"  # in the index folder: the lines that --skip-bad left out
+OF_BUILDS = (
+    *("norm", "width", "max_length", "template", "dtype", "generator", "max_passage", "processes", "segment"),
+)  # options that --change add and replace take from the index
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ class IndexCommand:
         """Run the command. Raises `InputError` for invalid input; the index is then unchanged."""
         self._check_options()
         folder = self.info or self.check
+        if self.info is not None and self.check is not None:
+            raise InputError("--info and --check name an index each; give one of them")
         if folder is not None:
             show(folder, verify=self.check is not None)
             return
@@ -120,6 +127,13 @@ class IndexCommand:
         if self.norm is not None and not 0 < self.norm < math.inf:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
         check_names(tower=self.tower, generator=self.generator, question_tower=self.question_tower)
+        for each in dataclasses.fields(self) if self.change in ("add", "replace") else ():
+            if each.name in OF_BUILDS and getattr(self, each.name) != each.default:
+                remedy = "give --generator in a run without a CORPUS" if each.name == "generator" else "leave it out"
+                option = f"--{each.name.replace('_', '-')}"
+                raise InputError(f"{option} is of a build; --change {self.change} encodes as the index was; {remedy}")
+        if self.questions is not None:
+            read_question_texts(self.questions)
         for name in ("questions", "question_tower", "question_template"):
             if getattr(self, name) is not None and not (self.faiss or self.precisions):
                 option = f"--{name.replace('_', '-')}"
@@ -139,17 +153,19 @@ class IndexCommand:
     def _build(self, corpus: Path, out: Path) -> None:
         ownership.check_available(out)
         encoder, passage_tokenizer = self.loaded()
-        build_spec = building.make_build_spec(encoder, passage_tokenizer, self.dtype, self._facts(corpus))
+        build_spec = building.make_build_spec(encoder, passage_tokenizer, self.dtype, self._facts(corpus, out))
         if self._is_built(out, build_spec):
             console.print(f"{out}: was built of just this; nothing to do", soft_wrap=True)
             return
+        width = encoder([""]).shape[1]
+        if self.faiss:
+            faiss_index.new_index(self.faiss, width)  # may be unknown
         with ownership.claim_and_lock(out) as lock:
             if self._is_built(out, build_spec):  # by another process in the meantime
                 return
-            with Progress("reading passages") as progress:
-                passages = self._passages(corpus, out, encoder)
+            with self._bad_lines(out) as on_bad_line, Progress("reading passages") as progress:
+                passages = self._passages(corpus, encoder, on_bad_line)
                 plan = building.read(out, passages, build_spec, self.segment, progress.advance)
-            width = encoder([""]).shape[1]
             building.check_disk_space(out, plan, width, passage_tokenizer.max_length if passage_tokenizer else 0)
             with Progress("encoding passages", plan.passages, plan.encoded(out)) as progress:
                 loaded = encoder, passage_tokenizer
@@ -179,28 +195,31 @@ class IndexCommand:
         tower = manifest.read(out).tower
         source = self.tower or tower["source"]
         encoder = load_encoder(source, tower["max_length"], tower["template"], tower["norm"], tower.get("cut_to"))
-        with Progress("reading passages") as progress:
-            passages = list(progress.counted(self._passages(corpus, out, encoder)))
-        with Progress("encoding passages", len(passages)) as progress:
-            (updates.add if self.change == "add" else updates.replace)(out, passages, encoder, progress.advance)
+        with self._bad_lines(out) as on_bad_line:
+            with Progress("reading passages") as progress:
+                passages = list(progress.counted(self._passages(corpus, encoder, on_bad_line)))
+            with Progress("encoding passages", len(passages)) as progress:
+                (updates.add if self.change == "add" else updates.replace)(out, passages, encoder, progress.advance)
 
-    def _passages(self, corpus: Path, out: Path, encoder: TextEncoder) -> Iterator[Passage]:
-        cut = Chunker(self.cut.size, self.cut.overlap, None if self.cut.tokens is None else encoder.tokenizer)
+    def _passages(self, corpus: Path, encoder: TextEncoder, on_bad_line: OnBadLine) -> Iterator[Passage]:
+        tokenizer = None if self.cut.tokens is None else encoder.tokenizer
+        return read_corpus(corpus, Chunker(self.cut.size, self.cut.overlap, tokenizer), on_bad_line)
+
+    @contextmanager
+    def _bad_lines(self, out: Path) -> Iterator[OnBadLine]:
+        """What to do with invalid lines: refuse them, or count them and log them, when all has gone well."""
         if not self.skip_bad:
-            yield from read_corpus(corpus, cut)
+            yield raise_error
             return
-        log = out / BAD
         with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
             bad = BadLines(file.write)
-            try:
-                yield from read_corpus(corpus, cut, bad)
-            finally:
-                file.seek(0)
-                files.replace_file(log, file)
-        console.print(f"{bad.count} bad lines left out; they are in {log}", soft_wrap=True)
+            yield bad
+            file.seek(0)
+            files.replace_file(out / BAD, file)
+        console.print(f"{bad.count} bad lines left out; they are in {out / BAD}", soft_wrap=True)
 
-    def _facts(self, corpus: Path) -> dict[str, Any]:
-        return {"content": _content(corpus), "cut": asdict(self.cut), "skip_bad": self.skip_bad}
+    def _facts(self, corpus: Path, out: Path) -> dict[str, Any]:
+        return {"content": _content(corpus, out), "cut": asdict(self.cut), "skip_bad": self.skip_bad}
 
     def _engines(self, out: Path) -> None:
         """Build and measure the requested engines."""
@@ -281,12 +300,14 @@ def question_encoder(index: Manifest, source: str | None = None, template: str |
     return encode
 
 
-def _content(corpus: Path) -> str:
-    """A digest of the contents of a corpus, independent of its path."""
+def _content(corpus: Path, out: Path) -> str:
+    """A digest of the contents of a corpus, independent of its path; without hidden files, and an index inside it."""
     if not corpus.exists():
         raise InputError(f"{corpus}: no such file or folder; check the path")
     if not corpus.is_dir():
         check_plain(corpus)
-    held = sorted(file for file in corpus.rglob("*") if file.is_file()) if corpus.is_dir() else [corpus]
+    index = out.resolve()
+    held = sorted(documents.files_in(corpus, lambda name: True)) if corpus.is_dir() else [corpus]
+    held = [file for file in held if not file.resolve().is_relative_to(index)]
     digests = [(str(file.relative_to(corpus)), files.checksum(file)) for file in held]
     return hashlib.sha256(repr(digests).encode()).hexdigest()

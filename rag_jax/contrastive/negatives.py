@@ -49,10 +49,14 @@ def read_negatives(path: str | Path, questions: Sequence[Question]) -> dict[str,
         _check_wrong(gold[id], negatives[id], f'{location}: "{id}"')
     if not negatives:
         raise InputError(f"{path}: holds no hard negatives; {MINE}")
-    without = sum(not negatives.get(question.id) for question in questions)
-    if without:
-        warn(f"{path}: {without:,} of {len(questions):,} questions have no hard negatives")
     return negatives
+
+
+def warn_of_missing(path: Path, questions: Sequence[Question], negatives: Mapping[str, Sequence[str]]) -> None:
+    """Warn of questions without hard negatives, where others have some."""
+    without = sum(not negatives.get(question.id) for question in questions)
+    if negatives and without:
+        warn(f"{path}: {without:,} of {len(questions):,} questions have no hard negatives")
 
 
 def resolve(

@@ -25,10 +25,11 @@ from rag_jax.evaluation import evaluate
 from rag_jax.index import building, manifest
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import Store, open_store, tower_differences, without_vectors
+from rag_jax.models.architecture import changed_fields
 from rag_jax.parallel import devices
 from rag_jax.pipeline import checkpoint_folders, digests
 from rag_jax.pipeline.assembly import every_twentieth, required_path
-from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
+from rag_jax.pipeline.checkpoints import finished_params, saved_host_state
 from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.pipeline.opened_index import check_corpus
 from rag_jax.terminal import Terminal
@@ -67,7 +68,11 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
         check_gold(store, judged, "evaluation questions")
         for each in loaded.checkpoints(loaded.params).values():
             hub.check_layout(each)
-        params, host_state, first = finished_params(config, workdir, loaded), saved_host_state(workdir), None
+        params, host_state, first = (
+            finished_params(workdir, config.steps, loaded.params),
+            saved_host_state(workdir),
+            None,
+        )
         if params is None or config.data.index is not None:
             first = start_params(config, loaded, begun=host_state is not None)
         before = towers_before(config, loaded, first, host_state)
@@ -77,13 +82,18 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
             params = _fit(config, workdir, loaded, store, judged, first, changed)
         else:
             check_same(host_state, evaluation_dependencies(loaded, store), config, workdir)
+            if devices.is_first():
+                tell(changed)
+                save_config(config, workdir / CONFIG)
         if not devices.is_first():
+            devices.wait_for_all("the results are written")
             return None
         folders = checkpoint_folders.write_towers(workdir, loaded.checkpoints(params))
         index = trained_index(config, workdir, loaded, store, params, folders)
         results = measure(config, loaded.with_params(params), index, before, judged)
         results |= {"steps": config.steps, "train_seconds": seconds_trained(workdir)}
         files.write_atomically(workdir / RESULTS, strict_json.dumps(results, indent=2) + "\n")
+        devices.wait_for_all("the results are written")
     assert index.folder is not None
     return Finished(results, index.folder, folders[0])
 
@@ -134,7 +144,9 @@ def trained_index(
             return found
     passages = list(store.live_passages())
     console.print(f"encoding {len(passages):,} passages by the trained tower")
-    return building.build(workdir / "index", passages, encoder, None, every_twentieth(len(passages), tell_encoded))
+    progress = every_twentieth(len(passages), tell_encoded)
+    # One by the tower of fewer steps may be unfinished there.
+    return building.build(workdir / "index", passages, encoder, None, progress, restart=True)
 
 
 def measure(
@@ -155,16 +167,6 @@ def measure(
         for name, value in evaluation.scores(stores[suffix], rows, judged).items()
     }
     return found | {"questions": len(judged), "passages": len(index)}
-
-
-def finished_params(config: ContrastiveConfig, workdir: Path, loaded: Towers) -> BiEncoderParams | None:
-    """The trained parameters of a finished run; None if steps remain."""
-    if not (workdir / "checkpoints" / str(config.steps)).is_dir():
-        return None
-    checkpoints = Checkpoints(workdir)
-    found = checkpoints.params_at(config.steps, loaded.params)
-    checkpoints.close()
-    return found
 
 
 def _index_before(config: ContrastiveConfig, before: Towers) -> Store:
@@ -234,12 +236,13 @@ def evaluation_dependencies(loaded: Towers, store: Store) -> Dependencies:
 
     def network_bytes() -> Iterator[bytes]:
         for side in (loaded.question, loaded.passage):
-            yield digests.json_bytes([repr(side.checkpoint.config), list(side.checkpoint.input_format)])
+            sizes = side.checkpoint.config
+            yield digests.json_bytes([type(sizes).__name__, changed_fields(sizes), list(side.checkpoint.input_format)])
             yield side.tokenizer.to_str().encode()
         yield from digests.parameter_bytes(loaded.params)
 
     return {
-        PASSAGES: digests.digest(digests.passage_bytes(store)),
+        PASSAGES: digests.digest(digests.text_bytes(store)),
         NETWORKS: digests.digest(network_bytes()),
     }
 
@@ -255,6 +258,7 @@ def hard_negatives(
         mined = {question.id: question.negative_ids for question in questions if question.negative_ids}
     else:
         mined = negatives.read_negatives(source, questions)
+    negatives.warn_of_missing(source, questions, mined)
     return negatives.resolve(questions, mined, store, source), mined
 
 

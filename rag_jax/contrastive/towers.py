@@ -109,6 +109,10 @@ def load(config: ContrastiveConfig) -> Towers:
     if c.adapter is not None:
         params = adapters.load(c.adapter, question.params, loading.tower_modules(c.tower))
         question = dataclasses.replace(question, params=params)
+    for source, checkpoint in ((c.tower, question), (c.passage_tower or c.tower, passage[0])):
+        if c.dropout and not hasattr(checkpoint.config, "dropout"):
+            problem = f"retriever.dropout is {c.dropout}, but {source} is a network without dropout"
+            raise InputError(f"{problem}; leave it out")
     shares = c.trained == "shared"
     return Towers(Side(c.tower, question, tokenizer), Side(c.passage_tower or c.tower, *passage), shares)
 

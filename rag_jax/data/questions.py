@@ -75,10 +75,13 @@ def training_pairs(questions: Iterable[Question], answers: str) -> list[tuple[Qu
     return [(question, answer) for question in questions for answer in _targets(question)[:count]]
 
 
-def check_targets(questions: Iterable[Question]) -> None:
-    """Raise `InputError` for questions that `training_pairs` refuses."""
+def check_targets(questions: Iterable[Question], path: Path) -> None:
+    """Raise `InputError`, which names their file, for questions that `training_pairs` refuses."""
     for question in questions:
-        _targets(question)
+        try:
+            _targets(question)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def fingerprint(questions: Iterable[Question]) -> str:

@@ -15,11 +15,12 @@ from rag_jax.config.config import Config
 from rag_jax.core.variants import Model
 from rag_jax.data.validation import Positive, Rate
 from rag_jax.experiments.setup import Setup
+from rag_jax.pipeline.checkpoints import is_finished
 from rag_jax.rag import RAG
 from rag_jax.terminal import Terminal
 from rag_jax.training.checks import check
 from rag_jax.training.metric_logger import METRICS, TIMINGS, read_lines
-from rag_jax.training.run import check_begun, fit, is_finished
+from rag_jax.training.run import check_begun, fit
 
 RetrieverName = Literal["BM25", "frozen", "trained"]
 RETRIEVERS: dict[RetrieverName, dict[str, Any]] = {
@@ -103,9 +104,9 @@ def train(run: Run) -> RAG:
 
     Raises `InputError` for one of these runs that began with something else than its config names.
     """
-    is_done = is_finished(run.config, run.workdir)
+    is_done = is_finished(run.workdir, run.config.steps)
     for each in run.before:
-        if not is_done and not is_finished(each.config, each.workdir):
+        if not is_done and not is_finished(each.workdir, each.config.steps):
             train(each)
     for each in in_order([run]):
         check_begun(each.config, each.workdir)

@@ -39,13 +39,22 @@ def build(
     encoder: TextEncoder,
     passage_tokenizer: PassageTokenizer | None,
     on_progress: ProgressCallback = no_progress,
+    *,
+    restart: bool = False,
 ) -> Store:
     """Run all three steps in this process, in float32; `on_progress` receives the number of passages just encoded.
+
+    Args:
+        restart: discard an unfinished build of something else, instead of refusing it.
 
     Raises `InputError` for a folder that is not empty and not a store.
     """
     with ownership.claim_and_lock(folder):
-        plan = read(folder, passages, make_build_spec(encoder, passage_tokenizer))
+        build_spec = make_build_spec(encoder, passage_tokenizer)
+        pending = manifest.find_pending_build(folder, _read_manifest(folder)) if restart else None
+        if pending is not None and pending.build_spec != build_spec:
+            (folder / pending_build.FILE).unlink()
+        plan = read(folder, passages, build_spec)
         encode(folder, plan, encoder, passage_tokenizer, on_progress)
         commit(folder, plan, encoder, passage_tokenizer)
     return open_store(folder, encoder, passage_tokenizer)

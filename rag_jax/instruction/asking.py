@@ -80,7 +80,7 @@ class Asking:
 
         Raises `InputError` for a question without an answer in plain text and for one that is too long.
         """
-        check_targets(questions)
+        check_targets(questions, path)
         self._check_lengths(questions, path)
         read = self._groups(questions, path, held_out) if self.has_passages else [[([EMPTY], True)] for _ in questions]
         count = 1 if held_out or self.config.data.answers == "first" else None

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from math import exp
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rag_jax import hub
 from rag_jax.config.files import load_config_of, save_config
@@ -18,10 +19,11 @@ from rag_jax.instruction.asking import answering
 from rag_jax.instruction.checks import check, check_generator, finetuning
 from rag_jax.instruction.examples import File, Mixture, Reader
 from rag_jax.instruction.loop import Run, train
+from rag_jax.models.architecture import changed_fields
 from rag_jax.parallel import devices
 from rag_jax.pipeline import checkpoint_folders, digests, length_limits
 from rag_jax.pipeline.assembly import load_generator, required_path
-from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
+from rag_jax.pipeline.checkpoints import Checkpoints, HostState, finished_params, saved_host_state
 from rag_jax.terminal import Terminal
 from rag_jax.training.metric_logger import seconds_trained
 from rag_jax.training.provenance import NETWORKS, QUESTIONS, START, Dependencies, check_same
@@ -46,18 +48,26 @@ def train_and_evaluate(config: InstructionConfig, workdir: Path) -> dict[str, An
         run = load(config)
         reader, host_state = Reader(config, run.generator), saved_host_state(workdir)
         judged = reader.read(required_path(config.data.evaluation, "data.evaluation"), held_out=True)
-        first, params = start_params(run, begun=host_state is not None), finished_params(run, workdir)
-        if params is None:
+        first = start_params(run, host_state)
+        found = finished_params(workdir, config.steps, run.with_adapters(run.generator.params))
+        if found is None:
             params = _fit(run, workdir, reader, judged, first, changed)
         else:
+            params = run.spread(found)
             check_same(host_state, {NETWORKS: _network_digest(run)}, config, workdir)
+            if devices.is_first():
+                tell(changed)
+                save_config(config, workdir / CONFIG)
+            first = _as_it_was(run, first, host_state)
         results = measure(run, params, first, judged)
         params = devices.whole(params)
         if not devices.is_first():
+            devices.wait_for_all("the results are written")
             return None
         save(run, workdir, params)
         results |= {"steps": config.steps, "train_seconds": seconds_trained(workdir)}
         files.write_atomically(workdir / RESULTS, strict_json.dumps(results, indent=2) + "\n")
+        devices.wait_for_all("the results are written")
     return results
 
 
@@ -72,35 +82,36 @@ def load(config: InstructionConfig) -> Run:
     return Run(config, generator, devices.mesh(config))
 
 
-def start_params(run: Run, begun: bool) -> Params | None:
+def start_params(run: Run, host_state: HostState | None) -> Params | None:
     """The network's parameters that training starts from: the checkpoint's, or those of the run in `start_from`.
 
-    None, with a warning, where that run is gone and this one has begun, and does not need it.
+    None, with a warning, where those are gone, and this run has begun and does not need them.
     """
     source = run.config.start_from
     if source is None:
         return run.generator.params
-    found = None
     if (source / "checkpoints").is_dir():  # Checkpoints creates the folder
         former = dataclasses.replace(run, config=load_config_of(InstructionConfig, source / CONFIG))
         checkpoints = Checkpoints(source)
         found = checkpoints.restore_params(former.with_adapters(run.generator.params))
         checkpoints.close()
-        return None if found is None else former.merged(found)
-    if begun:
-        warn(f"{source}: not there any more; results lack the likelihood before training")
+        if found is not None:
+            return former.merged(found)
+    if host_state is not None:
+        warn(f"{source}: no checkpoint there any more; results lack the likelihood before training")
         return None
     raise InputError(f"{source}: no checkpoint there; train it first, or leave start_from out")
 
 
-def finished_params(run: Run, workdir: Path) -> Params | None:
-    """The trained parameters of a finished run; None if steps remain."""
-    if not (workdir / "checkpoints" / str(run.config.steps)).is_dir():
-        return None
-    checkpoints = Checkpoints(workdir)
-    found = checkpoints.params_at(run.config.steps, run.with_adapters(run.generator.params))
-    checkpoints.close()
-    return None if found is None else run.spread(found)
+def _as_it_was(run: Run, first: Params | None, host_state: HostState | None) -> Params | None:
+    """What a finished run began from; None, with a warning, where the run in `start_from` has changed since."""
+    source = run.config.start_from
+    if source is None or first is None:
+        return first
+    if (host_state or {}).get("made_of", {}).get(START) == digests.digest(digests.parameter_bytes(first)):
+        return first
+    warn(f"{source}: not as it was when this run began; results lack the likelihood before training")
+    return None
 
 
 def measure(run: Run, params: Params, first: Params | None, judged: File) -> dict[str, Any]:
@@ -109,7 +120,8 @@ def measure(run: Run, params: Params, first: Params | None, judged: File) -> dic
     found = {"nll": run.negative_log_likelihood(params, examples)}
     if first is not None:
         found["nll_before"] = run.negative_log_likelihood(run.spread(run.with_adapters(first)), examples)
-    perplexities = {name.replace("nll", "perplexity"): exp(value) for name, value in found.items()}
+    with np.errstate(over="ignore"):
+        perplexities = {name.replace("nll", "perplexity"): float(np.exp(value)) for name, value in found.items()}
     counts = {"conversations": len(examples), "response_tokens": sum(len(each.targets) for each in examples)}
     return found | perplexities | counts
 
@@ -162,7 +174,7 @@ def dependencies(run: Run, mixture: Mixture, first: Params | None) -> Dependenci
 
 def _network_digest(run: Run) -> str:
     def network_bytes() -> Iterator[bytes]:
-        yield digests.json_bytes(repr(run.generator.config))
+        yield digests.json_bytes(changed_fields(run.generator.config))
         yield from digests.parameter_bytes(run.generator.params)
 
     return digests.digest(network_bytes())

@@ -166,6 +166,12 @@ def whole(params: Tree) -> Tree:
     return jax.tree.map(gathered, params)
 
 
+def wait_for_all(what: str) -> None:
+    """Wait until every process has come to the same place: when one ends, the others do too."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
 def enable_compilation_cache(config: AnyConfig) -> None:
     """Enable JAX's persistent compilation cache if the config names a folder."""
     if config.compute.cache is not None:

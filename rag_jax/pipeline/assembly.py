@@ -257,8 +257,9 @@ def _initial_tokenizer(
 
 
 def _train_tokenizer(config: Config, corpus: list[Passage]) -> GeneratorTokenizer:
-    questions = read_questions(required_path(config.data.train, "data.train"))
-    check_targets(questions)
+    path = required_path(config.data.train, "data.train")
+    questions = read_questions(path)
+    check_targets(questions, path)
     texts = [f" {text}" for question in questions for text in (question.question, *question.answers)]
     texts += [f"{passage.title} / {passage.text}" for passage in corpus]
     return train_generator_tokenizer(texts, config.generator.vocabulary, networks.special_tokens(config))

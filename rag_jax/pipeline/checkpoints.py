@@ -166,6 +166,21 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(**items))
 
 
+def is_finished(workdir: Path, steps: int) -> bool:
+    """Whether a run has the checkpoint of its last step."""
+    return (workdir / "checkpoints" / str(steps)).is_dir()
+
+
+def finished_params(workdir: Path, steps: int, like: Tree) -> Tree | None:
+    """The trained parameters of a finished run, shaped as `like`; None if steps remain, or where they are damaged."""
+    if not is_finished(workdir, steps):
+        return None
+    checkpoints = Checkpoints(workdir)
+    found = checkpoints.params_at(steps, like)
+    checkpoints.close()
+    return found
+
+
 def saved_host_state(workdir: Path) -> HostState | None:
     """The host state of the newest checkpoint that has one; None without any.
 

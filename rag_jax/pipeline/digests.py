@@ -68,10 +68,15 @@ def passage_bytes(store: Store) -> Iterator[bytes]:
     """The passages in the order of their rows: by checksum where the store is on disk, else their contents."""
     if _is_on_disk(store):
         yield from _checksums(store, "passages")
+        yield json_bytes(sorted(store.removed))
     else:
-        table = store.passages.table
-        for start in range(0, len(store.passages), BLOCK_ROWS):
-            yield json_bytes(table.slice(start, BLOCK_ROWS).to_pydict())
+        yield from text_bytes(store)
+
+
+def text_bytes(store: Store) -> Iterator[bytes]:
+    """The contents of the passages in the order of their rows, wherever the store is, and which are removed."""
+    for start in range(0, len(store.passages), BLOCK_ROWS):
+        yield json_bytes(store.passages.table.slice(start, BLOCK_ROWS).to_pydict())
     yield json_bytes(sorted(store.removed))
 
 

@@ -20,6 +20,8 @@ def tokenize_pairs(components: Components, questions: Sequence[Question], consol
     config, limit = components.config, components.config.generator.max_target
     pairs = training_pairs(questions, config.data.answers)
     kept = components.example_tokenizer.short_targets(pairs)
+    if not kept:
+        raise InputError(f"no training answer has at most {limit} tokens; raise generator.max_target")
     if len(kept) < len(pairs):
         left = f"{len(pairs) - len(kept)} of {len(pairs)} training pairs"
         console.print(f"left out {left}: answers of more than {limit} tokens (generator.max_target)", soft_wrap=True)

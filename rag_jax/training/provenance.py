@@ -26,6 +26,7 @@ Dependencies = dict[str, str]
 QUESTIONS, PASSAGES, VECTORS, ENGINE = "training questions", "passages", "passage vectors", "FAISS index"
 NEGATIVES = "hard negatives"
 TOWER_TOKENIZER, GENERATOR_TOKENIZER = "question tower's tokenizer", "generator's tokenizer"
+PROMPT = "prompt of the generator's tokenizer"
 NETWORKS, START = "pretrained networks", "parameters to start from"
 
 KEYS = {
@@ -37,6 +38,7 @@ KEYS = {
     ENGINE: ("data.index",),
     TOWER_TOKENIZER: ("retriever.tower",),
     GENERATOR_TOKENIZER: ("generator.tokenizer", "generator.checkpoint"),
+    PROMPT: ("generator.checkpoint",),
     NETWORKS: ("retriever.tower", "generator.checkpoint", "retriever.adapter", "generator.adapter"),
     START: ("start_from",),
 }
@@ -65,6 +67,8 @@ def evaluation_dependencies(components: Components) -> Dependencies:
         TOWER_TOKENIZER: digests.digest([digests.json_bytes(tower_input)]),
         GENERATOR_TOKENIZER: fingerprint(components.generator_tokenizer.tokenizer),
     }
+    if components.generator.architecture.is_decoder_only:  # its chat template and end token are the checkpoint's
+        tokenizers[PROMPT] = digests.digest([digests.json_bytes(components.generator_tokenizer[1:])])
     networks = {NETWORKS: digests.digest(_network_bytes(components))}
     return networks | tokenizers | index_dependencies(components)
 

@@ -3,9 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-from jax.experimental import multihost_utils
-
 from rag_jax.config.config import Config
 from rag_jax.index import building
 from rag_jax.index.passage_tokenizer import PassageTokenizer
@@ -29,8 +26,7 @@ def write(config: Config, workdir: Path, report: Callable[[int, int], None]) -> 
         return False
     if devices.is_first():
         _complete(config, workdir, networks, params, report)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the refreshed index is written")
+    devices.wait_for_all("the refreshed index is written")
     return True
 
 
@@ -52,4 +48,5 @@ def _complete(
         old = open_index(config.data.index or workdir / "index", config, *networks, tokens=False)
         passage_tokenizer = PassageTokenizer(networks[1].tokenizer, config.generator.max_passage)
         progress = every_twentieth(len(old), report)
-        building.build(folder, old.live_passages(), encoder, passage_tokenizer, progress)
+        # One by the tower of fewer steps may be unfinished there.
+        building.build(folder, old.live_passages(), encoder, passage_tokenizer, progress, restart=True)

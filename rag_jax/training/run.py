@@ -14,7 +14,7 @@ from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
 from rag_jax.pipeline import finetuning, pretrained, refreshing, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble, open_components, prepare, read_corpus, required_path
-from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
+from rag_jax.pipeline.checkpoints import finished_params, is_finished, saved_host_state
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.pipeline.trained import restore_params
@@ -97,8 +97,9 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
             tell(changed)
             save_config(config, workdir / CONFIG)
         return rag
-    questions = read_questions(required_path(config.data.train, "data.train"))
-    check_targets(questions)
+    path = required_path(config.data.train, "data.train")
+    questions = read_questions(path)
+    check_targets(questions, path)
     prepared, host_state = prepare(config, workdir, read_corpus(config)), saved_host_state(workdir)
     examples = tokenize_pairs(prepared, questions, console)
     check_gold(prepared.store, judged, "evaluation questions")
@@ -141,22 +142,17 @@ def read_judged(config: Config) -> list[Question]:
     return questions
 
 
-def is_finished(config: Config, workdir: Path) -> bool:
-    """Whether a run has the checkpoint of its last step."""
-    return (workdir / "checkpoints" / str(config.steps)).is_dir()
-
-
 def finished(config: Config, workdir: Path) -> RAG | None:
     """The model of a finished run; None if steps remain."""
-    if not is_finished(config, workdir):
+    if not is_finished(workdir, config.steps):
         return None
     if config.retriever.train_passages:
         if not refreshed_index.write(config, workdir, tell_encoded):
             return None
         config = pretrained.with_index(config, workdir / refreshing.FOLDER)
-    components, checkpoints = assemble(config, workdir), Checkpoints(workdir)
-    params = checkpoints.params_at(config.steps, finetuning.with_adapters(config, components.initial_params))
-    checkpoints.close()
+    components = assemble(config, workdir)
+    like = finetuning.with_adapters(config, components.initial_params)
+    params = finished_params(workdir, config.steps, like)
     now = evaluation_dependencies(components)
     if config.retriever.train_passages:  # the index that the run has written
         now = {name: each for name, each in now.items() if name not in (PASSAGES, VECTORS)}
@@ -174,7 +170,7 @@ def check_begun(config: Config, workdir: Path) -> None:
         return
     if config.start_from is None and START in (host_state.get("made_of") or {}):
         check_same(host_state, {START: ""}, config, workdir)
-    if not is_finished(config, workdir):
+    if not is_finished(workdir, config.steps):
         return  # `fit` compares the rest
     questions = read_questions(required_path(config.data.train, "data.train"))
     components = prepare(config, workdir, [])

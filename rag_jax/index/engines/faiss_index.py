@@ -38,12 +38,8 @@ class FaissIndex:
 
         Raises `InputError` for a factory string that FAISS does not know, and for too few training vectors.
         """
-        faiss, width = import_faiss(), training.shape[1]
-        try:
-            index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
-        except RuntimeError as error:
-            what = f"FAISS makes no index {factory!r} for vectors of width {width} ({short_reason(error)})"
-            raise InputError(f"{what}; try Flat, HNSW32, SQ8 or IVF1024,PQ64") from None
+        width = training.shape[1]
+        index = new_index(factory, width)
         _disable_polysemous_training(index)
         try:
             if not index.is_trained:
@@ -53,7 +49,7 @@ class FaissIndex:
             raise InputError(f"{what} ({short_reason(error)}); choose a smaller one") from None
         for setting in SEARCH_PARAMETERS:
             with suppress(RuntimeError):  # most types have one of them, or none
-                faiss.ParameterSpace().set_index_parameters(index, setting)
+                import_faiss().ParameterSpace().set_index_parameters(index, setting)
         return cls(index).extend(blocks)
 
     @classmethod
@@ -183,6 +179,16 @@ def _disable_polysemous_training(index: Any) -> None:
 
 def _floats(vectors: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
     return np.ascontiguousarray(vectors, np.float32)
+
+
+def new_index(factory: str, width: int) -> Any:
+    """An empty index of FAISS by inner product. Raises `InputError` for a factory string that FAISS does not know."""
+    faiss = import_faiss()
+    try:
+        return faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        what = f"FAISS makes no index {factory!r} for vectors of width {width} ({short_reason(error)})"
+        raise InputError(f"{what}; try Flat, HNSW32, SQ8 or IVF1024,PQ64") from None
 
 
 def import_faiss() -> ModuleType:
