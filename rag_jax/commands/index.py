@@ -132,12 +132,12 @@ class IndexCommand:
                 remedy = "give --generator in a run without a CORPUS" if each.name == "generator" else "leave it out"
                 option = f"--{each.name.replace('_', '-')}"
                 raise InputError(f"{option} is of a build; --change {self.change} encodes as the index was; {remedy}")
-        if self.questions is not None:
-            read_question_texts(self.questions)
         for name in ("questions", "question_tower", "question_template"):
             if getattr(self, name) is not None and not (self.faiss or self.precisions):
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(f"{option} is for the recall of --faiss or --precisions; name one, or leave it out")
+        if self.questions is not None:
+            read_question_texts(self.questions)
 
     def loaded(self) -> tuple[TextEncoder, PassageTokenizer | None]:
         """Load the passage tower and the generator's tokenizer, in each process that encodes."""

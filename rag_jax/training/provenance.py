@@ -14,6 +14,7 @@ from rag_jax.data.questions import Question
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
 from rag_jax.index.engines.registry import ENGINES
+from rag_jax.models import registry
 from rag_jax.models.architecture import changed_fields
 from rag_jax.pipeline import digests
 from rag_jax.pipeline.checkpoints import HostState
@@ -67,7 +68,8 @@ def evaluation_dependencies(components: Components) -> Dependencies:
         TOWER_TOKENIZER: digests.digest([digests.json_bytes(tower_input)]),
         GENERATOR_TOKENIZER: fingerprint(components.generator_tokenizer.tokenizer),
     }
-    if components.generator.architecture.is_decoder_only:  # its chat template and end token are the checkpoint's
+    # A decoder-only generator's chat template and end token are its checkpoint's, and may change there.
+    if registry.generator_of(components.generator.config).is_decoder_only:
         tokenizers[PROMPT] = digests.digest([digests.json_bytes(components.generator_tokenizer[1:])])
     networks = {NETWORKS: digests.digest(_network_bytes(components))}
     return networks | tokenizers | index_dependencies(components)
