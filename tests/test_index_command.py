@@ -161,6 +161,24 @@ def test_bad_lines_are_listed_in_the_store_and_nowhere_else(tower, tmp_path, cap
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_a_build_that_is_resumed_keeps_its_list_of_bad_lines(tower, tmp_path, capsys, monkeypatch) -> None:
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(town) + "\n" for town in TOWNS) + "no JSON\n")
+    out = tmp_path / "index"
+    command = ("index", tmp_path / "corpus.jsonl", "--out", out, "--tower", tower, *SMALL, "--skip-bad")
+    with monkeypatch.context() as patched:
+        patched.setattr("rag_jax.commands.index.encode_in_processes", interrupted)
+        with pytest.raises(SystemExit):
+            run(capsys, *command)
+    assert len((out / "bad.log").read_text().splitlines()) == 1
+    run(capsys, *command)
+    assert len((out / "bad.log").read_text().splitlines()) == 1
+    assert manifest.read(out).passages == 2
+
+
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_change_that_is_refused_leaves_the_list_of_bad_lines(tower, tmp_path, capsys) -> None:
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(town) + "\n" for town in TOWNS) + "no JSON\n")
     out = tmp_path / "index"

@@ -178,9 +178,8 @@ class EvaluateCommand:
             labels.decoded_names(tokenizer)
         check_gold(rag.components.store, questions, "questions")
         if rag.components.store.is_closed_book and not any(question.answers for question in questions):
-            raise InputError(
-                f"{self.questions}: has no answers, and the model reads no passages: nothing can be scored"
-            )
+            problem = "no gold answers, and a model that reads no passages: nothing can be scored"
+            raise InputError(f"{self.questions}: {problem}; give questions with answers")
         return rag
 
     def _predicted(self, rag: RAG, questions: Sequence[Question]) -> list[Prediction]:
@@ -203,7 +202,7 @@ class EvaluateCommand:
         assert self.predictions is not None
         predictions = read_predictions(self.predictions, questions)
         if (self.abstain_below is not None or self.calibrate_on is not None) and probabilities(predictions) is None:
-            raise InputError(f"{self.predictions}: some predictions have no log_prob, which a threshold is on")
+            raise InputError(f"{self.predictions}: some predictions have no log_prob; leave the threshold out")
         if labels := self._asked.labels:
             names = labels.names_of([each.answer for each in predictions])
             predictions = [each._replace(answer=name) for each, name in zip(predictions, names, strict=True)]

@@ -163,8 +163,8 @@ class IndexCommand:
         with ownership.claim_and_lock(out) as lock:
             if self._is_built(out, build_spec):  # by another process in the meantime
                 return
-            with self._bad_lines(out) as on_bad_line, Progress("reading passages") as progress:
-                passages = self._passages(corpus, encoder, on_bad_line)
+            with Progress("reading passages") as progress:
+                passages = self._logged_passages(corpus, out, encoder)
                 plan = building.read(out, passages, build_spec, self.segment, progress.advance)
             building.check_disk_space(out, plan, width, passage_tokenizer.max_length if passage_tokenizer else 0)
             with Progress("encoding passages", plan.passages, plan.encoded(out)) as progress:
@@ -204,6 +204,11 @@ class IndexCommand:
     def _passages(self, corpus: Path, encoder: TextEncoder, on_bad_line: OnBadLine) -> Iterator[Passage]:
         tokenizer = None if self.cut.tokens is None else encoder.tokenizer
         return read_corpus(corpus, Chunker(self.cut.size, self.cut.overlap, tokenizer), on_bad_line)
+
+    def _logged_passages(self, corpus: Path, out: Path, encoder: TextEncoder) -> Iterator[Passage]:
+        """The passages; the list of bad lines is written once all are read, which a resumed build does not do again."""
+        with self._bad_lines(out) as on_bad_line:
+            yield from self._passages(corpus, encoder, on_bad_line)
 
     @contextmanager
     def _bad_lines(self, out: Path) -> Iterator[OnBadLine]:
