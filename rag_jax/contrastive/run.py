@@ -68,11 +68,8 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
         check_gold(store, judged, "evaluation questions")
         for each in loaded.checkpoints(loaded.params).values():
             hub.check_layout(each)
-        params, host_state, first = (
-            finished_params(workdir, config.steps, loaded.params),
-            saved_host_state(workdir),
-            None,
-        )
+        host_state, first = saved_host_state(workdir), None
+        params = finished_params(workdir, config.steps, loaded.params)
         if params is None or config.data.index is not None:
             first = start_params(config, loaded, begun=host_state is not None)
         before = towers_before(config, loaded, first, host_state)
