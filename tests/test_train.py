@@ -205,6 +205,13 @@ def test_what_cannot_be_used_is_one_line(towns: Config, tmp_path: Path, changed:
     assert not (tmp_path / "run").exists()
 
 
+def test_answers_that_are_all_too_long_are_refused_before_anything_is_written(towns: Config, tmp_path: Path) -> None:
+    short = dataclasses.replace(towns, generator=dataclasses.replace(towns.generator, max_target=1))
+    with pytest.raises(InputError, match="no training answer has at most 1 tokens; raise generator.max_target"):
+        train_and_evaluate(short, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_more_passages_than_there_are_is_refused(towns: Config, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "one.jsonl", [{"id": "a", "title": "Norburg", "text": "Norburg is painted red ."}])
     config = spoil(towns, tmp_path, passages=tmp_path / "one.jsonl")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_jax.contrastive.negatives import Candidates, candidates, log_q, read_negatives, resolve
+from rag_jax.contrastive.negatives import Candidates, candidates, log_q, read_negatives, resolve, warn_of_missing
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.question import Question
@@ -32,7 +32,7 @@ def written(tmp_path: Path, *rows: dict | str) -> Path:
     return path
 
 
-def test_negatives_are_read_by_question(tmp_path: Path, capsys) -> None:
+def test_negatives_are_read_by_question(tmp_path: Path) -> None:
     rows = (
         {"id": "q2", "negative_ids": ["p5", 4, "p5"], "scores": [2.0, 1.0, 1.0], "positive_score": None},
         {"id": "q1", "negative_ids": []},
@@ -40,11 +40,18 @@ def test_negatives_are_read_by_question(tmp_path: Path, capsys) -> None:
     )
     expected = {"q2": ("p5", "4"), "q1": (), "q3": ("p0",)}
     assert read_negatives(written(tmp_path, *rows), QUESTIONS) == expected
-    without = f"warning: {tmp_path / 'negatives.jsonl'}: 1 of 3 questions have no hard negatives\n"
-    assert capsys.readouterr().err == without
     write_jsonl(tmp_path / "negatives.jsonl.gz", rows[:1])
     assert read_negatives(tmp_path / "negatives.jsonl.gz", QUESTIONS[1:2]) == {"q2": ("p5", "4")}
-    assert capsys.readouterr().err == ""
+
+
+def test_questions_without_negatives_are_counted_where_others_have_some(capsys) -> None:
+    for negatives, told in (
+        ({"q2": ("p5",), "q1": (), "q3": ("p0",)}, "warning: mined.jsonl: 1 of 3 questions have no hard negatives\n"),
+        ({"q1": ("p5",), "q2": ("p5",), "q3": ("p0",)}, ""),
+        ({}, ""),  # refused elsewhere
+    ):
+        warn_of_missing(Path("mined.jsonl"), QUESTIONS, negatives)
+        assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,8 @@ def test_a_run_does_not_start_from_parameters_of_another_vocabulary(towns: Confi
     (tmp_path / "new").mkdir()
     other_words(tmp_path / "new" / TOKENIZER)
     data = dataclasses.replace(towns.data, long_questions="cut")  # which they are in other words
-    started = dataclasses.replace(towns, data=data, start_from=workdir, steps=1)
+    generator = dataclasses.replace(towns.generator, max_target=16)  # so many tokens have the answers in other words
+    started = dataclasses.replace(towns, data=data, generator=generator, start_from=workdir, steps=1)
     with pytest.raises(InputError, match="run: was trained with another tokenizer of the generator; "):
         train_and_evaluate(started, tmp_path / "new")
     assert not (tmp_path / "new" / "config.json").exists()
