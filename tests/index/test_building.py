@@ -113,6 +113,13 @@ def test_an_unfinished_build_of_something_else_is_refused(tmp_path: Path) -> Non
         building.read(tmp_path, PASSAGES, other, 20)
 
 
+def test_an_unfinished_build_of_something_else_is_discarded_where_that_is_asked_for(tmp_path: Path) -> None:
+    building.read(tmp_path, PASSAGES, building.make_build_spec(encoder(), reads(), "float16"), 20)
+    with pytest.raises(InputError, match="a build with another dtype was started there"):
+        building.build(tmp_path, PASSAGES, encoder(), reads())
+    assert len(building.build(tmp_path, PASSAGES, encoder(), reads(), restart=True)) == len(PASSAGES)
+
+
 def test_an_unfinished_build_says_so_when_it_is_opened(tmp_path: Path) -> None:
     building.read(tmp_path, PASSAGES, MADE_OF, 20)
     with pytest.raises(InputError, match="the build was not finished: run it again"):
