@@ -181,6 +181,17 @@ def test_it_starts_from_another_run(config: InstructionConfig, finished: tuple[P
     assert not (tmp_path / "run" / "adapter").exists(), "no checkpoint holds the weights that it belongs to"
 
 
+@pytest.mark.extended
+def test_it_does_not_start_from_a_run_without_a_checkpoint(
+    config: InstructionConfig, finished: tuple[Path, dict], tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    (begun / "checkpoints").mkdir(parents=True)
+    shutil.copy(finished[0] / "config.json", begun)
+    with pytest.raises(InputError, match="begun: no checkpoint there; train it first, or leave start_from out"):
+        train_and_evaluate(dataclasses.replace(config, start_from=begun), tmp_path / "run")
+
+
 def written(config: InstructionConfig, folder: Path) -> Path:
     path = folder / "instruct.py"
     path.write_text(
