@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from rag_jax.commands.model import open_model, own_decoding
+from rag_jax.commands.model import open_model, own_decoding, with_num_docs
 from rag_jax.commands.resumable import write_rows
 from rag_jax.config.command_line import check_counts, parse
 from rag_jax.config.generation import GenerationConfig
@@ -18,7 +18,7 @@ from rag_jax.data.own_folder import OwnFolder
 from rag_jax.data.questions import Question, fingerprint, read_question_file
 from rag_jax.errors import InputError
 from rag_jax.evaluation import calibration_figures, exports, predict, report, threshold
-from rag_jax.evaluation.baselines import BASELINES, with_num_docs
+from rag_jax.evaluation.baselines import BASELINES
 from rag_jax.evaluation.figures import new_figure
 from rag_jax.evaluation.labels import Labels
 from rag_jax.evaluation.predictions import Prediction, prediction_lines, read_predictions, with_texts
@@ -164,11 +164,7 @@ class EvaluateCommand:
         )
         if rag.components.store.is_closed_book and self.baseline is not None:
             raise InputError(f"{self.workdir or self.checkpoint}: reads no passages; leave --baseline out")
-        if self.num_docs is not None:
-            if rag.components.store.is_closed_book:
-                raise InputError(f"{self.workdir or self.checkpoint}: reads no passages; leave --num-docs out")
-            rag.check([], num_docs=self.num_docs)
-            rag = with_num_docs(rag, self.num_docs)
+        rag = with_num_docs(rag, self.num_docs, self.workdir or self.checkpoint)
         if self.baseline is not None:
             rag = BASELINES[self.baseline](rag, questions, self.seed)
         rag.check(questions, self.decoding)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import tyro
 
-from rag_jax.commands.model import TOWER, open_generator, open_model
+from rag_jax.commands.model import TOWER, open_generator, open_model, with_num_docs
 from rag_jax.commands.resumable import write_rows
 from rag_jax.config.command_line import check_counts, parse
 from rag_jax.config.generation import GenerationConfig
@@ -19,7 +19,6 @@ from rag_jax.data.safety_prompts import SafetyPrompt, read_safety_prompts
 from rag_jax.errors import InputError
 from rag_jax.evaluation import guard as guarding
 from rag_jax.evaluation import guard_report, predict
-from rag_jax.evaluation.baselines import with_num_docs
 from rag_jax.evaluation.completions import Completion, read_completions
 from rag_jax.evaluation.guard import FILES, Guarded, System
 from rag_jax.pipeline import digests, user_inputs
@@ -136,14 +135,7 @@ class GuardCommand:
             rag = rag if self.long_questions is None else rag.with_long_questions(self.long_questions)
         else:
             rag = open_model(self.workdir, self.checkpoint, self.index, self.closed_book, self.long_questions)
-        if self.num_docs is not None:
-            if rag.components.store.is_closed_book:
-                raise InputError(
-                    f"{self.workdir or self.checkpoint or self.generator}: reads no passages; leave --num-docs out"
-                )
-            rag.check([], num_docs=self.num_docs)
-            rag = with_num_docs(rag, self.num_docs)
-        return rag
+        return with_num_docs(rag, self.num_docs, self.workdir or self.checkpoint or self.generator)
 
     def _answers(
         self, model: RAG, models: dict[str, RAG], texts: Sequence[str], decoding: GenerationConfig

@@ -8,6 +8,7 @@ from typing import Literal
 from rag_jax.config.files import load_config
 from rag_jax.config.generation import GenerationConfig
 from rag_jax.errors import InputError
+from rag_jax.evaluation import baselines
 from rag_jax.pipeline import pretrained
 from rag_jax.rag import RAG
 
@@ -34,6 +35,16 @@ def open_model(
         raise InputError(f"{source}: came without the index that it was trained with; {remedy}")
     rag = rag if long_questions is None else rag.with_long_questions(long_questions)
     return rag if system_prompt is None else rag.with_prompt(system_prompt=system_prompt)
+
+
+def with_num_docs(rag: RAG, num_docs: int | None, source: object) -> RAG:
+    """The model with another K; None: its own. Raises `InputError` for one that it cannot read, or reads none."""
+    if num_docs is None:
+        return rag
+    if rag.components.store.is_closed_book:
+        raise InputError(f"{source}: reads no passages; leave --num-docs out")
+    rag.check([], num_docs=num_docs)
+    return baselines.with_num_docs(rag, num_docs)
 
 
 def open_generator(generator: str, tower: str, index: Path | None) -> RAG:

@@ -10,7 +10,6 @@ import numpy as np
 
 from rag_jax import hub
 from rag_jax.config.contrastive import ContrastiveConfig
-from rag_jax.config.files import save_config
 from rag_jax.contrastive import evaluation, negatives, teacher, towers
 from rag_jax.contrastive.checks import check, check_widths
 from rag_jax.contrastive.examples import make_examples
@@ -34,9 +33,17 @@ from rag_jax.pipeline.gold_passages import check_gold
 from rag_jax.pipeline.opened_index import check_corpus
 from rag_jax.terminal import Terminal
 from rag_jax.training.metric_logger import seconds_trained
-from rag_jax.training.provenance import NEGATIVES, NETWORKS, PASSAGES, QUESTIONS, START, Dependencies, check_same
-from rag_jax.training.run import tell, tell_encoded
-from rag_jax.training.workdir import CONFIG, locked
+from rag_jax.training.provenance import (
+    NEGATIVES,
+    NETWORKS,
+    PASSAGES,
+    QUESTIONS,
+    Dependencies,
+    check_same,
+    start_dependency,
+)
+from rag_jax.training.run import record_config, tell_encoded
+from rag_jax.training.workdir import locked
 from rag_jax.types import BiEncoderParams
 
 RESULTS = "results.json"
@@ -79,9 +86,7 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
             params = _fit(config, workdir, loaded, store, judged, first, changed)
         else:
             check_same(host_state, evaluation_dependencies(loaded, store), config, workdir)
-            if devices.is_first():
-                tell(changed)
-                save_config(config, workdir / CONFIG)
+            record_config(config, workdir, changed)
         if not devices.is_first():
             devices.wait_for_all("the results are written")
             return None
@@ -190,9 +195,7 @@ def _fit(
     if scores is not None:
         examples = dataclasses.replace(examples, teacher=teacher.by_row(questions, examples.gold, scores, mined, rows))
     depends = check_same(host_state, dependencies(loaded, store, questions, mined, scores, first), config, workdir)
-    if devices.is_first():
-        tell(changed)
-        save_config(config, workdir / CONFIG)
+    record_config(config, workdir, changed)
     run = Run(config, loaded, store, examples, devices.mesh(config))
 
     def recall(params: BiEncoderParams) -> dict[str, float]:
@@ -225,7 +228,7 @@ def dependencies(
 
     made_of = {QUESTIONS: digests.digest(question_bytes()), NEGATIVES: digests.digest(negative_bytes())}
     made_of |= evaluation_dependencies(loaded, store)
-    return made_of | ({} if first is None else {START: digests.digest(digests.parameter_bytes(first))})
+    return made_of | start_dependency(first)
 
 
 def evaluation_dependencies(loaded: Towers, store: Store) -> Dependencies:

@@ -4,9 +4,8 @@ from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import load_config_of
 from rag_jax.contrastive.towers import Towers
 from rag_jax.errors import InputError, warn
-from rag_jax.pipeline import digests
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
-from rag_jax.training.provenance import START
+from rag_jax.training.provenance import may_have_begun_from
 from rag_jax.training.workdir import CONFIG
 from rag_jax.types import BiEncoderParams
 
@@ -41,8 +40,7 @@ def towers_before(
         return None
     if config.start_from is None:
         return loaded
-    begun_from = (host_state or {}).get("made_of", {}).get(START)
-    if first is not None and begun_from in (None, digests.digest(digests.parameter_bytes(first))):
+    if first is not None and may_have_begun_from(host_state, first):
         return loaded.with_params(first)
     warn(f"{config.start_from}: not as it was when this run began; results lack the recall before training")
     return None

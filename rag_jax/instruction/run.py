@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rag_jax import hub
-from rag_jax.config.files import load_config_of, save_config
+from rag_jax.config.files import load_config_of
 from rag_jax.config.instruction import InstructionConfig
 from rag_jax.data import files, strict_json
 from rag_jax.errors import InputError, warn
@@ -26,8 +26,15 @@ from rag_jax.pipeline.assembly import load_generator, required_path
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState, finished_params, saved_host_state
 from rag_jax.terminal import Terminal
 from rag_jax.training.metric_logger import seconds_trained
-from rag_jax.training.provenance import NETWORKS, QUESTIONS, START, Dependencies, check_same
-from rag_jax.training.run import tell
+from rag_jax.training.provenance import (
+    NETWORKS,
+    QUESTIONS,
+    Dependencies,
+    check_same,
+    may_have_begun_from,
+    start_dependency,
+)
+from rag_jax.training.run import record_config
 from rag_jax.training.workdir import CONFIG, locked
 from rag_jax.types import Params
 
@@ -55,9 +62,7 @@ def train_and_evaluate(config: InstructionConfig, workdir: Path) -> dict[str, An
         else:
             params = run.spread(found)
             check_same(host_state, {NETWORKS: _network_digest(run)}, config, workdir)
-            if devices.is_first():
-                tell(changed)
-                save_config(config, workdir / CONFIG)
+            record_config(config, workdir, changed)
             first = _as_it_was(run, first, host_state)
         results = measure(run, params, first, judged)
         params = devices.whole(params)
@@ -106,9 +111,7 @@ def start_params(run: Run, host_state: HostState | None) -> Params | None:
 def _as_it_was(run: Run, first: Params | None, host_state: HostState | None) -> Params | None:
     """What a finished run began from; None, with a warning, where the run in `start_from` has changed since."""
     source = run.config.start_from
-    if source is None or first is None:
-        return first
-    if (host_state or {}).get("made_of", {}).get(START) == digests.digest(digests.parameter_bytes(first)):
+    if source is None or first is None or may_have_begun_from(host_state, first):
         return first
     warn(f"{source}: not as it was when this run began; results lack the likelihood before training")
     return None
@@ -149,10 +152,7 @@ def _fit(run: Run, workdir: Path, reader: Reader, judged: File, first: Params | 
     """The trained parameters, by training."""
     config, host_state, mixture = run.config, saved_host_state(workdir), reader.train()
     depends = check_same(host_state, dependencies(run, mixture, first), config, workdir)
-    if devices.is_first():
-        tell(changed)
-        tell(list(_summary(mixture)))
-        save_config(config, workdir / CONFIG)
+    record_config(config, workdir, [*changed, *_summary(mixture)])
     examples = [variants[0] for variants in judged.items]
     return train(run, mixture, run.generator.params if first is None else first, workdir, depends, examples)
 
@@ -167,9 +167,7 @@ def dependencies(run: Run, mixture: Mixture, first: Params | None) -> Dependenci
             yield example.tokens.tobytes() + example.targets.tobytes()
 
     found = {QUESTIONS: digests.digest(example_bytes()), NETWORKS: _network_digest(run)}
-    if run.config.start_from is not None and first is not None:
-        found[START] = digests.digest(digests.parameter_bytes(first))
-    return found
+    return found if run.config.start_from is None else found | start_dependency(first)
 
 
 def _network_digest(run: Run) -> str:

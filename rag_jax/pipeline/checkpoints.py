@@ -23,6 +23,7 @@ from rag_jax.data import checksums, strict_json
 from rag_jax.data.json_object import JsonObject
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError, warn
+from rag_jax.parallel import devices
 from rag_jax.pipeline import quiet_writers
 from rag_jax.types import RagParams
 
@@ -143,8 +144,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             for folder in folders:
                 folder.rename(folder.with_name(f"{folder.name}.damaged-{time.time_ns()}"))
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("damaged checkpoints renamed")
+        devices.wait_for_all("damaged checkpoints renamed")
         self._manager.reload()
 
     def _restore_state(

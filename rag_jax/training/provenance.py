@@ -7,6 +7,8 @@ bytes, engines and other generators' tokens in it.
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from jaxtyping import PyTree
+
 from rag_jax.config import keys
 from rag_jax.config.config import Config
 from rag_jax.config.files import AnyConfig
@@ -56,8 +58,19 @@ def run_dependencies(components: Components, questions: Sequence[Question], firs
     return (
         {QUESTIONS: digests.digest(_question_bytes(questions, components.config))}
         | evaluation_dependencies(components)
-        | ({} if first is None else {START: digests.digest(digests.parameter_bytes(first))})
+        | start_dependency(first)
     )
+
+
+def start_dependency(first: PyTree | None) -> Dependencies:
+    """The digest of the parameters that a run begins from, if they come from another run."""
+    return {} if first is None else {START: digests.digest(digests.parameter_bytes(first))}
+
+
+def may_have_begun_from(host_state: HostState | None, first: PyTree) -> bool:
+    """Whether these are the parameters that a run began from, or it does not say: it has not begun."""
+    begun_from = (host_state or {}).get("made_of", {}).get(START)
+    return begun_from in (None, start_dependency(first)[START])
 
 
 def evaluation_dependencies(components: Components) -> Dependencies:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rag_jax.config.config import Config
-from rag_jax.config.files import load_config, save_config
+from rag_jax.config.files import AnyConfig, load_config, save_config
 from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, check_targets, fingerprint, read_questions
@@ -93,9 +93,7 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
     if rag is not None:
         check_gold(rag.components.store, judged, "evaluation questions")
         rag.check(judged)
-        if devices.is_first():
-            tell(changed)
-            save_config(config, workdir / CONFIG)
+        record_config(config, workdir, changed)
         return rag
     path = required_path(config.data.train, "data.train")
     questions = read_questions(path)
@@ -113,9 +111,8 @@ def fit_alone(config: Config, workdir: Path) -> RAG:
         depends = check_same(host_state, depends | index_dependencies(components), config, workdir)
     for line in components.truncated if devices.is_first() else ():
         console.print(line, soft_wrap=True)
+    record_config(config, workdir, changed)  # first: it shows that the other files are of this run
     if devices.is_first():
-        tell(changed)
-        save_config(config, workdir / CONFIG)  # first: it shows that the other files are of this run
         workdir_tokenizers.save(components, workdir)
     trained = train(components, start or components.initial_params, examples, workdir, depends, judged)
     return (finished(config, workdir) or trained) if config.retriever.train_passages else trained
@@ -223,10 +220,12 @@ def start_params(components: Components, begun: bool) -> RagParams | None:
     return params
 
 
-def tell(lines: Sequence[str]) -> None:
-    """Print the config keys that changed since the run started."""
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+def record_config(config: AnyConfig, workdir: Path, changed: Sequence[str]) -> None:
+    """Print what changed in the config since the run started, and save the config; the first process does."""
+    if devices.is_first():
+        for line in changed:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        save_config(config, workdir / CONFIG)
 
 
 def tell_encoded(done: int, of: int) -> None:
