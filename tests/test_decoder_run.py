@@ -62,6 +62,19 @@ def test_it_learns(trained):
     assert results["exact_match"] > 0.3
 
 
+@pytest.mark.extended
+def test_it_learns_with_products_in_bfloat16(trained, towns, tmp_path):
+    def first_loss(workdir: Path) -> float:
+        lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+        return next(line["loss"] for line in lines if "loss" in line)
+
+    config = with_decoder(towns, compute=Compute(scan=True, remat="dots", matmul_precision="bfloat16"))
+    _, results = train_and_evaluate(config, tmp_path / "run")
+    assert results["exact_match"] > 0.3
+    assert first_loss(tmp_path / "run") == pytest.approx(first_loss(trained[0]), rel=0.02)
+    assert first_loss(tmp_path / "run") != first_loss(trained[0])
+
+
 @pytest.fixture(scope="module")
 def rag(trained) -> RAG:
     return RAG.from_workdir(trained[0])

@@ -194,6 +194,7 @@ class Compute(Validated):
     """Speed and memory of a step. Results stay the same up to rounding."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters and likelihood stay float32
+    matmul_precision: Literal["default", "bfloat16"] = "default"  # of the networks' products; bfloat16: factors rounded
     remat: Literal["none", "dots", "full"] = "none"  # recompute in the backward pass: all but matrix products; all
     scan: bool = False  # run the layers as one loop, which compiles much faster
     attention: Literal["plain", "fused"] = "plain"  # fused: jax.nn.dot_product_attention

@@ -87,9 +87,8 @@ def train(
     """
     config, checkpoints = run.config, Checkpoints(workdir)
     state, resumed = _restore_or_init(run, first, checkpoints)
-    step = devices.compile_per_shape(
-        devices.jitted(partial(contrastive_training.train_step, run.recipe), run.mesh, state)
-    )
+    program = partial(contrastive_training.train_step, run.recipe)
+    step = devices.compile_per_shape(devices.jitted(program, run.mesh, state, config.compute.matmul_precision))
     metrics_buffer = MetricsBuffer(resumed["window"])
     task = Task(
         step,

@@ -13,7 +13,7 @@ from rag_jax.data.tower_inputs import QuestionTokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub import adapters, loading
 from rag_jax.index.encoder import TextEncoder
-from rag_jax.models import registry
+from rag_jax.models import precision, registry
 from rag_jax.models.architecture import TowerConfig
 from rag_jax.parallel import devices
 from rag_jax.pipeline import networks
@@ -125,7 +125,8 @@ def training_tower(config: ContrastiveConfig, sizes: TowerConfig, mesh: Mesh | N
     rate = config.retriever.dropout
     if rate is not None:
         how |= {"dropout": rate, "attention_dropout": rate}
-    return registry.tower(networks.with_compute(sizes, **how, sharding=sharding))
+    tower = registry.tower(networks.with_compute(sizes, **how, sharding=sharding))
+    return precision.tower(tower, c.matmul_precision)
 
 
 def passage_params(params: BiEncoderParams) -> Params:

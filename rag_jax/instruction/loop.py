@@ -20,7 +20,7 @@ from rag_jax.data.chats import Example
 from rag_jax.instruction import batches
 from rag_jax.instruction.checks import finetuning
 from rag_jax.instruction.examples import Mixture, draws
-from rag_jax.models import registry
+from rag_jax.models import precision, registry
 from rag_jax.parallel import devices, partitioning
 from rag_jax.pipeline import networks, recipes
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
@@ -59,7 +59,8 @@ class Run:
         c = self.config.compute
         sharding = None if self.mesh is None else NamedSharding(self.mesh, devices.BATCH)
         how = {"dtype": jnp.dtype(c.dtype), "attention": c.attention, "scan": c.scan, "remat": c.remat}
-        network = registry.generator(networks.with_compute(self.generator.config, **how, sharding=sharding))
+        sizes = networks.with_compute(self.generator.config, **how, sharding=sharding)
+        network = precision.generator(registry.generator(sizes), c.matmul_precision)
         plan = finetuning(self.config)
         return lora.generator(network, plan.lora.alpha) if plan.has_adapters else network
 
@@ -120,7 +121,8 @@ def train(
         return training.init(recipe, run.with_adapters(params), jax.random.key(config.seed))
 
     state, resumed = restore_or_begin(init, first, checkpoints, run.mesh, run.rules)
-    step = devices.compile_per_shape(devices.jitted(partial(instruction.train_step, recipe), run.mesh, state))
+    program = partial(instruction.train_step, recipe)
+    step = devices.compile_per_shape(devices.jitted(program, run.mesh, state, config.compute.matmul_precision))
     metrics_buffer = MetricsBuffer(resumed["window"])
 
     def host_state(drawn: Drawn) -> HostState:

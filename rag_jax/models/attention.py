@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from rag_jax.core.packing import to_packs, to_rows
 from rag_jax.models.dense import Dense
+from rag_jax.models.products import multiply
 from rag_jax.types import PackedInputs
 
 KINDS = ("plain", "fused")
@@ -85,7 +86,7 @@ class Attention(nn.Module):
         is_fusible = is_fusible and not self.is_mutable_collection(WEIGHTS)
         if self.fused and is_fusible and may_be_fused(queries.shape[2]):
             return self.out(to_packs(packed, fused_attention(queries, keys, values, mask, scale).reshape(rows)))
-        scores = jnp.einsum("RHTd,RHdS->RHTS", queries * scale, keys, preferred_element_type=jnp.float32)
+        scores = multiply(queries * scale, keys)
         if position_bias is not None:
             scores += position_bias
         scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(scores.dtype).min)
@@ -95,8 +96,7 @@ class Attention(nn.Module):
         if self.is_mutable_collection(WEIGHTS):
             self.sow(WEIGHTS, "weights", weights / total)
         weights = self.drop(weights.astype(self.dtype), deterministic=deterministic)
-        mixed = jnp.einsum("RHTS,RHSd->RHTd", weights, values, preferred_element_type=jnp.float32)
-        mixed = (mixed / total).astype(self.dtype)
+        mixed = (multiply(weights, values) / total).astype(self.dtype)
         return self.out(to_packs(packed, jnp.swapaxes(mixed, 1, 2).reshape(rows)))
 
     def _split(self, projected: Float[Array, "R T width"]) -> Float[Array, "R H T d"]:

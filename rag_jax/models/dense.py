@@ -10,7 +10,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 from flax.linen.dtypes import promote_dtype
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
+
+from rag_jax.models.products import product, rounds_factors
+
+PRODUCT = "product with weights"  # its name for rematerialisation
 
 
 def matrix_product(
@@ -19,8 +24,11 @@ def matrix_product(
     """`jax.lax.dot_general` of the inputs' last axis with an axis of a matrix."""
     (_, matrix_axes), batch_axes = dimension_numbers
     flat = inputs.reshape(-1, inputs.shape[-1])
-    outputs = jax.lax.dot_general(flat, matrix, (((1,), matrix_axes), batch_axes), **options)
-    return outputs.reshape(*inputs.shape[:-1], outputs.shape[-1])
+    if rounds_factors(flat, matrix):
+        outputs = product(flat, matrix, axis=matrix_axes[0] - 2).astype(flat.dtype)
+    else:
+        outputs = jax.lax.dot_general(flat, matrix, (((1,), matrix_axes), batch_axes), **options)
+    return checkpoint_name(outputs.reshape(*inputs.shape[:-1], outputs.shape[-1]), PRODUCT)
 
 
 Dense = partial(nn.Dense, dot_general=matrix_product)

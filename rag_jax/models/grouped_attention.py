@@ -12,6 +12,7 @@ from rag_jax.core.packing import to_packs, to_rows
 from rag_jax.models.attention import fused_attention, may_be_fused
 from rag_jax.models.dense import Dense
 from rag_jax.models.norm import RMSNorm
+from rag_jax.models.products import multiply
 from rag_jax.models.rope import Rotation, rotate
 from rag_jax.types import PackedInputs
 
@@ -96,14 +97,14 @@ class GroupedAttention(nn.Module):
         weights = jax.nn.softmax(jnp.concatenate(scores, axis=3), axis=3).astype(self.dtype)
         ends = [0, *(sum(each.mask.shape[2] for each in contexts[: n + 1]) for n in range(len(contexts)))]
         mixed = sum(
-            jnp.einsum("RGQS,RGSd->RGQd", weights[..., start:end], context.values)
+            multiply(weights[..., start:end], context.values)
             for start, end, context in zip(ends, ends[1:], contexts, strict=False)
         )
-        return jnp.asarray(mixed).reshape(queries.shape)
+        return jnp.asarray(mixed).astype(self.dtype).reshape(queries.shape)
 
     def _scores(self, queries: Float[Array, "R G Q d"], context: Context, length: int) -> Float[Array, "R G Q S"]:
         """Masked scores of one context; Q is the T queries of each head that shares the keys."""
-        scores = jnp.einsum("RGQd,RGdS->RGQS", queries, context.keys, preferred_element_type=jnp.float32)
+        scores = multiply(queries, context.keys)
         by_head = scores.reshape(*scores.shape[:2], -1, length, scores.shape[3])
         masked = jnp.where(context.mask[:, None, None, :, :], by_head, jnp.finfo(scores.dtype).min)
         return masked.reshape(scores.shape)

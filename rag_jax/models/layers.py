@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
+from rag_jax.models.dense import PRODUCT
 from rag_jax.types import Params
 
 Remat = Literal["none", "dots", "full"]
 POLICIES = {
     # what is stored for the backward pass
     "none": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # products with weights, not those of attention
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),  # products with weights, not those of attention
     "full": jax.checkpoint_policies.nothing_saveable,  # except the states between layers
 }
 

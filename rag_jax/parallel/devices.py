@@ -88,9 +88,12 @@ def shardings(
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), partitioning.specs(like, mesh, rules))
 
 
-def jitted(step: Callable, mesh: Mesh | None, state: PyTree) -> Any:
-    """Jit a training step: the state is donated and keeps its sharding, the metrics are replicated."""
-    options = host.product_options()
+def jitted(step: Callable, mesh: Mesh | None, state: PyTree, matmul_precision: str = "default") -> Any:
+    """Jit a training step: the state is donated and keeps its sharding, the metrics are replicated.
+
+    `matmul_precision` is that of the networks' products, which the CPU's compiler is told.
+    """
+    options = host.product_options(matmul_precision)
     if mesh is None:
         return jax.jit(step, donate_argnums=0, compiler_options=options)
     outputs = jax.tree.map(lambda leaf: leaf.sharding, state), NamedSharding(mesh, WHOLE)

@@ -35,6 +35,7 @@ def answers_digest(components: Components, params: RagParams, inputs: object) ->
         "questions": list(tower.input_format),
         "prompt": [list(each) if isinstance(each, tuple) else each for each in generator[1:]],
         "networks": [repr(tower.config), repr(components.generator.config)],
+        "rounding": [config.compute.dtype, config.compute.matmul_precision],
         "tokenizers": [fingerprint(tower.tokenizer), fingerprint(generator.tokenizer)],
         "index": [digest(passage_bytes(store)), digest(vector_bytes(store))],
         "searched": store.manifest and store.manifest.engines.get(config.retriever.engine),

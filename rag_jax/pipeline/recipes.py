@@ -13,7 +13,7 @@ from rag_jax.core.reading import InputLayout
 from rag_jax.core.refresh import Refresh
 from rag_jax.core.variants import VARIANTS
 from rag_jax.index.placement import Placement
-from rag_jax.models import registry
+from rag_jax.models import precision, registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.pipeline import distillation, finetuning, networks
 from rag_jax.types import Networks, Tower
@@ -127,14 +127,16 @@ def _refresh(config: Config, tower: TowerConfig, mesh: Mesh | None) -> Refresh:
 
 
 def _networks(config: Config, tower: TowerConfig, generator: GeneratorConfig, **compute: Any) -> Networks:
+    sizes = networks.with_compute(generator, **_options(config), **compute)
     return Networks(
         _tower(config, tower, **compute),
-        registry.generator(networks.with_compute(generator, **_options(config), **compute)),
+        precision.generator(registry.generator(sizes), config.compute.matmul_precision),
     )
 
 
 def _tower(config: Config, tower: TowerConfig, **compute: Any) -> Tower:
-    return registry.tower(networks.with_compute(tower, **_options(config), **compute))
+    sizes = networks.with_compute(tower, **_options(config), **compute)
+    return precision.tower(registry.tower(sizes), config.compute.matmul_precision)
 
 
 def _options(config: Config) -> dict[str, Any]:

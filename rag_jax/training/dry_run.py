@@ -129,7 +129,7 @@ def compiled(
     mesh = devices.mesh(config)
     placement = Placement(mesh, config.retriever.precision, ("data", "fsdp"))
     recipe = _recipe(config, tower, reader, _num_docs(config), placement)
-    step = devices.jitted(partial(training.train_step, recipe), mesh, state)
+    step = devices.jitted(partial(training.train_step, recipe), mesh, state, config.compute.matmul_precision)
     gold = jax.ShapeDtypeStruct((config.batch_size, 1), jnp.int32)
     return step.lower(state, known, batch, gold, _found(config)).compile()
 

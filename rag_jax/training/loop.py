@@ -46,9 +46,8 @@ def train(
     if config.retriever.train_passages:
         components = refreshing.for_training(components)
     state, resumed = restore_or_init(components, first, checkpoints)
-    step = devices.compile_per_shape(
-        devices.jitted(partial(training.train_step, components.recipe), components.mesh, state)
-    )
+    program = partial(training.train_step, components.recipe)
+    step = devices.compile_per_shape(devices.jitted(program, components.mesh, state, config.compute.matmul_precision))
     metrics_buffer, collapse_monitor, timer = (
         MetricsBuffer(resumed["window"]),
         CollapseMonitor(resumed["watchdog"]),
