@@ -11,7 +11,7 @@ The format is recognised by the file suffix, which `.gz` may follow except for P
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from rag_jax.corpus.chunking import Chunker
@@ -25,7 +25,7 @@ from rag_jax.corpus.tsv import FaultRecorder, check_sequence, read_tsv
 from rag_jax.data.bad_lines import BadLines, OnBadLine, raise_error
 from rag_jax.data.lines import check_plain
 from rag_jax.data.unique_ids import UniqueIds
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 
 __all__ = ["BadLines", "Chunker", "OnBadLine", "Passage", "raise_error", "read_corpus", "read_passages"]
 
@@ -133,5 +133,15 @@ def _folder_reader(folder: Path) -> Reader:
     # Tables first: the folder of a dataset often has a README.md.
     for wanted, reader in ((is_parquet, read_parquet), (is_document, read_folder)):
         if next(files_in(folder, wanted), None):
+            _warn_of_others(folder, tuple(files_in(folder, lambda name, wanted=wanted: not wanted(name))))
             return reader
     raise unknown_format(folder, "a folder without documents or tables")
+
+
+@lru_cache  # a command may ask for the reader more than once
+def _warn_of_others(folder: Path, others: tuple[Path, ...]) -> None:
+    """Name what lies beside the files that are read: that it was left out should not show in missing answers."""
+    others = tuple(each for each in others if each.name.lower() != "readme.md")
+    if others:
+        files = "1 file of another kind is" if len(others) == 1 else f"{len(others)} files of other kinds are"
+        warn(f"{folder}: {files} not read, first {others[0].relative_to(folder)}; convert what should be in the corpus")

@@ -41,6 +41,18 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     ]
 
 
+def test_files_of_other_kinds_are_named(tmp_path, capsys):
+    write(tmp_path, b_1txt="two", _1hidden_1pdf="no")
+    assert len(list(read_corpus(tmp_path))) == 1
+    assert not capsys.readouterr().err
+    write(tmp_path, a__first_1pdf="no", table_1csv="no")
+    assert len(list(read_corpus(tmp_path))) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path}: 2 files of other kinds are not read, first a/first.pdf; convert" in told.replace("\\", "/")
+    list(read_corpus(tmp_path))
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "notes.md", "notes.markdown", "notes.txt.gz", "notes.md.gz"])
 @one_folder
 @given(text=any_text.filter(str.strip).filter(lambda text: text.strip()[0] not in "-#~` \ufeff"))
