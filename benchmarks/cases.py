@@ -24,7 +24,8 @@ class Sizes:
     layers: int = 6
     width: int = 768
     vocabulary: int = 50_265
-    dtype: str = "float32"  # of this library; transformers computes in float32
+    dtype: str = "float32"  # of this library
+    matmul_precision: str = "default"  # of this library
 
     @property
     def tower(self) -> TowerConfig:

@@ -21,7 +21,7 @@ from rich.console import Console
 from benchmarks import weights
 from benchmarks.cases import SIZES, TINY, Case, Sizes
 from benchmarks.conversation import threads
-from benchmarks.decode_sides import OURS, SIDES, Sides
+from benchmarks.decode_sides import OURS, OURS_BFLOAT16, SIDES, Sides
 from benchmarks.decode_table import compared, shown
 from rag_jax.config.command_line import parse
 from rag_jax.data.outputs import new_json
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"rounds is {known.rounds}; give 1 or more, the cold one is not counted")
         sizes, console, results = replace(SIZES[known.size], dtype=known.dtype), Console(), []
         kinds = {name: side for name, side in SIDES.items() if side.package in (None, *known.opponents)}
-        kinds[OURS] = kinds[OURS]._replace(arguments=(str(sizes),))
+        for name, precision in ((OURS, "default"), (OURS_BFLOAT16, "bfloat16")):
+            kinds[name] = kinds[name]._replace(arguments=(str(replace(sizes, matmul_precision=precision)),))
         with new_json(known.json) as write, weights.saved(sizes, GAIN) as folder, ExitStack() as stack:
             sides = Sides(stack, kinds, folder)
             for case in cases(known.table, TINY if known.size == "tiny" else Case()):

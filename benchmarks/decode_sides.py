@@ -21,11 +21,13 @@ class Kind(NamedTuple):
     settings: Mapping[str, str] = {}  # of its process: `python`, an interpreter, and variables of the environment
 
 
-OURS = "rag_jax"
-NO_MIXTURE = "cannot mix passages within a step"
+OURS, OURS_BFLOAT16 = "rag_jax", "rag_jax bfloat16"  # with `compute.matmul_precision` bfloat16
+NO_MIXTURE, NO_FAST = "cannot mix passages within a step", "has no fast decoding"
 SIDES = {
     OURS: Kind("ours"),
-    "transformers": Kind("theirs", (), "torch", "transformers", {"fast": "has no fast decoding"}),
+    OURS_BFLOAT16: Kind("ours"),
+    "transformers": Kind("theirs", ("float32",), "torch", "transformers", {"fast": NO_FAST}),
+    "transformers bfloat16": Kind("theirs", ("bfloat16",), "torch", "transformers", {"fast": NO_FAST}),
     "ctranslate2 float32": Kind("ct2", ("float32",), "ctranslate2", "ctranslate2", {"token": NO_MIXTURE}),
     "ctranslate2 int8": Kind("ct2", ("int8",), "ctranslate2", "ctranslate2", {"token": NO_MIXTURE}),
 }

@@ -19,7 +19,7 @@ from rag_jax.core.decode.decoded import Decoder
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.decode.tree_cache import EncodedInputs
 from rag_jax.core.variants import VARIANTS
-from rag_jax.models import registry
+from rag_jax.models import precision, registry
 from rag_jax.types import Generator, RagParams, Tokens, Tower
 
 DECODERS = {"token": VARIANTS["token"].decoders["thorough"], **VARIANTS["sequence"].decoders}
@@ -29,6 +29,8 @@ def main(folder: Path, sizes: Sizes) -> None:
     """Load the weights, then decode what is asked for."""
     dtype = jnp.dtype(sizes.dtype)
     tower, generator, params = load(folder, dtype)
+    tower = precision.tower(tower, sizes.matmul_precision)
+    generator = precision.generator(generator, sizes.matmul_precision)
 
     def decode(request: dict, inputs: dict[str, np.ndarray]) -> dict[str, list]:
         case = Case(**request["case"])

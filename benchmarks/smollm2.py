@@ -1,6 +1,7 @@
 """A decoder-only generator with real weights, beside transformers and llama.cpp: rag-jax benchmark smollm2
 
-SmolLM2-135M-Instruct in float32 reads paragraphs of Python's language reference. Every side is a process that holds the
+SmolLM2-135M-Instruct in float32 reads paragraphs of Python's language reference; this library and torch do so with
+products in bfloat16 too. Every side is a process that holds the
 same weights, has the same number of threads and gets the same inputs in turn: RAG-Token decoding, greedy decoding, and
 steps of training. No answer ends early, so that all sides write as many tokens.
 """
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from benchmarks import smollm2_model
 from benchmarks.decode import machine
-from benchmarks.decode_sides import NO_MIXTURE, OURS, Kind, Sides
+from benchmarks.decode_sides import NO_MIXTURE, OURS, OURS_BFLOAT16, Kind, Sides
 from benchmarks.decode_table import compared, shown
 from benchmarks.smollm2_cases import CASES, MIXTURE, TINY, Case
 from benchmarks.smollm2_inputs import arrays
@@ -75,9 +76,12 @@ def kinds(name: Name, known: Options) -> dict[str, Kind]:
     """The sides of some cases: this library and the opponents that can be compared with it."""
     part = "smollm2_train_" if name == "training" else "smollm2_"
     settings = LARGE_PAGES if name == "training" else {}
-    sides = {OURS: Kind(f"{part}ours", settings=settings)}
+    precisions = {OURS: "default", OURS_BFLOAT16: "bfloat16"}
+    sides = {side: Kind(f"{part}ours", (how,), settings=settings) for side, how in precisions.items()}
     if "transformers" in known.opponents:
-        sides["transformers"] = Kind(f"{part}theirs", needs="torch", settings=settings)
+        dtypes = {"transformers": "float32", "transformers bfloat16": "bfloat16"}
+        theirs = {side: Kind(f"{part}theirs", (how,), "torch", settings=settings) for side, how in dtypes.items()}
+        sides |= theirs
     if "llama.cpp" in known.opponents and known.size != "tiny" and name != "training":
         source = str(resolve(smollm2_model.SOURCE))
         for dtype in ("float32", "q8_0"):

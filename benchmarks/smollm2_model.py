@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from pydoc_data import topics
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -54,7 +55,7 @@ def save(folder: Path, *, tiny: bool) -> None:
     hub.save(folder / TOWER, hub.TowerCheckpoint(config, params, generator.tokenizer, side="question"))
 
 
-def load(folder: Path) -> RAG:
+def load(folder: Path, matmul_precision: Any = "default") -> RAG:
     """The model over the passages, from the folder that `save` wrote."""
     has_chat = "chat_template" in hub.load_generator(folder / GENERATOR).tokenizer_settings
     max_passage, max_input = (176, 208) if has_chat else (224, 288)  # the tiny size needs more tokens for a text
@@ -70,7 +71,7 @@ def load(folder: Path) -> RAG:
             lengths=PACKED if has_chat else PACKED[-1:],
             max_target=MAX_TARGET,
         ),
-        compute=Compute(scan=True, remat="dots"),
+        compute=Compute(scan=True, remat="dots", matmul_precision=matmul_precision),
         buckets=((48, 48),),
     )
     components, texts = compose(config), passages()

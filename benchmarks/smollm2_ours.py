@@ -12,9 +12,9 @@ from benchmarks.smollm2_cases import Case
 from rag_jax.config.generation import GenerationConfig
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, matmul_precision: str) -> None:
     """Load the model, then answer what is asked."""
-    rag = smollm2_model.load(folder)
+    rag = smollm2_model.load(folder, matmul_precision)
 
     def answer(request: dict, inputs: dict[str, np.ndarray]) -> dict[str, list]:
         case = Case(**request["case"])
@@ -27,4 +27,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

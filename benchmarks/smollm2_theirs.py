@@ -18,9 +18,9 @@ from benchmarks.smollm2_cases import GREEDY, Case
 from benchmarks.smollm2_tree import search
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, dtype: str) -> None:
     """Load the model, then answer what is asked."""
-    model = load(folder).eval()
+    model = load(folder).eval().to(getattr(torch, dtype))
 
     def answer(request: dict, inputs: dict[str, np.ndarray]) -> dict[str, list]:
         case = Case(**request["case"])
@@ -66,4 +66,4 @@ def generated(model: Any, prompts: torch.Tensor, mask: torch.Tensor, target: int
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

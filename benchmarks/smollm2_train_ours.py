@@ -19,13 +19,14 @@ from rag_jax.pipeline.question_batches import target_batches
 from rag_jax.types import SearchResults
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, matmul_precision: str) -> None:
     """Load the weights, then take the steps that are asked for. The question tower is not trained."""
-    rag = smollm2_model.load(folder)
+    rag = smollm2_model.load(folder, matmul_precision)
     adamw = optimizers.adamw(optax.constant_schedule(RATE), DECAY)
     recipe = rag.components.recipe._replace(optimizer=optimizers.rag(adamw, adamw, CLIP))
     state = training.init(recipe, jax.tree.map(jnp.asarray, rag.params), jax.random.key(0))
-    step = devices.compile_per_shape(devices.jitted(partial(training.train_step, recipe), None, state))
+    program = partial(training.train_step, recipe)
+    step = devices.compile_per_shape(devices.jitted(program, None, state, matmul_precision))
     knowledge = rag.knowledge
 
     def take(request: dict, inputs: dict[str, np.ndarray]) -> dict[str, list[float]]:
@@ -40,4 +41,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     with jax.numpy_dtype_promotion("standard"):
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), sys.argv[2])

@@ -16,13 +16,14 @@ from benchmarks.smollm2_cases import CLIP, DECAY, RATE
 from benchmarks.smollm2_theirs import load
 
 
-def main(folder: Path) -> None:
-    """Load the weights, then take the steps that are asked for. There is no dropout."""
+def main(folder: Path, dtype: str) -> None:
+    """Load the weights, then take the steps that are asked for; bfloat16 is torch's autocast. There is no dropout."""
     model = load(folder).train()
     optimizer = torch.optim.AdamW(groups(model), lr=RATE, fused=True)
 
     def take(request: dict, inputs: dict[str, np.ndarray]) -> dict[str, list[float]]:
-        log_probs = log_likelihood(model, inputs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            log_probs = log_likelihood(model, inputs)
         loss = -log_probs.mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -42,7 +43,7 @@ def log_likelihood(model: Any, inputs: dict[str, np.ndarray]) -> torch.Tensor:
     ids, mask, before = joined(inputs, k)
     states = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     states = states.gather(1, before[:, :, None].expand(-1, -1, states.shape[2]))
-    logits = model.lm_head(states).view(batch, k, *before.shape[1:], -1)
+    logits = model.lm_head(states).float().view(batch, k, *before.shape[1:], -1)
     each = logits.gather(3, labels[:, None, :, None].expand(-1, k, -1, -1))[..., 0] - logits.logsumexp(dim=3)
     return torch.where(is_label, torch.logsumexp(log_prior[:, :, None] + each, dim=1), 0.0).sum(dim=1)
 
@@ -72,4 +73,4 @@ def groups(model: torch.nn.Module) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -61,7 +61,7 @@ def forward(
 
 def _mixture(logits: torch.Tensor, log_prior: torch.Tensor) -> torch.Tensor:
     """`log sum_z p(z|x) p(y|x, z)` `[B, W, V]` of logits `[B * K, W, V]`."""
-    log_probs = logits.log_softmax(dim=2).view(*log_prior.shape, *logits.shape[1:])
+    log_probs = logits.float().log_softmax(dim=2).view(*log_prior.shape, *logits.shape[1:])
     return torch.logsumexp(log_probs + log_prior[:, :, None, None], dim=1)
 
 

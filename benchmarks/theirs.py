@@ -22,10 +22,12 @@ MODELS = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 DECODERS = {"token": "token", "thorough": "sequence"}  # there is no fast decoding
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, dtype: str) -> None:
     """Load the weights, then decode what is asked for."""
     torch.set_num_threads(threads())
     shared = _parts(folder)
+    for each in ("question_encoder", "generator"):
+        shared[each] = shared[each].to(getattr(torch, dtype))
     models: Any = {decoder: MODELS[model](**shared) for decoder, model in DECODERS.items()}
 
     def decode(request: dict, inputs: dict[str, np.ndarray]) -> dict[str, list]:
@@ -78,4 +80,4 @@ def _until_end(row: list[int]) -> list[int]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

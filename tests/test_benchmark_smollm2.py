@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import smollm2, smollm2_model
-from benchmarks.decode_sides import NO_MIXTURE, OURS, Sides
+from benchmarks.decode_sides import NO_MIXTURE, OURS, OURS_BFLOAT16, Sides
 from benchmarks.smollm2 import Options, kinds
 from benchmarks.smollm2_cases import CASES, GREEDY, MIXTURE, TRAINING, Case
 from rag_jax.cli import main
@@ -43,12 +43,12 @@ def test_both_sides_answer_and_learn_alike(benchmark, tmp_path: Path) -> None:
     assert mixture["log p apart"] < 1e-3
     assert greedy["same answers"] == greedy["questions"] == 2
     assert training["log p apart"] < 1e-3  # before and after an update
-    assert printed.count(f"\n{OURS} ") == 3
+    assert printed.count(f"\n{OURS_BFLOAT16} ") == 3
 
 
 def test_llama_cpp_is_looked_for_in_the_interpreter_that_is_named(tmp_path: Path) -> None:
     named = kinds("rag-token", Options(opponents=("llama.cpp",), llama_cpp=tmp_path / "python", size="tiny"))
-    assert list(named) == [OURS]  # there is no file of random weights for it
+    assert list(named) == [OURS, OURS_BFLOAT16]  # there is no file of random weights for it
 
 
 @pytest.mark.extended
@@ -56,7 +56,7 @@ def test_llama_cpp_is_looked_for_in_the_interpreter_that_is_named(tmp_path: Path
 def test_what_llama_cpp_lacks_is_said(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     sides = kinds("greedy", Options(opponents=("llama.cpp",)))
-    assert list(sides) == [OURS, "llama.cpp float32", "llama.cpp q8_0"]
+    assert list(sides) == [OURS, OURS_BFLOAT16, "llama.cpp float32", "llama.cpp q8_0"]
     assert sides["llama.cpp q8_0"].cannot == {MIXTURE: NO_MIXTURE}
     elsewhere = kinds("greedy", Options(opponents=("llama.cpp",), llama_cpp=tmp_path / "python"))
     with ExitStack() as stack:
