@@ -1,9 +1,9 @@
 """A decoder-only generator with real weights, beside transformers and llama.cpp: rag-jax benchmark smollm2
 
-SmolLM2-135M-Instruct in float32 reads paragraphs of Python's language reference; this library and torch do so with
-products in bfloat16 too. Every side is a process that holds the
-same weights, has the same number of threads and gets the same inputs in turn: RAG-Token decoding, greedy decoding, and
-steps of training. No answer ends early, so that all sides write as many tokens.
+SmolLM2-135M-Instruct reads paragraphs of Python's language reference, in float32, and here and in torch with products
+in bfloat16 too. Every side is a process that holds the same weights, has the same number of threads and gets the same
+inputs in turn: RAG-Token decoding, greedy decoding, and steps of training. No answer ends early, so that all sides
+write as many tokens.
 """
 
 import os

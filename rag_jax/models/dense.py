@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
@@ -21,11 +22,14 @@ PRODUCT = "product with weights"  # its name for rematerialisation
 def matrix_product(
     inputs: Float[Array, "*rows features"], matrix: Float[Array, "..."], dimension_numbers: Any, **options: Any
 ) -> Float[Array, "*rows outputs"]:
-    """`jax.lax.dot_general` of the inputs' last axis with an axis of a matrix."""
+    """`jax.lax.dot_general` of the inputs' last axis with an axis of a matrix `[features, outputs]` or the reverse.
+
+    Where `rounds_factors`, it is `product`, which takes no options.
+    """
     (_, matrix_axes), batch_axes = dimension_numbers
     flat = inputs.reshape(-1, inputs.shape[-1])
     if rounds_factors(flat, matrix):
-        outputs = product(flat, matrix, axis=matrix_axes[0] - 2).astype(flat.dtype)
+        outputs = jnp.asarray(product(flat, matrix, axis=matrix_axes[0] - 2), flat.dtype)
     else:
         outputs = jax.lax.dot_general(flat, matrix, (((1,), matrix_axes), batch_axes), **options)
     return checkpoint_name(outputs.reshape(*inputs.shape[:-1], outputs.shape[-1]), PRODUCT)

@@ -97,10 +97,10 @@ class GroupedAttention(nn.Module):
         weights = jax.nn.softmax(jnp.concatenate(scores, axis=3), axis=3).astype(self.dtype)
         ends = [0, *(sum(each.mask.shape[2] for each in contexts[: n + 1]) for n in range(len(contexts)))]
         mixed = sum(
-            multiply(weights[..., start:end], context.values)
+            multiply(weights[..., start:end], context.values, self.dtype)
             for start, end, context in zip(ends, ends[1:], contexts, strict=False)
         )
-        return jnp.asarray(mixed).astype(self.dtype).reshape(queries.shape)
+        return jnp.asarray(mixed).reshape(queries.shape)
 
     def _scores(self, queries: Float[Array, "R G Q d"], context: Context, length: int) -> Float[Array, "R G Q S"]:
         """Masked scores of one context; Q is the T queries of each head that shares the keys."""

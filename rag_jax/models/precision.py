@@ -13,11 +13,13 @@ PRECISIONS = {"default": None, "bfloat16": BFLOAT16}  # by their names in config
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+@lru_cache
 def tower(network: Tower, precision: str) -> Tower:
     """The tower with products at `precision`, one of `PRECISIONS`; the same function for the same network."""
     return network if PRECISIONS[precision] is None else _at(network, precision)
 
 
+@lru_cache
 def generator(network: Generator, precision: str) -> Generator:
     """The generator with products at `precision`, one of `PRECISIONS`; the same functions for the same network."""
     if PRECISIONS[precision] is None:
@@ -27,7 +29,6 @@ def generator(network: Generator, precision: str) -> Generator:
     )
 
 
-@lru_cache
 def _at(function: Function, precision: str) -> Function:
     @wraps(function)
     def computed(*inputs: Any, **options: Any) -> Any:

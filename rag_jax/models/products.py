@@ -3,7 +3,7 @@
 `jax.default_matmul_precision("BF16_BF16_F32")` asks for factors rounded to bfloat16 and sums in float32. GPUs and TPUs
 have it; XLA's CPU compiler ignores it. A CPU with instructions for it (Intel's AMX) multiplies bfloat16 matrices about
 four times as fast as float32 ones, but XLA uses them only for a float32 product of bfloat16 matrices whose left one is
-contracted by its last axis, and widens the factors of any other. Every product here has that form.
+contracted by its last axis, and widens the factors of any other. `product` and its derivative have that form.
 """
 
 from functools import partial
@@ -24,39 +24,44 @@ def rounds_factors(*factors: Array) -> bool:
     return narrow and is_set and jax.default_backend() == "cpu"
 
 
-def multiply(left: Float[Array, "*batch M N"], right: Float[Array, "*batch N P"]) -> Float[Array, "*batch M P"]:
-    """`left @ right` in float32 at least, of factors that are both computed."""
+def multiply(
+    left: Float[Array, "*batch M N"], right: Float[Array, "*batch N P"], dtype: Any = jnp.float32
+) -> Float[Array, "*batch M P"]:
+    """`left @ right` in `dtype`, of two activations; on a CPU a left factor of few rows is never rounded."""
     if left.shape[-2] >= MIN_ROWS and rounds_factors(left, right):
-        return product(left, right)
-    return _contracted(left, right, -1, -2)
+        return jnp.asarray(product(left, right), dtype)
+    # None: what JAX is set to, which concerns wider factors
+    precision = jax.lax.Precision.DEFAULT if left.dtype == jnp.bfloat16 else None
+    return _contracted(left, right, -2, precision, dtype)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def product(
     left: Float[Array, "*batch M N"], right: Float[Array, "*batch rows columns"], axis: int = -2
 ) -> Float[Array, "*batch M P"]:
-    """`left @ right` with factors rounded to bfloat16 and sums in float32; so are the products of its derivative.
+    """`left @ right` in float32, with both factors rounded to bfloat16, as in the two products of its derivative.
 
     `right` is `[*batch, N, P]`, or `[*batch, P, N]` where `axis`, which is contracted, is -1.
     """
-    return _product(axis, left.astype(jnp.bfloat16), right.astype(jnp.bfloat16))
+    return _rounded(left.astype(jnp.bfloat16), right.astype(jnp.bfloat16), axis)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(axis: int, left: Array, right: Array) -> Array:
-    return _contracted(left, right, -1, axis)
+def _forward(left: Array, right: Array, axis: int) -> tuple[Array, Any]:
+    """The product `[*batch, M, P]`, and what its derivative needs: the rounded factors, and the dtypes they had."""
+    factors = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
+    return _rounded(*factors, axis), (*factors, jnp.zeros((), left.dtype), jnp.zeros((), right.dtype))
 
 
-def _forward(axis: int, left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _product(axis, left, right), (left, right)
+def _backward(axis: int, kept: Any, derivative: Float[Array, "*batch M P"]) -> tuple[Array, Array]:
+    """With g the derivative of the product, `g right^T` and `left^T g`."""
+    left, right, like_left, like_right = kept
+    g = derivative.astype(jnp.bfloat16)
+    by_left = _rounded(g, right, -1 if axis == -2 else -2)
+    by_right = _product_of_columns(left, g) if axis == -2 else _product_of_columns(g, left)
+    return by_left.astype(like_left.dtype), by_right.astype(like_right.dtype)
 
 
-def _backward(axis: int, factors: tuple[Array, Array], derivative: Array) -> tuple[Array, Array]:
-    """Of `left right`, with g the derivative of the product, `g right^T` and `left^T g`."""
-    left, right = factors
-    derivative = derivative.astype(jnp.bfloat16)
-    by_left = _contracted(derivative, right, -1, -1 if axis == -2 else -2)
-    first, second = (left, derivative) if axis == -2 else (derivative, left)
-    return by_left.astype(jnp.bfloat16), _product_of_columns(first, second)
+product.defvjp(_forward, _backward)
 
 
 def _product_of_columns(
@@ -65,20 +70,20 @@ def _product_of_columns(
     """`left^T right`, transposing what is smaller: the left factor, or the right one and the product."""
     rows, columns, others = left.shape[-2], left.shape[-1], right.shape[-1]
     if rows * columns <= rows * others + columns * others:
-        return _contracted(_transposed(left), right, -1, -2).astype(jnp.bfloat16)
-    return _transposed(_contracted(_transposed(right), left, -1, -2).astype(jnp.bfloat16))
+        return _rounded(_transposed(left), right, -2)
+    return _transposed(_rounded(_transposed(right), left, -2))
 
 
-_product.defvjp(_forward, _backward)
+def _rounded(left: Float[Array, "*batch M N"], right: Float[Array, "*batch rows columns"], axis: int) -> Array:
+    """The float32 product `[*batch, M, P]` of bfloat16 factors, as they are, whatever JAX is set to."""
+    return _contracted(left, right, axis, jax.lax.Precision.DEFAULT, jnp.float32)
 
 
-def _contracted(left: Array, right: Array, of_left: int, of_right: int) -> Array:
-    """The product in float32 at least over an axis of each, counted from the end; the first axes are a batch."""
+def _contracted(left: Array, right: Array, axis: int, precision: Any, dtype: Any) -> Float[Array, "*batch M P"]:
+    """The left factor's last axis contracted with one of the right factor's; axes before the last two are a batch."""
     batch = tuple(range(left.ndim - 2))
-    dimensions: Any = ((left.ndim + of_left,), (right.ndim + of_right,)), (batch, batch)
-    wide = jnp.float64 if left.dtype == jnp.float64 else jnp.float32
-    precision = jax.lax.Precision.DEFAULT if left.dtype == jnp.bfloat16 else None  # None: what JAX is set to
-    return jax.lax.dot_general(left, right, dimensions, precision, preferred_element_type=wide)
+    dimensions: Any = ((left.ndim - 1,), (right.ndim + axis,)), (batch, batch)
+    return jax.lax.dot_general(left, right, dimensions, precision, preferred_element_type=dtype)
 
 
 def _transposed(matrix: Float[Array, "*batch M N"]) -> Float[Array, "*batch N M"]:

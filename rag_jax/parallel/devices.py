@@ -91,7 +91,7 @@ def shardings(
 def jitted(step: Callable, mesh: Mesh | None, state: PyTree, matmul_precision: str = "default") -> Any:
     """Jit a training step: the state is donated and keeps its sharding, the metrics are replicated.
 
-    `matmul_precision` is that of the networks' products, which the CPU's compiler is told.
+    `matmul_precision`, that of the networks, decides how the CPU's compiler multiplies.
     """
     options = host.product_options(matmul_precision)
     if mesh is None:

@@ -13,9 +13,10 @@ LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 def product_options(matmul_precision: str = "default") -> dict[str, str]:
     """XLA options that route the matrix products of a training step to one library.
 
-    XLA has two, each with its own threads, and they contend in a backward pass that uses both. The newer one is left
-    out, but has all products where factors are rounded to bfloat16, which it alone can multiply; its sums over an axis
-    are slow. Empty if this XLA lacks the option, which is experimental.
+    XLA has two, Eigen and YNNPACK, each with its own threads, and they contend in a backward pass that uses both. All
+    products go to Eigen, or, where factors are rounded to bfloat16, to YNNPACK, which alone multiplies these without
+    widening them; nothing else goes there, since its sums over an axis are slow. Empty if this XLA lacks the option,
+    which is experimental.
     """
     fused = {"default": "", "bfloat16": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
     options = {"xla_cpu_experimental_ynn_fusion_type": fused[matmul_precision]}

@@ -35,7 +35,7 @@ def answers_digest(components: Components, params: RagParams, inputs: object) ->
         "questions": list(tower.input_format),
         "prompt": [list(each) if isinstance(each, tuple) else each for each in generator[1:]],
         "networks": [repr(tower.config), repr(components.generator.config)],
-        "rounding": [config.compute.dtype, config.compute.matmul_precision],
+        "rounding": [config.compute.dtype, config.compute.matmul_precision, _default_precision()],
         "tokenizers": [fingerprint(tower.tokenizer), fingerprint(generator.tokenizer)],
         "index": [digest(passage_bytes(store)), digest(vector_bytes(store))],
         "searched": store.manifest and store.manifest.engines.get(config.retriever.engine),
@@ -43,6 +43,11 @@ def answers_digest(components: Components, params: RagParams, inputs: object) ->
         "parameters": digest(parameter_bytes(params)),
     }
     return digest([json_bytes(facts)])
+
+
+def _default_precision() -> str | None:
+    """The precision of matrix products that JAX is set to."""
+    return jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def digest(pieces: Iterable[bytes]) -> str:

@@ -4,6 +4,7 @@ No data is read and nothing is computed. The devices are virtual, as many as the
 for a pod. The compiler is the CPU's, so that temporary memory is an estimate.
 """
 
+import dataclasses
 import math
 import time
 from collections import Counter
@@ -125,11 +126,12 @@ def compiled(
     known: Knowledge,
     batch: Batch,
 ) -> Any:
-    """The compiled step."""
+    """The compiled step. Rounded factors are an option of an accelerator's products, and no arrays as on a CPU."""
+    config = dataclasses.replace(config, compute=dataclasses.replace(config.compute, matmul_precision="default"))
     mesh = devices.mesh(config)
     placement = Placement(mesh, config.retriever.precision, ("data", "fsdp"))
     recipe = _recipe(config, tower, reader, _num_docs(config), placement)
-    step = devices.jitted(partial(training.train_step, recipe), mesh, state, config.compute.matmul_precision)
+    step = devices.jitted(partial(training.train_step, recipe), mesh, state)
     gold = jax.ShapeDtypeStruct((config.batch_size, 1), jnp.int32)
     return step.lower(state, known, batch, gold, _found(config)).compile()
 

@@ -39,7 +39,7 @@ def test_values_and_derivatives_are_those_of_rounded_factors(batch, rows, inner,
     expected = g @ np.swapaxes(by_columns, -1, -2), np.swapaxes(by_right, -1, -2) if last else by_right
     for derivative, naive in zip(back(weight), expected, strict=True):
         assert derivative.dtype == jnp.float32
-        np.testing.assert_allclose(derivative, naive, rtol=2**-8, atol=1e-4)  # a derivative is rounded itself
+        np.testing.assert_allclose(derivative, naive, rtol=1e-5, atol=1e-5)
 
 
 def test_factors_are_rounded_where_jax_is_set_to_it() -> None:
@@ -59,12 +59,6 @@ def test_few_queries_are_multiplied_as_they_are() -> None:
     with jax.default_matmul_precision(products.BFLOAT16):
         found = products.multiply(left, right)
     assert not np.allclose(found, rounded(left) @ rounded(right), rtol=1e-5, atol=1e-5)
-
-
-def test_a_float64_product_stays_one() -> None:
-    with jax.enable_x64(True):
-        left, right = (jnp.asarray(drawn(seed, 20, 20), jnp.float64) for seed in (0, 1))
-        np.testing.assert_allclose(products.multiply(left, right), np.asarray(left) @ np.asarray(right), rtol=1e-12)
 
 
 def multiplies_bfloat16() -> bool:
