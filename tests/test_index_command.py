@@ -104,6 +104,39 @@ def test_passages_are_added_replaced_and_removed(index, tmp_path, capsys) -> Non
     assert "already; replace it" in refused(capsys, "index", tmp_path / "more.jsonl", "--out", index, "--change", "add")
 
 
+def test_a_replacement_needs_the_ids_of_its_documents(index, tmp_path, capsys) -> None:
+    write_jsonl(tmp_path / "changed.jsonl", [{"title": "Neustadt", "text": "Neustadt is painted red ."}])
+    before = (index / manifest.FILE).read_bytes()
+    told = refused(capsys, "index", tmp_path / "changed.jsonl", "--out", index, "--change", "replace")
+    assert told == f'error: {tmp_path / "changed.jsonl"}:1: has no "id"; --change replace needs the id of each document'
+    assert (index / manifest.FILE).read_bytes() == before
+
+
+def test_a_command_whose_second_half_cannot_be_done_changes_nothing(index, tmp_path, capsys) -> None:
+    before = (index / manifest.FILE).read_bytes()
+    assert "HNSWx" in refused(capsys, "index", "--out", index, "--remove", "Norburg", "--faiss", "HNSWx")
+    assert "typo" in refused(capsys, "index", "--out", index, "--remove", "Norburg", "--generator", tmp_path / "typo")
+    assert (index / manifest.FILE).read_bytes() == before
+
+
+def test_two_question_towers_are_refused(index, tmp_path, capsys) -> None:
+    asked = ("search", "what colour is Norburg", "--index", index, "--workdir", tmp_path)
+    for option in ("--tower", "--question-template"):
+        line = refused(capsys, *asked, option, "{question}")
+        assert line == f"error: {option} and --workdir are two question towers; leave one of them out"
+
+
+def test_the_name_of_a_document_is_part_of_it(tower, tmp_path, capsys) -> None:
+    (tmp_path / "notes.txt").write_text("# Norburg\nNorburg is painted red .")
+    command = ("--out", tmp_path / "index", "--tower", tower, *SMALL)
+    run(capsys, "index", tmp_path / "notes.txt", *command)
+    assert "nothing to do" in run(capsys, "index", tmp_path / "notes.txt", *command)
+    (tmp_path / "notes.txt").rename(tmp_path / "notes.md")
+    assert "holds another store" in refused(capsys, "index", tmp_path / "notes.md", *command)
+    run(capsys, "index", tmp_path / "notes.md", *command, "--change", "swap")
+    assert [each.id for each in open_store(tmp_path / "index", None, None).live_passages()] == ["notes.md"]
+
+
 def test_documents_are_replaced_and_removed_with_all_their_pieces(tower, tmp_path, capsys) -> None:
     docs, out = tmp_path / "docs", tmp_path / "index"
     docs.mkdir()
@@ -154,6 +187,11 @@ def test_bad_lines_are_listed_in_the_store_and_nowhere_else(tower, tmp_path, cap
     assert "1 bad lines left out" in run(capsys, *command)
     (line,) = (tmp_path / "index" / "bad.log").read_text().splitlines()
     assert line.startswith(f"{tmp_path / 'corpus.jsonl'}:3: malformed JSON")
+    (tmp_path / "more.jsonl").write_text(json.dumps({"id": "new", "text": "Neustadt is painted red ."}) + "\nno JSON\n")
+    run(capsys, "index", tmp_path / "more.jsonl", "--out", tmp_path / "index", "--change", "add", "--skip-bad")
+    first, second = (tmp_path / "index" / "bad.log").read_text().splitlines()
+    assert first == line
+    assert second.startswith(f"{tmp_path / 'more.jsonl'}:2: malformed JSON")
     assert (tmp_path / "mine.txt").read_text() == "mine"
     (tmp_path / "index" / "bad.log").unlink()
     (tmp_path / "index" / "bad.log").symlink_to(tmp_path / "mine.txt")

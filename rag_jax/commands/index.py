@@ -109,6 +109,7 @@ class IndexCommand:
             raise InputError("name the folder of the store: --out DIR")
         if self.remove and self.corpus is not None:
             raise InputError("--remove and a CORPUS are two changes; run one command for each")
+        self._check_further(self.out)
         if self.remove:
             updates.remove(self.out, self.remove)
         if self.corpus is not None:
@@ -139,6 +140,14 @@ class IndexCommand:
         if self.questions is not None:
             read_question_texts(self.questions)
 
+    def _check_further(self, out: Path) -> None:
+        """Raise `InputError` if what is to follow a change of the index cannot be done."""
+        is_changed = bool(self.remove) or (self.corpus is not None and self.change in ("add", "replace"))
+        if is_changed and self.faiss:
+            faiss_index.new_index(self.faiss, manifest.read(out).width)
+        if is_changed and self.generator is not None:
+            self._passage_tokenizer(self.generator)
+
     def loaded(self) -> tuple[TextEncoder, PassageTokenizer | None]:
         """Load the passage tower and the generator's tokenizer, in each process that encodes."""
         if self.tower is None:
@@ -166,7 +175,7 @@ class IndexCommand:
             with Progress("reading passages") as progress:
                 passages = self._logged_passages(corpus, out, encoder)
                 plan = building.read(out, passages, build_spec, self.segment, progress.advance)
-            building.check_disk_space(out, plan, width, passage_tokenizer.max_length if passage_tokenizer else 0)
+            building.check_disk_space(out, plan, width, passage_tokenizer.row_bytes if passage_tokenizer else 0)
             with Progress("encoding passages", plan.passages, plan.encoded(out)) as progress:
                 loaded = encoder, passage_tokenizer
                 encode_in_processes(out, plan, self.loaded, loaded, self.processes, progress.advance, Lock(lock))
@@ -203,7 +212,8 @@ class IndexCommand:
 
     def _passages(self, corpus: Path, encoder: TextEncoder, on_bad_line: OnBadLine) -> Iterator[Passage]:
         tokenizer = None if self.cut.tokens is None else encoder.tokenizer
-        return read_corpus(corpus, Chunker(self.cut.size, self.cut.overlap, tokenizer), on_bad_line)
+        chunker = Chunker(self.cut.size, self.cut.overlap, tokenizer)
+        return read_corpus(corpus, chunker, on_bad_line, own_ids=self.change == "replace")
 
     def _logged_passages(self, corpus: Path, out: Path, encoder: TextEncoder) -> Iterator[Passage]:
         """The passages; the list of bad lines is written once all are read, which a resumed build does not do again."""
@@ -217,6 +227,9 @@ class IndexCommand:
             yield raise_error
             return
         with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+            former = out / BAD
+            if self.change in ("add", "replace") and former.is_file() and not former.is_symlink():
+                file.write(former.read_text(encoding="utf-8"))  # what was left out before is left out still
             bad = BadLines(file.write)
             yield bad
             file.seek(0)
@@ -245,7 +258,12 @@ class IndexCommand:
             return store_engines.passage_queries(store)
         assert store.manifest is not None
         encode = question_encoder(store.manifest, self.question_tower, self.question_template)
-        return RecallQueries(encode([text for _, text in read_question_texts(self.questions)]), None)
+        vectors = encode([text for _, text in read_question_texts(self.questions)])
+        if vectors.shape[1] != store.width:
+            widths = f"makes vectors of width {vectors.shape[1]}, those of {store.folder} have {store.width}"
+            source = self.question_tower or store.manifest.question_source
+            raise InputError(f"{source}: {widths}; name the question tower that belongs to it")
+        return RecallQueries(vectors, None)
 
 
 def index(arguments: Sequence[str]) -> None:
@@ -314,5 +332,7 @@ def _content(corpus: Path, out: Path) -> str:
     index = out.resolve()
     held = sorted(documents.files_in(corpus, lambda name: True)) if corpus.is_dir() else [corpus]
     held = [file for file in held if not file.resolve().is_relative_to(index)]
-    digests = [(str(file.relative_to(corpus)), files.checksum(file)) for file in held]
+    # the name of a single document is its id and title; that of any other file says nothing
+    names = {corpus: corpus.name if documents.is_document(corpus.name) else "."}
+    digests = [(names.get(file) or str(file.relative_to(corpus)), files.checksum(file)) for file in held]
     return hashlib.sha256(repr(digests).encode()).hexdigest()

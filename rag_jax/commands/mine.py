@@ -66,8 +66,6 @@ class MineCommand:
         console.print(f"Next: rag-jax train CONFIG --data.negatives {self.output}", highlight=False, soft_wrap=True)
 
     def _check_tower(self) -> None:
-        if self.tower is not None and self.workdir is not None:
-            raise InputError("--tower and --workdir are two question towers; name one of them")
         if registry.ENGINES[self.engine].needs_vectors:
             return
         for name in ("tower", "question_template", "workdir"):

@@ -23,10 +23,13 @@ def query_encoder(
     Args:
         tower: a checkpoint of the question tower; None: the one that the index names, or that of the passages.
         template: what it reads, as "query: {question}"; None: as the checkpoint says.
-        workdir: or the question tower that was trained there; goes before the others.
+        workdir: or the question tower that was trained there, with its own template.
     """
     assert store.manifest is not None
     if workdir is not None:
+        for option, value in (("--tower", tower), ("--question-template", template)):
+            if value is not None:
+                raise InputError(f"{option} and --workdir are two question towers; leave one of them out")
         return RAG.from_workdir(workdir, store.folder).encode
     check_names(tower=tower)
     source = tower or store.manifest.question_source

@@ -109,7 +109,10 @@ def mine(
         found = engine.search(Queries(texts, None if encode is None else encode(texts)), rules.depth)
         for question, rows, scores in zip(asked, found.rows.tolist(), found.scores.tolist(), strict=True):
             ranking = [(row, score) for row, score in zip(rows, scores, strict=True) if row >= 0]
-            yield select(question, ranking, set(store.find(question.positive_ids).tolist()), search, rules)
+            gold = set(store.find(question.positive_ids).tolist())
+            # a gold id may name a document, of which every passage may be the right one
+            gold |= {row for row, _ in ranking if store.passages[row].document in question.positive_ids}
+            yield select(question, ranking, gold, search, rules)
 
     starts = range(0, len(questions), AT_ONCE)
     return (each for start in starts for each in mined(questions[start : start + AT_ONCE]))

@@ -35,10 +35,17 @@ Reader = Callable[
 
 READERS: dict[str, Reader] = {".tsv": read_tsv, ".jsonl": read_rows, ".json": read_json}
 READERS |= dict.fromkeys(DOCUMENT_SUFFIXES, read_document)
+# readers that number rows without an id, unless they are told not to
+NUMBERING: dict[Reader, Callable[..., Iterator[tuple[str, Passage]]]] = {
+    each: each for each in (read_rows, read_json, read_dataset, read_parquet)
+}
 
 
 def read_corpus(
-    path: str | Path, chunker: Chunker | None = None, on_bad_line: OnBadLine = raise_error
+    path: str | Path,
+    chunker: Chunker | None = None,
+    on_bad_line: OnBadLine = raise_error,
+    own_ids: bool = False,
 ) -> Iterator[Passage]:
     """Yield the passages of a corpus in order, split by `chunker` if given; errors are found while reading.
 
@@ -47,14 +54,16 @@ def read_corpus(
     Errors of a row go to `on_bad_line`; if that returns, it is skipped (see `rag_jax.data.bad_lines`): a missing or
     empty text, a duplicate id (ids of chunks included), an id out of sequence in a numbered .tsv, too few or too
     many columns, unbalanced quotes, malformed JSON, invalid UTF-8, NUL, a lone surrogate, a line that is too long. The
-    message is `FILE:LINE: what; remedy` with the line where the row begins, or `FILE: row N: …` for a table.
+    message is `FILE:LINE: what; remedy` with the line where the row begins, or `FILE: row N: …` for a table. With
+    `own_ids`, so is a row that names no id, which is numbered otherwise.
 
     Raises `InputError` for a missing or unreadable path, an unknown kind of corpus, a wrong header, a damaged file, and
     a corpus without passages.
     """
     path = Path(path)
     reader, recorder, ids = _reader(path), FaultRecorder(on_bad_line), UniqueIds()
-    rows = _unique(reader(path, recorder), ids, recorder)
+    read: Reader = partial(NUMBERING[reader], own_ids=True) if own_ids and reader in NUMBERING else reader
+    rows = _unique(read(path, recorder), ids, recorder)
     empty = True
     for location, passage in check_sequence(rows, recorder) if reader is read_tsv else rows:
         split = _splitter(reader, passage, chunker)
@@ -133,15 +142,20 @@ def _folder_reader(folder: Path) -> Reader:
     # Tables first: the folder of a dataset often has a README.md.
     for wanted, reader in ((is_parquet, read_parquet), (is_document, read_folder)):
         if next(files_in(folder, wanted), None):
-            _warn_of_others(folder, tuple(files_in(folder, lambda name, wanted=wanted: not wanted(name))))
+            _name_others(folder, wanted)
             return reader
     raise unknown_format(folder, "a folder without documents or tables")
 
 
+def _name_others(folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Warn of files that are not read: that they were left out should not show in missing answers first."""
+    others = files_in(folder, lambda name: not wanted(name) and name.lower() != "readme.md")
+    first = next(others, None)
+    if first is not None:
+        _warn_of_others(folder, first.relative_to(folder), 1 + sum(1 for _ in others))
+
+
 @lru_cache  # a command may ask for the reader more than once
-def _warn_of_others(folder: Path, others: tuple[Path, ...]) -> None:
-    """Name what lies beside the files that are read: that it was left out should not show in missing answers."""
-    others = tuple(each for each in others if each.name.lower() != "readme.md")
-    if others:
-        files = "1 file of another kind is" if len(others) == 1 else f"{len(others)} files of other kinds are"
-        warn(f"{folder}: {files} not read, first {others[0].relative_to(folder)}; convert what should be in the corpus")
+def _warn_of_others(folder: Path, first: Path, count: int) -> None:
+    files = "1 file of another kind is" if count == 1 else f"{count} files of other kinds are"
+    warn(f"{folder}: {files} not read, first {first}; convert what should be in the corpus")

@@ -24,6 +24,11 @@ def row_id(row: Mapping[str, Any], default: object) -> object:
     return next((row[name] for name in IDS if name in row), default)
 
 
+def no_id(location: str) -> InputError:
+    """The error for a document without an id of its own, where the id says which one it replaces."""
+    return InputError(f'{location}: has no "id"; --change replace needs the id of each document')
+
+
 def validate_passage(id: object, title: object, text: object, location: str) -> Passage:
     """The passage of a row's values; the title may be None. Raises `InputError` for invalid values or a blank text."""
     title = "" if title is None else title

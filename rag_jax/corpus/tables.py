@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_jax.corpus.documents import files_in
-from rag_jax.corpus.passage import IDS, Passage, validate_passage
+from rag_jax.corpus.passage import IDS, Passage, no_id, validate_passage
 from rag_jax.data import files, json_object
 from rag_jax.data.bad_lines import OnBadLine
 from rag_jax.data.json_object import JsonObject
@@ -24,22 +24,22 @@ END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 BINARY_TYPES = {"string": "binary", "large_string": "large_binary", "string_view": "binary_view"}
 
 
-def read_dataset(folder: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
+def read_dataset(folder: Path, on_bad_line: OnBadLine, own_ids: bool = False) -> Iterator[tuple[str, Passage]]:
     """Yield the passages of a folder written by `save_to_disk`, each with its row in the dataset."""
     row = 0
     for file in data_files(folder):
         for batch in _arrow_batches(file):
-            yield from _passages(batch, str(folder), row, row, on_bad_line)
+            yield from _passages(batch, str(folder), row, None if own_ids else row, on_bad_line)
             row += batch.num_rows
 
 
-def read_parquet(path: Path, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
+def read_parquet(path: Path, on_bad_line: OnBadLine, own_ids: bool = False) -> Iterator[tuple[str, Passage]]:
     """Yield the passages of a Parquet file, or of all in a folder, each with its file and row."""
     before = 0  # rows of previous files
     for file in files_in(path, is_parquet) if path.is_dir() else [path]:
         row = 0
         for batch in _parquet_batches(file):
-            yield from _passages(batch, str(file), row, before + row, on_bad_line)
+            yield from _passages(batch, str(file), row, None if own_ids else before + row, on_bad_line)
             row += batch.num_rows
         before += row
 
@@ -49,8 +49,10 @@ def is_parquet(name: str) -> bool:
     return name.lower().endswith(".parquet")
 
 
-def _passages(batch: Any, where: str, row: int, new: int, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
-    """Yield the passages of a batch that begins at `row`; `new` is the default id of its first passage."""
+def _passages(
+    batch: Any, where: str, row: int, new: int | None, on_bad_line: OnBadLine
+) -> Iterator[tuple[str, Passage]]:
+    """Yield the passages of a batch that begins at `row`; `new` is the default id of its first one, if there is one."""
     for number, (given, title, text) in enumerate(zip(*_columns(batch, where, new), strict=True), start=row):
         location = f"{where}: row {number}"
         try:
@@ -66,15 +68,19 @@ def _passages(batch: Any, where: str, row: int, new: int, on_bad_line: OnBadLine
         yield location, passage
 
 
-def _columns(batch: Any, where: str, new: int) -> Iterator[Iterable[Any]]:
+def _columns(batch: Any, where: str, new: int | None) -> Iterator[Iterable[Any]]:
     """Yield the ids, the titles and the texts of a batch."""
-    absent = {"id": range(new, new + batch.num_rows), "title": [""] * batch.num_rows}
+    absent: dict[str, Iterable[Any]] = {"title": [""] * batch.num_rows}
+    if new is not None:
+        absent["id"] = range(new, new + batch.num_rows)
     for name, names in (("id", IDS), ("title", ("title",)), ("text", ("text",))):
         there = (at for each in names if (at := batch.schema.get_field_index(each)) >= 0)  # none if two have the name
         if (at := next(there, None)) is not None:
             yield _values(batch.column(at), name, where)
         elif name in absent:
             yield absent[name]
+        elif name == "id":
+            raise no_id(where)
         else:
             raise InputError(f"{where}: has the columns {', '.join(batch.schema.names)}; name one of them text")
 

@@ -6,7 +6,7 @@ the row is skipped. Errors that concern a whole file (missing, damaged, wrong fo
 
 from collections.abc import Callable
 
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, printable
 
 OnBadLine = Callable[[InputError], None]
 
@@ -28,4 +28,4 @@ class BadLines:
 
     def __call__(self, error: InputError) -> None:
         self.count += 1
-        self._write(f"{error}\n")
+        self._write(f"{printable(str(error))}\n")

@@ -141,14 +141,14 @@ def commit(
     return manifest.commit(folder, old, _make_manifest(folder, plan, encoder, passage_tokenizer, old))
 
 
-def storage_bytes(plan: PendingBuild, width: int, max_length: int) -> int:
-    """The maximum size in bytes of the vectors and tokens of a build."""
-    return plan.passages * (width * np.dtype(plan.build_spec["dtype"]).itemsize + 2 * max_length + 4)
+def storage_bytes(plan: PendingBuild, width: int, token_bytes: int) -> int:
+    """The maximum size in bytes of the vectors and tokens of a build; a passage's tokens take `token_bytes`."""
+    return plan.passages * (width * np.dtype(plan.build_spec["dtype"]).itemsize + token_bytes + 4)
 
 
-def check_disk_space(folder: Path, plan: PendingBuild, width: int, max_length: int) -> None:
+def check_disk_space(folder: Path, plan: PendingBuild, width: int, token_bytes: int) -> None:
     """Raise `InputError` if the disk has no room for the rest of the build."""
-    total, left = storage_bytes(plan, width, max_length), plan.passages - plan.encoded(folder)
+    total, left = storage_bytes(plan, width, token_bytes), plan.passages - plan.encoded(folder)
     missing, free = total * left // plan.passages, shutil.disk_usage(folder).free
     if missing > free:
         what = f"the store needs up to {files.format_bytes(missing)} more, {files.format_bytes(free)} are free"

@@ -62,12 +62,20 @@ class PassageTokenizer:
         """The name of the folder in a store that holds these tokens."""
         return f"tokens-{self.key}"
 
+    @property
+    def _dtype(self) -> type[np.unsignedinteger]:
+        return np.uint16 if self.tokenizer.size <= 2**16 else np.uint32
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of the longest passage's tokens."""
+        return self.max_length * np.dtype(self._dtype).itemsize
+
     def tokenize(self, passages: Sequence[Passage]) -> PassageTokens:
         """Tokenise passages into padded arrays of the smallest integer type; long passages are truncated."""
         whole = self.tokenizer.passages([(passage.title, passage.text) for passage in passages])
         rows = [ids[: self.max_length] for ids in whole]
         cut = Truncation.from_counts(len(ids) - len(row) for ids, row in zip(whole, rows, strict=True))
-        dtype = np.uint16 if self.tokenizer.size <= 2**16 else np.uint32
         width = min(self.max_length, -(-max(map(len, rows), default=1) // 8) * 8)
-        tokens = pad(rows, width, self.tokenizer.pad, dtype)
+        tokens = pad(rows, width, self.tokenizer.pad, self._dtype)
         return PassageTokens(np.asarray(tokens.ids), np.asarray(tokens.lengths), cut)

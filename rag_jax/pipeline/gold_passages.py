@@ -19,6 +19,10 @@ def check_gold(store: Store, questions: Sequence[Question], what: str) -> None:
     named = sorted({id for question in questions for id in question.positive_ids})
     if store.is_closed_book or not named:
         return
+    split = int((store.find([f"{id}#2" for id in named]) >= 0).sum())
+    if split:
+        problem = f"{split:,} of the {len(named):,} positive_ids of the {what} name documents of several passages"
+        warn(f"{problem}: recall counts the first passage of each alone; name passages (a#2), or raise passage_words")
     unknown = {id for id, row in zip(named, store.find(named).tolist(), strict=True) if row < 0}
     if not unknown:
         return

@@ -126,6 +126,14 @@ def test_questions_are_searched_some_at_once_and_come_out_in_order() -> None:
         assert each.gold_score == 0.0
 
 
+def test_no_passage_of_a_gold_document_is_a_negative() -> None:
+    passages = [each._replace(document="p1") if n in (2, 4) else each for n, each in enumerate(PASSAGES)]
+    asked, rules = [Question("q", "0", (), ("p1",))], Rules(depth=8, negatives=8)
+    (mined,) = mine(asked, without_vectors(passages), Fixed(), lambda texts: np.zeros((1, 1), np.float32), rules)
+    assert mined.rows == [0, 3, 5, 6, 7]
+    assert mined.dropped[GOLD] == 3
+
+
 def test_bm25_s_negatives_share_words_with_the_question() -> None:
     passages = [
         Passage("gold", "Emma", "Emma is a novel by Jane Austen"),

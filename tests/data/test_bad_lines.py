@@ -23,3 +23,9 @@ def test_bad_lines_are_counted_and_written_one_a_line():
         bad(InputError(f"f:{number}: wrong; right it"))
         assert bad.count == number
     assert log.getvalue() == "f:1: wrong; right it\nf:2: wrong; right it\n"
+
+
+def test_a_name_that_is_not_utf_8_is_escaped() -> None:
+    written: list[str] = []
+    BadLines(written.append)(InputError("caf\udce9.txt:1: invalid UTF-8; save it as UTF-8"))
+    assert written == ["caf\\udce9.txt:1: invalid UTF-8; save it as UTF-8\n"]

@@ -157,10 +157,10 @@ def test_a_vector_that_is_no_number_is_named_by_its_passage(tmp_path: Path) -> N
 
 def test_a_disk_that_is_too_small_is_found_before_anything_is_encoded(tmp_path: Path, monkeypatch) -> None:
     plan = building.read(tmp_path, PASSAGES, MADE_OF, 20)
-    assert building.storage_bytes(plan, 8, 16) == 50 * (8 * 4 + 2 * 16 + 4)
+    assert building.storage_bytes(plan, 8, 2 * 16) == 50 * (8 * 4 + 2 * 16 + 4)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9_000, 6_000, 3_000))
     with pytest.raises(InputError, match=r"needs up to 3\.4 kB more, 3\.0 kB are free; make room"):
-        building.check_disk_space(tmp_path, plan, 8, 16)
+        building.check_disk_space(tmp_path, plan, 8, 2 * 16)
 
 
 def test_a_disk_that_gets_full_leaves_the_old_store(tmp_path: Path, monkeypatch) -> None:

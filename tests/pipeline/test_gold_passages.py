@@ -32,6 +32,16 @@ def test_some_that_are_missing_are_counted(capsys) -> None:
     )
 
 
+def test_documents_of_several_passages_are_named(capsys) -> None:
+    passages = [*PASSAGES, PASSAGES[1]._replace(id="p1#2", document="p1")]
+    held = from_vectors(passages, np.zeros((len(passages), 4), np.float32), reads())
+    check_gold(held, asked(("p1",), ("p2",)), "questions")
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "warning: 1 of the 2 positive_ids of the questions name documents of several passages: recall"
+    )
+
+
 def test_ids_of_another_kind_are_refused() -> None:
     with pytest.raises(InputError) as caught:
         check_gold(store(), asked(("7",), ("8", "9"), ()), "evaluation questions")
