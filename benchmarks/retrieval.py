@@ -39,8 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     case = parse(RetrievalBenchmark, arguments, remedy=remedy, prog="rag-jax benchmark retrieval")
     store, questions = open_store(case.index, None, None), read_questions(case.questions)
     check_gold(store, questions, "questions")
-    assert store.manifest is not None
-    texts, encoder = [question.question for question in questions], question_encoder(store.manifest, case.tower)
+    texts, encoder = [question.question for question in questions], question_encoder(store, case.tower)
     asked, depth = Queries(texts, encoder(texts)), min(DEPTHS[-1], len(store))
     columns = (*(f"gold@{k}" for k in DEPTHS), *(f"answer@{k}" for k in DEPTHS), "ms")
     table = Table("engine", *columns, box=None, pad_edge=False)

@@ -80,8 +80,7 @@ def kinds(name: Name, known: Options) -> dict[str, Kind]:
     sides = {side: Kind(f"{part}ours", (how,), settings=settings) for side, how in precisions.items()}
     if "transformers" in known.opponents:
         dtypes = {"transformers": "float32", "transformers bfloat16": "bfloat16"}
-        theirs = {side: Kind(f"{part}theirs", (how,), "torch", settings=settings) for side, how in dtypes.items()}
-        sides |= theirs
+        sides |= {side: Kind(f"{part}theirs", (how,), "torch", settings=settings) for side, how in dtypes.items()}
     if "llama.cpp" in known.opponents and known.size != "tiny" and name != "training":
         source = str(resolve(smollm2_model.SOURCE))
         for dtype in ("float32", "q8_0"):

@@ -10,37 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from rag_jax.cli import main
+from index_commands import SMALL, TOWNS, refused, run
 from rag_jax.config.config import Config
-from rag_jax.data.jsonl import write_jsonl
 from rag_jax.index import manifest
 from rag_jax.index.store import open_store
-
-SMALL = ("--max-length", "16", "--template", "{title}", "--norm", "4")
-TOWNS = [
-    {"id": f"t{i}", "title": town, "text": f"{town} is painted red ."} for i, town in enumerate(("Norburg", "Sudhof"))
-]
 
 
 @pytest.fixture
 def tower(towns: Config) -> str:
     return towns.retriever.tower
-
-
-def run(capsys, *arguments: object) -> str:
-    """What a command prints."""
-    main([str(argument) for argument in arguments])
-    said = capsys.readouterr()
-    return said.out + said.err
-
-
-def refused(capsys, *arguments: object) -> str:
-    """The one line of a command that fails."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
-    return line
 
 
 @pytest.fixture
@@ -91,34 +69,6 @@ def test_the_same_command_again_does_nothing_and_another_does_not_overwrite(inde
     assert manifest.read(index).dtype == "float16"
 
 
-def test_passages_are_added_replaced_and_removed(index, tmp_path, capsys) -> None:
-    more = [{"id": "new", "title": "Neustadt", "text": "Neustadt is painted red ."}]
-    write_jsonl(tmp_path / "more.jsonl", more)
-    assert "257" in run(capsys, "index", tmp_path / "more.jsonl", "--out", index, "--change", "add")
-    write_jsonl(tmp_path / "more.jsonl", [more[0] | {"text": "Neustadt is painted blue ."}])
-    run(capsys, "index", tmp_path / "more.jsonl", "--out", index, "--change", "replace")
-    run(capsys, "index", "--out", index, "--remove", "Norburg", "Sudhof")
-    store = open_store(index, None, None)
-    assert len(store) == 255
-    assert store.passages[int(store.find(["new"])[0])].text == "Neustadt is painted blue ."
-    assert "already; replace it" in refused(capsys, "index", tmp_path / "more.jsonl", "--out", index, "--change", "add")
-
-
-def test_a_replacement_needs_the_ids_of_its_documents(index, tmp_path, capsys) -> None:
-    write_jsonl(tmp_path / "changed.jsonl", [{"title": "Neustadt", "text": "Neustadt is painted red ."}])
-    before = (index / manifest.FILE).read_bytes()
-    told = refused(capsys, "index", tmp_path / "changed.jsonl", "--out", index, "--change", "replace")
-    assert told == f'error: {tmp_path / "changed.jsonl"}:1: has no "id"; --change replace needs the id of each document'
-    assert (index / manifest.FILE).read_bytes() == before
-
-
-def test_a_command_whose_second_half_cannot_be_done_changes_nothing(index, tmp_path, capsys) -> None:
-    before = (index / manifest.FILE).read_bytes()
-    assert "HNSWx" in refused(capsys, "index", "--out", index, "--remove", "Norburg", "--faiss", "HNSWx")
-    assert "typo" in refused(capsys, "index", "--out", index, "--remove", "Norburg", "--generator", tmp_path / "typo")
-    assert (index / manifest.FILE).read_bytes() == before
-
-
 def test_two_question_towers_are_refused(index, tmp_path, capsys) -> None:
     asked = ("search", "what colour is Norburg", "--index", index, "--workdir", tmp_path)
     for option in ("--tower", "--question-template"):
@@ -135,30 +85,6 @@ def test_the_name_of_a_document_is_part_of_it(tower, tmp_path, capsys) -> None:
     assert "holds another store" in refused(capsys, "index", tmp_path / "notes.md", *command)
     run(capsys, "index", tmp_path / "notes.md", *command, "--change", "swap")
     assert [each.id for each in open_store(tmp_path / "index", None, None).live_passages()] == ["notes.md"]
-
-
-def test_documents_are_replaced_and_removed_with_all_their_pieces(tower, tmp_path, capsys) -> None:
-    docs, out = tmp_path / "docs", tmp_path / "index"
-    docs.mkdir()
-    (docs / "doc.md").write_text("# Norburg\n" + "Norburg is painted red . " * 4)
-    (docs / "other.md").write_text("# Sudhof\nSudhof is painted blue . Sudhof is painted blue .")
-    run(capsys, "index", docs, "--out", out, "--tower", tower, *SMALL, "--words", "6")
-    ids = ["doc.md", "doc.md#2", "doc.md#3", "doc.md#4", "other.md", "other.md#2"]
-    assert [passage.id for passage in open_store(out, None, None).live_passages()] == ids
-    (tmp_path / "doc.md").write_text("# Norburg\nNorburg is painted black .")
-    run(capsys, "index", tmp_path / "doc.md", "--out", out, "--change", "replace", "--words", "6")
-    store = open_store(out, None, None)
-    assert [(passage.id, "red" in passage.text) for passage in store.live_passages()] == [
-        ("other.md", False),
-        ("other.md#2", False),
-        ("doc.md", False),
-        ("doc.md#2", False),
-    ]
-    run(capsys, "index", "--out", out, "--remove", "other.md")
-    assert [passage.id for passage in open_store(out, None, None).live_passages()] == ["doc.md", "doc.md#2"]
-    assert 'no passage has the id "other.md"' in refused(capsys, "index", "--out", out, "--remove", "other.md")
-    assert "two changes" in refused(capsys, "index", docs, "--out", out, "--remove", "doc.md", "--change", "add")
-    assert len(open_store(out, None, None)) == 2
 
 
 @pytest.mark.parametrize("out", [".", "project", "link", "project/thesis/chapters/one.tex", "nothing"])
@@ -215,17 +141,6 @@ def test_a_build_that_is_resumed_keeps_its_list_of_bad_lines(tower, tmp_path, ca
 
 def interrupted(*arguments: object) -> None:
     raise KeyboardInterrupt
-
-
-def test_a_change_that_is_refused_leaves_the_list_of_bad_lines(tower, tmp_path, capsys) -> None:
-    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(town) + "\n" for town in TOWNS) + "no JSON\n")
-    out = tmp_path / "index"
-    run(capsys, "index", tmp_path / "corpus.jsonl", "--out", out, "--tower", tower, *SMALL, "--skip-bad")
-    before = (out / "bad.log").read_text()
-    (tmp_path / "more.jsonl").write_text(json.dumps(TOWNS[0]) + "\nnot this either\n")
-    told = refused(capsys, "index", tmp_path / "more.jsonl", "--out", out, "--change", "add", "--skip-bad")
-    assert TOWNS[0]["id"] in told
-    assert (out / "bad.log").read_text() == before
 
 
 def test_an_index_inside_its_corpus_is_no_part_of_it(tower, tmp_path, capsys) -> None:

@@ -71,7 +71,7 @@ def test_the_tower_s_hard_negatives_are_its_best_passages_of_another_colour(town
     assert said.endswith(f"Questions with fewer than 3: 0.\nNext: rag-jax train CONFIG --data.negatives {output}\n")
     store = open_store(folder, None, None)
     assert store.manifest is not None
-    vectors = question_encoder(store.manifest)([question.question for question in questions])
+    vectors = question_encoder(store)([question.question for question in questions])
     scores = vectors @ store.passage_vectors.whole.T
     for line, question, own in zip(output.read_text().splitlines(), questions, scores, strict=True):
         row = json.loads(line)

@@ -29,7 +29,6 @@ from rag_jax.index import building, manifest, ownership, updates
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines import faiss_index, store_engines
 from rag_jax.index.engines.store_engines import RecallQueries
-from rag_jax.index.manifest import Manifest
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, add_tokens, open_store
 from rag_jax.index.workers import Lock, encode_in_processes
@@ -256,14 +255,8 @@ class IndexCommand:
     def _queries(self, store: Store) -> RecallQueries:
         if self.questions is None:
             return store_engines.passage_queries(store)
-        assert store.manifest is not None
-        encode = question_encoder(store.manifest, self.question_tower, self.question_template)
-        vectors = encode([text for _, text in read_question_texts(self.questions)])
-        if vectors.shape[1] != store.width:
-            widths = f"makes vectors of width {vectors.shape[1]}, those of {store.folder} have {store.width}"
-            source = self.question_tower or store.manifest.question_source
-            raise InputError(f"{source}: {widths}; name the question tower that belongs to it")
-        return RecallQueries(vectors, None)
+        encode = question_encoder(store, self.question_tower, self.question_template)
+        return RecallQueries(encode([text for _, text in read_question_texts(self.questions)]), None)
 
 
 def index(arguments: Sequence[str]) -> None:
@@ -286,16 +279,18 @@ def load_encoder(
     return load_bi_encoder(Config(Data(), tower)).required_passage_encoder
 
 
-def question_encoder(index: Manifest, source: str | None = None, template: str | None = None) -> Encode:
-    """A function that encodes questions for the vectors of an index, with a question tower or a shared tower.
+def question_encoder(store: Store, source: str | None = None, template: str | None = None) -> Encode:
+    """A function that encodes questions for the vectors of an opened store, with a question tower or a shared tower.
 
-    Raises `InputError` for a passage tower that belongs to a separate question tower.
+    Raises `InputError` for a passage tower that belongs to a separate question tower; the function does for a tower
+    that makes vectors of another width.
 
     Args:
         source: of the question tower; None: the one that the index names, or that of the passages.
         template: what it reads, as "query: {question}"; None: as the checkpoint says.
     """
-    source, vectors = source or index.question_source, index.tower
+    assert store.manifest is not None
+    source, vectors = source or store.manifest.question_source, store.manifest.tower
     tower = Retriever(
         source,
         vector_norm=vectors["norm"],
@@ -318,7 +313,11 @@ def question_encoder(index: Manifest, source: str | None = None, template: str |
             if len(row) > positions:
                 what = f"question {question[:40]!r} has {len(row)} tokens, {source} reads {positions}"
                 raise InputError(f"{what}; shorten it")
-        return encoder.encode(rows)
+        encoded = encoder.encode(rows)
+        if encoded.shape[1] != store.width:
+            widths = f"makes vectors of width {encoded.shape[1]}, those of {store.folder} have {store.width}"
+            raise InputError(f"{source}: {widths}; name the question tower that belongs to it")
+        return encoded
 
     return encode
 

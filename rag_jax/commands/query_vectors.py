@@ -25,21 +25,10 @@ def query_encoder(
         template: what it reads, as "query: {question}"; None: as the checkpoint says.
         workdir: or the question tower that was trained there, with its own template.
     """
-    assert store.manifest is not None
     if workdir is not None:
         for option, value in (("--tower", tower), ("--question-template", template)):
             if value is not None:
                 raise InputError(f"{option} and --workdir are two question towers; leave one of them out")
         return RAG.from_workdir(workdir, store.folder).encode
     check_names(tower=tower)
-    source = tower or store.manifest.question_source
-    encode = question_encoder(store.manifest, source, template)
-
-    def encode_checked(questions: Sequence[str]) -> Float[np.ndarray, "B D"]:
-        vectors = encode(questions)
-        if vectors.shape[1] != store.width:
-            widths = f"makes vectors of width {vectors.shape[1]}, those of {store.folder} have {store.width}"
-            raise InputError(f"{source}: {widths}; name the question tower that belongs to it")
-        return vectors
-
-    return encode_checked
+    return question_encoder(store, tower, template)

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from tokenizers import Tokenizer
 
@@ -13,7 +12,7 @@ from rag_jax.data.tower_inputs import QuestionTokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub import adapters, loading
 from rag_jax.index.encoder import TextEncoder
-from rag_jax.models import precision, registry
+from rag_jax.models import registry
 from rag_jax.models.architecture import TowerConfig
 from rag_jax.parallel import devices
 from rag_jax.pipeline import networks
@@ -121,12 +120,9 @@ def training_tower(config: ContrastiveConfig, sizes: TowerConfig, mesh: Mesh | N
     """A tower as it is computed in training; on a mesh, activations are sharded by row."""
     c = config.compute
     sharding = None if mesh is None else NamedSharding(mesh, devices.BATCH)
-    how = {"dtype": jnp.dtype(c.dtype), "attention": c.attention, "scan": c.scan, "remat": c.remat}
     rate = config.retriever.dropout
-    if rate is not None:
-        how |= {"dropout": rate, "attention_dropout": rate}
-    tower = registry.tower(networks.with_compute(sizes, **how, sharding=sharding))
-    return precision.tower(tower, c.matmul_precision)
+    dropout = {} if rate is None else {"dropout": rate, "attention_dropout": rate}
+    return networks.tower(sizes, c, scan=c.scan, remat=c.remat, sharding=sharding, **dropout)
 
 
 def passage_params(params: BiEncoderParams) -> Params:

@@ -35,10 +35,7 @@ Reader = Callable[
 
 READERS: dict[str, Reader] = {".tsv": read_tsv, ".jsonl": read_rows, ".json": read_json}
 READERS |= dict.fromkeys(DOCUMENT_SUFFIXES, read_document)
-# readers that number rows without an id, unless they are told not to
-NUMBERING: dict[Reader, Callable[..., Iterator[tuple[str, Passage]]]] = {
-    each: each for each in (read_rows, read_json, read_dataset, read_parquet)
-}
+NUMBERING = (read_rows, read_json, read_dataset, read_parquet)  # rows without an id, unless told `own_ids`
 
 
 def read_corpus(
@@ -62,8 +59,8 @@ def read_corpus(
     """
     path = Path(path)
     reader, recorder, ids = _reader(path), FaultRecorder(on_bad_line), UniqueIds()
-    read: Reader = partial(NUMBERING[reader], own_ids=True) if own_ids and reader in NUMBERING else reader
-    rows = _unique(read(path, recorder), ids, recorder)
+    options = {"own_ids": True} if own_ids and reader in NUMBERING else {}
+    rows = _unique(reader(path, recorder, **options), ids, recorder)
     empty = True
     for location, passage in check_sequence(rows, recorder) if reader is read_tsv else rows:
         split = _splitter(reader, passage, chunker)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Int
@@ -20,7 +19,7 @@ from rag_jax.data.chats import Example
 from rag_jax.instruction import batches
 from rag_jax.instruction.checks import finetuning
 from rag_jax.instruction.examples import Mixture, draws
-from rag_jax.models import precision, registry
+from rag_jax.models import registry
 from rag_jax.parallel import devices, partitioning
 from rag_jax.pipeline import networks, recipes
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
@@ -58,9 +57,7 @@ class Run:
         """The generator as a function of the parameters that are trained; on a mesh, activations are sharded by row."""
         c = self.config.compute
         sharding = None if self.mesh is None else NamedSharding(self.mesh, devices.BATCH)
-        how = {"dtype": jnp.dtype(c.dtype), "attention": c.attention, "scan": c.scan, "remat": c.remat}
-        sizes = networks.with_compute(self.generator.config, **how, sharding=sharding)
-        network = precision.generator(registry.generator(sizes), c.matmul_precision)
+        network = networks.generator(self.generator.config, c, scan=c.scan, remat=c.remat, sharding=sharding)
         plan = finetuning(self.config)
         return lora.generator(network, plan.lora.alpha) if plan.has_adapters else network
 

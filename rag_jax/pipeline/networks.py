@@ -4,15 +4,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import jax.numpy as jnp
+
 from rag_jax import hub
-from rag_jax.config.config import Config
+from rag_jax.config.config import Compute, Config
 from rag_jax.config.files import AnyConfig
 from rag_jax.core.variants import VARIANTS
 from rag_jax.errors import InputError
-from rag_jax.models import registry
-from rag_jax.models.architecture import Architecture, GeneratorConfig, NetworkConfig, SpecialTokens
+from rag_jax.models import precision, registry
+from rag_jax.models.architecture import Architecture, GeneratorConfig, NetworkConfig, SpecialTokens, TowerConfig
 from rag_jax.pipeline import length_limits
-from rag_jax.types import Generator
+from rag_jax.types import Generator, Tower
 
 Sizes = TypeVar("Sizes", bound=NetworkConfig)
 SIZE_FIELDS = (
@@ -82,6 +84,20 @@ def with_compute(sizes: Sizes, **compute: Any) -> Sizes:
     """The network config with compute options changed, except for those that the network does not have."""
     supported = {each.name for each in dataclasses.fields(sizes)}
     return dataclasses.replace(sizes, **{name: value for name, value in compute.items() if name in supported})
+
+
+def tower(sizes: TowerConfig, compute: Compute, **further: Any) -> Tower:
+    """The tower as `compute` says; `further` are options that training and inference do not share."""
+    return precision.tower(registry.tower(_computed(sizes, compute, further)), compute.matmul_precision)
+
+
+def generator(sizes: GeneratorConfig, compute: Compute, **further: Any) -> Generator:
+    """The generator as `compute` says; `further` are options that training and inference do not share."""
+    return precision.generator(registry.generator(_computed(sizes, compute, further)), compute.matmul_precision)
+
+
+def _computed(sizes: Sizes, compute: Compute, further: Mapping[str, Any]) -> Sizes:
+    return with_compute(sizes, dtype=jnp.dtype(compute.dtype), attention=compute.attention, **further)
 
 
 def check_fuses(config: Config, sizes: GeneratorConfig, source: str) -> None:

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -13,10 +12,9 @@ from rag_jax.core.reading import InputLayout
 from rag_jax.core.refresh import Refresh
 from rag_jax.core.variants import VARIANTS
 from rag_jax.index.placement import Placement
-from rag_jax.models import precision, registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.pipeline import distillation, finetuning, networks
-from rag_jax.types import Networks, Tower
+from rag_jax.types import Networks
 
 RETRIEVER_MODES = {  # mode: (transformation of the question tower, retrieval function)
     "trained": (lambda tower: tower, modes.retrieve_nearest),
@@ -121,27 +119,16 @@ def _refresh(config: Config, tower: TowerConfig, mesh: Mesh | None) -> Refresh:
     """How the passage tower is trained: each device encodes rows of its own, the step's passages are sharded."""
     c, r = config.compute, config.retriever
     in_step, on_device = (
-        _tower(config, tower, scan=c.scan, remat=c.remat, sharding=sharding) for sharding in (_by_row(mesh), None)
+        networks.tower(tower, c, scan=c.scan, remat=c.remat, sharding=sharding) for sharding in (_by_row(mesh), None)
     )
     return Refresh(in_step, on_device, r.refresh_every, r.refresh_at_once, r.candidates, mesh)
 
 
 def _networks(config: Config, tower: TowerConfig, generator: GeneratorConfig, **compute: Any) -> Networks:
-    sizes = networks.with_compute(generator, **_options(config), **compute)
     return Networks(
-        _tower(config, tower, **compute),
-        precision.generator(registry.generator(sizes), config.compute.matmul_precision),
+        networks.tower(tower, config.compute, **compute),
+        networks.generator(generator, config.compute, **compute),
     )
-
-
-def _tower(config: Config, tower: TowerConfig, **compute: Any) -> Tower:
-    sizes = networks.with_compute(tower, **_options(config), **compute)
-    return precision.tower(registry.tower(sizes), config.compute.matmul_precision)
-
-
-def _options(config: Config) -> dict[str, Any]:
-    """The options that training and inference share."""
-    return {"dtype": jnp.dtype(config.compute.dtype), "attention": config.compute.attention}
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

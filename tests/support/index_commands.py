@@ -1,0 +1,26 @@
+"""`rag-jax index` as it is typed, on a few towns: what it prints, and how it refuses."""
+
+import pytest
+
+from rag_jax.cli import main
+
+SMALL = ("--max-length", "16", "--template", "{title}", "--norm", "4")
+TOWNS = [
+    {"id": f"t{i}", "title": town, "text": f"{town} is painted red ."} for i, town in enumerate(("Norburg", "Sudhof"))
+]
+
+
+def run(capsys, *arguments: object) -> str:
+    """What a command prints."""
+    main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    return said.out + said.err
+
+
+def refused(capsys, *arguments: object) -> str:
+    """The one line of a command that fails."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    return line
