@@ -15,6 +15,8 @@ import pytest
 from rag_jax.config.config import Config, Mesh
 from rag_jax.corpus import Chunker
 from rag_jax.corpus.passage import Passage
+from rag_jax.data.jsonl import write_jsonl
+from rag_jax.data.questions import read_questions
 from rag_jax.errors import InputError
 from rag_jax.index import updates
 from rag_jax.index.engines import store_engines
@@ -117,6 +119,31 @@ def test_training_searches_on_the_host_where_it_is_told_to(trained, rag, towns: 
     assert np.mean([line["recall"] for line in lines]) > 0.8
     timed = [json.loads(line) for line in (tmp_path / "timings.jsonl").read_text().splitlines()]
     assert all(0 < line["time/retrieval"] < 1 for line in timed)
+
+
+@pytest.mark.extended
+def test_training_reads_the_passages_of_the_question_file_and_counts_what_the_index_lacks(
+    trained, towns: Config, tmp_path: Path, capsys
+) -> None:
+    assert towns.data.train is not None
+    rows = [
+        {"id": str(i), "question": each.question, "answers": each.answers, "passage_ids": ["gone", *each.positive_ids]}
+        | {"positive_ids": each.positive_ids}
+        for i, each in enumerate(read_questions(towns.data.train))
+    ]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    data = dataclasses.replace(towns.data, index=trained[2] / "index", train=tmp_path / "train.jsonl")
+    retriever = dataclasses.replace(towns.retriever, engine="fixed", num_docs=1)
+    few = dataclasses.replace(towns, data=data, retriever=retriever, steps=2, log_every=1, start_from=trained[2])
+    fit(few, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "warning: 1 of the " in said
+    assert (
+        "passage_ids of the training questions name no passage of the index, and are not read (the first is 'gone')"
+        in said
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["recall"] for line in lines] == [1.0, 1.0]
 
 
 @pytest.mark.extended

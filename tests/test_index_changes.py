@@ -76,6 +76,28 @@ def test_documents_are_replaced_and_removed_with_all_their_pieces(tower, tmp_pat
     assert len(open_store(out, None, None)) == 2
 
 
+def test_later_passages_are_split_as_those_of_the_build(tower, tmp_path, capsys) -> None:
+    texts = {name: [{"id": name, "title": name, "text": f"{name} is painted red . " * 4}] for name in ("a", "b", "c")}
+    for name, rows in texts.items():
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    out = tmp_path / "index"
+    built = run(
+        capsys,
+        *("index", tmp_path / "a.jsonl", "--out", out, "--tower", tower, *SMALL, "--words", "7", "--overlap", "2"),
+    )
+    assert "7 words, 2 of them shared" in built
+    added = ["index", tmp_path / "b.jsonl", "--out", out, "--change", "add"]
+    run(capsys, *added)
+    run(capsys, "index", tmp_path / "c.jsonl", "--out", out, "--change", "add", "--words", "100")
+    store = open_store(out, None, None)
+    by_document = {name: [p.text for p in store.live_passages() if p.id.split("#")[0] == name] for name in texts}
+    assert [text.replace("b", "a") for text in by_document["b"]] == by_document["a"]
+    assert len(by_document["a"]) == 4
+    assert len(by_document["c"]) == 1
+    run(capsys, "index", tmp_path / "b.jsonl", "--out", out, "--change", "replace")
+    assert len(open_store(out, None, None)) == 9
+
+
 def test_a_change_that_is_refused_leaves_the_list_of_bad_lines(tower, tmp_path, capsys) -> None:
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(town) + "\n" for town in TOWNS) + "no JSON\n")
     out = tmp_path / "index"

@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ from rag_jax.commands.info import show
 from rag_jax.commands.progress import Progress
 from rag_jax.config.command_line import check_counts, check_names, parse
 from rag_jax.config.config import Config, Data, Retriever
-from rag_jax.corpus import BadLines, Chunker, OnBadLine, documents, raise_error, read_corpus
+from rag_jax.corpus import BadLines, OnBadLine, documents, raise_error, read_corpus
+from rag_jax.corpus.chunking import Chunker, Cut
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.data.lines import check_plain
@@ -46,20 +47,6 @@ OF_BUILDS = (
 
 
 @dataclass(frozen=True)
-class Cutting:
-    """How long texts are split into passages."""
-
-    words: int = 100  # words per passage, as in DPR and the paper
-    tokens: int | None = None  # tokens of the tower per passage, instead of words
-    overlap: int = 0  # words or tokens that consecutive passages share
-
-    @property
-    def size(self) -> int:
-        """Words of a passage, or its tokens."""
-        return self.words if self.tokens is None else self.tokens
-
-
-@dataclass(frozen=True)
 class IndexCommand:
     """Build an index from a corpus, update it, or inspect it. If interrupted, rerun the same command to resume."""
 
@@ -80,7 +67,7 @@ class IndexCommand:
     generator: str | None = None
     max_passage: int | None = None  # tokens of a passage that the generator reads; None: a workdir's own, else 256
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the vectors on disk
-    cut: tyro.conf.OmitArgPrefixes[Cutting] = field(default_factory=Cutting)
+    cut: tyro.conf.OmitArgPrefixes[Cut] = field(default_factory=Cut)
     skip_bad: bool = False  # leave out invalid lines of the corpus; count and log them
     processes: int = 1  # processes that encode in parallel
     segment: int = (
@@ -200,24 +187,23 @@ class IndexCommand:
 
     def _change(self, corpus: Path, out: Path) -> None:
         """Add or replace passages, encoded by the tower that the index was built with."""
-        tower = manifest.read(out).tower
+        found = manifest.read(out)
+        tower, cut = found.tower, found.cut if found.cut is not None and self.cut == Cut() else self.cut
         source = self.tower or tower["source"]
         encoder = load_encoder(source, tower["max_length"], tower["template"], tower["norm"], tower.get("cut_to"))
         with self._bad_lines(out) as on_bad_line:
             with Progress("reading passages") as progress:
-                passages = list(progress.counted(self._passages(corpus, encoder, on_bad_line)))
+                passages = list(progress.counted(self._passages(corpus, encoder, cut, on_bad_line)))
             with Progress("encoding passages", len(passages)) as progress:
                 (updates.add if self.change == "add" else updates.replace)(out, passages, encoder, progress.advance)
 
-    def _passages(self, corpus: Path, encoder: TextEncoder, on_bad_line: OnBadLine) -> Iterator[Passage]:
-        tokenizer = None if self.cut.tokens is None else encoder.tokenizer
-        chunker = Chunker(self.cut.size, self.cut.overlap, tokenizer)
-        return read_corpus(corpus, chunker, on_bad_line, own_ids=self.change == "replace")
+    def _passages(self, corpus: Path, encoder: TextEncoder, cut: Cut, on_bad_line: OnBadLine) -> Iterator[Passage]:
+        return read_corpus(corpus, cut.chunker(encoder.tokenizer), on_bad_line, own_ids=self.change == "replace")
 
     def _logged_passages(self, corpus: Path, out: Path, encoder: TextEncoder) -> Iterator[Passage]:
         """The passages; the list of bad lines is written once all are read, which a resumed build does not do again."""
         with self._bad_lines(out) as on_bad_line:
-            yield from self._passages(corpus, encoder, on_bad_line)
+            yield from self._passages(corpus, encoder, self.cut, on_bad_line)
 
     @contextmanager
     def _bad_lines(self, out: Path) -> Iterator[OnBadLine]:
@@ -236,7 +222,7 @@ class IndexCommand:
         console.print(f"{bad.count} bad lines left out; they are in {out / BAD}", soft_wrap=True)
 
     def _facts(self, corpus: Path, out: Path) -> dict[str, Any]:
-        return {"content": _content(corpus, out), "cut": asdict(self.cut), "skip_bad": self.skip_bad}
+        return {"content": _content(corpus, out), "cut": self.cut.spec, "skip_bad": self.skip_bad}
 
     def _engines(self, out: Path) -> None:
         """Build and measure the requested engines."""

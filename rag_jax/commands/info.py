@@ -41,6 +41,7 @@ def _rows(folder: Path, found: Manifest) -> list[tuple[str, str]]:
         ("tower", f"{found.tower['source']} ({found.tower['fingerprint']})"),
         *([("  questions", found.question_source)] if found.question_source != found.tower["source"] else []),
         ("  reads", f"{found.tower['template']}; {found.truncated().summary(found.tower['max_length'])}"),
+        *([("  split", str(found.cut))] if found.cut is not None else []),
         *(row for key, facts in found.generators.items() for row in _generator(found, key, facts)),
         *(("engine", _engine(name, facts)) for name, facts in found.engines.items()),
         ("segments", str(len(found.segments))),

@@ -17,6 +17,7 @@ from rag_jax.contrastive.loop import Run, train
 from rag_jax.contrastive.start import start_params, towers_before
 from rag_jax.contrastive.towers import Towers
 from rag_jax.corpus import read_passages
+from rag_jax.corpus.chunking import Cut
 from rag_jax.data import files, strict_json
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.errors import InputError
@@ -148,7 +149,8 @@ def trained_index(
     console.print(f"encoding {len(passages):,} passages by the trained tower")
     progress = every_twentieth(len(passages), tell_encoded)
     # One by the tower of fewer steps may be unfinished there.
-    return building.build(workdir / "index", passages, encoder, None, progress, restart=True)
+    cut = Cut(config.data.passage_words) if store.manifest is None else store.manifest.cut
+    return building.build(workdir / "index", passages, encoder, None, progress, cut=cut, restart=True)
 
 
 def measure(

@@ -4,8 +4,9 @@ import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -19,7 +20,35 @@ WITHOUT_SPACES = re.compile(
 )
 """Scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer; Chinese and Japanese."""
 UNSPACED, SPACED = (8, 2), (64, 8)  # maximum characters of a word; characters that count as a word in longer runs
+DPR_WORDS = 100  # of a passage, in the paper too
 JOINERS = "\u200c\u200d"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How long texts are split into passages, as an index records it."""
+
+    words: int | None = None  # words per passage; None: as the index that is changed was split, else 100, as in DPR
+    tokens: int | None = None  # tokens of the tower per passage, instead of words
+    overlap: int = 0  # words or tokens that consecutive passages share
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The split as JSON, with the default number of words."""
+        return asdict(self) | {"words": DPR_WORDS if self.words is None else self.words}
+
+    @property
+    def size(self) -> int:
+        """Words of a passage, or its tokens."""
+        return self.spec["words"] if self.tokens is None else self.tokens
+
+    def chunker(self, tokenizer: Tokenizer | None) -> "Chunker":
+        """What splits texts so; the tokenizer is used if tokens are counted."""
+        return Chunker(self.size, self.overlap, None if self.tokens is None else tokenizer)
+
+    def __str__(self) -> str:
+        unit = "words" if self.tokens is None else "tokens of the tower"
+        return f"{self.size} {unit}" + (f", {self.overlap} of them shared" if self.overlap else "")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rag_jax.corpus.chunking import Cut
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.errors import InputError
@@ -40,17 +41,19 @@ def build(
     passage_tokenizer: PassageTokenizer | None,
     on_progress: ProgressCallback = no_progress,
     *,
+    cut: Cut | None = None,
     restart: bool = False,
 ) -> Store:
     """Run all three steps in this process, in float32; `on_progress` receives the number of passages just encoded.
 
     Args:
+        cut: how the passages were split, for those that are added later.
         restart: discard an unfinished build of something else, instead of refusing it.
 
     Raises `InputError` for a folder that is not empty and not a store.
     """
     with ownership.claim_and_lock(folder):
-        build_spec = make_build_spec(encoder, passage_tokenizer)
+        build_spec = make_build_spec(encoder, passage_tokenizer, corpus=cut and {"cut": cut.spec})
         pending = manifest.find_pending_build(folder, _read_manifest(folder)) if restart else None
         if pending is not None and pending.build_spec != build_spec:
             (folder / pending_build.FILE).unlink()
@@ -180,6 +183,7 @@ def _make_manifest(
 ) -> Manifest:
     """The manifest of a build whose segments are complete."""
     kinds = ("passages", "vectors", *([passage_tokenizer.folder] if passage_tokenizer else ()))
+    corpus = plan.build_spec["corpus"]
     made = tuple(manifest.make_segment(folder, name, count, kinds) for name, count in plan.segments)
     vectors = part_files.read_arrays(folder / "vectors" / made[0].name)["vectors"]
     blank = Manifest(
@@ -189,6 +193,7 @@ def _make_manifest(
         passages=plan.passages,
         segments=made,
         generators={passage_tokenizer.key: passage_tokenizer.spec} if passage_tokenizer else {},
+        cut=Cut(**corpus["cut"]) if corpus else None,
         build_spec=plan.build_spec,
         changes=old.changes if old else (),
     )

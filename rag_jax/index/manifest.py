@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from rag_jax.corpus.chunking import Cut
 from rag_jax.data import files
 from rag_jax.data.json_object import JsonObject
 from rag_jax.data.validation import Count, NotNegative, validate_dataclass
@@ -64,6 +65,7 @@ class Manifest:
     removed: str | None = None  # the part that lists the removed rows
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)  # of the descriptions of removed rows and engines, by part
+    cut: Cut | None = None  # of the build; None: not known
     build_spec: dict[str, Any] | None = None  # of the build; None once passages have changed
     changes: tuple[dict[str, Any], ...] = ()  # the history, one entry for each version
 
@@ -256,7 +258,9 @@ def _manifest(stored: dict[str, Any], is_sealed: bool) -> Manifest:
     fields = {key: each for key, each in stored.items() if key not in NOT_FIELDS}
     fields |= {field: fields.pop(key) for field, key in JSON_KEYS.items()}
     segments = tuple(validate_dataclass(Segment, segment) for segment in fields.pop("segments"))
-    found = validate_dataclass(Manifest, fields | {"segments": segments})
+    cut = fields.pop("cut", None)
+    cut = None if cut is None else validate_dataclass(Cut, cut)
+    found = validate_dataclass(Manifest, fields | {"segments": segments, "cut": cut})
     _check_keys([found.tower], TOWER, "question_source", "network")
     _check_keys(found.generators.values(), GENERATOR)
     _check_keys(found.engines.values(), ENGINE, "part", "factory", "recall")

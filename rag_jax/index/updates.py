@@ -151,6 +151,7 @@ def _copy_contents(folder: Path, old: Manifest, other: Path, new: Manifest) -> M
         generators=new.generators,
         removed=removed,
         engines={},
+        cut=new.cut,
         build_spec=new.build_spec,
     )
 

@@ -11,6 +11,7 @@ from rag_jax import hub
 from rag_jax.config.config import Config
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.corpus import read_passages
+from rag_jax.corpus.chunking import Cut
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import templates, validation
 from rag_jax.data.questions import check_targets, read_questions
@@ -107,6 +108,7 @@ def open_components(
             components.bi_encoder.required_passage_encoder,
             components.passage_tokenizer,
             every_twentieth(len(corpus), report),
+            cut=Cut(components.config.data.passage_words),
         )
         store = check_corpus(
             corpus, store, folder, components.config.data.passages

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from rag_jax.data.batches import Examples
 from rag_jax.data.questions import Question, training_pairs
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.gold_passages import check_gold
@@ -37,7 +37,7 @@ def tokenize_pairs(components: Components, questions: Sequence[Question], consol
 
 
 def _check_passages(components: Components, questions: Sequence[Question], rows: dict[str, int]) -> None:
-    """Raise `InputError` for a question without the passages that its mode or engine reads."""
+    """Raise `InputError` for a question without the passages that its mode or engine reads; warn of unknown ones."""
     retriever = components.config.retriever
     if components.config.data.is_closed_book:
         return
@@ -49,3 +49,8 @@ def _check_passages(components: Components, questions: Sequence[Question], rows:
         if ENGINES[retriever.engine].reads_question_file and not any(i in rows for i in question.passage_ids):
             remedy = f"retriever.engine {retriever.engine} needs passage_ids"
             raise InputError(f"question {question.id!r} names no passage of the index to be read; {remedy}")
+    if ENGINES[retriever.engine].reads_question_file:
+        named = {i for question in questions for i in question.passage_ids}
+        if unknown := sorted(named - rows.keys()):
+            problem = f"{len(unknown):,} of the {len(named):,} passage_ids of the training questions"
+            warn(f"{problem} name no passage of the index, and are not read (the first is {unknown[0]!r})")

@@ -48,5 +48,6 @@ def _complete(
         old = open_index(config.data.index or workdir / "index", config, *networks, tokens=False)
         passage_tokenizer = PassageTokenizer(networks[1].tokenizer, config.generator.max_passage)
         progress = every_twentieth(len(old), report)
+        cut = old.manifest and old.manifest.cut
         # One by the tower of fewer steps may be unfinished there.
-        building.build(folder, old.live_passages(), encoder, passage_tokenizer, progress, restart=True)
+        building.build(folder, old.live_passages(), encoder, passage_tokenizer, progress, cut=cut, restart=True)
