@@ -42,10 +42,15 @@ class Modules(NamedTuple):
 
     names: TensorNames
     prefix: str = ""
+    below_a_head: str = ""  # a prefix more, where the same network is part of a model with a head
 
     def of(self, kernel: str) -> str:
         """The module whose weight is our kernel ("layer_0/up/kernel")."""
         return self.prefix + stored_name(kernel, self.names).removesuffix(".weight")
+
+    def spellings(self, kernel: str) -> tuple[str, ...]:
+        """The names that an adapter may have for the module."""
+        return tuple(dict.fromkeys((self.of(kernel), self.below_a_head + self.of(kernel))))
 
 
 class Description(NamedTuple):
@@ -124,8 +129,12 @@ def _paired(
     tensors: Mapping[str, Stored], kernels: Sequence[str], modules: Modules
 ) -> dict[str, tuple[Stored, Stored]]:
     """The adapters of each kernel that has both."""
-    names = {kernel: [f"{ROOT}{modules.of(kernel)}.{part}" for part in PARTS.values()] for kernel in kernels}
-    return {kernel: (tensors[a], tensors[b]) for kernel, (a, b) in names.items() if a in tensors and b in tensors}
+    names = [
+        (kernel, [f"{ROOT}{module}.{part}" for part in PARTS.values()])
+        for kernel in kernels
+        for module in modules.spellings(kernel)
+    ]
+    return {kernel: (tensors[a], tensors[b]) for kernel, (a, b) in names if a in tensors and b in tensors}
 
 
 def _check(

@@ -67,8 +67,10 @@ def read(metadata: Metadata) -> Stored:
     vocabulary = _vocabulary(metadata)
     try:
         tokenizer, begins = KINDS[kind](metadata, vocabulary)
-        tokenizer.add_special_tokens([_added(token, True) for token in vocabulary.of_type(CONTROL, UNKNOWN)])
-        tokenizer.add_tokens([_added(token, False) for token in vocabulary.of_type(USER_DEFINED)])
+        special = dict.fromkeys([*vocabulary.of_type(CONTROL, UNKNOWN), *_framing(metadata, vocabulary.tokens)])
+        tokenizer.add_special_tokens([_added(token, True) for token in special])
+        words = [token for token in vocabulary.of_type(USER_DEFINED) if token not in special]
+        tokenizer.add_tokens([_added(token, False) for token in words])
         settings = _settings(metadata, vocabulary.tokens, begins)
         _surround(tokenizer, settings)
         return Stored(ignore_special_tokens_in_text(tokenizer), settings)
@@ -159,18 +161,27 @@ KINDS: dict[str, Callable[[Metadata, _Vocabulary], tuple[Tokenizer, bool]]] = {
 def _settings(metadata: Metadata, tokens: list[str], begins: bool) -> dict[str, Any]:
     """The settings of tokenizer_config.json."""
     roles = {f"{role}_token": _token(metadata, tokens, role) for role in ROLES}
-    template = metadata.get("tokenizer.chat_template")
-    if template and ENDS[1] in metadata:
-        roles["eos_token"] = _token_of(metadata, tokens, ENDS[1])  # older files name the end of a text as eos
+    template, adds_eos = metadata.get("tokenizer.chat_template"), metadata.get("tokenizer.ggml.add_eos_token", False)
+    # Older files of chat models name the end of a text as eos. CodeLlama's eot ends an infill, which its chat does not
+    # write, and an encoder of texts, as Qwen3-Embedding, adds eos itself.
+    if template and not adds_eos and ENDS[1] in metadata:
+        end_of_turn = _token_of(metadata, tokens, ENDS[1])
+        roles["eos_token"] = end_of_turn if end_of_turn in template else roles["eos_token"]
     longest = metadata.get(f"{metadata['general.architecture']}.context_length")
     return {
         **{role: token for role, token in roles.items() if token is not None},
         **({"chat_template": template} if template else {}),
         **({"model_max_length": longest} if longest else {}),
         "add_bos_token": metadata.get("tokenizer.ggml.add_bos_token", begins),
-        "add_eos_token": metadata.get("tokenizer.ggml.add_eos_token", False),
+        "add_eos_token": adds_eos,
         "model_input_names": ["input_ids", "attention_mask"],
     }
+
+
+def _framing(metadata: Metadata, tokens: list[str]) -> list[str]:
+    """The tokens that begin and end texts and turns, which are no text, whatever their types."""
+    keys = (f"tokenizer.ggml.{ROLES['bos']}_token_id", *ENDS)
+    return [_token_of(metadata, tokens, key) for key in keys if key in metadata]
 
 
 def _token(metadata: Metadata, tokens: list[str], role: str) -> str | None:

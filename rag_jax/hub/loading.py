@@ -117,6 +117,17 @@ def describe_generator(source: str | Path) -> GeneratorDescription:
     return GeneratorDescription(nested, stored, generation(path, config))
 
 
+def describe_tower(source: str | Path) -> TowerConfig:
+    """The sizes and pooling of a tower, or of a RAG checkpoint's question tower. Raises as `load_tower`."""
+    path = resolve(source)
+    if is_gguf(path):
+        return configs.tower(gguf.read(path).config, path)
+    config = read_config(path)
+    if config["model_type"] == RAG:
+        return configs.tower(config.nested("question_encoder"), path / "question_encoder_tokenizer")
+    return configs.tower(config, path)
+
+
 def special_tokens(source: str | Path) -> SpecialTokens:
     """The special tokens of a checkpoint's generator; of a decoder-only one, those of its tokenizer.
 
@@ -128,17 +139,23 @@ def special_tokens(source: str | Path) -> SpecialTokens:
 
 
 def tower_modules(source: str | Path) -> Modules:
-    """The names of torch's modules in a tower's checkpoint."""
+    """The names of torch's modules in a tower, as transformers' AutoModel loads it: without a head around it."""
     folder = resolve(source)
     if is_gguf(folder):
         found = gguf.read(folder)
-        layout = _layout(registry.tower(found.config), found.tensors, "")
-        return Modules(layout.names, layout.prefix)
+        return _tower_modules(registry.tower(found.config), found.tensors, "")
     config, tensors, prefix = read_config(folder), tensor_names.normalize_names(read_tensors(folder)), ""
     if config["model_type"] == RAG:
         config, (tensors, prefix) = config.nested("question_encoder"), _rag_part(folder, "question_encoder.")
-    layout = _layout(registry.tower(config), tensors, prefix)
-    return Modules(layout.names, prefix + layout.prefix)
+    return _tower_modules(registry.tower(config), tensors, prefix)
+
+
+def _tower_modules(family: TowerFormat, tensors: Tensors, prefix: str) -> Modules:
+    layout = _layout(family, tensors, prefix)
+    heads = [each.prefix for each in family.layouts if each.side is None]
+    if prefix or layout.prefix not in heads:
+        return Modules(layout.names, prefix + layout.prefix)
+    return Modules(layout.names, below_a_head="".join(heads))
 
 
 def generator_modules(source: str | Path) -> Modules:
@@ -247,6 +264,8 @@ def _tower_of(
     shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
     params = tensor_names.from_stored(tensors, shapes, layout.names, source=source, prefix=prefix + layout.prefix)
     tokenizer, settings = stored or (None, {})
+    if tokenizer is not None:
+        tokenizers.check_fits(tokenizer, sizes.vocab_size, source)
     input_format = read_input_format(config, folder, family.passage(config))
     return TowerCheckpoint(sizes, params, tokenizer, _side(config, layout), settings, input_format)
 

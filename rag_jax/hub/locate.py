@@ -16,7 +16,8 @@ from pathlib import Path
 from rag_jax.errors import InputError
 
 REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
-DESCRIPTIONS = ["*.json", "*.txt", "*.model"]  # configs and tokenizers; the weights follow in one format
+# Configs, tokenizers, chat templates; the weights follow in one format.
+DESCRIPTIONS = ["*.json", "*.txt", "*.model", "*.jinja"]
 GGUF = ".gguf"
 # The same weights for other frameworks; `consolidated` and `original` are those of Mistral's and Meta's own code.
 OTHER_FRAMEWORKS = ["onnx/*", "openvino/*", "coreml/*", "original/*", "consolidated*", "*.msgpack", "*.h5"]

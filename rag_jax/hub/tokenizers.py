@@ -102,18 +102,29 @@ def fit_to_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Tok
 
     Raises `InputError` if other tokens exceed it.
     """
-    if tokenizer.get_vocab_size() <= vocab_size:
+    surplus = {token for token, i in tokenizer.get_vocab(with_added_tokens=True).items() if i >= vocab_size}
+    if not surplus:
         return tokenizer
     stored = json.loads(tokenizer.to_str())
     stored["added_tokens"] = [token for token in stored["added_tokens"] if token["id"] < vocab_size]
     vocabulary = stored["model"]["vocab"]
-    surplus = {token for token, i in tokenizer.get_vocab(with_added_tokens=True).items() if i >= vocab_size}
     special = {token for token in surplus if token.startswith("<") and token.endswith(">")}
     if surplus != special or not isinstance(vocabulary, dict):
-        what = f"a tokenizer of {tokenizer.get_vocab_size()} tokens, a generator of {vocab_size}"
-        raise InputError(f"{source}: {what}; use the tokenizer that was saved with the weights")
+        raise _too_large(tokenizer, f"a generator of {vocab_size}", source)
     stored["model"]["vocab"] = {token: i for token, i in vocabulary.items() if i < vocab_size}
     return ignore_special_tokens_in_text(Tokenizer.from_str(json.dumps(stored)))
+
+
+def check_fits(tokenizer: Tokenizer, vocab_size: int, source: str) -> None:
+    """Raise `InputError` for a tokenizer with ids that a tower of `vocab_size` tokens has no vector for."""
+    if any(i >= vocab_size for i in tokenizer.get_vocab(with_added_tokens=True).values()):
+        raise _too_large(tokenizer, f"a tower of {vocab_size}", source)
+
+
+def _too_large(tokenizer: Tokenizer, network: str, source: str) -> InputError:
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    what = f"a tokenizer of {tokenizer.get_vocab_size()} tokens (ids up to {largest}), {network}"
+    return InputError(f"{source}: {what}; use the tokenizer that was saved with the weights")
 
 
 def special_tokens(

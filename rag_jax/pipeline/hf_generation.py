@@ -11,7 +11,7 @@ from rag_jax.config.generation import SHAPING, GenerationConfig
 from rag_jax.core.variants import Model
 from rag_jax.data.tokenizers import GeneratorTokenizer
 from rag_jax.data.validation import Range, validate_value
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.hub.configs import DEFAULT_MAX_LENGTH, NEUTRAL, RAG_ARCHITECTURES
 from rag_jax.pipeline.components import token_id
 
@@ -34,6 +34,7 @@ COUNTS = (
     *("max_length", "max_new_tokens", "min_new_tokens"),
     *("forced_bos_token_id", "decoder_start_token_id"),
 )
+OF_ANSWERS = ("no_repeat_ngram_size", "forced_bos_token_id")  # here; in transformers of prompt and answer
 HF_DEFAULT_TOP_K = 50  # of transformers, where a config has none
 
 
@@ -60,6 +61,9 @@ def from_hf(
         options = {name: value for name, value in options.items() if name not in SHAPING}
     default = RAG_ARCHITECTURES[model].max_length if model in RAG_ARCHITECTURES else DEFAULT_MAX_LENGTH
     length = generation.get("max_new_tokens") or (generation.get("max_length") or default) - 1
+    if generation.get("forced_eos_token_id", tokenizer.eos) not in (tokenizer.eos, [tokenizer.eos], None):
+        what = f"forced_eos_token_id is {generation['forced_eos_token_id']}, the tokenizer's end is {tokenizer.eos}"
+        raise InputError(f"{where}: {what}; leave it out in a copy")
     forced = generation.get("forced_bos_token_id")
     decoding = GenerationConfig(
         **options,
@@ -96,9 +100,16 @@ def to_hf(start: str, decoding: GenerationConfig, tokenizer: GeneratorTokenizer,
 
 
 def continued(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings for a decoder-only generator, which continues its input and counts new tokens only."""
-    kept = {key: value for key, value in settings.items() if key not in ("decoder_start_token_id", "max_length")}
-    return {**kept, "max_new_tokens": settings["max_length"] - 1}
+    """The settings for a decoder-only generator, which continues its input and counts new tokens only.
+
+    What transformers would apply to the prompt as well is left out, with a warning.
+    """
+    if lost := [key for key in OF_ANSWERS if settings.get(key) is not None]:
+        warn(f"{' and '.join(lost)}: transformers applies it to the prompt too; not in generation_config.json")
+    replaced = ("decoder_start_token_id", "max_length", "min_length", *OF_ANSWERS)
+    kept = {key: value for key, value in settings.items() if key not in replaced}
+    lengths = {"max_new_tokens": settings["max_length"] - 1, "min_new_tokens": settings.get("min_length", 0) - 1}
+    return kept | {key: length for key, length in lengths.items() if length > 0}
 
 
 def _check_types(generation: Mapping[str, Any], where: str) -> None:

@@ -60,8 +60,7 @@ def combine(
     The generation config is that of the generator's checkpoint; a decoder-only one answers greedily. Raises
     `InputError` for unsuitable checkpoints.
     """
-    tower_folder, stored = hub.resolve(question_tower), loading.describe_generator(generator)
-    tower = configs.tower(configs.read_config(tower_folder), tower_folder)
+    tower, stored = loading.describe_tower(question_tower), loading.describe_generator(generator)
     sizes, tokenizer = configs.generator(stored.config), described_tokenizer(stored, generator)
     architecture = families.generator_of(sizes)
     if architecture.is_decoder_only:  # the settings of a chat, which samples, are not those of short answers

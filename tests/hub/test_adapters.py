@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from transformers import DPRQuestionEncoder
+from transformers import AutoModel, BertConfig, BertForMaskedLM, BertModel, DPRQuestionEncoder
 
 import oracle
 from oracle import relative, torch
+from rag_jax import hub
 from rag_jax.core import lora, trainable
 from rag_jax.errors import InputError
-from rag_jax.hub import adapters
+from rag_jax.hub import adapters, loading
 from rag_jax.hub import bart as bart_files
 from rag_jax.hub import bert as bert_files
 from rag_jax.hub.adapters import Description, Modules
@@ -95,7 +96,8 @@ def test_a_saved_generator_computes_the_same_in_torch(generator, tmp_path: Path)
 
 @pytest.mark.filterwarnings("ignore")  # peft asks transformers for old names, and the hub for the base
 def test_a_saved_generator_computes_the_same_in_peft(generator, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
+    import peft
+
     model, params = generator
     adapters.save(tmp_path / "adapter", params, ALPHA, GENERATOR_MODULES, DESCRIPTION)
     inputs, starts = asked()
@@ -127,6 +129,28 @@ def test_a_saved_tower_computes_the_same_in_torch_and_comes_in_again(tmp_path: P
     merged = adapters.load(tmp_path / "adapter", base, TOWER_MODULES)
     jax.tree.map(np.testing.assert_array_equal, merged, lora.merge(params, ALPHA))
     assert relative(oracle.jit(bert.tower(TOWER))(merged, inputs), theirs) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stored", [BertModel, BertForMaskedLM])
+def test_the_adapters_of_a_tower_are_those_of_automodel_however_it_is_stored(stored, tmp_path: Path) -> None:
+    import peft
+
+    base = tmp_path / "base"
+    stored(BertConfig(**oracle.bert_sizes(TOWER))).save_pretrained(base)
+    loaded, modules = hub.load_tower(base), loading.tower_modules(base)
+    params = adapted(loaded.params, "query/kernel")
+    adapters.save(tmp_path / "adapter", params, ALPHA, modules, Description(str(base), "FEATURE_EXTRACTION"))
+    model = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base), tmp_path / "adapter").eval()
+    inputs = oracle.tokens(np.random.default_rng(1), 3, 9, TOWER.vocab_size, oracle.BERT_PAD)
+    with torch.no_grad():
+        theirs = model(**oracle.torch_inputs(inputs)).last_hidden_state[:, 0].numpy()
+    merged = lora.merge(params, ALPHA)
+    assert relative(oracle.jit(bert.tower(loaded.config))(merged, inputs), theirs) < 1e-5
+    jax.tree.map(np.testing.assert_array_equal, adapters.load(tmp_path / "adapter", loaded.params, modules), merged)
+    below_a_head = Modules(bert_files.NAMES, "bert.")
+    adapters.save(tmp_path / "headed", params, ALPHA, below_a_head, Description(None, "FEATURE_EXTRACTION"))
+    jax.tree.map(np.testing.assert_array_equal, adapters.load(tmp_path / "headed", loaded.params, modules), merged)
 
 
 def test_rank_stabilised_adapters_have_their_own_scale(generator, tmp_path: Path) -> None:

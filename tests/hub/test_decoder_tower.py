@@ -16,11 +16,12 @@ from rag_jax.data.tokenizers import fingerprint
 from rag_jax.data.tower_inputs import PLAIN, TowerInputFormat, tokenize_texts
 from rag_jax.errors import InputError
 from rag_jax.hub import decoder as decoder_files
-from rag_jax.hub import published, tensor_names
+from rag_jax.hub import loading, published, tensor_names
 from rag_jax.models import decoder
 from rag_jax.models.decoder import DecoderConfig
 from rag_jax.models.decoder_tower import DecoderTowerConfig
 from rag_jax.models.rope import Rope
+from rag_jax.pipeline import pretrained
 from suites import first
 
 GENERATOR = DecoderConfig(
@@ -163,6 +164,9 @@ def test_a_gguf_file_is_a_tower(tmp_path: Path, kind: int | None, pooling: str) 
     assert found.tokenizer is not None
     assert found.tokenizer.encode("a").tokens[-1] == gguf_files.SPECIAL[2]
     assert isinstance(hub.load(path), hub.GeneratorCheckpoint)
+    assert loading.describe_tower(path) == found.config
+    rag = pretrained.combine(str(path), str(path))
+    assert (rag.retriever.tower, rag.generator.architecture) == (str(path), "llama")
 
 
 def test_a_gguf_file_that_ranks_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import TikTokenConverter, bytes_to_unicode
 
 import gguf_files
-from gguf_files import BYTE, CONTROL, MERGES, NORMAL, TOKENS, UNKNOWN, byte_level
+from gguf_files import BYTE, CONTROL, MERGES, NORMAL, TOKENS, UNKNOWN, USER_DEFINED, byte_level
 from rag_jax.data import templates
 from rag_jax.errors import InputError
 from rag_jax.hub import gguf_file, gguf_tokenizer, tokenizers
@@ -228,7 +228,33 @@ def test_a_tokenizer_is_written_for_transformers(tmp_path: Path) -> None:
 def test_an_answer_in_a_chat_ends_at_the_end_of_a_turn() -> None:
     values = sentence_piece(prefix=True) | {"tokenizer.ggml.eot_token_id": 1}
     assert read(values).settings["eos_token"] == "</s>"
-    assert read(values | {"tokenizer.chat_template": "{{ messages }}"}).settings["eos_token"] == "<s>"
+    assert read(values | {"tokenizer.chat_template": "{{ messages }}<s>"}).settings["eos_token"] == "<s>"
+
+
+def test_an_end_that_the_chat_does_not_write_ends_no_answer() -> None:
+    """CodeLlama's, which ends an infill."""
+    values = sentence_piece(prefix=True) | {"tokenizer.ggml.eot_token_id": 1}
+    assert read(values | {"tokenizer.chat_template": "{{ messages }}"}).settings["eos_token"] == "</s>"
+
+
+def test_an_encoder_of_texts_adds_the_end_of_a_text_not_of_a_turn() -> None:
+    """As Qwen3-Embedding, whose file has a chat template too."""
+    values = byte_level("qwen2") | {"tokenizer.ggml.eos_token_id": 0, "tokenizer.ggml.eot_token_id": 2}
+    stored = read(values | {"tokenizer.ggml.add_eos_token": True})
+    assert stored.tokenizer.encode("").tokens == ["<|endoftext|>"]
+    assert stored.settings["eos_token"] == "<|endoftext|>"
+    assert read(values).settings["eos_token"] == "<|im_end|>"
+
+
+def test_an_end_is_no_text_whatever_its_type() -> None:
+    """Some converters type the tokens of a chat as user-defined, and files may have no types."""
+    values = byte_level()
+    typed = [USER_DEFINED if token == "<|im_end|>" else kind
+             for token, kind in zip(TOKENS, values["tokenizer.ggml.token_type"], strict=True)]  # fmt: skip
+    for types in ({"tokenizer.ggml.token_type": typed}, {}):
+        given = {key: each for key, each in values.items() if key != "tokenizer.ggml.token_type"} | types
+        tokenizer = read(given).tokenizer
+        assert tokenizer.decode([*tokenizer.encode("a").ids, 2]) == "a"
 
 
 KEY = "tokenizer.ggml."

@@ -106,8 +106,9 @@ def hub(tmp_path, monkeypatch):
         model.save_pretrained(folder)
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
         (folder / "onnx").mkdir()
-        for other in ("onnx/model.onnx", "onnx/config.json", "tf_model.h5", "README.md", "vocabulary.txt"):
-            (folder / other).write_text("{}")
+        read = ("vocabulary.txt", "chat_template.jinja")
+        for other in ("onnx/model.onnx", "onnx/config.json", "tf_model.h5", "README.md", *read):
+            (folder / other).write_text(other)
     server = Hub()
     server.repositories[NAME] = {"main": second, "v1": first}
     address = f"http://127.0.0.1:{server.server_address[1]}"
@@ -200,16 +201,16 @@ def test_a_commit_is_a_revision(hub):
 
 def test_only_what_is_read_is_downloaded(hub, capfd):
     load(NAME)
-    assert sorted(hub.served) == ["config.json", "model.safetensors", "vocabulary.txt"]
+    assert sorted(hub.served) == ["chat_template.jinja", "config.json", "model.safetensors", "vocabulary.txt"]
     load(NAME)
-    assert len(hub.served) == 3
+    assert len(hub.served) == 4
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_bin_is_downloaded_where_there_is_no_safetensors(hub):
     (hub.repositories[NAME]["main"] / "model.safetensors").unlink()
     assert_same(load(NAME).params, weights(1))
-    assert sorted(hub.served) == ["config.json", "pytorch_model.bin", "vocabulary.txt"]
+    assert sorted(hub.served) == ["chat_template.jinja", "config.json", "pytorch_model.bin", "vocabulary.txt"]
 
 
 @pytest.mark.parametrize("weights_file", ["model.safetensors", "pytorch_model.bin"])

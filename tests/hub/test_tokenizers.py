@@ -1,5 +1,7 @@
 """Which of a folder's files are a tokenizer, which are refused; see test_tokenizer_folders for what is made of them."""
 
+import json
+
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
@@ -172,9 +174,19 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(more):
     tokenizer = bart(PIECES)
     tokenizer.add_tokens([more])
     size = len(PIECES)
-    what = rf"^here: a tokenizer of {size + 2} tokens, a generator of {size}; use the tokenizer that was saved with"
+    what = rf"^here: a tokenizer of {size + 2} tokens \(ids up to \d+\), a generator of {size}; use the tok"
     with pytest.raises(InputError, match=what):
         tokenizers.fit_to_vocabulary(tokenizer, size, "here")
+
+
+def test_an_id_beyond_the_vectors_is_refused_whatever_the_number_of_tokens():
+    stored = json.loads(bart(PIECES).to_str())
+    word = next(token for token in stored["model"]["vocab"] if "<" not in token)
+    stored["model"]["vocab"][word] = len(PIECES) + 7
+    gap = Tokenizer.from_str(json.dumps(stored))
+    for check in (tokenizers.fit_to_vocabulary, tokenizers.check_fits):
+        with pytest.raises(InputError, match=rf"^here: a tokenizer of .* \(ids up to {len(PIECES) + 7}\), a "):
+            check(gap, len(PIECES), "here")
 
 
 def test_words_without_rows_are_refused():

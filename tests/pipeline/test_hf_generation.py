@@ -13,7 +13,7 @@ from rag_jax.config.generation import GenerationConfig
 from rag_jax.data.tokenizers import generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.hub.configs import GENERATION, NEUTRAL
-from rag_jax.pipeline.hf_generation import from_hf, to_hf
+from rag_jax.pipeline.hf_generation import continued, from_hf, to_hf
 
 TOKENIZER = generator_tokenizer(pretrained.generator_tokenizer(), "the tokenizer")
 SPECIAL = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
@@ -139,6 +139,27 @@ def test_bad_words_are_words_with_and_without_a_space_before_them() -> None:
     part = [TOKENIZER.eos, *spaced[0]]
     with pytest.raises(InputError, match=re.escape(f"there: bad_words_ids {part} are not a word of the tokenizer")):
         read(bad_words_ids=[part])
+
+
+def test_settings_of_an_answer_that_continues_its_prompt(capsys) -> None:
+    """There min_length and no_repeat_ngram_size count the prompt, and a forced token is one of the first position."""
+    decoding = GenerationConfig(min_length=8, no_repeat_ngram_size=3, forced_bos="<s>", max_length=60)
+    found = continued(to_hf("</s>", decoding, TOKENIZER, 60))
+    assert (found["min_new_tokens"], found["max_new_tokens"]) == (7, 60)
+    assert not found.keys() & {"min_length", "max_length", "no_repeat_ngram_size", "forced_bos_token_id"}
+    said = capsys.readouterr().err
+    assert "no_repeat_ngram_size and forced_bos_token_id: transformers applies it to the prompt too" in said
+    assert from_hf(found, TOKENIZER, "there", "token")[1].min_length == 8
+    assert continued(to_hf("</s>", GenerationConfig(), TOKENIZER, 60)).keys() == {
+        *("bos_token_id", "eos_token_id", "pad_token_id", "max_new_tokens")
+    }
+    assert capsys.readouterr().err == ""
+
+
+def test_another_forced_end_is_refused() -> None:
+    with pytest.raises(InputError, match="there: forced_eos_token_id is 5, the tokenizer's end is 2; leave it out"):
+        read(forced_eos_token_id=5)
+    assert read(forced_eos_token_id=2).forced_eos
 
 
 @pytest.mark.parametrize("key", NEUTRAL)
