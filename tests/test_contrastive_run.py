@@ -157,6 +157,30 @@ def test_a_shared_tower_is_one_folder_and_reads_both(config: ContrastiveConfig, 
 
 
 @pytest.mark.extended
+def test_a_shared_tower_that_reads_pairs_is_asked_questions_too(
+    config: ContrastiveConfig, tmp_path: Path, capsys
+) -> None:
+    pairs = dataclasses.replace(config.retriever, trained="shared", passage_template="pair")
+    train_and_evaluate(dataclasses.replace(config, retriever=pairs, steps=2), tmp_path / "run")
+    cli.main(["search", "what colour is Norburg", "--index", str(tmp_path / "run" / "index")])
+    assert "Norburg" in capsys.readouterr().out
+
+
+@pytest.mark.extended
+def test_an_index_that_was_changed_is_neither_scored_nor_replaced(
+    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    cli.main(["index", "--out", str(copy / "index"), "--remove", "Norburg"])
+    for steps, told in ((40, "holds other passages than the run was trained on"), (42, "built or changed by rag-jax")):
+        with pytest.raises(InputError, match=rf"index: {told}.*; move it away"):
+            train_and_evaluate(dataclasses.replace(config, steps=steps), copy)
+    assert len(open_store(copy / "index", None, None)) == 255
+    assert json.loads((copy / "results.json").read_text()) == finished[1]
+
+
+@pytest.mark.extended
 def test_the_question_tower_alone_leaves_the_passages_as_they_are(config: ContrastiveConfig, tmp_path: Path) -> None:
     alone = dataclasses.replace(config, retriever=dataclasses.replace(config.retriever, trained="question"))
     train_and_evaluate(alone, tmp_path / "run")
@@ -243,6 +267,19 @@ def test_it_goes_on_without_the_run_that_it_started_from(
     assert "recall@1" in found.results
     assert "recall@1_before" not in found.results
     assert "first: not as it was when this run began; results lack the recall before" in capsys.readouterr().err
+
+
+@pytest.mark.extended
+def test_a_run_that_began_from_its_checkpoints_has_no_recall_of_another_run_before(
+    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path, capsys
+) -> None:
+    train_and_evaluate(dataclasses.replace(config, steps=2), tmp_path / "run")
+    data = dataclasses.replace(config.data, index=finished[0] / "index")
+    later = dataclasses.replace(config, steps=2, data=data, start_from=finished[0])
+    found = train_and_evaluate(later, tmp_path / "run")
+    assert found is not None
+    assert "recall@1_before" not in found.results
+    assert "not as it was when this run began" in capsys.readouterr().err
 
 
 def with_scores(config: ContrastiveConfig, path: Path, factor: float = 1.0) -> ContrastiveConfig:

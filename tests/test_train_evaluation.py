@@ -115,3 +115,24 @@ def test_a_baseline_is_of_the_same_questions_or_refused(finished, tmp_path: Path
         run(index="device")
     with pytest.raises(InputError, match=r"results\.json: exact_match is None; give a number"):
         run(exact_match=None)
+
+
+@pytest.mark.extended
+def test_the_recall_before_training_is_that_of_the_run_that_it_starts_from(
+    towns: Config, trained, tmp_path: Path, capsys
+) -> None:
+    """The tower of the checkpoint finds less than the trained one that this run starts from."""
+    _, trained_results, source = trained
+    workdir = tmp_path / "first"
+    shutil.copytree(source, workdir)
+    still = dataclasses.replace(towns.optimizer, tower_learning_rate=0.0)
+    begun = changed(towns, start_from=workdir, steps=1, optimizer=still)
+    _, results = train_and_evaluate(begun, tmp_path / "run")
+    assert results["recall@1_frozen"] == pytest.approx(trained_results["recall@1"])
+    assert results["recall@1_frozen"] > trained_results["recall@1_frozen"]
+    shutil.rmtree(workdir / "checkpoints")
+    capsys.readouterr()
+    _, results = train_and_evaluate(begun, tmp_path / "run")
+    assert "recall@1" in results
+    assert "recall@1_frozen" not in results
+    assert "first: not as it was when this run began; results lack the recall before" in capsys.readouterr().err

@@ -24,7 +24,6 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.data.lines import check_plain
 from rag_jax.data.questions import read_question_texts
-from rag_jax.data.tower_inputs import PAIR
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, ownership, updates
 from rag_jax.index.encoder import TextEncoder
@@ -286,8 +285,7 @@ def question_encoder(store: Store, source: str | None = None, template: str | No
         question_template=template,
     )
     found = load_bi_encoder(Config(Data(), tower))
-    is_pair = found.passage_encoder is not None and found.passage_encoder.template == PAIR
-    if found.side == "passage" or is_pair:
+    if found.side == "passage":
         remedy = "name its question tower: --tower, or --question-tower of rag-jax index"
         raise InputError(f"{source}: reads passages only; {remedy}")
     positions = found.config.max_positions

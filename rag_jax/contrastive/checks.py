@@ -6,8 +6,9 @@ from pathlib import Path
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.data import validation
 from rag_jax.errors import InputError
-from rag_jax.index import ownership
 from rag_jax.parallel import devices
+from rag_jax.pipeline import own_index
+from rag_jax.pipeline.checkpoints import is_finished
 from rag_jax.training.checks import Bounds, check_bounds, check_resumable
 from rag_jax.training.workdir import CONFIG, check_ownership
 
@@ -34,8 +35,18 @@ def check(config: ContrastiveConfig, workdir: Path) -> list[str]:
     check_values(config)
     devices.check(config)
     check_ownership(workdir)
-    ownership.check_available(workdir / "index")
+    _check_index(config, workdir)
     return check_resumable(config, workdir / CONFIG)
+
+
+def _check_index(config: ContrastiveConfig, workdir: Path) -> None:
+    """Reject an index where the run writes its own."""
+    own, given = workdir / "index", config.data.index
+    if given is not None and given.resolve() == own.resolve():
+        problem = "data.index is where the run writes the index of its own towers"
+        raise InputError(f"{own}: {problem}; move that index, or choose another --workdir")
+    if not is_finished(workdir, config.steps):
+        own_index.check(own)
 
 
 def check_values(config: ContrastiveConfig) -> None:

@@ -18,7 +18,7 @@ from rag_jax.data.questions import Question
 from rag_jax.data.stream import NO_THREADS
 from rag_jax.errors import InputError
 from rag_jax.index.store import Store
-from rag_jax.pipeline.gold_passages import check_gold
+from rag_jax.pipeline.gold_passages import check_gold, other_pieces
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,15 @@ class Examples:
     gold: list[list[int]]  # one at least
     negatives: list[list[int]]  # hard negatives; may be empty
     teacher: list[dict[int, float]] | None = None  # scores of gold passages and hard negatives, see `teacher`
+    pieces: list[list[int]] | None = None  # the other passages of documents that are gold: never wrong; None: none
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    @property
+    def right(self) -> list[list[int]]:
+        """The passages of each question that are not contrasted with it."""
+        return [[*gold, *more] for gold, more in zip(self.gold, self.pieces or [[]] * len(self), strict=True)]
 
 
 def make_examples(
@@ -68,7 +74,9 @@ def make_examples(
     if cut:
         what = f"cut {cut:,} of {len(questions):,} training questions"
         console.print(f"{what}: more than {config.retriever.max_question} tokens (retriever.max_question)")
-    return Examples(list(questions), tokens, gold, mined)
+    others = other_pieces(store, named)
+    pieces = [[row for id in question.positive_ids for row in others[id]] for question in questions]
+    return Examples(list(questions), tokens, gold, mined, pieces=pieces)
 
 
 def draws(examples: Examples, batch_size: int, hard_negatives: int, seed: int) -> grain.DatasetIterator:

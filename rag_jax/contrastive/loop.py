@@ -126,7 +126,7 @@ def _stream(run: Run, stream_state: dict[str, Any] | None) -> Iterator[tuple[tup
     drawn = draws(run.examples, run.config.batch_size, c.hard_negatives, run.config.seed)
     if stream_state is not None:
         drawn.set_state(stream_state)
-    masks = negatives.Candidates(run.examples.questions, run.examples.gold, run.store, c.false_negatives == "answer")
+    masks = negatives.Candidates(run.examples.questions, run.examples.right, run.store, c.false_negatives == "answer")
     known = run.examples
     log_q = negatives.log_q(known.gold, run.config.batch_size, known.negatives, c.hard_negatives) if c.log_q else None
     for each in drawn:

@@ -23,6 +23,7 @@ from rag_jax.data.question import Question
 from rag_jax.data.question_formats.format import read_ids
 from rag_jax.data.unique_ids import UniqueIds
 from rag_jax.errors import InputError, warn
+from rag_jax.index.documents import PIECE
 from rag_jax.index.store import Store
 
 MINE = "mine them with rag-jax mine"
@@ -119,7 +120,7 @@ class Candidates:
     """`candidates` of the batches of a run; keeps what it needs of answers and passages between batches."""
 
     questions: Sequence[Question]
-    gold: Sequence[Sequence[int]]  # rows of all gold passages of each question
+    gold: Sequence[Sequence[int]]  # rows of all gold passages of each question, and of others that are not wrong
     store: Store
     answers: bool  # whether passages that hold an answer are left out too
 
@@ -175,7 +176,7 @@ def log_q(
 
 
 def _check_wrong(gold: Sequence[str], negatives: Iterable[str], where: str) -> None:
-    """Raise `InputError` for a negative that is a gold passage."""
-    right = next((id for id in negatives if id in gold), None)
+    """Raise `InputError` for a negative that is a gold passage, or one of a gold document."""
+    right = next((id for id in negatives if id in gold or PIECE.sub("", id) in gold), None)
     if right is not None:
         raise InputError(f'{where} has the gold passage "{right}" among its negatives; remove it from one of the two')

@@ -27,7 +27,7 @@ from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import Store, open_store, tower_differences, without_vectors
 from rag_jax.models.architecture import changed_fields
 from rag_jax.parallel import devices
-from rag_jax.pipeline import checkpoint_folders, digests
+from rag_jax.pipeline import checkpoint_folders, digests, own_index
 from rag_jax.pipeline.assembly import every_twentieth, required_path
 from rag_jax.pipeline.checkpoints import finished_params, saved_host_state
 from rag_jax.pipeline.gold_passages import check_gold
@@ -144,13 +144,24 @@ def trained_index(
     encoder = dataclasses.replace(loaded.passage_encoder(config, params), **sources)
     for folder in (config.data.index, workdir / "index"):
         if folder is not None and (found := _by_this_tower(folder, encoder)) is not None:
-            return found
+            return _over_same_passages(found, store)
     passages = list(store.live_passages())
     console.print(f"encoding {len(passages):,} passages by the trained tower")
     progress = every_twentieth(len(passages), tell_encoded)
+    own_index.check(workdir / "index")
     # One by the tower of fewer steps may be unfinished there.
     cut = Cut(config.data.passage_words) if store.manifest is None else store.manifest.cut
     return building.build(workdir / "index", passages, encoder, None, progress, cut=cut, restart=True)
+
+
+def _over_same_passages(index: Store, store: Store) -> Store:
+    """The index. Raises `InputError` where it holds other passages than the run was trained on."""
+    if len(index) != len(store) or any(
+        a != b for a, b in zip(index.live_passages(), store.live_passages(), strict=True)
+    ):
+        problem = "holds other passages than the run was trained on"
+        raise InputError(f"{index.folder}: {problem}; move it away, and the same command builds its own")
+    return index
 
 
 def measure(
@@ -221,7 +232,8 @@ def dependencies(
 
     def question_bytes() -> Iterator[bytes]:
         for each in questions:
-            yield digests.json_bytes([each.id, each.question, each.answers, each.positive_ids])
+            patterns = ["regex"] if each.regex else []
+            yield digests.json_bytes([each.id, each.question, each.answers, each.positive_ids, *patterns])
 
     def negative_bytes() -> Iterator[bytes]:
         yield digests.json_bytes({id: list(own) for id, own in mined.items()})

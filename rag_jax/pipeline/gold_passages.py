@@ -7,6 +7,19 @@ from rag_jax.errors import InputError, warn
 from rag_jax.index.store import Store
 
 
+def other_pieces(store: Store, ids: Sequence[str]) -> dict[str, list[int]]:
+    """The rows of the second and further passages of the documents that some ids name, by id."""
+    found: dict[str, list[int]] = {id: [] for id in ids}
+    number, left = 2, list(found)
+    while left:
+        rows = store.find([f"{id}#{number}" for id in left]).tolist()
+        left = [id for id, row in zip(left, rows, strict=True) if row >= 0]
+        for id, row in zip(left, (row for row in rows if row >= 0), strict=True):
+            found[id].append(row)
+        number += 1
+    return found
+
+
 def check_gold(store: Store, questions: Sequence[Question], what: str) -> None:
     """Warn of `positive_ids` that name no passage of the index, with counts.
 
@@ -22,7 +35,8 @@ def check_gold(store: Store, questions: Sequence[Question], what: str) -> None:
     split = int((store.find([f"{id}#2" for id in named]) >= 0).sum())
     if split:
         problem = f"{split:,} of the {len(named):,} positive_ids of the {what} name documents of several passages"
-        warn(f"{problem}: recall counts the first passage of each alone; name passages (a#2), or raise passage_words")
+        remedy = "name passages (a#2), or raise passage_words"
+        warn(f"{problem}: only the first passage of each counts as gold; {remedy}")
     unknown = {id for id, row in zip(named, store.find(named).tolist(), strict=True) if row < 0}
     if not unknown:
         return

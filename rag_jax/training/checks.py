@@ -17,7 +17,8 @@ from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.parallel import devices
-from rag_jax.pipeline import checkpoint_folders, distillation, finetuning, networks, refreshing
+from rag_jax.pipeline import checkpoint_folders, distillation, finetuning, networks, own_index, refreshing
+from rag_jax.pipeline.checkpoints import is_finished
 from rag_jax.training.provenance import RELOCATABLE
 from rag_jax.training.workdir import CONFIG, check_ownership
 
@@ -83,7 +84,8 @@ def check(config: Config, workdir: Path) -> list[str]:
     if config.data.passages is not None and not config.data.is_closed_book:
         check_index(config.data.index or workdir / "index")
     if config.retriever.train_passages:
-        check_index(workdir / refreshing.FOLDER)
+        if not is_finished(workdir, config.steps):
+            own_index.check(workdir / refreshing.FOLDER)
         checkpoint_folders.check(workdir / checkpoint_folders.TOWERS)
     return check_resumable(config, workdir / CONFIG)
 

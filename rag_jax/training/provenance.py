@@ -68,9 +68,8 @@ def start_dependency(first: PyTree | None) -> Dependencies:
 
 
 def may_have_begun_from(host_state: HostState | None, first: PyTree) -> bool:
-    """Whether these are the parameters that a run began from, or it does not say: it has not begun."""
-    begun_from = (host_state or {}).get("made_of", {}).get(START)
-    return begun_from in (None, start_dependency(first)[START])
+    """Whether these are the parameters that a run began from, or it has not begun."""
+    return host_state is None or host_state.get("made_of", {}).get(START) == start_dependency(first)[START]
 
 
 def evaluation_dependencies(components: Components) -> Dependencies:

@@ -4,13 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rag_jax.config.config import Config
-from rag_jax.index import building
+from rag_jax.errors import warn
+from rag_jax.index import building, manifest
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.parallel import devices
-from rag_jax.pipeline import checkpoint_folders, finetuning, refreshing
+from rag_jax.pipeline import checkpoint_folders, digests, finetuning, own_index, refreshing
 from rag_jax.pipeline.assembly import every_twentieth, load_networks
+from rag_jax.pipeline.checkpoints import saved_host_state
 from rag_jax.pipeline.components import BiEncoder, GeneratorBundle
 from rag_jax.pipeline.opened_index import open_index
+from rag_jax.training.provenance import PASSAGES, check_same
 from rag_jax.types import RagParams
 
 
@@ -45,9 +48,14 @@ def _complete(
         question_tower = finetuning.merged(config, params).question_tower
         checkpoint_folders.write_towers(workdir, refreshing.checkpoints_of(trained, question_tower))
     if not is_current:
+        own_index.check(folder)
         old = open_index(config.data.index or workdir / "index", config, *networks, tokens=False)
+        read = {PASSAGES: digests.digest(digests.passage_bytes(old))}
+        check_same(saved_host_state(workdir), read, config, workdir)
         passage_tokenizer = PassageTokenizer(networks[1].tokenizer, config.generator.max_passage)
         progress = every_twentieth(len(old), report)
         cut = old.manifest and old.manifest.cut
         # One by the tower of fewer steps may be unfinished there.
         building.build(folder, old.live_passages(), encoder, passage_tokenizer, progress, cut=cut, restart=True)
+    elif manifest.read(folder).build_spec is None:
+        warn(f"{folder}: changed since the run wrote it; it is searched as it is now")

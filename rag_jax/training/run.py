@@ -9,7 +9,7 @@ from rag_jax.config.files import AnyConfig, load_config, save_config
 from rag_jax.data import strict_json
 from rag_jax.data.files import write_atomically
 from rag_jax.data.questions import Question, check_targets, fingerprint, read_questions
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
 from rag_jax.pipeline import finetuning, pretrained, refreshing, workdir_tokenizers
@@ -32,6 +32,7 @@ from rag_jax.training.provenance import (
     check_same,
     evaluation_dependencies,
     index_dependencies,
+    may_have_begun_from,
     run_dependencies,
 )
 from rag_jax.training.workdir import CONFIG, locked
@@ -176,16 +177,29 @@ def check_begun(config: Config, workdir: Path) -> None:
     check_same(host_state, run_dependencies(components, questions, start), config, workdir)
 
 
-def as_begun(config: Config, workdir: Path, rag: RAG) -> RAG:
-    """The model before training: with the index of its towers as they were, where both are trained."""
+def as_begun(config: Config, workdir: Path, rag: RAG) -> RAG | None:
+    """The model before training: with the index of its towers as they were, where both are trained.
+
+    None, with a warning, where the run of `start_from` is no longer there as it was, or the index is not by its tower.
+    """
     components = rag.components
     if config.retriever.train_passages:
         components = open_components(prepare(config, workdir, []), workdir)
-    return RAG(components, components.initial_params)
+    initial = components.initial_params
+    if config.start_from is None:
+        return RAG(components, initial)
+    start = start_params(components, begun=True)
+    if start is None or not may_have_begun_from(saved_host_state(workdir), start):
+        warn(f"{config.start_from}: not as it was when this run began; results lack the recall before training")
+        return None
+    if start.passage_tower is not initial.passage_tower:
+        warn(f"{config.start_from}: its passage tower is trained; results lack the recall before training")
+        return None
+    return RAG(components, start)
 
 
-def measure(rag: RAG, questions: list[Question], begun: RAG) -> dict:
-    """The scores of the final evaluation and its settings. `begun` is the model before training."""
+def measure(rag: RAG, questions: list[Question], begun: RAG | None) -> dict:
+    """The scores of the final evaluation and its settings. `begun` is the model before training; None: not known."""
     config, components = rag.components.config, rag.components
     scores = evaluate.scores(rag, questions)
     results = scores | {
@@ -200,7 +214,7 @@ def measure(rag: RAG, questions: list[Question], begun: RAG) -> dict:
         "passages": len(components.store),
     }
     if not config.data.is_closed_book:
-        frozen = evaluate.recall(begun, questions)
+        frozen = {} if begun is None else evaluate.recall(begun, questions)
         results |= {f"{name}_frozen": value for name, value in frozen.items()}
         bm25 = evaluate.bm25_recall(components.store, questions)
         results |= {f"{name}_bm25": value for name, value in bm25.items()}

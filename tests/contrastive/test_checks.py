@@ -73,6 +73,12 @@ def test_one_question_without_hard_negatives_has_nothing_to_learn_from(config: C
     check_values(changed(changed(config, "contrastive", hard_negatives=1, length_groups=1), "", batch_size=1))
 
 
+def test_an_index_where_the_run_writes_its_own_is_refused(config: ContrastiveConfig, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    with pytest.raises(InputError, match=r"run/index: data\.index is where the run writes the index of its own towers"):
+        check(changed(config, "data", index=workdir / "index"), workdir)
+
+
 def test_widths_beyond_the_vectors_are_refused(config: ContrastiveConfig) -> None:
     check_widths(changed(config, "contrastive", widths=(8, 32)), 32)
     with pytest.raises(InputError, match="the towers' vectors have width 32; give 32 at most"):

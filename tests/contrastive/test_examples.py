@@ -1,5 +1,6 @@
 """What a batch consists of, epoch by epoch."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -16,6 +17,14 @@ def examples() -> Examples:
     gold = [[0, 100], [1], [2], [3], [4], [5]]
     negatives = [[10, 11, 12], [20, 21], [30], [40, 41], [50, 51, 52], []]
     return Examples(questions, [[1, 2]] * 6, gold, negatives)
+
+
+def test_other_passages_of_a_gold_document_are_right_and_not_drawn(examples: Examples) -> None:
+    assert examples.right == examples.gold
+    split = replace(examples, pieces=[[], [101, 102], [], [], [], []])
+    assert split.right[1] == [1, 101, 102]
+    drawn = np.concatenate([epoch(split, seed=0, number=number) for number in range(4)])
+    assert set(drawn[drawn[:, 0] == 1, 1].tolist()) == {1}
 
 
 def epoch(examples: Examples, seed: int, number: int = 0) -> np.ndarray:

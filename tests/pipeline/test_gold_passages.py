@@ -6,7 +6,7 @@ import pytest
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
 from rag_jax.index.store import Store, closed_book, from_vectors
-from rag_jax.pipeline.gold_passages import check_gold
+from rag_jax.pipeline.gold_passages import check_gold, other_pieces
 from stores import PASSAGES, reads
 
 
@@ -38,8 +38,16 @@ def test_documents_of_several_passages_are_named(capsys) -> None:
     check_gold(held, asked(("p1",), ("p2",)), "questions")
     told = capsys.readouterr().err
     assert told.startswith(
-        "warning: 1 of the 2 positive_ids of the questions name documents of several passages: recall"
+        "warning: 1 of the 2 positive_ids of the questions name documents of several passages: only the first passage"
     )
+
+
+def test_the_other_passages_of_a_document() -> None:
+    more = [PASSAGES[1]._replace(id=f"p1#{number}", document="p1") for number in (2, 3)]
+    passages = [*PASSAGES, *more, PASSAGES[2]._replace(id="p2#2", document="p2")]
+    held = from_vectors(passages, np.zeros((len(passages), 4), np.float32), reads())
+    n = len(PASSAGES)
+    assert other_pieces(held, ["p0", "p1", "p2", "none"]) == {"p0": [], "p1": [n, n + 1], "p2": [n + 2], "none": []}
 
 
 def test_ids_of_another_kind_are_refused() -> None:
