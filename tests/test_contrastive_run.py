@@ -241,6 +241,16 @@ def test_it_starts_from_another_run(config: ContrastiveConfig, finished: tuple[P
 
 
 @pytest.mark.extended
+def test_towers_that_read_otherwise_are_no_start(
+    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
+) -> None:
+    other = dataclasses.replace(config.retriever, question_template="query: {question}", vector_norm=3.0)
+    with pytest.raises(InputError, match="its towers have another question template and another vector_norm than"):
+        train_and_evaluate(dataclasses.replace(config, retriever=other, start_from=finished[0]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.extended
 def test_before_are_the_towers_of_the_run_that_it_starts_from(
     config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
 ) -> None:

@@ -15,13 +15,20 @@ from rag_jax.commands.resumable import write_rows
 from rag_jax.config.command_line import check_counts, parse
 from rag_jax.config.generation import GenerationConfig
 from rag_jax.data.own_folder import OwnFolder
+from rag_jax.data.question_formats.beir import BEIR
 from rag_jax.data.questions import Question, fingerprint, read_question_file
 from rag_jax.errors import InputError
 from rag_jax.evaluation import calibration_figures, exports, predict, report, threshold
 from rag_jax.evaluation.baselines import BASELINES
 from rag_jax.evaluation.figures import new_figure
 from rag_jax.evaluation.labels import Labels
-from rag_jax.evaluation.predictions import Prediction, prediction_lines, read_predictions, with_texts
+from rag_jax.evaluation.predictions import (
+    Prediction,
+    prediction_lines,
+    read_predictions,
+    with_texts,
+    without_itself,
+)
 from rag_jax.evaluation.report import Results
 from rag_jax.evaluation.score_file import SCORES
 from rag_jax.evaluation.scores import (
@@ -37,10 +44,10 @@ from rag_jax.evaluation.scores import (
     score,
 )
 from rag_jax.evaluation.threshold import PREDICTIONS
-from rag_jax.index.store import open_store
+from rag_jax.index.store import Store, open_store
 from rag_jax.pipeline import digests, user_inputs
 from rag_jax.pipeline.generation import label_tokens
-from rag_jax.pipeline.gold_passages import check_gold
+from rag_jax.pipeline.gold_passages import check_gold, with_known_evidence
 from rag_jax.rag import RAG
 from rag_jax.terminal import Terminal
 
@@ -96,13 +103,19 @@ class EvaluateCommand:
             rag = self._model(questions)
             predictions = self._predicted(rag, questions)
             measured, facts = self._likelihood(rag, questions), predict.model_facts(rag, self._asked)
+            store = rag.components.store
         else:
-            predictions, measured, facts = self._given(questions), {}, {}
+            (predictions, store), measured, facts = self._given(questions), {}, {}
+        evaluated_on = fingerprint(questions)
+        if store is not None:
+            questions = with_known_evidence(store, questions)
+        if format == BEIR.name:
+            predictions = list(map(without_itself, predictions))
         below = self.abstain_below if calibrated is None else calibrated.log_prob
         correct = correct_answers(questions, predictions, self.labels is not None)
         answered, scores = self._scored(questions, predictions, correct, below)
         facts |= {"abstain_below": below, "calibrated": None if calibrated is None else calibrated._asdict()}
-        facts |= {"questions": len(questions), "format": format, "evaluated_on": fingerprint(questions)}
+        facts |= {"questions": len(questions), "format": format, "evaluated_on": evaluated_on}
         results = Results(self._named() | facts, questions, answered, joined([scores, Scores(measured)]))
         files = {name: text.encode() for name, text in self._texts(results, predictions).items()}
         files |= self._drawn(predictions, correct)
@@ -193,8 +206,8 @@ class EvaluateCommand:
         write_rows(path, fingerprint, ids, rows, doing="answering", of="questions", made="predictions")
         return with_texts(read_predictions(path, questions), rag.components.store)
 
-    def _given(self, questions: Sequence[Question]) -> list[Prediction]:
-        """The predictions of a file; with an index, the texts of the passages found."""
+    def _given(self, questions: Sequence[Question]) -> tuple[list[Prediction], Store | None]:
+        """The predictions of a file; with an index, which is returned too, the texts of the passages found."""
         assert self.predictions is not None
         predictions = read_predictions(self.predictions, questions)
         if (self.abstain_below is not None or self.calibrate_on is not None) and probabilities(predictions) is None:
@@ -203,10 +216,10 @@ class EvaluateCommand:
             names = labels.names_of([each.answer for each in predictions])
             predictions = [each._replace(answer=name) for each, name in zip(predictions, names, strict=True)]
         if self.index is None:
-            return predictions
+            return predictions, None
         store = open_store(self.index, None, None)
         check_gold(store, questions, "questions")
-        return with_texts(predictions, store)
+        return with_texts(predictions, store), store
 
     def _likelihood(self, rag: RAG, questions: Sequence[Question]) -> Each:
         if not self.likelihood:
@@ -230,7 +243,12 @@ class EvaluateCommand:
         source = self.workdir or self.checkpoint or self.predictions
         named = {"source": str(source), "baseline": self.baseline, "task": self.task, "labels": self.labels}
         calibrated = None if self.calibrate_on is None else str(self.calibrate_on)
-        return named | {"calibrate_on": calibrated, "cite_at_least": self.cite_at_least, "seed": self.seed}
+        return named | {
+            "calibrate_on": calibrated,
+            "cite_at_least": self.cite_at_least,
+            "depth": self.depth,
+            "seed": self.seed,
+        }
 
     def _texts(self, results: Results, predictions: Sequence[Prediction]) -> dict[str, str]:
         """The contents of the files by name; predictions of a model are in theirs already."""

@@ -105,6 +105,11 @@ def load(config: ContrastiveConfig) -> Towers:
     if width != passage_width:
         problem = f"makes vectors of width {passage_width}, the questions' tower of width {width}"
         raise InputError(f"{c.passage_tower}: {problem}; give two towers of the same width")
+    norm, passage_norm = question.config.vector_norm, passage[0].config.vector_norm
+    if config.contrastive.widths and norm != passage_norm:
+        problem = f"scales its vectors to {passage_norm}, the questions' tower to {norm}"
+        remedy = "contrastive.widths need one norm; set retriever.vector_norm"
+        raise InputError(f"{c.passage_tower}: {problem}: {remedy}")
     if c.adapter is not None:
         params = adapters.load(c.adapter, question.params, loading.tower_modules(c.tower))
         question = dataclasses.replace(question, params=params)

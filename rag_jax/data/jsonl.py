@@ -20,7 +20,14 @@ from rag_jax.errors import InputError
 
 def read_jsonl(path: str | Path, on_bad_line: OnBadLine = raise_error) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) for every non-blank line; errors of a line go to `on_bad_line`."""
-    for number, line in enumerate(read_lines(path, on_bad_line), start=1):
+    return rows_of(read_lines(path, on_bad_line), path, on_bad_line)
+
+
+def rows_of(
+    lines: Iterable[str], path: str | Path, on_bad_line: OnBadLine = raise_error
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`read_jsonl` for the lines of a file that has been read."""
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -46,12 +46,10 @@ def write_own(folder: OwnFolder, names: Iterable[str], write: Callable[[Path], N
 
 
 def write_data(folder: Path) -> None:
-    """Write the cities' passages, questions and the generator's tokenizer into a folder, unless they are there.
+    """Write the cities' passages, questions and the generator's tokenizer into a folder.
 
     Files of these names are replaced: the folder must be the caller's own.
     """
-    if (folder / TOKENIZER).exists():
-        return
     write_corpus(folder)
     passages = [f"{passage.title} / {passage.text}" for passage in read_passages(folder / "passages.jsonl")]
     questions = [f" {question.question}" for question in read_questions(folder / "train.jsonl")]

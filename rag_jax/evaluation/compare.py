@@ -19,10 +19,11 @@ from scipy import stats
 
 from rag_jax.errors import InputError
 from rag_jax.evaluation.intervals import Figure, mean_figure
-from rag_jax.evaluation.score_file import Evaluation
+from rag_jax.evaluation.score_file import OPTIONS, Evaluation
 
 RESAMPLES = 10_000
 PREFERRED_METRICS = ("exact_match", "f1")
+REMEDY = "evaluate both with the same options, or choose another --metric"
 SAME = 1e-9  # scores that differ by less are equal: rounding errors are neither wins nor losses
 SIGNS_AT_ONCE = 2**19  # bounds the memory of the permutation test
 
@@ -119,7 +120,8 @@ def common_metrics(evaluations: Evaluations, asked: Sequence[str] = ()) -> list[
         if np.isnan(first.scores[name]).all():
             raise InputError(f"{first.path}: {name!r} applies to no question; choose another metric")
     known = [name for name in common if not np.isnan(first.scores[name]).all()]
-    chosen = list(dict.fromkeys(asked)) or [name for name in PREFERRED_METRICS if name in known] or known
+    same = [name for name in known if all(_is_comparable(name, first, other) for other in others)]
+    chosen = list(dict.fromkeys(asked)) or [name for name in PREFERRED_METRICS if name in known] or same or known
     if not chosen:
         raise InputError(f"{first.path}: has no metric in common with the others; evaluate all with the same options")
     for name in chosen:
@@ -174,8 +176,23 @@ def _differences(evaluations: Evaluations, metric: str, pair: tuple[str, str]) -
     return np.where(np.abs(differences) < SAME, 0.0, differences)
 
 
+def _is_comparable(metric: str, first: Evaluation, other: Evaluation) -> bool:
+    """Whether a metric applies to the same questions, and was computed with the same option."""
+    is_null = np.isnan(first.scores[metric]), np.isnan(other.scores[metric])
+    return bool((is_null[0] == is_null[1]).all()) and _option(metric, first) == _option(metric, other)
+
+
+def _option(metric: str, evaluation: Evaluation) -> object:
+    return evaluation.options.get(OPTIONS.get(metric, ""))
+
+
 def _check_applies(metric: str, first: Evaluation, other: Evaluation) -> None:
-    """Raise `InputError` for a question to which the metric applies in one evaluation only."""
+    """Raise `InputError` for a question to which the metric applies in one evaluation only, and for other options."""
+    ours, theirs = (_option(metric, each) for each in (first, other))
+    if ours != theirs:
+        option = OPTIONS[metric]
+        what = f"{metric!r} with {option} {theirs}, and {ours} in {first.path}"
+        raise InputError(f"{other.path}: {what}; {REMEDY}")
     odd = np.flatnonzero(np.isnan(first.scores[metric]) != np.isnan(other.scores[metric]))
     if len(odd):
         number = int(odd[0])
@@ -183,4 +200,4 @@ def _check_applies(metric: str, first: Evaluation, other: Evaluation) -> None:
         question, same = null.questions[number], scored.questions[number]
         what = f'{metric!r} is null for "{question.id}", but a number in {scored.path}:{same.line}'
         total = f" ({len(odd):,} such questions)" if len(odd) > 1 else ""
-        raise InputError(f"{null.path}:{question.line}: {what}{total}; evaluate both with the same options")
+        raise InputError(f"{null.path}:{question.line}: {what}{total}; {REMEDY}")

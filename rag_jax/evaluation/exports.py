@@ -53,10 +53,18 @@ def kilt_guesses(predictions: Sequence[Prediction]) -> Iterator[str]:
 
 
 def dpr_results(questions: Sequence[Question], predictions: Sequence[Prediction]) -> Iterator[str]:
-    """DPR's retriever output: every question with the passages found, their scores, and whether one has an answer."""
+    """DPR's retriever output: every question with the passages found, their scores, and whether one has an answer.
+
+    Questions to which there is no answer, as SQuAD 2.0 has, are left out with a warning: DPR's format has none.
+    """
+    unanswerable = sum(question.answers == ("",) for question in questions)
+    if unanswerable:
+        warn(f"{DPR} is without {unanswerable:,} questions to which there is no answer, which its format cannot say")
     yield "["
     separator = "\n"
     for question, prediction in zip(questions, predictions, strict=True):
+        if question.answers == ("",):
+            continue
         found = zip(prediction.retrieved, _scores(prediction), strict=True)
         contexts = [_context(question, passage, score) for passage, score in found]
         row = {"id": question.id, "question": question.question, "answers": list(question.answers), "ctxs": contexts}

@@ -9,17 +9,20 @@ import numpy as np
 from jaxtyping import Float
 
 from rag_jax.config.generation import GenerationConfig
+from rag_jax.corpus.passage import Passage
 from rag_jax.data import system_prompts
 from rag_jax.data.questions import Question
 from rag_jax.errors import warn
 from rag_jax.evaluation.labels import Labels
 from rag_jax.evaluation.predictions import as_row, label_row
 from rag_jax.index.engines.registry import ENGINES
+from rag_jax.index.store import Store
+from rag_jax.pipeline.answers import SearchResult
 from rag_jax.rag import RAG
 
 AT_ONCE = 512  # questions searched before only ids and scores are kept
 EXACT = "float32"  # precision of a search on the device that needs no measured recall
-Ranking = list[tuple[str, float]]  # ids and scores of the passages found, best first
+Ranking = list[tuple[Passage, float]]  # the passages found and their scores, best first; without their texts
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def model_facts(rag: RAG, asked: Asked) -> dict[str, Any]:
 
 
 def rankings(rag: RAG, questions: Sequence[Question], asked: Asked) -> list[Ranking]:
-    """Ids and scores of the passages found for each question, best first; nothing for a closed book."""
+    """The passages found for each question and their scores, best first; nothing for a closed book."""
     store = rag.components.store
     if store.is_closed_book:
         return [[] for _ in questions]
@@ -66,8 +69,13 @@ def rankings(rag: RAG, questions: Sequence[Question], asked: Asked) -> list[Rank
     for start in range(0, len(questions), AT_ONCE):
         texts = [question.question for question in questions[start : start + AT_ONCE]]
         for results in rag.search(texts, depth, batch_size=asked.batch_size):
-            found.append([(result.id, result.score) for result in results])
+            found.append([(_named(result, store), result.score) for result in results])
     return found
+
+
+def _named(result: SearchResult, store: Store) -> Passage:
+    """A passage that was found, without its texts."""
+    return Passage(result.id, "", "", store.passages[result.row].document)
 
 
 def prediction_rows(

@@ -13,7 +13,7 @@ import numpy as np
 
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import strict_json
-from rag_jax.data.jsonl import UniqueIds, read_jsonl, validate_characters, validate_id
+from rag_jax.data.jsonl import UniqueIds, rows_of, validate_characters, validate_id
 from rag_jax.data.lines import read_lines
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
@@ -21,6 +21,7 @@ from rag_jax.evaluation import kilt_guesses
 from rag_jax.evaluation.metrics.calibration import ROUNDING
 from rag_jax.index.store import Store
 from rag_jax.pipeline.answers import Answer, RetrievedPassage
+from rag_jax.pipeline.gold_passages import other_pieces
 
 
 class Prediction(NamedTuple):
@@ -32,14 +33,17 @@ class Prediction(NamedTuple):
     passages: tuple[RetrievedPassage, ...] = ()  # what was read, best first, with prior and posterior
     retrieved: tuple[Passage, ...] = ()  # what was found, best first: more than was read; texts may be unknown, ""
     scores: tuple[float, ...] = ()  # the search's, of `retrieved`; (): not known
+    of_documents: bool = False  # whether `retrieved` names whole documents, as KILT's guesses do
 
 
-def as_row(question: Question, answer: Answer, retrieved: Sequence[tuple[str, float]], details: bool) -> dict[str, Any]:
+def as_row(
+    question: Question, answer: Answer, retrieved: Sequence[tuple[Passage, float]], details: bool
+) -> dict[str, Any]:
     """A line of a predictions file, without its id.
 
     Args:
         answer: with labels as alternatives where the question was classified.
-        retrieved: ids and scores of the passages found, best first.
+        retrieved: the passages found and their scores, best first.
         details: whether to add each token, with its posterior over the passages.
     """
     row = {
@@ -47,7 +51,7 @@ def as_row(question: Question, answer: Answer, retrieved: Sequence[tuple[str, fl
         "answer": answer.text,
         "log_prob": answer.log_prob,
         "passages": [passage._asdict() for passage in answer.passages],
-        "retrieved": [{"id": id, "score": score} for id, score in retrieved],
+        "retrieved": [_found(passage, score) for passage, score in retrieved],
     }
     if details:
         posteriors = answer.token_posteriors
@@ -67,10 +71,16 @@ def prediction_lines(questions: Sequence[Question], predictions: Sequence[Predic
     """The lines of a predictions file."""
     for question, each in zip(questions, predictions, strict=True):
         scores = each.scores or [None] * len(each.retrieved)
-        found = [{"id": passage.id, "score": score} for passage, score in zip(each.retrieved, scores, strict=True)]
+        found = [_found(passage, score) for passage, score in zip(each.retrieved, scores, strict=True)]
         row = {"id": each.id, "question": question.question, "answer": each.answer, "log_prob": each.log_prob}
         row |= {"passages": [passage._asdict() for passage in each.passages], "retrieved": found}
         yield strict_json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _found(passage: Passage, score: float | None) -> dict[str, Any]:
+    """A passage as a predictions file names it: with its document, where it is a part of one."""
+    document = {"document": passage.document} if passage.document else {}
+    return {"id": passage.id, "score": score, **document}
 
 
 def with_texts(predictions: Sequence[Prediction], store: Store) -> list[Prediction]:
@@ -84,7 +94,28 @@ def with_texts(predictions: Sequence[Prediction], store: Store) -> list[Predicti
         odd = ids[int((rows < 0).argmax())]
         raise InputError(f'passage "{odd}" was found, but is not in the index; name the index that was searched')
     passages = {id: store.passages[row] for id, row in zip(ids, rows.tolist(), strict=True)}
-    return [each._replace(retrieved=tuple(passages[passage.id] for passage in each.retrieved)) for each in predictions]
+    documents = {passage.id for each in predictions if each.of_documents for passage in each.retrieved}
+    pieces = other_pieces(store, sorted(documents))
+    whole = {id: _joined(passages[id], [store.passages[row] for row in pieces[id]]) for id in documents}
+    return [
+        each._replace(
+            retrieved=tuple((whole if each.of_documents else passages)[passage.id] for passage in each.retrieved)
+        )
+        for each in predictions
+    ]
+
+
+def _joined(first: Passage, more: Sequence[Passage]) -> Passage:
+    """A document as one passage."""
+    return first._replace(text="\n".join(each.text for each in (first, *more)))
+
+
+def without_itself(prediction: Prediction) -> Prediction:
+    """Without the passage of the question's id: a query of BEIR may be a document, which is not its own result."""
+    kept = [number for number, passage in enumerate(prediction.retrieved) if passage.id != prediction.id]
+    retrieved = tuple(prediction.retrieved[number] for number in kept)
+    scores = tuple(prediction.scores[number] for number in kept) if prediction.scores else ()
+    return prediction._replace(retrieved=retrieved, scores=scores)
 
 
 def read_predictions(path: Path, questions: Sequence[Question]) -> list[Prediction]:
@@ -110,7 +141,8 @@ def read_predictions(path: Path, questions: Sequence[Question]) -> list[Predicti
 
 def _read(path: Path) -> Iterator[tuple[str, object, Prediction]]:
     """(location, question if it is there, prediction) of each."""
-    whole = _squad(path)
+    lines = list(read_lines(path))  # once: it may be a pipe
+    whole = _squad(lines)
     if whole is not None:
         for id, answer in whole.items():
             location = f"{path}: {id!r}"
@@ -118,7 +150,7 @@ def _read(path: Path) -> Iterator[tuple[str, object, Prediction]]:
             yield location, None, prediction
         return
     empty = True
-    for number, row in read_jsonl(path):
+    for number, row in rows_of(lines, path):
         location, empty = f"{path}:{number}", False
         prediction = _kilt(row, location) if "output" in row else _prediction(row, location)
         yield location, row.get("question"), prediction
@@ -126,13 +158,12 @@ def _read(path: Path) -> Iterator[tuple[str, object, Prediction]]:
         raise InputError(f'{path}: holds no predictions; write one {{"id": …, "answer": …}} on each line')
 
 
-def _squad(path: Path) -> dict[str, str] | None:
+def _squad(lines: Sequence[str]) -> dict[str, str] | None:
     """The answers by id, where the whole file is one object of strings."""
-    lines = read_lines(path)
-    first = next(lines, "")
-    rest = "" if _is_row(first) else "".join(lines)
+    if any(line.strip() for line in lines[1:]) and _is_row(lines[0]):
+        return None  # JSON lines
     try:
-        value = strict_json.decode(first + rest)
+        value = strict_json.decode("".join(lines))
     except ValueError:
         return None  # JSON lines, or neither: their reader says what is wrong
     if not isinstance(value, dict) or not value or {"id", "answer", "output"} & value.keys():
@@ -177,7 +208,7 @@ def _kilt(row: Mapping[str, Any], location: str) -> Prediction:
     """A guess of KILT, whose evidence is documents."""
     guess = kilt_guesses.as_guess(row, location)
     documents = (Passage(document, "", "", document) for document in guess.documents)
-    return Prediction(guess.id, guess.answer, retrieved=tuple(documents))
+    return Prediction(guess.id, guess.answer, retrieved=tuple(documents), of_documents=True)
 
 
 def _passage(row: Mapping[str, Any], location: str) -> RetrievedPassage:

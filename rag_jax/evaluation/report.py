@@ -16,10 +16,11 @@ from rag_jax.errors import InputError
 from rag_jax.evaluation.intervals import CONFIDENCE, RESAMPLES, Figure, figure, score_figure
 from rag_jax.evaluation.metrics.classification import confusion
 from rag_jax.evaluation.predictions import Prediction
+from rag_jax.evaluation.score_file import METRICS as METRICS
 from rag_jax.evaluation.score_file import SCORES
 from rag_jax.evaluation.scores import Scores
 
-METRICS, TABLE = "metrics.json", "table.md"
+TABLE = "table.md"
 BASIC = frozenset({"expected_calibration_error"})  # statistics with the interval of the basic bootstrap
 INTERVAL = (
     f"percentile bootstrap over questions, {CONFIDENCE:.0%}, {RESAMPLES:,} resamples; basic bootstrap for "
@@ -44,7 +45,7 @@ class Results:
         if not each:
             raise InputError("nothing can be scored: no gold answers, and no passages found; give one of the two")
         means = {name: score_figure(values) for name, values in each.items()}
-        overall = {name: figure(each, count, basic=name in BASIC) for name, each in self.scores.overall.items()}
+        overall = {name: figure(*each, basic=name in BASIC) for name, each in self.scores.overall.items()}
         single = {name: Figure(value, math.nan, math.nan, count) for name, value in self.scores.repetition.items()}
         return means | overall | single
 
@@ -77,6 +78,7 @@ def score_lines(questions: Sequence[Question], predictions: Sequence[Prediction]
             "question": question.question,
             "answer": prediction.answer,
             "answers": question.answers,
+            **({"positive_ids": question.positive_ids} if question.positive_ids else {}),
             "scores": {name: float(values[number]) for name, values in scores.each.items()},
         }
         yield strict_json.dumps(row, ensure_ascii=False) + "\n"

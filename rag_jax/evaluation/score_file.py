@@ -3,8 +3,8 @@
     {"id": "nq-1", "question": "who wrote emma", "answer": "Jane Austen", "answers": ["Jane Austen", "Austen"],
      "scores": {"exact_match": 1.0, "f1": 1.0, "recall@1": null}}
 
-One line per question: the model's answer, the gold answers, and the same metrics on every line. `null` says that a
-metric does not apply to the question; it becomes NaN.
+One line per question: the model's answer, the gold answers, the gold passages (`positive_ids`) if there are any, and
+the same metrics on every line. `null` says that a metric does not apply to the question; it becomes NaN.
 """
 
 import math
@@ -12,15 +12,21 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from rag_jax.data import strict_json
 from rag_jax.data.jsonl import UniqueIds, read_jsonl, validate_characters, validate_id, validate_text
+from rag_jax.data.question_formats.format import read_ids
 from rag_jax.errors import InputError
 
-SCORES = "scores.jsonl"
+SCORES, METRICS = "scores.jsonl", "metrics.json"
+OPTIONS = {"citation_recall": "cite_at_least", "citation_precision": "cite_at_least", "mrr": "depth", "map": "depth"}
+"""The option of `rag-jax evaluate` that a metric depends on."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class AnsweredQuestion(NamedTuple):
@@ -31,6 +37,7 @@ class AnsweredQuestion(NamedTuple):
     answer: str
     answers: tuple[str, ...]  # gold
     line: int  # in the file, from 1
+    positive_ids: tuple[str, ...] = ()  # gold passages; (): none, or not said
 
 
 class Evaluation(NamedTuple):
@@ -39,6 +46,7 @@ class Evaluation(NamedTuple):
     path: Path
     questions: tuple[AnsweredQuestion, ...]
     scores: Mapping[str, Float[np.ndarray, " B"]]  # by metric, in float64; NaN: does not apply
+    options: Mapping[str, Any] = NOTHING  # of the evaluation, as its metrics.json says beside the file
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -63,7 +71,7 @@ def read_evaluation(path: Path) -> Evaluation:
         raise InputError(f"{path}: holds no scores; evaluate at least one question")
     rows.sort(key=lambda row: row[0].id)
     metrics = {name: np.array([scores[name] for _, scores in rows], np.float64) for name in rows[0][1]}
-    return Evaluation(path, tuple(question for question, _ in rows), metrics)
+    return Evaluation(path, tuple(question for question, _ in rows), metrics, _options(path))
 
 
 def read_evaluations(paths: Sequence[Path], names: Sequence[str] = ()) -> dict[str, Evaluation]:
@@ -118,6 +126,8 @@ def _check_same_questions(first: Evaluation, other: Evaluation) -> None:
             raise InputError(f'{where}: the text of "{id}" differs from {there}')
         if set(question.answers) != set(same.answers):
             raise InputError(f'{where}: the gold answers of "{id}" differ from {there}')
+        if question.positive_ids and same.positive_ids and set(question.positive_ids) != set(same.positive_ids):
+            raise InputError(f'{where}: the gold passages of "{id}" differ from {there}')
 
 
 def _score_path(path: Path) -> Path:
@@ -129,6 +139,18 @@ def _score_path(path: Path) -> Path:
     return path / SCORES
 
 
+def _options(path: Path) -> Mapping[str, Any]:
+    """The options that some metrics depend on, where metrics.json is beside the scores."""
+    facts = path.with_name(METRICS)
+    if not facts.is_file():
+        return NOTHING
+    try:
+        found = strict_json.decode(facts.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return NOTHING
+    return {name: found[name] for name in {*OPTIONS.values()} if name in found} if isinstance(found, dict) else NOTHING
+
+
 def _question(row: Mapping[str, Any], number: int, location: str) -> AnsweredQuestion:
     answers = row.get("answers")
     if not isinstance(answers, list):
@@ -138,6 +160,7 @@ def _question(row: Mapping[str, Any], number: int, location: str) -> AnsweredQue
         question=validate_text(row.get("question"), "question", location),
         answer=_text(row.get("answer"), "answer", location),
         answers=tuple(_text(answer, "answers", location) for answer in answers),
+        positive_ids=read_ids(row.get("positive_ids"), "positive_ids", location),
         line=number,
     )
 

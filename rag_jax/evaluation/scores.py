@@ -29,11 +29,18 @@ NDCG = 10
 NOTHING: Mapping = MappingProxyType({})
 
 
+class Overall(NamedTuple):
+    """A score of several questions together."""
+
+    statistic: Statistic  # of those with given numbers
+    questions: int  # that it rests on
+
+
 class Scores(NamedTuple):
     """Scores by name."""
 
     each: Mapping[str, Float[np.ndarray, " B"]] = NOTHING  # of every question
-    overall: Mapping[str, Statistic] = NOTHING  # of all questions together
+    overall: Mapping[str, Overall] = NOTHING  # of questions together
     repetition: Mapping[str, float] = NOTHING  # of all texts, without an interval: the bootstrap repeats texts itself
 
 
@@ -86,7 +93,7 @@ def classified(questions: Sequence[Question], predictions: Sequence[Prediction],
     gold, given = [question.answers[0] for question in questions], [prediction.answer for prediction in predictions]
     occurring = [label for label in labels if label in {*gold, *given}]
     accuracy = {"accuracy": classification.accuracy_scores(given, gold)}
-    return Scores(accuracy, {"macro_f1": classification.macro_f1(given, gold, occurring)})
+    return Scores(accuracy, {"macro_f1": Overall(classification.macro_f1(given, gold, occurring), len(questions))})
 
 
 def texts(questions: Sequence[Question], predictions: Sequence[Prediction], task: Task) -> Scores:
@@ -97,7 +104,9 @@ def texts(questions: Sequence[Question], predictions: Sequence[Prediction], task
         named["q_bleu_1"] = q_bleu_1
     each = {name: _of_each(metric, questions, predictions) for name, metric in named.items()}
     given = [prediction.answer for prediction in predictions]
-    overall = {"corpus_bleu_1": generated_text.corpus_bleu_1(given, [question.answers for question in questions])}
+    known = [number for number, question in enumerate(questions) if any(each.strip() for each in question.answers)]
+    answered, wanted = [given[number] for number in known], [questions[number].answers for number in known]
+    overall = {"corpus_bleu_1": Overall(generated_text.corpus_bleu_1(answered, wanted), len(known))} if known else {}
     gold = [question.answers[0] for question in questions]
     distinct, of_gold = generated_text.distinct_ngrams(given), generated_text.distinct_ngrams(gold)
     return Scores(each, overall, {"distinct_trigrams": distinct, "distinct_trigrams_of_gold": of_gold})
@@ -112,7 +121,7 @@ def check_texts(questions: Sequence[Question], task: Task) -> None:
 
 def retrieval(questions: Sequence[Question], predictions: Sequence[Prediction], depth: int) -> Each:
     """Recalls and rankings of the passages found; of the documents that are needed, where questions name them."""
-    found = [prediction.retrieved for prediction in predictions]
+    found = [prediction.retrieved[:depth] for prediction in predictions]
     if not any(found):
         return {}
     depth = min(depth, max(map(len, found)))  # a deeper recall would only repeat this one
@@ -126,6 +135,8 @@ def retrieval(questions: Sequence[Question], predictions: Sequence[Prediction], 
         texts = [[passage.text for passage in passages] for passages in found]
         each |= ranking.answer_recall_scores(texts, questions, depths)
     is_known = any(each.title or each.document or each.text for passages in found for each in passages)
+    if not any(each.title for passages in found for each in passages):
+        questions = [question._replace(evidence_titles=()) for question in questions]
     if is_known and any(question.evidence or question.evidence_titles for question in questions):
         each |= ranking.document_recall_scores(found, questions, depths)
     return each
@@ -162,7 +173,8 @@ def confidence(predictions: Sequence[Prediction], correct: Float[np.ndarray, " B
         "expected_calibration_error": calibration.expected_calibration_error(p, correct),
         "aurc": calibration.area_under_risk_coverage(p, correct),
     }
-    return Scores({"brier": calibration.brier_scores(p, correct)}, overall)
+    together = {name: Overall(statistic, len(p)) for name, statistic in overall.items()}
+    return Scores({"brier": calibration.brier_scores(p, correct)}, together)
 
 
 def probabilities(predictions: Sequence[Prediction]) -> Float[np.ndarray, " B"] | None:
@@ -193,7 +205,7 @@ def abstention(
 
 def joined(parts: Sequence[Scores]) -> Scores:
     """All scores; of two with the same name the later."""
-    each, overall, repetition = Each(), dict[str, Statistic](), dict[str, float]()
+    each, overall, repetition = Each(), dict[str, Overall](), dict[str, float]()
     for part in parts:
         each |= part.each
         overall |= part.overall

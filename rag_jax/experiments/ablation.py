@@ -74,7 +74,7 @@ def measure(setup: Setup) -> Report:
         runs=runs(setup),
         questions=len(questions),
         seeds=setup.seeds,
-        notes=_notes(setup, questions),
+        notes=_notes(setup, questions, int((~np.isnan(arrays["token", GOLD][0])).sum())),
     )
 
 
@@ -141,11 +141,11 @@ def _label(model: str) -> str:
     return {**MODELS}.get(model, model)  # type: ignore[call-overload]
 
 
-def _notes(setup: Setup, questions: Sequence[Question]) -> tuple[str, ...]:
-    without = sum(not question.positive_ids for question in questions)
+def _notes(setup: Setup, questions: Sequence[Question], num_with_gold: int) -> tuple[str, ...]:
+    without = len(questions) - num_with_gold
     notes = []
     if setup.closed_book is None:
         notes.append("Closed book is the trained model asked without its passages, not a model trained without any.")
     if without:
-        notes.append(f"{without:,} questions name no gold passages, and do not count there.")
+        notes.append(f"{without:,} questions name no gold passages of the index, and do not count there.")
     return tuple(notes)

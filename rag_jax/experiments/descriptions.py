@@ -10,6 +10,7 @@ from rag_jax.data.questions import Question, read_questions
 from rag_jax.demo.cities import City, latitude_text, load_cities, passage_id
 from rag_jax.experiments.setup import Setup
 
+FILES = ("train.jsonl", "test.jsonl")
 MAX_TARGET = 48  # tokens of a description
 CLUES = (
     "This city of {population} people lies in {country} at latitude {latitude}.",
@@ -41,11 +42,9 @@ def descriptions(cities: Mapping[str, City], questions: Iterable[Question]) -> l
 
 
 def write(data: Path, folder: Path) -> None:
-    """Write `train.jsonl` and `test.jsonl` about the same cities as those in `data`, unless they are there."""
-    if (folder / "test.jsonl").exists():  # written last
-        return
+    """Write `train.jsonl` and `test.jsonl` about the same cities as those in `data`."""
     cities = {passage_id(city): city for city in load_cities()}
-    for name in ("train.jsonl", "test.jsonl"):
+    for name in FILES:
         found = descriptions(cities, read_questions(data / name))
         write_jsonl(folder / name, (question._asdict() for question in found))
 

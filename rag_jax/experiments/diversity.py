@@ -47,7 +47,7 @@ def write_data(setup: Setup) -> None:
     setup.write_data()
     if setup.is_cities:
         data = setup.workdir / "data"
-        descriptions.write(data, data / "descriptions")
+        setup.write_own("data/descriptions", descriptions.FILES, partial(descriptions.write, data))
 
 
 def check(setup: Setup) -> None:

@@ -69,7 +69,8 @@ def measure(setup: Setup, other_passages: Path | None, other_questions: Path | N
     """Ask for the facts of both versions with both indexes."""
     if other_passages is None or other_questions is None:
         folder = setup.workdir / "data" / FOLDER
-        other_world.write(folder, read_questions(setup.workdir / "data" / other_world.QUESTIONS))
+        questions = read_questions(setup.workdir / "data" / other_world.QUESTIONS)
+        setup.write_own(f"data/{FOLDER}", other_world.FILES, partial(other_world.write, questions=questions))
         other_passages, other_questions = folder / other_world.PASSAGES, folder / other_world.QUESTIONS
     asked = dict(zip(WORLDS, map(list, zip(*pairs(setup, other_questions), strict=True)), strict=True))
     scores: dict[tuple[str, str], list[np.ndarray]] = {}

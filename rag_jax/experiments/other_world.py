@@ -14,7 +14,7 @@ from rag_jax.demo.cities import City, load_cities, passage_id, passages
 from rag_jax.demo.questions import KINDS
 from rag_jax.evaluation.metrics.answers import normalize_answer
 
-PASSAGES, QUESTIONS = "passages.jsonl", "test.jsonl"
+FILES = PASSAGES, QUESTIONS = "passages.jsonl", "test.jsonl"
 
 
 def swapped(cities: Sequence[City]) -> list[City]:
@@ -41,9 +41,7 @@ def questions_about(cities: Iterable[City], questions: Iterable[Question]) -> li
 
 
 def write(folder: Path, questions: Iterable[Question]) -> None:
-    """Write the passages of this version and the questions into a folder, unless they are there."""
-    if (folder / QUESTIONS).exists():  # written last
-        return
+    """Write the passages of this version and the questions into a folder."""
     cities = swapped(load_cities())
     files: dict[str, list[Passage] | list[Question]] = {
         PASSAGES: passages(cities),

@@ -5,6 +5,7 @@ are known; another pair of configs fills the same places.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rag_jax.config.files import read_config_file
 from rag_jax.corpus import read_passages
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.demo.cities import load_cities
-from rag_jax.demo.data import demo_config, write_data
+from rag_jax.demo.data import CORPUS, TOKENIZER, demo_config, own_folder, write_data, write_own
 from rag_jax.demo.requirements import MINILM, check_requirements
 from rag_jax.errors import InputError
 from rag_jax.experiments.options import CITIES, Measured, Options, WithBaseline
@@ -46,7 +47,12 @@ class Setup:
     def write_data(self) -> None:
         """Write the cities' data, unless they are there; other configs have theirs."""
         if self.is_cities:
-            write_data(self.workdir / "data")
+            self.write_own("data", (*CORPUS, TOKENIZER), write_data)
+
+    def write_own(self, folder: str, names: Sequence[str], write: Callable[[Path], None]) -> None:
+        """Write files into a folder below the workdir, unless all are there. Raises `InputError` for others' files."""
+        if not all((self.workdir / folder / name).exists() for name in names):
+            write_own(own_folder(self.workdir, folder, "cities"), names, write)
 
     def questions(self) -> list[Question]:
         """The evaluation questions to measure on."""

@@ -5,6 +5,7 @@ Each passage keeps the id of its document, so that a document can be removed or 
 
 import importlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,6 +33,16 @@ def find_rows(
         if each not in there:
             raise InputError(f'{source}: no passage has the id "{each}"; rag-jax search shows the ids that there are')
     return np.flatnonzero(chosen)
+
+
+def known(texts: PassageTable, names: Sequence[str], by: str) -> set[str]:
+    """Those among some documents of which there is a passage, removed or not; by their "ids" or "titles"."""
+    if by == "ids":
+        by_document = _documents(texts)
+        return {*_values(by_document, _is_in(by_document, names))} & {*names}
+    forms = {unicodedata.normalize(form, name): name for name in names for form in ("NFC", "NFD")}
+    titles = texts.table.column("title")
+    return {forms[title] for title in _values(titles, _is_in(titles, [*forms]))}
 
 
 def check_new(texts: PassageTable, alive: Bool[np.ndarray, " N"], more: Sequence[Passage], where: str) -> None:

@@ -4,7 +4,30 @@ from collections.abc import Sequence
 
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError, warn
+from rag_jax.index import documents
 from rag_jax.index.store import Store
+
+
+def with_known_evidence(store: Store, questions: Sequence[Question]) -> list[Question]:
+    """The questions, without their evidence where none of it is in the index, of which a warning tells.
+
+    Documents of which the index has no passage are counted in a warning: they stay in the scores, as misses.
+    """
+    known = list(questions)
+    for field, what in (("evidence", "ids"), ("evidence_titles", "titles")):
+        named = sorted({each for question in questions for group in getattr(question, field) for each in group})
+        if not named or store.is_closed_book:
+            continue
+        missing = len(named) - len(documents.known(store.passages, named, what))
+        problem = (
+            f"{missing:,} of the {len(named):,} documents of the questions' evidence are not in the index by {what}"
+        )
+        if missing == len(named):
+            warn(f"{problem} (the first is {named[0]!r}): its scores are left out")
+            known = [question._replace(**{field: ()}) for question in known]
+        elif missing:
+            warn(f"{problem}: they count as not found")
+    return known
 
 
 def other_pieces(store: Store, ids: Sequence[str]) -> dict[str, list[int]]:

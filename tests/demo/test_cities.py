@@ -12,9 +12,11 @@ from rag_jax.corpus import read_passages
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.demo.cities import TEMPLATES, City, load_cities, passage_text, passages, plain
-from rag_jax.demo.data import write_data
+from rag_jax.demo.data import CORPUS, TOKENIZER
 from rag_jax.demo.questions import ALTERNATE_SHARE, KINDS, SIZES, questions, write_corpus
 from rag_jax.errors import InputError
+from rag_jax.experiments.options import Measured
+from rag_jax.experiments.setup import prepare
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +216,16 @@ def test_the_demo_leaves_the_users_own_files_alone(tmp_path: Path, name: str, mo
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_experiments_go_on_with_data_that_no_marker_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tokenizer.json").write_text("{}")
+def test_experiments_go_on_with_data_that_no_marker_claims_and_replace_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, setup = tmp_path / "data", prepare(Measured(workdir=tmp_path))
+    data.mkdir()
+    for name in (*CORPUS, TOKENIZER):
+        (data / name).write_text("mine")
     monkeypatch.setattr(questions_module, "load_cities", None)
-    write_data(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
+    setup.write_data()
+    (data / TOKENIZER).unlink()
+    with pytest.raises(InputError, match=r"data: holds dev\.jsonl, but no data of this demo; choose another --workdir"):
+        setup.write_data()
+    assert {path.read_text() for path in data.iterdir()} == {"mine"}

@@ -177,6 +177,21 @@ def test_exact_match_and_f1_are_compared_unless_others_are_named() -> None:
     assert common_metrics({"a": a, "b": retrieval}) == ["recall@1"]  # recall@5 applies to no question
 
 
+def test_a_metric_that_is_null_on_one_side_is_left_out_unless_it_is_named() -> None:
+    a, b = evaluation("a", mrr=[1.0, 0.5], citation=[1.0, NAN]), evaluation("b", mrr=[1.0, 0.0], citation=[1.0, 0.0])
+    assert common_metrics({"a": a, "b": b}) == ["mrr"]
+    with pytest.raises(InputError, match=r"'citation' is null for .*; .*, or choose another --metric"):
+        common_metrics({"a": a, "b": b}, ["citation"])
+
+
+def test_metrics_of_other_options_are_not_compared() -> None:
+    one, other = (evaluation(name, mrr=[1.0], f1=[1.0])._replace(options={"depth": depth})
+                  for name, depth in (("a", 10), ("b", 100)))  # fmt: skip
+    assert common_metrics({"a": one, "b": other}, ["f1"]) == ["f1"]
+    with pytest.raises(InputError, match="b: 'mrr' with depth 100, and 10 in a; evaluate both with the same options"):
+        common_metrics({"a": one, "b": other}, ["mrr"])
+
+
 @pytest.mark.parametrize(
     ("asked", "scores", "message"),
     [

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,16 @@ import pytest
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
-from rag_jax.evaluation.predictions import Prediction, as_row, label_row, prediction_lines, read_predictions
+from rag_jax.evaluation.predictions import (
+    Prediction,
+    as_row,
+    label_row,
+    prediction_lines,
+    read_predictions,
+    with_texts,
+    without_itself,
+)
+from rag_jax.index.store import without_vectors
 from rag_jax.pipeline.answers import Answer, RetrievedPassage
 
 ASKED = [Question("a", "who", ("x",)), Question("b", "what", ("y",))]
@@ -23,17 +34,20 @@ def written(folder: Path, *lines: object) -> Path:
     return path
 
 
+PART, FOUND = Passage("p1#2", "", "", "p1"), Passage("p2", "", "")
+
+
 def answer(text: str, log_prob: float, *alternatives: Answer) -> Answer:
     return Answer(text, log_prob, 0.0, [PASSAGE], ["tok"], np.array([[1.0]]), list(alternatives))
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    row = as_row(ASKED[0], answer("x", -1.5), [("p1", 2.5), ("p2", 1.0)], details=False)
+    row = as_row(ASKED[0], answer("x", -1.5), [(PART, 2.5), (FOUND, 1.0)], details=False)
     assert "tokens" not in row
     assert as_row(ASKED[0], answer("x", -1.5), [], details=True)["token_posteriors"] == [[1.0]]
     path = written(tmp_path, {"id": "b", "answer": "z"}, {"id": "a", **row})
     first, second = read_predictions(path, ASKED)
-    assert first == Prediction("a", "x", -1.5, (PASSAGE,), (Passage("p1", "", ""), Passage("p2", "", "")), (2.5, 1.0))
+    assert first == Prediction("a", "x", -1.5, (PASSAGE,), (PART, FOUND), (2.5, 1.0))
     assert second == Prediction("b", "z"), "in the order of the questions"
     path.write_text("".join(prediction_lines(ASKED, [first, second])))
     assert read_predictions(path, ASKED) == [first, second]
@@ -55,9 +69,36 @@ def test_guesses_of_kilt_and_answers_of_squad_are_read(tmp_path: Path) -> None:
     first, second = read_predictions(written(tmp_path, *lines), ASKED)
     assert first.answer == "x"
     assert [passage.document for passage in first.retrieved] == ["12", "13"]
-    assert second == Prediction("b", "y")
+    assert second == Prediction("b", "y", of_documents=True)
     for text in (json.dumps({"a": "x", "b": "y"}), json.dumps({"a": "x", "b": "y"}, indent=1)):
         assert read_predictions(written(tmp_path, text), ASKED) == [Prediction("a", "x"), Prediction("b", "y")]
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe, rows = tmp_path / "pipe", [{"id": "a", "answer": "x"}, {"id": "b", "answer": "y"}]
+    os.mkfifo(pipe)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    writer = threading.Thread(target=pipe.write_text, args=(text,), daemon=True)
+    writer.start()
+    assert [each.answer for each in read_predictions(pipe, ASKED)] == ["x", "y"]
+
+
+def test_a_guess_of_kilt_is_the_whole_document() -> None:
+    pieces = [Passage("p1", "T", "first", "p1"), Passage("p1#2", "T", "second", "p1"), Passage("p2", "U", "other")]
+    store = without_vectors(pieces)
+    guess = Prediction(
+        "a", "x", retrieved=(Passage("p1", "", "", "p1"), Passage("p2", "", "", "p2")), of_documents=True
+    )
+    passages = [each.text for each in with_texts([guess], store)[0].retrieved]
+    assert passages == ["first\nsecond", "other"]
+    (own,) = with_texts([guess._replace(of_documents=False)], store)
+    assert [each.text for each in own.retrieved] == ["first", "other"], "a model found the first passage alone"
+
+
+def test_a_query_of_beir_is_not_its_own_result() -> None:
+    found = Prediction("a", "", retrieved=(Passage("a", "", ""), Passage("b", "", "")), scores=(2.0, 1.0))
+    assert without_itself(found) == found._replace(retrieved=(Passage("b", "", ""),), scores=(1.0,))
+    assert without_itself(found._replace(scores=())).scores == ()
 
 
 OK = {"id": "a", "answer": "x"}
@@ -69,6 +110,7 @@ OK = {"id": "a", "answer": "x"}
         ([], "holds no predictions; write one"),
         ([OK], '1 of 2 questions have no prediction, the first is "b"; predict all of them'),
         ([OK, OK], ':2: the id "a" occurs twice'),
+        ([{"a": "x"}, {"b": "y"}], ":1: no id; write the id of the question"),
         ([OK, {"id": "c", "answer": ""}], ':2: no question has the id "c"; name the file of its questions'),
         ([{"answer": "x"}], ":1: no id; write the id of the question"),
         ([{"id": "a"}], ':1: "answer" is not a string; write the one answer to "a"'),

@@ -34,7 +34,7 @@ def test_a_folder_or_its_file_is_read_in_the_order_of_ids(tmp_path: Path) -> Non
     found = read_evaluation(folder(tmp_path, rows))
     assert found.path == tmp_path / "scores.jsonl"
     assert [(each.id, each.line) for each in found.questions] == [("a", 3), ("b", 1), ("c", 2)]
-    assert found.questions[1] == ("b", "what is b", "", ("",), 1)
+    assert found.questions[1] == ("b", "what is b", "", ("",), 1, ())
     assert list(found.scores) == ["exact_match", "recall@1"]
     assert found.scores["exact_match"].tolist() == [1.0, 1.0, 0.5]
     assert [math.isnan(score) for score in found.scores["recall@1"]] == [True, True, False]

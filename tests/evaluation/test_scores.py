@@ -33,7 +33,7 @@ def test_log_probabilities_add_calibration() -> None:
     predictions = [each._replace(log_prob=math.log(0.5)) for each in ANSWERED]
     scores = score(QUESTIONS, predictions)
     assert scores.each["brier"].tolist() == pytest.approx([0.25, 0.25])
-    assert scores.overall["expected_calibration_error"](np.arange(2)) == pytest.approx(0)
+    assert scores.overall["expected_calibration_error"].statistic(np.arange(2)) == pytest.approx(0)
     assert {"aurc"} <= names(scores)
     assert "brier" not in score(QUESTIONS, [predictions[0], ANSWERED[1]]).each, "one of them is not known"
 
@@ -59,6 +59,20 @@ def test_evidence_adds_documents_and_kilt() -> None:
     assert scores.each["document_recall@1"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
     assert scores.each["r_precision"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
     assert scores.each["kilt_exact_match"].tolist() == pytest.approx([1, math.nan], nan_ok=True)
+
+
+def test_titles_are_no_evidence_where_none_is_known() -> None:
+    """As in KILT's guesses, which name documents."""
+    needed = [each._replace(evidence_titles=(("Paris",),)) for each in QUESTIONS]
+    found = [each._replace(retrieved=(Passage("france", "", "", "france"),)) for each in ANSWERED]
+    assert "document_recall@1" not in score(needed, found).each
+    titled = [each._replace(retrieved=(PARIS,)) for each in ANSWERED]
+    assert score(needed, titled).each["document_recall@1"].tolist() == [1, 1]
+
+
+def test_a_corpus_score_rests_on_the_questions_that_have_a_text() -> None:
+    asked = [QUESTIONS[0], QUESTIONS[1]._replace(answers=("",))]
+    assert score(asked, ANSWERED, task="abstractive").overall["corpus_bleu_1"].questions == 1
 
 
 def test_evidence_is_scored_without_gold_answers() -> None:
@@ -100,7 +114,7 @@ def test_labels_have_accuracy_instead_of_exact_match() -> None:
     questions = [Question("a", "c", ("yes",)), Question("b", "d", ("no",))]
     scores = score(questions, [Prediction("a", "yes"), Prediction("b", "yes")], labels=("yes", "no"))
     assert names(scores) == {"accuracy", "macro_f1"}
-    assert scores.overall["macro_f1"](np.arange(2)) == pytest.approx((2 / 3 + 0) / 2)
+    assert scores.overall["macro_f1"].statistic(np.arange(2)) == pytest.approx((2 / 3 + 0) / 2)
 
 
 @pytest.mark.parametrize("odd", [("maybe", "maybe"), ("maybe", "perhaps")])
@@ -110,7 +124,7 @@ def test_macro_f1_is_over_the_labels_whatever_else_is_predicted(odd: tuple[str, 
     scores = score(
         questions, [Prediction(str(number), each) for number, each in enumerate(given)], labels=("yes", "no")
     )
-    assert scores.overall["macro_f1"](np.arange(4)) == pytest.approx(2 / 3)
+    assert scores.overall["macro_f1"].statistic(np.arange(4)) == pytest.approx(2 / 3)
 
 
 def test_labels_with_evidence_have_the_scores_of_kilt_and_no_citations() -> None:

@@ -48,6 +48,12 @@ def test_sizes_are_rounded_up_by_little_and_evenly(size: int, shards: int) -> No
     assert rows - size < size / SIZES_PER_OCTAVE + shards
 
 
+@pytest.mark.parametrize("size", [256, 257, 1_000, 20_369, 34_003, 21_015_324])
+def test_the_usual_meshes_pad_to_the_same_rows(size: int) -> None:
+    """So that vectors in a checkpoint are restored on another mesh."""
+    assert len({padded_rows(size, shards) for shards in (1, 2, 4, 8)}) == 1
+
+
 def test_a_store_that_grows_a_little_keeps_its_shapes() -> None:
     sizes = {padded_rows(size) for size in range(40_000, 40_900)}
     assert len(sizes) <= 2

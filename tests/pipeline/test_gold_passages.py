@@ -6,7 +6,7 @@ import pytest
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
 from rag_jax.index.store import Store, closed_book, from_vectors
-from rag_jax.pipeline.gold_passages import check_gold, other_pieces
+from rag_jax.pipeline.gold_passages import check_gold, other_pieces, with_known_evidence
 from stores import PASSAGES, reads
 
 
@@ -48,6 +48,25 @@ def test_the_other_passages_of_a_document() -> None:
     held = from_vectors(passages, np.zeros((len(passages), 4), np.float32), reads())
     n = len(PASSAGES)
     assert other_pieces(held, ["p0", "p1", "p2", "none"]) == {"p0": [], "p1": [n, n + 1], "p2": [n + 2], "none": []}
+
+
+def test_evidence_that_the_index_lacks_is_left_out_or_counted(capsys) -> None:
+    def needing(*evidence: tuple[str, ...], by: str = "evidence") -> list[Question]:
+        return [Question(str(n), "who?", ("me",))._replace(**{by: (each,)}) for n, each in enumerate(evidence)]
+
+    known = needing(("p1",), ("p0", "p2"))
+    assert with_known_evidence(store(), known) == known
+    assert capsys.readouterr().err == ""
+    partly = needing(("p1",), ("wikipedia",))
+    assert with_known_evidence(store(), partly) == partly
+    assert (
+        "1 of the 2 documents of the questions' evidence are not in the index by ids: they" in capsys.readouterr().err
+    )
+    assert [each.evidence for each in with_known_evidence(store(), needing(("290",), ("291",)))] == [(), ()]
+    assert "2 of the 2 documents of the questions' evidence are not in the index by ids (the" in capsys.readouterr().err
+    titled = needing((PASSAGES[0].title,), by="evidence_titles")
+    assert with_known_evidence(store(), titled) == titled
+    assert with_known_evidence(store(), needing(("Nowhere",), by="evidence_titles"))[0].evidence_titles == ()
 
 
 def test_ids_of_another_kind_are_refused() -> None:

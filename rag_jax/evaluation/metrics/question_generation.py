@@ -34,7 +34,8 @@ def q_bleu_1(prediction: str, questions: Iterable[str]) -> float:
     """Q-BLEU-1 of a generated question, in 0 to 1: maximum over the gold questions, NaN if none of them has a word.
 
     F of a group of words is the harmonic mean of its BLEU-1 against the gold group and of the gold group's BLEU-1
-    against it, with brevity penalties; 1 if neither question has such words. Words are split as in the Penn Treebank
+    against it, with brevity penalties; 1 if neither question has such words. In the script, as here, a question mark
+    behind a space is such a word, and matches nothing. Words are split as in the Penn Treebank
     ("author's" is two tokens), without case and punctuation, by NLTK; the script runs Stanford's tokenizer. A
     prediction without words scores 0.
 
@@ -50,7 +51,7 @@ def _q_bleu_1(words: list[str], gold: list[str]) -> float:
     if not _tokens(words):
         return 0.0
     pairs = zip(_groups(words), _groups(gold), strict=True)
-    scores = [_f(_tokens(group), _tokens(gold_group)) for group, gold_group in pairs]
+    scores = [_f(group, gold_group) for group, gold_group in pairs]
     answerability = sum(weight * score for weight, score in zip(WEIGHTS, scores, strict=True))
     return DELTA * answerability + (1 - DELTA) * _bleu_1(_tokens(words), _tokens(gold))
 
@@ -72,9 +73,10 @@ def _groups(words: list[str]) -> tuple[list[str], list[str], list[str], list[str
 
 
 def _f(words: list[str], gold: list[str]) -> float:
-    if not words and not gold:
+    if not words and not gold:  # as the script looks: a "?" that stands alone is a word here, and no token below
         return 1.0
-    precision, recall = _bleu_1(words, gold), _bleu_1(gold, words)
+    tokens, gold_tokens = _tokens(words), _tokens(gold)
+    precision, recall = _bleu_1(tokens, gold_tokens), _bleu_1(gold_tokens, tokens)
     return 2 * precision * recall / (precision + recall) if precision and recall else 0.0
 
 

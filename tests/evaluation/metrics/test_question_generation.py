@@ -48,6 +48,8 @@ def test_the_weights_sum_to_one():
         # A contraction is two words, in the text and in the group.
         ("Lincoln's city", "Lincoln city", q(f(1, 2, 1), 1, 1, 1, 2 / 3)),
         ("who", "city", q(1, 0, 0, 1, 0)),
+        # A question mark behind a space is a content word, and matches nothing.
+        ("Who is Napoleon ?", "Who is Napoleon ?", q(1, 0, 1, 1, 1)),
     ],
 )
 def test_q_bleu_1_is_the_weighted_sum(prediction, gold, score):
