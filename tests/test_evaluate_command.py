@@ -186,6 +186,7 @@ OK = {"id": "a", "question": "what colour is Norburg", "answers": ["red"]}
         ([OK], ["--labels", "blue", "green"], 'question "a": its gold answer "red" is none of the labels blue, green'),
         ([OK], ["--labels", "red", "red"], "give two or more that differ in more than case and punctuation"),
         ([OK], ["--labels", "A=yes", "B=Yes."], "give two or more that differ in more than case and punctuation"),
+        ([OK], ["--labels", "A=B", "B=A"], 'the text of "A" is the name of "B"; give another'),
         ([OK], ["--labels", "+1", "-1"], "give two or more that differ in more than case and punctuation"),
         (
             [{**OK, "answers": ["red", "blue"]}],

@@ -15,7 +15,15 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from rag_jax.corpus.chunking import Chunker
-from rag_jax.corpus.documents import DOCUMENT_SUFFIXES, files_in, is_document, is_markdown, read_document, read_folder
+from rag_jax.corpus.documents import (
+    DOCUMENT_SUFFIXES,
+    files_in,
+    is_document,
+    is_markdown,
+    linked_folders,
+    read_document,
+    read_folder,
+)
 from rag_jax.corpus.formats import unknown_format
 from rag_jax.corpus.json_lines import read_json, read_rows
 from rag_jax.corpus.markdown import markdown_chunks
@@ -145,14 +153,19 @@ def _folder_reader(folder: Path) -> Reader:
 
 
 def _name_others(folder: Path, wanted: Callable[[str], bool]) -> None:
-    """Warn of files that are not read: that they were left out should not show in missing answers first."""
-    others = files_in(folder, lambda name: not wanted(name) and name.lower() != "readme.md")
-    first = next(others, None)
-    if first is not None:
-        _warn_of_others(folder, first.relative_to(folder), 1 + sum(1 for _ in others))
+    """Warn of what is not read: that it was left out should not show in missing answers first."""
+    others = list(files_in(folder, lambda name: not wanted(name) and name.lower() != "readme.md"))
+    if others:
+        files = "1 file of another kind is" if len(others) == 1 else f"{len(others)} files of other kinds are"
+        first = others[0].relative_to(folder)
+        _warn_once(f"{folder}: {files} not read, first {first}; convert what should be in the corpus")
+    links = list(linked_folders(folder))
+    if links:
+        folders = "1 linked folder is" if len(links) == 1 else f"{len(links)} linked folders are"
+        first = links[0].relative_to(folder)
+        _warn_once(f"{folder}: {folders} not read, first {first}; copy what should be in the corpus")
 
 
 @lru_cache  # a command may ask for the reader more than once
-def _warn_of_others(folder: Path, first: Path, count: int) -> None:
-    files = "1 file of another kind is" if count == 1 else f"{count} files of other kinds are"
-    warn(f"{folder}: {files} not read, first {first}; convert what should be in the corpus")
+def _warn_once(text: str) -> None:
+    warn(text)

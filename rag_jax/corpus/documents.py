@@ -56,6 +56,17 @@ def files_in(folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
             yield folder / entry.name
 
 
+def linked_folders(folder: Path) -> Iterator[Path]:
+    """The links to folders in a folder and its subfolders, sorted, which `files_in` does not follow."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from linked_folders(folder / entry.name)
+        elif entry.is_symlink() and entry.is_dir():
+            yield folder / entry.name
+
+
 def _read(path: Path, new: str, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:
     location = os.fsencode(path).decode(errors="replace")  # also for a name that is not UTF-8
     faults: list[InputError] = []

@@ -27,6 +27,13 @@ class Labels:
             raise InputError(
                 f"labels are {list(values)}; give two or more that differ in more than case and punctuation"
             )
+        own = {normalize_label(name): name for name in names}
+        for name, text in zip(names, texts, strict=True):
+            other = own.get(normalize_label(text), name)
+            if other != name:
+                raise InputError(
+                    f'labels are {list(values)}: the text of "{name}" is the name of "{other}"; give another'
+                )
         return cls(names, texts)
 
     def check(self, questions: Sequence[Question]) -> None:

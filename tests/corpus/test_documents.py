@@ -53,6 +53,16 @@ def test_files_of_other_kinds_are_named(tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
+def test_linked_folders_are_named(tmp_path, capsys):
+    write(tmp_path, docs__a__b_1txt="one", other__c_1txt="two")
+    (tmp_path / "docs" / "a" / "linked").symlink_to(tmp_path / "other")
+    assert [passage.id for passage in read_corpus(tmp_path / "docs")] == ["a/b.txt"]
+    assert (
+        "docs: 1 linked folder is not read, first a/linked; copy what should be in the corpus"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "notes.md", "notes.markdown", "notes.txt.gz", "notes.md.gz"])
 @one_folder
 @given(text=any_text.filter(str.strip).filter(lambda text: text.strip()[0] not in "-#~` \ufeff"))
