@@ -30,8 +30,11 @@ def main(labelled: str, output: str, tower: str = TOWER, generator: str = GENERA
     asked = [each.question for each in prompts if each.answers[0] not in REFUSALS]
     own = dict(zip(asked, rag.answer(asked, max_length=max_length), strict=True))
     said = [REFUSALS.get(each.answers[0]) or own[each.question].text for each in prompts]
+    cut = {question for question, answer in own.items() if len(answer.tokens) >= max_length}  # in mid-sentence
     pairs = zip(prompts, said, strict=True)
-    turns = ((("user", each.question), ("assistant", text)) for each, text in pairs if text)
+    turns = (
+        (("user", each.question), ("assistant", text)) for each, text in pairs if text and each.question not in cut
+    )
     write_jsonl(output, ({"messages": [{"role": r, "content": c} for r, c in each]} for each in turns))
     return len(prompts)
 

@@ -241,12 +241,18 @@ def test_it_starts_from_another_run(config: ContrastiveConfig, finished: tuple[P
 
 
 @pytest.mark.extended
-def test_towers_that_read_otherwise_are_no_start(
+def test_towers_that_pool_otherwise_are_no_start(
     config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
 ) -> None:
-    other = dataclasses.replace(config.retriever, question_template="query: {question}", vector_norm=3.0)
-    with pytest.raises(InputError, match="its towers have another question template and another vector_norm than"):
-        train_and_evaluate(dataclasses.replace(config, retriever=other, start_from=finished[0]), tmp_path / "run")
+    tower = tmp_path / "tower"
+    shutil.copytree(config.retriever.tower, tower)
+    described = json.loads((tower / "config.json").read_text())
+    other = "mean" if described.get("pooling", "cls") == "cls" else "cls"
+    (tower / "config.json").write_text(json.dumps(described | {"pooling": other}))
+    started = dataclasses.replace(config, start_from=finished[0])
+    pooled = dataclasses.replace(started, retriever=dataclasses.replace(config.retriever, tower=str(tower)))
+    with pytest.raises(InputError, match=r"its towers have another pooling than this config's; give retriever\.tower"):
+        train_and_evaluate(pooled, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -178,6 +178,14 @@ def test_given_completions_are_judged_beside_people(prompts, completions, tmp_pa
     assert "rules, against people" in capsys.readouterr().out
 
 
+def test_a_model_called_as_all_of_them_are_is_refused(prompts, completions, tmp_path, capsys) -> None:
+    renamed = completions.read_text().replace('"kind"', '"all"')
+    completions.write_text(renamed)
+    told = refused(capsys, prompts, "--output", tmp_path / "out", "--completions", completions)
+    assert 'a model is called "all", as all models together are; give it another name' in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_completions_without_labels_by_people_have_rates_only(prompts, tmp_path) -> None:
     rows = ({"prompt_id": each["id"], "completion": "It is red."} for each in PROMPTS)
     write_jsonl(tmp_path / "completions.jsonl", rows)

@@ -94,8 +94,14 @@ def test_later_passages_are_split_as_those_of_the_build(tower, tmp_path, capsys)
     assert [text.replace("b", "a") for text in by_document["b"]] == by_document["a"]
     assert len(by_document["a"]) == 4
     assert len(by_document["c"]) == 1
-    run(capsys, "index", tmp_path / "b.jsonl", "--out", out, "--change", "replace")
-    assert len(open_store(out, None, None)) == 9
+    run(capsys, "index", tmp_path / "b.jsonl", "--out", out, "--change", "replace", "--overlap", "3")
+    replaced = [p.text.split() for p in open_store(out, None, None).live_passages() if p.id.split("#")[0] == "b"]
+    assert [len(words) for words in replaced] == [7, 7, 7, 7, 4], "of 7 words still, and 3 of them shared"
+    again = ["index", tmp_path / "b.jsonl", "--out", out, "--change", "replace", "--overlap"]
+    assert "an overlap of 7 between passages of 7 words" in refused(capsys, *again, "7")
+    run(capsys, *again, "0")
+    apart = [p.text.split() for p in open_store(out, None, None).live_passages() if p.id.split("#")[0] == "b"]
+    assert [len(words) for words in apart] == [7, 7, 6]
 
 
 def test_a_change_that_is_refused_leaves_the_list_of_bad_lines(tower, tmp_path, capsys) -> None:

@@ -182,6 +182,17 @@ def test_it_starts_from_another_run(config: InstructionConfig, finished: tuple[P
 
 
 @pytest.mark.extended
+def test_a_run_that_started_from_another_is_not_resumed_without_it(
+    config: InstructionConfig, finished: tuple[Path, dict], tmp_path: Path
+) -> None:
+    later = dataclasses.replace(config, start_from=finished[0], steps=1)
+    train_and_evaluate(later, tmp_path / "run")
+    for steps in (1, 2):
+        with pytest.raises(InputError, match="trained with other parameters to start from; give those of then"):
+            train_and_evaluate(dataclasses.replace(later, start_from=None, steps=steps), tmp_path / "run")
+
+
+@pytest.mark.extended
 def test_it_does_not_start_from_a_run_without_a_checkpoint(
     config: InstructionConfig, finished: tuple[Path, dict], tmp_path: Path
 ) -> None:

@@ -1,8 +1,8 @@
 """`rag-jax evaluate`: scores of a model, a baseline or a file of predictions on questions with gold answers."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -99,9 +99,10 @@ class EvaluateCommand:
         self._check_questions(questions)
         self._folder.check(FILES)
         calibrated = None if self.calibrate_on is None else threshold.calibrated(self.calibrate_on, questions)
+        is_beir = format == BEIR.name
         if self.predictions is None:
             rag = self._model(questions)
-            predictions = self._predicted(rag, questions)
+            predictions = self._predicted(rag, questions, self.depth + is_beir)
             measured, facts = self._likelihood(rag, questions), predict.model_facts(rag, self._asked)
             store = rag.components.store
         else:
@@ -109,8 +110,9 @@ class EvaluateCommand:
         evaluated_on = fingerprint(questions)
         if store is not None:
             questions = with_known_evidence(store, questions)
-        if format == BEIR.name:
-            predictions = list(map(without_itself, predictions))
+        if is_beir:
+            depth = self.depth if self.predictions is None else None
+            predictions = [without_itself(each, depth) for each in predictions]
         below = self.abstain_below if calibrated is None else calibrated.log_prob
         correct = correct_answers(questions, predictions, self.labels is not None)
         answered, scores = self._scored(questions, predictions, correct, below)
@@ -118,13 +120,8 @@ class EvaluateCommand:
         facts |= {"questions": len(questions), "format": format, "evaluated_on": evaluated_on}
         results = Results(self._named() | facts, questions, answered, joined([scores, Scores(measured)]))
         files = {name: text.encode() for name, text in self._texts(results, predictions).items()}
-        files |= self._drawn(predictions, correct)
-        self._folder.claim()
-        self._folder.write(files, instead_of=FILES)
-        console = Terminal()
-        console.print(report.table(results.figures))
-        console.print(f"\n{len(questions):,} questions ({format}).", highlight=False)
-        console.print(f"Results: {self.output}", highlight=False, soft_wrap=True)
+        self._write(files | self._drawn(predictions, correct))
+        self._tell(results, format)
 
     def _check_options(self) -> None:
         check_counts(num_docs=self.num_docs, depth=self.depth, batch_size=self.batch_size)
@@ -191,17 +188,22 @@ class EvaluateCommand:
             raise InputError(f"{self.questions}: {problem}; give questions with answers")
         return rag
 
-    def _predicted(self, rag: RAG, questions: Sequence[Question]) -> list[Prediction]:
-        """Append predictions to their file as they are computed; sort them into the questions' order at the end."""
+    def _predicted(self, rag: RAG, questions: Sequence[Question], depth: int) -> list[Prediction]:
+        """Append predictions to their file as they are computed; sort them into the questions' order at the end.
+
+        Args:
+            depth: passages to retrieve.
+        """
+        how = replace(self._asked, depth=depth)
         self._folder.claim()
         path, ids = self.output / PREDICTIONS, [question.id for question in questions]
         named = [[question.id, question.question, question.positive_ids] for question in questions]
-        asked = [named, self.baseline, rag.components.num_docs, asdict(self._asked)]
+        asked = [named, self.baseline, rag.components.num_docs, asdict(how)]
         fingerprint = digests.answers_digest(rag.components, rag.params, asked)
 
         def rows(done: Collection[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-            ranked = predict.rankings(rag, questions, self._asked)
-            return predict.prediction_rows(rag, questions, ranked, self._asked, done)
+            ranked = predict.rankings(rag, questions, how)
+            return predict.prediction_rows(rag, questions, ranked, how, done)
 
         write_rows(path, fingerprint, ids, rows, doing="answering", of="questions", made="predictions")
         return with_texts(read_predictions(path, questions), rag.components.store)
@@ -243,12 +245,11 @@ class EvaluateCommand:
         source = self.workdir or self.checkpoint or self.predictions
         named = {"source": str(source), "baseline": self.baseline, "task": self.task, "labels": self.labels}
         calibrated = None if self.calibrate_on is None else str(self.calibrate_on)
-        return named | {
-            "calibrate_on": calibrated,
-            "cite_at_least": self.cite_at_least,
-            "depth": self.depth,
-            "seed": self.seed,
-        }
+        return (
+            named
+            | {"calibrate_on": calibrated, "cite_at_least": self.cite_at_least, "asked_depth": self.depth}
+            | {"seed": self.seed}
+        )
 
     def _texts(self, results: Results, predictions: Sequence[Prediction]) -> dict[str, str]:
         """The contents of the files by name; predictions of a model are in theirs already."""
@@ -266,6 +267,17 @@ class EvaluateCommand:
         if p is None:
             raise InputError("some predictions have no log_prob, which --figures draws; leave it out")
         return calibration_figures.of(self.output.name, p, correct)
+
+    def _write(self, files: Mapping[str, bytes]) -> None:
+        self._folder.claim()
+        self._folder.write(files, instead_of=FILES)
+
+    def _tell(self, results: Results, format: str) -> None:
+        """Print the figures, and where everything is."""
+        console = Terminal()
+        console.print(report.table(results.figures))
+        console.print(f"\n{len(results.questions):,} questions ({format}).", highlight=False)
+        console.print(f"Results: {self.output}", highlight=False, soft_wrap=True)
 
     @property
     def _folder(self) -> OwnFolder:

@@ -109,7 +109,8 @@ class IndexCommand:
     def _check_options(self) -> None:
         lengths = {"max_length": self.max_length, "max_passage": self.max_passage, "tokens": self.cut.tokens}
         check_counts(**lengths, segment=self.segment, processes=self.processes)
-        Chunker(self.cut.size, self.cut.overlap)
+        if self.change in ("build", "swap"):  # otherwise it depends on the index
+            Chunker(self.cut.size, self.cut.overlap or 0)
         if self.norm is not None and not 0 < self.norm < math.inf:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
         check_names(tower=self.tower, generator=self.generator, question_tower=self.question_tower)
@@ -187,7 +188,7 @@ class IndexCommand:
     def _change(self, corpus: Path, out: Path) -> None:
         """Add or replace passages, encoded by the tower that the index was built with."""
         found = manifest.read(out)
-        tower, cut = found.tower, found.cut if found.cut is not None and self.cut == Cut() else self.cut
+        tower, cut = found.tower, self.cut.over(found.cut)
         source = self.tower or tower["source"]
         encoder = load_encoder(source, tower["max_length"], tower["template"], tower["norm"], tower.get("cut_to"))
         with self._bad_lines(out) as on_bad_line:

@@ -23,7 +23,6 @@ from rag_jax.data.question import Question
 from rag_jax.data.question_formats.format import read_ids
 from rag_jax.data.unique_ids import UniqueIds
 from rag_jax.errors import InputError, warn
-from rag_jax.index.documents import PIECE
 from rag_jax.index.store import Store
 
 MINE = "mine them with rag-jax mine"
@@ -176,7 +175,7 @@ def log_q(
 
 
 def _check_wrong(gold: Sequence[str], negatives: Iterable[str], where: str) -> None:
-    """Raise `InputError` for a negative that is a gold passage, or one of a gold document."""
-    right = next((id for id in negatives if id in gold or PIECE.sub("", id) in gold), None)
+    """Raise `InputError` for a negative that is a gold passage."""
+    right = next((id for id in negatives if id in gold), None)
     if right is not None:
         raise InputError(f'{where} has the gold passage "{right}" among its negatives; remove it from one of the two')

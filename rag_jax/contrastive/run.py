@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from rag_jax import hub
 from rag_jax.config.contrastive import ContrastiveConfig
@@ -142,9 +143,10 @@ def trained_index(
     of_questions, *_, of_passages = (str(folder.absolute()) for folder in (*folders, folders[-1]))
     sources = {"source": of_passages, "question_source": None if loaded.shares else of_questions}
     encoder = dataclasses.replace(loaded.passage_encoder(config, params), **sources)
-    for folder in (config.data.index, workdir / "index"):
-        if folder is not None and (found := _by_this_tower(folder, encoder)) is not None:
-            return _over_same_passages(found, store)
+    if config.data.index is not None and (found := _by_this_tower(config.data.index, encoder)) is not None:
+        return found
+    if (found := _by_this_tower(workdir / "index", encoder)) is not None:
+        return _over_same_passages(found, store)
     passages = list(store.live_passages())
     console.print(f"encoding {len(passages):,} passages by the trained tower")
     progress = every_twentieth(len(passages), tell_encoded)
@@ -156,9 +158,8 @@ def trained_index(
 
 def _over_same_passages(index: Store, store: Store) -> Store:
     """The index. Raises `InputError` where it holds other passages than the run was trained on."""
-    if len(index) != len(store) or any(
-        a != b for a, b in zip(index.live_passages(), store.live_passages(), strict=True)
-    ):
+    tables = (each.passages.table.filter(pa.array(each.alive)) for each in (index, store))
+    if not next(tables).equals(next(tables)):
         problem = "holds other passages than the run was trained on"
         raise InputError(f"{index.folder}: {problem}; move it away, and the same command builds its own")
     return index

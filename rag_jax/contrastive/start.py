@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from rag_jax import hub
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import load_config_of
 from rag_jax.contrastive.towers import Towers
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError, warn
+from rag_jax.hub import configs, tokenizers
 from rag_jax.pipeline import checkpoint_folders
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
 from rag_jax.training.provenance import may_have_begun_from
@@ -21,7 +21,8 @@ def start_params(config: ContrastiveConfig, loaded: Towers, begun: bool) -> BiEn
     if source is None or (begun and not (source / "checkpoints").is_dir()):
         return None
     load_config_of(ContrastiveConfig, source / CONFIG)
-    _check_same_towers(source, loaded)
+    if not begun:
+        _check_same_towers(source, loaded)
     found = None
     if (source / "checkpoints").is_dir():  # Checkpoints creates the folder
         checkpoints = Checkpoints(source)
@@ -33,24 +34,21 @@ def start_params(config: ContrastiveConfig, loaded: Towers, begun: bool) -> BiEn
 
 
 def _check_same_towers(source: Path, loaded: Towers) -> None:
-    """Raise `InputError` where the towers that a run saved read or pool otherwise: its parameters would not fit."""
+    """Raise `InputError` where the towers of a run read other tokens or pool otherwise than these."""
     for name, ours in loaded.checkpoints(loaded.params).items():
         folder = source / checkpoint_folders.TOWERS / name
         if not (folder / "config.json").exists():
             continue  # not finished, or trained otherwise: the parameters' shapes are compared
-        facts = [_reading(each) for each in (hub.load_tower(folder), ours)]
-        names = ("tokenizer", "passage template", "question template", "pooling", "vector_norm", "width")
-        odd = [name for name, one, other in zip(names, *facts, strict=True) if one != other]
+        config = configs.read_config(folder)
+        stored, sizes = tokenizers.read(folder, config), configs.tower(config, folder)
+        odd = []
+        if stored is not None and ours.tokenizer is not None:
+            odd += ["tokenizer"] if fingerprint(stored.tokenizer) != fingerprint(ours.tokenizer) else []
+        pooling = [getattr(each, "pooling", None) for each in (sizes, ours.config)]
+        odd += ["pooling"] if pooling[0] != pooling[1] else []
         if odd:
             problem = f"its towers have another {' and another '.join(odd)} than this config's"
-            raise InputError(f"{source}: {problem}; give retriever the values of that run")
-
-
-def _reading(tower: hub.TowerCheckpoint) -> tuple:
-    """How a tower reads, and what it makes of its states."""
-    known = None if tower.tokenizer is None else fingerprint(tower.tokenizer)
-    made = (getattr(tower.config, name, None) for name in ("pooling", "vector_norm", "truncated_width"))
-    return known, tower.input_format.passage, tower.input_format.question, *made
+            raise InputError(f"{source}: {problem}; give retriever.tower as that run had it")
 
 
 def towers_before(

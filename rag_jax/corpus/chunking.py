@@ -4,7 +4,7 @@ import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -26,25 +26,31 @@ JOINERS = "\u200c\u200d"
 
 @dataclass(frozen=True)
 class Cut:
-    """How long texts are split into passages, as an index records it."""
+    """How long texts are split into passages: as asked for, and as an index records it."""
 
-    words: int | None = None  # words per passage; None: as the index that is changed was split, else 100, as in DPR
+    words: int | None = None  # words per passage; None: 100, as in DPR, or as the index that is changed was split
     tokens: int | None = None  # tokens of the tower per passage, instead of words
-    overlap: int = 0  # words or tokens that consecutive passages share
+    overlap: int | None = None  # words or tokens that consecutive passages share; None: 0, or as that index has it
 
     @property
     def spec(self) -> dict[str, Any]:
         """The split as JSON, with the default number of words."""
-        return asdict(self) | {"words": DPR_WORDS if self.words is None else self.words}
+        return asdict(self) | {"words": DPR_WORDS if self.words is None else self.words, "overlap": self.overlap or 0}
 
     @property
     def size(self) -> int:
         """Words of a passage, or its tokens."""
         return self.spec["words"] if self.tokens is None else self.tokens
 
+    def over(self, known: "Cut | None") -> "Cut":
+        """This cut, with what it leaves open as an index was split."""
+        if known is None or self.words is not None or self.tokens is not None:
+            return self
+        return known if self.overlap is None else replace(known, overlap=self.overlap)
+
     def chunker(self, tokenizer: Tokenizer | None) -> "Chunker":
         """What splits texts so; the tokenizer is used if tokens are counted."""
-        return Chunker(self.size, self.overlap, None if self.tokens is None else tokenizer)
+        return Chunker(self.size, self.overlap or 0, None if self.tokens is None else tokenizer)
 
     def __str__(self) -> str:
         unit = "words" if self.tokens is None else "tokens of the tower"

@@ -117,7 +117,10 @@ class ChatTokenizer:
             raise InputError(f"{self.source}: {problem}; change or remove that conversation, or {REMEDY}")
 
     def _tokenize(self, conversations: Sequence[Conversation], texts: Sequence[_Text]) -> list[Example]:
-        plain = [(str(piece), number > 0) for text in texts for number, piece in enumerate(text.pieces[::2])]
+        goes_on = not templates.begins_anew(self.tokenizer.tokenizer)
+        plain = [
+            (str(piece), goes_on and number > 0) for text in texts for number, piece in enumerate(text.pieces[::2])
+        ]
         encoded = iter(templates.encode_texts(self.tokenizer.tokenizer, plain))
         examples = []
         for conversation, (pieces, responses) in zip(conversations, texts, strict=True):
@@ -133,6 +136,9 @@ class ChatTokenizer:
                     # up to the end token, which is the next piece
                     targets += range(len(tokens) + first, len(tokens) + len(encoding.ids) + 1)
                 tokens += encoding.ids
+            if targets[0] == 0:
+                problem = "begins with the response, which nothing before it predicts"
+                raise InputError(f"{conversation.location}: {problem}; write a message of the user before it")
             arrays = np.asarray(tokens[: targets[-1] + 1], np.int32), np.asarray(targets, np.int32)
             examples.append(Example(conversation.id, conversation.location, *arrays))
         return examples

@@ -8,7 +8,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -172,7 +172,8 @@ def _size(path: Path) -> int:
 
 @contextmanager
 def _open_for_update(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file for reading and writing; a new one is deleted again if it stays empty."""
+    """Open a regular file for reading and writing; a new one is deleted again if it stays empty, with its folders."""
+    missing = [each for each in path.parents if not each.exists()]
     flags = os.O_RDWR | os.O_NOFOLLOW
     with _disk_errors(path, "choose another place"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +187,9 @@ def _open_for_update(path: Path) -> Iterator[BinaryIO]:
         finally:
             if created and not os.fstat(handle).st_size:
                 path.unlink(missing_ok=True)
+                with suppress(OSError):  # not empty
+                    for folder in missing:
+                        folder.rmdir()
 
 
 def _write(path: Path, file: BinaryIO, data: bytes, at: int) -> None:

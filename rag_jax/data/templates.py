@@ -74,9 +74,9 @@ def encode(tokenizer: Tokenizer, rows: Sequence[Pieces], goes_on: bool = False) 
 
     `goes_on`: text stands before them, see `encode_texts`.
     """
-    begins_anew = _has_prepend(tokenizer)  # behind a special token, as in transformers
+    anew = begins_anew(tokenizer)
     texts = [
-        (piece, goes_on if number == 0 else not begins_anew)
+        (piece, goes_on if number == 0 else not anew)
         for row in rows
         for number, piece in enumerate(row)
         if isinstance(piece, str)
@@ -130,8 +130,8 @@ def _without_first_space(part: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 @lru_cache(8)
-def _has_prepend(tokenizer: Tokenizer) -> bool:
-    """Whether the space is a normalizer's, which sees the text behind each special token by itself."""
+def begins_anew(tokenizer: Tokenizer) -> bool:
+    """Whether a text begins by a space behind special tokens too: a normalizer's, which sees each text by itself."""
     stated = _stated(tokenizer.normalizer)
     return _without_first_space(stated) != stated
 

@@ -24,6 +24,7 @@ from rag_jax.evaluation.score_file import OPTIONS, Evaluation
 RESAMPLES = 10_000
 PREFERRED_METRICS = ("exact_match", "f1")
 REMEDY = "evaluate both with the same options, or choose another --metric"
+OF_GOLD = ("mrr", "map")  # metrics by gold passages, beside recall@k and ndcg@k
 SAME = 1e-9  # scores that differ by less are equal: rounding errors are neither wins nor losses
 SIGNS_AT_ONCE = 2**19  # bounds the memory of the permutation test
 
@@ -106,10 +107,11 @@ def permutation_test(differences: Float[np.ndarray, " B"], resamples: int = RESA
 
 
 def common_metrics(evaluations: Evaluations, asked: Sequence[str] = ()) -> list[str]:
-    """The metrics to compare by: those asked for, or exact match and F1 where all have them, or else all in common.
+    """The metrics to compare by: those asked for, or exact match and F1 where all have them, or else all in common
+    that apply to the same questions.
 
-    Raises `InputError` for a metric that one of them lacks, that applies to no question, or that applies to a question
-    in one of them only.
+    Raises `InputError` for a metric that one of them lacks, that applies to no question, or to a question in one of
+    them only, and for one of other gold passages or another option.
     """
     first, *others = evaluations.values()
     common = [name for name in first.scores if all(name in other.scores for other in others)]
@@ -120,13 +122,14 @@ def common_metrics(evaluations: Evaluations, asked: Sequence[str] = ()) -> list[
         if np.isnan(first.scores[name]).all():
             raise InputError(f"{first.path}: {name!r} applies to no question; choose another metric")
     known = [name for name in common if not np.isnan(first.scores[name]).all()]
-    same = [name for name in known if all(_is_comparable(name, first, other) for other in others)]
+    pairs = list(combinations(evaluations.values(), 2))
+    same = [name for name in known if all(_is_comparable(name, *pair) for pair in pairs)]
     chosen = list(dict.fromkeys(asked)) or [name for name in PREFERRED_METRICS if name in known] or same or known
     if not chosen:
         raise InputError(f"{first.path}: has no metric in common with the others; evaluate all with the same options")
     for name in chosen:
-        for other in others:
-            _check_applies(name, first, other)
+        for pair in pairs:
+            _check_applies(name, *pair)
     return chosen
 
 
@@ -177,22 +180,30 @@ def _differences(evaluations: Evaluations, metric: str, pair: tuple[str, str]) -
 
 
 def _is_comparable(metric: str, first: Evaluation, other: Evaluation) -> bool:
-    """Whether a metric applies to the same questions, and was computed with the same option."""
+    """Whether a metric applies to the same questions, and means the same for both."""
     is_null = np.isnan(first.scores[metric]), np.isnan(other.scores[metric])
-    return bool((is_null[0] == is_null[1]).all()) and _option(metric, first) == _option(metric, other)
+    return bool((is_null[0] == is_null[1]).all()) and _other_meaning(metric, first, other) is None
 
 
-def _option(metric: str, evaluation: Evaluation) -> object:
-    return evaluation.options.get(OPTIONS.get(metric, ""))
+def _other_meaning(metric: str, first: Evaluation, other: Evaluation) -> str | None:
+    """What makes a metric another one in the two evaluations, as far as that is known: an option, or gold passages."""
+    option = OPTIONS.get(metric, "")
+    values = [each.options.get(option) for each in (first, other)]
+    if None not in values and values[0] != values[1]:
+        return f"{option} {values[1]}, and {values[0]}"
+    if metric in OF_GOLD or metric.startswith(("recall@", "ndcg@")):
+        pairs = zip(first.questions, other.questions, strict=True)
+        odd = (b.id for a, b in pairs if a.positive_ids and b.positive_ids and {*a.positive_ids} != {*b.positive_ids})
+        differs = next(odd, None)
+        return None if differs is None else f'other gold passages of "{differs}" than'
+    return None
 
 
 def _check_applies(metric: str, first: Evaluation, other: Evaluation) -> None:
     """Raise `InputError` for a question to which the metric applies in one evaluation only, and for other options."""
-    ours, theirs = (_option(metric, each) for each in (first, other))
-    if ours != theirs:
-        option = OPTIONS[metric]
-        what = f"{metric!r} with {option} {theirs}, and {ours} in {first.path}"
-        raise InputError(f"{other.path}: {what}; {REMEDY}")
+    meaning = _other_meaning(metric, first, other)
+    if meaning is not None:
+        raise InputError(f"{other.path}: {metric!r} with {meaning} in {first.path}; {REMEDY}")
     odd = np.flatnonzero(np.isnan(first.scores[metric]) != np.isnan(other.scores[metric]))
     if len(odd):
         number = int(odd[0])

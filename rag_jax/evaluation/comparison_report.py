@@ -57,14 +57,14 @@ def markdown(report: Report) -> str:
     """The same as Markdown."""
     blocks = []
     for title, rows in _tables(report):
-        table = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *(map(_escape, row) for row in rows)]
-        blocks += [f"## {_escape(title)}", "\n".join(f"| {' | '.join(row)} |" for row in table)]
+        table = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *(map(escape, row) for row in rows)]
+        blocks += [f"## {escape(title)}", "\n".join(f"| {' | '.join(row)} |" for row in table)]
     blocks += _explanation(report)
     if report.questions:
         blocks.append(f"## {MOST_DIFFERENT}")
     for heading, lines in _questions(report):
-        answers = (": ".join(map(_escape, filter(None, line))) for line in lines)
-        blocks += [f"**{_escape(heading)}**", "\n".join(f"- {answer}" for answer in answers)]
+        answers = (": ".join(map(escape, filter(None, line))) for line in lines)
+        blocks += [f"**{escape(heading)}**", "\n".join(f"- {answer}" for answer in answers)]
     return "\n\n".join(["# Comparison", *blocks]) + "\n"
 
 
@@ -158,6 +158,6 @@ def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that Markdown shows as it is, in a table too."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", text)

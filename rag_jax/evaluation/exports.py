@@ -59,7 +59,7 @@ def dpr_results(questions: Sequence[Question], predictions: Sequence[Prediction]
     """
     unanswerable = sum(question.answers == ("",) for question in questions)
     if unanswerable:
-        warn(f"{DPR} is without {unanswerable:,} questions to which there is no answer, which its format cannot say")
+        warn(f"{DPR} leaves out {unanswerable:,} unanswerable questions: its format needs an answer to each")
     yield "["
     separator = "\n"
     for question, prediction in zip(questions, predictions, strict=True):

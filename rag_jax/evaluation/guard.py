@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from rag_jax.data import strict_json
 from rag_jax.data.questions import Question
 from rag_jax.data.safety_prompts import SafetyPrompt
+from rag_jax.errors import InputError
 from rag_jax.evaluation import guard_report, refusals
 from rag_jax.evaluation.completions import HUMAN, LABELS, Completion
 from rag_jax.evaluation.guard_report import GuardReport
@@ -115,6 +116,8 @@ def _of_judge(run: Guarded, every: Sequence[Completion], said: Sequence[bool | N
     gold = np.array([LABELS[str(each.labels[HUMAN])] for each in every])
     judged, predicted = np.array([each is not None for each in said]), np.array([bool(each) for each in said])
     found = {}
+    if ALL in run.systems and len(run.systems) > 1:
+        raise InputError(f'a model is called "{ALL}", as all models together are; give it another name')
     for name in (*run.systems, *([ALL] if len(run.systems) > 1 else [])):
         here = judged if name == ALL else judged & (models == name)
         found[name] = refusals.agreement(predicted[here], gold[here], prompts[here])

@@ -19,6 +19,7 @@ from rag_jax.data.questions import Question
 from rag_jax.errors import InputError
 from rag_jax.evaluation import kilt_guesses
 from rag_jax.evaluation.metrics.calibration import ROUNDING
+from rag_jax.index.documents import document_id
 from rag_jax.index.store import Store
 from rag_jax.pipeline.answers import Answer, RetrievedPassage
 from rag_jax.pipeline.gold_passages import other_pieces
@@ -110,9 +111,10 @@ def _joined(first: Passage, more: Sequence[Passage]) -> Passage:
     return first._replace(text="\n".join(each.text for each in (first, *more)))
 
 
-def without_itself(prediction: Prediction) -> Prediction:
-    """Without the passage of the question's id: a query of BEIR may be a document, which is not its own result."""
-    kept = [number for number, passage in enumerate(prediction.retrieved) if passage.id != prediction.id]
+def without_itself(prediction: Prediction, depth: int | None = None) -> Prediction:
+    """Without the document of the question's id: a query of BEIR may be a document, which is not its own result."""
+    documents = enumerate(document_id(passage) for passage in prediction.retrieved)
+    kept = [number for number, document in documents if document != prediction.id][:depth]
     retrieved = tuple(prediction.retrieved[number] for number in kept)
     scores = tuple(prediction.scores[number] for number in kept) if prediction.scores else ()
     return prediction._replace(retrieved=retrieved, scores=scores)

@@ -24,7 +24,10 @@ from rag_jax.data.question_formats.format import read_ids
 from rag_jax.errors import InputError
 
 SCORES, METRICS = "scores.jsonl", "metrics.json"
-OPTIONS = {"citation_recall": "cite_at_least", "citation_precision": "cite_at_least", "mrr": "depth", "map": "depth"}
+OPTIONS = {
+    **dict.fromkeys(("citation_recall", "citation_precision"), "cite_at_least"),
+    **dict.fromkeys(("mrr", "map"), "asked_depth"),
+}
 """The option of `rag-jax evaluate` that a metric depends on."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -126,8 +129,6 @@ def _check_same_questions(first: Evaluation, other: Evaluation) -> None:
             raise InputError(f'{where}: the text of "{id}" differs from {there}')
         if set(question.answers) != set(same.answers):
             raise InputError(f'{where}: the gold answers of "{id}" differ from {there}')
-        if question.positive_ids and same.positive_ids and set(question.positive_ids) != set(same.positive_ids):
-            raise InputError(f'{where}: the gold passages of "{id}" differ from {there}')
 
 
 def _score_path(path: Path) -> Path:
@@ -140,7 +141,7 @@ def _score_path(path: Path) -> Path:
 
 
 def _options(path: Path) -> Mapping[str, Any]:
-    """The options that some metrics depend on, where metrics.json is beside the scores."""
+    """The options that some metrics depend on, as far as a metrics.json beside the scores says."""
     facts = path.with_name(METRICS)
     if not facts.is_file():
         return NOTHING

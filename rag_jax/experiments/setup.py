@@ -14,9 +14,10 @@ from rag_jax.config.command_line import check_counts
 from rag_jax.config.config import Config
 from rag_jax.config.files import read_config_file
 from rag_jax.corpus import read_passages
+from rag_jax.data.own_folder import OwnFolder
 from rag_jax.data.questions import Question, read_questions
 from rag_jax.demo.cities import load_cities
-from rag_jax.demo.data import CORPUS, TOKENIZER, demo_config, own_folder, write_data, write_own
+from rag_jax.demo.data import CORPUS, TOKENIZER, demo_config, write_data, write_own
 from rag_jax.demo.requirements import MINILM, check_requirements
 from rag_jax.errors import InputError
 from rag_jax.experiments.options import CITIES, Measured, Options, WithBaseline
@@ -52,7 +53,8 @@ class Setup:
     def write_own(self, folder: str, names: Sequence[str], write: Callable[[Path], None]) -> None:
         """Write files into a folder below the workdir, unless all are there. Raises `InputError` for others' files."""
         if not all((self.workdir / folder / name).exists() for name in names):
-            write_own(own_folder(self.workdir, folder, "cities"), names, write)
+            path, remedy = self.workdir / folder, "choose another --workdir"
+            write_own(OwnFolder(path, "rag-jax.demo-cities", "data of the cities", remedy, self.workdir), names, write)
 
     def questions(self) -> list[Question]:
         """The evaluation questions to measure on."""

@@ -264,8 +264,6 @@ def _tower_of(
     shapes = jax.eval_shape(partial(family.architecture.init, sizes), jax.random.key(0))
     params = tensor_names.from_stored(tensors, shapes, layout.names, source=source, prefix=prefix + layout.prefix)
     tokenizer, settings = stored or (None, {})
-    if tokenizer is not None:
-        tokenizers.check_fits(tokenizer, sizes.vocab_size, source)
     input_format = read_input_format(config, folder, family.passage(config))
     return TowerCheckpoint(sizes, params, tokenizer, _side(config, layout), settings, input_format)
 

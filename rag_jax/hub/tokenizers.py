@@ -110,21 +110,11 @@ def fit_to_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Tok
     vocabulary = stored["model"]["vocab"]
     special = {token for token in surplus if token.startswith("<") and token.endswith(">")}
     if surplus != special or not isinstance(vocabulary, dict):
-        raise _too_large(tokenizer, f"a generator of {vocab_size}", source)
+        largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+        what = f"a tokenizer of {tokenizer.get_vocab_size()} tokens (ids up to {largest}), a generator of {vocab_size}"
+        raise InputError(f"{source}: {what}; use the tokenizer that was saved with the weights")
     stored["model"]["vocab"] = {token: i for token, i in vocabulary.items() if i < vocab_size}
     return ignore_special_tokens_in_text(Tokenizer.from_str(json.dumps(stored)))
-
-
-def check_fits(tokenizer: Tokenizer, vocab_size: int, source: str) -> None:
-    """Raise `InputError` for a tokenizer with ids that a tower of `vocab_size` tokens has no vector for."""
-    if any(i >= vocab_size for i in tokenizer.get_vocab(with_added_tokens=True).values()):
-        raise _too_large(tokenizer, f"a tower of {vocab_size}", source)
-
-
-def _too_large(tokenizer: Tokenizer, network: str, source: str) -> InputError:
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-    what = f"a tokenizer of {tokenizer.get_vocab_size()} tokens (ids up to {largest}), {network}"
-    return InputError(f"{source}: {what}; use the tokenizer that was saved with the weights")
 
 
 def special_tokens(

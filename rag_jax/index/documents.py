@@ -45,6 +45,33 @@ def known(texts: PassageTable, names: Sequence[str], by: str) -> set[str]:
     return {forms[title] for title in _values(titles, _is_in(titles, [*forms]))}
 
 
+def pieces(texts: PassageTable, ids: Sequence[str]) -> dict[str, list[int]]:
+    """The rows of the passages of some documents, but for the passage that has the document's id; removed ones too.
+
+    In the order of their numbers. Where a corpus came in pieces, `doc#2` is one of `doc`.
+    """
+    found: dict[str, list[int]] = {id: [] for id in ids}
+    column = texts.table.column("document")
+    whole = compute.replace_substring_regex(texts.ids, PIECE.pattern, "")
+    column = compute.if_else(compute.equal(column, ""), whole, column)
+    of_named = _is_in(column, [*found])
+    rows, homes = np.flatnonzero(of_named).tolist(), _values(column, of_named)
+    numbered = zip(map(_numbers, _values(texts.ids, of_named)), homes, rows, strict=True)
+    for numbers, document, row in sorted(numbered):
+        if numbers:
+            found[document].append(row)
+    return found
+
+
+def _numbers(id: str) -> list[int]:
+    """[2, 3] of `doc#2#3`."""
+    numbers = []
+    while match := PIECE.search(id):
+        numbers.insert(0, int(match[0][1:]))
+        id = id[: match.start()]
+    return numbers
+
+
 def check_new(texts: PassageTable, alive: Bool[np.ndarray, " N"], more: Sequence[Passage], where: str) -> None:
     """Raise `InputError` for passages whose ids exist already or occur twice."""
     ids = [passage.id for passage in more]

@@ -258,7 +258,7 @@ def _manifest(stored: dict[str, Any], is_sealed: bool) -> Manifest:
     fields = {key: each for key, each in stored.items() if key not in NOT_FIELDS}
     fields |= {field: fields.pop(key) for field, key in JSON_KEYS.items()}
     segments = tuple(validate_dataclass(Segment, segment) for segment in fields.pop("segments"))
-    cut = fields.pop("cut", None)
+    cut = fields.pop("cut", None) or ((fields["build_spec"] or {}).get("corpus") or {}).get("cut")  # of older stores
     cut = None if cut is None else validate_dataclass(Cut, cut)
     found = validate_dataclass(Manifest, fields | {"segments": segments, "cut": cut})
     _check_keys([found.tower], TOWER, "question_source", "network")

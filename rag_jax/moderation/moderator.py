@@ -44,6 +44,7 @@ class Moderator:
     categories: Categories
     calibration: Calibration | None = None  # None: none, or with self-reflection on texts without content
     reflects: bool = False  # whether the prompt names the categories, and says what the text is
+    calibrated_for: Role | None = None  # the role whose prompt the calibration was fitted to; None: all have one prompt
 
     def __post_init__(self) -> None:
         components, names = self.rag.components, self.categories.names
@@ -70,8 +71,8 @@ class Moderator:
     ) -> "Moderator":
         """The same moderator, its scale and bias fitted to texts in a role and the names of their categories.
 
-        Raises `InputError` for a label that is no category, for a category without a text, and where the labels do not
-        follow the model's scores.
+        With self-reflection they count for this role alone, whose prompt they fit. Raises `InputError` for a label that
+        is no category, for a category without a text, and where the labels do not follow the model's scores.
         """
         if len(texts) != len(labels):
             raise InputError(f"{len(texts)} texts and {len(labels)} labels; give one label for each")
@@ -79,7 +80,8 @@ class Moderator:
             raise InputError(f"label {odd[0]!r} is not one of the categories {', '.join(self.categories.names)}")
         numbers = np.array([self.categories.names.index(label) for label in labels])
         scores = self.log_likelihoods(texts, role, batch_size=batch_size)
-        return dataclasses.replace(self, calibration=calibration.fit(scores, numbers))
+        fitted = calibration.fit(scores, numbers)
+        return dataclasses.replace(self, calibration=fitted, calibrated_for=role if self.reflects else None)
 
     @overload
     def __call__(self, texts: str, role: Role = ..., *, batch_size: int = ...) -> Decision: ...  # pyright: ignore[reportOverlappingOverload]
@@ -148,7 +150,8 @@ class Moderator:
         return max(decisions, key=lambda each: (POLICIES.index(each.policy), -each.probabilities[acceptable]))
 
     def _calibration(self, role: Role) -> Calibration:
-        if self.calibration is not None or not self.reflects:
+        is_fitted = self.calibration is not None and self.calibrated_for in (None, role)
+        if is_fitted or not self.reflects:
             return self.calibration or Calibration()
         if role not in self._by_role:  # each role has a prompt of its own, and so labels that it prefers
             self._by_role[role] = calibration.content_free(self.log_likelihoods(calibration.CONTENT_FREE, role))

@@ -31,16 +31,9 @@ def with_known_evidence(store: Store, questions: Sequence[Question]) -> list[Que
 
 
 def other_pieces(store: Store, ids: Sequence[str]) -> dict[str, list[int]]:
-    """The rows of the second and further passages of the documents that some ids name, by id."""
-    found: dict[str, list[int]] = {id: [] for id in ids}
-    number, left = 2, list(found)
-    while left:
-        rows = store.find([f"{id}#{number}" for id in left]).tolist()
-        left = [id for id, row in zip(left, rows, strict=True) if row >= 0]
-        for id, row in zip(left, (row for row in rows if row >= 0), strict=True):
-            found[id].append(row)
-        number += 1
-    return found
+    """The rows of the further passages of the documents among some ids, by id; without those that were removed."""
+    pieces = documents.pieces(store.passages, ids)
+    return {id: [row for row in rows if row not in store.removed] for id, rows in pieces.items()}
 
 
 def check_gold(store: Store, questions: Sequence[Question], what: str) -> None:

@@ -105,13 +105,18 @@ def index_dependencies(components: Components) -> Dependencies:
 
 
 def check_same(host_state: HostState | None, now: Dependencies, config: AnyConfig, workdir: Path) -> Dependencies:
-    """Merge the digests with those in the checkpoint. Raises `InputError` where they differ."""
+    """Merge the digests with those in the checkpoint. Raises `InputError` where they differ.
+
+    Also for a run that began from another's parameters where the config names none to start from.
+    """
     if host_state is None:
         return now
     was = host_state.get("made_of")
     if was is None:
         raise InputError(f"{workdir}: checkpoints of an earlier version of this library; begin another --workdir")
     changed = [name for name in now if was.get(name) != now[name]]
+    if config.start_from is None and START in was and START not in changed:
+        changed.append(START)
     if changed:
         names = ", ".join(_with_path(name, config) for name in changed)
         remedy = "give those of then, or begin another --workdir, which may start_from this one"

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from rag_jax.config.config import Config
 from rag_jax.config.files import AnyConfig, load_config, save_config
 from rag_jax.data import strict_json
@@ -27,7 +30,6 @@ from rag_jax.training.loop import train
 from rag_jax.training.metric_logger import seconds_trained
 from rag_jax.training.provenance import (
     PASSAGES,
-    START,
     VECTORS,
     check_same,
     evaluation_dependencies,
@@ -36,7 +38,7 @@ from rag_jax.training.provenance import (
     run_dependencies,
 )
 from rag_jax.training.workdir import CONFIG, locked
-from rag_jax.types import RagParams
+from rag_jax.types import Params, RagParams
 
 console = Terminal()
 
@@ -71,7 +73,7 @@ def untrained(config: Config, workdir: Path) -> RAG:
         devices.enable_compilation_cache(config)
         components = open_components(prepare(config, workdir, read_corpus(config)), workdir, tell_encoded)
         start, initial = start_params(components, begun=False), components.initial_params
-        if start is not None and start.passage_tower is not initial.passage_tower:
+        if start is not None and not _are_equal(start.passage_tower, initial.passage_tower):
             problem = (
                 f"start_from: the passage tower of {config.start_from} is trained, and the index here is not its own"
             )
@@ -166,8 +168,7 @@ def check_begun(config: Config, workdir: Path) -> None:
     host_state = saved_host_state(workdir)
     if host_state is None:
         return
-    if config.start_from is None and START in (host_state.get("made_of") or {}):
-        check_same(host_state, {START: ""}, config, workdir)
+    check_same(host_state, {}, config, workdir)
     if not is_finished(workdir, config.steps):
         return  # `fit` compares the rest
     questions = read_questions(required_path(config.data.train, "data.train"))
@@ -180,22 +181,33 @@ def check_begun(config: Config, workdir: Path) -> None:
 def as_begun(config: Config, workdir: Path, rag: RAG) -> RAG | None:
     """The model before training: with the index of its towers as they were, where both are trained.
 
-    None, with a warning, where the run of `start_from` is no longer there as it was, or the index is not by its tower.
+    None, with a warning, where the run of `start_from` is no longer there as it was, or the index is not by its tower;
+    of a closed book without one.
     """
     components = rag.components
+    if config.data.is_closed_book:
+        return None
     if config.retriever.train_passages:
         components = open_components(prepare(config, workdir, []), workdir)
     initial = components.initial_params
     if config.start_from is None:
         return RAG(components, initial)
-    start = start_params(components, begun=True)
+    try:
+        start = start_params(components, begun=True)
+    except InputError:
+        start = None
     if start is None or not may_have_begun_from(saved_host_state(workdir), start):
         warn(f"{config.start_from}: not as it was when this run began; results lack the recall before training")
         return None
-    if start.passage_tower is not initial.passage_tower:
+    if not _are_equal(start.passage_tower, initial.passage_tower):
         warn(f"{config.start_from}: its passage tower is trained; results lack the recall before training")
         return None
     return RAG(components, start)
+
+
+def _are_equal(one: Params | None, other: Params | None) -> bool:
+    """Whether two networks have the same parameters."""
+    return one is other or bool(jax.tree.all(jax.tree.map(np.array_equal, one, other)))
 
 
 def measure(rag: RAG, questions: list[Question], begun: RAG | None) -> dict:

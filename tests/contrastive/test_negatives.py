@@ -96,7 +96,6 @@ def test_negatives_become_rows_of_the_index() -> None:
             '"q2" has the hard negative "x1", which is no passage of the index (2 of 4 ids are not)',
         ),
         ({"q2": ("p2",)}, '"q2" has the gold passage "p2" among its negatives'),
-        ({"q2": ("p2#3",)}, '"q2" has the gold passage "p2#3" among its negatives'),
     ],
 )
 def test_negatives_that_the_index_lacks_and_gold_ones_are_refused(negatives, what: str) -> None:

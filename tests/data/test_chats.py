@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 import chat_models
@@ -63,7 +63,16 @@ def sentencepiece() -> GeneratorTokenizer:
     return generator_tokenizer(trained, "here", chat_models.SPECIAL)
 
 
-@pytest.mark.parametrize("kind", ["tokenizer", "sentencepiece"])
+@pytest.fixture(scope="module")
+def prepending(sentencepiece: GeneratorTokenizer) -> GeneratorTokenizer:
+    """As Llama 2's before, and in GGUF files: a normalizer puts the space behind each special token too."""
+    trained = Tokenizer.from_str(sentencepiece.tokenizer.to_str())
+    trained.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+    trained.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return generator_tokenizer(trained, "here", chat_models.SPECIAL)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "sentencepiece", "prepending"])
 @pytest.mark.parametrize("messages", [SINGLE, MULTI, SYSTEM], ids=["single", "multi", "system"])
 @pytest.mark.parametrize("style", chat_models.TEMPLATES)
 def test_the_tokens_are_those_of_transformers_and_the_responses_are_learnt(

@@ -87,6 +87,14 @@ def test_a_file_to_which_nothing_came_is_gone(tmp_path: Path) -> None:
     assert (tmp_path / "empty").exists()
 
 
+def test_folders_that_were_made_for_it_are_gone_with_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    path = tmp_path / "there" / "new" / "more" / "lines.jsonl"
+    with pytest.raises(InputError, match="no"), resumable_lines(path, "f"):
+        raise InputError("no")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "there"]
+
+
 def test_lines_say_which_command_wrote_them(tmp_path: Path) -> None:
     write(tmp_path / "answers.jsonl")
     found = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]

@@ -226,6 +226,8 @@ def test_experiments_go_on_with_data_that_no_marker_claims_and_replace_none(
     monkeypatch.setattr(questions_module, "load_cities", None)
     setup.write_data()
     (data / TOKENIZER).unlink()
-    with pytest.raises(InputError, match=r"data: holds dev\.jsonl, but no data of this demo; choose another --workdir"):
+    with pytest.raises(
+        InputError, match=r"data: holds dev\.jsonl, but no data of the cities; choose another --workdir"
+    ):
         setup.write_data()
     assert {path.read_text() for path in data.iterdir()} == {"mine"}

@@ -185,11 +185,28 @@ def test_a_metric_that_is_null_on_one_side_is_left_out_unless_it_is_named() -> N
 
 
 def test_metrics_of_other_options_are_not_compared() -> None:
-    one, other = (evaluation(name, mrr=[1.0], f1=[1.0])._replace(options={"depth": depth})
-                  for name, depth in (("a", 10), ("b", 100)))  # fmt: skip
+    one, other = (evaluation(name, citation_recall=[1.0], f1=[1.0])._replace(options={"cite_at_least": share})
+                  for name, share in (("a", 0.5), ("b", 0.9)))  # fmt: skip
     assert common_metrics({"a": one, "b": other}, ["f1"]) == ["f1"]
-    with pytest.raises(InputError, match="b: 'mrr' with depth 100, and 10 in a; evaluate both with the same options"):
-        common_metrics({"a": one, "b": other}, ["mrr"])
+    with pytest.raises(InputError, match=r"b: 'citation_recall' with cite_at_least 0\.9, and 0\.5 in a; evaluate"):
+        common_metrics({"a": one, "b": other}, ["citation_recall"])
+    unknown = other._replace(options={})
+    assert common_metrics({"a": one, "b": unknown}, ["citation_recall"]) == ["citation_recall"]
+
+
+def test_rankings_by_other_gold_passages_are_not_compared() -> None:
+    def over(name: str, gold: tuple[str, ...]) -> Evaluation:
+        found = evaluation(name, **{"recall@1": [1.0], "contains": [1.0]})
+        return found._replace(questions=tuple(each._replace(positive_ids=gold) for each in found.questions))
+
+    one, other = over("a", ("p1",)), over("b", ("p2",))
+    assert common_metrics({"a": one, "b": other}) == ["contains"], "answers do not depend on them"
+    unsaid = over("u", ())
+    with pytest.raises(InputError, match="b: 'recall@1' with other gold passages"):
+        common_metrics({"u": unsaid, "a": one, "b": other}, ["recall@1"])
+    with pytest.raises(InputError, match="b: 'recall@1' with other gold passages of \"q0\" than in a; evaluate both"):
+        common_metrics({"a": one, "b": other}, ["recall@1"])
+    assert common_metrics({"a": one, "b": over("b", ())}, ["recall@1"]) == ["recall@1"], "not said"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_question_to_which_there_is_no_answer_is_not_in_dprs_output(tmp_path, 
     (tmp_path / "dpr.json").write_text("".join(exports.dpr_results(unanswerable, PREDICTIONS)))
     (left,) = read_question_file(tmp_path / "dpr.json").questions
     assert (left.id, left.answers) == (QUESTIONS[1].id, QUESTIONS[1].answers)
-    assert "dpr.json is without 1 questions to which there is no answer" in capsys.readouterr().err
+    assert "dpr.json leaves out 1 unanswerable questions: its format needs an answer" in capsys.readouterr().err
 
 
 def test_where_nothing_was_retrieved_there_is_nothing_to_export() -> None:

@@ -99,6 +99,11 @@ def test_a_query_of_beir_is_not_its_own_result() -> None:
     found = Prediction("a", "", retrieved=(Passage("a", "", ""), Passage("b", "", "")), scores=(2.0, 1.0))
     assert without_itself(found) == found._replace(retrieved=(Passage("b", "", ""),), scores=(1.0,))
     assert without_itself(found._replace(scores=())).scores == ()
+    pieces = found._replace(
+        retrieved=(Passage("a#2", "", "", "a"), Passage("b", "", ""), Passage("c", "", "")), scores=()
+    )
+    assert [each.id for each in without_itself(pieces).retrieved] == ["b", "c"]
+    assert [each.id for each in without_itself(pieces, 1).retrieved] == ["b"]
 
 
 OK = {"id": "a", "answer": "x"}

@@ -104,6 +104,10 @@ def test_documents_are_listed_by_their_own_id(rag):
     chunk = passage._replace(id=f"{passage.id}#2", document=passage.id)
     listed = passage_filters.listed(documents=[passage.id])
     assert listed(passage)
+    assert passage_filters.listed(documents=(each for each in [passage.id]))(passage)
+    for wrong in ({"titles": "Lyon"}, {"ids": [17]}):
+        with pytest.raises(InputError, match=r"(titles|ids) are .*; give a list of strings"):
+            passage_filters.listed(**wrong)
     assert listed(chunk)
     assert not listed(passage._replace(id="another"))
 

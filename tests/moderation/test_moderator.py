@@ -1,5 +1,6 @@
 """A moderator: here a trained model, whose categories are the colours of towns."""
 
+import dataclasses
 import json
 import logging
 from hashlib import sha256
@@ -116,6 +117,11 @@ def test_calibration_on_labelled_texts_raises_their_likelihood(moderator, towns)
 
     assert fitted.calibration != Calibration()
     assert likelihood(fitted) > likelihood(moderator)
+    assert fitted._calibration("answer") == fitted.calibration, "all roles have one prompt"
+    reflecting = dataclasses.replace(fitted, reflects=True, calibrated_for="question")
+    reflecting._by_role["answer"] = Calibration(1.0, (0.0,) * len(moderator.categories.names))
+    assert reflecting._calibration("question") == fitted.calibration
+    assert reflecting._calibration("answer") == reflecting._by_role["answer"], "whose prompt is another one"
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,8 @@ def regex_match(prediction: str, patterns: Iterable[str], anchored: bool) -> boo
     Args:
         prediction: an answer, or the text of a passage.
         patterns: in Python's syntax; `^` and `$` match at line ends.
-        anchored: whether a pattern has to match all of the prediction, without the white space around it (anchored,
-            without any normalisation), or may match anywhere in it (DPR's match of passages).
+        anchored: whether a pattern has to match all of the prediction, without the white space around it and
+            otherwise as it is, or may match anywhere in it (DPR's match of passages).
 
     Raises `InputError` as `compile_answer`, which also says in which Unicode form both are read.
 

@@ -34,8 +34,8 @@ def q_bleu_1(prediction: str, questions: Iterable[str]) -> float:
     """Q-BLEU-1 of a generated question, in 0 to 1: maximum over the gold questions, NaN if none of them has a word.
 
     F of a group of words is the harmonic mean of its BLEU-1 against the gold group and of the gold group's BLEU-1
-    against it, with brevity penalties; 1 if neither question has such words. In the script, as here, a question mark
-    behind a space is such a word, and matches nothing. Words are split as in the Penn Treebank
+    against it, with brevity penalties; 1 if neither question has such words. As in the script, a
+    question mark behind a space is a content word that matches nothing. Words are split as in the Penn Treebank
     ("author's" is two tokens), without case and punctuation, by NLTK; the script runs Stanford's tokenizer. A
     prediction without words scores 0.
 
