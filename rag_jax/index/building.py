@@ -183,7 +183,7 @@ def _make_manifest(
 ) -> Manifest:
     """The manifest of a build whose segments are complete."""
     kinds = ("passages", "vectors", *([passage_tokenizer.folder] if passage_tokenizer else ()))
-    corpus = plan.build_spec["corpus"]
+    cut = (plan.build_spec["corpus"] or {}).get("cut")
     made = tuple(manifest.make_segment(folder, name, count, kinds) for name, count in plan.segments)
     vectors = part_files.read_arrays(folder / "vectors" / made[0].name)["vectors"]
     blank = Manifest(
@@ -193,7 +193,7 @@ def _make_manifest(
         passages=plan.passages,
         segments=made,
         generators={passage_tokenizer.key: passage_tokenizer.spec} if passage_tokenizer else {},
-        cut=Cut(**corpus["cut"]) if corpus else None,
+        cut=None if cut is None else Cut(**cut),
         build_spec=plan.build_spec,
         changes=old.changes if old else (),
     )
