@@ -30,16 +30,7 @@ def config(towns: Config, tmp_path_factory: pytest.TempPathFactory) -> Contrasti
 
 @pytest.fixture(scope="module")
 def finished(config: ContrastiveConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """A run with its own towers for questions and passages, and its results."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    longer = dataclasses.replace(config, steps=40)
-    found = train_and_evaluate(longer, workdir)
-    assert found is not None
-    return workdir, found.results
-
-
-def losses(workdir: Path) -> list[float]:
-    return [row["loss"] for _, row in read_jsonl(workdir / "metrics.jsonl")]
+    return bi_encoders.finished(config, tmp_path_factory.mktemp("finished") / "run")
 
 
 def params(folder: Path):
@@ -53,7 +44,7 @@ def same(one, other) -> bool:
 
 def test_it_learns_to_find_the_town_that_is_asked_about(finished: tuple[Path, dict]) -> None:
     workdir, results = finished
-    found = losses(workdir)
+    found = bi_encoders.losses(workdir)
     assert found[-1] < found[0] / 2
     assert results["recall@1"] > 0.9
     assert json.loads((workdir / "results.json").read_text()) == results
@@ -194,7 +185,7 @@ def plain(config: ContrastiveConfig, tmp_path_factory: pytest.TempPathFactory) -
     """The losses of a run without further options."""
     workdir = tmp_path_factory.mktemp("plain") / "run"
     train_and_evaluate(config, workdir)
-    return losses(workdir)
+    return bi_encoders.losses(workdir)
 
 
 @pytest.mark.extended
@@ -206,95 +197,15 @@ def test_every_option_changes_the_loss(
 ) -> None:
     changed = dataclasses.replace(config, contrastive=dataclasses.replace(config.contrastive, **changes))
     train_and_evaluate(changed, tmp_path / "run")
-    assert np.isfinite(losses(tmp_path / "run")).all()
-    assert abs(losses(tmp_path / "run")[0] - plain[0]) > 1e-3
+    assert np.isfinite(bi_encoders.losses(tmp_path / "run")).all()
+    assert abs(bi_encoders.losses(tmp_path / "run")[0] - plain[0]) > 1e-3
 
 
 @pytest.mark.extended
 def test_chunks_change_nothing_but_memory(config: ContrastiveConfig, plain: list[float], tmp_path: Path) -> None:
     chunked = dataclasses.replace(config, contrastive=dataclasses.replace(config.contrastive, chunk=4))
     train_and_evaluate(chunked, tmp_path / "chunked")
-    np.testing.assert_allclose(plain, losses(tmp_path / "chunked"), rtol=1e-4)
-
-
-@pytest.mark.extended
-def test_the_towers_before_training_are_scored_over_their_own_index(
-    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
-) -> None:
-    workdir, results = finished
-    towers, data = workdir / "towers", dataclasses.replace(config.data, passages=None, index=workdir / "index")
-    retriever = dataclasses.replace(
-        config.retriever, tower=str(towers / "question"), passage_tower=str(towers / "passage"), trained="question"
-    )
-    found = train_and_evaluate(dataclasses.replace(config, data=data, retriever=retriever), tmp_path / "run")
-    assert found is not None
-    assert found.index_folder == workdir / "index", "its vectors are those of the passage tower, which was not trained"
-    assert not (tmp_path / "run" / "index").exists()
-    assert found.results["recall@1_before"] == pytest.approx(results["recall@1"])
-
-
-@pytest.mark.extended
-def test_it_starts_from_another_run(config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path) -> None:
-    later = dataclasses.replace(config, start_from=finished[0])
-    train_and_evaluate(later, tmp_path / "run")
-    assert losses(tmp_path / "run")[0] < losses(finished[0])[0] / 2
-
-
-@pytest.mark.extended
-def test_towers_that_pool_otherwise_are_no_start(
-    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
-) -> None:
-    tower = tmp_path / "tower"
-    shutil.copytree(config.retriever.tower, tower)
-    described = json.loads((tower / "config.json").read_text())
-    (tower / "config.json").write_text(json.dumps(described | {"pooling": "cls"}))  # instead of the mean
-    started = dataclasses.replace(config, start_from=finished[0])
-    pooled = dataclasses.replace(started, retriever=dataclasses.replace(config.retriever, tower=str(tower)))
-    with pytest.raises(InputError, match=r"its towers have another pooling than this config's; give retriever\.tower"):
-        train_and_evaluate(pooled, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.extended
-def test_before_are_the_towers_of_the_run_that_it_starts_from(
-    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
-) -> None:
-    workdir, results = finished
-    data = dataclasses.replace(config.data, index=workdir / "index")
-    found = train_and_evaluate(dataclasses.replace(config, data=data, start_from=workdir, steps=1), tmp_path / "run")
-    assert found is not None
-    assert found.results["recall@1_before"] == pytest.approx(results["recall@1"])
-
-
-@pytest.mark.extended
-def test_it_goes_on_without_the_run_that_it_started_from(
-    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path, capsys
-) -> None:
-    workdir = tmp_path / "first"
-    shutil.copytree(finished[0], workdir)
-    data = dataclasses.replace(config.data, index=workdir / "index")
-    begun = dataclasses.replace(config, data=data, start_from=workdir, steps=1)
-    train_and_evaluate(begun, tmp_path / "run")
-    shutil.rmtree(workdir / "checkpoints")
-    capsys.readouterr()
-    found = train_and_evaluate(dataclasses.replace(begun, steps=2), tmp_path / "run")
-    assert found is not None
-    assert "recall@1" in found.results
-    assert "recall@1_before" not in found.results
-    assert "first: not as it was when this run began; results lack the recall before" in capsys.readouterr().err
-
-
-@pytest.mark.extended
-def test_a_run_that_began_from_its_checkpoints_has_no_recall_of_another_run_before(
-    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path, capsys
-) -> None:
-    train_and_evaluate(dataclasses.replace(config, steps=2), tmp_path / "run")
-    data = dataclasses.replace(config.data, index=finished[0] / "index")
-    later = dataclasses.replace(config, steps=2, data=data, start_from=finished[0])
-    found = train_and_evaluate(later, tmp_path / "run")
-    assert found is not None
-    assert "recall@1_before" not in found.results
-    assert "not as it was when this run began" in capsys.readouterr().err
+    np.testing.assert_allclose(plain, bi_encoders.losses(tmp_path / "chunked"), rtol=1e-4)
 
 
 def with_scores(config: ContrastiveConfig, path: Path, factor: float = 1.0) -> ContrastiveConfig:
@@ -312,7 +223,7 @@ def with_scores(config: ContrastiveConfig, path: Path, factor: float = 1.0) -> C
 def test_it_learns_the_margins_of_a_teacher(config: ContrastiveConfig, tmp_path: Path) -> None:
     scored = dataclasses.replace(with_scores(config, tmp_path / "negatives.jsonl"), steps=40)
     train_and_evaluate(scored, tmp_path / "run")
-    course = losses(tmp_path / "run")
+    course = bi_encoders.losses(tmp_path / "run")
     assert course[0] > 100, "margins of 0 against margins of 20"
     assert course[-1] < course[0] / 2
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from index_commands import SMALL, TOWNS, refused, run
+from index_commands import SMALL, TOWNS, built, refused, run
 from rag_jax.config.config import Config
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.index import manifest
@@ -18,10 +18,8 @@ def tower(towns: Config) -> str:
 
 
 @pytest.fixture
-def index(towns: Config, tower: str, tmp_path: Path, capsys) -> Path:
-    folder = tmp_path / "index"
-    run(capsys, "index", towns.data.passages, "--out", folder, "--tower", tower, *SMALL, "--segment", "100")
-    return folder
+def index(towns: Config, tmp_path: Path, capsys) -> Path:
+    return built(capsys, towns, tmp_path / "index")
 
 
 def test_passages_are_added_replaced_and_removed(index, tmp_path, capsys) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from index_commands import SMALL, TOWNS, refused, run
+from index_commands import SMALL, TOWNS, built, refused, run
 from rag_jax.config.config import Config
 from rag_jax.index import manifest
 from rag_jax.index.store import open_store
@@ -22,10 +22,8 @@ def tower(towns: Config) -> str:
 
 
 @pytest.fixture
-def index(towns: Config, tower: str, tmp_path: Path, capsys) -> Path:
-    folder = tmp_path / "index"
-    run(capsys, "index", towns.data.passages, "--out", folder, "--tower", tower, *SMALL, "--segment", "100")
-    return folder
+def index(towns: Config, tmp_path: Path, capsys) -> Path:
+    return built(capsys, towns, tmp_path / "index")
 
 
 def test_a_corpus_becomes_a_store_that_can_be_looked_at_and_searched(index, tower, capsys) -> None:

@@ -26,9 +26,7 @@ class CompareCommand:
 
     evaluations: tyro.conf.Positional[tuple[Path, ...]]  # folders of rag-jax evaluate, or their scores.jsonl
     names: tuple[str, ...] = ()  # of the systems, in the same order; none: those of the folders
-    metric: tuple[
-        str, ...
-    ] = ()  # none: exact_match and f1 where all have them, else all in common that apply to the same questions
+    metric: tuple[str, ...] = ()  # none: exact_match and f1 where all have them, else all that can be compared
     all_pairs: bool = False  # compare all pairs instead
     resamples: int = RESAMPLES  # of the bootstrap and of the permutation test
     seed: int = 0

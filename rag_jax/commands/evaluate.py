@@ -244,12 +244,8 @@ class EvaluateCommand:
         """What was asked for, for metrics.json."""
         source = self.workdir or self.checkpoint or self.predictions
         named = {"source": str(source), "baseline": self.baseline, "task": self.task, "labels": self.labels}
-        calibrated = None if self.calibrate_on is None else str(self.calibrate_on)
-        return (
-            named
-            | {"calibrate_on": calibrated, "cite_at_least": self.cite_at_least, "asked_depth": self.depth}
-            | {"seed": self.seed}
-        )
+        named |= {"calibrate_on": None if self.calibrate_on is None else str(self.calibrate_on)}
+        return named | {"cite_at_least": self.cite_at_least, "asked_depth": self.depth, "seed": self.seed}
 
     def _texts(self, results: Results, predictions: Sequence[Prediction]) -> dict[str, str]:
         """The contents of the files by name; predictions of a model are in theirs already."""

@@ -19,7 +19,7 @@ from rag_jax.commands.progress import Progress
 from rag_jax.config.command_line import check_counts, check_names, parse
 from rag_jax.config.config import Config, Data, Retriever
 from rag_jax.corpus import BadLines, OnBadLine, documents, raise_error, read_corpus
-from rag_jax.corpus.chunking import Chunker, Cut
+from rag_jax.corpus.chunking import Cut
 from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.data.lines import check_plain
@@ -110,7 +110,7 @@ class IndexCommand:
         lengths = {"max_length": self.max_length, "max_passage": self.max_passage, "tokens": self.cut.tokens}
         check_counts(**lengths, segment=self.segment, processes=self.processes)
         if self.change in ("build", "swap"):  # otherwise it depends on the index
-            Chunker(self.cut.size, self.cut.overlap or 0)
+            self.cut.chunker(None)
         if self.norm is not None and not 0 < self.norm < math.inf:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
         check_names(tower=self.tower, generator=self.generator, question_tower=self.question_tower)
@@ -293,6 +293,7 @@ def question_encoder(store: Store, source: str | None = None, template: str | No
     encoder = TextEncoder(registry.tower(found.config), found.params, found.tokenizer, positions)
 
     def encode(questions: Sequence[str]) -> Float[np.ndarray, "B D"]:
+        """The vectors of questions. Raises `InputError` for one that is too long, and for vectors of another width."""
         rows = found.question_tokenizer(questions).ids
         for question, row in zip(questions, rows, strict=True):
             if len(row) > positions:

@@ -26,6 +26,7 @@ from rag_jax.data.question import Question
 from rag_jax.errors import InputError
 from rag_jax.index.engines.engine import Engine, Queries
 from rag_jax.index.store import Store
+from rag_jax.pipeline.gold_passages import other_pieces
 
 AT_ONCE = 64  # questions searched at once
 GOLD, SKIPPED, ANSWER, MARGIN = "gold", "skipped", "answer", "margin"  # why a passage is no negative
@@ -103,15 +104,16 @@ def mine(
     """
     check(questions, store, rules)
     search = AnswerSearch(store.passages)
+    named = sorted({id for question in questions for id in question.positive_ids})
+    rows_of, others = dict(zip(named, store.find(named).tolist(), strict=True)), other_pieces(store, named)
 
     def mined(asked: Sequence[Question]) -> Iterator[Mined]:
         texts = [question.question for question in asked]
         found = engine.search(Queries(texts, None if encode is None else encode(texts)), rules.depth)
         for question, rows, scores in zip(asked, found.rows.tolist(), found.scores.tolist(), strict=True):
             ranking = [(row, score) for row, score in zip(rows, scores, strict=True) if row >= 0]
-            gold = set(store.find(question.positive_ids).tolist())
             # a gold id may name a document, of which every passage may be the right one
-            gold |= {row for row, _ in ranking if store.passages[row].document in question.positive_ids}
+            gold = {row for id in question.positive_ids for row in (rows_of[id], *others[id])}
             yield select(question, ranking, gold, search, rules)
 
     starts = range(0, len(questions), AT_ONCE)

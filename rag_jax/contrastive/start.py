@@ -7,7 +7,7 @@ from rag_jax.config.files import load_config_of
 from rag_jax.contrastive.towers import Towers
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError, warn
-from rag_jax.hub import configs, tokenizers
+from rag_jax.hub import configs, loading, tokenizers
 from rag_jax.pipeline import checkpoint_folders
 from rag_jax.pipeline.checkpoints import Checkpoints, HostState
 from rag_jax.training.provenance import may_have_begun_from
@@ -39,13 +39,14 @@ def _check_same_towers(source: Path, loaded: Towers) -> None:
         folder = source / checkpoint_folders.TOWERS / name
         if not (folder / "config.json").exists():
             continue  # not finished, or trained otherwise: the parameters' shapes are compared
-        config = configs.read_config(folder)
-        stored, sizes = tokenizers.read(folder, config), configs.tower(config, folder)
-        odd = []
-        if stored is not None and ours.tokenizer is not None:
-            odd += ["tokenizer"] if fingerprint(stored.tokenizer) != fingerprint(ours.tokenizer) else []
-        pooling = [getattr(each, "pooling", None) for each in (sizes, ours.config)]
-        odd += ["pooling"] if pooling[0] != pooling[1] else []
+        stored = tokenizers.read(folder, configs.read_config(folder))
+        known = [None if each is None else fingerprint(each) for each in (stored and stored.tokenizer, ours.tokenizer)]
+        poolings = [getattr(each, "pooling", None) for each in (loading.describe_tower(folder), ours.config)]
+        differs = {
+            "tokenizer": None not in known and known[0] != known[1],
+            "pooling": poolings[0] != poolings[1],
+        }
+        odd = [name for name, is_other in differs.items() if is_other]
         if odd:
             problem = f"its towers have another {' and another '.join(odd)} than this config's"
             raise InputError(f"{source}: {problem}; give retriever.tower as that run had it")

@@ -43,6 +43,16 @@ def is_markdown(name: str) -> bool:
 
 def files_in(folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
     """The files in a folder and its subfolders whose names match, sorted; links to folders are not followed."""
+    return (Path(entry.path) for entry in _entries(folder) if entry.is_file() and wanted(entry.name))
+
+
+def linked_folders(folder: Path) -> Iterator[Path]:
+    """The links to folders in a folder and its subfolders, sorted, which `files_in` does not follow."""
+    return (Path(entry.path) for entry in _entries(folder) if entry.is_dir())
+
+
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """All that is in a folder and its subfolders, sorted, but for what is hidden and the subfolders themselves."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -51,20 +61,9 @@ def files_in(folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from files_in(folder / entry.name, wanted)
-        elif entry.is_file() and wanted(entry.name):
-            yield folder / entry.name
-
-
-def linked_folders(folder: Path) -> Iterator[Path]:
-    """The links to folders in a folder and its subfolders, sorted, which `files_in` does not follow."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from linked_folders(folder / entry.name)
-        elif entry.is_symlink() and entry.is_dir():
-            yield folder / entry.name
+            yield from _entries(entry.path)
+        else:
+            yield entry
 
 
 def _read(path: Path, new: str, on_bad_line: OnBadLine) -> Iterator[tuple[str, Passage]]:

@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 
 from rag_jax.errors import InputError
@@ -123,13 +123,13 @@ def common_metrics(evaluations: Evaluations, asked: Sequence[str] = ()) -> list[
             raise InputError(f"{first.path}: {name!r} applies to no question; choose another metric")
     known = [name for name in common if not np.isnan(first.scores[name]).all()]
     pairs = list(combinations(evaluations.values(), 2))
-    same = [name for name in known if all(_is_comparable(name, *pair) for pair in pairs)]
+    obstacles = {name: next(filter(None, (_obstacle(name, *pair) for pair in pairs)), None) for name in known}
+    same = [name for name in known if obstacles[name] is None]
     chosen = list(dict.fromkeys(asked)) or [name for name in PREFERRED_METRICS if name in known] or same or known
     if not chosen:
         raise InputError(f"{first.path}: has no metric in common with the others; evaluate all with the same options")
-    for name in chosen:
-        for pair in pairs:
-            _check_applies(name, *pair)
+    if found := next((obstacle for name in chosen if (obstacle := obstacles[name]) is not None), None):
+        raise InputError(found)
     return chosen
 
 
@@ -179,36 +179,30 @@ def _differences(evaluations: Evaluations, metric: str, pair: tuple[str, str]) -
     return np.where(np.abs(differences) < SAME, 0.0, differences)
 
 
-def _is_comparable(metric: str, first: Evaluation, other: Evaluation) -> bool:
-    """Whether a metric applies to the same questions, and means the same for both."""
-    is_null = np.isnan(first.scores[metric]), np.isnan(other.scores[metric])
-    return bool((is_null[0] == is_null[1]).all()) and _other_meaning(metric, first, other) is None
+def _obstacle(metric: str, first: Evaluation, other: Evaluation) -> str | None:
+    """Why a metric of two evaluations cannot be compared, as far as that is known; None: it can.
 
-
-def _other_meaning(metric: str, first: Evaluation, other: Evaluation) -> str | None:
-    """What makes a metric another one in the two evaluations, as far as that is known: an option, or gold passages."""
+    It means another thing with another option or other gold passages, or applies to a question on one side only.
+    """
+    there = f"in {first.path}; {REMEDY}"
     option = OPTIONS.get(metric, "")
     values = [each.options.get(option) for each in (first, other)]
     if None not in values and values[0] != values[1]:
-        return f"{option} {values[1]}, and {values[0]}"
+        return f"{other.path}: {metric!r} with {option} {values[1]}, and {values[0]} {there}"
     if metric in OF_GOLD or metric.startswith(("recall@", "ndcg@")):
         pairs = zip(first.questions, other.questions, strict=True)
         odd = (b.id for a, b in pairs if a.positive_ids and b.positive_ids and {*a.positive_ids} != {*b.positive_ids})
-        differs = next(odd, None)
-        return None if differs is None else f'other gold passages of "{differs}" than'
-    return None
+        if (id := next(odd, None)) is not None:
+            return f'{other.path}: {metric!r} with other gold passages of "{id}" than {there}'
+    is_odd = np.isnan(first.scores[metric]) != np.isnan(other.scores[metric])
+    return _applies_once(metric, first, other, np.flatnonzero(is_odd)) if is_odd.any() else None
 
 
-def _check_applies(metric: str, first: Evaluation, other: Evaluation) -> None:
-    """Raise `InputError` for a question to which the metric applies in one evaluation only, and for other options."""
-    meaning = _other_meaning(metric, first, other)
-    if meaning is not None:
-        raise InputError(f"{other.path}: {metric!r} with {meaning} in {first.path}; {REMEDY}")
-    odd = np.flatnonzero(np.isnan(first.scores[metric]) != np.isnan(other.scores[metric]))
-    if len(odd):
-        number = int(odd[0])
-        null, scored = (first, other) if np.isnan(first.scores[metric][number]) else (other, first)
-        question, same = null.questions[number], scored.questions[number]
-        what = f'{metric!r} is null for "{question.id}", but a number in {scored.path}:{same.line}'
-        total = f" ({len(odd):,} such questions)" if len(odd) > 1 else ""
-        raise InputError(f"{null.path}:{question.line}: {what}{total}; {REMEDY}")
+def _applies_once(metric: str, first: Evaluation, other: Evaluation, odd: Int[np.ndarray, " odd"]) -> str:
+    """That the metric applies to the questions of these numbers in one evaluation only."""
+    number = int(odd[0])
+    null, scored = (first, other) if np.isnan(first.scores[metric][number]) else (other, first)
+    question, same = null.questions[number], scored.questions[number]
+    what = f'{metric!r} is null for "{question.id}", but a number in {scored.path}:{same.line}'
+    total = f" ({len(odd):,} such questions)" if len(odd) > 1 else ""
+    return f"{null.path}:{question.line}: {what}{total}; {REMEDY}"

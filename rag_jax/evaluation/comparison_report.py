@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Column, Table
 
+from rag_jax.errors import one_line
 from rag_jax.evaluation.compare import Comparison, Evaluations
 from rag_jax.evaluation.intervals import CONFIDENCE
 from rag_jax.terminal import styled
@@ -159,5 +160,5 @@ def _p(value: float) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, in a table too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", text)
+    """Text that Markdown shows as it is, in a table too: on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", one_line(text))

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from rag_jax.data import strict_json
-from rag_jax.errors import one_line
 from rag_jax.evaluation import comparison_report
 from rag_jax.evaluation.intervals import CONFIDENCE, RESAMPLES, Figure
 from rag_jax.evaluation.refusals import RATES
@@ -56,16 +55,13 @@ def markdown(report: GuardReport) -> str:
     lines = ["# Refusals", ""]
     for title, head, rows in (*_overall(report), *_by_type(report)):
         rule = ("---", *["---:"] * (len(head) - 1))
-        table = [_named(head), rule, *(_named(row[:1]) + row[1:] for row in rows)]  # names may be any text
+        escape = comparison_report.escape  # names may be any text
+        table = [tuple(map(escape, head)), rule, *((escape(name), *row) for name, *row in rows)]
         lines += [f"## {title}", "", *(f"| {' | '.join(row)} |" for row in table), ""]
     lines += [f"- {_said(name)}: {value}" for name, value in report.facts.items() if value is not None]
     lines += [f"- intervals: {INTERVALS}", ""]
     compared = "" if report.comparisons is None else "\n" + comparison_report.markdown(report.comparisons)
     return "\n".join(lines) + compared
-
-
-def _named(cells: Row) -> Row:
-    return tuple(comparison_report.escape(one_line(each)) for each in cells)
 
 
 def show(console: Console, report: GuardReport) -> None:

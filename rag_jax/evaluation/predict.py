@@ -16,8 +16,6 @@ from rag_jax.errors import warn
 from rag_jax.evaluation.labels import Labels
 from rag_jax.evaluation.predictions import as_row, label_row
 from rag_jax.index.engines.registry import ENGINES
-from rag_jax.index.store import Store
-from rag_jax.pipeline.answers import SearchResult
 from rag_jax.rag import RAG
 
 AT_ONCE = 512  # questions searched before only ids and scores are kept
@@ -69,13 +67,8 @@ def rankings(rag: RAG, questions: Sequence[Question], asked: Asked) -> list[Rank
     for start in range(0, len(questions), AT_ONCE):
         texts = [question.question for question in questions[start : start + AT_ONCE]]
         for results in rag.search(texts, depth, batch_size=asked.batch_size):
-            found.append([(_named(result, store), result.score) for result in results])
+            found.append([(Passage(each.id, "", "", each.document), each.score) for each in results])
     return found
-
-
-def _named(result: SearchResult, store: Store) -> Passage:
-    """A passage that was found, without its texts."""
-    return Passage(result.id, "", "", store.passages[result.row].document)
 
 
 def prediction_rows(

@@ -102,7 +102,8 @@ def fit_to_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Tok
 
     Raises `InputError` if other tokens exceed it.
     """
-    surplus = {token for token, i in tokenizer.get_vocab(with_added_tokens=True).items() if i >= vocab_size}
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    surplus = {token for token, i in ids.items() if i >= vocab_size}
     if not surplus:
         return tokenizer
     stored = json.loads(tokenizer.to_str())
@@ -110,8 +111,7 @@ def fit_to_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Tok
     vocabulary = stored["model"]["vocab"]
     special = {token for token in surplus if token.startswith("<") and token.endswith(">")}
     if surplus != special or not isinstance(vocabulary, dict):
-        largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-        what = f"a tokenizer of {tokenizer.get_vocab_size()} tokens (ids up to {largest}), a generator of {vocab_size}"
+        what = f"a tokenizer of {len(ids)} tokens (ids up to {max(ids.values())}), a generator of {vocab_size}"
         raise InputError(f"{source}: {what}; use the tokenizer that was saved with the weights")
     stored["model"]["vocab"] = {token: i for token, i in vocabulary.items() if i < vocab_size}
     return ignore_special_tokens_in_text(Tokenizer.from_str(json.dumps(stored)))

@@ -19,7 +19,7 @@ from rag_jax.errors import InputError
 from rag_jax.index.columns import PassageTable
 
 compute: Any = importlib.import_module("pyarrow.compute")
-PIECE = re.compile(r"#\d+$")  # the number of a chunk, in its id
+PIECE, PIECES = re.compile(r"#\d+$"), re.compile(r"(#\d+)+$")  # the numbers of a chunk, in its id
 
 
 def find_rows(
@@ -51,25 +51,23 @@ def pieces(texts: PassageTable, ids: Sequence[str]) -> dict[str, list[int]]:
     In the order of their numbers. Where a corpus came in pieces, `doc#2` is one of `doc`.
     """
     found: dict[str, list[int]] = {id: [] for id in ids}
+    if not found:
+        return found
     column = texts.table.column("document")
     whole = compute.replace_substring_regex(texts.ids, PIECE.pattern, "")
     column = compute.if_else(compute.equal(column, ""), whole, column)
     of_named = _is_in(column, [*found])
-    rows, homes = np.flatnonzero(of_named).tolist(), _values(column, of_named)
-    numbered = zip(map(_numbers, _values(texts.ids, of_named)), homes, rows, strict=True)
-    for numbers, document, row in sorted(numbered):
-        if numbers:
+    there = zip(np.flatnonzero(of_named).tolist(), _values(texts.ids, of_named), _values(column, of_named), strict=True)
+    for row, id, document in sorted(there, key=lambda each: _numbers(each[1])):
+        if id != document:
             found[document].append(row)
     return found
 
 
 def _numbers(id: str) -> list[int]:
     """[2, 3] of `doc#2#3`."""
-    numbers = []
-    while match := PIECE.search(id):
-        numbers.insert(0, int(match[0][1:]))
-        id = id[: match.start()]
-    return numbers
+    found = PIECES.search(id)
+    return [] if found is None else [int(number) for number in found[0][1:].split("#")]
 
 
 def check_new(texts: PassageTable, alive: Bool[np.ndarray, " N"], more: Sequence[Passage], where: str) -> None:

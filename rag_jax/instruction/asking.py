@@ -124,14 +124,13 @@ class Asking:
         asked = tokenizer.prompts(questions)
         asked = pad(asked, max(map(len, asked), default=1), tokenizer.pad)
         found: list[list[int]] = []
-        full = 0
         for start in range(0, len(rows), PROMPTS):
             some = slice(start, start + PROMPTS)
             read = Tokens(jnp.asarray(ids[rows[some]]), jnp.asarray(lengths[rows[some]]))
             inputs = reading.assemble(read, Tokens(asked.ids[some], asked.lengths[some]), layout)
             for row, length in zip(np.asarray(inputs.ids)[:, 0], np.asarray(inputs.lengths)[:, 0], strict=True):
                 found.append([*row[:length].tolist(), tokenizer.decoder_start])
-                full += int(length >= layout.max_length)
+        full = sum(len(prompt) > layout.max_length for prompt in found)  # with the token that starts the answer
         if full and self.has_passages:
             what = f"{full:,} of {len(found):,} prompts fill generator.max_input ({layout.max_length} tokens)"
             warn(f"{what}: their last passage may be cut before the answer that it holds; raise it, or read fewer")

@@ -20,6 +20,7 @@ class SearchResult(NamedTuple):
     text: str
     score: float  # the engine's own: an inner product, or BM25's
     row: int  # in the index
+    document: str = ""  # the id of the document that it is a part of; "": it is a document itself, or that is unknown
 
 
 class RetrievedPassage(NamedTuple):
@@ -80,7 +81,7 @@ def to_search_results(results: SearchResults, store: Store) -> list[list[SearchR
 
     def result(row: int, score: float) -> SearchResult:
         passage = store.passages[row]
-        return SearchResult(passage.id, passage.title, passage.text, score, row)
+        return SearchResult(passage.id, passage.title, passage.text, score, row, passage.document)
 
     ranked = zip(np.asarray(results.rows).tolist(), np.asarray(results.scores).tolist(), strict=True)
     return [[result(row, score) for row, score in zip(*each, strict=True) if row >= 0] for each in ranked]

@@ -22,6 +22,6 @@ def check(folder: Path) -> None:
     # The workdir may have been moved since: WORKDIR/towers, or WORKDIR/towers/passage.
     if found is not None and checkpoint_folders.TOWERS not in Path(found.tower["source"]).parts[-2:]:
         raise InputError(f"{folder}: an index by {found.tower['source']}, and the run writes its own there; {remedy}")
-    for spec in [*([found.build_spec] if found else []), *([pending.build_spec] if pending else [])]:
+    for spec in (each.build_spec for each in (found, pending) if each is not None):
         if spec is None or "content" in (spec["corpus"] or {}):  # which only `rag-jax index` records
             raise InputError(f"{folder}: built or changed by rag-jax index, and the run writes its own there; {remedy}")

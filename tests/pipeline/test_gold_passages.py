@@ -50,6 +50,16 @@ def test_the_other_passages_of_a_document() -> None:
     assert other_pieces(held, ["p0", "p1", "p2", "none"]) == {"p0": [], "p1": [n, n + 1], "p2": [n + 2], "none": []}
 
 
+def test_a_document_whose_own_id_ends_in_a_number_is_not_a_piece_of_itself() -> None:
+    passages = [
+        PASSAGES[0]._replace(id="part#2", document="part#2"),
+        PASSAGES[1]._replace(id="part#2#2", document="part#2"),
+    ]
+    held = from_vectors(passages, np.zeros((2, 4), np.float32), reads())
+    assert other_pieces(held, ["part#2"]) == {"part#2": [1]}
+    assert other_pieces(held, []) == {}
+
+
 def test_evidence_that_the_index_lacks_is_left_out_or_counted(capsys) -> None:
     def needing(*evidence: tuple[str, ...], by: str = "evidence") -> list[Question]:
         return [Question(str(n), "who?", ("me",))._replace(**{by: (each,)}) for n, each in enumerate(evidence)]

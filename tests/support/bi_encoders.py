@@ -1,9 +1,11 @@
 """A contrastive run in the small world of `world.py`."""
 
+import dataclasses
 from pathlib import Path
 
 from rag_jax.config.config import Config
 from rag_jax.config.contrastive import AdamW, BiEncoder, Contrast, ContrastiveConfig, Data
+from rag_jax.contrastive.run import train_and_evaluate
 from rag_jax.data.jsonl import read_jsonl, write_jsonl
 
 
@@ -38,3 +40,15 @@ def write_negatives(passages: Path, questions: Path, folder: Path) -> Path:
     rows = ({"id": row["id"], "negative_ids": following[row["positive_ids"][0]]} for row in asked)
     write_jsonl(folder / "negatives.jsonl", rows)
     return folder / "negatives.jsonl"
+
+
+def finished(config: ContrastiveConfig, workdir: Path) -> tuple[Path, dict]:
+    """A run with its own towers for questions and passages, and its results."""
+    found = train_and_evaluate(dataclasses.replace(config, steps=40), workdir)
+    assert found is not None
+    return workdir, found.results
+
+
+def losses(workdir: Path) -> list[float]:
+    """The losses that a run has logged."""
+    return [row["loss"] for _, row in read_jsonl(workdir / "metrics.jsonl")]
