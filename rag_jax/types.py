@@ -207,7 +207,8 @@ class Fuse(Protocol):
 class CrossAttention(Protocol):
     """The weights of the decoder's cross-attention, averaged over heads and layers, without dropout.
 
-    Those of a token sum to 1 over the encoded positions, and are exactly 0 where nothing may be attended to.
+    Those of a token sum to 1 over the encoded positions, and are exactly 0 where it may not attend; in a row in which
+    it may attend to nothing they are even.
     """
 
     def __call__(

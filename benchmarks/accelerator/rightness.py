@@ -22,7 +22,7 @@ from rag_jax.core.reading import InputLayout
 from rag_jax.core.vectors import quantize_int8
 from rag_jax.models import registry
 from rag_jax.models.attention import Attention
-from rag_jax.types import Batch, InferenceBatch, Knowledge, Networks, RagParams, Tokens
+from rag_jax.types import Batch, InferenceBatch, Int8Vectors, Knowledge, Networks, RagParams, Tokens
 
 K, B, T, END = 5, 4, 6, 2
 TOWER = registry.TOWERS[registry.DEFAULT_TOWER].config(
@@ -90,7 +90,7 @@ def scores() -> dict[str, Any]:
 
 
 def search(passages: int, width: int) -> dict[str, Any]:
-    """The ten best of random vectors, beside the host's in float64 of the same stored vectors."""
+    """The ten best of random vectors, beside the host's in float64; and their scores, beside the stored vectors'."""
     draw = np.random.default_rng(2)
     vectors = draw.standard_normal((passages, width), dtype=np.float32)
     queries = draw.standard_normal((8, width), dtype=np.float32)
@@ -98,7 +98,11 @@ def search(passages: int, width: int) -> dict[str, Any]:
     told = {}
     kinds = {"float32": jnp.asarray, "bfloat16": jnp.bfloat16, "int8": lambda rows: quantize_int8(jnp.asarray(rows))}
     for name, convert in kinds.items():
-        ids = np.asarray(jax.jit(partial(retrieval.exact_top_k, k=10))(queries, convert(vectors))[1])
+        stored = convert(vectors)
+        found, ids = map(np.asarray, jax.jit(partial(retrieval.exact_top_k, k=10))(queries, stored))
+        rows = stored.values * stored.scales[:, None] if isinstance(stored, Int8Vectors) else stored
+        products = np.einsum("BKD,BD->BK", np.asarray(rows, np.float64)[ids], queries.astype(np.float64))
+        told[f"scores {name}"] = _apart(found, products)
         shared = [len(set(a) & set(b)) / 10 for a, b in zip(ids, exact, strict=True)]
         told[f"recall@10 {name}"] = float(np.mean(shared))
         if name == "float32":

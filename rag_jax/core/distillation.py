@@ -42,7 +42,7 @@ class ReaderSignals(NamedTuple):
 
 @runtime_checkable
 class Distillation(Protocol):
-    """The loss of each question, from the prior `log p(z|x)`, for which scores do as well, and the reader's signals."""
+    """The loss of each question, from the prior `log p(z|x)` and the reader's signals; scores serve as well."""
 
     def __call__(self, doc_log_prior: Float[Array, "B K"], signals: ReaderSignals, /) -> Float[Array, " B"]: ...
 

@@ -142,7 +142,8 @@ def _read_fused(
     """Fusion-in-Decoder's logits and signals: passages are encoded once.
 
     The log-probabilities under each passage are those of a second pass of the decoder, over one passage at a time,
-    without dropout or gradient. The compiler removes it, or the attention, where the distillation does not use it.
+    without dropout of its own or gradient. The compiler removes it, or the attention, where the distillation does not
+    use it.
     """
     encode_key, decode_key = split(key)
     rows = inputs if isinstance(inputs, PackedInputs) else reading.rows(inputs)
@@ -200,6 +201,12 @@ def _best(
 
     The gradient of RAG-Sequence's log-likelihood with respect to a score is then the posterior over the K minus p(z|x)
     for a passage that is read, and -p(z|x) for another: mass that is lost on passages nobody reads is pulled back.
+
+    A search by stored vectors may have another order than the prior, whose scores are fresh.
     """
-    best = (doc_log_prior, (retrieved, passages))
-    return jax.tree.map(lambda each: each[:, :num_docs], best)
+    order = jax.lax.top_k(jax.lax.stop_gradient(doc_log_prior), num_docs)[1]
+
+    def chosen(each: Array) -> Array:
+        return jnp.take_along_axis(each, order.reshape(*order.shape, *[1] * (each.ndim - 2)), axis=1)
+
+    return jax.tree.map(chosen, (doc_log_prior, (retrieved, passages)))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from rag_jax.core.devices import has_bfloat16_products
 from rag_jax.core.vectors import count, halves
 from rag_jax.types import Int8Vectors, Vectors
 
@@ -27,7 +28,7 @@ def supports(queries: Float[Array, "B D"], vectors: Vectors) -> bool:
     # Triton's offsets have 32 bits, signed.
     overflows = isinstance(vectors, Int8Vectors) and 2**31 < vectors.values.size <= 2**32
     divisible = queries.shape[1] % CHUNK == 0 and min(queries.shape[0], count(vectors)) > 0
-    return narrow and not overflows and divisible and _has_compiler()
+    return narrow and not overflows and divisible and has_bfloat16_products() and _has_compiler()
 
 
 @cache

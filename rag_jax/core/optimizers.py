@@ -1,12 +1,14 @@
 """Optimizers: optax transformations over `RagParams`, with a learning rate per network."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import jax
 import optax
 from jaxtyping import PyTree
 
 from rag_jax.core.lora import ADAPTERS, KERNEL
+from rag_jax.core.trainable import path_name
 from rag_jax.types import Params, RagParams
 
 
@@ -18,10 +20,10 @@ def adamw(learning_rate: optax.ScalarOrSchedule, weight_decay: float) -> optax.G
 def muon(
     learning_rate: optax.ScalarOrSchedule, adam_learning_rate: optax.ScalarOrSchedule, weight_decay: float
 ) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024) for the matrices inside the network, AdamW for embeddings, biases and LayerNorms.
+    """Muon (Jordan et al. 2024) for the matrices inside the network, Adam for embeddings, heads, biases and LayerNorms.
 
-    LoRA's adapters count as matrices. From scratch it needs far fewer steps than AdamW; for pretrained networks AdamW
-    is better.
+    The weight decay is Muon's alone. LoRA's adapters count as matrices. From scratch it needs far fewer steps than
+    AdamW; for pretrained networks AdamW is better.
     """
     return optax.contrib.muon(
         learning_rate,
@@ -60,20 +62,21 @@ def warmup_linear_decay(peak: float, warmup: int, steps: int) -> optax.Schedule:
 
 def is_weight(params: Params) -> PyTree[bool]:
     """True for kernels, adapters and embeddings, False for biases and LayerNorm scales."""
-    return _by_name(params, lambda name: name in (KERNEL, *ADAPTERS, "embedding"))
+    return _by_name(params, lambda name: name.rpartition("/")[2] in (KERNEL, *ADAPTERS, "embedding"))
 
 
 def _kernels(params: Params) -> PyTree:
     def dimensions(name: str):
-        return optax.contrib.MuonDimensionNumbers() if name in (KERNEL, *ADAPTERS) else None
+        *modules, leaf = name.split("/")
+        is_inside = leaf in (KERNEL, *ADAPTERS) and modules[-1:] != [HEAD]
+        return optax.contrib.MuonDimensionNumbers() if is_inside else None
 
     return _by_name(params, dimensions)
 
 
-def _by_name(params: Params, choose) -> PyTree:
-    """`choose` applied to the last part of every leaf's path."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: choose(_name(path[-1])), params)
+HEAD = "head"  # the module of an untied output embedding
 
 
-def _name(entry) -> str:
-    return str(getattr(entry, "key", getattr(entry, "name", entry)))
+def _by_name(params: Params, choose: Callable[[str], Any]) -> PyTree:
+    """`choose` applied to every leaf's name."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: choose(path_name(path)), params)

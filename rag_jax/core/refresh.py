@@ -220,7 +220,7 @@ def _encode_rows(
 
 
 def _readable(tokens: Tokens) -> Tokens:
-    """Tokens as a tower reads them: 32-bit, and of length 1 or more, since the mean of no token is NaN."""
+    """Tokens as a tower reads them: 32-bit, and of length 1 or more: a row of padding has none."""
     return Tokens(tokens.ids.astype(jnp.int32), jnp.maximum(tokens.lengths, 1))
 
 

@@ -9,8 +9,6 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import jax
 from jaxtyping import Array, PyTree
 
-from rag_jax.types import Params
-
 Tree = TypeVar("Tree")
 
 
@@ -44,6 +42,6 @@ def path_name(path: tuple[Any, ...]) -> str:
     return "/".join(str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path)
 
 
-def names(params: Params) -> list[str]:
+def names(params: PyTree) -> list[str]:
     """The names of all leaves."""
     return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]

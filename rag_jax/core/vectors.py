@@ -78,6 +78,10 @@ def halved(queries: Float[Array, "B D"], narrow: Array) -> Float[Array, "B N"]:
 
 
 def halves(queries: Float[Array, "B D"]) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
-    """Two bfloat16 vectors whose sum is the query to 16 bits; the first alone is the query to 8."""
-    high = queries.astype(jnp.bfloat16)
-    return high, (queries - high.astype(jnp.float32)).astype(jnp.bfloat16)
+    """Two bfloat16 vectors whose sum is the query to 16 bits; the first alone is the query to 8.
+
+    `reduce_precision` rounds whatever the compiler's flags: a cast to bfloat16 and back is removed on a GPU
+    (`xla_allow_excess_precision`), and nothing would be left for the second vector.
+    """
+    high = jax.lax.reduce_precision(queries, exponent_bits=8, mantissa_bits=7)
+    return high.astype(jnp.bfloat16), (queries - high).astype(jnp.bfloat16)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from rag_jax.core.devices import has_bfloat16_products
 from rag_jax.core.packing import to_packs, to_rows
 from rag_jax.models.dense import Dense
 from rag_jax.models.products import multiply
@@ -130,13 +131,13 @@ def fused_attention(
     mask: Bool[Array, "#R #T S"],
     scale: float,
 ) -> Float[Array, "R T H d"]:
-    """cuDNN's kernel on a GPU in 16 bits; XLA's implementation elsewhere. H may be a multiple of G.
+    """cuDNN's kernel on a GPU (A100 or newer) in 16 bits; XLA's implementation elsewhere. H may be a multiple of G.
 
     The kernel needs a mask for every query, and even lengths where it is differentiated.
     """
     num_queries, num_keys = queries.shape[2], keys.shape[3]
     even = num_queries % 2 == 0 and num_keys % 2 == 0
-    use_cudnn = jax.default_backend() == "gpu" and queries.dtype.itemsize == 2 and even
+    use_cudnn = jax.default_backend() == "gpu" and has_bfloat16_products() and queries.dtype.itemsize == 2 and even
     operands = jnp.swapaxes(queries, 1, 2), jnp.transpose(keys, (0, 3, 1, 2)), jnp.swapaxes(values, 1, 2)
     mask = jnp.broadcast_to(mask, (mask.shape[0], num_queries, num_keys))[:, None]
     with jax.numpy_dtype_promotion("standard"):  # it promotes to float32 implicitly

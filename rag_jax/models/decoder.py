@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from rag_jax.core.packing import append, to_packs, to_rows, unpacked
@@ -247,12 +246,6 @@ def describe(config: DecoderConfig) -> str:
     return f"{config.model_type} {config.decoder_layers} x {config.width}"
 
 
-PARTITION_RULES = (
-    (r"word/embedding$", PartitionSpec("tensor", "fsdp")),
-    (r"(query|key|value|gate|up|head)/kernel$", PartitionSpec("fsdp", "tensor")),  # by columns
-    (r"(query|key|value)/bias$", PartitionSpec("tensor")),
-    (r"(out|down)/kernel$", PartitionSpec("tensor", "fsdp")),  # by rows
-)
 ARCHITECTURE = Architecture(
     "llama",
     DecoderConfig,
@@ -260,8 +253,8 @@ ARCHITECTURE = Architecture(
     generator,
     flops,
     describe,
-    PARTITION_RULES,
-    SpecialTokens(bos=None, pad="</s>", eos="</s>", start="</s>", others=("<unk>",)),  # of a new vocabulary
-    PromptTemplates("{title}\n{text}", "\n\nQuestion: {question}\nAnswer:", "\n\n"),
+    # of a new vocabulary
+    special_tokens=SpecialTokens(bos=None, pad="</s>", eos="</s>", start="</s>", others=("<unk>",)),
+    prompt=PromptTemplates("{title}\n{text}", "\n\nQuestion: {question}\nAnswer:", "\n\n"),
     is_decoder_only=True,
 )

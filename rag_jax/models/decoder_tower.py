@@ -64,5 +64,4 @@ ARCHITECTURE = Architecture(
     tower,
     flops,
     decoder.describe,
-    decoder.PARTITION_RULES,
 )

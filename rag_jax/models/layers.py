@@ -80,5 +80,5 @@ def run_layers(
 
 
 def _cast_matrix(leaf: Array, dtype: Any) -> Array:
-    """Matrices in the compute dtype; biases and norms, which are added in float32, unchanged."""
+    """Matrices in the compute dtype; biases and norms unchanged: each layer casts its own."""
     return leaf.astype(dtype) if leaf.ndim > 1 else leaf

@@ -27,7 +27,10 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Division by the root mean square, and a scale: no mean is subtracted, no bias added. Recomputed as LayerNorm."""
+    """Division by the root mean square, and a scale: no mean is subtracted, no bias added.
+
+    Recomputed in the backward pass, like LayerNorm.
+    """
 
     epsilon: float
     dtype: Any = jnp.float32

@@ -50,7 +50,7 @@ def step_inputs(
     host_batch = _host_batches(components, examples, stream_state)
     host_search = components.host_search if c.retriever.mode != "gold" else None
     if host_search is None:
-        is_fixed = ENGINES[c.retriever.engine].reads_question_file
+        is_fixed = ENGINES[c.retriever.engine].reads_question_file and not c.data.is_closed_book
         for each in host_batch:
             fixed = SearchResults(_shard_rows(components, examples.fixed, each), None) if is_fixed else None
             yield (

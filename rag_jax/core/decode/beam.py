@@ -88,9 +88,8 @@ def _select(settings: Settings, prefix_lengths: Int[Array, " B"], beams: Beams, 
     ended = (last_tokens(candidates.tokens) == limits.eos) | (lengths >= limits.max_length)
 
     normalised = candidates.scores / _penalty(lengths - prefix_lengths[:, None], settings)
-    accepted = (
-        ended & beams.active[:, None] & (jnp.arange(2 * width) < width)[None, :]
-    )  # the others are substitutes for ended beams
+    # Candidates beyond W only replace beams that ended.
+    accepted = ended & beams.active[:, None] & (jnp.arange(2 * width) < width)[None, :]
     ending = candidates._replace(scores=jnp.where(accepted, normalised, -jnp.inf))
     contenders = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), beams.finished, ending)
     finished = _best(contenders, width)[0]
