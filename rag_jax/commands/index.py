@@ -4,19 +4,18 @@ import dataclasses
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tyro
-from jaxtyping import Float
 
 from rag_jax.commands.info import show
 from rag_jax.commands.progress import Progress
-from rag_jax.config.command_line import check_counts, check_names, parse
+from rag_jax.commands.query_vectors import load_question_tower, question_encoder
+from rag_jax.config.command_line import check_counts, parse
 from rag_jax.config.config import Config, Data, Retriever
 from rag_jax.corpus import BadLines, OnBadLine, documents, raise_error, read_corpus
 from rag_jax.corpus.chunking import Cut
@@ -32,12 +31,10 @@ from rag_jax.index.engines.store_engines import RecallQueries
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.store import Store, add_tokens, open_store
 from rag_jax.index.workers import Lock, encode_in_processes
-from rag_jax.models import registry
 from rag_jax.pipeline.assembly import load_bi_encoder
 from rag_jax.pipeline.passage_tokenizers import load_passage_tokenizer
 from rag_jax.terminal import Terminal
 
-Encode = Callable[[Sequence[str]], Float[np.ndarray, "B D"]]
 console = Terminal(stderr=True)
 BAD = "bad.log"  # in the index folder: the lines that --skip-bad left out
 OF_BUILDS = (
@@ -109,11 +106,12 @@ class IndexCommand:
     def _check_options(self) -> None:
         lengths = {"max_length": self.max_length, "max_passage": self.max_passage, "tokens": self.cut.tokens}
         check_counts(**lengths, segment=self.segment, processes=self.processes)
+        if self.cut.words is not None and self.cut.tokens is not None:
+            raise InputError("--words and --tokens are two lengths of a passage; give one of them")
         if self.change in ("build", "swap"):  # otherwise it depends on the index
             self.cut.chunker(None)
         if self.norm is not None and not 0 < self.norm < math.inf:
             raise InputError(f"--norm is {self.norm}; give a finite number above 0")
-        check_names(tower=self.tower, generator=self.generator, question_tower=self.question_tower)
         for each in dataclasses.fields(self) if self.change in ("add", "replace") else ():
             if each.name in OF_BUILDS and getattr(self, each.name) != each.default:
                 remedy = "give --generator in a run without a CORPUS" if each.name == "generator" else "leave it out"
@@ -133,6 +131,8 @@ class IndexCommand:
             faiss_index.new_index(self.faiss, manifest.read(out).width)
         if is_changed and self.generator is not None:
             self._passage_tokenizer(self.generator)
+        if self.questions is not None and (reader := self.question_tower or self.tower) is not None:
+            load_question_tower(reader, self.norm, self.width, self.question_template)
 
     def loaded(self) -> tuple[TextEncoder, PassageTokenizer | None]:
         """Load the passage tower and the generator's tokenizer, in each process that encodes."""
@@ -263,49 +263,6 @@ def load_encoder(
         passage_template=template,
     )
     return load_bi_encoder(Config(Data(), tower)).required_passage_encoder
-
-
-def question_encoder(store: Store, source: str | None = None, template: str | None = None) -> Encode:
-    """A function that encodes questions for the vectors of an opened store, with a question tower or a shared tower.
-
-    Raises `InputError` for a passage tower that belongs to a separate question tower; the function does for a tower
-    that makes vectors of another width.
-
-    Args:
-        source: of the question tower; None: the one that the index names, or that of the passages.
-        template: what it reads, as "query: {question}"; None: as the checkpoint says.
-    """
-    assert store.manifest is not None
-    source, vectors = source or store.manifest.question_source, store.manifest.tower
-    tower = Retriever(
-        source,
-        vector_norm=vectors["norm"],
-        vector_width=vectors.get("cut_to"),
-        max_question=1,
-        max_passage=1,
-        question_template=template,
-    )
-    found = load_bi_encoder(Config(Data(), tower))
-    if found.side == "passage":
-        remedy = "name its question tower: --tower, or --question-tower of rag-jax index"
-        raise InputError(f"{source}: reads passages only; {remedy}")
-    positions = found.config.max_positions
-    encoder = TextEncoder(registry.tower(found.config), found.params, found.tokenizer, positions)
-
-    def encode(questions: Sequence[str]) -> Float[np.ndarray, "B D"]:
-        """The vectors of questions. Raises `InputError` for one that is too long, and for vectors of another width."""
-        rows = found.question_tokenizer(questions).ids
-        for question, row in zip(questions, rows, strict=True):
-            if len(row) > positions:
-                what = f"question {question[:40]!r} has {len(row)} tokens, {source} reads {positions}"
-                raise InputError(f"{what}; shorten it")
-        encoded = encoder.encode(rows)
-        if encoded.shape[1] != store.width:
-            widths = f"makes vectors of width {encoded.shape[1]}, those of {store.folder} have {store.width}"
-            raise InputError(f"{source}: {widths}; name the question tower that belongs to it")
-        return encoded
-
-    return encode
 
 
 def _content(corpus: Path, out: Path) -> str:

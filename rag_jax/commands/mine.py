@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from rag_jax.commands.progress import Progress
-from rag_jax.commands.query_vectors import query_encoder
+from rag_jax.commands.query_vectors import check_search, query_encoder
 from rag_jax.config.command_line import parse
 from rag_jax.contrastive import mining
 from rag_jax.contrastive.mining import ANSWER, GOLD, MARGIN, SKIPPED, Mined, Rules
@@ -47,7 +47,7 @@ class MineCommand:
     def run(self) -> None:
         """Mine and write. Raises `InputError` for invalid input before anything is written."""
         rules = Rules(self.depth, self.negatives, self.skip, self.margin, self.relative_margin, self.keep_answers)
-        self._check_tower()
+        check_search(self.engine, self.precision, self.tower, self.question_template, self.workdir)
         outputs.check_new(self.output)
         questions = read_questions(self.questions)
         store = open_store(self.index, None, None)
@@ -64,14 +64,6 @@ class MineCommand:
         console = Terminal()
         console.print(summary(counts, rules), highlight=False, soft_wrap=True)
         console.print(f"Next: rag-jax train CONFIG --data.negatives {self.output}", highlight=False, soft_wrap=True)
-
-    def _check_tower(self) -> None:
-        if registry.ENGINES[self.engine].needs_vectors:
-            return
-        for name in ("tower", "question_template", "workdir"):
-            if getattr(self, name) is not None:
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(f"--engine {self.engine} searches without vectors; leave {option} out")
 
     def _lines(self, mined: Iterable[Mined], store: Store, counts: Counter[str]) -> Iterator[dict[str, Any]]:
         """The lines of the file, counted; raises `InputError` if none of them holds a negative."""

@@ -11,7 +11,7 @@ import tyro
 
 from rag_jax.commands.model import TOWER, open_generator, open_model
 from rag_jax.commands.resumable import write_rows
-from rag_jax.config.command_line import check_counts, check_names, parse
+from rag_jax.config.command_line import check_counts, parse
 from rag_jax.data.jsonl import read_jsonl
 from rag_jax.data.own_folder import OwnFolder
 from rag_jax.errors import InputError, warn
@@ -105,7 +105,6 @@ class ModerateCommand:
                 open_model(self.workdir, self.checkpoint, self.index, self.closed_book, None), self._categories
             )
         else:
-            check_names(tower=self.tower)
             rag = open_generator(self.generator, self.tower or TOWER, self.index)
             moderator = Moderator.self_reflecting(rag, self._categories)
         if calibrating is None:

@@ -18,10 +18,11 @@ class PlanCommand:
     passages: int = 21_015_324  # N; the default is the paper's Wikipedia
     width: int = 768  # D
     tokens: int = 160  # P, of the longest passage in the generator's vocabulary
+    vocabulary: int = 50_265  # of the generator; tokens of more than 65,536 take four bytes each, otherwise two
 
     def run(self) -> None:
         """Print two tables."""
-        size, console = IndexSize(self.passages, self.width, self.tokens), Terminal()
+        size, console = IndexSize(self.passages, self.width, self.tokens, self.vocabulary), Terminal()
         console.print(f"{self.passages:,} passages, vectors of {self.width}, {self.tokens} tokens\n", highlight=False)
         parts = Table("on the devices", *BYTES, box=None, pad_edge=False)
         for part in size.parts("float32"):

@@ -9,9 +9,10 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from rag_jax.commands.query_vectors import query_encoder
+from rag_jax.commands.query_vectors import check_search, query_encoder
 from rag_jax.config.command_line import check_counts, parse
 from rag_jax.errors import InputError
+from rag_jax.index.documents import find_rows
 from rag_jax.index.engines import registry
 from rag_jax.index.engines.engine import EngineResults, Queries
 from rag_jax.index.placement import Placement, Precision
@@ -32,13 +33,14 @@ class SearchCommand:
     question_template: str | None = None  # what it reads: "query: {question}" or the like; None: as it says
     workdir: Path | None = None  # or the question tower that was trained there
     precision: Precision = "float32"  # of the vectors on the device
-    exclude: tuple[str, ...] = ()  # ids that are not to be found
+    exclude: tuple[str, ...] = ()  # ids of passages, or of documents with all their passages, not to be found
 
     def run(self) -> None:
         """Search and print."""
         if not self.queries or not all(query.strip() for query in self.queries):
             raise InputError('nothing to search for; write rag-jax search "QUERY" --index DIR')
         check_counts(num_docs=self.num_docs)
+        check_search(self.engine, self.precision, self.tower, self.question_template, self.workdir)
         store = open_store(self.index, None, None)
         if self.num_docs > len(store):
             raise InputError(f"--num-docs is {self.num_docs}, {self.index} holds {len(store)}; give as many at most")
@@ -54,10 +56,7 @@ class SearchCommand:
     def _excluded(self, store: Store) -> np.ndarray | None:
         if not self.exclude:
             return None
-        rows = store.find(self.exclude)
-        if (rows < 0).any():
-            odd = self.exclude[int(np.argmax(rows < 0))]
-            raise InputError(f'{self.index}: no passage has the id "{odd}"; check the ids to exclude')
+        rows = find_rows(store.passages, store.alive, self.exclude, str(self.index))
         return np.repeat(rows[None, :].astype(np.int32), len(self.queries), axis=0)
 
     def _show(self, store: Store, hits: EngineResults, seconds: float) -> None:
@@ -73,7 +72,7 @@ class SearchCommand:
                     table.add_row(f"{score:.4f}", passage.id, text)
             console.print(table)
         recall = "" if hits.recall is None else f", recall@{self.num_docs} {hits.recall:.3f} of the exact search's"
-        summary = f"{self.engine}: {len(store):,} passages in {1e3 * seconds:.0f} ms, with what a first search compiles"
+        summary = f"{self.engine}: {len(store):,} passages in {1e3 * seconds:.0f} ms, compilation included"
         console.print(f"\n{summary}{recall}", highlight=False, soft_wrap=True)
 
 

@@ -53,6 +53,8 @@ def train(arguments: Sequence[str]) -> None:
     if options.coordinator:
         address = None if options.coordinator == "auto" else options.coordinator
         devices.join(address, options.processes, options.process)
+    if not options.dry_run and devices.is_first() and (idle := devices.unused(config)):
+        console.print(idle, soft_wrap=True, highlight=False)
     if isinstance(config, ContrastiveConfig):
         _train_bi_encoder(config, options.workdir, options.dry_run)
         return
@@ -92,8 +94,7 @@ def _train_on_instructions(config: InstructionConfig, workdir: Path, dry_run: bo
         console.print(results.table(found))
         files = "--data.passages FILE --data.train FILE --data.evaluation FILE --workdir runs/own"
         generator = f"--generator.checkpoint {workdir / 'generator'} --generator.chat"
-        optimizer = "--optimizer.kind adamw --optimizer.learning-rate 3e-5"  # what `own` has is for random weights
-        command = f"{invocation()} train own {generator} {optimizer} {files}"
+        command = f"{invocation()} train own {generator} {files}"
         console.print(f"Next: {command}", soft_wrap=True, highlight=False)
 
 

@@ -1,6 +1,7 @@
 """Command lines by tyro, whose complaints become one line."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import re
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rag_jax.data.jsonl import validate_characters
 from rag_jax.errors import InputError
 
 
@@ -18,7 +20,7 @@ def parse(kind: Any, arguments: Sequence[str], *, remedy: str, **options: Any) -
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=list(arguments), registry=_registry(), **options)
+            parsed = tyro.cli(kind, args=list(arguments), registry=_registry(), **options)
     except SystemExit as stopped:
         if not stopped.code:  # --help
             raise
@@ -27,6 +29,24 @@ def parse(kind: Any, arguments: Sequence[str], *, remedy: str, **options: Any) -
         if found := _EMPTY_PATH.search(what):
             raise InputError(f"{found[1] or 'a path'} is {EMPTY}") from None
         raise InputError(f"{what}; {remedy}") from None
+    _check_texts(parsed)
+    _check_names(parsed)
+    return parsed
+
+
+CHECKPOINTS = ("checkpoint", "generator", "tower", "question_tower")  # options that name one
+
+
+def _check_texts(value: Any, name: str = "an argument") -> None:
+    """Refuse texts that are not UTF-8, which Python passes on as halves of surrogate pairs; a path may be any bytes."""
+    if isinstance(value, str):
+        validate_characters(value, name, "the command")
+    elif isinstance(value, tuple):
+        for each in value:
+            _check_texts(each, name)
+    elif dataclasses.is_dataclass(value):
+        for each in dataclasses.fields(value):
+            _check_texts(getattr(value, each.name), f"--{each.name.replace('_', '-')}")
 
 
 @functools.cache
@@ -61,10 +81,11 @@ def check_counts(**options: int | None) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
 
 
-def check_names(**options: str | None) -> None:
-    """Refuse empty names of checkpoints, which are not the same as names that are not given."""
-    for name, value in options.items():
-        if value is not None and not value.strip():
+def _check_names(parsed: Any) -> None:
+    """Refuse empty names of checkpoints, as by a variable that is not set: they would be this folder."""
+    for name in CHECKPOINTS:
+        value = getattr(parsed, name, None)
+        if isinstance(value, str) and not value.strip():
             raise InputError(f"--{name.replace('_', '-')} is empty; name a checkpoint, or leave it out")
 
 

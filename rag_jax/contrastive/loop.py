@@ -100,7 +100,8 @@ def train(
         host_state=lambda drawn: _host_state(depends, drawn, metrics_buffer),
         evaluates_last=False,  # the results of the run are an evaluation of it
     )
-    return run_steps(config, workdir, checkpoints, task, state, metrics_buffer, StepTimer()).params
+    timer = StepTimer(devices=config.mesh.size)
+    return run_steps(config, workdir, checkpoints, task, state, metrics_buffer, timer).params
 
 
 def _restore_or_init(run: Run, first: BiEncoderParams, checkpoints: Checkpoints) -> tuple[TrainState, HostState]:

@@ -141,8 +141,10 @@ def trained_index(
         folders: where the towers are saved, of questions and of passages, for the index's manifest.
     """
     of_questions, *_, of_passages = (str(folder.absolute()) for folder in (*folders, folders[-1]))
-    sources = {"source": of_passages, "question_source": None if loaded.shares else of_questions}
-    encoder = dataclasses.replace(loaded.passage_encoder(config, params), **sources)
+    encoder = dataclasses.replace(loaded.passage_encoder(config, params), source=of_passages)
+    if not loaded.shares:
+        fingerprint = loaded.question_encoder(config, params).fingerprint
+        encoder = dataclasses.replace(encoder, question_source=of_questions, question_fingerprint=fingerprint)
     if config.data.index is not None and (found := _by_this_tower(config.data.index, encoder)) is not None:
         return found
     if (found := _by_this_tower(workdir / "index", encoder)) is not None:
@@ -151,7 +153,7 @@ def trained_index(
     console.print(f"encoding {len(passages):,} passages by the trained tower")
     progress = every_twentieth(len(passages), tell_encoded)
     own_index.check(workdir / "index")
-    # One by the tower of fewer steps may be unfinished there.
+    # The index of a run of fewer steps may be unfinished there, hence the restart.
     cut = Cut(config.data.passage_words) if store.manifest is None else store.manifest.cut
     return building.build(workdir / "index", passages, encoder, None, progress, cut=cut, restart=True)
 

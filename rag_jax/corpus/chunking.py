@@ -43,10 +43,14 @@ class Cut:
         return self.spec["words"] if self.tokens is None else self.tokens
 
     def over(self, known: "Cut | None") -> "Cut":
-        """This cut, with what it leaves open as an index was split."""
-        if known is None or self.words is not None or self.tokens is not None:
+        """This cut, with what it leaves open as an index was split; words and tokens share no overlap."""
+        if known is None:
             return self
-        return known if self.overlap is None else replace(known, overlap=self.overlap)
+        size = known if self.words is None and self.tokens is None else self
+        overlap = self.overlap
+        if overlap is None and (size.tokens is None) == (known.tokens is None):
+            overlap = known.overlap
+        return replace(size, overlap=overlap)
 
     def chunker(self, tokenizer: Tokenizer | None) -> "Chunker":
         """What splits texts so; the tokenizer is used if tokens are counted."""

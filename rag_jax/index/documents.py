@@ -7,7 +7,7 @@ import importlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,8 @@ def plan_replacement(
     Raises `InputError` for an unknown id, and for new ids that other passages have.
     """
     rows = find_rows(texts, alive, list(dict.fromkeys(map(document_id, changed))), where)
-    new = [passage._replace(document=_document_of(texts, rows, passage)) for passage in changed]
+    homes = {old.id: old.document for old in (texts[int(row)] for row in rows)}
+    new = [passage._replace(document=_document_of(homes, passage)) for passage in changed]
     left = alive.copy()
     left[rows] = False
     check_new(texts, left, new, where)
@@ -101,11 +102,11 @@ def document_id(passage: Passage) -> str:
     return passage.document or passage.id
 
 
-def _document_of(texts: PassageTable, rows: Int[np.ndarray, " rows"], passage: Passage) -> str:
-    """The document of a new passage: that of the chunk that it replaces, if any."""
+def _document_of(homes: Mapping[str, str], passage: Passage) -> str:
+    """The document of a new passage: that of the chunk that it replaces, if any; `homes` are those of old ids."""
     own = document_id(passage)
-    homes = {old.document for old in (texts[int(row)] for row in rows) if old.id == own and old.document}
-    return next(iter(homes - {own}), passage.document)
+    home = homes.get(own, "")
+    return passage.document if home in ("", own) else home
 
 
 def _are_pieces(texts: PassageTable, ids: Sequence[str]) -> Bool[np.ndarray, " N"]:

@@ -40,6 +40,7 @@ class TextEncoder:
     source: str = ""  # where the tower was loaded from, recorded in the manifest
     cut_to: int | None = None  # width that vectors are cut to (Matryoshka); None: they are whole
     question_source: str | None = None  # the same of the questions' tower, where it is known to be another one
+    question_fingerprint: str | None = None  # of that tower
     config: TowerConfig | None = field(default=None, repr=False)  # of the tower, for training it; None: unknown
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)  # of the checkpoint, saved with it again
 
@@ -67,8 +68,8 @@ class TextEncoder:
     @property
     def origin(self) -> dict[str, str]:
         """Where the towers were loaded from, for the manifest; vectors do not depend on it."""
-        of_questions = {} if self.question_source is None else {"question_source": self.question_source}
-        return {"source": self.source, **of_questions}
+        of_questions = {"question_source": self.question_source, "question_fingerprint": self.question_fingerprint}
+        return {"source": self.source} | {name: each for name, each in of_questions.items() if each is not None}
 
     def encode_passages(
         self, passages: Sequence[Passage], on_progress: ProgressCallback = no_progress

@@ -75,6 +75,11 @@ class Manifest:
         return self.tower.get("question_source", self.tower["source"])
 
     @property
+    def question_fingerprint(self) -> str | None:
+        """The fingerprint of that tower; None: not known."""
+        return self.tower.get("question_fingerprint" if "question_source" in self.tower else "fingerprint")
+
+    @property
     def version(self) -> int:
         """The number of changes."""
         return len(self.changes)
@@ -261,7 +266,7 @@ def _manifest(stored: dict[str, Any], is_sealed: bool) -> Manifest:
     cut = fields.pop("cut", None) or ((fields["build_spec"] or {}).get("corpus") or {}).get("cut")  # of older stores
     cut = None if cut is None else validate_dataclass(Cut, cut)
     found = validate_dataclass(Manifest, fields | {"segments": segments, "cut": cut})
-    _check_keys([found.tower], TOWER, "question_source", "network")
+    _check_keys([found.tower], TOWER, "question_source", "question_fingerprint", "network")
     _check_keys(found.generators.values(), GENERATOR)
     _check_keys(found.engines.values(), ENGINE, "part", "factory", "recall")
     _check_keys(found.changes, CHANGE)
@@ -275,7 +280,7 @@ def _manifest(stored: dict[str, Any], is_sealed: bool) -> Manifest:
 
 
 TOWER = {
-    **dict.fromkeys(("source", "question_source", "fingerprint", "template"), str),
+    **dict.fromkeys(("source", "question_source", "fingerprint", "question_fingerprint", "template"), str),
     **{"max_length": Count, "network": dict[str, str]},
 }
 GENERATOR = {"tokenizer": str, "template": str, "max_length": Count}

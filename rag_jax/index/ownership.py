@@ -96,8 +96,12 @@ def check_writable(folder: Path) -> None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether a folder is a store's and writable."""
-    return (folder / MARKER).is_file() and os.access(folder, os.W_OK)
+    """Whether a folder is a store's, and `lock` would take it."""
+    try:
+        check_writable(folder)
+    except InputError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def delete_parts(folder: Path, kept: Callable[[str], bool]) -> None:

@@ -63,13 +63,9 @@ class PassageTokenizer:
         return f"tokens-{self.key}"
 
     @property
-    def _dtype(self) -> type[np.unsignedinteger]:
-        return np.uint16 if self.tokenizer.size <= 2**16 else np.uint32
-
-    @property
     def row_bytes(self) -> int:
         """The bytes of the longest passage's tokens."""
-        return self.max_length * np.dtype(self._dtype).itemsize
+        return self.max_length * np.dtype(token_type(self.tokenizer.size)).itemsize
 
     def tokenize(self, passages: Sequence[Passage]) -> PassageTokens:
         """Tokenise passages into padded arrays of the smallest integer type; long passages are truncated."""
@@ -77,5 +73,10 @@ class PassageTokenizer:
         rows = [ids[: self.max_length] for ids in whole]
         cut = Truncation.from_counts(len(ids) - len(row) for ids, row in zip(whole, rows, strict=True))
         width = min(self.max_length, -(-max(map(len, rows), default=1) // 8) * 8)
-        tokens = pad(rows, width, self.tokenizer.pad, self._dtype)
+        tokens = pad(rows, width, self.tokenizer.pad, token_type(self.tokenizer.size))
         return PassageTokens(np.asarray(tokens.ids), np.asarray(tokens.lengths), cut)
+
+
+def token_type(vocabulary: int) -> type[np.unsignedinteger]:
+    """The smallest integer type of a vocabulary's tokens."""
+    return np.uint16 if vocabulary <= 2**16 else np.uint32

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_jax.errors import InputError
+from rag_jax.index.passage_tokenizer import token_type
 from rag_jax.index.placement import Precision, padded_rows
 
 BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -36,14 +37,15 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class IndexSize:
-    """An index: N passages, D numbers in a vector, P tokens in a passage."""
+    """An index: N passages, D numbers in a vector, P tokens of a generator's vocabulary in a passage."""
 
     passages: int
     width: int = 768
     tokens: int = 160
+    vocabulary: int = 50_265
 
     def __post_init__(self) -> None:
-        for name in ("passages", "width", "tokens"):
+        for name in ("passages", "width", "tokens", "vocabulary"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is {getattr(self, name)}; give 1 or more")
 
@@ -52,7 +54,7 @@ class IndexSize:
         rows = padded_rows(self.passages, shards)
         return {
             "vectors": rows * self.width * BYTES[precision] + (4 * rows if precision == "int8" else 0),
-            "tokens": rows * (2 * self.tokens + 4),
+            "tokens": rows * (np.dtype(token_type(self.vocabulary)).itemsize * self.tokens + 4),
             "alive": rows,
         }
 

@@ -232,7 +232,7 @@ def tower_differences(found: Manifest, encoder: TextEncoder) -> Iterator[tuple[s
 
     A store that was written before networks were recorded says nothing of its own.
     """
-    spec = dict(encoder.spec)
+    spec = {"cut_to": None} | encoder.spec  # a store that is cut says so, and so does an encoder
     stored, network = found.tower.get("network"), spec.pop("network", None)
     for key, value in spec.items():
         if (of_store := found.tower.get(key)) != value and not _are_close(of_store, value):

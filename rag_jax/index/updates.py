@@ -119,6 +119,8 @@ def _write_segment(folder: Path, old: Manifest, more: Sequence[Passage], encode:
     """Write new passages as a segment; generators tokenise it when they open the store."""
     name = f"{manifest.next_segment_number(folder, old):06d}"
     found, cut = encode(more)
+    if found.shape[1] != old.width:
+        raise InputError(f"{folder}: vectors of width {old.width}, the new ones have {found.shape[1]}; name its tower")
     vectors = building.check_finite(found, more).astype(old.dtype)
     part_files.write_part(folder / "passages" / name, table=as_table(more))
     part_files.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})

@@ -135,7 +135,8 @@ def train(
         host_state=host_state,
         evaluates_last=False,  # the results of the run are an evaluation of it
     )
-    return run_steps(config, workdir, checkpoints, task, state, metrics_buffer, StepTimer()).params
+    timer = StepTimer(devices=config.mesh.size)
+    return run_steps(config, workdir, checkpoints, task, state, metrics_buffer, timer).params
 
 
 def _stream(

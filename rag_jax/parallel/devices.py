@@ -65,6 +65,14 @@ def check(config: AnyConfig) -> None:
         )
 
 
+def unused(config: AnyConfig) -> str | None:
+    """A line on devices that a run leaves idle; None where it uses all."""
+    there, used = len(jax.devices()), config.mesh.size
+    if used >= there:
+        return None
+    return f"the mesh uses {used} of {there} devices; --mesh.data {there} or --mesh.fsdp {there} uses all"
+
+
 def mesh(config: AnyConfig) -> Mesh | None:
     """The mesh of a run; None for a single device."""
     shape = config.mesh

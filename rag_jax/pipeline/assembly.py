@@ -30,11 +30,12 @@ from rag_jax.pipeline.prompt import with_prompt
 from rag_jax.types import RagParams
 
 
-def assemble(config: Config, workdir: Path, index: Path | None = None) -> Components:
+def assemble(config: Config, workdir: Path, index: Path | None = None, tokens: bool = True) -> Components:
     """The components of a run that has started, from its config and its workdir. Writes nothing.
 
     Args:
         index: instead of the config's; the lengths that its passages were read with replace the config's.
+        tokens: with the tokens of its passages.
 
     Raises `InputError` for components that are missing or do not match.
     """
@@ -47,7 +48,7 @@ def assemble(config: Config, workdir: Path, index: Path | None = None) -> Compon
     if config.retriever.train_passages:
         bi_encoder = _with_trained_passages(config, workdir, bi_encoder, generator)
     store = _existing_store(config, workdir, [], bi_encoder, generator)
-    if store.has_no_tokens:
+    if tokens and store.has_no_tokens:
         store = open_index(_folder(config, workdir), config, bi_encoder, generator)
     return Components(config, bi_encoder, generator, store)
 

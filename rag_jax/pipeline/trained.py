@@ -13,21 +13,25 @@ from rag_jax.pipeline.components import Components
 from rag_jax.types import RagParams
 
 
-def load_trained(workdir: Path, index: Path | None = None) -> tuple[Components, RagParams]:
+def load_trained(workdir: Path, index: Path | None = None, tokens: bool = True) -> tuple[Components, RagParams]:
     """A trained model with its own index or another; on one device where fewer are available than in training.
 
     Raises `InputError` where there is no checkpoint.
+
+    Args:
+        tokens: with the passages' tokens, which are made in memory where the index has none of this generator; False:
+            for a model that is not asked to read.
     """
-    components = load_components(workdir, index)
+    components = load_components(workdir, index, tokens)
     return components, restore_params(workdir, components)
 
 
-def load_components(workdir: Path, index: Path | None = None) -> Components:
+def load_components(workdir: Path, index: Path | None = None, tokens: bool = True) -> Components:
     """The components of a trained model, with their initial parameters; see `load_trained`."""
     config = devices.fit_to_devices(load_config(workdir / "config.json"))
     if config.retriever.train_passages:
         index = index or workdir / refreshing.FOLDER
-    return assemble(config, workdir, index)
+    return assemble(config, workdir, index, tokens)
 
 
 def restore_params(workdir: Path, components: Components) -> RagParams:
@@ -43,9 +47,9 @@ def restore(workdir: Path, components: Components) -> RagParams:
     """
     params = None
     if (workdir / "checkpoints").is_dir():  # Checkpoints creates the folder
+        config = load_config(workdir / "config.json")  # first: it tells what kind of run this is
         workdir_tokenizers.check(components.bi_encoder, components.generator_tokenizer, workdir)
         checkpoints = Checkpoints(workdir)
-        config = load_config(workdir / "config.json")
         like = finetuning.with_adapters(config, _networks_trained(config, components.initial_params, workdir))
         params = checkpoints.restore_params(like)
         checkpoints.close()

@@ -202,7 +202,7 @@ def check_together(config: Config, workdir: Path) -> None:
     if jax.process_count() == 1:
         return
     index, words = config.data.index or workdir / "index", workdir / "tokenizer.json"
-    remedy = "make it in one process beforehand, with rag-jax index or by this command with --steps 1"
+    remedy = "make it in one process, by this command with --steps 1 and another --workdir, and name what that made"
     if not config.data.is_closed_book and not (index / manifest.FILE).exists():
         raise InputError(f"{index}: no knowledge store there, and several processes do not build one; {remedy}")
     if not (config.generator.checkpoint or config.generator.tokenizer or words.exists()):

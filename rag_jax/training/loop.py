@@ -51,7 +51,7 @@ def train(
     metrics_buffer, collapse_monitor, timer = (
         MetricsBuffer(resumed["window"]),
         CollapseMonitor(resumed["watchdog"]),
-        step_timer.StepTimer(step_timer.search_seconds(refreshing.searching(components, state))),
+        step_timer.StepTimer(step_timer.search_seconds(refreshing.searching(components, state)), config.mesh.size),
     )
 
     def model(state: TrainState) -> RAG:

@@ -62,6 +62,11 @@ class MetricLogger:
             left = timed["seconds"] / steps * (self._steps - step)
             self._print(f"step {step}/{self._steps}  {said}  {left:.0f} s left")
 
+    def stopped(self, step: int, seconds: float) -> None:
+        """Log the time since the last line of timings, which the run took for steps that it resumes behind."""
+        if step > self._step:
+            _append(self._workdir / TIMINGS, {"step": step, "seconds": seconds})
+
     def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
         """Log the scores of an evaluation during training."""
         _append(self._workdir / METRICS, {"step": step, "evaluation": dict(scores)})
@@ -87,6 +92,9 @@ class NullLogger:
         pass
 
     def log(self, step: int, values: Mapping[str, float], timed: Mapping[str, float]) -> None:
+        pass
+
+    def stopped(self, step: int, seconds: float) -> None:
         pass
 
     def evaluated(self, step: int, scores: Mapping[str, float]) -> None:

@@ -40,15 +40,21 @@ class StepTimer:
 
     Args:
         searching: seconds of each step that its compiled search takes, measured apart (`search_seconds`).
+        devices: of the run's mesh.
     """
 
-    def __init__(self, searching: float = 0.0) -> None:
-        self._searching = searching
+    def __init__(self, searching: float = 0.0, devices: int = 1) -> None:
+        self._searching, self._devices = searching, devices
         self._begin()
 
     def _begin(self) -> None:
         self._since, self._spent = time.perf_counter(), defaultdict(float)
         self._examples = self._steps = 0
+
+    @property
+    def seconds(self) -> float:
+        """The time since the last window."""
+        return time.perf_counter() - self._since
 
     @contextmanager
     def __call__(self, section: str) -> Iterator[None]:
@@ -68,7 +74,7 @@ class StepTimer:
 
         `tokens` and `flops` are those of one question, see `work`.
         """
-        seconds = time.perf_counter() - self._since
+        seconds = self.seconds
         rate = self._examples / seconds
         if self._searching:
             self._spent["retrieval"] = self._searching * self._steps
@@ -80,9 +86,9 @@ class StepTimer:
             "memory": float(memory()),
             **{f"time/{name}": spent / seconds for name, spent in self._spent.items()},
         }
-        peaks = peak()
-        if peaks is not None:
-            timings["mfu"] = timings["model_flops/s"] / peaks
+        most = peak()
+        if most is not None:
+            timings["mfu"] = timings["model_flops/s"] / (self._devices * most)
         self._begin()
         return timings
 
@@ -93,10 +99,11 @@ def search_seconds(components: Components) -> float:
     if c.data.is_closed_book or c.retriever.mode == "gold" or not ENGINES[c.retriever.engine].in_step:
         return 0.0
     asked = c.batch_size // recipe.num_microbatches, components.bi_encoder.config.vector_width
+    wanted = c.retriever.candidates or c.retriever.prior_docs or recipe.num_docs
 
     def search(knowledge: Knowledge) -> tuple[Retrieved, Tokens]:
         queries = jax.random.normal(jax.random.key(0), asked)
-        rows = recipe.retrieve(recipe.lookup, queries, knowledge, recipe.num_docs, None)
+        rows = recipe.retrieve(recipe.lookup, queries, knowledge, wanted, None)
         return recipe.lookup.gather(queries, knowledge, rows)
 
     run, times = jax.jit(search, out_shardings=components.placement.replicated), []
@@ -143,10 +150,9 @@ def passage_flops(components: Components, tokens: Tokens | None) -> float:
 
 
 def peak() -> float | None:
-    """Peak FLOP/s of all devices together; None for an unknown device."""
+    """Peak FLOP/s of a device; None for an unknown one."""
     kind = jax.devices()[0].device_kind
-    found = next((rate for name, rate in PEAK.items() if re.search(rf"\b{name}(?!\d)", kind)), None)
-    return None if found is None else found * len(jax.devices())
+    return next((rate for name, rate in PEAK.items() if re.search(rf"\b{name}(?!\d)", kind)), None)
 
 
 def memory() -> int:

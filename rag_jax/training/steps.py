@@ -77,7 +77,8 @@ def run_steps(
             if due or last or stop:
                 with timer("save"):
                     checkpoints.save(state, task.host_state(batch))
-            if stop and not last:
+            if stop:
+                logger.stopped(number, timer.seconds)
                 checkpoints.close()
                 raise preemption.stopped(number, workdir)
     checkpoints.close()

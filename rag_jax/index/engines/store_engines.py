@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership, part_files
+from rag_jax.index.engines.blockwise import BlockwiseIndex
 from rag_jax.index.engines.bm25 import BM25
 from rag_jax.index.engines.device import DeviceIndex
 from rag_jax.index.engines.engine import Engine, Queries
@@ -75,8 +76,8 @@ def measure_precision(store: Store, precision: Precision, queries: RecallQueries
 
 
 def measure_recall(engine: Engine, store: Store, queries: RecallQueries) -> dict[str, float]:
-    """`recall@k` of an engine against exact search in float32."""
-    return recall(engine, DeviceIndex.of(store, Placement()), queries.queries, excluded=queries.excluded)
+    """`recall@k` of an engine against exact search in float32, which takes no more of the device than a block."""
+    return recall(engine, BlockwiseIndex.of(store), queries.queries, excluded=queries.excluded)
 
 
 def open_faiss(store: Store) -> FaissIndex:
