@@ -34,7 +34,7 @@ COMMANDS = (  # modules of rag_jax.commands
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
 
   demo [NAME]       train and use a model: on the world's cities, or on the elements with pretrained networks
-  train CONFIG      train and evaluate a model or a retriever, or resume
+  train CONFIG      train and evaluate a model or a retriever, or tune a generator on instructions; or resume
   mine QUESTIONS    find hard negatives for training a retriever
   index             build, change or inspect an index
   search            search an index with any engine
@@ -46,7 +46,7 @@ USAGE = """usage: rag-jax COMMAND [OPTIONS]
   experiment NAME   rerun an experiment of the RAG paper: a table and a figure
   convert           export a workdir as a transformers RAG checkpoint, or import one
   plan              estimate memory and devices for an index of any size
-  benchmark NAME    measure decode, encode, train, search, retrieval or store
+  benchmark NAME    measure decode, encode, train, search, retrieval, retriever, store or smollm2
 
 rag-jax COMMAND --help lists the options; rag-jax --version prints the version."""
 

@@ -285,7 +285,7 @@ class RAG:
         """The same model with another policy for questions of more than max_question tokens; "cut" warns."""
         config = self.components.config
         changed = replace(config, data=replace(config.data, long_questions=policy))
-        return replace(self, components=replace(self.components, config=changed))
+        return replace(self, components=self.components.over_same_index(config=changed))
 
     def with_prompt(self, **changes: Unpack[PromptOptions]) -> "RAG":
         """The same model with another prompt, as the fields of these names in `rag_jax.config.config.Generator`.
@@ -314,7 +314,10 @@ class RAG:
         if folder is not None:
             config = pretrained.with_index(components.config, folder)
             config = pretrained.with_length_of_index(config, components.generator_tokenizer)
-            components = replace(components, config=config)
+            bi_encoder = components.bi_encoder
+            if config.retriever != components.config.retriever:
+                bi_encoder = bi_encoder.reading_as(config.retriever)
+            components = replace(components, config=config, bi_encoder=bi_encoder)
         if isinstance(index, Store):
             store = fitted(index, components.bi_encoder, components.passage_tokenizer)
         else:

@@ -72,7 +72,8 @@ class EvaluateCommand:
     workdir: Path | None = None  # of a training run
     checkpoint: str | None = None  # or a RAG checkpoint: a folder, or a repository of the hub[@revision]
     predictions: Path | None = None  # or a file of predictions: JSON lines with id and answer, KILT's, SQuAD's
-    index: Path | None = None  # a knowledge store, or an index in another layout; None: the workdir's own
+    # a knowledge store, or for a model an index in another layout; None: the workdir's own
+    index: Path | None = None
     closed_book: bool = False  # answer without passages, for a checkpoint without an index
     baseline: BaselineName | None = None  # the same program on other passages, or with another retriever
     task: Task = "qa"  # abstractive: also ROUGE-L, BLEU-1, distinct n-grams; question-generation: also Q-BLEU-1
@@ -198,7 +199,8 @@ class EvaluateCommand:
         self._folder.claim()
         path, ids = self.output / PREDICTIONS, [question.id for question in questions]
         named = [[question.id, question.question, question.positive_ids] for question in questions]
-        asked = [named, self.baseline, rag.components.num_docs, asdict(how)]
+        computed = asdict(replace(how, batch_size=1))  # whatever fits in memory: a run may go on with another
+        asked = [named, self.baseline, rag.components.num_docs, computed]
         fingerprint = digests.answers_digest(rag.components, rag.params, asked)
 
         def rows(done: Collection[int]) -> Iterator[tuple[int, dict[str, Any]]]:

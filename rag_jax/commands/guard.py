@@ -109,10 +109,11 @@ class GuardCommand:
     ) -> tuple[dict[str, Any], dict[str, System]]:
         """Facts about the model, and what it says under each system prompt."""
         model = self._model()
-        decoding = self.decoding
+        decoding = self.decoding.with_constraints(model.components.config.decoding)
         if decoding.max_length is None:
             longest = min(ANSWER_LENGTH, model.components.config.generator.max_target)
             decoding = replace(decoding, max_length=longest)
+        _ = model.knowledge  # loaded once, and shared by the model under every system prompt
         models = {name: model.with_prompt(system_prompt=text) for name, text in self._system_prompts().items()} or {
             OWN: model
         }
@@ -121,6 +122,8 @@ class GuardCommand:
             each.check(asked, decoding)
         facts = predict.model_facts(model, predict.Asked(seed=self.seed, decoding=decoding))
         facts |= {"max_length": decoding.max_length}
+        if self.system_prompts:
+            facts.pop("system_prompt", None)  # the model's own, which is not asked under
         texts = [each.question for each in asked]
         said = self._answers(model, models, texts, decoding)
         systems = {}
@@ -145,7 +148,7 @@ class GuardCommand:
         path, count = self.output / PREDICTIONS, len(texts)
         ids = [f"{name}/{number}" for name in models for number in range(count)]
         prompts = {name: each.components.config.generator.system_prompt for name, each in models.items()}
-        inputs = [list(texts), prompts, asdict(decoding), model.components.num_docs, self.seed, self.batch_size]
+        inputs = [list(texts), prompts, asdict(decoding), model.components.num_docs, self.seed]
         fingerprint = digests.answers_digest(model.components, model.params, inputs)
 
         def rows(done: Collection[int]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -128,9 +128,15 @@ def _importable(folder: Path) -> Iterator[None]:
     finally:
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and Path(file).parent == folder:
+            if _is_of(folder, name):
                 del sys.modules[name]
+
+
+def _is_of(folder: Path, name: str) -> bool:
+    """Whether a module is a file of the folder, or in a package there; a virtual environment there is neither."""
+    top, module = name.partition(".")[0], sys.modules[name]
+    found = [file] if (file := getattr(module, "__file__", None)) else list(getattr(module, "__path__", ()))
+    return any(Path(file) == folder / f"{top}.py" or Path(file).is_relative_to(folder / top) for file in found)
 
 
 def _line(error: BaseException, path: Path) -> int:

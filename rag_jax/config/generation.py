@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -43,6 +43,11 @@ class GenerationConfig(Validated):
         defaults = GenerationConfig()
         options = ((each.name, getattr(self, each.name)) for each in fields(self))
         return {name: value for name, value in options if value != getattr(defaults, name)}
+
+    def with_constraints(self, own: "GenerationConfig") -> "GenerationConfig":
+        """These options, with a model's own constraints on answers where they set none."""
+        changed = self.changed_options()
+        return replace(self, **{name: getattr(own, name) for name in CONSTRAINTS if name not in changed})
 
     def limits(self, model: Model, trained: GenerationLimits) -> GenerationLimits:
         """The model's limits, narrowed by these options. Raises `InputError` for invalid options."""
@@ -145,3 +150,4 @@ BY_LOG_PROB = "best first, by log p(y|x)"  # RAG-Sequence's and labels'
 LARGEST_LOG = 60.0  # of length ** length_penalty, by which float32 scores are divided
 LEAST_TEMPERATURE = 1e-6  # by which float32 log-probabilities are divided
 SHAPING = ("temperature", "top_k", "top_p", "min_p")
+CONSTRAINTS = ("min_length", "no_repeat_ngram_size", "bad_words", "forced_bos", "forced_eos")  # on answers

@@ -55,7 +55,8 @@ class ExampleTokenizer:
     """How questions and their targets become token ids.
 
     The question encoder's own `max_length` truncates its tokens in any case. A question longer than `max_question` in
-    either vocabulary is truncated too, or is an error. Long targets are an error.
+    either vocabulary, or than `max_prompt` in the generator's, is truncated too, or is an error. Long targets are an
+    error.
     """
 
     question_tokenizer: QuestionTokenizer
@@ -93,11 +94,14 @@ class ExampleTokenizer:
             self.question_tokenizer.decode_tokens(texts) if self.question_from_tower else texts
         )
         lengths = [max(map(len, both)) for both in zip(encoder_tokens, prompts, strict=True)]
-        truncated = [length > self.max_question or lost > 0 for length, lost in zip(lengths, num_lost, strict=True)]
+        truncated = [
+            length > self.max_question or len(prompt) > self.longest_prompt or lost > 0
+            for length, prompt, lost in zip(lengths, prompts, num_lost, strict=True)
+        ]
         if self.truncate_questions:
             end = self.question_tokenizer.num_end_tokens
             encoder_tokens = [truncate(ids, self.max_question, end) for ids in encoder_tokens]
-            prompts = [self.generator_tokenizer.truncate(ids, self._longest_prompt) for ids in prompts]
+            prompts = [self.generator_tokenizer.truncate(ids, self.longest_prompt) for ids in prompts]
         else:
             self._check_questions(questions, lengths)
             self._check_room(questions, prompts)
@@ -115,7 +119,7 @@ class ExampleTokenizer:
         (tower,), (lost,) = self.question_tokenizer([text])
         (read,) = self.question_tokenizer.decode_tokens([text]) if self.question_from_tower else [text]
         (prompt,) = self.generator_tokenizer.prompts([read])
-        return not lost and len(tower) <= self.max_question and len(prompt) <= self._longest_prompt
+        return not lost and len(tower) <= self.max_question and len(prompt) <= self.longest_prompt
 
     def short_targets(self, pairs: Sequence[Pair]) -> list[Pair]:
         """The pairs whose target has at most `max_target` tokens."""
@@ -123,13 +127,14 @@ class ExampleTokenizer:
         return [pair for pair, target in zip(pairs, targets, strict=True) if len(target) <= self.max_target]
 
     @property
-    def _longest_prompt(self) -> int:
+    def longest_prompt(self) -> int:
+        """The maximum tokens of a question in the generator's vocabulary."""
         return self.max_question if self.max_prompt is None else min(self.max_question, self.max_prompt)
 
     def _check_room(self, questions: Sequence[Question], prompts: Sequence[Sequence[int]]) -> None:
         for question, prompt in zip(questions, prompts, strict=True):
-            if len(prompt) > self._longest_prompt:
-                room = f"the generator's input has room for {self._longest_prompt} behind its header"
+            if len(prompt) > self.longest_prompt:
+                room = f"the generator's input has room for {self.longest_prompt} behind its header"
                 remedy = "shorten the system prompt or the question, or raise generator.max_input"
                 raise InputError(f"question {question.id!r} has {len(prompt)} tokens, {room}; {remedy}")
 

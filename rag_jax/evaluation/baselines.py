@@ -81,6 +81,8 @@ class GoldPassages:
 
     def search(self, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The first k gold passages."""
+        if unknown := [text for text in queries.texts if text not in self.rows]:
+            raise InputError(f"no gold passages are known of {unknown[0]!r}; ask the questions that they were read for")
         found = [list(self.rows[text]) for text in queries.texts]
         width = max(k, *map(len, found))
         rows = np.array([each + [-1] * (width - len(each)) for each in found], np.int32)
@@ -129,7 +131,7 @@ def _with(rag: RAG, part: str, **changes: Any) -> RAG:
     """The model with fields of one part of its config changed."""
     config = rag.components.config
     changed = dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **changes)})
-    return RAG(dataclasses.replace(rag.components, config=changed), rag.params)
+    return RAG(rag.components.over_same_index(config=changed), rag.params)
 
 
 def _random(rag: RAG, questions: Sequence[Question], seed: int) -> RAG:

@@ -134,10 +134,9 @@ def retrieval(questions: Sequence[Question], predictions: Sequence[Prediction], 
     if any(passage.text for passages in found for passage in passages) and any(q.answers for q in questions):
         texts = [[passage.text for passage in passages] for passages in found]
         each |= ranking.answer_recall_scores(texts, questions, depths)
-    is_known = any(each.title or each.document or each.text for passages in found for each in passages)
     if not any(each.title for passages in found for each in passages):
         questions = [question._replace(evidence_titles=()) for question in questions]
-    if is_known and any(question.evidence or question.evidence_titles for question in questions):
+    if _know_documents(predictions) and any(question.evidence or question.evidence_titles for question in questions):
         each |= ranking.document_recall_scores(found, questions, depths)
     return each
 
@@ -146,13 +145,18 @@ def evidence(questions: Sequence[Question], predictions: Sequence[Prediction]) -
     """KILT's scores, where questions name their evidence."""
     each = Each()
     known = [number for number, question in enumerate(questions) if question.evidence]
-    if not known or not any(prediction.retrieved for prediction in predictions):
+    if not known or not _know_documents(predictions):
         return each
     guesses = [Guess(p.id, p.answer, ranked_documents(p.retrieved)) for p in (predictions[n] for n in known)]
     for name, values in kilt.kilt_scores(guesses, [questions[number] for number in known]).items():
         each[name] = np.full(len(questions), math.nan)
         each[name][known] = values
     return {name: values for name, values in each.items() if not np.isnan(values).all()}
+
+
+def _know_documents(predictions: Sequence[Prediction]) -> bool:
+    """Whether more than the ids of passages is known, which say nothing of the documents that they are from."""
+    return any(each.title or each.document or each.text for found in predictions for each in found.retrieved)
 
 
 def cited(predictions: Sequence[Prediction], at_least: float) -> Each:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rag_jax.data.questions import Question
 from rag_jax.errors import InputError, warn
 from rag_jax.evaluation.metrics.no_answer import Threshold, answerable, best_threshold
@@ -28,6 +30,9 @@ def calibrated(folder: Path, questions: Sequence[Question]) -> Threshold:
             raise InputError(f"{folder}: {what}; run that evaluation again to its end")
     log_probs = [prediction.log_prob for prediction in predictions]
     correct = evaluation.scores.get("always_answering", evaluation.scores["exact_match"])  # before any was withheld
+    if np.isnan(correct).any():
+        problem = "some questions are answered by regular expressions, which exact match does not score"
+        raise InputError(f"{folder}: {problem}; calibrate on an evaluation of others")
     try:
         threshold = best_threshold(log_probs, correct, answerable(known))
     except InputError as error:

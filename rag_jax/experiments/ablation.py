@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from rag_jax.core.variants import Model
 from rag_jax.data.questions import Question
+from rag_jax.errors import InputError
 from rag_jax.evaluation.baselines import BASELINES, GoldPassages, with_engine, without_passages
 from rag_jax.experiments import charts, options
 from rag_jax.experiments.plan import Plan
@@ -38,8 +39,10 @@ Scores = Float[np.ndarray, "S B"]
 
 
 def plan(given: options.Ablation) -> Plan:
-    """The plan of the ablation."""
+    """The plan of the ablation. Raises `InputError` for a config that retrieves by words anyway."""
     setup = prepare(given)
+    if setup.config.retriever.engine == "bm25":
+        raise InputError(f"{given.config}: its engine is bm25; name a config whose passages are found by vectors")
     return Plan(runs(setup), setup.write_data, partial(measure, setup))
 
 

@@ -47,13 +47,20 @@ def check(setup: Setup, other_passages: Path | None, other_questions: Path | Non
         return
     if other_passages is None or other_questions is None:
         raise InputError("name the second version of the world: --other-passages FILE and --other-questions FILE")
-    next(read_passages(other_passages))
+    if setup.config.retriever.train_passages:
+        problem = "trains the passage tower, and each run would need an index of its own of the second version"
+        raise InputError(f"retriever.train_passages: {problem}; swap indexes of a passage tower that is not trained")
+    for _ in read_passages(other_passages, setup.config.data.passage_words):
+        pass  # what cannot be read is refused before the training
     pairs(setup, other_questions)
 
 
 def pairs(setup: Setup, other_questions: Path) -> list[tuple[Question, Question]]:
     """The questions that the two versions answer differently. Raises `InputError` where there are none."""
-    found = other_world.with_other_answers(setup.questions(), read_questions(other_questions))
+    others = read_questions(other_questions)
+    if unanswered := [question.id for question in others if not question.answers]:
+        raise InputError(f'{other_questions}: question "{unanswered[0]}" has no answers to measure by; leave it out')
+    found = other_world.with_other_answers(setup.questions(), others)
     if not found:
         what = "no question of data.evaluation has another answer there"
         raise InputError(f"{other_questions}: {what}; give the same questions with the answers of the second version")
@@ -116,8 +123,9 @@ def _other_index(setup: Setup, run: Run, passages: Path) -> Store:
     """The index of the second version, built on first use and shared by the runs."""
     data = dataclasses.replace(run.config.data, passages=passages, index=setup.workdir / f"index-{FOLDER}")
     config = dataclasses.replace(run.config, data=data)
+    corpus = read_corpus(config)
     try:
-        components = prepare_components(config, run.workdir, read_corpus(config))
+        components = prepare_components(config, run.workdir, corpus)
     except InputError as error:  # an index of other passages: its remedy would be an option that is not there
         raise InputError(f"{str(error).rpartition(';')[0]}; choose another --workdir") from None
     return open_components(components, run.workdir, tell_encoded).store

@@ -66,7 +66,11 @@ def plan(given: options.Refresh) -> Plan:
 
 
 def _plan_from_scratch(given_setup: Setup, given: options.Refresh) -> Plan:
-    """The plan of runs whose towers are written with the data."""
+    """The plan of runs whose towers are written with the data. Raises `InputError` for configs of trained towers."""
+    first = given_setup.reader or given_setup.config
+    trained = {"start_from": first.start_from, "retriever.adapter": given_setup.config.retriever.adapter}
+    if named := [f"{name} {value}" for name, value in trained.items() if value is not None]:
+        raise InputError(f"the towers start from random weights, and the config names {named[0]}; --no-from-scratch")
     tower = hub.load_tower(given_setup.config.retriever.tower)
     setup = scratch(given_setup, digest_of(tower))
 
@@ -154,8 +158,9 @@ def verdict(matches: Mapping[str, float], facts: Mapping[str, Facts]) -> str:
 
 def _arms(given: options.Refresh) -> dict[str, dict[str, Any]]:
     """The fields of the retriever by the name of the arm."""
-    both = {"train_passages": True, "refresh_every": given.every}
-    return {FROZEN: {}, SHARE: both, ALL: both | {"refresh_at_once": True}}
+    frozen = {"train_passages": False, "refresh_every": None, "refresh_at_once": False, "candidates": None}
+    both = frozen | {"train_passages": True, "refresh_every": given.every}
+    return {FROZEN: frozen, SHARE: both, ALL: both | {"refresh_at_once": True}}
 
 
 def _run(setup: Setup, given: options.Refresh, arm: str, seed: int) -> Run:

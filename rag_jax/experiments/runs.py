@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rag_jax.config.config import Config
+from rag_jax.config.files import load_config
 from rag_jax.core.variants import Model
 from rag_jax.data.validation import Positive, Rate
+from rag_jax.errors import InputError
 from rag_jax.experiments.setup import Setup
 from rag_jax.pipeline.checkpoints import is_finished
 from rag_jax.rag import RAG
@@ -94,9 +96,16 @@ def closed_book_run(setup: Setup, seed: int) -> Run:
 
 
 def check_runs(runs: Iterable[Run]) -> None:
-    """Raise `InputError` for a run that cannot start in its folder, before any of them is trained."""
+    """Raise `InputError` for a run that cannot start in its folder, before any of them is trained.
+
+    A run of fewer steps could be extended, but not those that started from it, or are compared with it.
+    """
     for run in in_order(runs):
         check(run.config, run.workdir)
+        saved = run.workdir / "config.json"
+        if saved.exists() and (steps := load_config(saved).steps) != run.config.steps:
+            problem = f"a run of {steps:,} steps, and the config has {run.config.steps:,}"
+            raise InputError(f"{run.workdir}: {problem}; choose another --workdir")
 
 
 def train(run: Run) -> RAG:

@@ -22,6 +22,7 @@ from rag_jax.demo.requirements import MINILM, check_requirements
 from rag_jax.errors import InputError
 from rag_jax.experiments.options import CITIES, Measured, Options, WithBaseline
 from rag_jax.index import manifest
+from rag_jax.index.importers import import_index
 from rag_jax.pipeline.assembly import required_path
 
 CITIES_READER, CITIES_CLOSED_BOOK = "cities_reader", "cities_closed_book"
@@ -68,7 +69,8 @@ class Setup:
         if self.is_cities:
             return len(load_cities())
         if passages is None:
-            raise InputError(f"{index}: no knowledge store there; name its folder, or data.passages")
+            assert index is not None
+            return len(import_index(index).passages)  # raises InputError where there is none
         return sum(1 for _ in read_passages(passages, self.config.data.passage_words))
 
 

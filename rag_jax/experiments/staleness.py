@@ -23,7 +23,7 @@ from rag_jax.pipeline.assembly import open_components, read_corpus
 from rag_jax.pipeline.assembly import prepare as prepare_components
 from rag_jax.training.run import tell_encoded
 
-ENGINE = "faiss"
+ENGINE, FACTORY = "faiss", "Flat"
 LOST = 0.01  # exact match
 
 
@@ -41,8 +41,10 @@ def check(setup: Setup, lags: Sequence[int]) -> None:
     index = setup.config.data.index
     if index is None or index.is_relative_to(setup.workdir):
         return
-    if not (index / manifest.FILE).exists() or ENGINE not in manifest.read(index).engines:
-        raise InputError(f"{index}: has no index of FAISS; build one with rag-jax index --out {index} --faiss Flat")
+    engines = manifest.read(index).engines if (index / manifest.FILE).exists() else {}
+    if engines.get(ENGINE, {}).get("factory") != FACTORY:
+        remedy = f"build one with rag-jax index --out {index} --faiss {FACTORY}"
+        raise InputError(f"{index}: has no exact index of FAISS; {remedy}")
 
 
 def runs(setup: Setup, lags: Sequence[int]) -> list[Run]:
@@ -106,7 +108,7 @@ def _add_faiss(run: Run) -> None:
         open_components(prepare_components(run.config, run.workdir, read_corpus(run.config)), run.workdir, tell_encoded)
     store = open_store(index, None, None)
     if store.manifest is not None and ENGINE not in store.manifest.engines:
-        store_engines.add_faiss(store, "Flat", store_engines.passage_queries(store))
+        store_engines.add_faiss(store, FACTORY, store_engines.passage_queries(store))
 
 
 def _panels(lags: Sequence[int], summaries: Mapping, means: Mapping[int, Sequence[float]]) -> list[Panel]:

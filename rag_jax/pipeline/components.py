@@ -8,7 +8,7 @@ from typing import Any
 from jax.sharding import Mesh
 from tokenizers import Tokenizer
 
-from rag_jax.config.config import Config
+from rag_jax.config.config import Config, Retriever
 from rag_jax.core import training
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.reading import InputLayout
@@ -51,6 +51,13 @@ class BiEncoder:
         settings, fed = self.tokenizer_settings, self.input_format
         return TowerCheckpoint(self.config, params, self.tokenizer, "question", settings, fed)
 
+    def reading_as(self, retriever: Retriever) -> "BiEncoder":
+        """The bi-encoder whose passage tower reads passages by a config's length and template."""
+        if (encoder := self.passage_encoder) is None:
+            return self
+        length, template = retriever.max_passage, retriever.passage_template or encoder.template
+        return replace(self, passage_encoder=replace(encoder, max_length=length, template=template))
+
     @property
     def required_passage_encoder(self) -> TextEncoder:
         """The passage tower. Raises `InputError` where the model came without it."""
@@ -83,6 +90,13 @@ class Components:
     def with_store(self, store: Store) -> "Components":
         """The same components over another store, with the engine that the config names."""
         return replace(self, store=store, search=None, loaded=None)
+
+    def over_same_index(self, **changes: Any) -> "Components":
+        """Components that differ in what neither the vectors nor the passages' tokens depend on.
+
+        An index that is on the device already is shared, not loaded again.
+        """
+        return replace(self, **{"loaded": vars(self).get("knowledge", self.loaded), **changes})
 
     @property
     def networks(self) -> Networks:

@@ -45,7 +45,7 @@ def convert(source: str, target: Path) -> list[Mapped]:
     """
     check_new_folder(target)
     if (Path(source) / "checkpoints").is_dir():
-        components, params = load_trained(Path(source))
+        components, params = load_trained(Path(source), tokens=False)
         hub.save(target, pretrained.checkpoint(components, params))
         return [*_parameters(components), *_settings(components)]
     return _to_workdir(str(Path(source).absolute()) if Path(source).is_dir() else source, target)
@@ -58,7 +58,7 @@ def convert_adapter(workdir: Path, target: Path, network: NetworkName) -> list[M
     that no checkpoint holds, and for a target in use.
     """
     check_new_folder(target)
-    components, config = load_components(workdir), load_config(workdir / "config.json")
+    components, config = load_components(workdir, tokens=False), load_config(workdir / "config.json")
     plan: finetuning.FineTuning = getattr(finetuning.of(config), network)
     if not plan.has_adapters:
         raise InputError(f"{workdir}: its {network} has no adapters; {WHOLE}")

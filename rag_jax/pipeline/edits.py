@@ -24,6 +24,7 @@ def encode_passages(components: Components, passages: Iterable[Passage]) -> Stor
 
 def add_passages(components: Components, passages: Iterable[Passage]) -> Store:
     """The components' store with more passages. Raises `InputError` for an id that is there already."""
+    _check_engine(components)
     store, new = components.store, user_inputs.passages(passages)
     documents.check_new(store.passages, store.alive, new, WHERE)
     return store.concatenate(_encode(components, new))
@@ -31,6 +32,7 @@ def add_passages(components: Components, passages: Iterable[Passage]) -> Store:
 
 def replace_passage(components: Components, passage: Passage) -> Store:
     """The store with one document rewritten: all its chunks go, or the one chunk that has the passage's own id."""
+    _check_engine(components)
     store = components.store
     rows, new = documents.plan_replacement(store.passages, store.alive, user_inputs.passages([passage]), WHERE)
     return store.remove_rows(rows.tolist()).concatenate(_encode(components, new))
@@ -48,14 +50,19 @@ def without_rows(components: Components, rows: Sequence[int]) -> Components:
 
     Where the index is on the device, it stays there, and only the mask of its rows is loaded again.
     """
-    if components.search is not None:
-        raise InputError("the search engine is one of your own, which finds any row; let it leave these out")
+    _check_engine(components)
     store = components.store.remove_rows(rows)
     changed = components.with_store(store)
-    loaded = vars(components).get("knowledge", components.loaded)  # cached once it is on the device
+    loaded = components.over_same_index().loaded
     if loaded is None:
         return changed
     return replace(changed, loaded=loaded._replace(alive=components.placement.rows(store.alive)))
+
+
+def _check_engine(components: Components) -> None:
+    if components.search is not None:
+        problem = "the search engine is one of your own, which knows nothing of changed passages"
+        raise InputError(f"{problem}; change the model's passages first, and give it an engine over them")
 
 
 def _encode(components: Components, passages: list[Passage]) -> Store:

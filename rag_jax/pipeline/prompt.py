@@ -75,7 +75,7 @@ def change_prompt(components: Components, changes: PromptOptions) -> Components:
     config = replace(config, generator=validate_dataclass(GeneratorOptions, {**vars(config.generator), **changes}))
     architecture, settings = registry.generator_of(bundle.config), bundle.tokenizer_settings
     tokenizer = with_prompt(config, architecture, bundle.tokenizer, settings, "generator")
-    changed = replace(components, config=config, generator=replace(bundle, tokenizer=tokenizer))
+    changed = components.over_same_index(config=config, generator=replace(bundle, tokenizer=tokenizer))
     if changed.passage_tokenizer.key == components.passage_tokenizer.key:
         return changed
     store, search = with_tokens(components.store, changed.passage_tokenizer), components.search

@@ -385,7 +385,7 @@ def test_an_index_of_the_users_own_is_not_changed(files: Files, tmp_path: Path) 
     own = f"dataclasses.replace(config.data, index=Path({str(tmp_path / 'index')!r})"
     config.write_text(files.config.read_text().replace("dataclasses.replace(config.data, ", own))
     with pytest.raises(
-        InputError, match=r"index: has no index of FAISS; build one with rag-jax index --out .* --faiss"
+        InputError, match=r"index: has no exact index of FAISS; build one with rag-jax index --out .* --faiss Flat"
     ):
         run("staleness", files._replace(config=config), workdir=tmp_path / "new")
 
