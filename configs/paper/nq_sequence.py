@@ -2,8 +2,8 @@
 
     rag-jax train paper/nq_sequence --workdir runs/nq_sequence
 
-79,168 questions for training, 8,757 for development; NQ-open names the fields `question` and `answer`: rename
-`answer` to `answers`. Everything else is in recipe.py.
+79,168 questions for training, 8,757 for development; the files of NQ-open are read as they are.
+Everything else is in recipe.py.
 
 Not yet measured.
 """

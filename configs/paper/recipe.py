@@ -14,8 +14,10 @@ The mesh is for 8 devices of 32 GB with bfloat16, which V100s of that size lack.
 
 Data files:
 
-- data/psgs_w100.tsv   from DPR, https://dl.fbaipublicfiles.com/dpr/wikipedia_split/psgs_w100.tsv.gz
-- data/wikipedia       the index, built once by `rag-jax index` with the passage tower below
+- data/wikipedia       the index of DPR's passages, https://dl.fbaipublicfiles.com/dpr/wikipedia_split/psgs_w100.tsv.gz,
+  built once: rag-jax index psgs_w100.tsv.gz --tower facebook/dpr-ctx_encoder-single-nq-base --dtype bfloat16
+  --generator facebook/bart-large --out data/wikipedia. Training reads the passages from it, never from the tsv, all of
+  which it would compare with the index in memory
 - data/TASK/train.jsonl, dev.jsonl    one JSON object per line: {"id": …, "question": …, "answers": […]}
 
 None of these configs has been measured yet. Each compiles.
@@ -50,7 +52,6 @@ def recipe(
     steps = EPOCHS * questions // BATCH_SIZE
     return Config(
         data=Data(
-            passages=DATA / "psgs_w100.tsv",
             train=DATA / task / "train.jsonl",
             evaluation=DATA / task / "dev.jsonl",
             answers=answers,
