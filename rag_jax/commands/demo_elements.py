@@ -58,7 +58,7 @@ class ElementsDemo:
         say(f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes.")
         say(f'Next: {invocation()} answer "Who discovered neon?" --workdir {self.workdir} --num-beams 2')
         own = "--data.passages FILE --data.train FILE --data.evaluation FILE --workdir runs/own"
-        say(f"Your own passages and questions: {invocation()} train elements {own}")
+        say(f"Your own passages and questions: {invocation()} train own {own}")
 
 
 def _folder(workdir: Path, name: str) -> OwnFolder:
