@@ -111,15 +111,13 @@ class GuardCommand:
         model = self._model()
         decoding = self.decoding.with_constraints(model.components.config.decoding)
         if decoding.max_length is None:
-            longest = min(ANSWER_LENGTH, model.components.config.generator.max_target)
+            longest = min(max(ANSWER_LENGTH, decoding.min_length), model.components.config.generator.max_target)
             decoding = replace(decoding, max_length=longest)
-        _ = model.knowledge  # loaded once, and shared by the model under every system prompt
-        models = {name: model.with_prompt(system_prompt=text) for name, text in self._system_prompts().items()} or {
-            OWN: model
-        }
         asked = [*(Question(prompt.id, prompt.prompt, ()) for prompt in prompts), *questions]
-        for each in models.values():
+        for each in self._models(model).values():
             each.check(asked, decoding)
+        model.components.open_index()  # once, and shared by the model under every system prompt
+        models = self._models(model)
         facts = predict.model_facts(model, predict.Asked(seed=self.seed, decoding=decoding))
         facts |= {"max_length": decoding.max_length}
         if self.system_prompts:
@@ -131,6 +129,11 @@ class GuardCommand:
             completions = [Completion(prompt.id, text) for prompt, text in zip(prompts, answers, strict=False)]
             systems[name] = System(completions, answers[len(prompts) :])
         return facts, systems
+
+    def _models(self, model: RAG) -> dict[str, RAG]:
+        """The model under each system prompt, by its name."""
+        named = {name: model.with_prompt(system_prompt=text) for name, text in self._system_prompts().items()}
+        return named or {OWN: model}
 
     def _model(self) -> RAG:
         if self.generator is not None:

@@ -131,7 +131,9 @@ class IndexCommand:
             faiss_index.new_index(self.faiss, manifest.read(out).width)
         if is_changed and self.generator is not None:
             self._passage_tokenizer(self.generator)
-        if self.questions is not None and (reader := self.question_tower or self.tower) is not None:
+        is_built = self.corpus is not None and not is_changed
+        reader = self.question_tower or (self.tower if is_built else None)
+        if self.questions is not None and reader is not None:
             load_question_tower(reader, self.norm, self.width, self.question_template)
 
     def loaded(self) -> tuple[TextEncoder, PassageTokenizer | None]:

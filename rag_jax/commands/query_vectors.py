@@ -72,6 +72,8 @@ def question_encoder(store: Store, source: str | None = None, template: str | No
         remedy = "build the index again, or name the question tower that belongs to it: --tower"
         raise InputError(f"{name}: another tower than when {store.folder} was built; {remedy}")
 
+    has_cut = False
+
     def encode(questions: Sequence[str]) -> Float[np.ndarray, "B D"]:
         """The vectors of questions. Raises `InputError` for one that is too long, and for vectors of another width."""
         rows = found.question_tokenizer(questions)
@@ -79,8 +81,10 @@ def question_encoder(store: Store, source: str | None = None, template: str | No
             if len(row) > positions:
                 what = f"question {question[:40]!r} has {len(row)} tokens, {name} reads {positions}"
                 raise InputError(f"{what}; shorten it")
-        if cut := sum(map(bool, rows.num_truncated)):
-            warn(f"{cut} of {len(questions)} questions are cut: {name} reads fewer tokens")
+        nonlocal has_cut
+        if any(rows.num_truncated) and not has_cut:
+            warn(f"questions of more than {found.input_format.max_length} tokens are cut, as {name} says")
+            has_cut = True
         encoded = encoder.encode(rows.ids)
         if encoded.shape[1] != store.width:
             widths = f"makes vectors of width {encoded.shape[1]}, those of {store.folder} have {store.width}"

@@ -141,14 +141,15 @@ def trained_index(
         folders: where the towers are saved, of questions and of passages, for the index's manifest.
     """
     of_questions, *_, of_passages = (str(folder.absolute()) for folder in (*folders, folders[-1]))
-    encoder = dataclasses.replace(loaded.passage_encoder(config, params), source=of_passages)
-    if not loaded.shares:
-        fingerprint = loaded.question_encoder(config, params).fingerprint
-        encoder = dataclasses.replace(encoder, question_source=of_questions, question_fingerprint=fingerprint)
+    encoder = loaded.passage_encoder(config, params)
     if config.data.index is not None and (found := _by_this_tower(config.data.index, encoder)) is not None:
         return found
+    encoder = dataclasses.replace(_as_saved(encoder, of_passages), source=of_passages)
+    if not loaded.shares:
+        fingerprint = _as_saved(loaded.question_encoder(config, params), of_questions).fingerprint
+        encoder = dataclasses.replace(encoder, question_source=of_questions, question_fingerprint=fingerprint)
     if (found := _by_this_tower(workdir / "index", encoder)) is not None:
-        return _over_same_passages(found, store)
+        return _with_question_tower(_over_same_passages(found, store), encoder)
     passages = list(store.live_passages())
     console.print(f"encoding {len(passages):,} passages by the trained tower")
     progress = every_twentieth(len(passages), tell_encoded)
@@ -156,6 +157,25 @@ def trained_index(
     # The index of a run of fewer steps may be unfinished there, hence the restart.
     cut = Cut(config.data.passage_words) if store.manifest is None else store.manifest.cut
     return building.build(workdir / "index", passages, encoder, None, progress, cut=cut, restart=True)
+
+
+def _as_saved(encoder: TextEncoder, folder: str) -> TextEncoder:
+    """The encoder with its checkpoint's tokenizer, as later commands read it: saving completes some of GGUF files."""
+    tokenizer = hub.load_tower(folder).tokenizer
+    assert tokenizer is not None
+    return dataclasses.replace(encoder, tokenizer=tokenizer)
+
+
+def _with_question_tower(index: Store, encoder: TextEncoder) -> Store:
+    """The run's index, whose manifest names the question tower as it is now: it may have been trained further."""
+    assert index.folder is not None
+    assert index.manifest is not None
+    if index.manifest.tower.items() >= encoder.origin.items():
+        return index
+    with manifest.transaction(index.folder) as now:
+        named = now.next_version("question tower", tower=now.tower | encoder.origin, build_spec=now.build_spec)
+        manifest.commit(index.folder, now, named)
+    return open_store(index.folder, None, None)
 
 
 def _over_same_passages(index: Store, store: Store) -> Store:

@@ -145,9 +145,12 @@ def evidence(questions: Sequence[Question], predictions: Sequence[Prediction]) -
     """KILT's scores, where questions name their evidence."""
     each = Each()
     known = [number for number, question in enumerate(questions) if question.evidence]
-    if not known or not _know_documents(predictions):
+    if not known or not any(prediction.retrieved for prediction in predictions):
         return each
     guesses = [Guess(p.id, p.answer, ranked_documents(p.retrieved)) for p in (predictions[n] for n in known)]
+    needed = {id for number in known for ids in questions[number].evidence for id in ids}
+    if not _know_documents(predictions) and needed.isdisjoint(id for guess in guesses for id in guess.documents):
+        return each  # the ids are of parts of documents, of which nothing is known
     for name, values in kilt.kilt_scores(guesses, [questions[number] for number in known]).items():
         each[name] = np.full(len(questions), math.nan)
         each[name][known] = values

@@ -222,6 +222,7 @@ def check_tower(folder: Path, found: Manifest, encoder: TextEncoder | None) -> N
         remedies = {
             "template": f"set passage_template to {stored!r}",
             "norm": "give retriever.vector_norm, or --norm of rag-jax index, the other's",
+            "cut_to": "give retriever.vector_width, or --width of rag-jax index, as the other has it",
             "max_length": f"set retriever.max_passage, or --max-length of rag-jax index, to {stored}",
         }
         raise InputError(f"{folder}: {what}; {remedies.get(key, 'name that tower')}, or rebuild it")

@@ -169,7 +169,7 @@ class Moderator:
 
     @cached_property
     def _rags(self) -> dict[Role, RAG]:
-        _ = self.rag.knowledge  # loaded once, and shared by all roles
+        self.rag.components.open_index()  # once, and shared by all roles
         templates = {role: prompts.question_template(role) for role in get_args(Role)}
         return {role: self.rag.with_prompt(question_template=template) for role, template in templates.items()}
 

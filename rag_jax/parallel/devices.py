@@ -70,7 +70,7 @@ def unused(config: AnyConfig) -> str | None:
     there, used = len(jax.devices()), config.mesh.size
     if used >= there:
         return None
-    return f"the mesh uses {used} of {there} devices; --mesh.data {there} or --mesh.fsdp {there} uses all"
+    return f"the mesh uses {used} of {there} devices; --mesh.data {there * config.mesh.data // used} uses all"
 
 
 def mesh(config: AnyConfig) -> Mesh | None:

@@ -225,6 +225,10 @@ def load_generator(
     c, checkpoint = config.generator, None
     if c.checkpoint:
         checkpoint = hub.load_generator(c.checkpoint)
+        found = registry.generator_of(checkpoint.config).name
+        if c.architecture not in (found, registry.DEFAULT_GENERATOR):
+            problem = f"generator.architecture is {c.architecture}, and {c.checkpoint} is a {found}"
+            raise InputError(f"{problem}; leave one of them out: generator.checkpoint None is from random weights")
         lengths = length_limits.generator_lengths(config, registry.generator_of(checkpoint.config))
         length_limits.check_positions(c.checkpoint, checkpoint.config.max_positions, lengths)
     tokenizer = tokenizer or _initial_tokenizer(config, checkpoint, corpus or [])

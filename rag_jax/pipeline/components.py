@@ -86,17 +86,27 @@ class Components:
     store: Store
     search: HostSearch | None = None  # instead of the config's engine
     loaded: Knowledge | None = field(default=None, repr=False)  # instead of the store's, in runs that refresh it
+    opened: HostSearch | None = field(default=None, repr=False)  # the config's engine, where it is open already
 
     def with_store(self, store: Store) -> "Components":
         """The same components over another store, with the engine that the config names."""
-        return replace(self, store=store, search=None, loaded=None)
+        return replace(self, store=store, search=None, loaded=None, opened=None)
 
     def over_same_index(self, **changes: Any) -> "Components":
         """Components that differ in what neither the vectors nor the passages' tokens depend on.
 
-        An index that is on the device already is shared, not loaded again.
+        An index that is on the device already, and an engine that is open, are shared.
         """
-        return replace(self, **{"loaded": vars(self).get("knowledge", self.loaded), **changes})
+        engine = changes.get("config", self.config).retriever.engine
+        is_same = self.search is None and engine == self.config.retriever.engine
+        opened = vars(self).get("host_search", self.opened) if is_same else None
+        return replace(self, **{"loaded": vars(self).get("knowledge", self.loaded), "opened": opened, **changes})
+
+    def open_index(self) -> "Components":
+        """These components, with the index opened as they search it, for others to share."""
+        if self.host_search is None:
+            _ = self.knowledge
+        return self
 
     @property
     def networks(self) -> Networks:
@@ -143,7 +153,7 @@ class Components:
     @cached_property
     def host_search(self) -> HostSearch | None:
         """The search engine on the host, opened once; None: search inside the compiled programs."""
-        return self.search or host_search(self.config.retriever.engine, self.store, self.placement)
+        return self.search or self.opened or host_search(self.config.retriever.engine, self.store, self.placement)
 
     @property
     def passage_tokenizer(self) -> PassageTokenizer:

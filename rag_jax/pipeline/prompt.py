@@ -80,4 +80,4 @@ def change_prompt(components: Components, changes: PromptOptions) -> Components:
         return changed
     store, search = with_tokens(components.store, changed.passage_tokenizer), components.search
     search = None if search is None else replace(search, store=store)
-    return replace(changed, store=store, search=search, loaded=None)
+    return replace(changed, store=store, search=search, loaded=None, opened=None)

@@ -1,7 +1,7 @@
 """Log metrics to files, to writers, and to a progress bar or, without a terminal, to plain lines.
 
 `metrics.jsonl` holds computed values: an interrupted and resumed run writes the same bytes as an uninterrupted one.
-`timings.jsonl` holds the timings of the same steps.
+`timings.jsonl` holds the timings of the same steps, and the seconds before a stop between two of them.
 """
 
 import os
