@@ -30,9 +30,10 @@ jax.config.update("jax_disable_most_optimizations", True)  # the suite compiles 
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-settings.register_profile("few", max_examples=50)
-settings.register_profile("extended", max_examples=100)  # for `make test-all`
-settings.register_profile("many", max_examples=500)  # for `make proof`
+# without a deadline: an example that compiles a program takes seconds
+settings.register_profile("few", max_examples=50, deadline=None)
+settings.register_profile("extended", max_examples=100, deadline=None)  # for `make test-all`
+settings.register_profile("many", max_examples=500, deadline=None)  # for `make proof`
 settings.load_profile("few")
 
 with install_import_hook(["rag_jax.core", "rag_jax.models", "rag_jax.types"], "beartype.beartype"):

@@ -79,6 +79,7 @@ def test_a_part_ends_with_the_run(tmp_path: Path) -> None:
         children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
         while not (found := children.read_text().split()):
             time.sleep(0.05)
+            assert started.poll() is None
         started.terminate()
         assert started.wait(30) == 128 + signal.SIGTERM
     assert not Path(f"/proc/{found[0]}").exists()

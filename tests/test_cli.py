@@ -15,6 +15,7 @@ from rag_jax import cli
 from rag_jax.config.generation import GenerationConfig
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.jsonl import write_jsonl
+from rag_jax.evaluation import figures
 from rag_jax.pipeline.answers import Answer, SearchResult
 from rag_jax.pipeline.inference import Inference
 from rag_jax.rag import RAG
@@ -259,12 +260,18 @@ def test_help_lists_the_benchmarks(capsys, option: str) -> None:
         assert (Path(cli.__file__).parents[1] / "benchmarks" / f"{name}.py").is_file()
 
 
-def test_the_posterior_of_an_answer_is_drawn_and_overwrites_nothing(trained, tmp_path: Path, capsys) -> None:
+def test_the_posterior_of_an_answer_is_drawn_and_overwrites_nothing(
+    trained, tmp_path: Path, capsys, monkeypatch
+) -> None:
     pytest.importorskip("matplotlib", reason="figures need the demo extra")
+    drawings, save = [], figures.save
+    monkeypatch.setattr(figures, "save", lambda drawing, path: drawings.append(drawing) or save(drawing, path))
     figure = tmp_path / "posterior.png"
     command = ["answer", ASKED, "--workdir", str(trained[2]), "--figure", str(figure)]
     cli.main(command)
     assert f"{figure}: p(passage | question, token)" in capsys.readouterr().out.replace("\n", "")
+    (image,) = drawings[0].axes[0].images
+    np.testing.assert_allclose(image.get_array(), trained[0].answer(ASKED).token_posteriors, atol=1e-5)
     drawn = figure.read_bytes()
     assert drawn.startswith(b"\x89PNG")
     assert ends(command, capsys) == (

@@ -1,5 +1,6 @@
 """What the pages say: the example runs, and every file that is pointed to exists."""
 
+import importlib
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ from rag_jax import cli
 from rag_jax.commands.guard import GuardCommand
 from rag_jax.config.command_line import parse
 from rag_jax.config.config import Config
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.errors import InputError
 from rag_jax.moderation.categories import Categories
 
@@ -19,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks(page: str) -> list[str]:
+def blocks(page: str | Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
@@ -112,6 +114,49 @@ def test_the_commands_of_the_page_are_read() -> None:
     for command in commands:
         with pytest.raises(InputError, match=r"^prompts\.jsonl: no such file"):
             parse(GuardCommand, command[2:], remedy="").run()
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every command of a page behind `rag-jax`, but for usages, in which something is left out."""
+    found = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    lines = "".join(found).replace("\\\n", "").splitlines()
+    whole = [line for line in lines if line.startswith("rag-jax ") and "..." not in line and "…" not in line]
+    return [shlex.split(line, comments=True)[1:] for line in whole]
+
+
+class ReadError(Exception):
+    """A command has read its options."""
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, id=f"{page.name}: {shlex.join(words)}") for page in PAGES for words in commands(page)]
+)
+def test_every_command_of_a_page_takes_its_options(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = "dpr_miniwiki" if "--data.negatives" in words else "own"
+    name, *options = [config if word == "CONFIG" else word for word in words]
+    command = importlib.import_module(f"rag_jax.commands.{name}")
+    reader = "override" if name == "train" else "parse"
+    read = getattr(command, reader)
+
+    def only_read(*given: object, **how: object) -> None:
+        read(*given, **how)
+        raise ReadError
+
+    monkeypatch.setattr(command, reader, only_read)
+    monkeypatch.setattr(command, "own_decoding", lambda _: GenerationConfig(), raising=False)  # the workdir's own
+    with pytest.raises(ReadError):
+        getattr(command, name)(options)
+
+
+def test_almost_every_command_is_in_an_example() -> None:
+    found = {name for page in PAGES for name, *_ in commands(page)}
+    assert found | {"demo", "benchmark"} == {*cli.COMMANDS}, "those two are named in a sentence"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_of_a_page_is_python(page: Path) -> None:
+    for example in blocks(page):
+        compile(example, page.name, "exec")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

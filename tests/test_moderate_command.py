@@ -8,6 +8,7 @@ import pytest
 from rag_jax.commands.moderate import moderate
 from rag_jax.data.questions import read_questions
 from rag_jax.errors import report_errors
+from rag_jax.moderation import report
 from world import COLOURS
 
 
@@ -40,7 +41,9 @@ def rows(files, output="out"):
     return [json.loads(line) for line in (files / output / "decisions.jsonl").read_text().splitlines()]
 
 
-def test_it_writes_decisions_figures_and_the_curve(files, trained, towns, capsys):
+def test_it_writes_decisions_figures_and_the_curve(files, trained, towns, capsys, monkeypatch):
+    drawings, as_png = [], report.as_png
+    monkeypatch.setattr(report, "as_png", lambda drawing: drawings.append(drawing) or as_png(drawing))
     run(files, trained)
     found, labels = rows(files), [each.answers[0] for each in questions(towns)]
     assert [row["id"] for row in found] == [each.id for each in questions(towns)]
@@ -53,9 +56,23 @@ def test_it_writes_decisions_figures_and_the_curve(files, trained, towns, capsys
     assert metrics["policies"] == {"flag": int(flagged.sum()), "pass": int((~flagged).sum())}
     assert metrics["figures"][f"{COLOURS[1]}: recall"]["questions"] == 20
     assert (files / "out" / "thresholds.png").read_bytes().startswith(b"\x89PNG")
+    check_curve(drawings[0].axes[0], positive, 1 - np.array([row["probabilities"][COLOURS[0]] for row in found]))
     assert "| precision |" in (files / "out" / "table.md").read_text()
     printed = capsys.readouterr().out
     assert f"20 texts: {int((~flagged).sum())} passed, {int(flagged.sum())} flagged, 0 blocked." in printed
+
+
+def check_curve(axes, positive, score):
+    """At each threshold, precision and recall of the texts whose score reaches it."""
+    precision, recall, f1 = axes.lines
+    assert [line.get_label() for line in axes.lines] == ["precision", "recall", "F1"]
+    assert precision.get_xdata().tolist() == recall.get_xdata().tolist() == sorted({*score.tolist()})
+    for at, threshold in enumerate(precision.get_xdata()):
+        detected = score >= threshold
+        hits = (detected & positive).sum()
+        assert precision.get_ydata()[at] == pytest.approx(hits / detected.sum())
+        assert recall.get_ydata()[at] == pytest.approx(hits / positive.sum())
+        assert f1.get_ydata()[at] == pytest.approx(2 * hits / (detected.sum() + positive.sum()))
 
 
 @pytest.mark.extended
@@ -73,9 +90,10 @@ def test_the_same_command_resumes_and_ends_alike(files, trained):
 
 def test_texts_without_labels_are_decided_without_figures(files, trained, towns):
     (files / "bare.jsonl").write_text("".join(json.dumps({"text": each.question}) + "\n" for each in questions(towns)))
-    run(files, trained, texts="bare.jsonl")
-    assert len(rows(files)) == 20
-    assert json.loads((files / "out" / "metrics.json").read_text())["figures"] == {}
+    run(files, trained, "--role", "passage", texts="bare.jsonl")
+    assert [row["role"] for row in rows(files)] == ["passage"] * 20
+    metrics = json.loads((files / "out" / "metrics.json").read_text())
+    assert (metrics["role"], metrics["figures"]) == ("passage", {})
     assert not (files / "out" / "thresholds.png").exists()
 
 

@@ -27,6 +27,17 @@ def test_the_heat_map_is_written_in_the_format_of_the_suffix(tmp_path: Path, suf
     assert path.read_bytes().startswith({"png": b"\x89PNG", "svg": b"<?xml"}[suffix])
 
 
+def test_the_heat_map_has_a_row_for_each_passage_and_a_column_for_each_token() -> None:
+    posteriors = np.array([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+    axes, _ = figures.token_posteriors("which $river$", ANSWER._replace(token_posteriors=posteriors)).axes
+    (image,) = axes.images
+    np.testing.assert_array_equal(image.get_array(), posteriors)
+    assert image.get_clim() == (0, 1)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1. Bada$$ and $100 %s", "2. "]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["the", "␣$R", "h$ône$"]
+    assert axes.get_title() == "which $river$\nthe $ Rhône $"
+
+
 @pytest.mark.parametrize("name", ["a.txt", "figure"])
 def test_a_format_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     what = f"{tmp_path / name}: not a figure format; name a file that ends in .png, .pdf or .svg"

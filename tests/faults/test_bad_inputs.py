@@ -1,5 +1,6 @@
 """Bad inputs of every family: each command ends in one line and exit code 2, or in the right result."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ MOST = {"full disks": 40, "stores": 40, "workdirs": 20, "towers": 40}
 @pytest.mark.faults
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bad_inputs_meet_the_promise(family: str, ground: Path, table: list) -> None:
+    if family == "permissions" and os.getuid() != 0:
+        pytest.skip("only root can give a command to a user without rights")
     found = verdicts(ground, "--families", family, "--most", str(MOST.get(family, 300)))
+    assert found, "a family without cases"
     broken = [each for each in found if each["complaint"]]
     table.append((family, len(found), len(found) - len(broken)))
     assert not broken, told(broken)

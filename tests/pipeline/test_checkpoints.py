@@ -163,7 +163,7 @@ def is_restored(workdir: Path, expected: TrainState) -> bool:
 def test_a_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
     saved(tmp_path, state(1, 1.0))
     seen = outcomes(tmp_path, 12, lambda: is_restored(tmp_path, state(1, 1.0)))
-    assert seen["noticed"]
+    assert seen.noticed
 
 
 @pytest.mark.parametrize("item", ["params", "rest", "place"])

@@ -1,11 +1,21 @@
 """One-bit flips at random places of a folder's files, each noticed in one line, or harmless."""
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from rag_jax.errors import InputError
+
+
+class Outcomes(NamedTuple):
+    """Where the flips were that were noticed, and the harmless ones."""
+
+    noticed: list[str]
+    harmless: list[str]
+
+    def __str__(self) -> str:
+        return f"{len(self.noticed)} noticed, {len(self.harmless)} harmless"
 
 
 def flipped(folder: Path, count: int, seed: int = 0) -> Iterator[str]:
@@ -25,21 +35,21 @@ def flipped(folder: Path, count: int, seed: int = 0) -> Iterator[str]:
             _flip(path, at, bit)
 
 
-def outcomes(folder: Path, count: int, use: Callable[[], bool], seed: int = 0) -> Counter[str]:
-    """Use a folder with each of so many flips: how many were "noticed", by an `InputError` of one line, or "harmless".
+def outcomes(folder: Path, count: int, use: Callable[[], bool], seed: int = 0) -> Outcomes:
+    """Use a folder with each of so many flips: which were noticed, by an `InputError` of one line, and which harmless.
 
     Fails where `use`, which says whether its result is that of the undamaged folder, returns False.
     """
-    seen = Counter()
+    seen = Outcomes([], [])
     for where in flipped(folder, count, seed):
         try:
             is_same = use()
         except InputError as error:
             message = str(error)
-            seen["noticed"] += 1
+            seen.noticed.append(where)
         else:
             message = ""
-            seen["harmless"] += 1
+            seen.harmless.append(where)
             assert is_same, f"accepted, with another result: {where}"
         assert "\n" not in message, where
     return seen

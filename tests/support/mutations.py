@@ -2,6 +2,7 @@
 
 import copy
 import json
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,11 +47,10 @@ def every_mutation(document: Any, count: int) -> list[bytes]:
     """`count` mutations, evenly over the places of a document, always the same; for 0 the document as it is."""
     if not count:
         return [json.dumps(document).encode()]
-    values = [*NUMBERS, *OTHERS]
-    places = list(_places(document))
-    pairs = [(place, value) for place in places for value in values]
-    step = max(1, len(pairs) // count)
-    return [json.dumps(_set(copy.deepcopy(document), *pair)).encode() for pair in pairs[::step]]
+    places, values = list(_places(document)), [*NUMBERS, *OTHERS]
+    random.Random(len(places)).shuffle(values)  # of other documents, other values are tried
+    pairs = ((places[n * len(places) // count], values[n % len(values)]) for n in range(count))
+    return [json.dumps(_set(copy.deepcopy(document), *pair)).encode() for pair in pairs]
 
 
 def _places(value: Any, place: Path = ()) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import pytest
 
 from rag_jax.config import keys
@@ -21,6 +22,7 @@ from rag_jax.config.config import (
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import save_config
 from rag_jax.errors import InputError
+from rag_jax.index import manifest
 from rag_jax.training import checks
 
 USUAL = Config(Data(), Retriever("tower"))
@@ -145,6 +147,29 @@ def test_what_costs_only_time_may_change_and_is_told(tmp_path: Path) -> None:
         "log_every: 10 before, 7 now",
         "eval_every: None before, 5 now",
     ]
+
+
+def test_several_processes_need_what_one_has_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone, a process builds it."""
+    config = changed(data=Data(tmp_path / "passages.jsonl"))
+    checks.check_together(config, tmp_path)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match=r"index: no knowledge store there, and several processes do not build one; "):
+        checks.check_together(config, tmp_path)
+    words = r"tokenizer\.json: no vocabulary there, and several processes do not learn one; make it in one process"
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / manifest.FILE).touch()
+    with pytest.raises(InputError, match=words):
+        checks.check_together(config, tmp_path)
+    for given in ({"checkpoint": "bart"}, {"tokenizer": Path("words.json")}):
+        checks.check_together(dataclasses.replace(config, generator=Generator(**given)), tmp_path)
+    elsewhere = dataclasses.replace(config, data=Data(index=tmp_path / "index"))
+    with pytest.raises(InputError, match=words):
+        checks.check_together(elsewhere, tmp_path / "run")
+    with pytest.raises(InputError, match=words):
+        checks.check_together(USUAL, tmp_path / "run")  # a closed book needs no index
+    (tmp_path / "tokenizer.json").touch()
+    checks.check_together(config, tmp_path)
 
 
 def test_an_index_is_not_built_among_other_things_and_nothing_is_written(tmp_path: Path) -> None:

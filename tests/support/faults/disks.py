@@ -2,19 +2,21 @@
 
 import errno
 import os
+import re
 import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from faults.case import Case, Ended
+from faults.case import Case, Ended, Tree
 from faults.ground import BUILD, QUESTION
 
 NOBODY = 65534
 MODEL = ("--workdir", "run")
 EVALUATE = ("evaluate", "--questions", "test.jsonl", "--output", "out", "--predictions", "predictions.jsonl")
 COMPARE = ("compare", "evaluation", "other")
+MINE = ("--index", "store", "--engine", "device", "--output", "mined.jsonl")
 WRITES: dict[str, tuple[str, tuple[str, ...], str]] = {  # command line, and the part of the ground that it needs
     "a store": ("new", ("index", "passages.jsonl", "--out", "new", *BUILD), "files"),
     "BM25": ("store", ("index", "--out", "store", "--bm25", "--change", "swap"), "store"),
@@ -22,7 +24,7 @@ WRITES: dict[str, tuple[str, tuple[str, ...], str]] = {  # command line, and the
     "answers": ("out.jsonl", ("answer", "--file", "questions.jsonl", *MODEL, "--output", "out.jsonl"), "run"),
     "an evaluation": ("out", EVALUATE, "files"),
     "refusals": ("out", ("guard", "prompts.jsonl", "--output", "out", "--completions", "completions.jsonl"), "files"),
-    "negatives": ("mined.jsonl", ("mine", "train.jsonl", "--index", "store", "--output", "mined.jsonl"), "store"),
+    "negatives": ("mined.jsonl", ("mine", "train.jsonl", *MINE), "store"),
     "a comparison": ("out.json", (*COMPARE, "--output", "out.json"), "store"),
     "a checkpoint": ("converted", ("convert", "run", "converted"), "run"),
     "a run": ("new", ("train", "config.py", "--workdir", "new"), "files"),
@@ -49,8 +51,11 @@ READS: dict[str, tuple[str, tuple[str, ...], str]] = {
 LIMITS = (0, 500, 3_000, 20_000, 100_000)  # bytes of the largest file
 
 
-def cases() -> Iterator[Case]:
-    """Every file that is read, unreadable; every place that is written, read-only or full at various moments."""
+def cases(sound: Callable[[Case], Ended]) -> Iterator[Case]:
+    """Every file that is read, unreadable; every place that is written, read-only or full at various moments.
+
+    `sound` runs a case on a disk with room; a command that does not refuse must come to the same end.
+    """
     for what, (path, argv, needs) in READS.items():
         if os.getuid() == 0:
             yield Case(f"permissions: unreadable: {what}", argv, _mode(path, 0), _nobody, needs=needs, leaves=NOTHING)
@@ -58,21 +63,38 @@ def cases() -> Iterator[Case]:
         common: dict[str, Any] = {"needs": needs, "leaves": rf"(?!.*\.tmp){path}(/.*)?", "seconds": 120}
         if os.getuid() == 0:
             yield Case(f"permissions: read-only: {what}", argv, _read_only(path), _nobody, says=path, **common)
+        gives = _fits(sound, Case("sound", argv, _more, needs=needs, seconds=600))
         for limit in LIMITS:
-            yield Case(f"full disks: {what}, {limit} bytes", argv, _more, _limit(limit), gives=_fits(path), **common)
+            yield Case(f"full disks: {what}, {limit} bytes", argv, _more, _limit(limit), gives=gives, **common)
         for number in ERRORS:
             for moment in (0, 2, 9):
                 name = f"full disks: {what}, {errno.errorcode[number]} at write {moment}"
-                yield Case(name, argv, _more, _failing(number, moment), gives=_fits(path), **common)
+                yield Case(name, argv, _more, _failing(number, moment), gives=gives, **common)
 
 
 NOTHING = "()"
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
-def _fits(path: str) -> Callable[[Ended], bool]:
+STEP = re.compile(r"(.*/)?checkpoints/[0-9]+/.*")  # what is inside the checkpoint of a step has random names
+TIMED = re.compile(r"new/(results\.json|timings\.jsonl|index/manifest\.json)")  # holds times, or where the command ran
+
+
+def _fits(sound: Callable[[Case], Ended], case: Case) -> Callable[[Ended], bool]:
     """Whether all of it was written: the limit was never reached."""
-    return lambda ended: any(name == path or name.startswith(f"{path}/") for name in ended.after)
+
+    def gives(ended: Ended) -> bool:
+        right = sound(case)
+        assert right.code == 0, right.err
+        return _held(ended) == _held(right)
+
+    return gives
+
+
+def _held(ended: Ended) -> Tree:
+    """What is in the folder at the end, as far as two runs of a command leave the same there."""
+    found = {name: held for name, held in ended.after.items() if not STEP.fullmatch(name)}
+    return {name: "timed" if TIMED.fullmatch(name) else held for name, held in found.items()}
 
 
 def _more(here: Path) -> None:

@@ -99,7 +99,7 @@ def _cases(part: str) -> Iterator[Case]:
     yield from paths.cases(list(zip(options.commands(), options.found(FOLDER), strict=True)))
     if part == "run":
         yield from memory.cases()
-        yield from disks.cases()
+        yield from disks.cases(sound)
         yield from stores.cases(ground.lay(FOLDER, "store"), ground.lay(FOLDER, "run"), sound)
 
 
