@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import bi_encoders
+import world
 from rag_jax import cli, hub
+from rag_jax.commands.query_vectors import question_encoder
 from rag_jax.config.config import Config
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import load_config, load_config_of
@@ -82,6 +84,23 @@ def test_a_rag_model_opens_its_towers_and_its_index(towns: Config, finished: tup
     passages = list(store.passages)[:5]
     again = bi_encoder.required_passage_encoder.encode_passages(passages)
     np.testing.assert_allclose(again, store.passage_vectors[np.arange(5)], rtol=1e-5, atol=1e-6)
+
+
+def test_its_index_knows_the_tower_that_reads_questions(finished: tuple[Path, dict], tmp_path: Path) -> None:
+    """Another in its place is refused, wherever it lies."""
+    store, moved = open_store(finished[0] / "index", None, None), tmp_path / "question"
+    shutil.copytree(finished[0] / "towers" / "question", moved)
+    found = store.manifest
+    assert found is not None
+    assert found.tower["question_source"] == str(finished[0] / "towers" / "question")
+    here = dataclasses.replace(found, tower=found.tower | {"question_source": str(moved)})
+    store = dataclasses.replace(store, manifest=here)
+    vectors = question_encoder(store)(["what colour is Norburg"])
+    world.change_tower(moved)
+    told = rf"question: another tower than when .*{finished[0].name}/index was built; build the index again, or name"
+    with pytest.raises(InputError, match=told):
+        question_encoder(store)
+    assert not np.allclose(question_encoder(store, str(moved))(["what colour is Norburg"]), vectors)
 
 
 def test_a_finished_run_is_scored_again_without_training(

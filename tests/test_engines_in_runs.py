@@ -147,6 +147,20 @@ def test_training_reads_the_passages_of_the_question_file_and_counts_what_the_in
 
 
 @pytest.mark.extended
+def test_a_closed_book_trains_whatever_the_engine_that_its_config_names(towns: Config, tmp_path: Path) -> None:
+    """The one of the passages in the question file too, which it does not read."""
+    closed = dataclasses.replace(
+        towns,
+        data=dataclasses.replace(towns.data, passages=None),
+        retriever=dataclasses.replace(towns.retriever, engine="fixed"),
+    )
+    fit(dataclasses.replace(closed, steps=2, log_every=1), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert all(0 < line["loss"] < 10 for line in lines)
+    assert [line["skipped"] for line in lines] == [0, 0]
+
+
+@pytest.mark.extended
 def test_another_store_of_about_the_size_compiles_nothing_anew(rag: RAG) -> None:
     grown = rag.add_passages([Passage("new", "Neustadt", "Neustadt is painted red .")])
     grown.answer(ASKED)

@@ -173,7 +173,7 @@ def test_an_interrupted_evaluation_resumes(trained, model, tmp_path: Path, monke
     assert sorted(path.name for path in out.iterdir()) == ["predictions.jsonl", "rag-jax.evaluation"]
     assert evaluate(out, *model, "--batch-size", 4)["figures"] == whole["figures"]
     assert (out / "scores.jsonl").read_text() == (tmp_path / "whole" / "scores.jsonl").read_text()
-    assert evaluate(out, *model, "--batch-size", 4)["figures"] == whole["figures"], "a third time, all ours"
+    assert evaluate(out, *model, "--batch-size", 8)["figures"] == whole["figures"], "a third time, all ours"
     assert "not from this command" in refused(capsys, "--output", out, *model, "--num-docs", "1")
 
 
@@ -199,6 +199,7 @@ OK = {"id": "a", "question": "what colour is Norburg", "answers": ["red"]}
         ([OK], ["--abstain-below", "nan"], "give a log-probability in nats, at most 0"),
         ([OK], ["--cite-at-least", "7"], "give a posterior above 0, at most 1"),
         ([OK], ["--baseline", "random", "--seed", "-1"], "seed is -1; give 0 to 2**32 - 1"),
+        ([OK], ["--baseline", "stuffing"], "tokens, generator.max_input is 48"),
         ([{**OK, "answers": ["r.d"], "regex": True}], ["--task", "abstractive"], "has no gold text, which --task"),
         ([OK], ["--labels", "red", "=x"], "give each as NAME or NAME=TEXT"),
         ([OK], ["--labels"], "give two or more"),
@@ -239,6 +240,29 @@ def test_options_of_a_model_are_refused_beside_predictions(tmp_path: Path, capsy
     assert not (tmp_path / "out").exists()
     cli.main(["evaluate", *map(str, given)])
     assert "exact match" in capsys.readouterr().out
+
+
+def test_the_task_and_the_least_posterior_of_a_citation_are_followed(tmp_path: Path) -> None:
+    read = [
+        {"id": "n", "title": "Sudhof", "text": "Sudhof is blue .", "log_prior": -1, "posterior": 0.6},
+        {"id": "m", "title": "Norburg", "text": "Norburg is red .", "log_prior": -1, "posterior": 0.4},
+    ]
+    write_jsonl(tmp_path / "questions.jsonl", [{**OK, "answers": ["red paint"]}])
+    write_jsonl(tmp_path / "answers.jsonl", [{"id": "a", "answer": "red", "passages": read}])
+    given = ("--questions", tmp_path / "questions.jsonl", "--predictions", tmp_path / "answers.jsonl")
+    usual, abstractive, generation = (
+        {name: each["value"] for name, each in evaluate(tmp_path / name, *given, *options)["figures"].items()}
+        for name, options in (
+            ("usual", ()),
+            ("texts", ("--task", "abstractive", "--cite-at-least", 0.4)),
+            ("questions", ("--task", "question-generation")),
+        )
+    )
+    assert (usual["citation_recall"], usual["citation_precision"]) == (0, 0), "the likelier passage is of another town"
+    assert (abstractive["citation_recall"], abstractive["citation_precision"]) == (1, 0.5)
+    assert abstractive["rouge_l"] == pytest.approx(2 / 3)
+    assert abstractive.keys() - usual.keys() >= {"rouge_l", "bleu_1", "corpus_bleu_1"}
+    assert generation.keys() - abstractive.keys() == {"q_bleu_1"}
 
 
 def test_a_run_does_not_leave_the_files_of_another_beside_its_own(trained, towns, tmp_path: Path) -> None:

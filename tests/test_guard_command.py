@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import chat_models
 from examples import guard_cost, refusal_judge
 from interruptions import stream_until
 from rag_jax import cli
+from rag_jax.commands.model import open_generator
 from rag_jax.config.config import Config
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.evaluation.metrics.refusal import is_refusal, string_match
 from rag_jax.evaluation.refusal_likelihood import TEMPLATE, refusal_probabilities
@@ -139,10 +143,29 @@ def test_an_interrupted_run_resumes(model, prompts, tmp_path, monkeypatch, capsy
             guard(prompts, tmp_path / "out", *asked)
     assert stopped.value.code == 130
     assert "2 of 6 answers are in" in capsys.readouterr().err
-    guard(prompts, tmp_path / "out", *asked)
+    guard(prompts, tmp_path / "out", *asked[:-1], 4)  # whatever fits in memory
     for name in ("completions.jsonl", "metrics.json", "table.md", "predictions.jsonl"):
         assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert "not from this command" in refused(capsys, prompts, "--output", tmp_path / "out", *asked, "--seed", 3)
+
+
+def test_a_chat_model_reads_what_is_typed_as_the_whole_message(networks, prompts, tmp_path) -> None:
+    tower, generator = networks[0], str(shutil.copytree(networks[1], tmp_path / "chat"))
+    settings = json.loads((tmp_path / "chat" / "tokenizer_config.json").read_text())
+    chat = json.dumps({**settings, "chat_template": chat_models.PLAIN})
+    (tmp_path / "chat" / "tokenizer_config.json").write_text(chat)
+    rag = open_generator(generator, tower, None).with_long_questions("cut")
+    tokenizer, texts = rag.components.generator_tokenizer, [each["prompt"] for each in PROMPTS]
+    (read,) = tokenizer.prompts(texts[:1])
+    ids = [*tokenizer.header, *read, tokenizer.decoder_start]
+    assert tokenizer.tokenizer.decode(ids, skip_special_tokens=False) == f"user: {texts[0]}\nA: "
+    asked = ("--generator", generator, "--tower", tower, "--long-questions", "cut", "--max-length", 4)
+    guard(prompts, tmp_path / "out", *asked)
+    usual = RAG.from_networks(tower, generator).with_long_questions("cut")
+    found, others = ([each.log_prob for each in model.answer(texts, max_length=4)] for model in (rag, usual))
+    written = [each["log_prob"] for each in lines(tmp_path / "out" / "predictions.jsonl") if "answer" in each]
+    assert written == pytest.approx(found, abs=1e-5)
+    assert written != pytest.approx(others, abs=1e-2), "of another prompt"
 
 
 def test_an_answer_of_no_tokens_is_refused(model, prompts, tmp_path, capsys) -> None:
@@ -154,6 +177,16 @@ def test_without_system_prompts_the_model_is_asked_as_it_is(model, prompts, tmp_
     assert list(metrics["rates"]) == ["model"]
     assert metrics["index"] is None
     assert "compared" not in metrics
+
+
+def test_the_constraints_of_a_model_hold_when_it_is_guarded(model, rag, prompts, tmp_path, monkeypatch) -> None:
+    word = rag.answer(PROMPTS[0]["prompt"], max_length=4).text[0]
+    decoding = GenerationConfig(num_beams=2, bad_words=(word,))
+    config = dataclasses.replace(rag.components.config, decoding=decoding)
+    own = RAG(dataclasses.replace(rag.components, config=config), rag.params)
+    monkeypatch.setattr("rag_jax.commands.guard.open_generator", lambda *given: own)
+    guard(prompts, tmp_path / "out", *model)
+    assert word not in "".join(row["completion"] for row in lines(tmp_path / "out" / "completions.jsonl"))
 
 
 def test_given_completions_are_judged_beside_people(prompts, completions, tmp_path, capsys) -> None:

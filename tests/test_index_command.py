@@ -1,18 +1,26 @@
-"""`rag-jax index`, `search` and `plan`, as they are typed."""
+"""`rag-jax index` and `plan`, as they are typed, and what `rag-jax search` finds then."""
 
 import gzip
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from index_commands import SMALL, TOWNS, built, refused, run
+from rag_jax.commands.query_vectors import question_encoder
 from rag_jax.config.config import Config
+from rag_jax.data.files import format_bytes
+from rag_jax.data.questions import read_questions
 from rag_jax.index import manifest
+from rag_jax.index.engines import store_engines
+from rag_jax.index.engines.engine import Queries
+from rag_jax.index.placement import padded_rows
 from rag_jax.index.store import open_store
 
 
@@ -52,9 +60,24 @@ def test_every_engine_is_built_measured_and_searched(index, capsys) -> None:
     assert "Norburg /" not in found
 
 
-def test_recall_is_measured_with_real_questions_where_they_are_given(index, towns, capsys) -> None:
-    told = run(capsys, "index", "--out", index, "--faiss", "SQ8", "--questions", towns.data.evaluation)
-    assert re.search(r"engine +faiss SQ8: recall@1 [01]\.\d+", told)
+def test_recall_is_measured_with_real_questions_and_the_tower_that_reads_them(index, towns, tmp_path, capsys) -> None:
+    other, texts = tmp_path / "other", [each.question for each in read_questions(towns.data.evaluation)]
+    shutil.copytree(towns.retriever.tower, other)
+    (other / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    measured = []
+    for tower, options in ((None, ()), (str(other), ("--question-tower", other))):
+        told = run(capsys, "index", "--out", index, "--faiss", "SQ4", "--questions", towns.data.evaluation, *options)
+        measured.append(manifest.read(index).engines["faiss"]["recall"])
+        store = open_store(index, None, None)
+        vectors, faiss = question_encoder(store, tower)(texts), store_engines.open_faiss(store)
+        exact = np.argsort(-vectors @ store.passage_vectors.whole.T, axis=1).tolist()
+        for k in (1, 5, 10, 20, 100):
+            found = faiss.search(Queries(texts, vectors), k).rows.tolist()
+            shares = [len({*a} & {*b[:k]}) / k for a, b in zip(found, exact, strict=True)]
+            assert measured[-1][f"recall@{k}"] == pytest.approx(np.mean(shares))
+        assert f"recall@5 {measured[-1]['recall@5']:.3f}" in told
+    measured.append(store_engines.measure_recall(faiss, store, store_engines.passage_queries(store)))
+    assert len({*map(str, measured)}) == 3, "passages as queries have another"
 
 
 def test_the_same_command_again_does_nothing_and_another_does_not_overwrite(index, towns, tower, capsys) -> None:
@@ -65,13 +88,6 @@ def test_the_same_command_again_does_nothing_and_another_does_not_overwrite(inde
     assert manifest.read(index) == before
     run(capsys, *command, "--dtype", "float16", "--change", "swap")
     assert manifest.read(index).dtype == "float16"
-
-
-def test_two_question_towers_are_refused(index, tmp_path, capsys) -> None:
-    asked = ("search", "what colour is Norburg", "--index", index, "--workdir", tmp_path)
-    for option in ("--tower", "--question-template"):
-        line = refused(capsys, *asked, option, "{question}")
-        assert line == f"error: {option} and --workdir are two question towers; leave one of them out"
 
 
 def test_the_name_of_a_document_is_part_of_it(tower, tmp_path, capsys) -> None:
@@ -156,6 +172,17 @@ def test_a_faiss_index_that_is_none_is_refused_before_anything_is_encoded(tower,
     assert not (tmp_path / "index").exists()
 
 
+def test_a_tower_that_reads_no_questions_is_refused_before_anything_is_encoded(tower, towns, tmp_path, capsys) -> None:
+    of_passages, out = tmp_path / "passage", tmp_path / "index"
+    shutil.copytree(tower, of_passages)
+    described = json.loads((of_passages / "config.json").read_text())
+    (of_passages / "config.json").write_text(json.dumps(described | {"side": "passage"}))  # half of a pair
+    command = ("index", towns.data.passages, "--out", out, "--tower", of_passages, *SMALL, "--faiss", "Flat")
+    told = refused(capsys, *command, "--questions", towns.data.evaluation)
+    assert told.startswith(f"error: {of_passages}: reads passages only; name its question tower: ")
+    assert not out.exists()
+
+
 def test_tokens_are_made_for_a_generator(trained, towns, tower, tmp_path, capsys) -> None:
     folder = tmp_path / "index"
     vocabulary = ("--generator", trained[2], "--max-passage", "16")
@@ -217,6 +244,7 @@ def test_a_bad_line_is_named_and_nothing_is_built_or_it_is_left_out(line, told, 
         (("search", "x", "--index", "nowhere"), "no knowledge store there"),
         (("plan", "--passages", "0"), "--passages is 0; give 1 or more"),
         (("plan", "--tokens", "0"), "--tokens is 0; give 1 or more"),
+        (("plan", "--vocabulary", "0"), "--vocabulary is 0; give 1 or more"),
         (("index", "--sgement", "3"), "segment"),
     ],
 )
@@ -236,6 +264,17 @@ def test_a_plan_tells_bytes_devices_and_times(capsys) -> None:
     assert "21,015,324 passages" in told
     assert re.search(r"vectors +6\d\.\d GB +3\d\.\d GB +1\d\.\d GB", told)
     assert re.search(r"H200 141 GB +1: 1\d\.\d +1: \d\.\d +1: \d\.\d", told)
+
+
+def test_tokens_of_a_large_vocabulary_are_planned_with_twice_the_bytes(capsys) -> None:
+    def tokens(*options: object) -> list[str]:
+        (line,) = re.findall(r"^tokens +(.*?) *$", run(capsys, "plan", "--tokens", 160, *options), re.MULTILINE)
+        return re.split(" {2,}", line)
+
+    rows = padded_rows(21_015_324)
+    for vocabulary, num_bytes in ((None, 2), (2**16, 2), (2**16 + 1, 4), (151_936, 4)):
+        given = () if vocabulary is None else ("--vocabulary", vocabulary)
+        assert tokens(*given) == [format_bytes(rows * (num_bytes * 160 + 4))] * 3, "a length of four bytes besides"
 
 
 @pytest.mark.slow
@@ -273,6 +312,7 @@ def test_two_processes_that_were_killed_go_on_to_the_bytes_of_one(towns, tower, 
         (["--questions", "some.jsonl"], "--questions is for the recall of --faiss or --precisions"),
         (["--words", "0"], "passages of 0 words cannot be cut"),
         (["--questions", "", "--precisions", "int8"], "questions is empty; name a file or a folder"),
+        (["--words", "50", "--tokens", "128"], "--words and --tokens are two lengths of a passage; give one of them"),
         (["--overlap", "-1"], "an overlap of -1 between passages of 100 words cannot be; give 0 to 99"),
     ],
 )

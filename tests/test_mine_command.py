@@ -86,6 +86,18 @@ def test_the_tower_s_hard_negatives_are_its_best_passages_of_another_colour(town
     assert asked.with_name("again.jsonl").read_bytes() == output.read_bytes()
 
 
+def test_passages_that_hold_an_answer_are_kept_where_that_is_asked_for(towns, folder, asked, capsys) -> None:
+    output, questions, store = asked.with_name("kept.jsonl"), read_questions(asked), open_store(folder, None, None)
+    options = ("--engine", "device", "--depth", 40, "--negatives", 3, "--keep-answers")
+    assert "hold an answer" not in run(capsys, asked, "--index", folder, "--output", output, *options)
+    scores = question_encoder(store)([question.question for question in questions]) @ store.passage_vectors.whole.T
+    kept = [json.loads(line)["negative_ids"] for line in output.read_text().splitlines()]
+    ranked = [[store.passages[row].id for row in np.argsort(-own, kind="stable").tolist()] for own in scores]
+    pairs = zip(questions, ranked, strict=True)
+    assert kept == [[town for town in towns if town not in question.positive_ids][:3] for question, towns in pairs]
+    assert kept != [hardest(store, own, question, 3) for own, question in zip(scores, questions, strict=True)]
+
+
 def test_bm25_finds_passages_with_the_words_of_the_question(folder, asked, capsys) -> None:
     # A town's name is in its own passage only: nothing else shares a word with "what colour is Norburg".
     output = asked.with_name("negatives.jsonl")
@@ -113,6 +125,10 @@ def test_bm25_finds_passages_with_the_words_of_the_question(folder, asked, capsy
             "--engine bm25 searches without vectors; leave --question-template out",
         ),
         (("--engine", "device", "--tower", "x", "--workdir", "y"), "--tower and --workdir are two question towers"),
+        (
+            ("--engine", "faiss", "--precision", "int8"),
+            "--precision int8 is of --engine device, not faiss; leave one of them out",
+        ),
         (("--engine", "google"), "rag-jax mine --help lists all options"),
         (("--index", "nowhere"), "nowhere/manifest.json: no knowledge store there"),
     ],

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
-from rag_jax.evaluation.baselines import with_bm25, with_engine
+from rag_jax.evaluation.baselines import with_bm25, with_engine, with_num_docs
 from rag_jax.index.building import build
 from rag_jax.index.columns import SegmentedArray
 from rag_jax.index.engines.device import DeviceIndex
@@ -114,6 +115,57 @@ def test_an_opened_store_says_how_long_passages_are_as_its_folder_does(rag: RAG,
         opened = rag.with_index(open_store(tmp_path, None, opened_for))
         assert opened.components.config == by_path.components.config
         assert opened.log_likelihood(ASKED[:1], ["red"])[0] == likelihood
+
+
+def test_an_index_says_how_much_of_a_passage_its_tower_read(rag: RAG, trained, tmp_path: Path) -> None:
+    encoder = dataclasses.replace(rag.components.bi_encoder.required_passage_encoder, max_length=9)
+    store = build(tmp_path, list(rag.components.store.passages), encoder, rag.components.passage_tokenizer)
+    long = Passage("new", "Norburg " * 12, "Norburg is painted red .")
+    for model in (rag.with_index(tmp_path), RAG.from_workdir(trained[2], tmp_path)):
+        assert model.components.config.retriever.max_passage == 9
+        np.testing.assert_array_equal(model.components.store.passage_vectors.whole, store.passage_vectors.whole)
+        (vector,) = model.add_passages([long]).components.store.passage_vectors.segments[-1]
+        np.testing.assert_allclose(vector, encoder.encode_passages([long])[0], rtol=1e-5, atol=1e-6)
+
+
+SAME_INDEX = {
+    "another prompt": lambda rag: rag.with_prompt(question_template=" // asked: {question}"),
+    "another policy": lambda rag: rag.with_long_questions("cut"),
+    "another K": lambda rag: with_num_docs(rag, 3),
+}
+
+
+@pytest.mark.parametrize("change", SAME_INDEX.values(), ids=SAME_INDEX)
+def test_a_model_over_the_same_index_shares_it_where_it_is_on_the_device(rag: RAG, change) -> None:
+    knowledge = rag.knowledge
+    changed = change(rag)
+    assert changed.components.config != rag.components.config
+    assert changed.knowledge is knowledge
+    assert change(changed).knowledge is knowledge, "of its own index too"
+
+
+def test_a_model_whose_index_is_not_on_the_device_yet_loads_its_own(rag: RAG, trained) -> None:
+    fresh = RAG.from_workdir(trained[2])
+    changed = fresh.with_long_questions("cut")
+    assert changed.components.loaded is None
+    np.testing.assert_array_equal(changed.knowledge.passage_vectors, rag.knowledge.passage_vectors)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rag: rag.add_passages([Passage("new", "Neustadt", "Neustadt is painted red .")]),
+        lambda rag: rag.replace_passage(Passage("Norburg", "Norburg", "Norburg is painted red .")),
+        lambda rag: rag.remove_passages(["Norburg"]),
+    ],
+    ids=["added", "replaced", "removed"],
+)
+def test_an_engine_of_one_s_own_would_not_know_of_changed_passages(rag: RAG, change) -> None:
+    engine = with_engine(rag, DeviceIndex.of(rag.components.store, rag.components.placement))
+    with pytest.raises(InputError, match=r"^the search engine is one of your own, .*; change the model's passages fir"):
+        change(engine)
+    index = DeviceIndex.of(change(rag).components.store, rag.components.placement)
+    assert len(with_engine(change(rag), index).search(ASKED[0], 2)) == 2, "the other way round"
 
 
 def test_a_closed_book_has_the_tokens_of_the_generator_that_reads_it(rag: RAG) -> None:

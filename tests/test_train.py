@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from rag_jax import cli
+from rag_jax.commands.train import train
 from rag_jax.config.config import Config, Data, Generator, Optimizer, Retriever
 from rag_jax.config.files import load_config
 from rag_jax.data.jsonl import write_jsonl
@@ -230,6 +232,22 @@ def test_a_retriever_that_cannot_be_is_named(towns: Config, tmp_path: Path, chan
     config = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, **changed))
     with pytest.raises(InputError, match=told):
         train_and_evaluate(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "name a CONFIG: the path of a .py file, or one of "),
+        (["cities"], "name the folder of the run: --workdir DIR"),
+        (["cities", "--workdir", "run", "--processes", "2"], "--processes and --process need --coordinator; give HOST"),
+        (["cities", "--workdir", "run", "--process", "0"], "--processes and --process need --coordinator; give HOST"),
+    ],
+)
+def test_what_a_command_lacks_is_named(arguments: list[str], told: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"^{re.escape(told)}"):
+        train(arguments)
+    assert not list(tmp_path.iterdir())
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess:

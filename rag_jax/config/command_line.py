@@ -46,7 +46,7 @@ def _check_texts(value: Any, name: str = "an argument") -> None:
             _check_texts(each, name)
     elif dataclasses.is_dataclass(value):
         for each in dataclasses.fields(value):
-            _check_texts(getattr(value, each.name), f"--{each.name.replace('_', '-')}")
+            _check_texts(getattr(value, each.name), each.name.replace("_", "-"))
 
 
 @functools.cache

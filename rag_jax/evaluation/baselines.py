@@ -50,7 +50,7 @@ def with_frozen_retriever(rag: RAG) -> RAG:
 
 def with_bm25(rag: RAG) -> RAG:
     """BM25 as retriever, its scores as logits of the prior (the paper's ablation)."""
-    rag = RAG(dataclasses.replace(rag.components, search=None), rag.params)
+    rag = RAG(rag.components.over_same_index(search=None), rag.params)
     return _with(rag, "retriever", engine="bm25")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -257,6 +258,31 @@ def test_a_config_imports_what_lies_beside_it(tmp_path: Path) -> None:
             "config = Config(Data(), Retriever('x'), steps=steps)\n"
         )
     assert [read_config_file(tmp_path / folder / "c.py").steps for folder in "ab"] == [3, 4]
+
+
+@pytest.mark.parametrize("marker", ["__init__.py", "of_a_namespace.py"])
+def test_a_config_imports_the_package_that_lies_beside_it(tmp_path: Path, marker: str) -> None:
+    """Not the one of its name beside another config; what lies in a virtual environment there stays imported."""
+    for folder, steps in (("a", 3), ("b", 4)):
+        elsewhere = tmp_path / folder / "venv" / "own_packages"
+        for package in (tmp_path / folder / "beside", elsewhere):
+            package.mkdir(parents=True)
+            (package / marker).write_text("")
+            (package / "inner.py").write_text(f"steps = {steps}\n")
+        (tmp_path / folder / "c.py").write_text(
+            f"import sys\nsys.path.append({str(elsewhere.parent)!r})\nimport own_packages.inner\n"
+            "from beside.inner import steps\nfrom rag_jax.config.config import *\n"
+            "config = Config(Data(), Retriever('x'), steps=steps)\n"
+        )
+    before = list(sys.path)
+    try:
+        assert [read_config_file(tmp_path / folder / "c.py").steps for folder in "ab"] == [3, 4]
+        assert "own_packages.inner" in sys.modules
+        assert not {"beside", "beside.inner"} & set(sys.modules)
+    finally:
+        sys.path[:] = before
+        for name in ("own_packages", "own_packages.inner"):
+            sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize(

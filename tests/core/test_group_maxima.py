@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rag_jax.core import group_maxima as module
 from rag_jax.core import retrieval
 from rag_jax.core.group_maxima import GROUP_SIZE, MAX_QUERIES, group_maxima, supports
 from rag_jax.core.vectors import products, quantize_int8
@@ -73,6 +74,13 @@ def test_what_the_kernel_cannot_take_is_walked() -> None:
     odd = jnp.zeros((2, 60)), jnp.zeros((9, 60), jnp.bfloat16)
     assert not supports(queries, wide), "float32 needs products in full precision"
     assert not supports(*odd), "its tiles do not divide this width"
+
+
+def test_a_gpu_without_bfloat16_products_walks(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = jnp.zeros((2, 64)), jnp.zeros((9, 64), jnp.bfloat16)
+    for is_new in (True, False):
+        monkeypatch.setattr(module, "has_bfloat16_products", lambda is_new=is_new: is_new)
+        assert supports(*narrow) == (is_new and module._has_compiler())
 
 
 @pytest.mark.extended

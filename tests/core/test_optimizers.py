@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from rag_jax.core import optimizers
-from rag_jax.models import bart, bert
-from rag_jax.types import RagParams
+from rag_jax.core.trainable import names
+from rag_jax.models import bart, bert, decoder, t5
+from rag_jax.types import Params, RagParams
 
 PARAMS = RagParams(
     bert.init(bert.BertConfig(9, 8, 1, 2, 16, 8), jax.random.key(0)),
@@ -57,6 +58,28 @@ def test_muon_makes_the_kernels_step_orthogonal_and_leaves_the_rest_to_adam() ->
     assert 0.5 < singular.min() <= singular.max() < 1.5  # Newton-Schulz brings them near one, not to it
     embedding = np.abs(np.asarray(updates["word"]["embedding"]))
     np.testing.assert_allclose(embedding, embedding[0, 0], rtol=1e-4)  # Adam's first step is of one size everywhere
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        decoder.init(decoder.DecoderConfig(9, 8, 1, heads=2, ffn_width=16, tied_head=False), jax.random.key(1)),
+        t5.init(t5.T5Config(9, 8, 1, 1, heads=2, ffn_width=16, tied_head=False), jax.random.key(1)),
+    ],
+    ids=["llama", "t5"],
+)
+def test_a_head_with_its_own_weights_is_no_matrix_inside_the_network(first: Params) -> None:
+    gradient = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(3), leaf.shape), first)
+    optimizer = optimizers.muon(0.1, 0.001, 0.0)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        state = optimizer.init(first)
+        updates, _ = jax.jit(optimizer.update)(gradient, state, first)
+    moves = {name: np.abs(np.asarray(leaf)) for name, leaf in zip(names(first), jax.tree.leaves(updates), strict=True)}
+    assert moves["head/kernel"].shape == (8, 9)
+    of_one_size = {
+        name for name, move in moves.items() if np.allclose(move, move.max(), rtol=1e-4)
+    }  # Adam's first step
+    assert of_one_size == {name for name in moves if name == "head/kernel" or not name.endswith("/kernel")}
 
 
 def test_the_schedule_rises_to_its_peak_and_falls_to_zero() -> None:

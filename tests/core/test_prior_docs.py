@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import numpy as np
+import pytest
 
 import naive
 from handmade import GENERATOR as READER
@@ -22,10 +23,12 @@ from handmade import (
     one_step,
     rag_params,
     recipe,
+    start,
+    step,
 )
 from rag_jax.core import scoring
 from rag_jax.core.reading import InputLayout
-from rag_jax.types import Networks
+from rag_jax.types import Networks, SearchResults
 
 MORE = 7
 
@@ -59,6 +62,17 @@ def test_value_and_gradient_are_those_of_the_bound(model):
         for word in question.ids[b, : question.lengths[b]]:
             expected[word] += pull / question.lengths[b]
     close((after.question_tower - before.question_tower) / RATE, expected)
+
+
+@pytest.mark.parametrize("shift", [1, K])
+def test_the_best_are_those_of_the_prior_whatever_the_order_of_the_search(shift):
+    """A search by vectors that are not fresh has another one."""
+    made_of, rows = recipe()._replace(prior_docs=MORE), np.asarray(seen()[0])
+    _, expected, metrics = one_step(made_of, positives=rows[:, :1])
+    found = SearchResults(np.roll(rows, shift, axis=1), None)
+    state, told = step(made_of)(start(made_of), knowledge(), batch(), rows[:, :1], found)
+    jax.tree.map(close, jax.device_get(state.params), expected)
+    jax.tree.map(close, jax.device_get(told), metrics)
 
 
 def test_metrics_are_of_the_passages_that_are_read():

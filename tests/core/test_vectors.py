@@ -66,6 +66,27 @@ def test_what_an_accelerator_computes_keeps_sixteen_bits_of_the_query():
     assert np.abs((rounded - exact) / scale).max() > 2.0**-12, "one number alone would not have done"
 
 
+@cases
+@given(seeds)
+def test_the_halves_of_a_query_are_its_sixteen_bits(seed):
+    queries = normal(seed, 3, 16) * 10.0 ** np.random.default_rng(seed).integers(-9, 10, (3, 16)).astype(np.float32)
+    high, low = jax.jit(vectors.halves)(queries)
+    assert (high.dtype, low.dtype) == (jnp.bfloat16, jnp.bfloat16)
+    np.testing.assert_array_equal(high, queries.astype(jnp.bfloat16))
+    exact = queries.astype(np.float64)
+    whole = np.asarray(high, np.float64) + np.asarray(low, np.float64)
+    assert np.all(np.abs(whole - exact) <= 2.0**-16 * np.abs(exact))
+
+
+def test_a_query_is_rounded_by_what_no_compiler_removes():
+    """A GPU's compiler takes a cast to sixteen bits and back for nothing, and the second half would be zero."""
+    query = jax.ShapeDtypeStruct((4, 64), jnp.float32)
+    for platform in ("cpu", "cuda"):
+        program = jax.export.export(jax.jit(vectors.halves), platforms=[platform])(query).mlir_module()
+        assert "stablehlo.reduce_precision %arg0, format = e8m7" in program
+        assert "(tensor<4x64xbf16>) -> tensor<4x64xf32>" not in program, "no way back"
+
+
 def test_the_program_for_an_accelerator_multiplies_in_sixteen_bits():
     shapes = jax.ShapeDtypeStruct((4, 64), jnp.float32), jax.ShapeDtypeStruct((128, 64), jnp.bfloat16)
     exported = jax.export.export(jax.jit(vectors.products), platforms=["cuda"])(*shapes)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from rag_jax.corpus import Chunker, Passage
+from rag_jax.corpus.chunking import Cut
 from rag_jax.errors import InputError
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(0, 5)).filter(lambda sizes: sizes[1] < sizes[0])
@@ -193,3 +194,26 @@ def test_truncation_and_special_tokens_of_the_tokenizer_do_not_count():
 def test_a_character_of_several_tokens_is_in_one_piece():
     pieces = texts(Chunker(2, 0, byte_level()), "🐢🐢亀亀")  # 4 bytes and 3
     assert "".join(pieces) == "🐢🐢亀亀"
+
+
+WORDS, TOKENS = Cut(words=100, overlap=20), Cut(tokens=64, overlap=8)  # of an index
+
+
+@pytest.mark.parametrize(
+    ("asked", "index", "cut"),
+    [
+        (Cut(), None, Cut()),
+        (Cut(words=50), None, Cut(words=50)),
+        (Cut(), WORDS, WORDS),
+        (Cut(), TOKENS, TOKENS),
+        (Cut(words=50), WORDS, Cut(words=50, overlap=20)),
+        (Cut(words=50, overlap=0), WORDS, Cut(words=50, overlap=0)),
+        (Cut(overlap=3), WORDS, Cut(words=100, overlap=3)),
+        (Cut(overlap=3), TOKENS, Cut(tokens=64, overlap=3)),
+        (Cut(tokens=32), TOKENS, Cut(tokens=32, overlap=8)),
+        (Cut(tokens=32), WORDS, Cut(tokens=32)),
+        (Cut(words=50), TOKENS, Cut(words=50)),
+    ],
+)
+def test_what_is_left_open_is_as_the_index_was_split_but_words_and_tokens_share_no_overlap(asked, index, cut):
+    assert asked.over(index) == cut

@@ -142,3 +142,17 @@ def test_long_questions_are_cut_before_their_last_token_and_counted(
     longest = [max(map(len, each)) for each in zip(whole.question_tokens, whole.prompt_tokens, strict=True)]
     assert truncated.num_truncated == sum(length > most for length in longest)
     assert whole.num_truncated == 0
+
+
+@given(st.integers(1, 20), st.integers(2, 20), st.integers(2, 20))
+def test_questions_that_the_generator_has_no_room_for_are_cut_and_counted(
+    vocabulary: GeneratorTokenizer, words: int, most: int, room: int
+) -> None:
+    """Behind a long header there may be less room than questions may have tokens."""
+    questions = [Question(str(n), text, ("1",)) for n, text in enumerate(["old " * words, "old"])]
+    whole = example_tokenizer(vocabulary, 1_000).questions(questions)
+    truncated = example_tokenizer(vocabulary, most, truncate_questions=True, max_prompt=room).questions(questions)
+    assert [len(row) for row in truncated.question_tokens] == [min(most, len(ids)) for ids in whole.question_tokens]
+    assert [len(row) for row in truncated.prompt_tokens] == [min(most, room, len(ids)) for ids in whole.prompt_tokens]
+    pairs = zip(whole.question_tokens, whole.prompt_tokens, strict=True)
+    assert truncated.num_truncated == sum(len(asked) > most or len(read) > min(most, room) for asked, read in pairs)

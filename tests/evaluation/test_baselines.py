@@ -53,6 +53,15 @@ def test_a_question_without_gold_passages_is_refused(trained) -> None:
         baselines.GoldPassages.of(trained[0], unknown)
 
 
+def test_gold_passages_are_known_of_the_questions_that_they_were_read_for(trained, asked: list[Question]) -> None:
+    rag = baselines.BASELINES["gold"](trained[0], asked[:2], 0)
+    told = r"^no gold passages are known of 'what colour is Nowhere'; ask the questions that they were read for$"
+    with pytest.raises(InputError, match=told):
+        rag.answer([asked[0].question, "what colour is Nowhere"])
+    with pytest.raises(InputError, match=told):
+        rag.search("what colour is Nowhere", 1)
+
+
 def test_random_passages_are_different_and_a_question_keeps_its_own(trained) -> None:
     alive = np.flatnonzero(trained[0].components.store.alive)
     engine, queries = baselines.RandomPassages(alive, seed=3), Queries(["a", "b", "a"], None)

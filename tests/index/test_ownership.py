@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, ownership, part_files, updates
 from rag_jax.index.engines import store_engines
-from rag_jax.index.store import open_store
+from rag_jax.index.store import add_tokens, open_store
 from stores import MORE, PASSAGES, encoder, reads
 
 
@@ -157,6 +157,7 @@ def test_a_folder_of_parts_that_is_a_link_is_not_written_to_and_can_be_read(kind
             InputError, match=f"{kind}: a link, .*; replace it by the folder that it links to, or link the whole"
         ):
             act()
+    assert not add_tokens(folder, reads(max_length=8))
     assert tree(tmp_path) == before
     assert len(open_store(folder, encoder(), reads())) == 49
 

@@ -122,9 +122,12 @@ def test_a_store_opens_without_a_generator_and_whichever_tower_made_it(tmp_path:
 def test_opening_takes_milliseconds(tmp_path: Path) -> None:
     built(tmp_path / "index")
     open_store(tmp_path / "index", None, reads())
-    began = time.perf_counter()
-    open_store(tmp_path / "index", None, reads())
-    assert time.perf_counter() - began < 0.1
+    taken = []
+    for _ in range(5):  # other processes delay some of them
+        began = time.perf_counter()
+        open_store(tmp_path / "index", None, reads())
+        taken.append(time.perf_counter() - began)
+    assert min(taken) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -140,6 +143,13 @@ def test_a_store_of_another_tower_is_refused(change, told, tmp_path: Path) -> No
     built(tmp_path / "index")
     with pytest.raises(InputError, match=f"index: built by a tower with {told}"):
         open_store(tmp_path / "index", dataclasses.replace(encoder(), **change), reads())
+
+
+@pytest.mark.parametrize(("built_with", "opened_with"), [(None, 4), (4, None), (4, 2)])
+def test_a_store_of_vectors_that_were_cut_otherwise_is_refused(built_with, opened_with, tmp_path: Path) -> None:
+    build(tmp_path / "index", PASSAGES, dataclasses.replace(encoder(), cut_to=built_with), reads())
+    with pytest.raises(InputError, match=f"built by a tower with cut_to {built_with}, the run's has {opened_with}; "):
+        open_store(tmp_path / "index", dataclasses.replace(encoder(), cut_to=opened_with), reads())
 
 
 def test_a_store_of_another_network_with_the_same_weights_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from crashes import crashes
 from rag_jax.corpus.passage import Passage
 from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, ownership, updates
+from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import Store, add_tokens, open_store
 from stores import MORE, PASSAGES, encoder, reads
 from suites import first
@@ -142,6 +143,11 @@ def test_a_change_that_crashed_anywhere_is_made_or_not_and_can_be_made_again(nam
     assert outcomes == {True, False}, "before the manifest, and after it"
 
 
+def narrow() -> TextEncoder:
+    """The tower of the store, whose program returns fewer components."""
+    return dataclasses.replace(encoder(), tower=lambda *given: encoder().tower(*given)[:, :4])
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -154,6 +160,8 @@ def test_a_change_that_crashed_anywhere_is_made_or_not_and_can_be_made_again(nam
             lambda folder: updates.add(folder, MORE, dataclasses.replace(encoder(), max_length=8)),
             "built by a tower with max_length 32",
         ),
+        (lambda folder: updates.add(folder, MORE, narrow()), "vectors of width 8, the new ones have 4; name its tower"),
+        (lambda folder: updates.replace(folder, REWRITTEN, narrow()), "width 8, the new ones have 4; name its tower"),
     ],
 )
 def test_a_change_that_cannot_be_made_leaves_the_store(change, told, folder: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from oracle import jit, relative
+from rag_jax.models import attention as module
 from rag_jax.models.attention import Attention, is_fused
 
 R, T, S, WIDTH = 3, 4, 6, 24
@@ -136,10 +137,16 @@ def test_dropout_thins_the_weights():
 
 
 @pytest.mark.parametrize(
-    ("queries", "keys", "kernel"), [(16, 16, True), (17, 16, False), (32, 256, True), (4, 32, False)]
+    ("queries", "keys", "is_new", "kernel"),
+    [(16, 16, True, True), (17, 16, True, False), (32, 256, True, True), (4, 32, True, False), (16, 16, False, False)],
 )
-def test_on_a_gpu_the_kernel_gets_a_mask_that_it_takes(monkeypatch, queries: int, keys: int, kernel: bool) -> None:
-    """cuDNN refuses a mask of one row for all queries, and odd lengths in training; few queries go the plain way."""
+def test_on_a_gpu_the_kernel_gets_a_mask_that_it_takes(
+    monkeypatch, queries: int, keys: int, is_new: bool, kernel: bool
+) -> None:
+    """cuDNN refuses a mask of one row for all queries, and odd lengths in training; few queries go the plain way.
+
+    GPUs before the A100 have no kernel.
+    """
     asked = []
     ours = jax.nn.dot_product_attention
 
@@ -149,6 +156,7 @@ def test_on_a_gpu_the_kernel_gets_a_mask_that_it_takes(monkeypatch, queries: int
         return ours(q, k, v, mask=mask, scale=scale, implementation="xla")
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(module, "has_bfloat16_products", lambda: is_new)
     monkeypatch.setattr(jax.nn, "dot_product_attention", spy)
     plain = Attention(WIDTH, 2, 0.0, 0.02, jnp.bfloat16)
     draw = np.random.default_rng(0)

@@ -1,5 +1,8 @@
 """The mesh of a run: what is refused, and where arrays come to lie on two devices."""
 
+import re
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -42,6 +45,20 @@ def test_one_device_has_no_mesh_and_two_have_three_axes() -> None:
     mesh = devices.mesh(config(Mesh(fsdp=2)))
     assert mesh is not None
     assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "tensor": 1}
+
+
+@pytest.mark.parametrize("mesh", [Mesh(), Mesh(data=2), Mesh(fsdp=2), Mesh(tensor=4), Mesh(data=2, fsdp=2)])
+def test_devices_that_a_run_leaves_idle_are_told_and_how_it_uses_all(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "devices", lambda: [None] * 8)
+    told = devices.unused(config(mesh))
+    assert told is not None
+    found = re.fullmatch(rf"the mesh uses {mesh.size} of 8 devices; --mesh\.data (\d+) uses all", told)
+    assert found is not None
+    whole = replace(mesh, data=int(found[1]))
+    assert whole.size == 8
+    assert devices.unused(config(whole)) is None
 
 
 def test_a_mesh_that_cannot_be_made_here_gives_way_to_one_device() -> None:

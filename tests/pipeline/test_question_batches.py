@@ -1,5 +1,6 @@
 """Any number of questions is tokenised so many at a time, and each is asked once, by its own number."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,3 +50,13 @@ def test_the_first_batch_comes_before_the_last_question_is_read(asked) -> None:
     components, given = asked
     next(question_batches(components, QUESTIONS, 4))
     assert len(given) == 1
+
+
+@pytest.mark.parametrize(("length", "room", "least"), [(16, 9, 9), (8, 9, 8)])
+def test_the_warning_names_the_tokens_that_are_left_of_a_question(asked, capsys, length: int, room: int, least: int):
+    components, _ = asked
+    tokenise = components.example_tokenizer.questions
+    components.question_length, components.example_tokenizer.longest_prompt = length, room
+    components.example_tokenizer.questions = lambda named: replace(tokenise(named), num_truncated=2)
+    list(question_batches(components, QUESTIONS[:5], 4))
+    assert capsys.readouterr().err == f"warning: 2 of 5 questions are cut to {least} tokens\n"

@@ -5,13 +5,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from rag_jax.core import scoring
+import handmade
+from rag_jax.config.config import Config, Data, Retriever
+from rag_jax.core import modes, scoring
 from rag_jax.core.reading import InputLayout
+from rag_jax.index.placement import Placement
 from rag_jax.models import bart, bert, registry, t5
 from rag_jax.training import step_timer
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
@@ -115,6 +120,44 @@ def test_the_search_inside_a_step_is_a_share_of_every_step(monkeypatch: pytest.M
             clock.saw(1)
         told = clock.close(1.0, 1.0)
         assert (told["time/step"], told["time/retrieval"]) == (1.0, 0.25)
+
+
+@pytest.mark.parametrize(("devices", "utilisation"), [(1, 0.5), (2, 0.25)])
+def test_the_utilisation_is_of_the_devices_of_the_mesh(
+    monkeypatch: pytest.MonkeyPatch, devices: int, utilisation: float
+) -> None:
+    """The run leaves the others idle."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(step_timer, "peak", lambda: 4e9)
+    monkeypatch.setattr(jax, "devices", lambda: [None] * 8)
+    clock = step_timer.StepTimer(devices=devices)
+    clock.saw(4)
+    now[0] += 2.0
+    assert clock.close(1.0, 1e9)["mfu"] == utilisation
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, 3), ({"prior_docs": 5}, 5), ({"candidates": 6}, 6), ({"candidates": 6, "prior_docs": 5}, 6)],
+)
+def test_the_search_that_is_timed_is_that_of_a_step(changes: dict[str, int], expected: int) -> None:
+    searched, known = [], handmade.knowledge()
+
+    def retrieve(lookup, queries, knowledge, num_docs, positives):
+        searched.append((queries.shape, num_docs))
+        return modes.retrieve_nearest(lookup, queries, knowledge, num_docs, positives)
+
+    retriever = Retriever("tower", num_docs=3, **changes)
+    components = SimpleNamespace(
+        config=Config(Data(Path("passages.jsonl")), retriever, batch_size=4),
+        recipe=handmade.recipe(num_docs=3)._replace(retrieve=retrieve, num_microbatches=2),
+        bi_encoder=SimpleNamespace(config=SimpleNamespace(vector_width=handmade.D)),
+        placement=Placement(),
+        knowledge=known,
+    )
+    assert step_timer.search_seconds(components) > 0
+    assert searched == [((2, handmade.D), expected)], "compiled once, for a part of the batch"
 
 
 @pytest.mark.parametrize(

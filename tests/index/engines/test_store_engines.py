@@ -66,6 +66,14 @@ def test_rows_that_came_and_went_since_are_found_and_not_found(folder) -> None:
     assert 17 not in words
 
 
+def test_recall_is_measured_without_the_whole_index_on_the_device(folder, monkeypatch) -> None:
+    monkeypatch.setattr(DeviceIndex, "of", None)
+    store = open_store(folder, None, None)
+    queries = store_engines.passage_queries(store)
+    measured = manifest.read(folder).engines["faiss"]["recall"]
+    assert store_engines.measure_recall(store_engines.open_faiss(store), store, queries) == measured
+
+
 def test_a_recall_of_other_passages_is_not_reported(folder) -> None:
     updates.remove(folder, ["p18"])
     store = open_store(folder, None, None)
