@@ -134,7 +134,10 @@ class ReadError(Exception):
 def test_every_command_of_a_page_takes_its_options(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     config = "dpr_miniwiki" if "--data.negatives" in words else "own"
     name, *options = [config if word == "CONFIG" else word for word in words]
-    command = importlib.import_module(f"rag_jax.commands.{name}")
+    folder, entry = "rag_jax.commands", name
+    if name == "benchmark":
+        folder, entry, (name, *options) = "benchmarks", "main", options
+    command = importlib.import_module(f"{folder}.{name}")
     reader = "override" if name == "train" else "parse"
     read = getattr(command, reader)
 
@@ -145,7 +148,7 @@ def test_every_command_of_a_page_takes_its_options(words: list[str], monkeypatch
     monkeypatch.setattr(command, reader, only_read)
     monkeypatch.setattr(command, "own_decoding", lambda _: GenerationConfig(), raising=False)  # the workdir's own
     with pytest.raises(ReadError):
-        getattr(command, name)(options)
+        getattr(command, entry)(options)
 
 
 def test_almost_every_command_is_in_an_example() -> None:
