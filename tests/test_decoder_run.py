@@ -158,7 +158,7 @@ def test_the_question_may_stand_before_the_passage(rag, theirs, template):
     (answer,) = first.answer(QUESTIONS[:1], num_docs=1)
     before, behind = (float(each.log_likelihood(QUESTIONS[:1], ["Goldau"], num_docs=1)[0]) for each in (first, rag))
     check_log_prob(first, theirs, answer._replace(text="Goldau", log_prob=before))
-    assert before != pytest.approx(behind, abs=0.1)
+    assert before != pytest.approx(behind, abs=0.01)
 
 
 @pytest.mark.extended

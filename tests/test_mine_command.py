@@ -127,7 +127,7 @@ def test_bm25_finds_passages_with_the_words_of_the_question(folder, asked, capsy
         (("--engine", "device", "--tower", "x", "--workdir", "y"), "--tower and --workdir are two question towers"),
         (
             ("--engine", "faiss", "--precision", "int8"),
-            "--precision int8 is of --engine device, not faiss; leave one of them out",
+            "--engine faiss searches no vectors on the device; leave --precision int8 out",
         ),
         (("--engine", "google"), "rag-jax mine --help lists all options"),
         (("--index", "nowhere"), "nowhere/manifest.json: no knowledge store there"),

@@ -77,11 +77,11 @@ def test_a_document_is_excluded_with_all_its_pieces(towns: Config, tmp_path: Pat
         ),
         (
             ("--engine", "faiss", "--precision", "int8"),
-            "--precision int8 is of --engine device, not faiss; leave one of them out",
+            "--engine faiss searches no vectors on the device; leave --precision int8 out",
         ),
         (
-            ("--engine", "hybrid", "--precision", "bfloat16"),
-            "--precision bfloat16 is of --engine device, not hybrid; leave one of them out",
+            ("--engine", "bm25", "--precision", "bfloat16"),
+            "--engine bm25 searches no vectors on the device; leave --precision bfloat16 out",
         ),
         (
             ("--workdir", "x", "--tower", "y"),

@@ -25,8 +25,8 @@ def check_search(
     engine: engines.EngineName, precision: Precision, tower: str | None, template: str | None, workdir: Path | None
 ) -> None:
     """Raise `InputError` for options that this engine would ignore."""
-    if precision != "float32" and engine != "device":
-        raise InputError(f"--precision {precision} is of --engine device, not {engine}; leave one of them out")
+    if precision != "float32" and not engines.ENGINES[engine].on_device:
+        raise InputError(f"--engine {engine} searches no vectors on the device; leave --precision {precision} out")
     named = {"--tower": tower, "--question-template": template, "--workdir": workdir}
     for option, value in named.items():
         if value is None:

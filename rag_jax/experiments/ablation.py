@@ -21,6 +21,7 @@ from rag_jax.experiments.report import Report, Table
 from rag_jax.experiments.runs import MODELS, RETRIEVERS, RetrieverName, Run, closed_book_run, rag_run, train
 from rag_jax.experiments.scores import COLUMNS, Summary, exact_matches, p_value, summarise
 from rag_jax.experiments.setup import Setup, prepare
+from rag_jax.index.engines.registry import ENGINES
 from rag_jax.rag import RAG
 
 PAPER: dict[tuple[Model, RetrieverName], float] = {
@@ -41,7 +42,7 @@ Scores = Float[np.ndarray, "S B"]
 def plan(given: options.Ablation) -> Plan:
     """The plan of the ablation. Raises `InputError` for a config that retrieves by words anyway."""
     setup = prepare(given)
-    if setup.config.retriever.engine == "bm25":
+    if ENGINES[setup.config.retriever.engine].scores_are_prior:
         raise InputError(f"{given.config}: its engine is bm25; name a config whose passages are found by vectors")
     return Plan(runs(setup), setup.write_data, partial(measure, setup))
 
