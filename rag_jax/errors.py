@@ -6,6 +6,7 @@ path, wherever that shows; any other exception is a defect of the library, and k
 """
 
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -39,6 +40,12 @@ def _escaped(found: re.Match[str]) -> str:
 def warn(text: str) -> None:
     """Print a warning on standard error, in one line."""
     print(f"warning: {one_line(text)}", file=sys.stderr)
+
+
+@functools.lru_cache
+def warn_once(text: str) -> None:
+    """`warn`, but not again of the same."""
+    warn(text)
 
 
 @contextlib.contextmanager

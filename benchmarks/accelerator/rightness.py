@@ -19,10 +19,10 @@ from rag_jax.core import losses, training
 from rag_jax.core.decode import beam, rag_sequence
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.reading import InputLayout
-from rag_jax.core.vectors import quantize_int8
+from rag_jax.core.vectors import quantize_int8, take
 from rag_jax.models import registry
 from rag_jax.models.attention import Attention
-from rag_jax.types import Batch, InferenceBatch, Int8Vectors, Knowledge, Networks, RagParams, Tokens
+from rag_jax.types import Batch, InferenceBatch, Knowledge, Networks, RagParams, Tokens
 
 K, B, T, END = 5, 4, 6, 2
 TOWER = registry.TOWERS[registry.DEFAULT_TOWER].config(
@@ -99,10 +99,9 @@ def search(passages: int, width: int) -> dict[str, Any]:
     kinds = {"float32": jnp.asarray, "bfloat16": jnp.bfloat16, "int8": lambda rows: quantize_int8(jnp.asarray(rows))}
     for name, convert in kinds.items():
         stored = convert(vectors)
-        found, ids = map(np.asarray, jax.jit(partial(retrieval.exact_top_k, k=10))(queries, stored))
-        rows = stored.values * stored.scales[:, None] if isinstance(stored, Int8Vectors) else stored
-        products = np.einsum("BKD,BD->BK", np.asarray(rows, np.float64)[ids], queries.astype(np.float64))
-        told[f"scores {name}"] = _apart(found, products)
+        found, best = jax.jit(partial(retrieval.exact_top_k, k=10))(queries, stored)
+        products = np.einsum("BKD,BD->BK", np.asarray(take(stored, best), np.float64), queries.astype(np.float64))
+        told[f"scores {name}"], ids = _apart(found, products), np.asarray(best)
         shared = [len(set(a) & set(b)) / 10 for a, b in zip(ids, exact, strict=True)]
         told[f"recall@10 {name}"] = float(np.mean(shared))
         if name == "float32":

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rag_jax.config.config import Config, Data, Retriever
-from rag_jax.errors import InputError, warn
+from rag_jax.errors import InputError, warn_once
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines import registry as engines
 from rag_jax.index.placement import Precision
@@ -25,7 +25,7 @@ def check_search(
     engine: engines.EngineName, precision: Precision, tower: str | None, template: str | None, workdir: Path | None
 ) -> None:
     """Raise `InputError` for options that this engine would ignore."""
-    if precision != "float32" and not engines.ENGINES[engine].on_device:
+    if precision != "float32" and not engines.ENGINES[engine].has_precision:
         raise InputError(f"--engine {engine} searches no vectors on the device; leave --precision {precision} out")
     named = {"--tower": tower, "--question-template": template, "--workdir": workdir}
     for option, value in named.items():
@@ -72,8 +72,6 @@ def question_encoder(store: Store, source: str | None = None, template: str | No
         remedy = "build the index again, or name the question tower that belongs to it: --tower"
         raise InputError(f"{name}: another tower than when {store.folder} was built; {remedy}")
 
-    has_cut = False
-
     def encode(questions: Sequence[str]) -> Float[np.ndarray, "B D"]:
         """The vectors of questions. Raises `InputError` for one that is too long, and for vectors of another width."""
         rows = found.question_tokenizer(questions)
@@ -81,10 +79,8 @@ def question_encoder(store: Store, source: str | None = None, template: str | No
             if len(row) > positions:
                 what = f"question {question[:40]!r} has {len(row)} tokens, {name} reads {positions}"
                 raise InputError(f"{what}; shorten it")
-        nonlocal has_cut
-        if any(rows.num_truncated) and not has_cut:
-            warn(f"questions of more than {found.input_format.max_length} tokens are cut, as {name} says")
-            has_cut = True
+        if any(rows.num_truncated):
+            warn_once(f"questions of more than {found.input_format.max_length} tokens are cut, as {name} says")
         encoded = encoder.encode(rows.ids)
         if encoded.shape[1] != store.width:
             widths = f"makes vectors of width {encoded.shape[1]}, those of {store.folder} have {store.width}"

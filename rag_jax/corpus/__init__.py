@@ -11,7 +11,7 @@ The format is recognised by the file suffix, which `.gz` may follow except for P
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from rag_jax.corpus.chunking import Chunker
@@ -33,7 +33,7 @@ from rag_jax.corpus.tsv import FaultRecorder, check_sequence, read_tsv
 from rag_jax.data.bad_lines import BadLines, OnBadLine, raise_error
 from rag_jax.data.lines import check_plain
 from rag_jax.data.unique_ids import UniqueIds
-from rag_jax.errors import InputError, warn
+from rag_jax.errors import InputError, warn_once
 
 __all__ = ["BadLines", "Chunker", "OnBadLine", "Passage", "raise_error", "read_corpus", "read_passages"]
 
@@ -158,14 +158,9 @@ def _name_others(folder: Path, wanted: Callable[[str], bool]) -> None:
     if others:
         files = "1 file of another kind is" if len(others) == 1 else f"{len(others)} files of other kinds are"
         first = others[0].relative_to(folder)
-        _warn_once(f"{folder}: {files} not read, first {first}; convert what should be in the corpus")
+        warn_once(f"{folder}: {files} not read, first {first}; convert what should be in the corpus")
     links = list(linked_folders(folder))
     if links:
         folders = "1 linked folder is" if len(links) == 1 else f"{len(links)} linked folders are"
         first = links[0].relative_to(folder)
-        _warn_once(f"{folder}: {folders} not read, first {first}; copy what should be in the corpus")
-
-
-@lru_cache  # a command may ask for the reader more than once
-def _warn_once(text: str) -> None:
-    warn(text)
+        warn_once(f"{folder}: {folders} not read, first {first}; copy what should be in the corpus")

@@ -42,8 +42,9 @@ Scores = Float[np.ndarray, "S B"]
 def plan(given: options.Ablation) -> Plan:
     """The plan of the ablation. Raises `InputError` for a config that retrieves by words anyway."""
     setup = prepare(given)
-    if ENGINES[setup.config.retriever.engine].scores_are_prior:
-        raise InputError(f"{given.config}: its engine is bm25; name a config whose passages are found by vectors")
+    engine = setup.config.retriever.engine
+    if ENGINES[engine].scores_are_prior:
+        raise InputError(f"{given.config}: its engine is {engine}; name a config whose passages are found by vectors")
     return Plan(runs(setup), setup.write_data, partial(measure, setup))
 
 

@@ -19,7 +19,7 @@ from rag_jax.experiments.plan import Plan
 from rag_jax.experiments.report import Report, Table
 from rag_jax.experiments.runs import Run, rag_run, train
 from rag_jax.experiments.scores import COLUMNS, exact_matches, summarise
-from rag_jax.experiments.setup import Setup, prepare
+from rag_jax.experiments.setup import Setup, prepare, read_answered
 from rag_jax.index.store import Store
 from rag_jax.pipeline.assembly import open_components, read_corpus
 from rag_jax.pipeline.assembly import prepare as prepare_components
@@ -57,10 +57,7 @@ def check(setup: Setup, other_passages: Path | None, other_questions: Path | Non
 
 def pairs(setup: Setup, other_questions: Path) -> list[tuple[Question, Question]]:
     """The questions that the two versions answer differently. Raises `InputError` where there are none."""
-    others = read_questions(other_questions)
-    if unanswered := [question.id for question in others if not question.answers]:
-        raise InputError(f'{other_questions}: question "{unanswered[0]}" has no answers to measure by; leave it out')
-    found = other_world.with_other_answers(setup.questions(), others)
+    found = other_world.with_other_answers(setup.questions(), read_answered(other_questions))
     if not found:
         what = "no question of data.evaluation has another answer there"
         raise InputError(f"{other_questions}: {what}; give the same questions with the answers of the second version")

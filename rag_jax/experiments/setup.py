@@ -125,9 +125,16 @@ def _check(config: Config, name: str, is_cities: bool) -> None:
     evaluation = required_path(config.data.evaluation, f"{name}: data.evaluation")
     if is_cities:
         return
-    unanswered = next((question.id for question in read_questions(evaluation) if not question.answers), None)
+    read_answered(evaluation)
+
+
+def read_answered(path: Path) -> list[Question]:
+    """The questions of a file. Raises `InputError` for one without answers."""
+    questions = read_questions(path)
+    unanswered = next((question.id for question in questions if not question.answers), None)
     if unanswered is not None:
-        raise InputError(f'{evaluation}: question "{unanswered}" has no answers to measure by; leave it out')
+        raise InputError(f'{path}: question "{unanswered}" has no answers to measure by; leave it out')
+    return questions
 
 
 def _check_reads(config: Config, name: str) -> None:

@@ -92,6 +92,11 @@ class Components:
         """The same components over another store, with the engine that the config names."""
         return replace(self, store=store, search=None, loaded=None, opened=None)
 
+    @property
+    def knowledge_in_memory(self) -> Knowledge | None:
+        """The index on the device, if it is there already."""
+        return vars(self).get("knowledge", self.loaded)
+
     def over_same_index(self, **changes: Any) -> "Components":
         """Components that differ in what neither the vectors nor the passages' tokens depend on.
 
@@ -100,13 +105,12 @@ class Components:
         engine = changes.get("config", self.config).retriever.engine
         is_same = self.search is None and engine == self.config.retriever.engine
         opened = vars(self).get("host_search", self.opened) if is_same else None
-        return replace(self, **{"loaded": vars(self).get("knowledge", self.loaded), "opened": opened, **changes})
+        return replace(self, **{"loaded": self.knowledge_in_memory, "opened": opened, **changes})
 
-    def open_index(self) -> "Components":
-        """These components, with the index opened as they search it, for others to share."""
+    def open_index(self) -> None:
+        """Open the index as these components search it, for `over_same_index` to share."""
         if self.host_search is None:
             _ = self.knowledge
-        return self
 
     @property
     def networks(self) -> Networks:
@@ -183,9 +187,9 @@ class Components:
 
     @property
     def question_length(self) -> int:
-        """The maximum tokens of a question."""
-        max_question = self.config.retriever.max_question
-        return min(max_question, self.bi_encoder.input_format.max_length or max_question)
+        """The maximum tokens of a question, for both networks."""
+        longest = self.example_tokenizer.longest_prompt
+        return min(longest, self.bi_encoder.input_format.max_length or longest)
 
     @property
     def length_buckets(self) -> tuple[tuple[int, int], ...]:

@@ -53,7 +53,7 @@ def without_rows(components: Components, rows: Sequence[int]) -> Components:
     _check_engine(components)
     store = components.store.remove_rows(rows)
     changed = components.with_store(store)
-    loaded = components.over_same_index().loaded
+    loaded = components.knowledge_in_memory
     if loaded is None:
         return changed
     return replace(changed, loaded=loaded._replace(alive=components.placement.rows(store.alive)))

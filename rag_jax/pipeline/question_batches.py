@@ -84,7 +84,7 @@ def _batches(
 ) -> Iterator[QuestionBatch]:
     """Batches of `size` of these questions; `before` is the number of the first in the call."""
     if questions.num_truncated:
-        limit = min(components.question_length, components.example_tokenizer.longest_prompt)
+        limit = components.question_length
         warn(f"{questions.num_truncated} of {len(questions)} questions are cut to {limit} tokens")
     for numbers, count in batches_by_bucket(questions, size, skip):
         inputs = collate_questions(questions, numbers, components.generator_tokenizer)

@@ -9,6 +9,7 @@ import pytest
 
 from rag_jax.data.batches import TokenizedQuestions
 from rag_jax.pipeline import question_batches as module
+from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.question_batches import question_batches
 
 QUESTIONS = [f"question {number}" for number in range(23)]
@@ -56,7 +57,9 @@ def test_the_first_batch_comes_before_the_last_question_is_read(asked) -> None:
 def test_the_warning_names_the_tokens_that_are_left_of_a_question(asked, capsys, length: int, room: int, least: int):
     components, _ = asked
     tokenise = components.example_tokenizer.questions
-    components.question_length, components.example_tokenizer.longest_prompt = length, room
+    components.example_tokenizer.longest_prompt = room
+    components.bi_encoder = SimpleNamespace(input_format=SimpleNamespace(max_length=length))
+    components.question_length = Components.question_length.__get__(components)
     components.example_tokenizer.questions = lambda named: replace(tokenise(named), num_truncated=2)
     list(question_batches(components, QUESTIONS[:5], 4))
     assert capsys.readouterr().err == f"warning: 2 of 5 questions are cut to {least} tokens\n"

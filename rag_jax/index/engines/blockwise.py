@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from rag_jax.core import retrieval
-from rag_jax.errors import InputError
 from rag_jax.index.columns import SegmentedArray
 from rag_jax.index.engines.engine import EngineResults, Queries, num_candidates, select_top_k
 from rag_jax.index.store import Store
@@ -30,13 +29,11 @@ class BlockwiseIndex:
 
     def search(self, queries: Queries, k: int, excluded: Int[np.ndarray, "B E"] | None = None) -> EngineResults:
         """The k best rows for each question. Raises `InputError` for questions without vectors."""
-        if queries.vectors is None:
-            raise InputError("a dense search needs the questions' vectors; name the question tower")
-        wanted = num_candidates(k, excluded)
+        vectors, wanted = queries.required_vectors, num_candidates(k, excluded)
         rows, scores = np.zeros((len(queries.texts), 0), np.int64), np.zeros((len(queries.texts), 0), np.float32)
         for start, block in zip(range(0, len(self.vectors), ROWS), self.vectors.blocks(ROWS), strict=True):
             alive = self.alive[start : start + ROWS]
-            more_scores, ids = jax.device_get(_nearest(wanted)(queries.vectors, block.astype(np.float32), alive=alive))
+            more_scores, ids = jax.device_get(_nearest(wanted)(vectors, block.astype(np.float32), alive=alive))
             rows = np.concatenate([rows, np.where(ids < 0, -1, ids + start)], axis=1)
             scores = np.concatenate([scores, more_scores], axis=1)
             best = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]  # among equal scores the first row first

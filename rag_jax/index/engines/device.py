@@ -35,10 +35,8 @@ class DeviceIndex:
         """The k best rows for each question. Raises `InputError` for questions without vectors."""
         if k < 1:
             raise InputError(f"cannot retrieve {k} passages; ask for 1 or more")
-        if queries.vectors is None:
-            raise InputError("a dense search needs the questions' vectors; name the question tower")
         barred = None if excluded is None else excluded.astype(np.int32)
-        found = jax.device_get(_searching(self.index, k)(queries.vectors, self.knowledge, barred))
+        found = jax.device_get(_searching(self.index, k)(queries.required_vectors, self.knowledge, barred))
         return EngineResults(found.rows, found.scores, 1.0 if self.recall is None else self.recall.get(f"recall@{k}"))
 
 

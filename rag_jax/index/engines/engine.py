@@ -15,6 +15,13 @@ class Queries(NamedTuple):
     texts: Sequence[str]
     vectors: Float[np.ndarray, "B D"] | None  # q(x); None for engines that do not need them
 
+    @property
+    def required_vectors(self) -> Float[np.ndarray, "B D"]:
+        """q(x). Raises `InputError` for questions without vectors."""
+        if self.vectors is None:
+            raise InputError("a dense search needs the questions' vectors; name the question tower")
+        return self.vectors
+
 
 class EngineResults(NamedTuple):
     """The rows found, best first."""

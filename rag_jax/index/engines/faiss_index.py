@@ -122,9 +122,7 @@ class FaissIndex:
 
         Raises `InputError` for questions without vectors, or of another width.
         """
-        if queries.vectors is None:
-            raise InputError("a dense search needs the questions' vectors; name the question tower")
-        vectors = _floats(queries.vectors)
+        vectors = _floats(queries.required_vectors)
         if vectors.shape[1] != self.index.d:
             raise InputError(f"questions of width {vectors.shape[1]}, the index has {self.index.d}; take its own tower")
         scores, rows = self._search(vectors, num_candidates(k, excluded))

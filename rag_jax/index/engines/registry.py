@@ -22,7 +22,7 @@ class EngineSpec(NamedTuple):
     needs_vectors: bool = True  # of the questions; otherwise it uses their texts
     scores_are_prior: bool = False  # as logits of p(z|x), which are otherwise recomputed from the vectors
     reads_question_file: bool = False  # whether training reads the passages that the question file names
-    on_device: bool = True  # whether it searches vectors on the device, at the placement's precision
+    has_precision: bool = True  # whether it searches vectors at the placement's precision
     depends_on: tuple[str, ...] = ()  # fields of its manifest entry that determine approximate results
 
     @property
@@ -33,9 +33,11 @@ class EngineSpec(NamedTuple):
 
 ENGINES: dict[str, EngineSpec] = {
     "device": EngineSpec(DeviceIndex.of, on_host=False),
-    "faiss": EngineSpec(lambda store, placement: open_faiss(store), on_device=False, depends_on=("factory", "rows")),
+    "faiss": EngineSpec(
+        lambda store, placement: open_faiss(store), has_precision=False, depends_on=("factory", "rows")
+    ),
     "bm25": EngineSpec(
-        lambda store, placement: open_bm25(store), needs_vectors=False, scores_are_prior=True, on_device=False
+        lambda store, placement: open_bm25(store), needs_vectors=False, scores_are_prior=True, has_precision=False
     ),
     "hybrid": EngineSpec(lambda store, placement: Hybrid([DeviceIndex.of(store, placement), open_bm25(store)])),
     "fixed": EngineSpec(DeviceIndex.of, on_host=False, reads_question_file=True),
