@@ -92,6 +92,7 @@ class Refresh(Measured):
 
     every: int = 100  # steps in which every passage is encoded again
     from_scratch: bool = True  # the towers start from random weights, in the sizes of the config's
+    contrastive_steps: int = 10  # steps on gold passages that they take before: what random towers find teaches nothing
     rate_factor: float = 1.0  # of the towers' learning rate
 
 

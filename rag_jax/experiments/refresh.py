@@ -1,27 +1,24 @@
 """Training the passage tower: its index refreshed in every step, all at once, or left as it is with the tower frozen.
 
-The towers start from random weights, so that the vectors of the first index are soon worth nothing. What a refresh
-costs is counted in time and in FLOPs of a step.
+The towers start from random weights and a few contrastive steps, so that the vectors of the first index are soon worth
+nothing. What a refresh costs is counted in time and in FLOPs of a step.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from rag_jax import hub
-from rag_jax.config.config import Config
+from rag_jax.config.command_line import check_counts
 from rag_jax.data.questions import Question
-from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
 from rag_jax.experiments import charts, options
 from rag_jax.experiments.arms import measure_arms, runs_of
 from rag_jax.experiments.charts import Panel
 from rag_jax.experiments.plan import Plan
+from rag_jax.experiments.random_towers import RandomTower, random_tower
 from rag_jax.experiments.report import Report, Table
 from rag_jax.experiments.runs import (
     Run,
@@ -34,13 +31,11 @@ from rag_jax.experiments.runs import (
 )
 from rag_jax.experiments.scores import COLUMNS, recall_at_1
 from rag_jax.experiments.setup import Setup, prepare
-from rag_jax.models import registry
-from rag_jax.pipeline import digests
 from rag_jax.rag import RAG
 
 FROZEN, SHARE, ALL = "frozen index", "a share in each step", "all at once"
-SCRATCH = "scratch"  # in the names of what starts from random towers
-SEED = 0  # of their weights
+SCRATCH = "scratch"  # in the names of runs that start from random towers
+_SCRATCH_NOTE = "All arms start from random towers after {} contrastive steps, whose recall@1 is"
 
 
 class Facts(NamedTuple):
@@ -56,6 +51,7 @@ class Facts(NamedTuple):
 
 def plan(given: options.Refresh) -> Plan:
     """The plan of the runs. Raises `InputError` for a number of steps in which nothing would be refreshed."""
+    check_counts(contrastive_steps=given.contrastive_steps)
     setup = prepare(given)
     steps = setup.config.steps
     if not 1 < given.every <= steps:
@@ -66,47 +62,24 @@ def plan(given: options.Refresh) -> Plan:
 
 
 def _plan_from_scratch(given_setup: Setup, given: options.Refresh) -> Plan:
-    """The plan of runs whose towers are written with the data. Raises `InputError` for configs of trained towers."""
+    """The plan of runs whose towers are made with the data. Raises `InputError` for configs of trained towers."""
     first = given_setup.reader or given_setup.config
     trained = {"start_from": first.start_from, "retriever.adapter": given_setup.config.retriever.adapter}
     if named := [f"{name} {value}" for name, value in trained.items() if value is not None]:
         raise InputError(f"the towers start from random weights, and the config names {named[0]}; --no-from-scratch")
-    tower = hub.load_tower(given_setup.config.retriever.tower)
-    setup = scratch(given_setup, digest_of(tower))
+    start = random_tower(given_setup.config, given.contrastive_steps, given_setup.workdir)
+    setup = dataclasses.replace(
+        given_setup,
+        config=start.started(given_setup.config),
+        reader=given_setup.reader and start.started(given_setup.reader),
+        prefix=f"{SCRATCH}-{given.contrastive_steps}-",
+    )
 
     def write_data() -> None:
         setup.write_data()
-        write_tower(Path(setup.config.retriever.tower), tower)
+        start.train()
 
-    return Plan(runs(setup, given), write_data, partial(measure, setup, given))
-
-
-def scratch(setup: Setup, digest: str) -> Setup:
-    """The setup with towers of random weights, and an index by them, in folders that are named by their digest."""
-    folder = setup.workdir / f"{SCRATCH}-tower-{digest}"
-
-    def changed(config: Config) -> Config:
-        retriever = dataclasses.replace(config.retriever, tower=str(folder), passage_tower=None)
-        data = dataclasses.replace(config.data, index=setup.workdir / f"{SCRATCH}-index-{digest}")
-        return dataclasses.replace(config, data=data, retriever=retriever)
-
-    reader = setup.reader and changed(setup.reader)
-    return dataclasses.replace(setup, config=changed(setup.config), reader=reader, prefix=f"{SCRATCH}-")
-
-
-def digest_of(like: hub.TowerCheckpoint) -> str:
-    """A short digest of what `write_tower` makes a tower of: all but the weights, and the seed of the random ones."""
-    tokenizer = None if like.tokenizer is None else fingerprint(like.tokenizer)
-    made_of = [repr(like.config), tokenizer, dict(like.tokenizer_settings), *like.input_format, SEED]
-    return digests.digest([digests.json_bytes(made_of)])[:8]
-
-
-def write_tower(folder: Path, like: hub.TowerCheckpoint) -> None:
-    """Write a tower of the sizes of another, with random weights, unless it is there."""
-    if folder.exists():
-        return
-    params = registry.tower_of(like.config).init(like.config, jax.random.key(SEED))
-    hub.save(folder, dataclasses.replace(like, params=params, side=None))
+    return Plan(runs(setup, given), write_data, partial(measure, setup, given, start))
 
 
 def runs(setup: Setup, given: options.Refresh) -> list[Run]:
@@ -114,8 +87,12 @@ def runs(setup: Setup, given: options.Refresh) -> list[Run]:
     return runs_of(setup, list(_arms(given)), partial(_run, setup, given))
 
 
-def measure(setup: Setup, given: options.Refresh) -> Report:
-    """Train each arm, and measure what came of it."""
+def measure(setup: Setup, given: options.Refresh, start: RandomTower | None = None) -> Report:
+    """Train each arm, and measure what came of it.
+
+    Args:
+        start: the towers of random weights that the arms start from; None: the config's.
+    """
     questions, arms = setup.questions(), list(_arms(given))
     found = measure_arms(setup, arms, partial(_run, setup, given), lambda run, rag: _facts(run, rag, questions))
     summaries, means = {arm: found[arm].summary for arm in arms}, {arm: Facts(*found[arm].facts) for arm in arms}
@@ -135,6 +112,7 @@ def measure(setup: Setup, given: options.Refresh) -> Report:
         seeds=setup.seeds,
         notes=(
             "Ages are in steps. Loss is the mean of the last quarter of the steps, seconds the median of the windows.",
+            *([] if start is None else [f"{_SCRATCH_NOTE.format(given.contrastive_steps)} {start.recall:.3f}."]),
         ),
     )
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from rag_jax.config.config import Config
 from rag_jax.data.jsonl import read_jsonl, write_jsonl
 from rag_jax.errors import InputError
 from rag_jax.evaluation.metrics.generated_text import distinct_ngrams
-from rag_jax.experiments import ablation, collapse, options, refresh
+from rag_jax.experiments import ablation, collapse, options, random_towers, refresh
 from rag_jax.experiments.registry import EXPERIMENTS
 from rag_jax.experiments.report import own_folder
 from rag_jax.experiments.runs import Run, in_order, train
@@ -197,17 +198,20 @@ def test_distillation_compares_the_objectives_with_the_likelihood(files: Files) 
 
 @pytest.mark.extended
 def test_refresh_trains_both_towers_from_random_weights(files: Files) -> None:
-    _, rows = run("refresh", files, "--reader", files.reader, "--seeds", 1, "--every", 4)
+    text, rows = run("refresh", files, "--reader", files.reader, "--seeds", 1, "--every", 4)
+    assert re.search(r"random towers after 10 contrastive steps, whose recall@1 is 0\.\d{3}\.", text)
     assert [row["index"] for row in rows] == [refresh.FROZEN, refresh.SHARE, refresh.ALL]
     frozen, share, at_once = rows
     assert frozen["oldest vector"] == frozen["mean age"] == ""
     assert (float(share["oldest vector"]), float(share["mean age"])) == (3, 1.5)
     assert float(at_once["oldest vector"]) == 3
     assert float(frozen["TFLOP per step"]) < float(share["TFLOP per step"])
-    workdir = files.workdir / "runs" / "scratch-refresh-4-0"
+    workdir = files.workdir / "runs" / "scratch-10-refresh-4-0"
     saved = json.loads((workdir / "config.json").read_text())
-    assert [saved["retriever"]["tower"]] == [str(path) for path in files.workdir.glob("scratch-tower-*")]
-    assert saved["start_from"].endswith("runs/scratch-reader-0")
+    (tower,) = files.workdir.glob("random-tower-*-10-steps/towers")
+    assert (saved["retriever"]["tower"], saved["retriever"]["passage_tower"]) == (str(tower), None)
+    assert saved["data"]["index"] == str(tower.with_name("index"))
+    assert saved["start_from"].endswith("runs/scratch-10-reader-0")
     assert (workdir / "refreshed_index").is_dir()
 
 
@@ -231,7 +235,7 @@ def test_each_random_tower_has_a_folder_and_an_index_of_its_own(files: Files, tm
 @pytest.mark.extended
 def test_a_random_tower_has_the_sizes_of_the_other(towns: Config, tmp_path: Path) -> None:
     known = hub.load_tower(towns.retriever.tower)
-    refresh.write_tower(tmp_path / "tower", known)
+    random_towers.write_tower(tmp_path / "tower", known)
     random = hub.load_tower(tmp_path / "tower")
     assert random.config == known.config
     shapes = jax.tree.map(np.shape, known.params)
@@ -300,6 +304,7 @@ def test_a_report_that_was_changed_is_not_replaced(files: Files) -> None:
         (("distillation", "--objectives"), "--objectives are empty; give one or more, each once"),
         (("refresh", "--every", "1"), f"--every is 1; give 2 or more, and at most the {STEPS} steps of a run"),
         (("refresh", "--every", "9"), f"--every is 9; give 2 or more, and at most the {STEPS} steps of a run"),
+        (("refresh", "--contrastive-steps", "0"), "--contrastive-steps is 0; give 1 or more"),
         (("staleness", "--lags", "0", "-1"), "--lags are 0 -1; give different numbers of 0 or more"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
