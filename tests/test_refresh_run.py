@@ -97,6 +97,8 @@ def test_both_trained_towers_are_saved_and_the_index_names_them(
         store.passage_vectors.whole[-1:], encoder.encode_passages([store.passages[-1]]), rtol=1e-5
     )
     capsys.readouterr()
+    assert store.manifest is not None
+    assert store.manifest.question_fingerprint is not None  # which the search compares
     cli.main(["search", "what colour is Norburg", "--index", str(index)])
     first = capsys.readouterr().out.split("\n\n")[0]
     assert rag.search("what colour is Norburg")[0].title in first
