@@ -315,6 +315,15 @@ def test_questions_that_cannot_be_trained_on_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_questions_of_one_passage_need_hard_negatives(config: ContrastiveConfig, tmp_path: Path) -> None:
+    changed = changed_questions(config, tmp_path, lambda row: row | {"positive_ids": ["Norburg"]})
+    data, loss = dataclasses.replace(changed.data, negatives=None), changed.contrastive
+    alone = dataclasses.replace(changed, data=data, contrastive=dataclasses.replace(loss, hard_negatives=0))
+    with pytest.raises(InputError, match="all training questions have the same gold passage, which leaves nothing to"):
+        train_and_evaluate(alone, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_hard_negatives_must_be_given(config: ContrastiveConfig, tmp_path: Path) -> None:
     without = dataclasses.replace(config, data=dataclasses.replace(config.data, negatives=None))
     with pytest.raises(InputError, match=r"hard_negatives is 1, but no question has any; name a file of them"):

@@ -62,6 +62,17 @@ def test_towers_that_pool_otherwise_are_no_start(
     assert not (tmp_path / "run").exists()
 
 
+def test_one_tower_and_two_do_not_start_from_each_other(
+    config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path
+) -> None:
+    shared = dataclasses.replace(config.retriever, trained="shared", passage_tower=None)
+    started = dataclasses.replace(config, retriever=shared, start_from=finished[0])
+    told = f"its retriever.trained is {config.retriever.trained}, this config's shared; name the towers instead of"
+    with pytest.raises(InputError, match=f"{told} start_from: --retriever.tower {finished[0] / 'towers'}"):
+        train_and_evaluate(started, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.extended
 def test_before_are_the_towers_of_the_run_that_it_starts_from(
     config: ContrastiveConfig, finished: tuple[Path, dict], tmp_path: Path

@@ -66,6 +66,9 @@ def make_examples(
         if not own:
             problem = f"question {question.id!r} names no gold passage of the corpus"
             raise InputError(f"{problem}; contrastive training needs positive_ids, or leave it out")
+    if not config.contrastive.hard_negatives and len({row for own in gold for row in own}) == 1:
+        problem = "all training questions have the same gold passage, which leaves nothing to contrast it with"
+        raise InputError(f"{problem}; give questions about other passages, or contrastive.hard_negatives")
     mined = [list(negatives.get(question.id, ())) for question in questions]
     if config.contrastive.hard_negatives and not any(mined):
         raise InputError(f"contrastive.hard_negatives is {config.contrastive.hard_negatives}, {NO_NEGATIVES}")

@@ -20,7 +20,10 @@ def start_params(config: ContrastiveConfig, loaded: Towers, begun: bool) -> BiEn
     source = config.start_from
     if source is None or (begun and not (source / "checkpoints").is_dir()):
         return None
-    load_config_of(ContrastiveConfig, source / CONFIG)
+    trained, ours = load_config_of(ContrastiveConfig, source / CONFIG).retriever.trained, config.retriever.trained
+    if (trained == "shared") != (ours == "shared"):
+        remedy = f"name the towers instead of start_from: --retriever.tower {source / checkpoint_folders.TOWERS}"
+        raise InputError(f"{source}: its retriever.trained is {trained}, this config's {ours}; {remedy}")
     if not begun:
         _check_same_towers(source, loaded)
     found = None

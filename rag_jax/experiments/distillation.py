@@ -5,6 +5,7 @@ attention of a decoder over all passages: it is trained with Fusion-in-Decoder, 
 that model start from a run that has learnt to read several passages together (Izacard & Grave 2021).
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -135,12 +136,17 @@ def _arms(objectives: Sequence[str]) -> list[Arm]:
 
 
 def _run(setup: Setup, arm: Arm, seed: int) -> Run:
-    reader = rag_run(setup, arm.model, seed, FROZEN, name=FID_READER) if VARIANTS[arm.model].fuses else None
+    none = Distillation()
+    fuses = VARIANTS[arm.model].fuses
+    reader = rag_run(setup, arm.model, seed, FROZEN, name=FID_READER, distillation=none) if fuses else None
     if arm.objective == FROZEN:
-        return rag_run(setup, arm.model, seed, FROZEN, after=reader)
+        return rag_run(setup, arm.model, seed, FROZEN, after=reader, distillation=none)
     if arm == BY_LIKELIHOOD:
-        return rag_run(setup, arm.model, seed)
-    objective = Distillation(objective=arm.objective)  # type: ignore[arg-type]
+        return rag_run(setup, arm.model, seed, distillation=none)
+    given = setup.config.retriever.distillation
+    if arm.objective == "emdr2":
+        given = dataclasses.replace(given, teacher_temperature=1.0)  # it has none
+    objective = dataclasses.replace(given, objective=arm.objective)
     return rag_run(setup, arm.model, seed, name=f"distillation-{arm.objective}", after=reader, distillation=objective)
 
 

@@ -14,6 +14,7 @@ import jax
 from rag_jax import hub
 from rag_jax.config.config import AdamW, Config
 from rag_jax.config.contrastive import BiEncoder, Contrast, ContrastiveConfig, Data
+from rag_jax.contrastive.checks import check
 from rag_jax.contrastive.run import RESULTS, train_and_evaluate
 from rag_jax.data import strict_json
 from rag_jax.data.tokenizers import fingerprint
@@ -27,7 +28,7 @@ LEARNING_RATE = 3e-4  # for random weights; trained ones would forget
 
 
 class RandomTower(NamedTuple):
-    """A random tower and its training, in a folder that is named by what they depend on."""
+    """A random tower and its training."""
 
     like: hub.TowerCheckpoint  # whose sizes, tokenizer and inputs it has
     config: ContrastiveConfig
@@ -36,7 +37,8 @@ class RandomTower(NamedTuple):
     def started(self, config: Config) -> Config:
         """A config whose towers start from the trained tower, with the index by it."""
         retriever = dataclasses.replace(config.retriever, tower=str(self.workdir / TOWERS), passage_tower=None)
-        data = dataclasses.replace(config.data, index=self.workdir / "index")
+        index = None if config.data.index is None else self.workdir / "index"  # None: it builds another
+        data = dataclasses.replace(config.data, index=index)
         return dataclasses.replace(config, data=data, retriever=retriever)
 
     def train(self) -> None:
@@ -58,11 +60,14 @@ def random_tower(config: Config, steps: int, folder: Path) -> RandomTower:
     Args:
         steps: of contrastive training.
 
-    Raises `InputError` for a config without passages.
+    Raises `InputError` for a config that it cannot be trained for, or a folder with the run of another.
     """
+    like, c = hub.load_tower(config.retriever.tower), config.retriever
     if config.data.passages is None:
         raise InputError("random towers are trained on data.passages, which the config lacks; --no-from-scratch")
-    like, c = hub.load_tower(config.retriever.tower), config.retriever
+    if c.vector_width is not None:
+        problem = f"retriever.vector_width is {c.vector_width}, and random towers learn whole vectors"
+        raise InputError(f"{problem}; leave it out, or --no-from-scratch")
     weights = folder / f"random-tower-{digest_of(like)}"
     training = ContrastiveConfig(
         Data(config.data.passages, config.data.train, None, config.data.evaluation, config.data.passage_words),
@@ -76,15 +81,17 @@ def random_tower(config: Config, steps: int, folder: Path) -> RandomTower:
             passage_template=c.passage_template,
             question_template=c.question_template,
         ),
-        Contrast(hard_negatives=0),
+        Contrast(hard_negatives=0, length_groups=1),
         AdamW(LEARNING_RATE, warmup=steps // 2, clip=1.0),
         mesh=config.mesh,
-        compute=config.compute,
+        compute=dataclasses.replace(config.compute, accumulate=1, prefill_chunk=None),  # both of a generator
         steps=steps,
         batch_size=config.batch_size,
         seed=SEED,
     )
-    return RandomTower(like, training, folder / f"{weights.name}-{steps}-steps")
+    workdir = folder / f"{weights.name}-{steps}-steps"
+    check(training, workdir)
+    return RandomTower(like, training, workdir)
 
 
 def digest_of(like: hub.TowerCheckpoint) -> str:

@@ -25,9 +25,9 @@ from rag_jax.experiments.runs import (
     flops_per_step,
     last_loss,
     last_windows,
+    mean_seconds_per_step,
     metrics,
     rag_run,
-    seconds_per_step,
 )
 from rag_jax.experiments.scores import COLUMNS, recall_at_1
 from rag_jax.experiments.setup import Setup, prepare
@@ -43,7 +43,7 @@ class Facts(NamedTuple):
 
     recall: float  # at 1
     loss: float
-    oldest: float  # steps since the oldest vector was encoded, the largest of the last quarter of the training
+    oldest: float  # steps since the oldest vector was encoded, the largest mean of a window in the last quarter
     mean: float  # of all vectors, in the last quarter
     seconds: float  # of a step
     teraflops: float  # of a step
@@ -54,8 +54,8 @@ def plan(given: options.Refresh) -> Plan:
     check_counts(contrastive_steps=given.contrastive_steps)
     setup = prepare(given)
     steps = setup.config.steps
-    if not 1 < given.every <= steps:
-        raise InputError(f"--every is {given.every}; give 2 or more, and at most the {steps:,} steps of a run")
+    if not 1 < given.every < steps:
+        raise InputError(f"--every is {given.every}; give 2 or more, and less than the {steps:,} steps of a run")
     if given.from_scratch:
         return _plan_from_scratch(setup, given)
     return Plan(runs(setup, given), setup.write_data, partial(measure, setup, given))
@@ -111,7 +111,7 @@ def measure(setup: Setup, given: options.Refresh, start: RandomTower | None = No
         questions=len(questions),
         seeds=setup.seeds,
         notes=(
-            "Ages are in steps. Loss is the mean of the last quarter of the steps, seconds the median of the windows.",
+            "Ages are in steps. Loss is the mean of the last quarter of the steps, seconds that of all but the first.",
             *([] if start is None else [f"{_SCRATCH_NOTE.format(given.contrastive_steps)} {start.recall:.3f}."]),
         ),
     )
@@ -153,7 +153,7 @@ def _facts(run: Run, rag: RAG, questions: Sequence[Question]) -> Facts:
         last_loss(run),
         max(window.get("staleness_oldest", np.nan) for window in last),
         float(np.mean([window.get("staleness_mean", np.nan) for window in last])),
-        seconds_per_step(run),
+        mean_seconds_per_step(run),
         flops_per_step(run) / 1e12,
     )
 

@@ -150,6 +150,12 @@ def seconds_per_step(run: Run) -> float:
     return sorted(rates)[len(rates) // 2]
 
 
+def mean_seconds_per_step(run: Run) -> float:
+    """The mean over the windows but the first, which has the compilation: with what only some of the steps do."""
+    first, *rest = read_lines(run.workdir / TIMINGS)
+    return sum(line.read("seconds", Rate) for line in rest) / max(1, run.config.steps - first["step"])
+
+
 def flops_per_step(run: Run) -> float:
     """The model FLOPs of a step, the mean of the last window."""
     *_, last = read_lines(run.workdir / TIMINGS)

@@ -58,6 +58,9 @@ def check(config: Config) -> None:
         raise InputError(f"{problem}; give more candidates, or None")
     if c.refresh_at_once and c.refresh_every is None:
         raise InputError("retriever.refresh_at_once is set without retriever.refresh_every; give the number of steps")
+    if c.refresh_at_once and c.refresh_every is not None and c.refresh_every >= config.steps and c.candidates is None:
+        problem = f"retriever.refresh_every is {c.refresh_every}, and none of the {config.steps} steps refreshes"
+        raise InputError(f"{problem} the index at once; give less, or retriever.candidates")
     if c.refresh_every is None and c.candidates is None:
         raise InputError(f"{asked} nothing corrects the index for it; give retriever.refresh_every or candidates")
 

@@ -9,11 +9,12 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="figures need the demo extra")
 
-from rag_jax.config.config import Config
+from rag_jax.config.config import Config, Distillation
 from rag_jax.config.files import save_config
 from rag_jax.data.jsonl import read_jsonl, write_jsonl
 from rag_jax.errors import InputError
-from rag_jax.experiments import ablation, hot_swap, options, refresh, staleness
+from rag_jax.experiments import ablation, distillation, hot_swap, options, refresh, staleness
+from rag_jax.experiments.plan import Plan
 from rag_jax.experiments.runs import Run, check_runs
 from rag_jax.index import building
 from rag_jax.index.engines import store_engines
@@ -82,6 +83,33 @@ def test_towers_from_scratch_start_from_no_other_run(config: Config, tmp_path: P
         with refused(told.format(what)):
             refresh.plan(given)
     assert refresh.plan(dataclasses.replace(scratch, config=started, from_scratch=False)).runs
+
+
+def test_random_towers_are_checked_before_anything_is_written(config: Config, tmp_path: Path) -> None:
+    def plan(name: str, changed: Config, **retriever: Any) -> Plan:
+        return refresh.plan(
+            options.Refresh(written(tmp_path, changed, name, **retriever), workdir=tmp_path / "new", every=4)
+        )
+
+    compute = dataclasses.replace(config.compute, accumulate=2, prefill_chunk=8)
+    assert plan("accumulated.py", dataclasses.replace(config, compute=compute)).runs, "both are of the generator alone"
+    with refused("retriever.vector_width is 8, and random towers learn whole vectors; leave it out, or --no-from-"):
+        plan("cut.py", config, vector_width=8)
+    with refused("batch_size is 1 without hard negatives"):
+        plan("single.py", dataclasses.replace(config, batch_size=1))
+    index = dataclasses.replace(config.data, passages=None, index=tmp_path / "index")
+    with refused("random towers are trained on data.passages, which the config lacks; --no-from-scratch"):
+        plan("index.py", dataclasses.replace(config, data=index))
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_a_config_says_of_distillation_holds_for_all_objectives(config: Config, tmp_path: Path) -> None:
+    own = written(tmp_path, config, distillation=Distillation("pdist", 0.5, teacher_temperature=0.1, weight=2.0))
+    objectives = "emdr2", "lsr"
+    made = distillation.plan(options.Distillation(own, workdir=tmp_path / "new", seeds=1, objectives=objectives)).runs
+    found = [run.config.retriever.distillation for run in made]
+    taught = [Distillation("emdr2", 0.5, weight=2.0), Distillation("lsr", 0.5, teacher_temperature=0.1, weight=2.0)]
+    assert found == [Distillation(), Distillation(), *taught]
 
 
 def test_an_ablation_of_bm25_needs_a_config_that_searches_vectors(config: Config, tmp_path: Path) -> None:

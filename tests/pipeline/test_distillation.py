@@ -60,6 +60,12 @@ def test_it_trains_the_question_tower_of_fusion_in_decoder() -> None:
         ),
         (config(retriever={"weight": -1.0}), r"weight is -1\.0; give 0 or more"),
         (
+            config("none", {"teacher_temperature": 0.1}),
+            r"teacher_temperature is 0\.1, but the objective is none; give retriever\.distillation\.objective too, or "
+            r"leave it out",
+        ),
+        (config(retriever={"teacher_temperature": 0.0}), r"teacher_temperature is 0\.0; give more than 0"),
+        (
             config("lsr", {"mode": "frozen"}),
             r"objective is lsr, but retriever\.mode is frozen; give it none, or the mode trained",
         ),

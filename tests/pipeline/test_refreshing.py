@@ -30,6 +30,7 @@ def changed(config: Config = USUAL, **fields) -> Config:
         USUAL,
         changed(refresh_at_once=True),
         changed(refresh_every=None, candidates=20),
+        changed(refresh_at_once=True, refresh_every=USUAL.steps, candidates=20),
         changed(prior_docs=15, candidates=20),
         dataclasses.replace(changed(distillation=Distillation("pdist")), model="fid"),
     ],
@@ -66,6 +67,10 @@ def test_what_corrects_the_index_is_accepted(config: Config) -> None:
         (
             changed(refresh_every=None, candidates=9, refresh_at_once=True),
             "is set without retriever.refresh_every; give",
+        ),
+        (
+            changed(refresh_at_once=True, refresh_every=USUAL.steps),
+            rf"refresh_every is {USUAL.steps}, and none of the {USUAL.steps} steps refreshes the index at once; give ",
         ),
         (changed(refresh_every=0), r"retriever\.refresh_every is 0; give 1 or more"),
     ],
