@@ -4,7 +4,8 @@
         --data.evaluation nq-dev.jsonl --workdir runs/dpr_nq
 
 DPR's recipe: two BERT-base towers, 128 questions, one BM25 negative each, 40 epochs. The training file has its hard
-negatives. Of a question's gold passages each epoch draws one, where DPR takes the first. DPR measured top-20/100 accuracy 78.4/85.4 on the test questions.
+negatives. Of a question's gold passages each epoch draws one, where DPR takes the first. DPR measured top-20/100
+accuracy 78.4/85.4 on the test questions.
 
 Not yet measured here: it needs the 21 million passages, and an accelerator.
 """

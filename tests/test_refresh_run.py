@@ -5,9 +5,11 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pyarrow as pa
 import pytest
 
 import world
@@ -102,6 +104,21 @@ def test_both_trained_towers_are_saved_and_the_index_names_them(
     cli.main(["search", "what colour is Norburg", "--index", str(index)])
     first = capsys.readouterr().out.split("\n\n")[0]
     assert rag.search("what colour is Norburg")[0].title in first
+
+
+def test_an_index_that_does_not_know_its_passage_tower_is_refused(
+    whole: tuple[Config, dict, Path], tmp_path: Path
+) -> None:
+    config = whole[0]
+    assert config.data.index is not None
+    store = open_store(config.data.index, None, None)
+    columns = {name: [getattr(passage, name) for passage in store.passages] for name in ("id", "title", "text")}
+    made = pa.table({**columns, "embeddings": pa.array(store.passage_vectors.whole.tolist(), pa.list_(pa.float32()))})
+    datasets.Dataset(made).save_to_disk(str(tmp_path / "index"))
+    data = dataclasses.replace(config.data, passages=None, index=tmp_path / "index")
+    with pytest.raises(InputError, match=r"index: does not say which passage tower encoded it, as .*: rag-jax index$"):
+        train_and_evaluate(dataclasses.replace(config, data=data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_towers_that_are_gone_are_written_again(whole: tuple[Config, dict, Path], tmp_path: Path) -> None:
