@@ -19,7 +19,7 @@ from rag_jax.experiments import charts, options
 from rag_jax.experiments.plan import Plan
 from rag_jax.experiments.report import Report, Table
 from rag_jax.experiments.runs import MODELS, RETRIEVERS, RetrieverName, Run, closed_book_run, rag_run, train
-from rag_jax.experiments.scores import COLUMNS, Summary, exact_matches, p_value, summarise
+from rag_jax.experiments.scores import COLUMNS, LEVEL, Summary, exact_matches, p_value, summarise
 from rag_jax.experiments.setup import Setup, prepare
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.rag import RAG
@@ -35,7 +35,6 @@ PAPER: dict[tuple[Model, RetrieverName], float] = {
 }
 CLOSED_BOOK, RANDOM, GOLD = "closed book", "random passages", "gold passages"
 NO_PASSAGES = "no passages"  # the group of the closed-book baseline
-LEVEL = 0.05  # of significance
 Scores = Float[np.ndarray, "S B"]
 
 

@@ -18,14 +18,13 @@ from rag_jax.experiments.arms import Measured, measure_arms, runs_of
 from rag_jax.experiments.plan import Plan
 from rag_jax.experiments.report import Report, Table
 from rag_jax.experiments.runs import MODELS, Run, rag_run, seconds_per_step
-from rag_jax.experiments.scores import COLUMNS, Summary, p_value, recall_at_1
+from rag_jax.experiments.scores import COLUMNS, LEVEL, Summary, p_value, recall_at_1
 from rag_jax.experiments.setup import Setup, prepare
 
 FROZEN, LIKELIHOOD = "frozen", "likelihood"
 ATTENTION = "adist"
 FID_READER = "fid-reader"  # the run that both start from
 LABELS: dict[Model, str] = {**MODELS, "fid": "Fusion-in-Decoder"}
-LEVEL = 0.05  # of significance
 
 
 class Arm(NamedTuple):

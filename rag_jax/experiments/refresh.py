@@ -29,7 +29,7 @@ from rag_jax.experiments.runs import (
     metrics,
     rag_run,
 )
-from rag_jax.experiments.scores import COLUMNS, recall_at_1
+from rag_jax.experiments.scores import COLUMNS, LEVEL, p_value, recall_at_1
 from rag_jax.experiments.setup import Setup, prepare
 from rag_jax.rag import RAG
 
@@ -96,6 +96,7 @@ def measure(setup: Setup, given: options.Refresh, start: RandomTower | None = No
     questions, arms = setup.questions(), list(_arms(given))
     found = measure_arms(setup, arms, partial(_run, setup, given), lambda run, rag: _facts(run, rag, questions))
     summaries, means = {arm: found[arm].summary for arm in arms}, {arm: Facts(*found[arm].facts) for arm in arms}
+    p_values = {arm: p_value(found[arm].matches, found[FROZEN].matches) for arm in arms if arm != FROZEN}
     title = "Training both towers: how the index is refreshed"
     return Report(
         title=title,
@@ -105,7 +106,7 @@ def measure(setup: Setup, given: options.Refresh, start: RandomTower | None = No
         ),
         paper="Lewis et al. keep passage tower and index fixed, and found that enough; REALM (Guu et al. 2020) trains "
         "both towers, and refreshes its index every 500 steps in a second job.",
-        found=verdict({arm: summaries[arm].mean for arm in arms}, means),
+        found=verdict({arm: summaries[arm].mean for arm in arms}, means, p_values),
         draw=partial(charts.lines, title=title, panels=_panels(setup, given), xlabel="step"),
         runs=runs(setup, given),
         questions=len(questions),
@@ -117,20 +118,26 @@ def measure(setup: Setup, given: options.Refresh, start: RandomTower | None = No
     )
 
 
-def verdict(matches: Mapping[str, float], facts: Mapping[str, Facts]) -> str:
-    """What training the passage tower gains, and what a refresh costs."""
+def verdict(matches: Mapping[str, float], facts: Mapping[str, Facts], p_values: Mapping[str, float]) -> str:
+    """What training the passage tower gains, and what a refresh costs.
+
+    Args:
+        p_values: of the exact match of each arm against that of the frozen index.
+    """
     learnt = [arm for arm in matches if arm != FROZEN]
-    best, before = max(learnt, key=lambda arm: facts[arm].recall), facts[FROZEN]
+    best, before = max(learnt, key=lambda arm: matches[arm]), facts[FROZEN]
     said = (
-        f"Recall@1 is {facts[best].recall:.3f} with {best}, and {before.recall:.3f} with a {FROZEN}; "
-        f"exact match {matches[best]:.3f} and {matches[FROZEN]:.3f}."
+        f"Exact match is {matches[best]:.3f} with {best}, and {matches[FROZEN]:.3f} with a {FROZEN} "
+        f"(p = {p_values[best]:.4f}, paired permutation test over the questions); "
+        f"recall@1 {facts[best].recall:.3f} and {before.recall:.3f}."
     )
     costs = ", ".join(
         f"{facts[arm].seconds / before.seconds:.2f} times the seconds and "
         f"{facts[arm].teraflops / before.teraflops:.2f} times the FLOPs ({arm})"
         for arm in learnt
     )
-    gains = "gains" if facts[best].recall > before.recall else "gains nothing"
+    is_better = matches[best] > matches[FROZEN] and p_values[best] < LEVEL
+    gains = "gains" if is_better else "gains nothing certain"
     return f"{said} A step costs {costs}. Training the passage tower {gains} here."
 
 

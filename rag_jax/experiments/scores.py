@@ -37,6 +37,7 @@ class Summary(NamedTuple):
 REMEDY = "delete it: the model is asked again"
 COLUMNS = ("exact match", "lowest seed", "highest seed", "95 % low", "95 % high")
 """The names of a summary's fields in tables."""
+LEVEL = 0.05  # of significance
 
 
 def exact_matches(

@@ -155,13 +155,15 @@ def test_refresh_says_what_both_towers_gain_and_cost() -> None:
         refresh.SHARE: facts(0.9, 3.0, 2.5),
         refresh.ALL: facts(0.8, 2.0, 2.5),
     }
-    said = refresh.verdict(matches, arms)
-    assert "Recall@1 is 0.900 with a share in each step, and 0.500 with a frozen index" in said
-    assert "exact match 0.800 and 0.400" in said
+    surely, by_chance = ({refresh.SHARE: p, refresh.ALL: 0.5} for p in (0.001, 0.2))
+    said = refresh.verdict(matches, arms, surely)
+    assert "Exact match is 0.800 with a share in each step, and 0.400 with a frozen index (p = 0.0010, paired" in said
+    assert "recall@1 0.900 and 0.500" in said
     assert "1.50 times the seconds and 2.50 times the FLOPs (a share in each step)" in said
     assert "gains here" in said
-    worse = {**arms, refresh.SHARE: facts(0.1, 3.0, 2.5), refresh.ALL: facts(0.1, 3.0, 2.5)}
-    assert "gains nothing here" in refresh.verdict(matches, worse)
+    assert "gains nothing certain here" in refresh.verdict(matches, arms, by_chance)
+    worse = matches | {refresh.SHARE: 0.3, refresh.ALL: 0.2}
+    assert "gains nothing certain here" in refresh.verdict(worse, arms, surely)
 
 
 @pytest.mark.parametrize(("second", "moves"), [([0.2, 0.8], 0.7), ([0.85, 0.15], 0.05)])
