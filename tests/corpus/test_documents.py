@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from corpora import any_text, one_folder, refusal, skipping
 from rag_jax.corpus import BadLines, Chunker, Passage, read_corpus
@@ -65,11 +65,12 @@ def test_linked_folders_are_named(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.md", "notes.markdown", "notes.txt.gz", "notes.md.gz"])
 @one_folder
+@example(text="one\r\ntwo")
 @given(text=any_text.filter(str.strip).filter(lambda text: text.strip()[0] not in "-#~` \ufeff"))
 def test_a_file_alone_is_a_document_as_it_is_written(tmp_path, name, text):
     write(tmp_path, **{name.replace(".", "_1"): text})
     passage = only(tmp_path / name)
-    assert (passage.id, passage.text) == (name, text.removeprefix("\ufeff").strip())
+    assert (passage.id, passage.text) == (name, text.removeprefix("\ufeff").replace("\r\n", "\n").strip())
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.md"])
