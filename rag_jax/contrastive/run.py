@@ -146,7 +146,7 @@ def trained_index(
         return found
     encoder = dataclasses.replace(_as_saved(encoder, of_passages), source=of_passages)
     if not loaded.shares:
-        fingerprint = _as_saved(loaded.question_encoder(config, params), of_questions).fingerprint
+        fingerprint = checkpoint_folders.tower_fingerprint(of_questions)
         encoder = dataclasses.replace(encoder, question_source=of_questions, question_fingerprint=fingerprint)
     if (found := _by_this_tower(workdir / "index", encoder)) is not None:
         return _with_question_tower(_over_same_passages(found, store), encoder)

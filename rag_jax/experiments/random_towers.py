@@ -19,6 +19,7 @@ from rag_jax.contrastive.run import RESULTS, train_and_evaluate
 from rag_jax.data import strict_json
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError
+from rag_jax.experiments.scores import at_1
 from rag_jax.models import registry
 from rag_jax.pipeline import digests
 from rag_jax.pipeline.checkpoint_folders import TOWERS
@@ -49,9 +50,8 @@ class RandomTower(NamedTuple):
 
     @property
     def recall(self) -> float:
-        """Recall@1 of gold passages after this training, or where no evaluation question names any, of answers."""
-        found = strict_json.loads((self.workdir / RESULTS).read_text())
-        return found["recall@1" if "recall@1" in found else "answer_recall@1"]
+        """Its recall@1 on the evaluation questions, after this training."""
+        return at_1(strict_json.loads((self.workdir / RESULTS).read_text()))
 
 
 def random_tower(config: Config, steps: int, folder: Path) -> RandomTower:

@@ -5,7 +5,7 @@ nothing. What a refresh costs is counted in time and in FLOPs of a step.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,7 +35,6 @@ from rag_jax.rag import RAG
 
 FROZEN, SHARE, ALL = "frozen index", "a share in each step", "all at once"
 SCRATCH = "scratch"  # in the names of runs that start from random towers
-_SCRATCH_NOTE = "All arms start from random towers after {} contrastive steps, whose recall@1 is"
 
 
 class Facts(NamedTuple):
@@ -111,11 +110,15 @@ def measure(setup: Setup, given: options.Refresh, start: RandomTower | None = No
         runs=runs(setup, given),
         questions=len(questions),
         seeds=setup.seeds,
-        notes=(
-            "Ages are in steps. Loss is the mean of the last quarter of the steps, seconds that of all but the first.",
-            *([] if start is None else [f"{_SCRATCH_NOTE.format(given.contrastive_steps)} {start.recall:.3f}."]),
-        ),
+        notes=tuple(_notes(start)),
     )
+
+
+def _notes(start: RandomTower | None) -> Iterator[str]:
+    yield "Ages are in steps. Loss is the mean of the last quarter of the steps, seconds that of all but the first."
+    if start is not None:
+        what = f"random towers after {start.config.steps} contrastive steps"
+        yield f"All arms start from {what}, whose recall@1 is {start.recall:.3f}."
 
 
 def verdict(matches: Mapping[str, float], facts: Mapping[str, Facts], p_values: Mapping[str, float]) -> str:

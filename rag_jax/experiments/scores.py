@@ -4,7 +4,7 @@ A score is an array [S, B] of S runs and B questions. The range over the runs sa
 the bootstrap interval of the questions' means over the runs says how it varies with the questions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,8 +66,12 @@ def exact_matches(
 
 
 def recall_at_1(rag: RAG, questions: Sequence[Question]) -> float:
-    """The question tower's recall of gold passages, or where no question names any, of passages with an answer."""
-    found = evaluate.recall(rag, questions)
+    """The question tower's recall@1, see `at_1`."""
+    return at_1(evaluate.recall(rag, questions))
+
+
+def at_1(found: Mapping[str, float]) -> float:
+    """The recall@1 among the results of an evaluation: of gold passages, or where no question names any, of answers."""
     return found["recall@1" if "recall@1" in found else "answer_recall@1"]
 
 

@@ -13,6 +13,8 @@ from rag_jax import hub
 from rag_jax.data import files, strict_json
 from rag_jax.errors import InputError
 from rag_jax.hub import marker, saving
+from rag_jax.index.encoder import TextEncoder
+from rag_jax.models import registry
 
 TOWERS, GENERATOR, ADAPTER = marker.FOLDERS
 Writer = Callable[[Path], None]
@@ -53,6 +55,13 @@ def write(folder: Path, parts: Mapping[str, Writer]) -> list[Path]:
         shutil.rmtree(folder)
     new.rename(folder)
     return [folder / name for name in parts]
+
+
+def tower_fingerprint(folder: str) -> str:
+    """The fingerprint of a saved tower, as commands that load it find it: saving completes some GGUF tokenizers."""
+    saved = hub.load_tower(folder)
+    assert saved.tokenizer is not None
+    return TextEncoder(registry.tower(saved.config), saved.params, saved.tokenizer, max_length=0).fingerprint
 
 
 def write_towers(workdir: Path, towers: Mapping[str, hub.TowerCheckpoint]) -> list[Path]:

@@ -3,12 +3,12 @@
 from functools import partial
 
 from rag_jax.config.config import Config
-from rag_jax.config.config import Distillation as Keys
 from rag_jax.core import distillation
 from rag_jax.core.distillation import Distillation
 from rag_jax.core.variants import VARIANTS
 from rag_jax.errors import InputError
 from rag_jax.index.engines.registry import ENGINES
+from rag_jax.models.architecture import changed_fields
 from rag_jax.types import Networks
 
 WITH_TEACHER = {  # objectives that compare p_R with a distribution of the reader's
@@ -38,10 +38,8 @@ def check(config: Config) -> None:
     """Reject a distillation that has nothing to learn from, or to teach."""
     c, retriever = config.retriever.distillation, config.retriever
     if c.objective == "none":
-        unused = {name: value for name, value in vars(Keys()).items() if getattr(c, name) != value}
-        given = next(iter(unused), None)
-        if given is not None:
-            problem = f"retriever.distillation.{given} is {getattr(c, given)}, but the objective is none"
+        for name, value in changed_fields(c).items():
+            problem = f"retriever.distillation.{name} is {value}, but the objective is none"
             raise InputError(f"{problem}; give retriever.distillation.objective too, or leave it out")
         return
     asked, together = f"retriever.distillation.objective is {c.objective}", config.generator.passages_per_prompt

@@ -4,13 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from rag_jax import hub
 from rag_jax.config.config import Config
 from rag_jax.errors import warn
 from rag_jax.index import building, manifest
-from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.passage_tokenizer import PassageTokenizer
-from rag_jax.models import registry
 from rag_jax.parallel import devices
 from rag_jax.pipeline import checkpoint_folders, digests, finetuning, own_index, refreshing
 from rag_jax.pipeline.assembly import every_twentieth, load_networks
@@ -52,7 +49,9 @@ def _complete(
         question_tower = finetuning.merged(config, params).question_tower
         checkpoint_folders.write_towers(workdir, refreshing.checkpoints_of(trained, question_tower))
     if not is_current:
-        encoder = dataclasses.replace(encoder, question_fingerprint=_saved_fingerprint(encoder.question_source))
+        assert encoder.question_source is not None
+        asked = checkpoint_folders.tower_fingerprint(encoder.question_source)
+        encoder = dataclasses.replace(encoder, question_fingerprint=asked)
         own_index.check(folder)
         old = open_index(config.data.index or workdir / "index", config, *networks, tokens=False)
         read = {PASSAGES: digests.digest(digests.passage_bytes(old))}
@@ -64,11 +63,3 @@ def _complete(
         building.build(folder, old.live_passages(), encoder, passage_tokenizer, progress, cut=cut, restart=True)
     elif manifest.read(folder).build_spec is None:
         warn(f"{folder}: changed since the run wrote it; it is searched as it is now")
-
-
-def _saved_fingerprint(folder: str | None) -> str:
-    """The fingerprint of the saved question tower, by which a search notices that the folder holds another one."""
-    assert folder is not None
-    saved = hub.load_tower(folder)
-    assert saved.tokenizer is not None
-    return TextEncoder(registry.tower(saved.config), saved.params, saved.tokenizer, max_length=0).fingerprint
