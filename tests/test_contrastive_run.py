@@ -21,6 +21,9 @@ from rag_jax.contrastive.run import train_and_evaluate
 from rag_jax.data.jsonl import read_jsonl, write_jsonl
 from rag_jax.errors import InputError
 from rag_jax.index.store import open_store
+from rag_jax.models import decoder
+from rag_jax.models.decoder_tower import DecoderTowerConfig
+from rag_jax.models.rope import Rope
 from rag_jax.pipeline.assembly import load_bi_encoder
 from rag_jax.training.preemption import PreemptionHandler
 
@@ -197,6 +200,26 @@ def test_the_question_tower_alone_leaves_the_passages_as_they_are(config: Contra
     start = params(Path(config.retriever.tower))
     assert same(params(tmp_path / "run" / "towers" / "passage"), start)
     assert not same(params(tmp_path / "run" / "towers" / "question"), start)
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("trained", ["shared", "both"])
+def test_a_decoder_only_tower_learns_by_its_last_token(config: ContrastiveConfig, tmp_path: Path, trained: str) -> None:
+    words = hub.load_tower(config.retriever.tower)
+    sizes = DecoderTowerConfig(
+        words.config.vocab_size, width=32, decoder_layers=1, heads=4, kv_heads=2, ffn_width=64, max_positions=16,
+        rope=Rope(100.0), model_type="llama", pooling="last", vector_norm=1.0, init_std=0.1
+    )  # fmt: skip
+    start = hub.TowerCheckpoint(
+        sizes, decoder.init(sizes, jax.random.key(1)), words.tokenizer, tokenizer_settings=words.tokenizer_settings
+    )
+    hub.save(tmp_path / "tower", start)
+    retriever = dataclasses.replace(config.retriever, tower=str(tmp_path / "tower"), trained=trained)
+    workdir, results = bi_encoders.finished(dataclasses.replace(config, retriever=retriever), tmp_path / "run")
+    assert results["recall@1"] > 0.9
+    saved = hub.load_tower(workdir / "towers" / ("" if trained == "shared" else "question"))
+    assert saved.config == sizes
+    assert not same(saved.params, start.params)
 
 
 @pytest.fixture(scope="module")

@@ -71,8 +71,7 @@ def test_chunks_compute_the_whole_to_the_rounding_of_float64(chunk):
 
 @pytest.mark.parametrize("chunk", first(1, [4, R]))
 def test_with_dropout_each_chunk_has_one_mask_of_its_own_in_both_passes(chunk):
-    given, rows, key = params(), tokens(), jax.random.key(3)
-    num_chunks = R // chunk
+    rows, key, num_chunks = tokens(), jax.random.key(3), R // chunk
 
     def loss(params):
         vectors = [None] * R
@@ -83,10 +82,13 @@ def test_with_dropout_each_chunk_has_one_mask_of_its_own_in_both_passes(chunk):
                 vectors[place] = vector
         return in_batch_loss(jnp.stack(vectors)), jnp.stack(vectors)
 
-    expected = jax.jit(jax.value_and_grad(loss, has_aux=True))(given)
-    seen = in_chunks(given, rows, key, chunk=chunk)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), seen, expected)
-    assert abs(seen[0][0] - in_chunks(given, rows, chunk=chunk)[0][0]) > 0.1
+    with jax.enable_x64(True):
+        given = params(dtype=np.float64)
+        expected = jax.jit(jax.value_and_grad(loss, has_aux=True))(given)
+        seen = in_chunks(given, rows, key, chunk=chunk)
+        assert seen[0][0].dtype == np.float64
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), seen, expected)
+        assert abs(seen[0][0] - in_chunks(given, rows, chunk=chunk)[0][0]) > 0.1
 
 
 def test_all_at_once_is_one_chunk():
