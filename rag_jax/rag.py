@@ -99,14 +99,15 @@ class RAG:
         """Separately pretrained encoders and a generator, as the paper starts from DPR and BART.
 
         Args:
-            question_tower, generator, index, adapter: as in `from_pretrained`.
+            question_tower, generator, index, adapter: as in `from_pretrained`. Vectors have the norm and the width of
+                the index's.
             passage_tower: None: the question tower, unless that is one of DPR's.
             model: "token", "sequence" or "fid".
             num_docs: K, the passages to read.
         """
-        sources, tower = (str(question_tower), str(generator)), _source(passage_tower)
-        config = pretrained.combine(*sources, passage_tower=tower, model=model, num_docs=num_docs)
-        components = compose(pretrained.with_adapter(config, _source(adapter)), _path(index))
+        networks, tower, folder = (str(question_tower), str(generator)), _source(passage_tower), _path(index)
+        config = pretrained.combine(*networks, folder, passage_tower=tower, model=model, num_docs=num_docs)
+        components = compose(pretrained.with_adapter(config, _source(adapter)), folder)
         return cls(components, components.initial_params)
 
     def save_pretrained(self, folder: str | Path) -> None:

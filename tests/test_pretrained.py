@@ -19,6 +19,7 @@ from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.index import manifest
 from rag_jax.index.building import build
+from rag_jax.pipeline.assembly import load_bi_encoder
 from rag_jax.rag import RAG
 from retrieved import HELD, Both, Theirs
 from suites import first
@@ -161,6 +162,18 @@ def test_a_store_is_opened_by_the_networks_that_made_it(networks: Path, tmp_path
     assert manifest.read(tmp_path / "store") == before, "what the other generator reads was made in memory"
     with pytest.raises(InputError, match=r"store: built by a tower with fingerprint .*, the run's has .*; name that"):
         united(networks, tmp_path / "store", passage_tower=networks / "question")
+
+
+def test_vectors_have_the_norm_and_the_width_of_the_index(networks: Path, tmp_path: Path) -> None:
+    """A run's index, for one, whose config scales its vectors: a model of checkpoints has no norm of its own."""
+    rag = united(networks)
+    retriever = replace(rag.components.config.retriever, vector_norm=3.0, vector_width=8)
+    bi_encoder = load_bi_encoder(replace(rag.components.config, retriever=retriever))
+    build(tmp_path / "store", HELD, bi_encoder.required_passage_encoder, None)
+    opened = united(networks, tmp_path / "store")
+    sizes = opened.components.bi_encoder.config
+    assert (sizes.vector_norm, sizes.vector_width) == (3.0, 8)
+    assert all(abs(found.score) < 3.0**2 for found in opened.search(QUESTIONS[0], 3))
 
 
 def test_a_question_tower_alone_encodes_no_passages(networks: Path) -> None:

@@ -6,7 +6,6 @@ one that decoding finds: the trained generator is used without any change. For r
 random instead, and where no passage of a prompt holds an answer the response says so.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +27,6 @@ from rag_jax.data.chats import Example
 from rag_jax.data.questions import Question, check_targets
 from rag_jax.data.tokenizers import pad
 from rag_jax.errors import InputError, warn
-from rag_jax.index import manifest
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines.engine import Queries
 from rag_jax.index.passage_tokenizer import PassageTokenizer
@@ -185,11 +183,8 @@ class Asking:
         if c.tower is None:
             return None
         index = required_path(self.config.data.index, "data.index")
-        found = pretrained.combine(c.tower, self.config.generator.checkpoint, index, passage_tower=c.passage_tower)
-        if (index / manifest.FILE).exists():  # the length of its vectors, which changes no rank
-            norm = manifest.read(index).tower.get("norm", found.retriever.vector_norm)
-            found = dataclasses.replace(found, retriever=dataclasses.replace(found.retriever, vector_norm=norm))
-        return load_bi_encoder(found)
+        generator = self.config.generator.checkpoint
+        return load_bi_encoder(pretrained.combine(c.tower, generator, index, passage_tower=c.passage_tower))
 
     @cached_property
     def _store(self) -> Store:

@@ -57,8 +57,8 @@ def combine(
 ) -> Config:
     """The config of separately pretrained encoders and a generator. Reads no weights.
 
-    The generation config is that of the generator's checkpoint; a decoder-only one answers greedily. Raises
-    `InputError` for unsuitable checkpoints.
+    The generation config is that of the generator's checkpoint; a decoder-only one answers greedily. Norm and width of
+    vectors are those of the index, since nothing was trained on others. Raises `InputError` for unsuitable checkpoints.
     """
     tower, stored = loading.describe_tower(question_tower), loading.describe_generator(generator)
     sizes, tokenizer = configs.generator(stored.config), described_tokenizer(stored, generator)
@@ -73,7 +73,7 @@ def combine(
     config = _combined(retriever, generator, use, tower, sizes, (start, decoding))
     if architecture.is_decoder_only:
         config = _continued(config, has_chat="chat_template" in stored.settings)
-    return with_index(config, index)
+    return with_index(_with_vectors_of(index, config), index)
 
 
 def described_tokenizer(stored: loading.GeneratorDescription, source: str) -> GeneratorTokenizer:
@@ -104,12 +104,23 @@ def _continued(config: Config, has_chat: bool) -> Config:
     return dataclasses.replace(config, generator=generator)
 
 
+def _with_vectors_of(index: Path | None, config: Config) -> Config:
+    """The config with the norm and the width of an index's vectors."""
+    tower, retriever = _tower_of(index), config.retriever
+    vectors = {"vector_norm": tower.get("norm", retriever.vector_norm), "vector_width": tower.get("cut_to")}
+    return dataclasses.replace(config, retriever=dataclasses.replace(retriever, **vectors))
+
+
+def _tower_of(index: Path | None) -> Mapping[str, Any]:
+    """What an index says of its tower; nothing where it is of another library."""
+    return manifest.read(index).tower if index is not None and (index / manifest.FILE).exists() else {}
+
+
 def with_index(config: Config, index: Path | None) -> Config:
     """The config with an index. The passages' length and template for its tower replace those of the config."""
     if index is None:
         return config
-    retriever = config.retriever
-    tower = manifest.read(index).tower if (index / manifest.FILE).exists() else {}
+    tower, retriever = _tower_of(index), config.retriever
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, index=index),
