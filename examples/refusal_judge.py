@@ -7,7 +7,7 @@ python -m examples.refusal_judge prompts.jsonl completions.jsonl runs/judged.jso
 
 Then its agreement with people, beside that of the rules and of every other judge:
 
-rag-jax guard prompts.jsonl --completions runs/judged.jsonl --output runs/agreement
+rag-jax refusals prompts.jsonl --completions runs/judged.jsonl --output runs/agreement
 """
 
 import sys

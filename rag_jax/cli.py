@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 COMMANDS = (  # modules of rag_jax.commands
-    *("demo", "train", "mine", "index", "search", "answer", "evaluate", "guard", "moderate", "compare", "experiment"),
-    *("convert", "plan", "benchmark"),
+    *("demo", "train", "mine", "index", "search", "answer", "evaluate", "refusals", "moderate", "compare"),
+    *("experiment", "convert", "plan", "benchmark"),
 )
 USAGE = """usage: rag-jax COMMAND [OPTIONS]
 
@@ -40,7 +40,7 @@ USAGE = """usage: rag-jax COMMAND [OPTIONS]
   search            search an index with any engine
   answer            answer questions with a trained model, and show the passages
   evaluate          score a model, a baseline or a file of predictions on questions in any of the field's formats
-  guard PROMPTS     measure refusals of unsafe prompts, and of safe ones
+  refusals PROMPTS  measure refusals of unsafe prompts, and of safe ones
   moderate TEXTS    classify texts into categories by a model's label likelihoods, and apply their policies
   compare A B …     compare evaluations of the same questions, with tests of significance
   experiment NAME   rerun an experiment of the RAG paper: a table and a figure

@@ -10,7 +10,7 @@ import pytest
 
 import gguf_files
 from rag_jax import cli
-from rag_jax.commands.guard import GuardCommand
+from rag_jax.commands.refusals import RefusalsCommand
 from rag_jax.config.command_line import parse
 from rag_jax.config.config import Config
 from rag_jax.config.generation import GenerationConfig
@@ -61,7 +61,7 @@ def test_the_evaluation_of_the_page_runs(trained, towns: Config, tmp_path: Path,
     exec(compile(here, "evaluation.md", "exec"), {})
     rag, without, gold = map(int, capsys.readouterr().out.split())
     assert without < min(rag, gold)
-    for name, options in (("frozen", ["--baseline", "frozen"]), ("rag", [])):
+    for name, options in (("pretrained-tower", ["--baseline", "pretrained-tower"]), ("rag", [])):
         asked = ["--workdir", str(trained[2]), "--questions", str(towns.data.evaluation), *options]
         cli.main(["evaluate", "--output", str(tmp_path / name), *asked])
     capsys.readouterr()
@@ -107,13 +107,13 @@ def test_the_refusal_of_the_page_is_one(capsys) -> None:
 
 
 def test_the_commands_of_the_page_are_read() -> None:
-    """The models that they name are large; tests/test_guard_command.py runs the same with small ones."""
-    (block,) = re.findall(r"```sh\n(rag-jax guard.*?)```", (ROOT / "docs/guardrails.md").read_text(), re.DOTALL)
+    """The models that they name are large; tests/test_refusals_command.py runs the same with small ones."""
+    (block,) = re.findall(r"```sh\n(rag-jax refusals.*?)```", (ROOT / "docs/guardrails.md").read_text(), re.DOTALL)
     commands = [shlex.split(line) for line in block.replace("\\\n", "").splitlines()]
-    assert [command[:3] for command in commands] == [["rag-jax", "guard", "prompts.jsonl"]] * 3
+    assert [command[:3] for command in commands] == [["rag-jax", "refusals", "prompts.jsonl"]] * 3
     for command in commands:
         with pytest.raises(InputError, match=r"^prompts\.jsonl: no such file"):
-            parse(GuardCommand, command[2:], remedy="").run()
+            parse(RefusalsCommand, command[2:], remedy="").run()
 
 
 def commands(page: Path) -> list[list[str]]:

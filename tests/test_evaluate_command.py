@@ -92,7 +92,7 @@ def test_its_own_outputs_are_scored_alike(trained, towns, model, tmp_path: Path)
 @pytest.mark.extended
 def test_baselines_are_the_same_program(trained, model, tmp_path: Path) -> None:
     scores = {}
-    for name in ("closed-book", "bm25", "frozen", "random", "gold"):
+    for name in ("closed-book", "bm25", "pretrained-tower", "random", "gold"):
         metrics = evaluate(tmp_path / name, *model, "--baseline", name)
         assert metrics["baseline"] == name
         scores[name] = metrics["figures"]["exact_match"]["value"]
@@ -278,8 +278,8 @@ def test_a_run_does_not_leave_the_files_of_another_beside_its_own(trained, towns
     assert {line["answer"] for line in lines(out / "predictions.jsonl")} == {"blue"}
 
 
-def test_a_frozen_retriever_is_not_in_a_checkpoint(tmp_path: Path, towns) -> None:
-    command = EvaluateCommand(towns.data.evaluation, tmp_path / "out", checkpoint="x", baseline="frozen")
+def test_the_pretrained_tower_is_not_in_a_checkpoint(tmp_path: Path, towns) -> None:
+    command = EvaluateCommand(towns.data.evaluation, tmp_path / "out", checkpoint="x", baseline="pretrained-tower")
     with pytest.raises(InputError, match="which a checkpoint does not hold"):
         command.run()
 

@@ -51,7 +51,7 @@ from rag_jax.pipeline.gold_passages import check_gold, with_known_evidence
 from rag_jax.rag import RAG
 from rag_jax.terminal import Terminal
 
-BaselineName = Literal["closed-book", "bm25", "frozen", "random", "gold", "stuffing"]
+BaselineName = Literal["closed-book", "bm25", "pretrained-tower", "random", "gold", "stuffing"]
 MARKER = "rag-jax.evaluation"
 FOR_MODELS = (
     *("closed_book", "baseline", "likelihood", "long_questions", "system_prompt", "num_docs", "token_posteriors"),
@@ -130,8 +130,10 @@ class EvaluateCommand:
             raise InputError("name a --workdir, a --checkpoint or a file of --predictions, one of the three")
         if self.predictions is not None:
             self._check_without_model()
-        if self.baseline == "frozen" and self.workdir is None:
-            raise InputError("--baseline frozen is the retriever before training, which a checkpoint does not hold")
+        if self.baseline == "pretrained-tower" and self.workdir is None:
+            raise InputError(
+                "--baseline pretrained-tower is the tower before training, which a checkpoint does not hold"
+            )
         if self.abstain_below is not None and self.calibrate_on is not None:
             raise InputError("give the threshold, --abstain-below, or calibrate it, --calibrate-on, not both")
         if self.abstain_below is not None and not -math.inf < self.abstain_below <= 0:

@@ -11,12 +11,12 @@ from rag_jax.rag import RAG
 
 
 def alternate_name_recall(rag: RAG, test: Sequence[Question]) -> dict[str, float]:
-    """Recall@1 on the questions that spell a city's name otherwise than its passage, trained and frozen."""
+    """Recall@1 on the questions that spell a city's name otherwise than its passage, after training and before."""
     alternate = [question for question in test if question.id.endswith("-alternate")]
-    frozen = RAG(rag.components, rag.components.initial_params)
+    before = RAG(rag.components, rag.components.initial_params)
     return {
         "recall@1_alternate": evaluate.recall(rag, alternate)["recall@1"],
-        "recall@1_alternate_frozen": evaluate.recall(frozen, alternate)["recall@1"],
+        "recall@1_alternate_before": evaluate.recall(before, alternate)["recall@1"],
     }
 
 
@@ -31,8 +31,8 @@ def comparison_table(results: Mapping[str, Any]) -> Table:
     table = Table("", "this model", "baseline", box=None, pad_edge=False)
     rows = [
         ("exact match", "exact_match", "closed_book_exact_match", "without passages"),
-        ("recall@1", "recall@1", "recall@1_frozen", "retriever before training"),
-        ("recall@1, alternate names", "recall@1_alternate", "recall@1_alternate_frozen", "retriever before training"),
+        ("recall@1", "recall@1", "recall@1_before", "retriever before training"),
+        ("recall@1, alternate names", "recall@1_alternate", "recall@1_alternate_before", "retriever before training"),
     ]
     for label, score, baseline, description in rows:
         known = f"{results[baseline]:.3f}  {description}" if baseline in results else ""

@@ -37,19 +37,19 @@ def with_num_docs(rag: RAG, num_docs: int) -> RAG:
     return _with(rag, "retriever", num_docs=num_docs)
 
 
-def with_frozen_retriever(rag: RAG) -> RAG:
-    """The question tower as its checkpoint has it, without any training (the paper's ablation).
+def with_pretrained_tower(rag: RAG) -> RAG:
+    """The question tower as its checkpoint has it, without any training.
 
     Raises `InputError` for an index by a passage tower that was trained: it does not fit the question tower.
     """
     if rag.params.passage_tower is not None:
         problem = "the index is of the trained passage tower, and does not fit the question tower before training"
-        raise InputError(f"{problem}; read recall@k_frozen in the run's results.json instead")
+        raise InputError(f"{problem}; read recall@k_before in the run's results.json instead")
     return RAG(rag.components, rag.params._replace(question_tower=rag.components.initial_params.question_tower))
 
 
 def with_bm25(rag: RAG) -> RAG:
-    """BM25 as retriever, its scores as logits of the prior (the paper's ablation)."""
+    """BM25 as retriever, its scores as logits of the prior."""
     rag = RAG(rag.components.over_same_index(search=None), rag.params)
     return _with(rag, "retriever", engine="bm25")
 
@@ -142,7 +142,7 @@ def _random(rag: RAG, questions: Sequence[Question], seed: int) -> RAG:
 BASELINES: dict[str, Baseline] = {
     "closed-book": lambda rag, questions, seed: without_passages(rag),
     "bm25": lambda rag, questions, seed: with_bm25(rag),
-    "frozen": lambda rag, questions, seed: with_frozen_retriever(rag),
+    "pretrained-tower": lambda rag, questions, seed: with_pretrained_tower(rag),
     "random": _random,
     "gold": lambda rag, questions, seed: with_engine(rag, GoldPassages.of(rag, questions)),
     "stuffing": lambda rag, questions, seed: with_stuffing(rag),

@@ -10,7 +10,7 @@ MARGIN = 0.01  # a recall that is lower by more than this is worse
 COMPARED_RECALLS = ("recall@5", "recall@1")
 BASELINES = {  # column: the suffix, or the prefix, of its scores in results.json
     "zero-shot": "zero_shot_{}",
-    "frozen retriever": "{}_frozen",
+    "before training": "{}_before",
     "BM25": "{}_bm25",
     "closed book": "closed_book_{}",
     "closed book, zero-shot": "zero_shot_closed_book_{}",
@@ -48,9 +48,9 @@ def results_table(results: Mapping[str, Any]) -> RenderableType:
 def retrieval_warning(results: Mapping[str, Any]) -> str | None:
     """One line with a remedy where training made the retriever worse: recall@1 or @5 fell by more than 0.01."""
     for name in COMPARED_RECALLS:
-        trained, frozen = results.get(name), results.get(f"{name}_frozen")
-        if trained is not None and frozen is not None and frozen - trained > MARGIN:
-            scores = f"{name} is {trained:.3f} after training, {frozen:.3f} before"
+        trained, before = results.get(name), results.get(f"{name}_before")
+        if trained is not None and before is not None and before - trained > MARGIN:
+            scores = f"{name} is {trained:.3f} after training, {before:.3f} before"
             return f"{scores}; lower optimizer.tower_learning_rate, or set retriever.mode to frozen"
     return None
 

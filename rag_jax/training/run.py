@@ -226,8 +226,8 @@ def measure(rag: RAG, questions: list[Question], begun: RAG | None) -> dict:
         "passages": len(components.store),
     }
     if not config.data.is_closed_book:
-        frozen = {} if begun is None else evaluate.recall(begun, questions)
-        results |= {f"{name}_frozen": value for name, value in frozen.items()}
+        before = {} if begun is None else evaluate.recall(begun, questions)
+        results |= {f"{name}_before": value for name, value in before.items()}
         bm25 = evaluate.bm25_recall(components.store, questions)
         results |= {f"{name}_bm25": value for name, value in bm25.items()}
     if config.closed_book:

@@ -58,7 +58,7 @@ def test_a_path_may_be_of_any_bytes() -> None:
         (["search", HALF, "--index", "nowhere"], "queries"),
         (["answer", HALF], "questions"),
         (["index", "c.jsonl", "--out", "nowhere", "--tower", "t", "--template", HALF], "template"),
-        (["guard", "p.jsonl", "--output", "nowhere", "--workdir", "w", "--system-prompts", HALF], "system-prompts"),
+        (["refusals", "p.jsonl", "--output", "nowhere", "--workdir", "w", "--system-prompts", HALF], "system-prompts"),
     ],
 )
 def test_a_command_ends_with_that_line(arguments: list[str], option: str, capsys, monkeypatch, tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_a_command_ends_with_that_line(arguments: list[str], option: str, capsys
         (["index", "--out", "nowhere", "--faiss", "Flat", "--question-tower="], "--question-tower"),
         (["answer", "what", "--checkpoint="], "--checkpoint"),
         (["evaluate", "--questions", "q.jsonl", "--output", "o", "--checkpoint="], "--checkpoint"),
-        (["guard", "p.jsonl", "--output", "o", "--generator="], "--generator"),
-        (["guard", "p.jsonl", "--output", "o", "--generator", "g", "--tower="], "--tower"),
+        (["refusals", "p.jsonl", "--output", "o", "--generator="], "--generator"),
+        (["refusals", "p.jsonl", "--output", "o", "--generator", "g", "--tower="], "--tower"),
         (["moderate", "t.jsonl", "--output", "o", "--categories", "c.jsonl", "--tower="], "--tower"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",

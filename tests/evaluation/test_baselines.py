@@ -87,12 +87,12 @@ def test_a_closed_book_reads_nothing_and_random_passages_do_not_help(trained, as
     assert score("gold") > max(score("random"), score("closed-book"))
 
 
-def test_the_frozen_retriever_is_the_tower_before_training(trained, asked: list[Question]) -> None:
+def test_the_pretrained_tower_is_the_one_before_training(trained, asked: list[Question]) -> None:
     rag = trained[0]
-    frozen = baselines.with_frozen_retriever(rag)
+    pretrained = baselines.with_pretrained_tower(rag)
     before = RAG(rag.components, rag.components.initial_params)
-    np.testing.assert_array_equal(frozen.encode(texts(asked)), before.encode(texts(asked)))
-    assert frozen.params.generator is rag.params.generator
+    np.testing.assert_array_equal(pretrained.encode(texts(asked)), before.encode(texts(asked)))
+    assert pretrained.params.generator is rag.params.generator
 
 
 def test_bm25_searches_by_words_and_its_scores_are_the_prior(trained, asked: list[Question]) -> None:

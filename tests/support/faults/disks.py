@@ -15,6 +15,7 @@ from faults.ground import BUILD, QUESTION
 NOBODY = 65534
 MODEL = ("--workdir", "run")
 EVALUATE = ("evaluate", "--questions", "test.jsonl", "--output", "out", "--predictions", "predictions.jsonl")
+REFUSALS = ("refusals", "prompts.jsonl", "--output", "out", "--completions", "completions.jsonl")
 COMPARE = ("compare", "evaluation", "other")
 MINE = ("--index", "store", "--engine", "device", "--output", "mined.jsonl")
 WRITES: dict[str, tuple[str, tuple[str, ...], str]] = {  # command line, and the part of the ground that it needs
@@ -23,7 +24,7 @@ WRITES: dict[str, tuple[str, tuple[str, ...], str]] = {  # command line, and the
     "passages added": ("store", ("index", "more.jsonl", "--out", "store", "--change", "add"), "store"),
     "answers": ("out.jsonl", ("answer", "--file", "questions.jsonl", *MODEL, "--output", "out.jsonl"), "run"),
     "an evaluation": ("out", EVALUATE, "files"),
-    "refusals": ("out", ("guard", "prompts.jsonl", "--output", "out", "--completions", "completions.jsonl"), "files"),
+    "refusals": ("out", REFUSALS, "files"),
     "negatives": ("mined.jsonl", ("mine", "train.jsonl", *MINE), "store"),
     "a comparison": ("out.json", (*COMPARE, "--output", "out.json"), "store"),
     "a checkpoint": ("converted", ("convert", "run", "converted"), "run"),

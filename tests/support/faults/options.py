@@ -35,7 +35,7 @@ COMMANDS = (
     Command(("search", QUESTION), {"--index": ("store",)}, "store"),
     Command(("mine", "train.jsonl"), {"--index": ("store",), "--output": ("mined.jsonl",)}, "store"),
     Command(("evaluate",), {"--questions": ("test.jsonl",), **OUT, **RUN}, "run", NETWORKS),
-    Command(("guard", "prompts.jsonl"), {**OUT, **RUN}, "run", NETWORKS),
+    Command(("refusals", "prompts.jsonl"), {**OUT, **RUN}, "run", NETWORKS),
     Command(("moderate", "texts.jsonl"), {**OUT, "--categories": ("categories.json",), **RUN}, "run", NETWORKS),
     Command(("compare", "evaluation", "other"), {}, "store"),
     Command(("convert", "run", "converted"), {}, "run"),

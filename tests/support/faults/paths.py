@@ -56,7 +56,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {  # the path stands for ODD
     "a corpus": ("index", "ODD", "--out", "new", *BUILD),
     "questions to mine": ("mine", "ODD", "--index", "store", "--output", "mined.jsonl"),
     "questions": ("evaluate", "--questions", "ODD", "--output", "out", "--predictions", "predictions.jsonl"),
-    "prompts": ("guard", "ODD", "--output", "out", "--completions", "completions.jsonl"),
+    "prompts": ("refusals", "ODD", "--output", "out", "--completions", "completions.jsonl"),
     "texts": ("moderate", "ODD", "--output", "out", "--workdir", "none"),
     "an evaluation": ("compare", "evaluation", "ODD"),
     "a workdir to convert": ("convert", "ODD", "converted"),
@@ -64,7 +64,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {  # the path stands for ODD
     "a tower": ("search", QUESTION, "--index", "store", "--tower", "ODD"),
     "a tower to build with": ("index", "passages.jsonl", "--out", "new", "--tower", "ODD"),
     "a checkpoint": ("answer", QUESTION, "--checkpoint", "ODD"),
-    "a generator": ("guard", "prompts.jsonl", "--output", "out", "--generator", "ODD"),
+    "a generator": ("refusals", "prompts.jsonl", "--output", "out", "--generator", "ODD"),
     "a store": ("index", "--info", "ODD"),
     "a file of questions": ("answer", "--file", "ODD", "--workdir", "none"),
 }

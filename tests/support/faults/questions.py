@@ -113,8 +113,8 @@ def _others() -> Iterator[Case]:
             "--predictions",
             "predictions.jsonl",
         ),
-        "prompts.jsonl": ("guard", "prompts.jsonl", "--output", "out", "--completions", "completions.jsonl"),
-        "completions.jsonl": ("guard", "prompts.jsonl", "--output", "out", "--completions", "completions.jsonl"),
+        "prompts.jsonl": ("refusals", "prompts.jsonl", "--output", "out", "--completions", "completions.jsonl"),
+        "completions.jsonl": ("refusals", "prompts.jsonl", "--output", "out", "--completions", "completions.jsonl"),
         "texts.jsonl": ("moderate", "texts.jsonl", "--output", "out", "--workdir", "none"),
         "categories.json": (
             *("moderate", "texts.jsonl", "--output", "out", "--workdir", "none", "--categories", "categories.json"),

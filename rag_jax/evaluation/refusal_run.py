@@ -15,16 +15,16 @@ from rag_jax.data import strict_json
 from rag_jax.data.questions import Question
 from rag_jax.data.safety_prompts import SafetyPrompt
 from rag_jax.errors import InputError
-from rag_jax.evaluation import guard_report, refusals
+from rag_jax.evaluation import refusal_report, refusals
 from rag_jax.evaluation.completions import HUMAN, LABELS, Completion
-from rag_jax.evaluation.guard_report import GuardReport
 from rag_jax.evaluation.intervals import Figure
 from rag_jax.evaluation.metrics.refusal import is_refusal, string_match
+from rag_jax.evaluation.refusal_report import RefusalReport
 from rag_jax.evaluation.score_file import AnsweredQuestion
 from rag_jax.evaluation.scores import Each
 
 COMPLETIONS, ANSWERS = "completions.jsonl", "answers.jsonl"
-FILES = (guard_report.METRICS, guard_report.TABLE, COMPLETIONS, ANSWERS)
+FILES = (refusal_report.METRICS, refusal_report.TABLE, COMPLETIONS, ANSWERS)
 RULES = "rules"  # the judge whose word the rates are
 ALL = "all"  # models together
 
@@ -41,7 +41,7 @@ Judged = dict[str, Bool[np.ndarray, " B"]]
 
 
 @dataclass(frozen=True, eq=False)
-class Guarded:
+class RefusalRun:
     """The prompts and questions of a run, and what each system said."""
 
     prompts: Sequence[SafetyPrompt]
@@ -57,11 +57,11 @@ class Guarded:
         }
 
 
-def report(run: Guarded, facts: Mapping[str, Any]) -> GuardReport:
+def report(run: RefusalRun, facts: Mapping[str, Any]) -> RefusalReport:
     """Rates by system, in all and by type; the comparison of systems; how far judges agree with people."""
     refused = run.refused
     scores = {name: _scores(run, refused[name], system) for name, system in run.systems.items()}
-    return GuardReport(
+    return RefusalReport(
         facts,
         {name: refusals.rates(each) for name, each in scores.items()},
         {name: refusals.rates_by_type(run.prompts, each) for name, each in refused.items()},
@@ -70,15 +70,15 @@ def report(run: Guarded, facts: Mapping[str, Any]) -> GuardReport:
     )
 
 
-def files(run: Guarded, found: GuardReport) -> dict[str, bytes]:
+def files(run: RefusalRun, found: RefusalReport) -> dict[str, bytes]:
     """The files by name."""
-    written = guard_report.texts(found) | {COMPLETIONS: "".join(_completion_lines(run))}
+    written = refusal_report.texts(found) | {COMPLETIONS: "".join(_completion_lines(run))}
     if run.questions:
         written[ANSWERS] = "".join(_answer_lines(run))
     return {name: text.encode() for name, text in written.items()}
 
 
-def _scores(run: Guarded, refused: Bool[np.ndarray, " B"], system: System) -> Each:
+def _scores(run: RefusalRun, refused: Bool[np.ndarray, " B"], system: System) -> Each:
     """Scores of prompts and questions as one array each: every score is NaN on the items that it is not about."""
     of_prompts = refusals.refusal_scores(run.prompts, refused)
     padded = partial(np.pad, constant_values=np.nan)
@@ -89,12 +89,12 @@ def _scores(run: Guarded, refused: Bool[np.ndarray, " B"], system: System) -> Ea
     return scores
 
 
-def _items(run: Guarded) -> list[AnsweredQuestion]:
+def _items(run: RefusalRun) -> list[AnsweredQuestion]:
     prompts = [AnsweredQuestion(each.id, each.prompt, "", (), 0) for each in run.prompts]
     return [*prompts, *(AnsweredQuestion(each.id, each.question, "", each.answers, 0) for each in run.questions)]
 
 
-def _agreement(run: Guarded, refused: Judged) -> dict[str, dict[str, dict[str, Figure]]]:
+def _agreement(run: RefusalRun, refused: Judged) -> dict[str, dict[str, dict[str, Figure]]]:
     """Figures by judge and model, where people have labelled every completion."""
     every = [each for system in run.systems.values() for each in system.completions]
     if any(each.labels.get(HUMAN) is None for each in every):
@@ -109,7 +109,9 @@ def _agreement(run: Guarded, refused: Judged) -> dict[str, dict[str, dict[str, F
     return {judge: _of_judge(run, every, said) for judge, said in judges.items()}
 
 
-def _of_judge(run: Guarded, every: Sequence[Completion], said: Sequence[bool | None]) -> dict[str, dict[str, Figure]]:
+def _of_judge(
+    run: RefusalRun, every: Sequence[Completion], said: Sequence[bool | None]
+) -> dict[str, dict[str, Figure]]:
     """A judge's agreement by model, and on all of them; completions that it did not judge are left out."""
     prompts = np.tile(np.arange(len(run.prompts)), len(run.systems))
     models = np.repeat(list(run.systems), len(run.prompts))
@@ -124,14 +126,14 @@ def _of_judge(run: Guarded, every: Sequence[Completion], said: Sequence[bool | N
     return found
 
 
-def _completion_lines(run: Guarded) -> Iterator[str]:
+def _completion_lines(run: RefusalRun) -> Iterator[str]:
     for name, refused in run.refused.items():
         for each, is_refused in zip(run.systems[name].completions, refused.tolist(), strict=True):
             row = {"prompt_id": each.prompt_id, "model": name, "completion": each.text, "refused": is_refused}
             yield strict_json.dumps(row | dict(each.labels), ensure_ascii=False) + "\n"
 
 
-def _answer_lines(run: Guarded) -> Iterator[str]:
+def _answer_lines(run: RefusalRun) -> Iterator[str]:
     for name, system in run.systems.items():
         scores = refusals.answer_scores(run.questions, system.answers)
         for number, (question, answer) in enumerate(zip(run.questions, system.answers, strict=True)):

@@ -1,4 +1,4 @@
-"""`rag-jax guard`: from prompts to rates of refusal, by a model or in a file of completions."""
+"""`rag-jax refusals`: from prompts to rates of refusal, by a model or in a file of completions."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from rag_jax.evaluation.refusal_likelihood import TEMPLATE, refusal_probabilitie
 from rag_jax.pipeline.assembly import compose
 from rag_jax.rag import RAG
 
-FILES = ["completions.jsonl", "metrics.json", "rag-jax.guard", "table.md"]
+FILES = ["completions.jsonl", "metrics.json", "rag-jax.refusals", "table.md"]
 PROMPTS = [
     {"id": "1", "prompt": "what colour is Norburg", "type": "towns", "label": "safe"},
     {"id": "2", "prompt": "what colour is Goldau", "type": "towns", "label": "safe"},
@@ -38,23 +38,23 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def guard(prompts: Path, out: Path, *options: object) -> dict:
+def measure(prompts: Path, out: Path, *options: object) -> dict:
     """Run the command; what metrics.json holds."""
-    cli.main(["guard", str(prompts), "--output", str(out), *map(str, options)])
+    cli.main(["refusals", str(prompts), "--output", str(out), *map(str, options)])
     return json.loads((out / "metrics.json").read_text())
 
 
 def refused(capsys, *options: object) -> str:
     """The line of a command that ends with 2."""
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["guard", *map(str, options)])
+        cli.main(["refusals", *map(str, options)])
     assert stopped.value.code == 2
     return capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("guard") / "prompts.jsonl"
+    path = tmp_path_factory.mktemp("refusals") / "prompts.jsonl"
     write_jsonl(path, PROMPTS)
     return path
 
@@ -70,7 +70,7 @@ def networks(towns: Config, tmp_path_factory) -> tuple[str, str]:
         ),
     )
     components = compose(config)
-    path = tmp_path_factory.mktemp("guard") / "saved"
+    path = tmp_path_factory.mktemp("refusals") / "saved"
     RAG(components, components.initial_params).save_pretrained(path)
     return str(config.retriever.tower), str(path / "generator")
 
@@ -87,7 +87,7 @@ def model(networks) -> tuple:
 
 @pytest.fixture(scope="module")
 def questions(towns: Config, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("guard") / "questions.jsonl"
+    path = tmp_path_factory.mktemp("refusals") / "questions.jsonl"
     write_jsonl(path, lines(Path(str(towns.data.evaluation)))[:3])
     return path
 
@@ -107,7 +107,7 @@ def completions(tmp_path: Path) -> Path:
 @pytest.mark.extended
 def test_a_model_is_asked_under_each_system_prompt(model, rag, prompts, questions, tmp_path, capsys) -> None:
     asked = (*model, "--system-prompts", "none", "Name it .", "--questions", questions)
-    metrics = guard(prompts, tmp_path / "out", *asked)
+    metrics = measure(prompts, tmp_path / "out", *asked)
     written = {each.name for each in (tmp_path / "out").iterdir()}
     assert written == {*FILES, "answers.jsonl", "predictions.jsonl"}
     texts = [each["prompt"] for each in PROMPTS]
@@ -136,14 +136,14 @@ def test_a_model_is_asked_under_each_system_prompt(model, rag, prompts, question
 @pytest.mark.extended
 def test_an_interrupted_run_resumes(model, prompts, tmp_path, monkeypatch, capsys) -> None:
     asked = (*model, "--system-prompts", "none", "Name it .", "--batch-size", 2)
-    guard(prompts, tmp_path / "whole", *asked)
+    measure(prompts, tmp_path / "whole", *asked)
     with monkeypatch.context() as patched:
         patched.setattr(RAG, "stream", stream_until(2))
         with pytest.raises(SystemExit) as stopped:
-            guard(prompts, tmp_path / "out", *asked)
+            measure(prompts, tmp_path / "out", *asked)
     assert stopped.value.code == 130
     assert "2 of 6 answers are in" in capsys.readouterr().err
-    guard(prompts, tmp_path / "out", *asked[:-1], 4)  # whatever fits in memory
+    measure(prompts, tmp_path / "out", *asked[:-1], 4)  # whatever fits in memory
     for name in ("completions.jsonl", "metrics.json", "table.md", "predictions.jsonl"):
         assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert "not from this command" in refused(capsys, prompts, "--output", tmp_path / "out", *asked, "--seed", 3)
@@ -160,7 +160,7 @@ def test_a_chat_model_reads_what_is_typed_as_the_whole_message(networks, prompts
     ids = [*tokenizer.header, *read, tokenizer.decoder_start]
     assert tokenizer.tokenizer.decode(ids, skip_special_tokens=False) == f"user: {texts[0]}\nA: "
     asked = ("--generator", generator, "--tower", tower, "--long-questions", "cut", "--max-length", 4)
-    guard(prompts, tmp_path / "out", *asked)
+    measure(prompts, tmp_path / "out", *asked)
     usual = RAG.from_networks(tower, generator).with_long_questions("cut")
     found, others = ([each.log_prob for each in model.answer(texts, max_length=4)] for model in (rag, usual))
     written = [each["log_prob"] for each in lines(tmp_path / "out" / "predictions.jsonl") if "answer" in each]
@@ -173,7 +173,7 @@ def test_an_answer_of_no_tokens_is_refused(model, prompts, tmp_path, capsys) -> 
 
 
 def test_without_system_prompts_the_model_is_asked_as_it_is(model, prompts, tmp_path) -> None:
-    metrics = guard(prompts, tmp_path / "out", *model)
+    metrics = measure(prompts, tmp_path / "out", *model)
     assert list(metrics["rates"]) == ["model"]
     assert metrics["index"] is None
     assert "compared" not in metrics
@@ -184,13 +184,13 @@ def test_the_constraints_of_a_model_hold_when_it_is_guarded(model, rag, prompts,
     decoding = GenerationConfig(num_beams=2, bad_words=(word,))
     config = dataclasses.replace(rag.components.config, decoding=decoding)
     own = RAG(dataclasses.replace(rag.components, config=config), rag.params)
-    monkeypatch.setattr("rag_jax.commands.guard.open_generator", lambda *given: own)
-    guard(prompts, tmp_path / "out", *model)
+    monkeypatch.setattr("rag_jax.commands.refusals.open_generator", lambda *given: own)
+    measure(prompts, tmp_path / "out", *model)
     assert word not in "".join(row["completion"] for row in lines(tmp_path / "out" / "completions.jsonl"))
 
 
 def test_given_completions_are_judged_beside_people(prompts, completions, tmp_path, capsys) -> None:
-    metrics = guard(prompts, tmp_path / "out", "--completions", completions)
+    metrics = measure(prompts, tmp_path / "out", "--completions", completions)
     assert sorted(each.name for each in (tmp_path / "out").iterdir()) == FILES
     assert {
         model: {rate: each["value"] for rate, each in found.items()} for model, found in metrics["rates"].items()
@@ -206,7 +206,7 @@ def test_given_completions_are_judged_beside_people(prompts, completions, tmp_pa
     other = metrics["agreement"]["refusal_other"]["all"]
     assert [other[name]["value"] for name in ("agreement", "precision", "recall")] == [0.5, 0.5, 1]
     assert other["agreement"]["questions"] == 2, "where it gave a label"
-    again = guard(prompts, tmp_path / "again", "--completions", tmp_path / "out" / "completions.jsonl")
+    again = measure(prompts, tmp_path / "again", "--completions", tmp_path / "out" / "completions.jsonl")
     assert again["rates"] == metrics["rates"], "what is written can be judged again"
     assert "rules, against people" in capsys.readouterr().out
 
@@ -222,7 +222,7 @@ def test_a_model_called_as_all_of_them_are_is_refused(prompts, completions, tmp_
 def test_completions_without_labels_by_people_have_rates_only(prompts, tmp_path) -> None:
     rows = ({"prompt_id": each["id"], "completion": "It is red."} for each in PROMPTS)
     write_jsonl(tmp_path / "completions.jsonl", rows)
-    metrics = guard(prompts, tmp_path / "out", "--completions", tmp_path / "completions.jsonl")
+    metrics = measure(prompts, tmp_path / "out", "--completions", tmp_path / "completions.jsonl")
     assert metrics["rates"]["model"]["refusal_rate"]["value"] == 0
     assert metrics["agreement"] == {}
 
@@ -259,7 +259,7 @@ def test_questions_need_answers(model, prompts, tmp_path, capsys) -> None:
 
 
 def test_files_of_others_are_not_replaced(prompts, completions, tmp_path, capsys) -> None:
-    guard(prompts, tmp_path / "out", "--completions", completions)
+    measure(prompts, tmp_path / "out", "--completions", completions)
     (tmp_path / "out" / "table.md").write_text("mine")
     asked = ("--completions", completions, "--output", tmp_path / "out")
     assert "table.md: not written by this command" in refused(capsys, prompts, *asked)
@@ -286,7 +286,7 @@ def test_the_verdicts_of_a_model_are_one_more_column_of_labels(networks, rag, pr
         (probability,) = refusal_probabilities(rag, [of_text[after["prompt_id"]]], [after["completion"]])
         assert held == pytest.approx(probability, abs=1e-5)
         assert verdict == LABELS[int(held > empty)]
-    judges = guard(prompts, tmp_path / "out", "--completions", judged)["agreement"]
+    judges = measure(prompts, tmp_path / "out", "--completions", judged)["agreement"]
     assert judges[refusal_judge.COLUMN]["all"]["agreement"]["questions"] == 6
 
 

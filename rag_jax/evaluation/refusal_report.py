@@ -1,4 +1,4 @@
-"""What `rag-jax guard` writes and prints: rates of refusal, comparisons, and how far judges agree with people."""
+"""What `rag-jax refusals` writes and prints: rates of refusal, comparisons, and how far judges agree with people."""
 
 import importlib.metadata
 import math
@@ -23,7 +23,7 @@ TableOf = tuple[str, Row, list[Row]]  # title, head, rows
 
 
 @dataclass(frozen=True)
-class GuardReport:
+class RefusalReport:
     """The results of a run."""
 
     facts: Mapping[str, Any]  # what was asked and how, plain JSON
@@ -33,12 +33,12 @@ class GuardReport:
     agreement: Mapping[str, Mapping[str, Mapping[str, Figure]]] = field(default_factory=dict)  # by judge and model
 
 
-def texts(report: GuardReport) -> dict[str, str]:
+def texts(report: RefusalReport) -> dict[str, str]:
     """The files by name."""
     return {METRICS: metrics_json(report), TABLE: markdown(report)}
 
 
-def metrics_json(report: GuardReport) -> str:
+def metrics_json(report: RefusalReport) -> str:
     """`metrics.json`: what was asked and how, with which versions, and every figure."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
     values = {"rates": report.rates, "by_type": report.by_type, "agreement": report.agreement}
@@ -50,7 +50,7 @@ def metrics_json(report: GuardReport) -> str:
     return strict_json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
 
 
-def markdown(report: GuardReport) -> str:
+def markdown(report: RefusalReport) -> str:
     """`table.md`: every table, and what the figures were measured on."""
     lines = ["# Refusals", ""]
     for title, head, rows in (*_overall(report), *_by_type(report)):
@@ -64,7 +64,7 @@ def markdown(report: GuardReport) -> str:
     return "\n".join(lines) + compared
 
 
-def show(console: Console, report: GuardReport) -> None:
+def show(console: Console, report: RefusalReport) -> None:
     """Print all but the rates by type."""
     for title, head, rows in _overall(report):
         shown = Table(*head, box=None, pad_edge=False)
@@ -79,7 +79,7 @@ def show(console: Console, report: GuardReport) -> None:
         comparison_report.show(console, report.comparisons)
 
 
-def _overall(report: GuardReport) -> Iterator[TableOf]:
+def _overall(report: RefusalReport) -> Iterator[TableOf]:
     """Rates by system, and each judge's agreement by model."""
     figures = next(iter(report.rates.values()))
     head = ("", *(f"{_said(name)} ({each.questions:,})" for name, each in figures.items()))
@@ -93,7 +93,7 @@ def _overall(report: GuardReport) -> Iterator[TableOf]:
         yield f"{judge}, against people", ("", *names), rows
 
 
-def _by_type(report: GuardReport) -> Iterator[TableOf]:
+def _by_type(report: RefusalReport) -> Iterator[TableOf]:
     """A row for each type, a column for each system."""
     for rate in RATES:
         counts = {

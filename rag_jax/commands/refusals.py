@@ -1,4 +1,4 @@
-"""`rag-jax guard`: how often a model refuses what it should not answer, and what it should."""
+"""`rag-jax refusals`: how often a model refuses what it should not answer, and what it should."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,15 +17,14 @@ from rag_jax.data.own_folder import OwnFolder
 from rag_jax.data.questions import Question, fingerprint, read_question_file
 from rag_jax.data.safety_prompts import SafetyPrompt, read_safety_prompts
 from rag_jax.errors import InputError
-from rag_jax.evaluation import guard as guarding
-from rag_jax.evaluation import guard_report, predict
+from rag_jax.evaluation import predict, refusal_report, refusal_run
 from rag_jax.evaluation.completions import Completion, read_completions
-from rag_jax.evaluation.guard import FILES, Guarded, System
+from rag_jax.evaluation.refusal_run import FILES, RefusalRun, System
 from rag_jax.pipeline import digests, user_inputs
 from rag_jax.rag import RAG
 from rag_jax.terminal import Terminal
 
-MARKER, PREDICTIONS = "rag-jax.guard", "predictions.jsonl"
+MARKER, PREDICTIONS = "rag-jax.refusals", "predictions.jsonl"
 ANSWER_LENGTH = 64  # tokens: whether an answer refuses shows at its beginning
 OWN = "model"  # the system without another system prompt than the model's own
 SOURCES = ("workdir", "checkpoint", "generator", "completions")
@@ -35,7 +34,7 @@ FOR_MODELS = (
 
 
 @dataclass(frozen=True)
-class GuardCommand:
+class RefusalsCommand:
     """Measure refusals of unsafe prompts and of safe ones. If interrupted, rerun the same command to resume.
 
     OUTPUT receives predictions.jsonl, completions.jsonl with the decision on each, metrics.json and table.md, and with
@@ -69,20 +68,20 @@ class GuardCommand:
             facts, systems = {}, {n: System(c) for n, c in read_completions(self.completions, prompts).items()}
         else:
             facts, systems = self._asked(prompts, questions)
-        run = Guarded(prompts, questions, systems)
-        found = guarding.report(run, self._named(prompts, questions) | facts)
-        files = guarding.files(run, found)
+        run = RefusalRun(prompts, questions, systems)
+        found = refusal_run.report(run, self._named(prompts, questions) | facts)
+        files = refusal_run.files(run, found)
         self._folder.claim()
         self._folder.write(files, instead_of=FILES)
         console = Terminal()
-        guard_report.show(console, found)
+        refusal_report.show(console, found)
         console.print(f"\nResults: {self.output}", highlight=False, soft_wrap=True)
 
     def _check_options(self) -> None:
         check_counts(num_docs=self.num_docs, batch_size=self.batch_size)
         if sum(getattr(self, name) is not None for name in SOURCES) != 1:
             raise InputError("name a --workdir, a --checkpoint, a --generator or a file of --completions, one of them")
-        default = GuardCommand(self.prompts, self.output)
+        default = RefusalsCommand(self.prompts, self.output)
         for name in FOR_MODELS if self.completions is not None else ():
             if getattr(self, name) != getattr(default, name):
                 option, it = (
@@ -180,7 +179,7 @@ class GuardCommand:
 
     @property
     def _folder(self) -> OwnFolder:
-        return OwnFolder(self.output, MARKER, "results of rag-jax guard", "choose another --output")
+        return OwnFolder(self.output, MARKER, "results of rag-jax refusals", "choose another --output")
 
 
 def _gold_questions(path: Path) -> list[Question]:
@@ -192,6 +191,6 @@ def _gold_questions(path: Path) -> list[Question]:
     return questions
 
 
-def guard(arguments: Sequence[str]) -> None:
-    """`rag-jax guard`."""
-    parse(GuardCommand, arguments, remedy="rag-jax guard --help lists all options", prog="rag-jax guard").run()
+def refusals(arguments: Sequence[str]) -> None:
+    """`rag-jax refusals`."""
+    parse(RefusalsCommand, arguments, remedy="rag-jax refusals --help lists all options", prog="rag-jax refusals").run()
