@@ -136,17 +136,27 @@ def with_prompt(
         remedy = rf'add text after it, as in "…{{{last}}}\nAnswer:"'
         raise InputError(f"{source}: the prompt ends in the {last}, {texts.question!r}; {remedy}")
     ends_in_space = after[-1:].isspace()
-    passage, question = _space_of_the_passage(passage_template, texts.question.removesuffix(after))
+    header, passage, question = _space_of_the_header(texts.header, passage_template, texts.question)
+    passage, question = _space_of_the_passage(passage, question.removesuffix(after))
     return tokenizer._replace(
         bos=None,
         decoder_start=end[-1],
         prompt_end=tuple(end[:-1]),
         passage_template=passage,
         question_template=question,
-        header=(*_tokens(tokenizer, texts.bos or ""), *_tokens(tokenizer, texts.header)),
+        header=(*_tokens(tokenizer, texts.bos or ""), *_tokens(tokenizer, header)),
         separator=tuple(_tokens(tokenizer, between, goes_on=True)),
         answer_template="{answer}" if ends_in_space else " {answer}",
     )
+
+
+def _space_of_the_header(header: str, passage: str, question: str) -> tuple[str, str, str]:
+    """Header, passage and question with a space that ends the header as part of what follows, as in `[INST] Lyon`."""
+    if not header.endswith(" "):
+        return header, passage, question
+    if "{passage}" in question or question.startswith("{question}"):
+        return header[:-1], passage, f" {question}"
+    return header[:-1], f" {passage}", question
 
 
 def _space_of_the_passage(passage: str, question: str) -> tuple[str, str]:

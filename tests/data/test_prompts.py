@@ -60,6 +60,36 @@ def test_a_prompt_without_a_chat(tokenizer):
     assert found.header[0] == tokenizer.tokenizer.token_to_id("<s>")
 
 
+def sentencepiece(kind: str, texts: list[str]) -> Tokenizer:
+    """A tokenizer that begins a text by a space, added by its normalizer or its pre-tokenizer."""
+    raw = Tokenizer(models.BPE(unk_token="<unk>"))
+    if kind == "normalizer":
+        raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    specials = ["<unk>", "<s>", "<|end|>"]
+    raw.train_from_iterator(texts * 9, trainers.BpeTrainer(vocab_size=150, special_tokens=specials))
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return Tokenizer.from_str(raw.to_str())
+
+
+@pytest.mark.parametrize("kind", ["pre-tokenizer", "normalizer"])
+@pytest.mark.parametrize(
+    ("template", "passage"),
+    [("\nQuestion: {question}", "Lyon is a city"), ("{question}\n{passage}", "Lyon is a city"), ("{question}", "")],
+)
+def test_a_space_that_ends_the_header_has_the_tokens_of_the_whole_text(template, passage, kind):
+    """Llama-2's and Mistral's chats: `[INST] Lyon is a city … [/INST]`."""
+    raw = sentencepiece(kind, ["[INST]", "Lyon", "is", "a", "city", "Question:", "where", "[/INST]", "\n?"])
+    tokenizer = generator_tokenizer(raw, "here", SPECIAL._replace(others=()))
+    chat = "{{ '[INST] ' + messages[0]['content'] + ' [/INST]' }}"
+    found = prompts.with_prompt(tokenizer, "{text}", prompts.chat(chat, template, None, {}, "here"), "here")
+    ids = [*read(found, "", passage, "where is Lyon?"), found.decoder_start]
+    content = template if "{passage}" in template else f"{{passage}}{template}"
+    content = content.replace("{question}", "where is Lyon?").replace("{passage}", passage)
+    assert ids == raw.encode(f"[INST] {content} [/INST]", add_special_tokens=False).ids
+
+
 @pytest.mark.parametrize("kind", ["pre-tokenizer", "normalizer"])
 @pytest.mark.parametrize("system_prompt", [None, "Context:"])
 @pytest.mark.parametrize(
@@ -73,16 +103,8 @@ def test_a_prompt_without_a_chat(tokenizer):
 def test_sentencepiece_begins_the_whole_prompt_alone_by_a_space(template, system_prompt, kind):
     """The tokens spell what those of the whole text do, to which the tokenizer adds its first token."""
     words = "Question: where is Lyon?\nLyon is a city. Context: Paris is a town\nAnswer: in France"
-    raw = Tokenizer(models.BPE(unk_token="<unk>"))
-    if kind == "normalizer":
-        raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    else:
-        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    specials = ["<unk>", "<s>", "<|end|>"]
-    raw.train_from_iterator([words] * 9, trainers.BpeTrainer(vocab_size=150, special_tokens=specials))
-    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    special = SPECIAL._replace(others=())
-    tokenizer = generator_tokenizer(Tokenizer.from_str(raw.to_str()), "here", special)
+    raw = sentencepiece(kind, [words])
+    tokenizer = generator_tokenizer(raw, "here", SPECIAL._replace(others=()))
     texts = prompts.plain(template, system_prompt, "<s>")
     found = prompts.with_prompt(tokenizer, "{text}", texts, "here")
     ids = [*read(found, "", "Paris is a town", "where is Lyon?"), found.decoder_start]
