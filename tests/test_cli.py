@@ -181,7 +181,7 @@ ASKED = "what colour is Norburg"
         (["old " * 50], "max_question = 16"),
         ([ASKED, "--num-beams", "0"], "num_beams is 0; search with 1 (greedy) or more"),
         ([ASKED, "--num-beams", "2", "--n-best", "3"], "n_best is 3, more than num_beams = 2; ask for 1 to 2"),
-        ([ASKED, "--max-length", "5"], "max_length is 5, the model was trained with 4; give 1 to 4"),
+        ([ASKED, "--max-length", "5"], "max_length is 5, generator.max_target is 4; give 1 to 4"),
         ([ASKED, "--prefix", "red blue green white"], "shorten it to 3 at most"),
         ([ASKED, "--method", "fast"], "method fast is a search of RAG-Sequence"),
         ([ASKED, "--top-k", "3"], "top_k shapes samples, and do_sample is off"),

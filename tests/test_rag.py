@@ -303,6 +303,12 @@ def test_rows_may_be_lists(rag: RAG) -> None:
     assert [answer.text for answer in here] == [answer.text for answer in there]
 
 
+def test_rows_say_how_many_passages_are_read(rag: RAG) -> None:
+    rows = rag.search_rows(ASKED, 2)
+    with pytest.raises(InputError, match="num_docs is 1, rows name 2 passages; leave num_docs out"):
+        rag.answer(ASKED, rows=rows, num_docs=1)
+
+
 def test_a_removed_passage_is_not_read(rag: RAG) -> None:
     row = int(rag.components.store.find(["Norburg"])[0])
     with pytest.raises(InputError, match=f"rows: {row} was removed"):

@@ -62,7 +62,7 @@ class GenerationConfig(Validated):
     def _length_errors(self, length: int, trained: GenerationLimits) -> Iterator[str]:
         longest = trained.max_length
         if not 1 <= length <= longest:
-            yield f"max_length is {length}, the model was trained with {longest}; give 1 to {longest}"
+            yield f"max_length is {length}, generator.max_target is {longest}; give 1 to {longest}"
         if not 0 <= self.min_length <= length:
             yield f"min_length is {self.min_length}, max_length {length}; give 0 to {length}"
         if self.prefill_chunk is not None and self.prefill_chunk < 1:

@@ -19,7 +19,7 @@ class RagArchitecture(NamedTuple):
     max_length: int  # default for answers; only RAG-Token counts the start token
 
 
-DEFAULT_MAX_LENGTH = 20  # of generators by themselves
+DEFAULT_MAX_LENGTH = 21  # of generators by themselves: the start token and 20 more
 RAG_ARCHITECTURES: dict[Model, RagArchitecture] = {
     "token": RagArchitecture("RagTokenForGeneration", 20),
     "sequence": RagArchitecture("RagSequenceForGeneration", 21),

@@ -172,7 +172,7 @@ def describe(config: ConfigJson, model: Model | None = None) -> Reading:
     if model is None and architecture not in configs.MODELS:
         what = f"architecture is {architecture}, neither of {' and '.join(configs.MODELS)}"
         raise InputError(f"{config.source}: {what}; say which model it is: token or sequence")
-    prefix = config.nested("generator").read("prefix", str, "") or config.read("prefix", str, "")
+    prefix = config.nested("generator").read("prefix", str, "")  # transformers does not read the outer one
     title_sep, doc_sep = config.read("title_sep", str), config.read("doc_sep", str)
     for name, text in (("prefix", prefix), ("title_sep", title_sep), ("doc_sep", doc_sep)):
         plain_text(text, f"{config.source}: {name}")

@@ -72,7 +72,8 @@ class Decoder(nn.Module):
 
     def encode(self, inputs: Tokens | PackedInputs) -> Prompt:
         """The keys and values of the prompts; of their last `window` tokens where they are longer."""
-        chunk = None if self.is_initializing() else self.config.prefill_chunk or self.config.window
+        sizes = () if self.is_initializing() else (self.config.prefill_chunk, self.config.window)
+        chunk = min((each for each in sizes if each is not None), default=None)
         if isinstance(inputs, Tokens) and chunk is not None and chunk < inputs.ids.shape[1]:
             return self._encode_in_chunks(inputs, chunk)
         packed, rows, by, position, mask = self._causal(inputs)

@@ -45,6 +45,8 @@ class Inference:
         """(number, answer) of each question, a batch at a time; with `rows`, those passages are read."""
         if rows is not None:
             self.check_rows()
+            if num_docs is not None and num_docs != rows.shape[1]:
+                raise InputError(f"num_docs is {num_docs}, rows name {rows.shape[1]} passages; leave num_docs out")
         k = self.check_num_docs(num_docs) if rows is None else rows.shape[1]
         model = self.components.config.model
         if attention:

@@ -41,6 +41,19 @@ def generator_architecture(config: Config) -> Architecture[Generator]:
     return registry.GENERATORS[name]
 
 
+def check_heads(config: Config) -> None:
+    """Raise `InputError` for a generator from scratch whose width cannot be divided among its heads."""
+    c = config.generator
+    if c.checkpoint is not None:
+        return
+    what = f"generator.width is {c.width}, generator.heads {c.heads}"
+    if c.width % c.heads:
+        raise InputError(f"{what}; give a width that the heads divide")
+    rotates = "rope" in {each.name for each in dataclasses.fields(generator_architecture(config).config)}
+    if rotates and c.width // c.heads % 2:
+        raise InputError(f"{what}; a {c.architecture} rotates its heads in halves: give heads of an even width")
+
+
 def special_tokens(config: Config) -> SpecialTokens:
     """The special tokens of the generator, from its checkpoint or the config."""
     source = config.generator.checkpoint

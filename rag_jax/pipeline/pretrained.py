@@ -22,6 +22,7 @@ from rag_jax.pipeline.hf_generation import continued, from_hf, to_hf
 from rag_jax.types import RagParams
 
 ANSWER_LENGTH = 64  # tokens of a decoder-only generator's answer, whose checkpoint does not say
+UNLIMITED = 1024  # tokens of input and answer at most, of a network with relative positions
 
 
 def describe(
@@ -100,8 +101,14 @@ def _warn_of_other_ends(generation: Mapping[str, Any], tokenizer: GeneratorToken
 def _continued(config: Config, has_chat: bool) -> Config:
     """The config of a decoder-only generator, whose answers continue its input; a chat model is asked in its chat."""
     prompt = {"start": None, "passage_template": None, "question_template": None, "chat": has_chat}
-    generator = dataclasses.replace(config.generator, **prompt, max_target=ANSWER_LENGTH)
-    return dataclasses.replace(config, generator=generator)
+    positions, inputs = config.generator.max_target, config.generator.max_input  # shared by input and answer
+    longest = max(positions - inputs, 1)
+    length = min(config.decoding.max_length or ANSWER_LENGTH, longest)
+    return dataclasses.replace(
+        config,
+        generator=dataclasses.replace(config.generator, **prompt, max_target=longest),
+        decoding=dataclasses.replace(config.decoding, max_length=length),
+    )
 
 
 def _with_vectors_of(index: Path | None, config: Config) -> Config:
@@ -172,7 +179,7 @@ def _combined(
     generation: tuple[str, GenerationConfig],
 ) -> Config:
     start, decoding = generation
-    longest = generator.max_positions or max(use.max_input, decoding.max_length or 0)
+    longest = generator.max_positions or max(UNLIMITED, decoding.max_length or 0)
     answer = ANSWER_LENGTH if families.generator_of(generator).is_decoder_only else 0  # it shares the positions
     inputs = min(use.max_input, max(longest - answer, 2))
     question = min(Retriever.max_question, tower.max_positions, inputs - 1)

@@ -95,12 +95,10 @@ def check_numbers(config: Config) -> None:
     validation.validate_dataclass(Config, config)
     check_bounds(config, BOUNDS)
     generator = config.generator
-    if generator.checkpoint is None and generator.width % generator.heads:
-        problem = f"generator.width is {generator.width}, generator.heads {generator.heads}"
-        raise InputError(f"{problem}; give a width that the heads divide")
     if generator.adapter is not None and generator.checkpoint is None:
         raise InputError(f"generator.adapter is {generator.adapter}; name the checkpoint too that it was trained on")
     networks.generator_architecture(config)
+    networks.check_heads(config)
     check_prior(config)
     check_passages_read(config)
     distillation.check(config)

@@ -186,7 +186,7 @@ def test_a_generation_config_is_all_that_counts_where_there_is_one(rag_folder):
     assert load_generator(rag_folder).generation == {"num_beams": 5, "eos_token_id": 2}
 
 
-@pytest.mark.parametrize(("inner", "outer", "prefix"), [(" ", "", " "), ("a: ", "b: ", "a: "), (None, "b: ", "b: ")])
+@pytest.mark.parametrize(("inner", "outer", "prefix"), [(" ", "", " "), ("a: ", "b: ", "a: "), (None, "b: ", "")])
 def test_a_generators_prefix_stands_before_the_title(rag_folder, inner, outer, prefix):
     reconfigure(rag_folder, generator=config(rag_folder)["generator"] | {"prefix": inner}, prefix=outer)
     assert describe(read_config(rag_folder)).passage_template == f"{prefix}{{title}} / {{text}}"
@@ -285,6 +285,8 @@ def test_a_separator_is_plain_text(rag_folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize("key", ["title_sep", "doc_sep", "prefix"])
 def test_a_separator_that_looks_like_a_field_is_refused(rag_folder: Path, key: str) -> None:
-    reconfigure(rag_folder, **{key: " {text} "})
+    text = " {text} "
+    inner = {"generator": config(rag_folder)["generator"] | {key: text}}
+    reconfigure(rag_folder, **(inner if key == "prefix" else {key: text}))
     with pytest.raises(InputError, match=f"config.json: {key} holds {{text}}, which is a field of templates"):
         describe(read_config(rag_folder))

@@ -119,6 +119,8 @@ def test_the_buffer_of_a_long_prompt_holds_its_last_window():
     prompts, _ = problem()
     name = "mistral, window 4"
     memory = compiled(CONFIGS[name]).encode(weights(name)[1], prompts)
+    chunked = compiled(replace(CONFIGS[name], prefill_chunk=S + 1)).encode(weights(name)[1], prompts)
+    assert jax.tree.map(jnp.shape, chunked) == jax.tree.map(jnp.shape, memory), "whatever the chunk"
     for length, position in zip(prompts.lengths.tolist(), memory.position.tolist(), strict=True):
         assert sorted(position) == sorted([*range(max(0, length - 4), length), *[-1] * max(0, 4 - length)])
         assert all(p == -1 or p % 4 == slot for slot, p in enumerate(position))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+import chat_models
 import pretrained
 from rag_jax.config.config import Config, Data, Generator, Retriever
 from rag_jax.data.batches import bucket
@@ -110,6 +111,22 @@ def test_answers_and_targets_as_long_as_the_positions_are_numbers(networks: Path
     long = " ".join("a" * 28)
     assert len(rag.components.generator_tokenizer.targets([long])[0]) == 29
     assert np.isfinite(rag.log_likelihood(pretrained.QUESTIONS, [long] * 3)).all()
+
+
+def test_an_answer_that_continues_its_input_may_take_all_positions_behind_it(networks: Path, tmp_path: Path) -> None:
+    chat_models.write(tmp_path / "chat")
+    sources = networks / "question", tmp_path / "chat"
+    rag = RAG.from_networks(*sources, passage_tower=networks / "passages", num_docs=2)
+    rag = rag.with_passages(pretrained.PASSAGES)
+    config, positions = rag.components.config, rag.components.generator.config.max_positions
+    longest = config.generator.max_target
+    assert config.generator.max_input + longest == positions
+    assert longest > 64
+    assert config.decoding.max_length == 64
+    (answer,) = rag.answer(pretrained.QUESTIONS[:1], max_length=longest, min_length=longest)
+    assert len(answer.tokens) == longest
+    with pytest.raises(InputError, match=f"max_length is {longest + 1}, generator.max_target is {longest}; give 1 to"):
+        rag.answer(pretrained.QUESTIONS[:1], max_length=longest + 1)
 
 
 @pytest.mark.parametrize(("place", "kind"), [("question", "question_encoder"), ("bart", "generator")])

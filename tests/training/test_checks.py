@@ -93,6 +93,10 @@ def changed(**fields) -> Config:
             r"^retriever\.mode is gold, but the engine fixed reads the passage_ids of the question file; give another",
         ),
         (changed(generator=Generator(heads=3)), r"^generator\.width is 128, generator\.heads 3; give a width that"),
+        (
+            changed(generator=Generator(architecture="llama", width=60, heads=4)),
+            r"^generator\.width is 60, generator\.heads 4; a llama rotates its heads in halves: give heads of an even",
+        ),
         (changed(decoding=GenerationConfig(method="fast")), r"^decoding: method fast is a search of RAG-Sequence; "),
         (changed(buckets=()), r"^buckets are none; "),
         (changed(retriever=Retriever("tower", staleness=1)), r"^retriever\.staleness is 1 with the engine device; "),
