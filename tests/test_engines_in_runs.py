@@ -122,6 +122,18 @@ def test_training_searches_on_the_host_where_it_is_told_to(trained, rag, towns: 
 
 
 @pytest.mark.extended
+def test_gold_passages_are_read_without_the_whole_index_on_the_device(trained, towns: Config, tmp_path: Path) -> None:
+    data, losses = dataclasses.replace(towns.data, index=trained[2] / "index"), {}
+    for engine in ("device", "bm25"):
+        retriever = dataclasses.replace(towns.retriever, engine=engine, mode="gold", num_docs=1)
+        rag = fit(dataclasses.replace(towns, data=data, retriever=retriever, steps=3, log_every=1), tmp_path / engine)
+        lines = [json.loads(line) for line in (tmp_path / engine / "metrics.jsonl").read_text().splitlines()]
+        losses[engine] = [line["loss"] for line in lines]
+    assert "knowledge" not in vars(rag.components), "placed on the devices when it is first asked for"
+    np.testing.assert_allclose(losses["bm25"], losses["device"], rtol=1e-5)
+
+
+@pytest.mark.extended
 def test_training_reads_the_passages_of_the_question_file_and_counts_what_the_index_lacks(
     trained, towns: Config, tmp_path: Path, capsys
 ) -> None:

@@ -26,7 +26,8 @@ from rag_jax.pipeline.assembly import load_bi_encoder, load_generator, prepare, 
 from rag_jax.pipeline.convert import convert, convert_adapter
 from rag_jax.pipeline.trained import restore
 from rag_jax.rag import RAG
-from rag_jax.training.run import fit, start_params
+from rag_jax.training.run import fit
+from rag_jax.training.start import start_params
 from rag_jax.types import RagParams
 
 pytestmark = pytest.mark.extended  # one more training each; every day `trained` stands for them

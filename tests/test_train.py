@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+import world
 from rag_jax import cli
 from rag_jax.commands.train import train
 from rag_jax.config.config import Config, Data, Generator, Optimizer, Retriever
@@ -52,6 +53,21 @@ def test_without_passages_it_can_only_guess(trained, towns: Config, tmp_path: Pa
 def test_rag_sequence_goes_on_from_what_rag_token_has_learnt(trained, towns: Config, tmp_path: Path) -> None:
     changed = dataclasses.replace(towns, model="sequence", start_from=trained[2], steps=10)
     assert_answers(*train_and_evaluate(changed, tmp_path))
+
+
+def test_a_run_does_not_start_from_one_over_the_vectors_of_another_tower(
+    trained, towns: Config, tmp_path: Path
+) -> None:
+    """Of the same shapes and tokens, so that only the weights tell."""
+    shutil.copytree(towns.retriever.tower, tmp_path / "tower")
+    world.change_tower(tmp_path / "tower")
+    retriever = dataclasses.replace(towns.retriever, tower=str(tmp_path / "tower"))
+    told = (
+        r"was trained with the vectors of another passage tower; give retriever\.tower and retriever\.passage_tower as"
+    )
+    with pytest.raises(InputError, match=told):
+        fit(dataclasses.replace(towns, retriever=retriever, start_from=trained[2]), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def assemble(config: Config, workdir: Path, index: Path | None = None, tokens: b
         bi_encoder = _with_trained_passages(config, workdir, bi_encoder, generator)
     store = _existing_store(config, workdir, [], bi_encoder, generator)
     if tokens and store.has_no_tokens:
-        store = open_index(_folder(config, workdir), config, bi_encoder, generator)
+        store = open_index(index_folder(config, workdir), config, bi_encoder, generator)
     return Components(config, bi_encoder, generator, store)
 
 
@@ -97,7 +97,7 @@ def open_components(
     """
     if not components.store.has_no_tokens:
         return components
-    folder = _folder(components.config, workdir)
+    folder = index_folder(components.config, workdir)
     if components.store.manifest is not None:
         add_tokens(folder, components.passage_tokenizer)
         store = open_index(folder, components.config, components.bi_encoder, components.generator)
@@ -296,7 +296,7 @@ def _existing_store(
     """The run's knowledge store without passage tokens, or the corpus that it will be built from."""
     if config.data.is_closed_book:
         return closed_book(bi_encoder.config.vector_width, generator.tokenizer)
-    folder = _folder(config, workdir)
+    folder = index_folder(config, workdir)
     if corpus and not (folder / manifest.FILE).exists():
         return without_vectors(corpus)
     store = open_index(folder, config, bi_encoder, generator, tokens=False)
@@ -306,7 +306,8 @@ def _existing_store(
     return check_corpus(corpus, store, folder, config.data.passages) if corpus else store
 
 
-def _folder(config: Config, workdir: Path) -> Path:
+def index_folder(config: Config, workdir: Path) -> Path:
+    """The folder of a run's index, which may not be there yet."""
     return config.data.index or workdir / "index"
 
 

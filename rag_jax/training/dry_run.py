@@ -33,6 +33,7 @@ from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.parallel import devices, partitioning
 from rag_jax.pipeline import finetuning, length_limits, networks, recipes
+from rag_jax.pipeline.vectors import with_vectors
 from rag_jax.training import checks
 from rag_jax.types import Batch, Knowledge, RagParams, SearchResults, Tokens
 
@@ -47,10 +48,7 @@ def report(config: Config, workdir: Path) -> Group:
     checks.check_numbers(config)
     _create_virtual_devices(config.mesh.size)
     devices.check(config)
-    tower, reader = sizes(config)
-    length_limits.check_networks(config, tower, reader)
-    networks.check_compute(config, tower, config.retriever.tower)
-    networks.check_compute(config, reader, config.generator.checkpoint or "generator")
+    tower, reader = checked_sizes(config)
     passages, described = known_passages(config, workdir)
     state, known, batch = arguments(config, tower, reader, passages)
     began = time.perf_counter()
@@ -61,7 +59,7 @@ def report(config: Config, workdir: Path) -> Group:
         "",
         _sharding(state.params, config),
         "",
-        _memory(config, state, known, batch, memory),
+        _memory(state, known, batch, memory, searched_apart(config, tower, passages)),
         f"\nthe step compiles ({seconds:.0f} s here, for {_devices(config.mesh.size)} of a CPU).",
     )
 
@@ -77,9 +75,21 @@ def known_passages(config: Config, workdir: Path) -> tuple[int, str]:
     return rows, f"{rows:,} ({index})"
 
 
+def checked_sizes(config: Config) -> tuple[TowerConfig, GeneratorConfig]:
+    """The sizes of the networks. Raises `InputError` for networks that cannot do what the config says."""
+    tower, reader = sizes(config)
+    source = config.generator.checkpoint or "generator"
+    length_limits.check_networks(config, tower, reader)
+    networks.check_compute(config, tower, config.retriever.tower)
+    networks.check_compute(config, reader, source)
+    networks.check_fuses(config, reader, source)
+    return tower, reader
+
+
 def sizes(config: Config) -> tuple[TowerConfig, GeneratorConfig]:
     """The sizes of the networks: published, from their checkpoints, or from the config."""
-    tower, wanted = tower_sizes(config.retriever.tower), config.generator
+    c, wanted = config.retriever, config.generator
+    tower = with_vectors(tower_sizes(c.tower), c.tower, width=c.vector_width)
     if wanted.checkpoint:
         return tower, generator_sizes(wanted.checkpoint)
     return tower, networks.scratch_config(config, wanted.vocabulary)
@@ -146,7 +156,8 @@ def _recipe(
 def _passage_tower(config: Config) -> TowerConfig | None:
     """The sizes of the passage tower, if it is trained."""
     c = config.retriever
-    return tower_sizes(c.passage_tower or c.tower) if c.train_passages else None
+    source = c.passage_tower or c.tower
+    return with_vectors(tower_sizes(source), source, width=c.vector_width) if c.train_passages else None
 
 
 def _shapes_of(family: Any, sizes: Any) -> Any:
@@ -168,13 +179,24 @@ def _knowledge(config: Config, tower: TowerConfig, passages: int) -> Knowledge:
         )  # the passages that a host search returns, or an empty one for each question
     else:
         rows = padded_rows(passages, config.mesh.size)
-    vectors = _like((rows, tower.vector_width), jnp.float32)
-    if config.retriever.precision == "int8":
-        vectors = jax.eval_shape(quantize_int8, vectors)
-    else:
-        vectors = _like(vectors.shape, config.retriever.precision)
     ids = _like((rows, config.generator.max_passage), jnp.uint16)
-    return Knowledge(vectors, Tokens(ids, _int32(rows)), _like((rows,), jnp.bool_))
+    return Knowledge(_vectors(config, tower, rows), Tokens(ids, _int32(rows)), _like((rows,), jnp.bool_))
+
+
+def _vectors(config: Config, tower: TowerConfig, rows: int) -> PyTree:
+    """The vectors of so many passages, at the precision of the index."""
+    if config.retriever.precision == "int8":
+        return jax.eval_shape(quantize_int8, _like((rows, tower.vector_width), jnp.float32))
+    return _like((rows, tower.vector_width), config.retriever.precision)
+
+
+def searched_apart(config: Config, tower: TowerConfig, passages: int) -> int:
+    """Bytes per device of vectors that an engine on the host searches on the devices."""
+    engine = ENGINES[config.retriever.engine]
+    if config.data.is_closed_book or config.retriever.mode == "gold" or not (engine.on_host and engine.has_precision):
+        return 0
+    leaves = jax.tree.leaves(_vectors(config, tower, padded_rows(passages, config.mesh.size)))
+    return sum(map(_bytes_per_device, leaves)) // config.mesh.size
 
 
 def _to_refresh(config: Config, known: Knowledge, passage_tower: TowerConfig) -> Knowledge:
@@ -195,7 +217,7 @@ def _batch(config: Config, tower: TowerConfig) -> Batch:
 
 def _found(config: Config) -> SearchResults | None:
     kind = ENGINES[config.retriever.engine]
-    if kind.in_step or config.data.is_closed_book:
+    if kind.in_step or config.data.is_closed_book or config.retriever.mode == "gold":
         return None
     shape = config.batch_size, config.retriever.num_docs
     scores = _like(shape, jnp.float32) if kind.scores_are_prior else None
@@ -260,7 +282,7 @@ def _sharding(params: RagParams, config: Config) -> Table:
     return table
 
 
-def _memory(config: Config, state: training.TrainState, known: Knowledge, batch: Batch, analysis) -> Table:
+def _memory(state: training.TrainState, known: Knowledge, batch: Batch, analysis: Any, searched_apart: int) -> Table:
     table = Table("on each device", "memory", box=None, pad_edge=False)
     components: dict[str, PyTree] = {
         "parameters": state.params,
@@ -270,6 +292,7 @@ def _memory(config: Config, state: training.TrainState, known: Knowledge, batch:
         "batch": batch,
     }
     held = {name: sum(map(_bytes_per_device, jax.tree.leaves(tree))) for name, tree in components.items()}
+    held["index: vectors"] += searched_apart
     held["gradients, activations (an estimate: the CPU's compiler)"] = analysis.temp_size_in_bytes
     for name, size in (held | {"in all": sum(held.values())}).items():
         table.add_row(name, format_bytes(size))

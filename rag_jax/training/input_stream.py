@@ -12,7 +12,7 @@ from rag_jax.index.engines.registry import ENGINES
 from rag_jax.parallel import devices
 from rag_jax.pipeline import programs
 from rag_jax.pipeline.components import Components
-from rag_jax.pipeline.host_retrieval import HostSearch, RetrievalInputs, prefetch, subset_positions
+from rag_jax.pipeline.host_retrieval import HostSearch, RetrievalInputs, knowledge_subset, prefetch, subset_positions
 from rag_jax.training.step_timer import StepTimer
 from rag_jax.types import Batch, Knowledge, RagParams, SearchResults, host
 
@@ -48,7 +48,10 @@ def step_inputs(
     """
     c = components.config
     host_batch = _host_batches(components, examples, stream_state)
-    host_search = components.host_search if c.retriever.mode != "gold" else None
+    if c.retriever.mode == "gold" and ENGINES[c.retriever.engine].on_host and not c.data.is_closed_book:
+        yield from _gold_inputs(components, examples, host_batch)
+        return
+    host_search = components.host_search
     if host_search is None:
         is_fixed = ENGINES[c.retriever.engine].reads_question_file and not c.data.is_closed_book
         for each in host_batch:
@@ -66,6 +69,17 @@ def step_inputs(
         gold = host(subset_positions(examples.positives[each.examples], inputs.rows))
         sent = components.placement.replicate((inputs.knowledge, gold, inputs.search_results))
         yield StepInputs(sent[0], each.batch, *sent[1:]), each
+
+
+def _gold_inputs(
+    components: Components, examples: Examples, host_batches: Iterator[HostBatch]
+) -> Iterator[tuple[StepInputs, HostBatch]]:
+    """With the gold passages alone on the devices, for which the index of a host engine may be too large."""
+    for each in host_batches:
+        rows = examples.positives[each.examples]
+        found = knowledge_subset(components.store, rows, None, components.placement.shards)
+        sent = components.placement.replicate((found.knowledge, host(subset_positions(rows, rows))))
+        yield StepInputs(sent[0], each.batch, sent[1], None), each
 
 
 def _host_batches(

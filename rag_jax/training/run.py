@@ -18,9 +18,7 @@ from rag_jax.parallel import devices
 from rag_jax.pipeline import finetuning, pretrained, refreshing, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble, open_components, prepare, read_corpus, required_path
 from rag_jax.pipeline.checkpoints import finished_params, is_finished, saved_host_state
-from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.gold_passages import check_gold
-from rag_jax.pipeline.trained import restore_params
 from rag_jax.rag import RAG
 from rag_jax.terminal import Terminal
 from rag_jax.training import refreshed_index
@@ -37,8 +35,9 @@ from rag_jax.training.provenance import (
     may_have_begun_from,
     run_dependencies,
 )
+from rag_jax.training.start import start_params
 from rag_jax.training.workdir import CONFIG, locked
-from rag_jax.types import Params, RagParams
+from rag_jax.types import Params
 
 console = Terminal()
 
@@ -233,17 +232,6 @@ def measure(rag: RAG, questions: list[Question], begun: RAG | None) -> dict:
     if config.closed_book:
         results["closed_book_exact_match"] = evaluate.closed_book_score(config.closed_book, questions)
     return results
-
-
-def start_params(components: Components, begun: bool) -> RagParams | None:
-    """The networks' parameters of the run named by `start_from`, if any. A run that is resumed does not need them."""
-    source = components.config.start_from
-    if source is None or (begun and not (source / "checkpoints").is_dir()):
-        return None
-    params = restore_params(source, components)
-    if params.passage_tower is None:
-        params = params._replace(passage_tower=components.initial_params.passage_tower)
-    return params
 
 
 def record_config(config: AnyConfig, workdir: Path, changed: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from rag_jax.errors import InputError
 from rag_jax.models import bart
 from rag_jax.pipeline.convert import convert
 from rag_jax.rag import RAG
-from rag_jax.training.run import start_params
+from rag_jax.training.start import start_params
 from suites import first
 
 ASKED = [f"what colour is {town}" for town in ("Norburg", "Sudhof", "Westal", "Goldsee", "Neuort")]

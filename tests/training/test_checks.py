@@ -100,6 +100,10 @@ def changed(**fields) -> Config:
         (changed(decoding=GenerationConfig(method="fast")), r"^decoding: method fast is a search of RAG-Sequence; "),
         (changed(buckets=()), r"^buckets are none; "),
         (changed(retriever=Retriever("tower", staleness=1)), r"^retriever\.staleness is 1 with the engine device; "),
+        (
+            changed(retriever=Retriever("tower", engine="hybrid", staleness=1), mesh=Mesh(data=2)),
+            r"^retriever\.staleness is 1, and the engine hybrid searches the mesh beside the training step; give 0, or",
+        ),
         (changed(generator=Generator(lengths=(200, 100))), r"^generator\.lengths are \(200, 100\), max_input 300; "),
         (changed(generator=Generator(lengths=(300,))), r"^generator\.lengths are \(300,\), max_input 300; "),
         (changed(compute=Compute(prefill_chunk=0)), r"^compute\.prefill_chunk is 0; give 1 or more$"),

@@ -115,3 +115,34 @@ def test_what_cannot_be_run_is_one_line(towns: Config, tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert ran.stderr.startswith("error: batch_size 16 does not divide into 1 parts")
     assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"passages_per_prompt": 0}, r"generator\.passages_per_prompt is 0; give 1 or more"),
+        ({"architecture": "llama"}, "generator: its network cannot fuse passages, as model fid does; give "),
+    ],
+)
+def test_passages_that_cannot_be_read_together_are_not_planned(towns: Config, changes: dict, told: str) -> None:
+    generator = dataclasses.replace(towns.generator, **changes)
+    with pytest.raises(InputError, match=told):
+        dry_run.checked_sizes(dataclasses.replace(towns, model="fid", generator=generator))
+
+
+def test_vectors_have_the_width_of_the_config(towns: Config) -> None:
+    narrow = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, vector_width=8))
+    _, known, _ = dry_run.arguments(narrow, *dry_run.sizes(narrow), passages=100)
+    assert known.passage_vectors.shape[1] == 8
+    wide = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, vector_width=33))
+    with pytest.raises(InputError, match="vector_width is 33, the tower's vectors have 32 components"):
+        dry_run.sizes(wide)
+
+
+def test_an_engine_of_the_host_may_search_on_the_devices(towns: Config) -> None:
+    held = {}
+    for engine in ("device", "hybrid", "bm25"):
+        config = dataclasses.replace(towns, retriever=dataclasses.replace(towns.retriever, engine=engine))
+        held[engine] = dry_run.searched_apart(config, dry_run.sizes(config)[0], 1_000)
+    assert held["device"] == held["bm25"] == 0
+    assert held["hybrid"] >= 1_000 * 32 * 4
