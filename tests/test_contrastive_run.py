@@ -203,6 +203,37 @@ def test_the_question_tower_alone_leaves_the_passages_as_they_are(config: Contra
 
 
 @pytest.mark.extended
+@pytest.mark.parametrize("trained", ["both", "question"])
+def test_towers_between_the_checkpoints_and_the_trained_ones(
+    config: ContrastiveConfig, tmp_path: Path, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a finished run too, which is not trained again; another run starts from what was saved."""
+    retriever = dataclasses.replace(config.retriever, trained=trained)
+    config = dataclasses.replace(config, retriever=retriever, data=dataclasses.replace(config.data, index=None))
+    found = train_and_evaluate(config, tmp_path / "run")
+    assert found is not None
+    folders = {name: tmp_path / "run" / "towers" / name for name in ("question", "passage")}
+    ends, start = {name: params(folder) for name, folder in folders.items()}, params(Path(config.retriever.tower))
+    between = dataclasses.replace(config, retriever=dataclasses.replace(retriever, interpolation=0.25))
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "train", None)
+        again = train_and_evaluate(between, tmp_path / "run")
+    assert again is not None
+    for name, folder in folders.items():
+        expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, start, ends[name])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), params(folder), expected)
+    assert same(params(folders["passage"]), start) == (trained == "question"), "equal ones keep their bits"
+    store = open_store(again.index_folder, None, None)
+    assert store.manifest is not None
+    assert store.manifest.tower["source"] == str(folders["passage"])
+
+    later = dataclasses.replace(config, start_from=tmp_path / "run", steps=1)
+    later = dataclasses.replace(later, optimizer=dataclasses.replace(config.optimizer, learning_rate=0.0))
+    train_and_evaluate(later, tmp_path / "later")
+    assert same(params(tmp_path / "later" / "towers" / "question"), params(folders["question"]))
+
+
+@pytest.mark.extended
 @pytest.mark.parametrize("trained", ["shared", "both"])
 def test_a_decoder_only_tower_learns_by_its_last_token(config: ContrastiveConfig, tmp_path: Path, trained: str) -> None:
     words = hub.load_tower(config.retriever.tower)

@@ -48,6 +48,9 @@ class BiEncoder(Validated):
     # input of the question tower: a template such as "query: {question}"; None: as the checkpoint says
     question_template: str | None = None
     adapter: str | None = None  # folder of a LoRA adapter in peft's layout, merged into the question tower's checkpoint
+    # share of the trained parameters in those that are saved and scored, start + share * (trained - start), where the
+    # rest is the checkpoints' (WiSE-FT, Wortsman et al. 2022); 1: the trained ones
+    interpolation: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ BOUNDS: Bounds = (
     (("contrastive.temperature", "retriever.vector_norm"), lambda value: 0 < value < inf, "give more than 0"),
     (("contrastive.hard_negatives", "optimizer.warmup"), lambda value: value >= 0, "give 0 or more"),
     (("optimizer.learning_rate", "optimizer.weight_decay"), lambda value: 0 <= value < inf, "give 0 or more"),
-    (("contrastive.margin_mse",), lambda value: 0 <= value <= 1, "give 0 to 1"),
+    (("contrastive.margin_mse", "retriever.interpolation"), lambda value: 0 <= value <= 1, "give 0 to 1"),
     (("retriever.dropout",), lambda value: 0 <= value < 1, "give 0 or more, below 1"),
     (("optimizer.clip",), lambda value: value > 0, "give more than 0; inf clips nothing"),
     (("seed",), lambda value: 0 <= value < 2**32, "give 0 to 2**32 - 1"),

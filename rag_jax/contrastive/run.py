@@ -92,6 +92,7 @@ def train_and_evaluate(config: ContrastiveConfig, workdir: Path) -> Finished | N
         if not devices.is_first():
             devices.wait_for_all("the results are written")
             return None
+        params = loaded.interpolated(params, config.retriever.interpolation)
         folders = checkpoint_folders.write_towers(workdir, loaded.checkpoints(params))
         index = trained_index(config, workdir, loaded, store, params, folders)
         results = measure(config, loaded.with_params(params), index, before, judged)
@@ -235,6 +236,7 @@ def _fit(
     run = Run(config, loaded, store, examples, devices.mesh(config))
 
     def recall(params: BiEncoderParams) -> dict[str, float]:
+        params = loaded.interpolated(params, config.retriever.interpolation)
         encoder = loaded.passage_encoder(config, params)
         index = store.with_vectors(encoder.encode_passages(list(store.passages)))
         vectors = _question_vectors(config, loaded, params, judged)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rag_jax.config.contrastive import ContrastiveConfig
 from rag_jax.config.files import load_config_of
+from rag_jax.contrastive import towers
 from rag_jax.contrastive.towers import Towers
 from rag_jax.data.tokenizers import fingerprint
 from rag_jax.errors import InputError, warn
@@ -16,11 +17,12 @@ from rag_jax.types import BiEncoderParams
 
 
 def start_params(config: ContrastiveConfig, loaded: Towers, begun: bool) -> BiEncoderParams | None:
-    """The parameters of the run named by `start_from`, if any. A run that is resumed does not need them."""
+    """The parameters of the run named by `start_from`, as it saved them, if any. A resumed run does not need them."""
     source = config.start_from
     if source is None or (begun and not (source / "checkpoints").is_dir()):
         return None
-    trained, ours = load_config_of(ContrastiveConfig, source / CONFIG).retriever.trained, config.retriever.trained
+    theirs = load_config_of(ContrastiveConfig, source / CONFIG)
+    trained, ours = theirs.retriever.trained, config.retriever.trained
     if (trained == "shared") != (ours == "shared"):
         remedy = f"name the towers instead of start_from: --retriever.tower {source / checkpoint_folders.TOWERS}"
         raise InputError(f"{source}: its retriever.trained is {trained}, this config's {ours}; {remedy}")
@@ -33,7 +35,8 @@ def start_params(config: ContrastiveConfig, loaded: Towers, begun: bool) -> BiEn
         checkpoints.close()
     if found is None:
         raise InputError(f"{source}: no checkpoint there; train it first, or leave start_from out")
-    return found
+    share = theirs.retriever.interpolation
+    return found if share == 1 else towers.load(theirs).interpolated(found, share)
 
 
 def _check_same_towers(source: Path, loaded: Towers) -> None:

@@ -3,7 +3,10 @@
 import dataclasses
 from typing import NamedTuple
 
+import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array
 from tokenizers import Tokenizer
 
 from rag_jax import hub
@@ -48,6 +51,20 @@ class Towers(NamedTuple):
             for side, own in zip(self[:2], (params.question_tower, passage_params(params)), strict=True)
         )
         return self._replace(question=question, passage=passage)
+
+    def interpolated(self, params: BiEncoderParams, share: float) -> BiEncoderParams:
+        """The parameters between those of the checkpoints and trained ones: start + share * (trained - start).
+
+        Source: WiSE-FT, Wortsman et al. 2022, equation 1. On the host, so that any machine computes the same bits.
+        """
+        if share == 1:
+            return params
+
+        def between(start: Array, end: Array) -> np.ndarray:
+            first = np.asarray(start)
+            return first + np.asarray(share, first.dtype) * (np.asarray(end) - first)  # equal ones stay as they are
+
+        return jax.tree.map(between, self.params, devices.whole(params))
 
     def question_tokenizer(self, config: ContrastiveConfig) -> QuestionTokenizer:
         """Converts questions to the question tower's input."""

@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "watch",
     "decoding",
     "generator.start",
+    "retriever.interpolation",
     "compute.cache",
     "compute.prefill_chunk",
     "data.evaluation",
