@@ -342,7 +342,7 @@ def test_the_command_prints_scores_and_the_next_command(config: ContrastiveConfi
 
 
 def test_it_is_no_model_that_answers(finished: tuple[Path, dict]) -> None:
-    with pytest.raises(InputError, match=r"of a bi-encoder, which answers nothing; name its towers: .*/towers"):
+    with pytest.raises(InputError, match=r"of a bi-encoder, which answers no questions; name its towers: .*/towers"):
         load_config(finished[0] / "config.json")
 
 

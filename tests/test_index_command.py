@@ -83,7 +83,7 @@ def test_recall_is_measured_with_real_questions_and_the_tower_that_reads_them(in
 def test_the_same_command_again_does_nothing_and_another_does_not_overwrite(index, towns, tower, capsys) -> None:
     before = manifest.read(index)
     command = ("index", towns.data.passages, "--out", index, "--tower", tower, *SMALL)
-    assert "was built of just this; nothing to do" in run(capsys, *command, "--segment", "7")
+    assert "is built from this corpus with these options; nothing to do" in run(capsys, *command, "--segment", "7")
     assert "holds another store; add --change swap" in refused(capsys, *command, "--dtype", "float16")
     assert manifest.read(index) == before
     run(capsys, *command, "--dtype", "float16", "--change", "swap")
@@ -163,7 +163,7 @@ def test_an_index_inside_its_corpus_is_no_part_of_it(tower, tmp_path, capsys) ->
     command = ("index", tmp_path / "notes", "--out", tmp_path / "notes" / "index", "--tower", tower, *SMALL)
     run(capsys, *command)
     (tmp_path / "notes" / ".git" / "HEAD").write_text("hidden")
-    assert "was built of just this; nothing to do" in run(capsys, *command)
+    assert "is built from this corpus with these options; nothing to do" in run(capsys, *command)
 
 
 def test_a_faiss_index_that_is_none_is_refused_before_anything_is_encoded(tower, towns, tmp_path, capsys) -> None:

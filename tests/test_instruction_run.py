@@ -226,7 +226,7 @@ def test_the_command_prints_the_likelihood_and_the_next_command(
     assert f"--generator.checkpoint {workdir / 'generator'} --generator.chat" in printed
     saved = load_config_of(InstructionConfig, workdir / "config.json")
     assert (saved.steps, saved.data.train) == (2, ((file, 1.0),))
-    with pytest.raises(InputError, match=r"of a generator without retriever; name its folder: .*/generator"):
+    with pytest.raises(InputError, match=r"of a generator without a retriever; name its folder: .*/generator"):
         load_config(workdir / "config.json")
 
 

@@ -7,7 +7,7 @@ mixed precision on 8 devices of 32 GB, and the 21,015,324 passages of 100 words 
 reference implementation's script: AdamW at 3e-5 with 500 warm-up steps and linear decay, weight decay 0.001,
 gradients clipped to 0.1, 8 questions on each of 8 devices, label smoothing and dropout 0.1, at most 128 tokens per
 question, 25 per answer and 300 per generator input. Neither states the number of steps. These configs train ten
-epochs; the warm-up is a tenth of the steps if that is below 500.
+times as many pairs as there are questions; the warm-up is a tenth of the steps if that is below 500.
 
 The mesh is for 8 devices of 32 GB with bfloat16, which V100s of that size lack. On one device of 80 GB, add
 --mesh.fsdp 1 --compute.accumulate 8.

@@ -83,7 +83,7 @@ class EvaluateCommand:
     system_prompt: str | None = None  # a text, or guardrail, grounded, none; None: the model's own
     num_docs: int | None = None  # K, the passages to read; None: as in training
     depth: int = 100  # passages to retrieve, for recall, MRR, nDCG and MAP
-    cite_at_least: float = 0.5  # posterior from which on a passage counts as cited
+    cite_at_least: float = 0.5  # posterior of a passage that counts as cited, at least
     abstain_below: float | None = None  # answer "" where log p(y|x) is lower
     calibrate_on: Path | None = None  # or where it is lower than is best on the evaluation in this folder
     figures: bool = False  # also draw reliability.png and risk_coverage.png

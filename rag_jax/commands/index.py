@@ -152,7 +152,7 @@ class IndexCommand:
         encoder, passage_tokenizer = self.loaded()
         build_spec = building.make_build_spec(encoder, passage_tokenizer, self.dtype, self._facts(corpus, out))
         if self._is_built(out, build_spec):
-            console.print(f"{out}: was built of just this; nothing to do", soft_wrap=True)
+            console.print(f"{out}: is built from this corpus with these options; nothing to do", soft_wrap=True)
             return
         width = encoder([""]).shape[1]
         if self.faiss:

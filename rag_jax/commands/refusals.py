@@ -48,7 +48,7 @@ class RefusalsCommand:
     generator: str | None = None  # or a generator's checkpoint
     completions: Path | None = None  # or a file of completions: JSON lines with prompt_id, completion, model
     tower: str | None = None  # of --generator; None: MiniLM
-    index: Path | None = None  # a knowledge store; None: the workdir's own, for --generator none
+    index: Path | None = None  # a knowledge store; None: the workdir's own; with --generator, no passages
     closed_book: bool = False  # answer without passages, for a checkpoint without an index
     system_prompts: tuple[str, ...] = ()  # texts, or guardrail, grounded, none, to be compared; none given: the model's
     questions: Path | None = None  # with gold answers: what a system prompt costs

@@ -18,7 +18,8 @@ from rag_jax.terminal import Terminal
 console = Terminal()
 DESCRIPTION = """Train and evaluate a model. If interrupted, rerun the same command to resume.
 
-CONFIG is the path of a Python file that ends with `config = Config(...)`, or one of
+CONFIG is the path of a Python file that ends with `config = Config(...)`, `ContrastiveConfig(...)` or
+`InstructionConfig(...)`, or one of
 {names}
 
 Every field of a config can be overridden by its dotted name, such as --optimizer.learning-rate 1e-4;

@@ -191,7 +191,7 @@ class Mesh(Validated):
 
 @dataclass(frozen=True)
 class Compute(Validated):
-    """Speed and memory of a step. Results stay the same up to rounding."""
+    """Speed and memory of a step. Results stay the same up to rounding and the masks of dropout."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters and likelihood stay float32
     matmul_precision: Literal["default", "bfloat16"] = "default"  # of the networks' products; bfloat16: factors rounded
@@ -228,7 +228,7 @@ class Config(Validated):
     model: Model = "token"
     start_from: Path | None = None  # workdir whose trained parameters this run starts from
     closed_book: Path | None = None  # workdir of a closed-book run, whose exact match is reported as a baseline
-    steps: int = 1_000  # optimizer steps; one epoch is the number of questions / batch-size
+    steps: int = 1_000  # optimizer steps; an epoch is pairs / batch-size, as many pairs as data.answers makes
     batch_size: int = 32  # B, questions per step
     # (Q, L) question lengths in tokens of tower and generator that batches are padded to; one compilation each
     buckets: tuple[tuple[int, int], ...] = ((16, 20), (32, 36), (64, 68), (128, 132))

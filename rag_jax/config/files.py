@@ -114,8 +114,12 @@ def _check_kind(kind: type[AnyConfig], values: Any, path: Path) -> None:
     if kind is not Config:
         raise InputError(f"{path}: trains {TRAINS[found]}, not {TRAINS[kind]}; choose another --workdir")
     if found is ContrastiveConfig:
-        raise InputError(f"{path}: of a bi-encoder, which answers nothing; name its towers: {path.parent / 'towers'}")
-    raise InputError(f"{path}: of a generator without retriever; name its folder: {path.parent / 'generator'}")
+        raise InputError(
+            f"{path}: the run of a bi-encoder, which answers no questions; name its towers: {path.parent / 'towers'}"
+        )
+    raise InputError(
+        f"{path}: the run of a generator without a retriever; name its folder: {path.parent / 'generator'}"
+    )
 
 
 @contextlib.contextmanager

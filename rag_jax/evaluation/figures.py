@@ -80,5 +80,5 @@ def new_figure(**options: Any) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise InputError("figures need the package matplotlib; run: pip install 'rag-jax[demo]'") from None
+        raise InputError("figures need the package matplotlib; run pip install matplotlib") from None
     return Figure(**options)

