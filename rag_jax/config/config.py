@@ -157,7 +157,7 @@ class Optimizer(Validated):
 
     kind: Literal["adamw", "muon"] = "adamw"  # of the generator
     learning_rate: float = 3e-5  # peak, of the generator
-    tower_learning_rate: float = 3e-5  # peak, of the question tower
+    tower_learning_rate: float = 3e-5  # peak, of the question tower, and of the passage tower if it is trained
     adam_learning_rate: float = 3e-3  # peak, with Muon: of embeddings, biases and LayerNorms
     warmup: int = 500  # steps
     weight_decay: float = 1e-3  # decoupled weight decay

@@ -8,7 +8,8 @@ learned. They tried three scores, and found no gain:
     a small network     s_0 = f(q(x))           `network_score`
 
 The score is a further component of the question's vector, so that it is trained with the question tower: compose
-`tower` and `index` into a recipe. It is never searched for, and its row is -1 in the metrics.
+`tower` and `index` into a recipe. It is never searched for, and its row is -1 in the metrics. Its vectors do not fit
+the index of a passage tower that is trained (`Recipe.refresh`).
 """
 
 from collections.abc import Callable
@@ -38,8 +39,9 @@ def bias_score(params: Float[Array, ""], queries: Float[Array, "B D"]) -> Float[
 
 def network_score(params: dict[str, Array], queries: Float[Array, "B D"]) -> Float[Array, " B"]:
     """`w . tanh(W q(x) + c) + b`, with parameters `hidden` [D, h], `offset` [h], `out` [h] and `bias` []."""
-    hidden = jnp.tanh(queries @ params["hidden"] + params["offset"][None, :])
-    return hidden @ params["out"] + params["bias"]
+    hidden = jnp.einsum("BD,Dh->Bh", queries, params["hidden"], precision=FULL_PRECISION)
+    hidden = jnp.tanh(hidden + params["offset"][None, :])
+    return jnp.einsum("Bh,h->B", hidden, params["out"], precision=FULL_PRECISION) + params["bias"]
 
 
 def tower(tower: Tower, score: Score) -> Tower:

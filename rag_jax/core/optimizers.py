@@ -20,7 +20,7 @@ def adamw(learning_rate: optax.ScalarOrSchedule, weight_decay: float) -> optax.G
 def muon(
     learning_rate: optax.ScalarOrSchedule, adam_learning_rate: optax.ScalarOrSchedule, weight_decay: float
 ) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024) for the matrices inside the network, Adam for embeddings, heads, biases and LayerNorms.
+    """Muon (Jordan et al. 2024) for matrices inside the network, NAdam for embeddings, heads, biases and LayerNorms.
 
     The weight decay is Muon's alone. LoRA's adapters count as matrices. From scratch it needs far fewer steps than
     AdamW; for pretrained networks AdamW is better.

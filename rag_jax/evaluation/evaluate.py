@@ -22,7 +22,7 @@ RESULTS, CLOSED_BOOK = "results.json", "none (closed book)"
 
 
 def answering(rag: RAG, questions: Sequence[Question], batch_size: int = 64) -> tuple[list[Answer], dict[str, float]]:
-    """Greedy answers, and their exact match and F1: maximum over the gold answers, mean over the questions."""
+    """Answers as the config decodes, and their exact match and F1: maximum over the gold answers, mean over all."""
     answers = rag.answer([question.question for question in questions], batch_size=batch_size)
     pairs = list(zip(answers, questions, strict=True))
     return answers, {

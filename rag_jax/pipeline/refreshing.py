@@ -52,7 +52,7 @@ def check(config: Config) -> None:
     if finetuning.retriever_mode(config) != "trained":
         raise InputError(f"{asked} the question tower is not trained with them; leave it out, or give the mode trained")
     if not ENGINES[c.engine].in_step:
-        raise InputError(f"{asked} the engine {c.engine} searches vectors of its own; give the engine device")
+        raise InputError(f"{asked} the engine {c.engine} does not search inside the step; give the engine device")
     if c.candidates is not None and c.candidates <= num_docs:
         problem = f"retriever.candidates is {c.candidates}, of which the {num_docs} best are kept"
         raise InputError(f"{problem}; give more candidates, or None")

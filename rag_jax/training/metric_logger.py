@@ -105,7 +105,7 @@ class NullLogger:
 
 
 def seconds_trained(workdir: Path) -> float:
-    """The seconds that a run's steps took, summed over all resumptions."""
+    """The seconds of a run between its metrics, evaluations and checkpoints included, over all resumptions."""
     return sum(line.read("seconds", Rate) for line in read_lines(workdir / TIMINGS))
 
 

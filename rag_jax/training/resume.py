@@ -111,6 +111,6 @@ def non_finite_error(question_ids: Sequence[str], bad: LastStep, workdir: Path) 
         f"{workdir}: step {step}: no finite loss, gradient or update for {in_a_row} steps in a row (questions {listed})"
     )
     remedy = (
-        "look at these questions, or begin another --workdir with lower learning rates; no checkpoint is made of them"
+        "look at these questions, or begin another --workdir with lower learning rates; these steps changed nothing"
     )
     return InputError(f"{what}; {remedy}")

@@ -237,6 +237,9 @@ def measure(rag: RAG, questions: list[Question], begun: RAG | None) -> dict:
 def record_config(config: AnyConfig, workdir: Path, changed: Sequence[str]) -> None:
     """Print what changed in the config since the run started, and save the config; the first process does."""
     if devices.is_first():
+        if config.optimizer.warmup >= config.steps:
+            problem = f"optimizer.warmup is {config.optimizer.warmup}, steps {config.steps}"
+            warn(f"{problem}: the learning rate ends before its peak; lower optimizer.warmup")
         for line in changed:
             console.print(line, soft_wrap=True, highlight=False, markup=False)
         save_config(config, workdir / CONFIG)

@@ -17,7 +17,7 @@ from rag_jax.pipeline import workdir_tokenizers
 
 CONFIG, LOCK = "config.json", ".rag_jax.lock"
 WRITTEN = (
-    *("results.json", "metrics.jsonl", "timings.jsonl", "not_finite.json", "wandb.txt", "checkpoints"),
+    *("results.json", "metrics.jsonl", "timings.jsonl", "not_finite.json", "wandb.txt", "tensorboard", "checkpoints"),
     workdir_tokenizers.FINGERPRINTS,
 )
 """Files that a run writes after its config."""

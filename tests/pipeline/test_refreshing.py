@@ -57,7 +57,10 @@ def test_what_corrects_the_index_is_accepted(config: Config) -> None:
         ),
         (changed(mode="gold"), "but the question tower is not trained with them"),
         (dataclasses.replace(USUAL, model="fid"), "but the question tower is not trained with them"),
-        (changed(engine="faiss"), "but the engine faiss searches vectors of its own; give the engine device"),
+        (
+            changed(engine="faiss"),
+            "but the engine faiss does not search inside the step; give the engine device",
+        ),
         (changed(candidates=5), "candidates is 5, of which the 5 best are kept; give more candidates, or None"),
         (changed(candidates=12, prior_docs=12), "candidates is 12, of which the 12 best are kept"),
         (
