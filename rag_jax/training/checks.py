@@ -205,10 +205,11 @@ def check_together(config: Config, workdir: Path) -> None:
     if jax.process_count() == 1:
         return
     index, words = config.data.index or workdir / "index", workdir / "tokenizer.json"
+    learnt = [words] if config.start_from is None else [words, config.start_from / words.name]
     remedy = "make it in one process, by this command with --steps 1 and another --workdir, and name what that made"
     if not config.data.is_closed_book and not (index / manifest.FILE).exists():
         raise InputError(f"{index}: no knowledge store there, and several processes do not build one; {remedy}")
-    if not (config.generator.checkpoint or config.generator.tokenizer or words.exists()):
+    if not (config.generator.checkpoint or config.generator.tokenizer or any(each.exists() for each in learnt)):
         raise InputError(f"{words}: no vocabulary there, and several processes do not learn one; {remedy}")
 
 

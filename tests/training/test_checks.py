@@ -178,6 +178,7 @@ def test_several_processes_need_what_one_has_built(tmp_path: Path, monkeypatch: 
         checks.check_together(USUAL, tmp_path / "run")  # a closed book needs no index
     (tmp_path / "tokenizer.json").touch()
     checks.check_together(config, tmp_path)
+    checks.check_together(dataclasses.replace(elsewhere, start_from=tmp_path), tmp_path / "run")
 
 
 def test_an_index_is_not_built_among_other_things_and_nothing_is_written(tmp_path: Path) -> None:
