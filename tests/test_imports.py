@@ -60,8 +60,8 @@ from rag_jax.core import losses, training
 from rag_jax.models import bart, bert
 from rag_jax.types import Batch, Knowledge, Networks, RagParams, Tokens
 
-for room in (rag_jax.core, rag_jax.models):
-    for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+for package in (rag_jax.core, rag_jax.models):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 
 key, tokens = jax.random.key(0), lambda *shape: Tokens(jnp.ones(shape, jnp.int32), jnp.full(shape[:-1], shape[-1]))

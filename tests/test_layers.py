@@ -71,11 +71,11 @@ def test_every_layer_has_modules():
 FORMS = ["import rag_jax.{}", "from rag_jax import {}", "from rag_jax.{} import x", "def f():\n    import rag_jax.{}"]
 
 
-@pytest.mark.parametrize("room", SHELL)
+@pytest.mark.parametrize("package", SHELL)
 @pytest.mark.parametrize("form", FORMS)
-def test_an_import_of_a_shell_room_is_found(form, room):
-    assert len(violations(form.format(room), CORE)) == 1
-    assert len(violations(form.format(room), MODELS)) == 1
+def test_an_import_of_a_shell_package_is_found(form, package):
+    assert len(violations(form.format(package), CORE)) == 1
+    assert len(violations(form.format(package), MODELS)) == 1
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_networks_may_import_flax_and_one_another():
     assert not violations("import flax.linen as nn\nfrom rag_jax.models.attention import Attention", MODELS)
 
 
-ROOMS = (  # each imports only from those before it
+PACKAGES = (  # each imports only from those before it
     *("errors", "terminal", "types", "core", "models", "data", "corpus", "hub"),
     *("index", "config", "parallel", "pipeline"),
     *("rag", "evaluation", "moderation", "training", "contrastive", "instruction", "demo", "experiments"),
@@ -131,24 +131,24 @@ ROOMS = (  # each imports only from those before it
 )
 
 
-def test_every_room_has_its_place_in_the_order() -> None:
-    rooms = {each.stem for each in PACKAGE.iterdir() if not each.name.startswith("__") and each.name != "py.typed"}
-    assert rooms == set(ROOMS)
+def test_every_package_has_its_place_in_the_order() -> None:
+    packages = {each.stem for each in PACKAGE.iterdir() if not each.name.startswith("__") and each.name != "py.typed"}
+    assert packages == set(PACKAGES)
 
 
 @pytest.mark.parametrize(
     "path", [pytest.param(each, id=str(each.relative_to(PACKAGE))) for each in sorted(PACKAGE.rglob("*.py"))]
 )
-def test_rooms_import_one_way(path: Path) -> None:
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room.startswith("__"):
+def test_packages_import_one_way(path: Path) -> None:
+    package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if package.startswith("__"):
         return
-    assert forward(room, path.read_text(encoding="utf-8")) == []
+    assert forward(package, path.read_text(encoding="utf-8")) == []
 
 
-def forward(room: str, source: str) -> list[str]:
-    """Imports of later rooms, and relative ones, which do not name their room."""
-    before = (*ROOMS[: ROOMS.index(room) + 1], "RAG")
+def forward(package: str, source: str) -> list[str]:
+    """Imports of later packages, and relative ones, which do not name their package."""
+    before = (*PACKAGES[: PACKAGES.index(package) + 1], "RAG")
     names = imported(ast.parse(source))
     return [name for name in names if re.match(rf"\.|rag_jax\.(?!({'|'.join(before)})\b)", name)]
 
@@ -163,5 +163,5 @@ def forward(room: str, source: str) -> list[str]:
         ("import jax, rag_jax.index.store\nfrom rag_jax.hub import load", []),
     ],
 )
-def test_an_import_of_a_later_room_is_found(source: str, found: list[str]) -> None:
+def test_an_import_of_a_later_package_is_found(source: str, found: list[str]) -> None:
     assert forward("index", source) == found
