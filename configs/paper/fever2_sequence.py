@@ -4,7 +4,8 @@ Vlachos 2020).
     rag-jax train paper/fever2_sequence --workdir runs/fever2_sequence
 
 96,966 claims for training, 6,666 for development; `question` is the claim, `answers` its class in one word:
-"supported" or "refuted". Classify with `rag-jax answer --labels supported refuted`. Everything else is in recipe.py.
+"supported" or "refuted". Classify with `rag-jax answer --labels supported refuted`. Claims of the third class
+are left out, the others renamed as in fever_token. Everything else is in recipe.py.
 
 Not yet measured.
 """

@@ -4,8 +4,9 @@ insufficient.
     rag-jax train paper/fever_sequence --workdir runs/fever_sequence
 
 145,450 claims for training, 10,000 for development; `question` is the claim, `answers` its class in one word:
-"supported", "refuted" or "unknown". Classify with `rag-jax answer --labels supported refuted unknown`. Everything
-else is in recipe.py.
+"supported", "refuted" or "unknown". Classify with `rag-jax answer --labels supported refuted unknown`. FEVER's
+own files have other words: sed 's/"SUPPORTS"/"supported"/; s/"REFUTES"/"refuted"/; s/"NOT ENOUGH INFO"/"unknown"/'.
+Everything else is in recipe.py.
 
 Not yet measured.
 """
