@@ -385,10 +385,15 @@ def test_hard_negatives_must_be_given(config: ContrastiveConfig, tmp_path: Path)
 
 
 @pytest.mark.extended
-def test_negatives_may_be_those_of_the_batch_alone(config: ContrastiveConfig, tmp_path: Path) -> None:
-    without = dataclasses.replace(config, data=dataclasses.replace(config.data, negatives=None))
-    in_batch = dataclasses.replace(without, contrastive=dataclasses.replace(config.contrastive, hard_negatives=0))
-    train_and_evaluate(dataclasses.replace(in_batch, steps=2), tmp_path / "run")
+def test_negatives_may_be_those_of_the_batch_alone(config: ContrastiveConfig, tmp_path: Path, capsys) -> None:
+    in_batch = dataclasses.replace(
+        config, contrastive=dataclasses.replace(config.contrastive, hard_negatives=0), steps=2
+    )
+    train_and_evaluate(in_batch, tmp_path / "named")
+    assert f"data.negatives, {config.data.negatives}, is not read" in capsys.readouterr().err
+    without = dataclasses.replace(in_batch, data=dataclasses.replace(config.data, negatives=None))
+    train_and_evaluate(without, tmp_path / "run")
+    assert "not read" not in capsys.readouterr().err
 
 
 @pytest.mark.extended

@@ -21,7 +21,7 @@ from rag_jax.corpus import read_passages
 from rag_jax.corpus.chunking import Cut
 from rag_jax.data import files, strict_json
 from rag_jax.data.questions import Question, read_questions
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.evaluation import evaluate
 from rag_jax.index import building, manifest
 from rag_jax.index.encoder import TextEncoder
@@ -291,6 +291,8 @@ def hard_negatives(
 ) -> tuple[dict[str, list[int]], dict[str, tuple[str, ...]]]:
     """The hard negatives of the training questions by question id: as rows of the store, and as passage ids."""
     if not config.contrastive.hard_negatives:
+        if config.data.negatives is not None:
+            warn(f"contrastive.hard_negatives is 0, so that data.negatives, {config.data.negatives}, is not read")
         return {}, {}
     source = config.data.negatives or required_path(config.data.train, "data.train")
     if config.data.negatives is None:
