@@ -179,7 +179,7 @@ def test_without_system_prompts_the_model_is_asked_as_it_is(model, prompts, tmp_
     assert "compared" not in metrics
 
 
-def test_the_constraints_of_a_model_hold_when_it_is_guarded(model, rag, prompts, tmp_path, monkeypatch) -> None:
+def test_the_constraints_of_a_model_hold_for_its_completions(model, rag, prompts, tmp_path, monkeypatch) -> None:
     word = rag.answer(PROMPTS[0]["prompt"], max_length=4).text[0]
     decoding = GenerationConfig(num_beams=2, bad_words=(word,))
     config = dataclasses.replace(rag.components.config, decoding=decoding)

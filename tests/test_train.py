@@ -19,9 +19,11 @@ from rag_jax.config.config import Config, Data, Generator, Optimizer, Retriever
 from rag_jax.config.files import load_config
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.errors import InputError
+from rag_jax.pipeline.assembly import prepare, read_corpus
 from rag_jax.rag import RAG
 from rag_jax.training import loop
 from rag_jax.training.run import fit, train_and_evaluate
+from rag_jax.training.start import start_params
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,9 +67,19 @@ def test_a_run_does_not_start_from_one_over_the_vectors_of_another_tower(
     told = (
         r"was trained with the vectors of another passage tower; give retriever\.tower and retriever\.passage_tower as"
     )
-    with pytest.raises(InputError, match=told):
-        fit(dataclasses.replace(towns, retriever=retriever, start_from=trained[2]), tmp_path / "run")
+    both = dataclasses.replace(retriever, train_passages=True, refresh_every=4)
+    for other in (retriever, both):
+        with pytest.raises(InputError, match=told):
+            fit(dataclasses.replace(towns, retriever=other, start_from=trained[2]), tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_run_may_start_from_one_over_wider_vectors_of_the_same_tower(trained, towns: Config, tmp_path: Path) -> None:
+    narrow = dataclasses.replace(towns.retriever, vector_width=16, vector_norm=2.0, max_passage=8)
+    config = dataclasses.replace(towns, retriever=narrow, start_from=trained[2])
+    found = start_params(prepare(config, tmp_path / "run", read_corpus(config)), begun=False)
+    assert found is not None
+    jax.tree.map(np.testing.assert_array_equal, found.question_tower, trained[0].params.question_tower)
 
 
 @pytest.mark.slow

@@ -26,7 +26,8 @@ class GenerationConfig(Validated):
     length_penalty: float = 1.0  # beams are ranked by log p / length ** length_penalty
     early_stopping: bool | Literal["never"] = False  # when beam search ends, as in transformers
     min_length: int = 0  # tokens, the end token included
-    max_length: int | None = None  # tokens, the end token included; None: generator.max-target
+    # tokens, the end token included; None: the model's own decoding.max-length, without one generator.max-target
+    max_length: int | None = None
     no_repeat_ngram_size: int = 0  # no n-gram of this size occurs twice in an answer; 0: no constraint
     bad_words: tuple[str, ...] = ()  # words that no answer contains
     do_sample: bool = False  # sample instead of searching

@@ -36,7 +36,14 @@ def start_params(config: ContrastiveConfig, loaded: Towers, begun: bool) -> BiEn
     if found is None:
         raise InputError(f"{source}: no checkpoint there; train it first, or leave start_from out")
     share = theirs.retriever.interpolation
-    return found if share == 1 else towers.load(theirs).interpolated(found, share)
+    if share == 1:
+        return found
+    try:
+        return towers.load(theirs).interpolated(found, share)
+    except InputError:
+        if begun:  # its checkpoints may be gone as well
+            return None
+        raise
 
 
 def _check_same_towers(source: Path, loaded: Towers) -> None:

@@ -123,7 +123,12 @@ def render_chat(
 
 
 def with_prompt(
-    tokenizer: GeneratorTokenizer, passage_template: str, texts: PromptTexts, source: str, between: str = ""
+    tokenizer: GeneratorTokenizer,
+    passage_template: str,
+    texts: PromptTexts,
+    source: str,
+    between: str = "",
+    passages_per_prompt: int = 1,
 ) -> GeneratorTokenizer:
     """The tokenizer of a decoder-only generator with this prompt; `between` stands between two passages of one.
 
@@ -136,7 +141,9 @@ def with_prompt(
         remedy = rf'add text after it, as in "…{{{last}}}\nAnswer:"'
         raise InputError(f"{source}: the prompt ends in the {last}, {texts.question!r}; {remedy}")
     ends_in_space = after[-1:].isspace()
-    header, passage, question = _space_of_the_header(texts.header, passage_template, texts.question)
+    pieces = texts.header, passage_template, texts.question
+    header, passage, question = pieces if passages_per_prompt > 1 else _space_of_the_header(*pieces)
+    space_of_header = " " if passage != passage_template else ""  # stays where there is no passage
     passage, question = _space_of_the_passage(passage, question.removesuffix(after))
     return tokenizer._replace(
         bos=None,
@@ -147,14 +154,19 @@ def with_prompt(
         header=(*_tokens(tokenizer, texts.bos or ""), *_tokens(tokenizer, header)),
         separator=tuple(_tokens(tokenizer, between, goes_on=True)),
         answer_template="{answer}" if ends_in_space else " {answer}",
+        no_passage=tuple(_tokens(tokenizer, space_of_header, goes_on=True)),
     )
 
 
 def _space_of_the_header(header: str, passage: str, question: str) -> tuple[str, str, str]:
-    """Header, passage and question with a space that ends the header as part of what follows, as in `[INST] Lyon`."""
+    """Header, passage and question with a space that ends the header as part of what follows, as in `[INST] Lyon`.
+
+    A question that follows without a space of its own is the first word of a closed book.
+    """
     if not header.endswith(" "):
         return header, passage, question
-    if "{passage}" in question or question.startswith("{question}"):
+    is_closed_book = question.startswith("{question}") and not passage[-1:].isspace()
+    if "{passage}" in question or is_closed_book:
         return header[:-1], passage, f" {question}"
     return header[:-1], f" {passage}", question
 

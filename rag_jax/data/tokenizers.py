@@ -40,6 +40,7 @@ class GeneratorTokenizer(NamedTuple):
     header: tuple[int, ...] = ()  # the tokens before the first passage
     separator: tuple[int, ...] = ()  # the tokens between two passages
     answer_template: str = " {answer}"  # the leading space gives a word the same tokens as inside a passage
+    no_passage: tuple[int, ...] = ()  # the tokens in the place of a passage where there is none
 
     def __repr__(self) -> str:  # that of a tokenizer lists its whole vocabulary
         return f"GeneratorTokenizer({self.size:,} tokens, {self.passage_template!r}, {self.question_template!r})"
@@ -50,8 +51,13 @@ class GeneratorTokenizer(NamedTuple):
 
     @property
     def passage_start(self) -> list[int]:
-        """The tokens that begin a passage; an empty passage has no others."""
+        """The tokens that begin a passage."""
         return [] if self.bos is None else [self.bos]
+
+    @property
+    def empty_passage(self) -> list[int]:
+        """The tokens of a passage without title and text: nothing of the template."""
+        return [*self.passage_start, *self.no_passage]
 
     @property
     def is_passage_behind_text(self) -> bool:
@@ -77,7 +83,7 @@ class GeneratorTokenizer(NamedTuple):
         ]
         encoded = templates.encode(self.tokenizer, rows, self.is_passage_behind_text)
         return [
-            [*self.passage_start, *(ids if title or text else ())]
+            [*self.passage_start, *ids] if title or text else self.empty_passage
             for ids, (title, text) in zip(encoded, texts, strict=True)
         ]
 

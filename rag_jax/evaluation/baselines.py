@@ -64,7 +64,8 @@ def with_stuffing(rag: RAG) -> RAG:
     stuffed = _with(rag, "generator", passages_per_prompt=k, max_input=longer, lengths=())
     networks.check_fuses(stuffed.components.config, components.generator.config, "generator")
     length_limits.check_networks(stuffed.components.config, components.bi_encoder.config, components.generator.config)
-    return stuffed
+    # Where passages begin with the space that ends the prompt's header, only the first one of a prompt does.
+    return stuffed.with_prompt() if components.generator_tokenizer.no_passage else stuffed
 
 
 def with_engine(rag: RAG, engine: Engine, is_prior: bool = False) -> RAG:

@@ -93,10 +93,11 @@ class Store:
     def subset(self, rows: Int[np.ndarray, " n"]) -> Knowledge:
         """The `Knowledge` of some rows; rows of -1 are empty passages."""
         valid_rows, valid = np.maximum(rows, 0), rows >= 0
-        empty = () if self.passage_tokenizer is None else self.passage_tokenizer.tokenizer.passage_start
-        lengths = np.where(valid, self.passage_lengths[valid_rows], len(empty))  # every passage begins with these
+        empty = () if self.passage_tokenizer is None else self.passage_tokenizer.tokenizer.empty_passage
+        lengths, ids = np.where(valid, self.passage_lengths[valid_rows], len(empty)), self.passage_tokens[valid_rows]
+        ids[~valid, : len(empty)] = np.asarray(empty, ids.dtype)
         vectors = np.where(valid[:, None], self.passage_vectors[valid_rows], self.passage_vectors.dtype.type(0))
-        return Knowledge(host(vectors), Tokens(host(self.passage_tokens[valid_rows]), host(lengths)))
+        return Knowledge(host(vectors), Tokens(host(ids), host(lengths)))
 
     def find(self, ids: Sequence[str]) -> Int[np.ndarray, " ids"]:
         """The rows of some passages by their ids; -1 for unknown ids."""
@@ -151,7 +152,8 @@ def without_vectors(passages: Sequence[Passage]) -> Store:
 
 def closed_book(width: int, vocabulary: GeneratorTokenizer) -> Store:
     """A store of one empty passage, whose prior is one: the generator reads only ` // question`."""
-    tokens = pad([vocabulary.passage_start], 1, vocabulary.pad)
+    empty = vocabulary.empty_passage
+    tokens = pad([empty], max(len(empty), 1), vocabulary.pad)
     vectors, ids, lengths = np.zeros((1, width), np.float32), np.asarray(tokens.ids), np.asarray(tokens.lengths)
     return Store(
         PassageTable([as_table([EMPTY_PASSAGE])]),

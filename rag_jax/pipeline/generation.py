@@ -28,7 +28,8 @@ def resolve(components: Components, config: GenerationConfig | None, overrides: 
         remedy = "give a GenerationConfig, or its fields as keyword arguments"
         raise InputError(f"config is {reprlib.repr(config)}; {remedy}")
     base = components.config.decoding if config is None else config
-    options = validation.validate_dataclass(GenerationConfig, {**vars(base), **overrides})
+    own_length = {"max_length": components.config.decoding.max_length} if base.max_length is None else {}
+    options = validation.validate_dataclass(GenerationConfig, {**vars(base), **own_length, **overrides})
     limits = options.limits(components.config.model, components.limits)
     return Generation(options, limits, _constraint_tokens(options, components.generator_tokenizer))
 

@@ -59,7 +59,7 @@ def combine(
     """The config of separately pretrained encoders and a generator. Reads no weights.
 
     The generation config is that of the generator's checkpoint; a decoder-only one answers greedily. Norm and width of
-    vectors are those of the index, since nothing was trained on others. Raises `InputError` for unsuitable checkpoints.
+    vectors are those of the index. Raises `InputError` for unsuitable checkpoints.
     """
     tower, stored = loading.describe_tower(question_tower), loading.describe_generator(generator)
     sizes, tokenizer = configs.generator(stored.config), described_tokenizer(stored, generator)
@@ -74,7 +74,8 @@ def combine(
     config = _combined(retriever, generator, use, tower, sizes, (start, decoding))
     if architecture.is_decoder_only:
         config = _continued(config, has_chat="chat_template" in stored.settings)
-    return with_index(_with_vectors_of(index, config), index)
+    passages = tower if passage_tower is None else loading.describe_tower(passage_tower)
+    return with_index(_with_vectors_of(index, config, passages), index)
 
 
 def described_tokenizer(stored: loading.GeneratorDescription, source: str) -> GeneratorTokenizer:
@@ -111,11 +112,12 @@ def _continued(config: Config, has_chat: bool) -> Config:
     )
 
 
-def _with_vectors_of(index: Path | None, config: Config) -> Config:
-    """The config with the norm and the width of an index's vectors."""
-    tower, retriever = _tower_of(index), config.retriever
-    vectors = {"vector_norm": tower.get("norm", retriever.vector_norm), "vector_width": tower.get("cut_to")}
-    return dataclasses.replace(config, retriever=dataclasses.replace(retriever, **vectors))
+def _with_vectors_of(index: Path | None, config: Config, passages: TowerConfig) -> Config:
+    """The config with the norm and the width of an index's vectors, where the tower of the passages has others."""
+    found, retriever = _tower_of(index), config.retriever
+    norm, width = found.get("norm", passages.vector_norm), found.get("cut_to")
+    norm = retriever.vector_norm if norm == passages.vector_norm else norm
+    return dataclasses.replace(config, retriever=dataclasses.replace(retriever, vector_norm=norm, vector_width=width))
 
 
 def _tower_of(index: Path | None) -> Mapping[str, Any]:
@@ -179,7 +181,7 @@ def _combined(
     generation: tuple[str, GenerationConfig],
 ) -> Config:
     start, decoding = generation
-    longest = generator.max_positions or max(UNLIMITED, decoding.max_length or 0)
+    longest = generator.max_positions or max(UNLIMITED, use.max_input, decoding.max_length or 0)
     answer = ANSWER_LENGTH if families.generator_of(generator).is_decoder_only else 0  # it shares the positions
     inputs = min(use.max_input, max(longest - answer, 2))
     question = min(Retriever.max_question, tower.max_positions, inputs - 1)

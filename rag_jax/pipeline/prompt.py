@@ -52,7 +52,8 @@ def with_prompt(
         texts = prompts.chat(settings["chat_template"], question, system_prompt, settings, source)
     else:
         texts = prompts.plain(question, system_prompt, tokenizers.added_bos(tokenizer.tokenizer, settings))
-    prompted = prompts.with_prompt(tokenizer, passage, texts, source, architecture.prompt.between)
+    several = architecture.prompt.between, c.passages_per_prompt
+    prompted = prompts.with_prompt(tokenizer, passage, texts, source, *several)
     needed = len(prompted.header) + len(prompted.prompt_end)
     if needed + 2 > c.max_input:  # a token of a passage and one of a question
         problem = f"header and template have {needed} tokens, generator.max_input is {c.max_input}"

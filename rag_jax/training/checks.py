@@ -113,7 +113,8 @@ def check_numbers(config: Config) -> None:
     if retriever.staleness < 0 or (retriever.staleness and inside):
         problem = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"
         raise InputError(f"{problem}; give 0, or more for a search on the host")
-    if retriever.staleness and ENGINES[retriever.engine].has_precision and config.mesh.size > 1:
+    searches = retriever.mode != "gold" and not config.data.is_closed_book
+    if searches and retriever.staleness and ENGINES[retriever.engine].has_precision and config.mesh.size > 1:
         # From a thread: the devices could begin its collectives and the step's in different orders, and wait forever.
         problem = f"retriever.staleness is {retriever.staleness}, and the engine {retriever.engine} searches the mesh"
         raise InputError(f"{problem} beside the training step; give 0, or one device")

@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-from rag_jax.config.config import Config
 from rag_jax.config.files import load_config
 from rag_jax.errors import InputError
 from rag_jax.index import manifest
 from rag_jax.index.store import tower_differences
-from rag_jax.pipeline import refreshing
 from rag_jax.pipeline.assembly import index_folder
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.trained import restore_params
 from rag_jax.training.workdir import CONFIG
 from rag_jax.types import RagParams
 
-OF_TEXTS = ("max_length", "template", "norm")  # what may change of an index without another tower
+MAY_DIFFER = ("max_length", "template", "norm", "cut_to")  # of two indexes by the same tower
 
 
 def start_params(components: Components, begun: bool) -> RagParams | None:
@@ -36,18 +34,13 @@ def start_params(components: Components, begun: bool) -> RagParams | None:
 def _check_passage_tower(source: Path, components: Components) -> None:
     """Raise `InputError` where a run's question tower has learnt to search the vectors of another passage tower.
 
-    Nothing is known of a run without an index, or whose index is gone.
+    A run that trained its passage tower brings it along. Nothing is known of a run without an index, or whose index is
+    gone.
     """
-    encoder = components.bi_encoder.passage_encoder
-    if encoder is None or components.config.retriever.train_passages:
+    encoder, config = components.bi_encoder.passage_encoder, load_config(source / CONFIG)
+    folder = index_folder(config, source)
+    if encoder is None or config.retriever.train_passages or not (folder / manifest.FILE).exists():
         return
-    folder = _index_of(load_config(source / CONFIG), source)
-    if not (folder / manifest.FILE).exists():
-        return
-    if any(key not in OF_TEXTS for key, *_ in tower_differences(manifest.read(folder), encoder)):
+    if any(key not in MAY_DIFFER for key, *_ in tower_differences(manifest.read(folder), encoder)):
         remedy = "give retriever.tower and retriever.passage_tower as that run had them"
         raise InputError(f"{source}: was trained with the vectors of another passage tower; {remedy}")
-
-
-def _index_of(config: Config, workdir: Path) -> Path:
-    return workdir / refreshing.FOLDER if config.retriever.train_passages else index_folder(config, workdir)

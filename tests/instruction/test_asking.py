@@ -64,7 +64,7 @@ def test_the_tokens_are_those_that_answering_reads_and_scores(
     question = read_questions(config.data.train[0][0])[0]
     rag = RAG.from_networks(towns.retriever.tower, config.generator.checkpoint).with_prompt(system_prompt="Say.")
     tokenizer = rag.components.generator_tokenizer
-    no_passage = [tokenizer.passage_start]  # as `closed_book` has it
+    no_passage = [tokenizer.empty_passage]  # as `closed_book` has it
     passages = no_passage if closed_book else tokenizer.passages(shown_passages(first.tokens, bundle))
     ids = np.zeros((1, len(passages), max(map(len, passages)) or 1), np.int32)
     for row, each in zip(ids[0], passages, strict=True):

@@ -14,11 +14,13 @@ from tokenizers import Tokenizer
 import chat_models
 import pretrained
 from rag_jax.config.config import Config, Data, Generator, Retriever
+from rag_jax.config.generation import GenerationConfig
 from rag_jax.data.batches import bucket
 from rag_jax.data.jsonl import write_jsonl
 from rag_jax.data.tokenizers import train_generator_tokenizer
 from rag_jax.errors import InputError
 from rag_jax.pipeline import length_limits
+from rag_jax.pipeline.generation import resolve
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit
 from suites import first
@@ -123,6 +125,8 @@ def test_an_answer_that_continues_its_input_may_take_all_positions_behind_it(net
     assert config.generator.max_input + longest == positions
     assert longest > 64
     assert config.decoding.max_length == 64
+    for asked, length in (({}, 64), ({"max_length": None}, longest)):
+        assert resolve(rag.components, GenerationConfig(num_beams=2), asked).limits.max_length == length
     (answer,) = rag.answer(pretrained.QUESTIONS[:1], max_length=longest, min_length=longest)
     assert len(answer.tokens) == longest
     with pytest.raises(InputError, match=f"max_length is {longest + 1}, generator.max_target is {longest}; give 1 to"):

@@ -101,7 +101,11 @@ def changed(**fields) -> Config:
         (changed(buckets=()), r"^buckets are none; "),
         (changed(retriever=Retriever("tower", staleness=1)), r"^retriever\.staleness is 1 with the engine device; "),
         (
-            changed(retriever=Retriever("tower", engine="hybrid", staleness=1), mesh=Mesh(data=2)),
+            changed(
+                data=Data(index=Path("index")),
+                retriever=Retriever("tower", engine="hybrid", staleness=1),
+                mesh=Mesh(data=2),
+            ),
             r"^retriever\.staleness is 1, and the engine hybrid searches the mesh beside the training step; give 0, or",
         ),
         (changed(generator=Generator(lengths=(200, 100))), r"^generator\.lengths are \(200, 100\), max_input 300; "),

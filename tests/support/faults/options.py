@@ -181,7 +181,7 @@ ALLOWED: tuple[tuple[str, str, tuple[str, ...]], ...] = (  # command, option, va
         for name in ("show", "warmup", "weight-decay", "dropout", "label-smoothing", "staleness", "hard-negatives")
     ),
     *((ANY, name, ("0",)) for name in ("learning-rate", "init-std", "irrelevant", "margin-mse", "distillation.weight")),
-    *((ANY, name, ("0",)) for name in ("cite-at-least", "relative-margin")),
+    *((ANY, name, ("0",)) for name in ("cite-at-least", "relative-margin", "interpolation")),
     *((ANY, name, ("0", "-1")) for name in ("length-penalty", "margin")),
     (ANY, "abstain-below", ("0", "-1", "inf", "1e999")),
     (ANY, "optimizer.clip", ("inf", "1e999")),
