@@ -22,6 +22,7 @@ from rag_jax.index import updates
 from rag_jax.index.engines import store_engines
 from rag_jax.index.engines.engine import Queries
 from rag_jax.index.store import closed_book, open_store
+from rag_jax.pipeline import programs
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit
 from suites import first
@@ -81,6 +82,13 @@ def test_bm25_s_scores_are_the_prior(rag: RAG) -> None:
         assert [each.id for each in answer.passages] == [rag.components.store.passages[row].id for row in rows[found]]
         priors = [each.log_prior for each in answer.passages]
         np.testing.assert_allclose(priors, jax.nn.log_softmax(scores)[found], rtol=1e-4, atol=1e-6)
+
+
+def test_a_search_by_texts_encodes_no_question(rag: RAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    lexical, expected = over(rag, engine="bm25"), over(rag, engine="bm25").answer(ASKED)
+    monkeypatch.setattr(programs, "encoding", None)
+    assert [answer.text for answer in lexical.answer(ASKED)] == [answer.text for answer in expected]
+    assert lexical.search_rows(ASKED, 2).shape == (len(ASKED), 2)
 
 
 @pytest.mark.extended

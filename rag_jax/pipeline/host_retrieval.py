@@ -47,6 +47,7 @@ class HostSearch:
     store: Store
     is_prior: bool  # whether its scores are the logits of p(z|x)
     num_devices: int = 1  # of the mesh, which share the passages that are read
+    needs_vectors: bool = True  # of the questions; otherwise it searches by their texts
 
     def search(self, texts: Sequence[str], vectors: Float[np.ndarray, "B D"] | None, k: int) -> EngineResults:
         """Search by the texts of questions, and by their vectors where the engine needs them."""
@@ -70,7 +71,7 @@ def host_search(name: str, store: Store, placement: Placement) -> HostSearch | N
     kind = ENGINES[name]
     if not kind.on_host or store.is_closed_book:
         return None
-    return HostSearch(kind.open(store, placement), store, kind.scores_are_prior, placement.shards)
+    return HostSearch(kind.open(store, placement), store, kind.scores_are_prior, placement.shards, kind.needs_vectors)
 
 
 def open_engine(name: str, store: Store, placement: Placement) -> Engine:

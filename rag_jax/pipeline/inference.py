@@ -17,7 +17,7 @@ from rag_jax.pipeline import programs
 from rag_jax.pipeline.answers import Answer, to_answers
 from rag_jax.pipeline.components import Components
 from rag_jax.pipeline.generation import Generation, label_tokens
-from rag_jax.pipeline.host_retrieval import RetrievalInputs
+from rag_jax.pipeline.host_retrieval import HostSearch, RetrievalInputs
 from rag_jax.pipeline.question_batches import QuestionBatch, in_question_order, question_batches, target_batches
 from rag_jax.types import RagParams, SearchResults, Tokens, host
 
@@ -172,7 +172,7 @@ class Inference:
     def _search(self, batch: QuestionBatch, k: int) -> SearchResults:
         engine = self.components.host_search
         if engine is not None:
-            hits = engine.search(batch.texts, self._encode(batch), k)
+            hits = engine.search(batch.texts, self._vectors(batch, engine), k)
             return SearchResults(host(hits.rows), host(hits.scores))
         program = programs.searching(self.components.networks, k, self.components.placement)
         return program(self.params, self.components.knowledge, batch.inputs.question)
@@ -185,7 +185,11 @@ class Inference:
             return RetrievalInputs(self.components.knowledge, results, None)
         if rows is not None:
             return engine.subset(rows, None)
-        return engine(batch.texts, self._encode(batch), k)
+        return engine(batch.texts, self._vectors(batch, engine), k)
+
+    def _vectors(self, batch: QuestionBatch, engine: HostSearch) -> Float[np.ndarray, "B D"] | None:
+        """What an engine on the host searches by."""
+        return self._encode(batch) if engine.needs_vectors else None
 
     def _encode(self, batch: QuestionBatch) -> Float[np.ndarray, "B D"]:
         program = programs.encoding(self.components.networks, self.components.placement)

@@ -114,6 +114,8 @@ def _start_search(
     host_batch: HostBatch,
 ) -> Callable[[], RetrievalInputs]:
     """Start encoding on the device; the returned function waits for the vectors and searches."""
-    vectors = programs.encoding(components.networks, components.placement)(params(), host_batch.batch.question)
     texts = [examples.questions.texts[i] for i in host_batch.examples]
+    if not host_search.needs_vectors:
+        return lambda: host_search(texts, None, components.num_docs)
+    vectors = programs.encoding(components.networks, components.placement)(params(), host_batch.batch.question)
     return lambda: host_search(texts, np.asarray(vectors), components.num_docs)
