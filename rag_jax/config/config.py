@@ -238,3 +238,8 @@ class Config(Validated):
     eval_every: int | None = None  # steps between evaluations; None: only at the end
     max_bad_steps: int = 10  # stop after this many steps in a row without a finite loss, gradient and update
     eval_batch: int = 64  # questions per batch of an evaluation
+
+    @property
+    def searches(self) -> bool:
+        """Whether training reads what was retrieved; a closed book reads nothing, and the mode gold what is right."""
+        return not self.data.is_closed_book and self.retriever.mode != "gold"

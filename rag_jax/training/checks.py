@@ -18,6 +18,7 @@ from rag_jax.index import manifest, ownership
 from rag_jax.index.engines.registry import ENGINES
 from rag_jax.parallel import devices
 from rag_jax.pipeline import checkpoint_folders, distillation, finetuning, networks, own_index, refreshing
+from rag_jax.pipeline.assembly import index_folder
 from rag_jax.pipeline.checkpoints import is_finished
 from rag_jax.training.provenance import RELOCATABLE
 from rag_jax.training.workdir import CONFIG, check_ownership
@@ -83,7 +84,7 @@ def check(config: Config, workdir: Path) -> list[str]:
     check_ownership(workdir)
     check_together(config, workdir)
     if config.data.passages is not None and not config.data.is_closed_book:
-        check_index(config.data.index or workdir / "index")
+        check_index(index_folder(config, workdir))
     if config.retriever.train_passages:
         if not is_finished(workdir, config.steps):
             own_index.check(workdir / refreshing.FOLDER)
@@ -113,8 +114,8 @@ def check_numbers(config: Config) -> None:
     if retriever.staleness < 0 or (retriever.staleness and inside):
         problem = f"retriever.staleness is {retriever.staleness} with the engine {retriever.engine}"
         raise InputError(f"{problem}; give 0, or more for a search on the host")
-    searches = retriever.mode != "gold" and not config.data.is_closed_book
-    if searches and retriever.staleness and ENGINES[retriever.engine].has_precision and config.mesh.size > 1:
+    apart = config.searches and ENGINES[retriever.engine].searches_apart
+    if apart and retriever.staleness and config.mesh.size > 1:
         # From a thread: the devices could begin its collectives and the step's in different orders, and wait forever.
         problem = f"retriever.staleness is {retriever.staleness}, and the engine {retriever.engine} searches the mesh"
         raise InputError(f"{problem} beside the training step; give 0, or one device")
@@ -205,7 +206,7 @@ def check_together(config: Config, workdir: Path) -> None:
     """Several processes need an index and a vocabulary that one process has built before."""
     if jax.process_count() == 1:
         return
-    index, words = config.data.index or workdir / "index", workdir / "tokenizer.json"
+    index, words = index_folder(config, workdir), workdir / "tokenizer.json"
     learnt = [words] if config.start_from is None else [words, config.start_from / words.name]
     remedy = "make it in one process, by this command with --steps 1 and another --workdir, and name what that made"
     if not config.data.is_closed_book and not (index / manifest.FILE).exists():

@@ -33,6 +33,7 @@ from rag_jax.models import registry
 from rag_jax.models.architecture import GeneratorConfig, TowerConfig
 from rag_jax.parallel import devices, partitioning
 from rag_jax.pipeline import finetuning, length_limits, networks, recipes
+from rag_jax.pipeline.assembly import index_folder
 from rag_jax.pipeline.vectors import with_vectors
 from rag_jax.training import checks
 from rag_jax.types import Batch, Knowledge, RagParams, SearchResults, Tokens
@@ -66,7 +67,7 @@ def report(config: Config, workdir: Path) -> Group:
 
 def known_passages(config: Config, workdir: Path) -> tuple[int, str]:
     """N, and a description: of the run's index if it is built, else of the paper's."""
-    index = config.data.index or workdir / "index"
+    index = index_folder(config, workdir)
     if config.data.is_closed_book:
         return 0, "none"
     if not (index / manifest.FILE).exists():
@@ -192,8 +193,7 @@ def _vectors(config: Config, tower: TowerConfig, rows: int) -> PyTree:
 
 def searched_apart(config: Config, tower: TowerConfig, passages: int) -> int:
     """Bytes per device of vectors that an engine on the host searches on the devices."""
-    engine = ENGINES[config.retriever.engine]
-    if config.data.is_closed_book or config.retriever.mode == "gold" or not (engine.on_host and engine.has_precision):
+    if not (config.searches and ENGINES[config.retriever.engine].searches_apart):
         return 0
     leaves = jax.tree.leaves(_vectors(config, tower, padded_rows(passages, config.mesh.size)))
     return sum(map(_bytes_per_device, leaves)) // config.mesh.size
@@ -217,7 +217,7 @@ def _batch(config: Config, tower: TowerConfig) -> Batch:
 
 def _found(config: Config) -> SearchResults | None:
     kind = ENGINES[config.retriever.engine]
-    if kind.in_step or config.data.is_closed_book or config.retriever.mode == "gold":
+    if kind.in_step or not config.searches:
         return None
     shape = config.batch_size, config.retriever.num_docs
     scores = _like(shape, jnp.float32) if kind.scores_are_prior else None

@@ -10,7 +10,7 @@ from rag_jax.index import building, manifest
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.parallel import devices
 from rag_jax.pipeline import checkpoint_folders, digests, finetuning, own_index, refreshing
-from rag_jax.pipeline.assembly import every_twentieth, load_networks
+from rag_jax.pipeline.assembly import every_twentieth, index_folder, load_networks
 from rag_jax.pipeline.checkpoints import saved_host_state
 from rag_jax.pipeline.components import BiEncoder, GeneratorBundle
 from rag_jax.pipeline.opened_index import open_index
@@ -53,7 +53,7 @@ def _complete(
         asked = checkpoint_folders.tower_fingerprint(encoder.question_source)
         encoder = dataclasses.replace(encoder, question_fingerprint=asked)
         own_index.check(folder)
-        old = open_index(config.data.index or workdir / "index", config, *networks, tokens=False)
+        old = open_index(index_folder(config, workdir), config, *networks, tokens=False)
         read = {PASSAGES: digests.digest(digests.passage_bytes(old))}
         check_same(saved_host_state(workdir), read, config, workdir)
         passage_tokenizer = PassageTokenizer(networks[1].tokenizer, config.generator.max_passage)

@@ -96,7 +96,7 @@ class StepTimer:
 def search_seconds(components: Components) -> float:
     """Seconds of the search in a compiled training step: the median of three runs of it alone; 0 without a search."""
     c, recipe = components.config, components.recipe
-    if c.data.is_closed_book or c.retriever.mode == "gold" or not ENGINES[c.retriever.engine].in_step:
+    if not (c.searches and ENGINES[c.retriever.engine].in_step):
         return 0.0
     asked = c.batch_size // recipe.num_microbatches, components.bi_encoder.config.vector_width
     wanted = c.retriever.candidates or c.retriever.prior_docs or recipe.num_docs

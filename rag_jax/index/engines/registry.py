@@ -30,6 +30,11 @@ class EngineSpec(NamedTuple):
         """Whether the compiled training step performs the search."""
         return not self.on_host and not self.reads_question_file
 
+    @property
+    def searches_apart(self) -> bool:
+        """Whether it searches vectors on the devices, but outside the compiled step."""
+        return self.on_host and self.has_precision
+
 
 ENGINES: dict[str, EngineSpec] = {
     "device": EngineSpec(DeviceIndex.of, on_host=False),
