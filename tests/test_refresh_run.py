@@ -15,7 +15,9 @@ import pytest
 import world
 from rag_jax import cli, hub
 from rag_jax.config.config import Config, Mesh
+from rag_jax.data.questions import read_questions
 from rag_jax.errors import InputError
+from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.baselines import with_pretrained_tower
 from rag_jax.index.store import open_store
 from rag_jax.rag import RAG
@@ -38,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict, Path]
     folder = tmp_path_factory.mktemp("refresh")
     config = world.write(folder)
     data = dataclasses.replace(config.data, index=folder / "shared_index")
-    config = refreshing(config, data=data, steps=STEPS, log_every=4, save_every=4, eval_every=8)
+    config = refreshing(config, data=data, steps=STEPS, log_every=4, save_every=4, eval_every=4)
     _, results = train_and_evaluate(config, folder / "run")
     return config, results, folder
 
@@ -141,14 +143,51 @@ def test_an_interrupted_run_ends_as_one_that_was_not(whole: tuple[Config, dict, 
     config, _, folder = whole
     again = tmp_path / "run"
     shutil.copytree(folder / "run", again, ignore=LEFT_OUT)
-    with pytest.raises(
-        InputError, match=r"refreshed_index: not the index of the newest .*; finish it with the command"
-    ):
-        RAG.from_workdir(again)
     fit(config, again)
     jax.tree.map(np.testing.assert_array_equal, checkpoint(again), checkpoint(folder / "run"))
     assert lines(again) == lines(folder / "run")
     np.testing.assert_array_equal(vectors(again / "refreshed_index"), vectors(folder / "run" / "refreshed_index"))
+
+
+def test_a_run_that_has_not_ended_answers_with_the_vectors_of_its_checkpoint(
+    whole: tuple[Config, dict, Path], tmp_path: Path, capsys
+) -> None:
+    config, _, folder = whole
+    begun = tmp_path / "run"
+    shutil.copytree(folder / "run", begun, ignore=LEFT_OUT)
+    rag = RAG.from_workdir(begun)
+    told = "run: has not ended; it searches the vectors of step 4, the oldest of 4 steps before"
+    assert told in capsys.readouterr().err
+    store, encoder = rag.components.store, rag.components.bi_encoder.required_passage_encoder
+    with ocp.StandardCheckpointer() as reader:
+        index = reader.restore((begun / "checkpoints" / "4" / "rest").absolute())["refreshed"]
+    np.testing.assert_array_equal(store.passage_vectors.whole, index["vectors"][: store.size])
+    jax.tree.map(np.testing.assert_array_equal, encoder.params, rag.params.passage_tower)
+
+    assert config.data.evaluation is not None
+    judged = evaluate.scores(rag, read_questions(config.data.evaluation))
+    logged = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    in_training = next(line for line in logged if line["step"] == 4 and "evaluation" in line)["evaluation"]
+    assert {name: judged[name] for name in in_training} == pytest.approx(in_training, rel=1e-5)
+
+
+def test_no_passages_but_those_of_the_run_stand_beside_its_vectors(
+    whole: tuple[Config, dict, Path], tmp_path: Path
+) -> None:
+    config, _, folder = whole
+    begun = tmp_path / "run"
+    shutil.copytree(folder / "run", begun, ignore=LEFT_OUT)
+    assert config.data.index is not None
+    shutil.copytree(config.data.index, tmp_path / "index")
+    saved = json.loads((begun / "config.json").read_text())
+    saved["data"]["index"] = str(tmp_path / "index")
+    (begun / "config.json").write_text(json.dumps(saved))
+    assert len(RAG.from_workdir(begun).components.store) > 0
+    first = open_store(tmp_path / "index", None, None).passages[0]
+    (tmp_path / "changed.jsonl").write_text(json.dumps(first._replace(text="Nothing of it .")._asdict()) + "\n")
+    cli.main(["index", str(tmp_path / "changed.jsonl"), "--out", str(tmp_path / "index"), "--change", "replace"])
+    with pytest.raises(InputError, match=r"index: other passages than when .*run was trained; give the index of then"):
+        RAG.from_workdir(begun)
 
 
 def test_an_index_that_was_not_written_is_written_by_the_same_command(

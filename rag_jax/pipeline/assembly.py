@@ -23,7 +23,16 @@ from rag_jax.index.building import build
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.store import Store, add_tokens, closed_book, without_vectors
 from rag_jax.models import registry
-from rag_jax.pipeline import finetuning, length_limits, networks, pretrained, refreshing, vectors, workdir_tokenizers
+from rag_jax.pipeline import (
+    checkpoint_index,
+    finetuning,
+    length_limits,
+    networks,
+    pretrained,
+    refreshing,
+    vectors,
+    workdir_tokenizers,
+)
 from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
 from rag_jax.pipeline.opened_index import check_corpus, open_index
 from rag_jax.pipeline.prompt import with_prompt
@@ -34,11 +43,15 @@ def assemble(config: Config, workdir: Path, index: Path | None = None, tokens: b
     """The components of a run that has started, from its config and its workdir. Writes nothing.
 
     Args:
-        index: instead of the config's; the lengths that its passages were read with replace the config's.
+        index: instead of the run's; the lengths that its passages were read with replace the config's.
         tokens: with the tokens of its passages.
 
-    Raises `InputError` for components that are missing or do not match.
+    The index of a run that trains its passage tower is the one that it refreshes: with the vectors of the newest
+    checkpoint until that of its end is written. Raises `InputError` for components that are missing or do not match.
     """
+    begun, refreshed = config, workdir / refreshing.FOLDER
+    if index is None and config.retriever.train_passages:
+        index = refreshed
     config = pretrained.with_index(config, index)
     tokenizer = workdir_tokenizers.load(workdir, networks.special_tokens(config))
     bi_encoder, generator = load_networks(config, workdir, [])
@@ -46,7 +59,13 @@ def assemble(config: Config, workdir: Path, index: Path | None = None, tokens: b
         config = pretrained.with_length_of_index(config, generator.tokenizer)
     workdir_tokenizers.check(bi_encoder, tokenizer, workdir)
     if config.retriever.train_passages:
-        bi_encoder = _with_trained_passages(config, workdir, bi_encoder, generator)
+        step, params = refreshing.newest_params(config, workdir, bi_encoder, generator)
+        trained = refreshing.with_passage_tower(bi_encoder, params.passage_tower, workdir)
+        if index == refreshed and not refreshing.is_current(refreshed, trained.required_passage_encoder):
+            store = open_index(index_folder(begun, workdir), begun, bi_encoder, generator, tokens)
+            store = checkpoint_index.as_searched(store, workdir, step, begun.retriever.precision)
+            return Components(begun, trained, generator, store)
+        bi_encoder = trained
     store = _existing_store(config, workdir, [], bi_encoder, generator)
     if tokens and store.has_no_tokens:
         store = open_index(index_folder(config, workdir), config, bi_encoder, generator)
@@ -71,18 +90,6 @@ def load_networks(config: Config, workdir: Path, corpus: list[Passage]) -> tuple
     """The networks of a run as it begins, the generator with the tokenizer that the run has saved."""
     tokenizer = workdir_tokenizers.load_if_present(workdir, networks.special_tokens(config))
     return load_bi_encoder(config), load_generator(config, tokenizer, corpus)
-
-
-def _with_trained_passages(
-    config: Config, workdir: Path, bi_encoder: BiEncoder, generator: GeneratorBundle
-) -> BiEncoder:
-    """The bi-encoder with the passage tower of the newest checkpoint, which must be that of the run's own index."""
-    trained = refreshing.trained_tower(config, workdir, bi_encoder, generator)
-    if trained is None:
-        raise InputError(f"{workdir}: no checkpoint there; train first: rag-jax train CONFIG --workdir {workdir}")
-    if config.data.index == workdir / refreshing.FOLDER:
-        refreshing.check_current(workdir, trained.required_passage_encoder)
-    return trained
 
 
 def open_components(

@@ -18,11 +18,13 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from rag_jax.core.refresh import RefreshedIndex, new_index
 from rag_jax.core.training import TrainState
 from rag_jax.data import checksums, strict_json
 from rag_jax.data.json_object import JsonObject
 from rag_jax.data.validation import validate_value
 from rag_jax.errors import InputError, warn
+from rag_jax.index.placement import CONVERT, Precision
 from rag_jax.parallel import devices
 from rag_jax.pipeline import quiet_writers
 from rag_jax.types import RagParams
@@ -73,7 +75,12 @@ class Checkpoints:
 
     def restore_params(self, like: Tree, report: Callable[[str], None] = warn) -> Tree | None:
         """The newest complete parameters, shaped as `like`; None without any. Raises as `restore`."""
-        return self._newest(self._manager.all_steps(), lambda step: self._restore_params(step, like), report)
+        found = self.newest_params(like, report)
+        return None if found is None else found[1]
+
+    def newest_params(self, like: Tree, report: Callable[[str], None] = warn) -> tuple[int, Tree] | None:
+        """The same, with their step."""
+        return self._newest(self._manager.all_steps(), lambda step: (step, self._restore_params(step, like)), report)
 
     def params_at(self, step: int, like: Tree) -> Tree | None:
         """The parameters of a step, shaped as `like`; None where they are missing or damaged."""
@@ -192,6 +199,25 @@ def saved_host_state(workdir: Path) -> HostState | None:
             if _first_damaged(folder, ["place"]) is None:
                 return _host_state(strict_json.loads((folder / "place" / "metadata").read_bytes()))
     return None
+
+
+def refreshed_at(workdir: Path, step: int, precision: Precision) -> RefreshedIndex:
+    """The refreshed index of a checkpoint, on the host, with the rows that padded it on the devices of then.
+
+    Read without the rest of the state. Raises `InputError` where it is missing or damaged.
+    """
+    folder = (workdir / "checkpoints" / str(step)).absolute()
+    vectors = jax.eval_shape(CONVERT[precision], jax.ShapeDtypeStruct((1, 1), jnp.float32))
+    like = {"refreshed": jax.eval_shape(new_index, vectors)}  # its structure
+    on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    try:
+        _verify(folder, ["rest"])
+        with ocp.PyTreeCheckpointer() as reader:
+            only = ocp.args.PyTreeRestore(like, restore_args=on_host, partial_restore=True)
+            return reader.restore(folder / "rest", args=only)["refreshed"]
+    except Exception as error:  # of many types, as in `Checkpoints`
+        problem = f"its refreshed index cannot be restored ({_reason(error)})"
+        raise InputError(f"{folder}: {problem}; resume the run, which goes back to one that can") from error
 
 
 def _host_state(stored: Any) -> HostState:

@@ -14,6 +14,7 @@ from rag_jax.index.store import Store
 from rag_jax.pipeline.components import Components
 from rag_jax.types import RagParams
 
+PASSAGES = "passages"  # the name of their digest in checkpoints
 BLOCK_ROWS = 65_536  # rows of an index hashed at once
 
 # The fields of the config that change how answers are computed.

@@ -1,8 +1,9 @@
 """Runs that train the passage tower: their index on the devices while they train, and on disk when they end.
 
 In training the vectors are part of the training state, and of its checkpoints. The store that the run starts from stays
-as it is. When the run ends, its passages are encoded by the trained tower into a store of the run's own, which the
-trained model searches: WORKDIR/refreshed_index. Both trained towers are checkpoints beside it, WORKDIR/towers.
+as it is. Until the run ends, its model searches the vectors of the newest checkpoint. When it ends, its passages are
+encoded by the trained tower into a store of the run's own, which the trained model searches: WORKDIR/refreshed_index.
+Both trained towers are checkpoints beside it, WORKDIR/towers.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from rag_jax.index.engines.registry import ENGINES
 from rag_jax.index.placement import CONVERT, padded_rows
 from rag_jax.index.store import Store
 from rag_jax.pipeline import checkpoint_folders, finetuning
-from rag_jax.pipeline.checkpoints import Checkpoints
+from rag_jax.pipeline.checkpoints import Checkpoints, finished_params
 from rag_jax.pipeline.components import BiEncoder, Components, GeneratorBundle
 from rag_jax.types import Knowledge, Params, RagParams, host
 
@@ -118,27 +119,31 @@ def tower_tokens(store: Store, encoder: TextEncoder) -> tuple[SegmentedArray, Se
     return SegmentedArray(ids), SegmentedArray(lengths)
 
 
-def trained_tower(config: Config, workdir: Path, bi_encoder: BiEncoder, generator: GeneratorBundle) -> BiEncoder | None:
-    """The bi-encoder with the passage tower of the newest checkpoint; None and errors as `trained_params`."""
-    params = trained_params(config, workdir, bi_encoder, generator)
-    return None if params is None else with_passage_tower(bi_encoder, params.passage_tower, workdir)
+def newest_params(
+    config: Config, workdir: Path, bi_encoder: BiEncoder, generator: GeneratorBundle
+) -> tuple[int, RagParams]:
+    """The step and the parameters of the newest checkpoint, as the run trains them.
 
-
-def trained_params(
-    config: Config, workdir: Path, bi_encoder: BiEncoder, generator: GeneratorBundle, step: int | None = None
-) -> RagParams | None:
-    """The parameters of a checkpoint, by default the newest, as the run trains them; None where there is none.
-
-    Raises `InputError` for checkpoints that are all damaged.
+    Raises `InputError` where there is none, and for checkpoints that are all damaged.
     """
-    if not (workdir / "checkpoints").is_dir():  # Checkpoints creates the folder
-        return None
+    found = None
+    if (workdir / "checkpoints").is_dir():  # Checkpoints creates the folder
+        checkpoints = Checkpoints(workdir)
+        found = checkpoints.newest_params(_as_trained(config, bi_encoder, generator))
+        checkpoints.close()
+    if found is None:
+        raise InputError(f"{workdir}: no checkpoint there; train first: rag-jax train CONFIG --workdir {workdir}")
+    return found
+
+
+def last_params(config: Config, workdir: Path, bi_encoder: BiEncoder, generator: GeneratorBundle) -> RagParams | None:
+    """The parameters of the run's last step, as it trains them; None where they are missing or damaged."""
+    return finished_params(workdir, config.steps, _as_trained(config, bi_encoder, generator))
+
+
+def _as_trained(config: Config, bi_encoder: BiEncoder, generator: GeneratorBundle) -> RagParams:
     encoder = bi_encoder.required_passage_encoder
-    like = finetuning.with_adapters(config, RagParams(bi_encoder.params, generator.params, encoder.params))
-    checkpoints = Checkpoints(workdir)
-    params = checkpoints.restore_params(like) if step is None else checkpoints.params_at(step, like)
-    checkpoints.close()
-    return params
+    return finetuning.with_adapters(config, RagParams(bi_encoder.params, generator.params, encoder.params))
 
 
 def with_passage_tower(bi_encoder: BiEncoder, params: Params | None, workdir: Path) -> BiEncoder:
@@ -168,13 +173,6 @@ def check_towers(bi_encoder: BiEncoder) -> None:
     """Raise `InputError` for towers that cannot be saved, before they are trained."""
     for each in checkpoints_of(bi_encoder, bi_encoder.params).values():
         hub.check_layout(each)
-
-
-def check_current(workdir: Path, encoder: TextEncoder) -> None:
-    """Raise `InputError` where the run's index is not that of its newest passage tower."""
-    if not is_current(workdir / FOLDER, encoder):
-        problem = "not the index of the newest checkpoint's passage tower, which is written when the run ends"
-        raise InputError(f"{workdir / FOLDER}: {problem}; finish it with the command that started it")
 
 
 def is_current(folder: Path, encoder: TextEncoder) -> bool:

@@ -6,7 +6,7 @@ from rag_jax.config.config import Config
 from rag_jax.config.files import load_config
 from rag_jax.errors import InputError
 from rag_jax.parallel import devices
-from rag_jax.pipeline import finetuning, refreshing, workdir_tokenizers
+from rag_jax.pipeline import finetuning, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble
 from rag_jax.pipeline.checkpoints import Checkpoints
 from rag_jax.pipeline.components import Components
@@ -28,10 +28,7 @@ def load_trained(workdir: Path, index: Path | None = None, tokens: bool = True) 
 
 def load_components(workdir: Path, index: Path | None = None, tokens: bool = True) -> Components:
     """The components of a trained model, with their initial parameters; see `load_trained`."""
-    config = devices.fit_to_devices(load_config(workdir / "config.json"))
-    if config.retriever.train_passages:
-        index = index or workdir / refreshing.FOLDER
-    return assemble(config, workdir, index, tokens)
+    return assemble(devices.fit_to_devices(load_config(workdir / "config.json")), workdir, index, tokens)
 
 
 def restore_params(workdir: Path, components: Components) -> RagParams:

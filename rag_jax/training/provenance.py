@@ -21,12 +21,13 @@ from rag_jax.models.architecture import changed_fields
 from rag_jax.pipeline import digests
 from rag_jax.pipeline.checkpoints import HostState
 from rag_jax.pipeline.components import Components
+from rag_jax.pipeline.digests import PASSAGES
 from rag_jax.types import RagParams
 
 Dependencies = dict[str, str]
 """Digests by the name of their source."""
 
-QUESTIONS, PASSAGES, VECTORS, ENGINE = "training questions", "passages", "passage vectors", "FAISS index"
+QUESTIONS, VECTORS, ENGINE = "training questions", "passage vectors", "FAISS index"
 NEGATIVES = "hard negatives"
 TOWER_TOKENIZER, GENERATOR_TOKENIZER = "question tower's tokenizer", "generator's tokenizer"
 PROMPT = "prompt of the generator's tokenizer"

@@ -14,7 +14,7 @@ from rag_jax.pipeline.assembly import every_twentieth, index_folder, load_networ
 from rag_jax.pipeline.checkpoints import saved_host_state
 from rag_jax.pipeline.components import BiEncoder, GeneratorBundle
 from rag_jax.pipeline.opened_index import open_index
-from rag_jax.training.provenance import PASSAGES, check_same
+from rag_jax.training.provenance import check_same
 from rag_jax.types import RagParams
 
 
@@ -25,7 +25,7 @@ def write(config: Config, workdir: Path, report: Callable[[int, int], None]) -> 
     encoded passages and their total.
     """
     networks = load_networks(config, workdir, [])
-    params = refreshing.trained_params(config, workdir, *networks, config.steps)
+    params = refreshing.last_params(config, workdir, *networks)
     if params is None:
         return False
     if devices.is_first():
@@ -54,7 +54,7 @@ def _complete(
         encoder = dataclasses.replace(encoder, question_fingerprint=asked)
         own_index.check(folder)
         old = open_index(index_folder(config, workdir), config, *networks, tokens=False)
-        read = {PASSAGES: digests.digest(digests.passage_bytes(old))}
+        read = {digests.PASSAGES: digests.digest(digests.passage_bytes(old))}
         check_same(saved_host_state(workdir), read, config, workdir)
         passage_tokenizer = PassageTokenizer(networks[1].tokenizer, config.generator.max_passage)
         progress = every_twentieth(len(old), report)

@@ -15,7 +15,7 @@ from rag_jax.data.questions import Question, check_targets, fingerprint, read_qu
 from rag_jax.errors import InputError, warn
 from rag_jax.evaluation import evaluate
 from rag_jax.parallel import devices
-from rag_jax.pipeline import finetuning, pretrained, refreshing, workdir_tokenizers
+from rag_jax.pipeline import finetuning, refreshing, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble, open_components, prepare, read_corpus, required_path
 from rag_jax.pipeline.checkpoints import finished_params, is_finished, saved_host_state
 from rag_jax.pipeline.gold_passages import check_gold
@@ -145,10 +145,8 @@ def finished(config: Config, workdir: Path) -> RAG | None:
     """The model of a finished run; None if steps remain."""
     if not is_finished(workdir, config.steps):
         return None
-    if config.retriever.train_passages:
-        if not refreshed_index.write(config, workdir, tell_encoded):
-            return None
-        config = pretrained.with_index(config, workdir / refreshing.FOLDER)
+    if config.retriever.train_passages and not refreshed_index.write(config, workdir, tell_encoded):
+        return None
     components = assemble(config, workdir)
     like = finetuning.with_adapters(config, components.initial_params)
     params = finished_params(workdir, config.steps, like)

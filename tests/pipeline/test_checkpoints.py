@@ -18,7 +18,7 @@ from rag_jax.core.refresh import RefreshedIndex
 from rag_jax.core.training import TrainState
 from rag_jax.data import checksums
 from rag_jax.errors import InputError
-from rag_jax.pipeline.checkpoints import Checkpoints, saved_host_state
+from rag_jax.pipeline.checkpoints import Checkpoints, refreshed_at, saved_host_state
 from rag_jax.types import Int8Vectors, RagParams
 
 
@@ -300,3 +300,7 @@ def test_the_index_of_a_run_that_trains_its_passage_tower_comes_back(tmp_path: P
     assert_same(found[0], trained)
     assert_same(checkpoints.restore_params(both), both)
     checkpoints.close()
+    assert_same(refreshed_at(tmp_path, 4, "int8"), index)
+    next((tmp_path / "checkpoints" / "4" / "rest").rglob("d/*")).write_bytes(b"")
+    with pytest.raises(InputError, match=r"checkpoints/4: its refreshed index cannot be restored \(.* is not what was"):
+        refreshed_at(tmp_path, 4, "int8")
