@@ -130,6 +130,13 @@ def test_checkpoints_the_facade_and_the_loop_are_imported_without_engines_and_wa
     assert (ran.returncode, ran.stdout) == (0, "RAG 32\n"), ran.stderr
 
 
+@pytest.mark.extended
+def test_the_suite_is_collected_without_torch() -> None:
+    collect = 'import pytest; sys.exit(pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider"]))'
+    ran = run(collect, ["torch", "peft", "accelerate", "sentence_transformers"])
+    assert ran.returncode == 0, ran.stdout[-2_000:]
+
+
 @pytest.mark.parametrize("module", ["faiss", "faiss.contrib"])
 def test_what_is_missing_cannot_be_imported(module: str) -> None:
     ran = run(f"import {module}", ["faiss"])

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-import safetensors.torch
 from tokenizers import pre_tokenizers
 from transformers import BartConfig as BartConfigOfTransformers
 from transformers import BartTokenizer, BertTokenizer, DPRQuestionEncoder, GenerationConfig
@@ -247,9 +246,10 @@ def test_weights_that_are_whole_numbers_are_refused(generator_folder: Path, dtyp
 
 def test_weights_of_eight_bits_are_refused(generator_folder: Path) -> None:
     path = generator_folder / "model.safetensors"
-    found = safetensors.torch.load_file(path)
+    stored = pytest.importorskip("safetensors.torch", reason="numpy has no such numbers")
+    found = stored.load_file(path)
     found["model.encoder.layers.0.fc1.bias"] = oracle.torch.ones(24).to(oracle.torch.float8_e4m3fn)
-    safetensors.torch.save_file(found, path)
+    stored.save_file(found, path)
     with pytest.raises(InputError, match=r"fc1\.bias holds F8_E4M3; give weights in F64, F32, F16 or BF16$"):
         load_generator(generator_folder)
 
