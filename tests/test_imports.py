@@ -36,19 +36,14 @@ LATE = [
 ]
 WITHOUT = """
 import json, sys
+from importlib.machinery import PathFinder
 
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
+missing, find_spec = set(json.loads(sys.argv[1])), PathFinder.find_spec
 
-    def find_spec(self, name, path=None, target=None):
-        return None if name.partition(".")[0] in missing else self.finder.find_spec(name, path, target)
+def without(cls, name, path=None, target=None):
+    return None if name.partition(".")[0] in missing else find_spec(name, path, target)
 
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-missing = set(json.loads(sys.argv[1]))
-sys.meta_path[:] = map(Without, sys.meta_path)
+PathFinder.find_spec = classmethod(without)
 """
 TRAINING = """
 import importlib, pkgutil
