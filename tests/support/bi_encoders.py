@@ -3,10 +3,15 @@
 import dataclasses
 from pathlib import Path
 
+import jax
+import numpy as np
+
+from rag_jax import hub
 from rag_jax.config.config import Config
 from rag_jax.config.contrastive import AdamW, BiEncoder, Contrast, ContrastiveConfig, Data
 from rag_jax.contrastive.run import train_and_evaluate
 from rag_jax.data.jsonl import read_jsonl, write_jsonl
+from rag_jax.types import Params
 
 
 def config(towns: Config, folder: Path) -> ContrastiveConfig:
@@ -52,3 +57,13 @@ def finished(config: ContrastiveConfig, workdir: Path) -> tuple[Path, dict]:
 def losses(workdir: Path) -> list[float]:
     """The losses that a run has logged."""
     return [row["loss"] for _, row in read_jsonl(workdir / "metrics.jsonl")]
+
+
+def params(folder: Path) -> Params:
+    """The parameters of a tower on disk."""
+    return hub.load_tower(folder).params
+
+
+def same(one: Params, other: Params) -> bool:
+    """Whether two towers have the same parameters."""
+    return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), one, other)))
