@@ -20,6 +20,7 @@ from rag_jax.errors import InputError
 from rag_jax.evaluation import evaluate
 from rag_jax.evaluation.baselines import with_pretrained_tower
 from rag_jax.index.store import open_store
+from rag_jax.pipeline.trained import load_components, restore_params
 from rag_jax.rag import RAG
 from rag_jax.training.run import fit, train_and_evaluate, untrained
 
@@ -156,7 +157,7 @@ def test_a_run_that_has_not_ended_answers_with_the_vectors_of_its_checkpoint(
     begun = tmp_path / "run"
     shutil.copytree(folder / "run", begun, ignore=LEFT_OUT)
     rag = RAG.from_workdir(begun)
-    told = "run: has not ended; it searches the vectors of step 4, the oldest of 4 steps before"
+    told = "run: goes on, or was interrupted; searched are the vectors of step 4, the oldest encoded 4 steps earlier;"
     assert told in capsys.readouterr().err
     store, encoder = rag.components.store, rag.components.bi_encoder.required_passage_encoder
     with ocp.StandardCheckpointer() as reader:
@@ -186,8 +187,39 @@ def test_no_passages_but_those_of_the_run_stand_beside_its_vectors(
     first = open_store(tmp_path / "index", None, None).passages[0]
     (tmp_path / "changed.jsonl").write_text(json.dumps(first._replace(text="Nothing of it .")._asdict()) + "\n")
     cli.main(["index", str(tmp_path / "changed.jsonl"), "--out", str(tmp_path / "index"), "--change", "replace"])
-    with pytest.raises(InputError, match=r"index: other passages than when .*run was trained; give the index of then"):
+    with pytest.raises(InputError, match=r"index: other passages than when .*run was trained; put that index back"):
         RAG.from_workdir(begun)
+
+
+def test_an_older_index_of_a_run_that_goes_on_is_not_searched_by_its_newer_tower(
+    whole: tuple[Config, dict, Path], tmp_path: Path
+) -> None:
+    config, _, folder = whole
+    longer = tmp_path / "run"
+    shutil.copytree(folder / "run", longer, ignore=shutil.ignore_patterns("results.json"))
+    shutil.move(longer / "refreshed_index", tmp_path / "kept")
+    fit(dataclasses.replace(config, steps=STEPS + 4, eval_every=None), longer)
+    shutil.rmtree(longer / "refreshed_index")
+    shutil.move(tmp_path / "kept", longer / "refreshed_index")
+    assert RAG.from_workdir(longer).components.store.folder is None
+    with pytest.raises(InputError, match="refreshed_index: built by a tower with fingerprint"):
+        RAG.from_workdir(longer, longer / "refreshed_index")
+
+
+def test_a_checkpoint_that_was_replaced_while_it_was_read_is_not_mixed_with_the_next(
+    whole: tuple[Config, dict, Path], tmp_path: Path
+) -> None:
+    _, _, folder = whole
+    begun = tmp_path / "run"
+    shutil.copytree(folder / "run", begun, ignore=LEFT_OUT)
+    components = load_components(begun)
+    shutil.copytree(folder / "run" / "checkpoints" / "8", begun / "checkpoints" / "8")
+    params = restore_params(begun, components)
+    encoder = components.bi_encoder.required_passage_encoder
+    jax.tree.map(np.testing.assert_array_equal, encoder.params, params.passage_tower)
+    shutil.rmtree(begun / "checkpoints" / "4")
+    with pytest.raises(InputError, match="the checkpoint of step 4 has been replaced while it was read; ask again"):
+        restore_params(begun, components)
 
 
 def test_an_index_that_was_not_written_is_written_by_the_same_command(

@@ -54,6 +54,8 @@ def model_facts(rag: RAG, asked: Asked) -> dict[str, Any]:
     entry = store.manifest.engines.get(engine if on_host else precision, {}) if store.manifest else {}
     recall = entry.get("recall", "not measured") if on_host or precision != EXACT else "exact"
     index = {"engine": engine, "precision": precision, "passages": len(store), "recall": recall}
+    if components.step is not None and store.manifest is None:
+        index |= {"step": components.step}  # its vectors are those of a checkpoint
     return facts | {"num_docs": k, "depth": min(asked.depth, len(store)), "index": index}
 
 

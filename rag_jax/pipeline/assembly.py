@@ -44,32 +44,33 @@ def assemble(config: Config, workdir: Path, index: Path | None = None, tokens: b
 
     Args:
         index: instead of the run's; the lengths that its passages were read with replace the config's.
-        tokens: with the tokens of its passages.
+        tokens: with the tokens of its passages; False: for a model that is neither asked nor searched.
 
-    The index of a run that trains its passage tower is the one that it refreshes: with the vectors of the newest
-    checkpoint until that of its end is written. Raises `InputError` for components that are missing or do not match.
+    The index of a run that trains its passage tower is the one that it wrote when it ended, or else has the vectors of
+    its newest checkpoint. Raises `InputError` for components that are missing or do not match.
     """
     begun, refreshed = config, workdir / refreshing.FOLDER
-    if index is None and config.retriever.train_passages:
-        index = refreshed
+    is_own = index is None and config.retriever.train_passages
+    index = refreshed if is_own else index
     config = pretrained.with_index(config, index)
     tokenizer = workdir_tokenizers.load(workdir, networks.special_tokens(config))
     bi_encoder, generator = load_networks(config, workdir, [])
     if index is not None:
         config = pretrained.with_length_of_index(config, generator.tokenizer)
     workdir_tokenizers.check(bi_encoder, tokenizer, workdir)
+    step = None
     if config.retriever.train_passages:
         step, params = refreshing.newest_params(config, workdir, bi_encoder, generator)
         trained = refreshing.with_passage_tower(bi_encoder, params.passage_tower, workdir)
-        if index == refreshed and not refreshing.is_current(refreshed, trained.required_passage_encoder):
+        if is_own and not refreshing.is_current(refreshed, trained.required_passage_encoder):
             store = open_index(index_folder(begun, workdir), begun, bi_encoder, generator, tokens)
-            store = checkpoint_index.as_searched(store, workdir, step, begun.retriever.precision)
-            return Components(begun, trained, generator, store)
+            store = checkpoint_index.as_searched(store, begun, workdir, step) if tokens else store
+            return Components(begun, trained, generator, store, step=step)
         bi_encoder = trained
     store = _existing_store(config, workdir, [], bi_encoder, generator)
     if tokens and store.has_no_tokens:
         store = open_index(index_folder(config, workdir), config, bi_encoder, generator)
-    return Components(config, bi_encoder, generator, store)
+    return Components(config, bi_encoder, generator, store, step=step)
 
 
 def prepare(config: Config, workdir: Path, corpus: list[Passage]) -> Components:

@@ -84,6 +84,7 @@ class Components:
     bi_encoder: BiEncoder
     generator: GeneratorBundle
     store: Store
+    step: int | None = None  # of the checkpoint that its trained passage tower is of; None: that is not trained
     search: HostSearch | None = None  # instead of the config's engine
     loaded: Knowledge | None = field(default=None, repr=False)  # instead of the store's, in runs that refresh it
     opened: HostSearch | None = field(default=None, repr=False)  # the config's engine, where it is open already

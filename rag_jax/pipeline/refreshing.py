@@ -1,9 +1,9 @@
 """Runs that train the passage tower: their index on the devices while they train, and on disk when they end.
 
 In training the vectors are part of the training state, and of its checkpoints. The store that the run starts from stays
-as it is. Until the run ends, its model searches the vectors of the newest checkpoint. When it ends, its passages are
-encoded by the trained tower into a store of the run's own, which the trained model searches: WORKDIR/refreshed_index.
-Both trained towers are checkpoints beside it, WORKDIR/towers.
+as it is. When the run ends, its passages are encoded by the trained tower into a store of the run's own, which the
+trained model searches: WORKDIR/refreshed_index. Both trained towers are checkpoints beside it, WORKDIR/towers. Without
+a store by the newest passage tower, the model searches the vectors of the newest checkpoint.
 """
 
 import dataclasses

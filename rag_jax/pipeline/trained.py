@@ -20,7 +20,7 @@ def load_trained(workdir: Path, index: Path | None = None, tokens: bool = True) 
 
     Args:
         tokens: with the passages' tokens, which are made in memory where the index has none of this generator; False:
-            for a model that is not asked to read.
+            for a model that is neither asked nor searched.
     """
     components = load_components(workdir, index, tokens)
     return components, restore_params(workdir, components)
@@ -38,18 +38,20 @@ def restore_params(workdir: Path, components: Components) -> RagParams:
 
 
 def restore(workdir: Path, components: Components) -> RagParams:
-    """The parameters of a workdir's newest checkpoint, with the adapters of its run.
+    """The parameters of a workdir's newest checkpoint, or that of the components, with the adapters of its run.
 
     Raises `InputError` where there is none, and for networks or tokenizers other than those of `components`.
     """
-    params = None
+    params, step = None, components.step
     if (workdir / "checkpoints").is_dir():  # Checkpoints creates the folder
         config = load_config(workdir / "config.json")  # first: it tells what kind of run this is
         workdir_tokenizers.check(components.bi_encoder, components.generator_tokenizer, workdir)
         checkpoints = Checkpoints(workdir)
         like = finetuning.with_adapters(config, _networks_trained(config, components.initial_params, workdir))
-        params = checkpoints.restore_params(like)
+        params = checkpoints.restore_params(like) if step is None else checkpoints.params_at(step, like)
         checkpoints.close()
+    if params is None and step is not None:
+        raise InputError(f"{workdir}: the checkpoint of step {step} has been replaced while it was read; ask again")
     if params is None:
         raise InputError(f"{workdir}: no checkpoint there; train first: rag-jax train CONFIG --workdir {workdir}")
     return params
