@@ -1,6 +1,7 @@
 """JSON Lines: one object per line, `{"id"?, "title"?, "text"}`, or an article of KILT's knowledge source.
 
 `id` may be called `_id` (as in BEIR) or `docid` (as in Tevatron); it defaults to the line number, counted from 1.
+A document of BEIR may have a title alone, as many of TREC-COVID have.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ def read_rows(path: Path, on_bad_line: OnBadLine, own_ids: bool = False) -> Iter
             elif own_ids and row_id(row, None) is None:
                 raise no_id(location)
             else:
-                passage = validate_passage(row_id(row, number), row.get("title"), row.get("text"), location)
+                values, is_beir = (row_id(row, number), row.get("title"), row.get("text")), "_id" in row
+                passage = validate_passage(*values, location, title_suffices=is_beir)
         except InputError as error:
             on_bad_line(error)
             continue

@@ -29,13 +29,17 @@ def no_id(location: str) -> InputError:
     return InputError(f'{location}: has no "id"; --change replace needs the id of each document')
 
 
-def validate_passage(id: object, title: object, text: object, location: str) -> Passage:
-    """The passage of a row's values; the title may be None. Raises `InputError` for invalid values or a blank text."""
+def validate_passage(id: object, title: object, text: object, location: str, title_suffices: bool = False) -> Passage:
+    """The passage of a row's values; the title may be None. Raises `InputError` for invalid values or a blank text.
+
+    Args:
+        title_suffices: a text may be blank below a title.
+    """
     title = "" if title is None else title
     if not isinstance(title, str):
         raise InputError(f'{location}: "title" is not a string; write it in quotes, or leave it out')
     return Passage(
         id=validate_id(id, "id", location),
         title=validate_characters(title, "title", location),
-        text=validate_text(text, "text", location),
+        text="" if title_suffices and text == "" and title.strip() else validate_text(text, "text", location),
     )

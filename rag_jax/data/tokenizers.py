@@ -239,7 +239,7 @@ def truncate(ids: list[int], max_length: int, end: int = 1) -> list[int]:
     return ids if len(ids) <= max_length else [*ids[: max(0, max_length - end)], *ids[len(ids) - end :]]
 
 
-def pad(rows: Sequence[Sequence[int]], length: int, fill: int, dtype: type = np.int32) -> Tokens:
+def pad(rows: Sequence[Sequence[int] | np.ndarray], length: int, fill: int, dtype: type = np.int32) -> Tokens:
     """Pad rows on the right to arrays on the host; no row may be longer than `length`."""
     ids = np.full((len(rows), length), fill, dtype)
     for row, tokens in zip(ids, rows, strict=True):

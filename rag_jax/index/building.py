@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,10 +26,12 @@ from rag_jax.index import manifest, ownership, part_files, pending_build
 from rag_jax.index.columns import SCHEMA, PassageTable, as_table
 from rag_jax.index.encoder import ProgressCallback, TextEncoder, no_progress
 from rag_jax.index.manifest import Manifest
+from rag_jax.index.part_files import StoredTable
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.pending_build import PendingBuild
 from rag_jax.index.store import Store, open_store, write_tokens
 
+DISCARD = f"delete {pending_build.FILE} there to discard it"
 SEGMENT = 65_536  # passages in a segment: the work that an interruption can lose, and what memory holds
 T = TypeVar("T")
 
@@ -48,16 +50,20 @@ def build(
 
     Args:
         cut: how the passages were split, for those that are added later.
-        restart: discard an unfinished build of something else, instead of refusing it.
+        restart: discard an unfinished build by another tower, instead of refusing it.
 
-    Raises `InputError` for a folder that is not empty and not a store.
+    An existing store is replaced. Raises `InputError` for a folder that is not empty and not a store, and for an
+    unfinished build of other passages.
     """
     with ownership.claim_and_lock(folder):
         build_spec = make_build_spec(encoder, passage_tokenizer, corpus=cut and {"cut": cut.spec})
-        pending = manifest.find_pending_build(folder, _read_manifest(folder)) if restart else None
-        if pending is not None and pending.build_spec != build_spec:
+        pending = manifest.find_pending_build(folder, _read_manifest(folder))
+        if pending is not None and restart and pending.build_spec != build_spec:
             (folder / pending_build.FILE).unlink()
+            pending = None
         plan = read(folder, passages, build_spec)
+        if pending is not None:
+            _check_passages(folder, plan, passages)
         encode(folder, plan, encoder, passage_tokenizer, on_progress)
         commit(folder, plan, encoder, passage_tokenizer)
     return open_store(folder, encoder, passage_tokenizer)
@@ -122,9 +128,9 @@ def encode(
     """
     for name, _ in plan.segments[share[0] :: share[1]]:
         if not part_files.is_part(folder / "vectors" / name):
-            passages = list(PassageTable([part_files.read_table(folder / "passages" / name, SCHEMA)]))
+            passages = list(PassageTable([_read_segment(folder, name)]))
             found, cut = encoder.encode_and_count_truncation(passages, on_progress)
-            vectors = check_finite(found, passages).astype(plan.build_spec["dtype"])
+            vectors = as_stored(found, passages, plan.build_spec["dtype"])
             part_files.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
         if passage_tokenizer is not None:
             write_tokens(folder, name, passage_tokenizer)
@@ -156,6 +162,12 @@ def check_disk_space(folder: Path, plan: PendingBuild, width: int, token_bytes: 
     if missing > free:
         what = f"the store needs up to {files.format_bytes(missing)} more, {files.format_bytes(free)} are free"
         raise InputError(f"{folder}: {what}; make room, or name another disk")
+
+
+def as_stored(vectors: np.ndarray, passages: Sequence[Passage], dtype: str) -> np.ndarray:
+    """The vectors in the numbers of a store. Raises `InputError` as `check_finite`: half precision ends at 65,504."""
+    with np.errstate(over="ignore"):
+        return check_finite(vectors.astype(dtype), passages)
 
 
 def check_finite(vectors: np.ndarray, passages: Sequence[Passage]) -> np.ndarray:
@@ -208,14 +220,25 @@ def _check_resumable(
     folder: Path, found: PendingBuild, build_spec: Mapping[str, Any], old: Manifest | None
 ) -> PendingBuild:
     """Return an unfinished build, if it has this spec and replaces this version. Raises `InputError` otherwise."""
-    discard = f"delete {pending_build.FILE} there to discard it"
     differing = sorted(key for key in build_spec if found.build_spec.get(key) != build_spec[key])
     if differing:
         what = f"a build with another {' and '.join(differing)} was started there"
-        raise InputError(f"{folder}: {what}; finish it, {discard}, or name another folder")
+        raise InputError(f"{folder}: {what}; finish it, {DISCARD}, or name another folder")
     if found.replaces != (old.content if old else ()):
-        raise InputError(f"{folder}: the store was changed after a build that replaces it was started; {discard}")
+        raise InputError(f"{folder}: the store was changed after a build that replaces it was started; {DISCARD}")
     return found
+
+
+def _check_passages(folder: Path, plan: PendingBuild, passages: Iterable[Passage]) -> None:
+    """Raise `InputError` where an unfinished build has read other passages."""
+    read = (each for name, _ in plan.segments for each in PassageTable([_read_segment(folder, name)]))
+    if any(one != other for one, other in zip_longest(read, passages)):
+        what = f"a build of other passages was started there; {DISCARD}"
+        raise InputError(f"{folder}: {what}, or give those passages")
+
+
+def _read_segment(folder: Path, name: str) -> StoredTable:
+    return part_files.read_table(folder / "passages" / name, SCHEMA)
 
 
 def _write_segments(

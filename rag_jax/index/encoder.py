@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from rag_jax.corpus.passage import Passage
 from rag_jax.data.tokenizers import fingerprint, pad
 from rag_jax.data.tower_inputs import TITLE_AND_TEXT, TowerTokens, tokenize_passages, tokenize_texts
+from rag_jax.index.passage_tokenizer import AT_ONCE
 from rag_jax.index.truncation import Truncation
 from rag_jax.models.architecture import TowerConfig, mathematics
 from rag_jax.types import Params, Tower
@@ -81,6 +82,13 @@ class TextEncoder:
         self, passages: Sequence[Passage], on_progress: ProgressCallback = no_progress
     ) -> tuple[Float[np.ndarray, "passages D"], Truncation]:
         """The vectors `d(z)` of passages, and how much of their text was truncated."""
+        blocks = [passages[start : start + AT_ONCE] for start in range(0, len(passages), AT_ONCE)] or [passages]
+        vectors, cuts = zip(*(self._encode_block(block, on_progress) for block in blocks), strict=True)
+        return vectors[0] if len(vectors) == 1 else np.concatenate(vectors), Truncation.total(cuts)
+
+    def _encode_block(
+        self, passages: Sequence[Passage], on_progress: ProgressCallback
+    ) -> tuple[Float[np.ndarray, "passages D"], Truncation]:
         rows = self.tokens(passages)
         return self.encode(rows.ids, on_progress), Truncation.from_counts(rows.num_truncated)
 

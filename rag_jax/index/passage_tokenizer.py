@@ -14,6 +14,8 @@ from rag_jax.data.templates import going_on
 from rag_jax.data.tokenizers import GeneratorTokenizer, fingerprint, pad
 from rag_jax.index.truncation import NO_TRUNCATION, Truncation
 
+AT_ONCE = 65_536  # passages: a tokenizer's own result takes about 12 KB of memory for each
+
 
 class PassageTokens(NamedTuple):
     """Tokenised passages."""
@@ -69,12 +71,15 @@ class PassageTokenizer:
 
     def tokenize(self, passages: Sequence[Passage]) -> PassageTokens:
         """Tokenise passages into padded arrays of the smallest integer type; long passages are truncated."""
-        whole = self.tokenizer.passages([(passage.title, passage.text) for passage in passages])
-        rows = [ids[: self.max_length] for ids in whole]
-        cut = Truncation.from_counts(len(ids) - len(row) for ids, row in zip(whole, rows, strict=True))
+        dtype, rows, left_out = token_type(self.tokenizer.size), list[np.ndarray](), list[int]()
+        for start in range(0, len(passages), AT_ONCE):
+            some = passages[start : start + AT_ONCE]
+            whole = self.tokenizer.passages([(passage.title, passage.text) for passage in some])
+            rows += (np.asarray(ids[: self.max_length], dtype) for ids in whole)
+            left_out += (max(0, len(ids) - self.max_length) for ids in whole)
         width = min(self.max_length, -(-max(map(len, rows), default=1) // 8) * 8)
-        tokens = pad(rows, width, self.tokenizer.pad, token_type(self.tokenizer.size))
-        return PassageTokens(np.asarray(tokens.ids), np.asarray(tokens.lengths), cut)
+        tokens = pad(rows, width, self.tokenizer.pad, dtype)
+        return PassageTokens(np.asarray(tokens.ids), np.asarray(tokens.lengths), Truncation.from_counts(left_out))
 
 
 def token_type(vocabulary: int) -> type[np.unsignedinteger]:

@@ -121,7 +121,7 @@ def _write_segment(folder: Path, old: Manifest, more: Sequence[Passage], encode:
     found, cut = encode(more)
     if found.shape[1] != old.width:
         raise InputError(f"{folder}: vectors of width {old.width}, the new ones have {found.shape[1]}; name its tower")
-    vectors = building.check_finite(found, more).astype(old.dtype)
+    vectors = building.as_stored(found, more, old.dtype)
     part_files.write_part(folder / "passages" / name, table=as_table(more))
     part_files.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
     return manifest.make_segment(folder, name, len(more), ("passages", "vectors"))

@@ -119,9 +119,6 @@ def open_components(
             every_twentieth(len(corpus), report),
             cut=Cut(components.config.data.passage_words),
         )
-        store = check_corpus(
-            corpus, store, folder, components.config.data.passages
-        )  # an interrupted build may be of another corpus
     return dataclasses.replace(components, store=store)
 
 

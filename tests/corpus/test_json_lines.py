@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from corpora import corpora, one_folder, refusal, skipping
-from rag_jax.corpus import Passage, read_corpus
+from rag_jax.corpus import Chunker, Passage, read_corpus
 from rag_jax.data.jsonl import write_jsonl
 
 NAMES = ["corpus.jsonl", "corpus.jsonl.gz", "corpus.json", "corpus.json.gz"]
@@ -77,3 +77,12 @@ def test_an_id_may_be_called_as_beir_and_tevatron_do(tmp_path, name):
     path = tmp_path / "corpus.jsonl"
     path.write_text(f'{{"{name}": "MED-10", "title": "t", "text": "x", "metadata": {{}}}}\n')
     assert list(read_corpus(path)) == [Passage("MED-10", "t", "x")]
+
+
+def test_a_document_of_beir_may_have_a_title_alone(tmp_path):
+    path = write(tmp_path / "corpus.jsonl", '{"_id": "a", "title": "T", "text": ""}\n{"_id": "b", "text": "two"}\n')
+    assert list(read_corpus(path, Chunker(3))) == [Passage("a", "T", ""), Passage("b", "", "two")]
+    path = write(tmp_path / "other.jsonl", '{"_id": "a", "title": " ", "text": ""}\n')
+    assert refusal(path).startswith(':1: "text" is empty')
+    path = write(tmp_path / "own.jsonl", '{"id": "a", "title": "T", "text": ""}\n')
+    assert refusal(path).startswith(':1: "text" is empty')

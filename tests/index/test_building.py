@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ from rag_jax.errors import InputError
 from rag_jax.index import building, manifest, ownership, part_files
 from rag_jax.index.store import Store, open_store
 from rag_jax.index.workers import Lock, encode_in_processes
-from stores import PASSAGES, encoder, reads
+from stores import MORE, PASSAGES, encoder, reads
 
 MADE_OF = building.make_build_spec(encoder(), reads())
 
@@ -118,6 +119,26 @@ def test_an_unfinished_build_of_something_else_is_discarded_where_that_is_asked_
     with pytest.raises(InputError, match="a build with another dtype was started there"):
         building.build(tmp_path, PASSAGES, encoder(), reads())
     assert len(building.build(tmp_path, PASSAGES, encoder(), reads(), restart=True)) == len(PASSAGES)
+
+
+@pytest.mark.parametrize(
+    "others", [PASSAGES[:-1], [*PASSAGES, MORE[0]], [*PASSAGES[:3], PASSAGES[3]._replace(text="other"), *PASSAGES[4:]]]
+)
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_unfinished_build_of_other_passages_is_not_taken_for_one_of_these(
+    tmp_path: Path, others: list, restart: bool
+) -> None:
+    building.read(tmp_path, PASSAGES, building.make_build_spec(encoder(), reads()), 20)
+    with pytest.raises(InputError, match=r"a build of other passages was started there; delete building\.json there"):
+        building.build(tmp_path, others, encoder(), reads(), restart=restart)
+    assert building.build(tmp_path, iter(PASSAGES), encoder(), reads(), restart=restart).passages == PASSAGES
+
+
+def test_numbers_too_large_for_half_precision_are_refused(tmp_path: Path) -> None:
+    huge = dataclasses.replace(encoder(), tower=lambda params, tokens, key=None: jnp.full((len(tokens.ids), 4), 1e5))
+    plan = building.read(tmp_path, PASSAGES, MADE_OF | {"dtype": "float16"}, 20)
+    with pytest.raises(InputError, match=r'passage ".*": its vector holds NaN or infinity'):
+        building.encode(tmp_path, plan, huge, None)
 
 
 def test_an_unfinished_build_says_so_when_it_is_opened(tmp_path: Path) -> None:

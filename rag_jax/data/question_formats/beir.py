@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rag_jax.data.jsonl import read_jsonl, validate_id, validate_text
 from rag_jax.data.lines import read_lines
-from rag_jax.data.question_formats.format import Format, Item, Row
+from rag_jax.data.question_formats.format import Format, Item, Row, any_of
 from rag_jax.data.unique_ids import UniqueIds
 from rag_jax.errors import InputError
 
@@ -77,7 +77,7 @@ def _queries(path: Path) -> tuple[Path, dict[str, tuple[int, object]]]:
 
 
 def _is_query(row: Row) -> bool:
-    return "_id" in row and "text" in row and "title" not in row
+    return "_id" in row and "text" in row and not any_of(row, ("title", "label"))
 
 
 BEIR = Format(

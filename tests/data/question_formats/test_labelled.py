@@ -18,6 +18,8 @@ def test_a_text_is_a_question_and_its_label_the_answer(tmp_path):
     path = write(tmp_path, {"id": "c1", "text": "buy now", "label": "spam"}, {"text": "hello", "label": "fine"})
     expected = [Question("c1", "buy now", ("spam",)), Question("2", "hello", ("fine",))]
     assert read_question_file(path) == ("texts", expected)
+    path = write(tmp_path, {"_id": "c1", "text": "buy now", "label": "spam"})
+    assert read_question_file(path) == ("texts", expected[:1])
 
 
 def test_prompts_as_those_of_xstest_are_read(tmp_path):
