@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check(known)
         console, config = Console(), known.config(known.batch_size)
         loaded = load(config)
+        if "step" in known.parts:
+            opponent("torch")
         results: dict[str, Any] = {"tower": known.tower, "lengths": "real" if known.passages else "fixed"}
         with new_json(known.json) as write, tempfile.TemporaryDirectory() as name:
             if "step" in known.parts:
@@ -66,8 +68,6 @@ def check(known: Options) -> None:
         raise InputError("passages and questions: one is missing; give both, or none for fixed lengths")
     if known.negatives is not None and known.questions is None:
         raise InputError("negatives are given without questions; give passages and questions too")
-    if "step" in known.parts:
-        opponent("torch")
     if "grad-cache" in known.parts:
         retriever_memory.configs(known)
 

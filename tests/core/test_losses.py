@@ -94,7 +94,7 @@ def test_label_smoothing_needs_no_second_array_over_the_vocabulary_under_each_pa
     def smoothed(prior, logits):
         return jnp.sum(objective(prior, logits, targets, mask, label_smoothing=0.1))
 
-    shapes = jax.ShapeDtypeStruct((batch, k), jnp.float32), jax.ShapeDtypeStruct((batch, k, length, vocabulary), float)
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((batch, k), (batch, k, length, vocabulary))]
     program = jax.jit(jax.value_and_grad(smoothed, (0, 1)), compiler_options={"xla_backend_optimization_level": 2})
     temporary = program.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
     assert temporary < (share + 0.1) * 4 * np.prod(shapes[1].shape)  # the marginal of RAG-Token has no axis K
