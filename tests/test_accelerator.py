@@ -66,6 +66,16 @@ def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "accelerator.md").read_text() == "mine"
 
 
+@pytest.mark.extended
+def test_a_folder_is_named_from_where_the_command_is_given_and_may_hold_a_log(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "log").write_text("")
+    command = ["bash", str(ROOT / "benchmarks" / "accelerator.sh"), "out", "--size", "tiny", "--parts", "roofline"]
+    environment = {"PYTHON": sys.executable, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    subprocess.run(command, cwd=tmp_path, env=os.environ | environment, check=True, capture_output=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["accelerator.json", "accelerator.md", "log"]
+
+
 def test_parts_bring_the_weights_that_they_read() -> None:
     assert with_weights({"decode", "train"}) == ["weights", "train", "decode"]
     assert with_weights({"search", "roofline"}) == ["roofline", "search"]
@@ -83,6 +93,7 @@ def test_a_part_ends_with_the_run(tmp_path: Path) -> None:
         started.terminate()
         assert started.wait(30) == 128 + signal.SIGTERM
     assert not Path(f"/proc/{found[0]}").exists()
+    assert told(tmp_path / "out")["rightness"]["error"] == "the run was ended"
 
 
 def test_the_opponent_of_a_decoder_is_the_fastest_of_its_kind() -> None:
@@ -92,6 +103,14 @@ def test_the_opponent_of_a_decoder_is_the_fastest_of_its_kind() -> None:
     page = report.decoding({"decode": {"decoders": [here]}, "decode_torch": {"decoders": [*there, slow]}})
     assert "| 6.0 |" in page
     assert "transformers, thorough (one cold call)" in page
+
+
+def test_answers_are_compared_with_those_of_the_opponent() -> None:
+    known = {"median": 1.0, "min": 1.0, "max": 1.0, "questions/s": 1.0}
+    here = known | {"name": "thorough, blocks of 4 rows", "answers": [[1, 2], [3]]}
+    there = known | {"name": "thorough", "answers": [[1, 2], [4]]}
+    page = report.decoding({"decode": {"decoders": [here]}, "decode_torch": {"decoders": [there]}})
+    assert "| 1 of 2 |" in page
 
 
 def test_a_page_is_made_of_whatever_is_known() -> None:
@@ -110,7 +129,8 @@ def test_every_part_runs(tmp_path: Path) -> None:
     assert list(parts) == list(SHARES)
     assert {name: part["error"] for name, part in parts.items() if "error" in part} == {}, done.stdout
     checks = parts["rightness"]["checks"]
-    assert all(checks["decoding"][name]["same tokens"] for name in ("token", "thorough", "fast"))
+    assert all(checks[f"decoding {name}"]["same tokens"] for name in ("token", "thorough", "fast"))
+    assert all(checks["search"][f"products {kind}"] < 2**-16 for kind in ("float32", "bfloat16", "int8"))
     assert max(checks["train step"]["token"].values()) < 1e-4
     ours, theirs = parts["train"]["steps"][0]["losses"][0], parts["train_torch"]["losses"][0]
     assert abs(ours - theirs) < 0.05, "nats per token, both in bfloat16"

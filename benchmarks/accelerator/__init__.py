@@ -5,14 +5,14 @@ that is cut short still has what it measured. `OUT` receives accelerator.json an
 """
 
 SHARES = {  # of the time, in the order of their worth; what a part leaves goes to those behind it
-    "weights": 3,
+    "weights": 8,
     "rightness": 6,
-    "roofline": 1,
-    "search": 2,
-    "search_torch": 1,
+    "roofline": 3,
+    "search": 4,
+    "search_torch": 3,
     "train": 14,
-    "train_torch": 2,
-    "decode": 6,
-    "decode_torch": 3,
+    "train_torch": 5,
+    "decode": 8,
+    "decode_torch": 4,
 }
 READ_WEIGHTS = {"train", "train_torch", "decode", "decode_torch"}  # parts that need what `weights` writes

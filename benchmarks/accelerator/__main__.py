@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ def main() -> None:
     if unknown:
         parser.error(f"--parts {','.join(unknown)}: no such part; there are {', '.join(SHARES)}")
     wanted = with_weights({*known.parts.split(",")})
-    if known.out.exists() and (not known.out.is_dir() or any(known.out.iterdir())):
-        parser.error(f"{known.out}: is there already and holds something; choose another folder")
+    there = [known.out / name for name in report.FILES if (known.out / name).exists()]
+    if there or (known.out.exists() and not known.out.is_dir()):
+        parser.error(f"{there[0] if there else known.out}: is there already; choose another folder")
     known.out.mkdir(parents=True, exist_ok=True)
     ends, found = time.monotonic() + 60 * known.minutes, {}
     told = {"machine": machine(), "versions": versions(), "size": known.size, "minutes": known.minutes, "parts": found}
@@ -42,8 +44,12 @@ def main() -> None:
             share = SHARES[name] / sum(SHARES[each] for each in wanted[number:])
             limit = share * (ends - time.monotonic())
             print(f"{name}: at most {limit:.0f} s", flush=True)
-            found[name] = measured(name, known.size, Path(folder), limit)
-            report.write(known.out, told)
+
+            def keep(part: dict[str, Any], name: str = name) -> None:
+                found[name] = part
+                report.write(known.out, told)
+
+            measure(name, known.size, Path(folder), limit, keep)
     print((known.out / "accelerator.md").read_text(encoding="utf-8"))
 
 
@@ -52,13 +58,14 @@ def with_weights(parts: set[str]) -> list[str]:
     return [name for name in SHARES if name in (parts | {"weights"} if parts & READ_WEIGHTS else parts)]
 
 
-def measured(name: str, size: str, folder: Path, limit: float) -> dict[str, Any]:
-    """What a part wrote before it ended, or was ended; `error` says why it is less than all."""
+def measure(name: str, size: str, folder: Path, limit: float, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Run a part, and keep what it wrote before it ended, or was ended, or this run is: `error` says why not all."""
     if limit <= 0:
-        return {"error": "not run: no time was left; give more --minutes"}
+        keep({"error": "not run: no time was left; give more --minutes"})
+        return
     out, log = folder / f"{name}.json", folder / f"{name}.log"
     command = [sys.executable, "-m", f"benchmarks.accelerator.{name}", size, str(folder), str(out)]
-    began = time.monotonic()
+    began, error = time.monotonic(), "the run was ended"
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env={**ENVIRONMENT, **os.environ})
         try:
@@ -69,9 +76,9 @@ def measured(name: str, size: str, folder: Path, limit: float) -> dict[str, Any]
         finally:  # a part that is left behind would hold the device's memory
             process.kill()
             process.wait()
-    told = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-    told["took"] = time.monotonic() - began
-    return told if error is None else told | {"error": error, "log": log.read_text(errors="replace")[-4_000:]}
+            told = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+            told["took"] = time.monotonic() - began
+            keep(told if error is None else told | {"error": error, "log": log.read_text(errors="replace")[-4_000:]})
 
 
 def last_line(log: Path) -> str:

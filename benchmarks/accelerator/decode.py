@@ -1,5 +1,7 @@
 """Decoding in bfloat16: RAG-Token and RAG-Sequence, from question tokens and their passages to answers."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,39 +33,50 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
     record(case=vars(case), step_bytes=step_bytes(case, config), decoders=[])
     encode = jax.jit(lambda held, passages: generator.encode(held.generator, full(passages)))
     record(encode=spread(device.timed(partial(encode, held, given["passages"]), scale.rounds)))
+    fused = registry.generator(replace(config, attention="fused"))
     told: list[dict[str, Any]] = []
     rows, answers = case.questions * case.docs, case.docs * case.beams
     limits = GenerationLimits((START,), END, case.target)
     beams = partial(beam.search, num_beams=case.beams)
-    decoders = {
-        "token": partial(rag_token.decode, search=beams, limits=limits),
-        "greedy": partial(rag_token.decode, search=partial(beam.search, num_beams=1), limits=limits),
-        "fast": partial(rag_sequence.fast, search=beams, limits=limits),
-        **{
-            f"thorough, blocks of {blocks.rows} rows, {blocks.answers} answers, {blocks.nodes} nodes": partial(
-                rag_sequence.thorough, search=beams, limits=limits, blocks=blocks
-            )
-            for blocks in (Blocks(rows, answers, 64), Blocks(rows // 4, answers, 64), Blocks())
-        },
-    }
-    for name, decoder in tuple(decoders.items())[: scale.variants]:
-        told.append({"name": name} | decoded(answering(tower, generator, decoder), held, given, scale))
-        record(decoders=told)
+    token = partial(rag_token.decode, search=beams, limits=limits)
+    whole, *others = (
+        (
+            f"thorough, blocks of {blocks.rows} rows, {blocks.answers} answers, {blocks.nodes} nodes",
+            partial(rag_sequence.thorough, search=beams, limits=limits, blocks=blocks),
+            generator,
+        )
+        for blocks in (Blocks(rows, answers, 64), Blocks(rows // 4, answers, 64), Blocks())
+    )
+    decoders = (  # in the order of their worth
+        ("token", token, generator),
+        whole,
+        ("token, fused attention", token, fused),
+        ("fast", partial(rag_sequence.fast, search=beams, limits=limits), generator),
+        ("greedy", partial(rag_token.decode, search=partial(beam.search, num_beams=1), limits=limits), generator),
+        *others,
+    )
+    for name, decoder, reader in decoders[: scale.variants]:
+        told.append({"name": name})
+        for found in decoded(answering(tower, reader, decoder), held, given, scale):
+            told[-1] |= found
+            record(decoders=told)
 
 
-def decoded(answer: Any, held: RagParams, given: dict[str, jax.Array], scale: Scale) -> dict[str, Any]:
-    """One decoder, compiled and timed."""
+def decoded(answer: Any, held: RagParams, given: dict[str, jax.Array], scale: Scale) -> Iterator[dict[str, Any]]:
+    """One decoder, compiled and timed; then its longest kernels."""
     arrays = [given[name] for name in ("question", "passages", "vectors")]
     try:
         program, took, memory = device.compiled(answer, held, *arrays)
         times = device.timed(partial(program, held, *arrays), scale.rounds)
     except device.FAILURES as error:
-        return {"error": reason(error)}
+        yield {"error": reason(error)}
+        return
     told: dict[str, Any] = spread(times) | memory | {"compile": took}
     told["questions/s"] = scale.decode.questions / told["median"]
     tokens, mask, _ = jax.device_get(program(held, *arrays))
     told["answers"] = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
-    return told | {"kernels": device.longest_kernels(partial(program, held, *arrays))}
+    yield told
+    yield {"kernels": device.longest_kernels(partial(program, held, *arrays))}
 
 
 def step_bytes(case: Case, config: Any) -> int:

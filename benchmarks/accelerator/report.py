@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 Figures = dict[str, Any]
+FILES = "accelerator.json", "accelerator.md"
+MEMORY = "GB, planned here, peak there"
 
 
 def write(out: Path, told: Figures) -> None:
     """Write accelerator.json and accelerator.md."""
-    for name, text in (("accelerator.json", json.dumps(told, indent=2) + "\n"), ("accelerator.md", page(told))):
+    for name, text in zip(FILES, (json.dumps(told, indent=2) + "\n", page(told)), strict=True):
         side = out / f".{name}.tmp"
         side.write_text(text, encoding="utf-8")
         os.replace(side, out / name)
@@ -68,7 +70,8 @@ def searches(parts: Figures) -> str:
         rows.append((each["kind"], each["queries"], milliseconds(each), share, milliseconds(other)))
     heading = ("vectors", "queries", "ms (range)", "of the copy rate", "torch matmul + topk, ms")
     told = (
-        f"{part['passages']:,} x {part['width']}, K = 10; planted rows found: {part.get('planted')}.\n\n"
+        f"{part['passages']:,} x {part['width']}, K = 10; planted rows found: {part.get('planted')}, "
+        f"in int8 {part.get('planted_int8')}.\n\n"
         if rows
         else ""
     )
@@ -88,7 +91,7 @@ def training(parts: Figures) -> str:
         "questions/s",
         "of the matrix rate",
         "times transformers",
-        "peak GB",
+        MEMORY,
         "compile s",
         "first loss",
     )
@@ -125,12 +128,22 @@ def decoding(parts: Figures) -> str:
     for each in part.get("decoders", ()):
         kind = each["name"].partition(",")[0]
         others = [other["median"] for other in theirs if other["name"].partition(",")[0] == kind and "median" in other]
+        same = next((shared(each, other) for other in theirs if other["name"] == kind and other.get("answers")), "")
         faster = f"{min(others) / each['median']:.1f}" if others and "median" in each else ""
-        rows.append((*decoder(each), faster, of_copy_rate(each, part, copy)))
-    rows += [(*decoder(each | {"name": f"transformers, {each['name']}{cold(each)}"}), "", "") for each in theirs]
-    heading = ("decoder", "ms (range)", "questions/s", "peak GB", "compile s", "times transformers", "of the copy rate")
+        rows.append((*decoder(each), faster, of_copy_rate(each, part, copy), same if "answers" in each else ""))
+    rows += [(*decoder(each | {"name": f"transformers, {each['name']}{cold(each)}"}), "", "", "") for each in theirs]
+    heading = (
+        *("decoder", "ms (range)", "questions/s", MEMORY, "compile s", "times transformers"),
+        *("of the copy rate", "same answers"),
+    )
     kernels = next((each["kernels"] for each in part.get("decoders", ()) if each.get("kernels")), [])
     return table(heading, rows) + longest(kernels)
+
+
+def shared(each: Figures, other: Figures) -> str:
+    """How many answers of a decoder are those of the opponent, token for token."""
+    pairs = list(zip(each.get("answers", ()), other["answers"], strict=False))
+    return f"{sum(a == b for a, b in pairs)} of {len(pairs)}"
 
 
 def cold(each: Figures) -> str:

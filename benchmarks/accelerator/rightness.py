@@ -15,11 +15,11 @@ from jaxtyping import PyTree
 from benchmarks.accelerator.part import Record, reason, run
 from benchmarks.accelerator.scale import Scale
 from rag_jax import decoding, likelihood, rag_token, retrieval
-from rag_jax.core import losses, training
+from rag_jax.core import group_maxima, losses, training
 from rag_jax.core.decode import beam, rag_sequence
 from rag_jax.core.decode.search import GenerationLimits
 from rag_jax.core.reading import InputLayout
-from rag_jax.core.vectors import quantize_int8, take
+from rag_jax.core.vectors import count, products, quantize_int8, take
 from rag_jax.models import registry
 from rag_jax.models.attention import Attention
 from rag_jax.types import Batch, InferenceBatch, Knowledge, Networks, RagParams, Tokens
@@ -42,7 +42,9 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
         "search": partial(search, scale.checked, scale.width),
         "attention": attention,
         "train step": train_step,
-        "decoding": decoders,
+        "decoding token": partial(decoded, rag_token.decode),
+        "decoding thorough": partial(decoded, rag_sequence.thorough),
+        "decoding fast": partial(decoded, rag_sequence.fast),
     }
     told: dict[str, Any] = {}
     for name, check in checks.items():
@@ -90,7 +92,12 @@ def scores() -> dict[str, Any]:
 
 
 def search(passages: int, width: int) -> dict[str, Any]:
-    """The ten best of random vectors, beside the host's in float64; and their scores, beside the stored vectors'."""
+    """The ten best of random vectors, beside the host's in float64; and what the search computes of all of them.
+
+    The scores of the ten best are computed again in float32. What chooses them are "products" or, with the kernel, the
+    largest of each group. Their error is over the norms of both vectors: in bfloat16 and int8 near 2**-16 with sixteen
+    bits of the query, near 2**-9 with eight.
+    """
     draw = np.random.default_rng(2)
     vectors = draw.standard_normal((passages, width), dtype=np.float32)
     queries = draw.standard_normal((8, width), dtype=np.float32)
@@ -100,8 +107,9 @@ def search(passages: int, width: int) -> dict[str, Any]:
     for name, convert in kinds.items():
         stored = convert(vectors)
         found, best = jax.jit(partial(retrieval.exact_top_k, k=10))(queries, stored)
-        products = np.einsum("BKD,BD->BK", np.asarray(take(stored, best), np.float64), queries.astype(np.float64))
-        told[f"scores {name}"], ids = _apart(found, products), np.asarray(best)
+        expected = np.einsum("BKD,BD->BK", np.asarray(take(stored, best), np.float64), queries.astype(np.float64))
+        told[f"scores {name}"], ids = _apart(found, expected), np.asarray(best)
+        told |= {f"{key} {name}": error for key, error in _product_errors(queries, stored).items()}
         shared = [len(set(a) & set(b)) / 10 for a, b in zip(ids, exact, strict=True)]
         told[f"recall@10 {name}"] = float(np.mean(shared))
         if name == "float32":
@@ -109,26 +117,17 @@ def search(passages: int, width: int) -> dict[str, Any]:
     return told
 
 
-def decoders() -> dict[str, Any]:
-    """Answers of every decoder on the device and on the CPU, in float32 at full precision: the same tokens."""
+def decoded(decode: Callable[..., Any]) -> dict[str, Any]:
+    """Answers of a decoder on the device and on the CPU, in float32 at full precision: the same tokens."""
     networks, params, knowledge, batch = _world()
-    limits = GenerationLimits((END,), END, T)
-    beams = partial(beam.search, num_beams=4)
-    kinds = {
-        "token": rag_token.decode,
-        "thorough": rag_sequence.thorough,
-        "fast": rag_sequence.fast,
-    }
-    told = {}
-    for name, kind in kinds.items():
-        decoder = partial(kind, search=beams, limits=limits, n_best=2)
-        program = partial(decoding.answer, networks, decoder=decoder, num_docs=K, layout=InputLayout(32))
-        here, there = _both(
-            program, params, knowledge, InferenceBatch(batch.question, batch.prompt), decoding.no_prefix(B)
-        )
-        same = np.array_equal(here.decoded.tokens, there.decoded.tokens)
-        told[name] = {"same tokens": same, "log_prob": _apart(here.decoded.log_prob, there.decoded.log_prob)}
-    return told
+    decoder = partial(
+        decode, search=partial(beam.search, num_beams=4), limits=GenerationLimits((END,), END, T), n_best=2
+    )
+    program = partial(decoding.answer, networks, decoder=decoder, num_docs=K, layout=InputLayout(32))
+    asked = InferenceBatch(batch.question, batch.prompt)
+    here, there = _both(program, params, knowledge, asked, decoding.no_prefix(B))
+    same = np.array_equal(here.decoded.tokens, there.decoded.tokens)
+    return {"same tokens": same, "log_prob": _apart(here.decoded.log_prob, there.decoded.log_prob)}
 
 
 def train_step() -> dict[str, Any]:
@@ -208,6 +207,20 @@ def _both(program: Callable, *arguments: Any) -> tuple[Any, Any]:
             moved = jax.device_put(arguments, where)
             results.append(jax.device_get(jax.jit(program)(*moved)))
     return results[0], results[1]
+
+
+def _product_errors(queries: np.ndarray, stored: Any) -> dict[str, float]:
+    """The largest error of the products that a search chooses by, over the norms of both vectors."""
+    rows = np.asarray(take(stored, jnp.arange(count(stored))), np.float64)
+    exact = queries.astype(np.float64) @ rows.T
+    norms = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(rows, axis=1).max()
+    told = {"products": float((np.abs(np.asarray(jax.jit(products)(queries, stored)) - exact) / norms).max())}
+    if group_maxima.supports(jnp.asarray(queries), stored):
+        kernel = partial(group_maxima.group_maxima, interpret=jax.default_backend() == "cpu")
+        maxima = np.asarray(jax.jit(kernel)(queries, stored))
+        starts = np.arange(0, exact.shape[1], group_maxima.GROUP_SIZE)
+        told["kernel"] = float((np.abs(maxima - np.maximum.reduceat(exact, starts, axis=1)) / norms).max())
+    return told
 
 
 def _best(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -50,10 +50,11 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
         losses[-1].item()  # waits
 
     stretch()
-    times = [each / scale.stretch for each in seconds(stretch, scale.rounds)]
-    tokens = scale.train.target - 1
-    record(**spread(times), times=times, losses=[loss.item() / tokens for loss in losses])
-    record(**{"questions/s": scale.train.questions / spread(times)["median"], "peak": peak()})
+    times, tokens = [], scale.train.target - 1
+    for _ in range(scale.rounds):  # each is written at once
+        times += [each / scale.stretch for each in seconds(stretch, 1)]
+        told = spread(times) | {"questions/s": scale.train.questions / spread(times)["median"], "peak": peak()}
+        record(**told, times=times, losses=[loss.item() / tokens for loss in losses])
 
 
 def batch(scale: Scale, weights: Path) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """The random weights that both sides start from, as checkpoints in a folder, and their use on the device."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def main(scale: Scale, weights: Path, record: Record) -> None:
     record(parameters=shared.save(scale.networks, weights))
 
 
+@cache  # reading their weights takes seconds
 def configs(weights: Path, dtype: Any) -> tuple[TowerConfig, GeneratorConfig]:
     """The sizes of both networks, without dropout."""
     tower, generator = hub.load_tower(weights / TOWER), hub.load_generator(weights / GENERATOR)
