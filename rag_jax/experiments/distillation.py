@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from rag_jax import hub
 from rag_jax.config.config import Distillation
 from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.errors import InputError
@@ -54,6 +55,11 @@ def plan(given: options.Distillation) -> Plan:
     if not 0 < len(set(given.objectives)) == len(given.objectives):
         raise InputError(f"--objectives are {' '.join(given.objectives) or 'empty'}; give one or more, each once")
     setup = prepare(given)
+    for config in (setup.config, setup.reader):
+        reader = None if config is None else config.generator.checkpoint
+        if "adist" in given.objectives and reader is not None and hub.generator_family(reader).is_decoder_only:
+            problem = f"--objectives adist trains Fusion-in-Decoder, and {reader} has no encoder"
+            raise InputError(f"{problem}; name the others: --objectives emdr2 pdist loop lsr")
     return Plan(runs(setup, given.objectives), setup.write_data, partial(measure, setup, given.objectives))
 
 

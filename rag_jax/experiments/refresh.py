@@ -139,8 +139,8 @@ def verdict(matches: Mapping[str, float], facts: Mapping[str, Facts], p_values: 
         f"{facts[arm].teraflops / before.teraflops:.2f} times the FLOPs ({arm})"
         for arm in learnt
     )
-    is_better = matches[best] > matches[FROZEN] and p_values[best] < LEVEL
-    gains = "gains" if is_better else "gains nothing certain"
+    is_better = matches[best] > matches[FROZEN]
+    gains = ("gains" if is_better else "loses") if p_values[best] < LEVEL else "gains nothing certain"
     return f"{said} A step costs {costs}. Training the passage tower {gains} here."
 
 

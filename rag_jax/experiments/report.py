@@ -13,7 +13,7 @@ import jax
 from rag_jax.data.own_folder import OwnFolder
 from rag_jax.evaluation.figures import as_png
 from rag_jax.experiments.runs import Run, in_order
-from rag_jax.training.metric_logger import seconds_trained
+from rag_jax.training.metric_logger import TIMINGS, seconds_trained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,8 +115,9 @@ def _questions(report: Report) -> str:
 
 
 def _length(run: Run) -> str:
-    config = run.config
-    return f"{run.name}: {config.steps:,} steps of {config.batch_size} questions, {seconds_trained(run.workdir):.0f} s"
+    config, there = run.config, (run.workdir / TIMINGS).exists()  # a run that others started from may be gone
+    took = f"{seconds_trained(run.workdir):.0f} s" if there else "its folder is gone"
+    return f"{run.name}: {config.steps:,} steps of {config.batch_size} questions, {took}"
 
 
 def _cores() -> int:

@@ -154,7 +154,7 @@ def _with_index_of(config: Config, reader: Config) -> Config:
 
     def built_from(c: Config) -> tuple:
         retriever = c.retriever
-        tower = retriever.passage_tower or retriever.tower, retriever.vector_norm
+        tower = retriever.passage_tower or retriever.tower, retriever.vector_norm, retriever.vector_width
         return c.data.passages, c.data.passage_words, tower, retriever.max_passage, retriever.passage_template
 
     if reader.data.is_closed_book or reader.data.index is not None or built_from(reader) != built_from(config):

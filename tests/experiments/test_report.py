@@ -9,10 +9,12 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="figures need the demo extra")
 
+from rag_jax.config.config import Config
 from rag_jax.evaluation.figures import as_png
 from rag_jax.experiments import charts, report
 from rag_jax.experiments.charts import Panel
 from rag_jax.experiments.report import Report, Table
+from rag_jax.experiments.runs import Run
 from rag_jax.experiments.scores import Summary
 
 TABLE = Table(("name", "value"), [("a | b\nc", 1 / 3), ("none", float("nan")), ('quote " comma ,', None), ("n", 2)])
@@ -44,6 +46,12 @@ def test_a_report_names_its_command_numbers_and_findings(tmp_path: Path) -> None
         assert part in text
     assert (tmp_path / "ablation.csv").read_text() == "x\n1\n"
     assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_whose_folder_is_gone_is_named_without_its_time(towns: Config, tmp_path: Path) -> None:
+    gone = Run("reader-0", towns, tmp_path / "reader-0")
+    text = report.markdown(made(lambda: None)._replace(runs=[gone]), "ablation", "rag-jax …")
+    assert f"reader-0: {towns.steps} steps of {towns.batch_size} questions, its folder is gone" in text
 
 
 def test_lines_may_have_gaps_marks_and_a_logarithmic_scale(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from rag_jax.experiments.runs import Run, check_runs
 from rag_jax.index import building
 from rag_jax.index.engines import store_engines
 from rag_jax.index.store import open_store
+from rag_jax.models import registry
 from stores import PASSAGES, encoder
 
+DECODER = registry.GENERATORS["llama"]
 IMPORTS = "from pathlib import Path, PosixPath\nfrom rag_jax.config.config import *\n"
 
 
@@ -110,6 +112,23 @@ def test_what_a_config_says_of_distillation_holds_for_all_objectives(config: Con
     found = [run.config.retriever.distillation for run in made]
     taught = [Distillation("emdr2", 0.5, weight=2.0), Distillation("lsr", 0.5, teacher_temperature=0.1, weight=2.0)]
     assert found == [Distillation(), Distillation(), *taught]
+
+
+def test_a_tower_that_would_not_learn_is_not_called_trained(config: Config, tmp_path: Path) -> None:
+    own = written(tmp_path, config, num_docs=1)
+    with refused("the retriever of token is to be trained, and its loss does not depend on what the question tower"):
+        ablation.plan(options.Ablation(own, workdir=tmp_path / "new", seeds=1))
+    assert not (tmp_path / "new").exists()
+
+
+def test_attention_is_distilled_from_no_decoder_only_generator(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder_only = dataclasses.replace(config, generator=dataclasses.replace(config.generator, checkpoint="smol"))
+    monkeypatch.setattr(distillation.hub, "generator_family", lambda source: DECODER)
+    given = options.Distillation(written(tmp_path, decoder_only), workdir=tmp_path / "new", seeds=1)
+    with refused("--objectives adist trains Fusion-in-Decoder, and smol has no encoder; name the others: --objectives"):
+        distillation.plan(given)
 
 
 def test_an_ablation_of_bm25_needs_a_config_that_searches_vectors(config: Config, tmp_path: Path) -> None:

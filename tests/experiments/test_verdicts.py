@@ -58,9 +58,17 @@ def test_the_sweep_wants_a_rise_and_an_inner_peak(sequence: tuple, token: tuple,
     assert f"moderate K: {'' if peaks else 'not '}reproduced" in said
 
 
-def test_a_sweep_of_one_k_concludes_nothing() -> None:
-    said = k_sweep.verdict({"sequence": {5: 0.5}, "token": {5: 0.5}})
-    assert said.count("not reproduced at this scale") == 2
+@pytest.mark.parametrize("course", [{5: 0.5}, {1: 0.4, 10: 0.6}])
+def test_a_sweep_without_a_middle_concludes_nothing(course: dict) -> None:
+    said = k_sweep.verdict({"sequence": course, "token": course})
+    assert said.count("not tested by fewer than three K") == 2
+
+
+def test_small_falls_in_a_row_are_no_rise() -> None:
+    falling = dict(zip((1, 2, 5, 10, 20), (0.900, 0.896, 0.892, 0.888, 0.910), strict=True))
+    said = k_sweep.verdict({"sequence": falling, "token": falling})
+    assert "with a fall of 0.012 at K = 10" in said
+    assert "monotone rise: not reproduced" in said
 
 
 @pytest.mark.parametrize(
@@ -163,7 +171,8 @@ def test_refresh_says_what_both_towers_gain_and_cost() -> None:
     assert "gains here" in said
     assert "gains nothing certain here" in refresh.verdict(matches, arms, by_chance)
     worse = matches | {refresh.SHARE: 0.3, refresh.ALL: 0.2}
-    assert "gains nothing certain here" in refresh.verdict(worse, arms, surely)
+    assert "loses here" in refresh.verdict(worse, arms, surely)
+    assert "gains nothing certain here" in refresh.verdict(worse, arms, by_chance)
 
 
 @pytest.mark.parametrize(("second", "moves"), [([0.2, 0.8], 0.7), ([0.85, 0.15], 0.05)])
