@@ -17,8 +17,9 @@ from rag_jax.errors import InputError
 
 def read_tickets(path: Path, on_bad_line) -> Iterator[tuple[str, Passage]]:
     """Yields (FILE:LINE, passage). Errors of one line go to `on_bad_line`, which raises them or counts them."""
-    for number, row in enumerate(csv.DictReader(read_lines(path, on_bad_line)), start=2):
-        location = f"{path}:{number}"
+    rows = csv.DictReader(read_lines(path, on_bad_line))
+    for row in rows:
+        location = f"{path}:{rows.line_num}"
         try:
             passage = validate_passage(row.get("ticket"), row.get("subject"), row.get("answer"), location)
         except InputError as error:

@@ -86,7 +86,11 @@ def test_the_same_command_again_does_nothing_and_another_does_not_overwrite(inde
     assert "is built from this corpus with these options; nothing to do" in run(capsys, *command, "--segment", "7")
     assert "holds another store; add --change swap" in refused(capsys, *command, "--dtype", "float16")
     assert manifest.read(index) == before
-    run(capsys, *command, "--dtype", "float16", "--change", "swap")
+    run(capsys, "index", "--out", index, "--bm25")
+    told = run(capsys, *command, "--dtype", "float16", "--change", "swap")
+    assert (
+        f"{index}: bm25 of the former store are gone; --faiss, --bm25 and --precisions make those of this one" in told
+    )
     assert manifest.read(index).dtype == "float16"
 
 
@@ -193,6 +197,10 @@ def test_tokens_are_made_for_a_generator(trained, towns, tower, tmp_path, capsys
     found = run(capsys, "search", "Norburg", "--index", folder, "--workdir", trained[2])
     assert "Norburg /" in found
     assert manifest.read(folder).version == 1, "opened as it is"
+    command = ("index", towns.data.passages, "--out", folder, "--tower", tower, *SMALL)
+    assert "leave the corpus out, and they are added" in refused(
+        capsys, *command, "--generator", trained[2], "--max-passage", "12"
+    )
     run(capsys, "index", "--out", folder, "--generator", trained[2], "--max-passage", "12")
     assert [each["max_length"] for each in manifest.read(folder).generators.values()] == [16, 12]
 

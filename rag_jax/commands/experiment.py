@@ -13,7 +13,7 @@ USAGE = "\n".join(
     (
         "usage: rag-jax experiment NAME [OPTIONS]",
         "",
-        *(f"  {name:<11} {(each.options.__doc__ or '').partition(chr(10))[0]}" for name, each in EXPERIMENTS.items()),
+        *(f"  {name:<12} {(each.options.__doc__ or '').partition(chr(10))[0]}" for name, each in EXPERIMENTS.items()),
         "",
         "Trains what it needs, on the world's cities by default, and writes WORKDIR/NAME/NAME.md, .csv and .png.",
         "If interrupted, rerun the same command to resume. rag-jax experiment NAME --help lists the options.",

@@ -23,7 +23,7 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.data.lines import check_plain
 from rag_jax.data.questions import read_question_texts
-from rag_jax.errors import InputError
+from rag_jax.errors import InputError, warn
 from rag_jax.index import building, manifest, ownership, updates
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines import faiss_index, store_engines
@@ -37,6 +37,7 @@ from rag_jax.terminal import Terminal
 
 console = Terminal(stderr=True)
 BAD = "bad.log"  # in the index folder: the lines that --skip-bad left out
+OTHER = {"generator": None}  # of two builds that differ in it alone
 OF_BUILDS = (
     *("norm", "width", "max_length", "template", "dtype", "generator", "max_passage", "processes", "segment"),
 )  # options that --change add and replace take from the index
@@ -44,7 +45,7 @@ OF_BUILDS = (
 
 @dataclass(frozen=True)
 class IndexCommand:
-    """Build an index from a corpus, update it, or inspect it. If interrupted, rerun the same command to resume."""
+    """Build an index from a corpus, update it, or inspect it. An interrupted build is resumed by the same command."""
 
     corpus: tyro.conf.Positional[Path | None] = None  # psgs_w100.tsv, JSON lines, KILT, text or Markdown, a dataset
     out: Path | None = None  # folder of the index
@@ -167,7 +168,11 @@ class IndexCommand:
             with Progress("encoding passages", plan.passages, plan.encoded(out)) as progress:
                 loaded = encoder, passage_tokenizer
                 encode_in_processes(out, plan, self.loaded, loaded, self.processes, progress.advance, Lock(lock))
+            former = manifest.read(out) if (out / manifest.FILE).exists() else None
             building.commit(out, plan, encoder, passage_tokenizer)
+        if former is not None and former.engines:
+            lost = ", ".join(sorted(former.engines))
+            warn(f"{out}: {lost} of the former store are gone; --faiss, --bm25 and --precisions make those of this one")
 
     def _add_tokens(self, generator: str, out: Path) -> None:
         """Tokenise the passages of an existing index for another generator."""
@@ -184,6 +189,9 @@ class IndexCommand:
         if old.build_spec == build_spec and manifest.find_pending_build(out, old) is None:
             return True
         if self.change == "build":
+            if self.generator and old.build_spec is not None and old.build_spec | OTHER == build_spec | OTHER:
+                problem = "is built from this corpus, without the tokens of this generator"
+                raise InputError(f"{out}: {problem}; leave the corpus out, and they are added")
             raise InputError(f"{out}: holds another store; add --change swap to put the new one in its place")
         return False
 
