@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from rag_jax.config.config import Config
+from rag_jax.config.config import Config, Distillation, Lora
 from rag_jax.config.files import load_config
 from rag_jax.core.variants import Model
 from rag_jax.data.validation import Positive, Rate
@@ -25,11 +25,23 @@ from rag_jax.training.checks import check
 from rag_jax.training.metric_logger import METRICS, TIMINGS, read_lines
 from rag_jax.training.run import check_begun, fit
 
+UNTRAINED: dict[str, Any] = {
+    # what only a retriever that is trained may say
+    "mode": "frozen",
+    "train": None,
+    "lora": Lora(),
+    "distillation": Distillation(),
+    "prior_docs": None,
+    "train_passages": False,
+    "refresh_every": None,
+    "refresh_at_once": False,
+    "candidates": None,
+}
 RetrieverName = Literal["BM25", "frozen", "trained"]
 RETRIEVERS: dict[RetrieverName, dict[str, Any]] = {
     # fields of the config's retriever; BM25's scores are the logits of the prior, as in the paper
-    "BM25": {"engine": "bm25", "mode": "frozen", "staleness": 0},
-    "frozen": {"mode": "frozen"},
+    "BM25": UNTRAINED | {"engine": "bm25", "staleness": 0},
+    "frozen": UNTRAINED,
     "trained": {"mode": "trained"},
 }
 MODELS: dict[Model, str] = {"token": "RAG-Token", "sequence": "RAG-Sequence"}
@@ -76,7 +88,7 @@ def rag_run(
     config = dataclasses.replace(
         config,
         model=model,
-        retriever=dataclasses.replace(config.retriever, **RETRIEVERS[retriever], **changes),
+        retriever=dataclasses.replace(config.retriever, **(RETRIEVERS[retriever] | changes)),
         optimizer=dataclasses.replace(optimizer, tower_learning_rate=tower_rate * optimizer.tower_learning_rate),
         decoding=dataclasses.replace(config.decoding, method="thorough"),
         start_from=start if learn_to_read else None,

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="figures need the demo extra")
 
-from rag_jax.config.config import Config, Distillation
+from rag_jax.config.config import Config, Distillation, Lora
 from rag_jax.config.files import save_config
 from rag_jax.data.jsonl import read_jsonl, write_jsonl
 from rag_jax.errors import InputError
@@ -112,6 +112,14 @@ def test_what_a_config_says_of_distillation_holds_for_all_objectives(config: Con
     found = [run.config.retriever.distillation for run in made]
     taught = [Distillation("emdr2", 0.5, weight=2.0), Distillation("lsr", 0.5, teacher_temperature=0.1, weight=2.0)]
     assert found == [Distillation(), Distillation(), *taught]
+
+
+def test_what_a_config_says_of_training_is_not_that_of_a_frozen_retriever(config: Config, tmp_path: Path) -> None:
+    own = written(tmp_path, config, lora=Lora(rank=2), prior_docs=9)
+    made = ablation.plan(options.Ablation(own, workdir=tmp_path / "new", seeds=1)).runs
+    check_runs(made)
+    ranks = {run.name: run.config.retriever.lora.rank for run in made if "token" in run.name}
+    assert ranks == {"token-bm25-0": None, "token-frozen-0": None, "token-trained-0": 2}
 
 
 def test_a_tower_that_would_not_learn_is_not_called_trained(config: Config, tmp_path: Path) -> None:
