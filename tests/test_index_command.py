@@ -88,9 +88,7 @@ def test_the_same_command_again_does_nothing_and_another_does_not_overwrite(inde
     assert manifest.read(index) == before
     run(capsys, "index", "--out", index, "--bm25")
     told = run(capsys, *command, "--dtype", "float16", "--change", "swap")
-    assert (
-        f"{index}: bm25 of the former store are gone; --faiss, --bm25 and --precisions make those of this one" in told
-    )
+    assert f"{index}: the former store also had bm25; --faiss, --bm25 and --precisions add that to this one" in told
     assert manifest.read(index).dtype == "float16"
 
 

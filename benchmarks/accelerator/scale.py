@@ -21,7 +21,7 @@ class Scale:
     rounds: int  # timed repetitions
     stretch: int  # training steps of one repetition: a run waits for none of them
     checked: int  # N of the search that is compared with the host's
-    variants: int  # of the step and of each decoder, at most
+    variants: int  # of the decoders, at most
 
 
 FULL = Scale(

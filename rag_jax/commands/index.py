@@ -170,9 +170,9 @@ class IndexCommand:
                 encode_in_processes(out, plan, self.loaded, loaded, self.processes, progress.advance, Lock(lock))
             former = manifest.read(out) if (out / manifest.FILE).exists() else None
             building.commit(out, plan, encoder, passage_tokenizer)
-        if former is not None and former.engines:
+        if former is not None and former.engines and not (self.faiss or self.bm25 or self.precisions):
             lost = ", ".join(sorted(former.engines))
-            warn(f"{out}: {lost} of the former store are gone; --faiss, --bm25 and --precisions make those of this one")
+            warn(f"{out}: the former store also had {lost}; --faiss, --bm25 and --precisions add that to this one")
 
     def _add_tokens(self, generator: str, out: Path) -> None:
         """Tokenise the passages of an existing index for another generator."""
@@ -189,7 +189,8 @@ class IndexCommand:
         if old.build_spec == build_spec and manifest.find_pending_build(out, old) is None:
             return True
         if self.change == "build":
-            if self.generator and old.build_spec is not None and old.build_spec | OTHER == build_spec | OTHER:
+            known = old.build_spec
+            if self.generator and known and known != build_spec and known | OTHER == build_spec | OTHER:
                 problem = "is built from this corpus, without the tokens of this generator"
                 raise InputError(f"{out}: {problem}; leave the corpus out, and they are added")
             raise InputError(f"{out}: holds another store; add --change swap to put the new one in its place")

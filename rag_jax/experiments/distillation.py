@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from rag_jax import hub
-from rag_jax.config.config import Distillation
+from rag_jax.config.config import Config, Distillation
 from rag_jax.core.variants import VARIANTS, Model
 from rag_jax.errors import InputError
 from rag_jax.experiments import charts, options
@@ -21,6 +21,9 @@ from rag_jax.experiments.report import Report, Table
 from rag_jax.experiments.runs import MODELS, Run, rag_run, seconds_per_step
 from rag_jax.experiments.scores import COLUMNS, LEVEL, Summary, p_value, recall_at_1
 from rag_jax.experiments.setup import Setup, prepare
+from rag_jax.models.architecture import Architecture
+from rag_jax.pipeline import networks
+from rag_jax.types import Generator
 
 FROZEN, LIKELIHOOD = "frozen", "likelihood"
 ATTENTION = "adist"
@@ -55,12 +58,17 @@ def plan(given: options.Distillation) -> Plan:
     if not 0 < len(set(given.objectives)) == len(given.objectives):
         raise InputError(f"--objectives are {' '.join(given.objectives) or 'empty'}; give one or more, each once")
     setup = prepare(given)
-    for config in (setup.config, setup.reader):
-        reader = None if config is None else config.generator.checkpoint
-        if "adist" in given.objectives and reader is not None and hub.generator_family(reader).is_decoder_only:
-            problem = f"--objectives adist trains Fusion-in-Decoder, and {reader} has no encoder"
+    for config in (setup.config, setup.reader) if ATTENTION in given.objectives else ():
+        if config is not None and _family(config).is_decoder_only:
+            problem = f"--objectives adist trains Fusion-in-Decoder, and a {_family(config).name} has no encoder"
             raise InputError(f"{problem}; name the others: --objectives emdr2 pdist loop lsr")
     return Plan(runs(setup, given.objectives), setup.write_data, partial(measure, setup, given.objectives))
+
+
+def _family(config: Config) -> Architecture[Generator]:
+    """The architecture of a config's generator."""
+    source = config.generator.checkpoint
+    return networks.generator_architecture(config) if source is None else hub.generator_family(source)
 
 
 def runs(setup: Setup, objectives: Sequence[str]) -> list[Run]:

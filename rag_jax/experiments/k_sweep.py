@@ -98,7 +98,7 @@ def verdict(means: dict[Model, dict[int, float]]) -> str:
 
 def _said(reproduced: bool, tested: bool) -> str:
     if not tested:
-        return "not tested by fewer than three K"
+        return "not tested, which takes three values of K"
     return "reproduced" if reproduced else "not reproduced at this scale"
 
 

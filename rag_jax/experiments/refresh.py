@@ -140,7 +140,7 @@ def verdict(matches: Mapping[str, float], facts: Mapping[str, Facts], p_values: 
         for arm in learnt
     )
     is_better = matches[best] > matches[FROZEN]
-    gains = ("gains" if is_better else "loses") if p_values[best] < LEVEL else "gains nothing certain"
+    gains = ("gains" if is_better else "costs accuracy") if p_values[best] < LEVEL else "gains nothing certain"
     return f"{said} A step costs {costs}. Training the passage tower {gains} here."
 
 

@@ -17,6 +17,7 @@ from rag_jax.core.variants import Model
 from rag_jax.data.validation import Positive, Rate
 from rag_jax.errors import InputError
 from rag_jax.experiments.setup import Setup
+from rag_jax.index.engines.registry import ENGINES
 from rag_jax.pipeline import finetuning
 from rag_jax.pipeline.checkpoints import is_finished
 from rag_jax.rag import RAG
@@ -93,7 +94,8 @@ def rag_run(
         decoding=dataclasses.replace(config.decoding, method="thorough"),
         start_from=start if learn_to_read else None,
     )
-    if retriever == "trained" and finetuning.retriever_mode(config) != "trained":
+    is_dense = not ENGINES[config.retriever.engine].scores_are_prior
+    if retriever == "trained" and is_dense and finetuning.retriever_mode(config) != "trained":
         problem = "its loss does not depend on what the question tower finds: one passage is read, or all together"
         raise InputError(f"the retriever of {model} is to be trained, and {problem}; give another --config")
     return _run(setup, name or f"{model}-{retriever.lower()}", config, seed, before)

@@ -165,9 +165,14 @@ def check_disk_space(folder: Path, plan: PendingBuild, width: int, token_bytes: 
 
 
 def as_stored(vectors: np.ndarray, passages: Sequence[Passage], dtype: str) -> np.ndarray:
-    """The vectors in the numbers of a store. Raises `InputError` as `check_finite`: half precision ends at 65,504."""
+    """The vectors in the numbers of a store. Raises `InputError` as `check_finite`, and for larger numbers."""
     with np.errstate(over="ignore"):
-        return check_finite(vectors.astype(dtype), passages)
+        stored = check_finite(vectors, passages).astype(dtype)
+    if not np.isfinite(stored).all():
+        raise InputError(
+            f"vectors hold numbers beyond {np.finfo(dtype).max:,.0f}, the end of {dtype}; give --dtype float32"
+        )
+    return stored
 
 
 def check_finite(vectors: np.ndarray, passages: Sequence[Passage]) -> np.ndarray:

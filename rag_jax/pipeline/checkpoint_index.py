@@ -32,7 +32,7 @@ def as_searched(store: Store, config: Config, workdir: Path, step: int) -> Store
     oldest = step - np.asarray(index.encoded_at)[: store.size].min(where=store.alive, initial=step)
     what = "goes on, or was interrupted" if step < config.steps else "is trained, but its index is not written"
     told = f"searched are the vectors of step {step}, the oldest encoded {oldest} steps earlier"
-    warn(f"{workdir}: {what}; {told}; the command that started it ends it")
+    warn(f"{workdir}: {what}; {told}; rerun its command to finish it")
     return store.with_vectors(_numbers(index.vectors, store.size))
 
 

@@ -216,8 +216,15 @@ def refreshed_at(workdir: Path, step: int, precision: Precision) -> RefreshedInd
             only = ocp.args.PyTreeRestore(like, restore_args=on_host, partial_restore=True)
             return reader.restore(folder / "rest", args=only)["refreshed"]
     except Exception as error:  # of many types, as in `Checkpoints`
+        if not folder.exists():
+            raise replaced(workdir, step) from error
         problem = f"its refreshed index cannot be restored ({_reason(error)})"
         raise InputError(f"{folder}: {problem}; resume the run, which goes back to one that can") from error
+
+
+def replaced(workdir: Path, step: int) -> InputError:
+    """The error of a checkpoint that a run which goes on has deleted since it was chosen."""
+    return InputError(f"{workdir}: the checkpoint of step {step} has been replaced while it was read; ask again")
 
 
 def _host_state(stored: Any) -> HostState:

@@ -8,7 +8,7 @@ from rag_jax.errors import InputError
 from rag_jax.parallel import devices
 from rag_jax.pipeline import finetuning, workdir_tokenizers
 from rag_jax.pipeline.assembly import assemble
-from rag_jax.pipeline.checkpoints import Checkpoints
+from rag_jax.pipeline.checkpoints import Checkpoints, replaced
 from rag_jax.pipeline.components import Components
 from rag_jax.types import RagParams
 
@@ -51,7 +51,7 @@ def restore(workdir: Path, components: Components) -> RagParams:
         params = checkpoints.restore_params(like) if step is None else checkpoints.params_at(step, like)
         checkpoints.close()
     if params is None and step is not None:
-        raise InputError(f"{workdir}: the checkpoint of step {step} has been replaced while it was read; ask again")
+        raise replaced(workdir, step)
     if params is None:
         raise InputError(f"{workdir}: no checkpoint there; train first: rag-jax train CONFIG --workdir {workdir}")
     return params

@@ -135,8 +135,14 @@ def test_attention_is_distilled_from_no_decoder_only_generator(
     decoder_only = dataclasses.replace(config, generator=dataclasses.replace(config.generator, checkpoint="smol"))
     monkeypatch.setattr(distillation.hub, "generator_family", lambda source: DECODER)
     given = options.Distillation(written(tmp_path, decoder_only), workdir=tmp_path / "new", seeds=1)
-    with refused("--objectives adist trains Fusion-in-Decoder, and smol has no encoder; name the others: --objectives"):
+    with refused(
+        "--objectives adist trains Fusion-in-Decoder, and a llama has no encoder; name the others: --objectives"
+    ):
         distillation.plan(given)
+    generator = dataclasses.replace(config.generator, architecture="llama")
+    scratch = written(tmp_path, dataclasses.replace(config, generator=generator), "scratch.py")
+    with refused("and a llama has no encoder"):
+        distillation.plan(options.Distillation(scratch, workdir=tmp_path / "new", seeds=1))
 
 
 def test_an_ablation_of_bm25_needs_a_config_that_searches_vectors(config: Config, tmp_path: Path) -> None:

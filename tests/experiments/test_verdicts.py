@@ -61,7 +61,7 @@ def test_the_sweep_wants_a_rise_and_an_inner_peak(sequence: tuple, token: tuple,
 @pytest.mark.parametrize("course", [{5: 0.5}, {1: 0.4, 10: 0.6}])
 def test_a_sweep_without_a_middle_concludes_nothing(course: dict) -> None:
     said = k_sweep.verdict({"sequence": course, "token": course})
-    assert said.count("not tested by fewer than three K") == 2
+    assert said.count("not tested, which takes three values of K") == 2
 
 
 def test_small_falls_in_a_row_are_no_rise() -> None:
@@ -171,7 +171,7 @@ def test_refresh_says_what_both_towers_gain_and_cost() -> None:
     assert "gains here" in said
     assert "gains nothing certain here" in refresh.verdict(matches, arms, by_chance)
     worse = matches | {refresh.SHARE: 0.3, refresh.ALL: 0.2}
-    assert "loses here" in refresh.verdict(worse, arms, surely)
+    assert "costs accuracy here" in refresh.verdict(worse, arms, surely)
     assert "gains nothing certain here" in refresh.verdict(worse, arms, by_chance)
 
 
