@@ -46,6 +46,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict, Path]
     return config, results, folder
 
 
+@pytest.fixture
+def begun(whole: tuple[Config, dict, Path], tmp_path: Path) -> Path:
+    """That run, before its second checkpoint."""
+    shutil.copytree(whole[2] / "run", tmp_path / "run", ignore=LEFT_OUT)
+    return tmp_path / "run"
+
+
 def lines(workdir: Path) -> list[dict]:
     read = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [line for line in read if "evaluation" not in line]
@@ -140,22 +147,18 @@ def test_towers_that_somebody_changed_are_not_replaced(whole: tuple[Config, dict
         fit(config, tmp_path / "run")
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(whole: tuple[Config, dict, Path], tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_as_one_that_was_not(whole: tuple[Config, dict, Path], begun: Path) -> None:
     config, _, folder = whole
-    again = tmp_path / "run"
-    shutil.copytree(folder / "run", again, ignore=LEFT_OUT)
-    fit(config, again)
-    jax.tree.map(np.testing.assert_array_equal, checkpoint(again), checkpoint(folder / "run"))
-    assert lines(again) == lines(folder / "run")
-    np.testing.assert_array_equal(vectors(again / "refreshed_index"), vectors(folder / "run" / "refreshed_index"))
+    fit(config, begun)
+    jax.tree.map(np.testing.assert_array_equal, checkpoint(begun), checkpoint(folder / "run"))
+    assert lines(begun) == lines(folder / "run")
+    np.testing.assert_array_equal(vectors(begun / "refreshed_index"), vectors(folder / "run" / "refreshed_index"))
 
 
 def test_a_run_that_has_not_ended_answers_with_the_vectors_of_its_checkpoint(
-    whole: tuple[Config, dict, Path], tmp_path: Path, capsys
+    whole: tuple[Config, dict, Path], begun: Path, capsys
 ) -> None:
     config, _, folder = whole
-    begun = tmp_path / "run"
-    shutil.copytree(folder / "run", begun, ignore=LEFT_OUT)
     rag = RAG.from_workdir(begun)
     told = "run: goes on, or was interrupted; searched are the vectors of step 4, the oldest encoded 4 steps earlier;"
     assert told in capsys.readouterr().err
@@ -173,11 +176,9 @@ def test_a_run_that_has_not_ended_answers_with_the_vectors_of_its_checkpoint(
 
 
 def test_no_passages_but_those_of_the_run_stand_beside_its_vectors(
-    whole: tuple[Config, dict, Path], tmp_path: Path
+    whole: tuple[Config, dict, Path], begun: Path, tmp_path: Path
 ) -> None:
-    config, _, folder = whole
-    begun = tmp_path / "run"
-    shutil.copytree(folder / "run", begun, ignore=LEFT_OUT)
+    config = whole[0]
     assert config.data.index is not None
     shutil.copytree(config.data.index, tmp_path / "index")
     saved = json.loads((begun / "config.json").read_text())
@@ -207,11 +208,9 @@ def test_an_older_index_of_a_run_that_goes_on_is_not_searched_by_its_newer_tower
 
 
 def test_a_checkpoint_that_was_replaced_while_it_was_read_is_not_mixed_with_the_next(
-    whole: tuple[Config, dict, Path], tmp_path: Path
+    whole: tuple[Config, dict, Path], begun: Path
 ) -> None:
     _, _, folder = whole
-    begun = tmp_path / "run"
-    shutil.copytree(folder / "run", begun, ignore=LEFT_OUT)
     components = load_components(begun)
     shutil.copytree(folder / "run" / "checkpoints" / "8", begun / "checkpoints" / "8")
     params = restore_params(begun, components)

@@ -168,7 +168,7 @@ class IndexCommand:
             with Progress("encoding passages", plan.passages, plan.encoded(out)) as progress:
                 loaded = encoder, passage_tokenizer
                 encode_in_processes(out, plan, self.loaded, loaded, self.processes, progress.advance, Lock(lock))
-            former = manifest.read(out) if (out / manifest.FILE).exists() else None
+            former = manifest.read_if_there(out)
             building.commit(out, plan, encoder, passage_tokenizer)
         if former is not None and former.engines and not (self.faiss or self.bm25 or self.precisions):
             lost = ", ".join(sorted(former.engines))
@@ -183,7 +183,7 @@ class IndexCommand:
 
     def _is_built(self, out: Path, build_spec: dict[str, Any]) -> bool:
         """Whether this index exists already. Raises `InputError` for a different one, unless --change swap."""
-        old = manifest.read(out) if (out / manifest.FILE).exists() else None
+        old = manifest.read_if_there(out)
         if old is None:
             return False
         if old.build_spec == build_spec and manifest.find_pending_build(out, old) is None:

@@ -23,13 +23,12 @@ from rag_jax.corpus.passage import Passage
 from rag_jax.data import files
 from rag_jax.errors import InputError
 from rag_jax.index import manifest, ownership, part_files, pending_build
-from rag_jax.index.columns import SCHEMA, PassageTable, as_table
+from rag_jax.index.columns import as_table
 from rag_jax.index.encoder import ProgressCallback, TextEncoder, no_progress
 from rag_jax.index.manifest import Manifest
-from rag_jax.index.part_files import StoredTable
 from rag_jax.index.passage_tokenizer import PassageTokenizer
 from rag_jax.index.pending_build import PendingBuild
-from rag_jax.index.store import Store, open_store, write_tokens
+from rag_jax.index.store import Store, open_store, read_segment, write_tokens
 
 DISCARD = f"delete {pending_build.FILE} there to discard it"
 SEGMENT = 65_536  # passages in a segment: the work that an interruption can lose, and what memory holds
@@ -57,7 +56,7 @@ def build(
     """
     with ownership.claim_and_lock(folder):
         build_spec = make_build_spec(encoder, passage_tokenizer, corpus=cut and {"cut": cut.spec})
-        pending = manifest.find_pending_build(folder, _read_manifest(folder))
+        pending = manifest.find_pending_build(folder, manifest.read_if_there(folder))
         if pending is not None and restart and pending.build_spec != build_spec:
             (folder / pending_build.FILE).unlink()
             pending = None
@@ -98,7 +97,7 @@ def read(
     a corpus without passages.
     """
     ownership.claim(folder)
-    old = _read_manifest(folder)
+    old = manifest.read_if_there(folder)
     found = manifest.find_pending_build(folder, old)
     manifest.delete_unreferenced(folder, old)
     if found is not None:
@@ -128,7 +127,7 @@ def encode(
     """
     for name, _ in plan.segments[share[0] :: share[1]]:
         if not part_files.is_part(folder / "vectors" / name):
-            passages = list(PassageTable([_read_segment(folder, name)]))
+            passages = list(read_segment(folder, name))
             found, cut = encoder.encode_and_count_truncation(passages, on_progress)
             vectors = as_stored(found, passages, plan.build_spec["dtype"])
             part_files.write_part(folder / "vectors" / name, {"vectors": vectors, "truncated": cut.array})
@@ -143,7 +142,7 @@ def commit(
 
     Raises `InputError` if the build was discarded, or the store that it replaces was changed, since it began.
     """
-    old = _read_manifest(folder)
+    old = manifest.read_if_there(folder)
     if manifest.find_pending_build(folder, old) != plan:
         raise InputError(f"{folder}: {pending_build.FILE} no longer describes this build; run it again")
     _check_resumable(folder, plan, plan.build_spec, old)
@@ -217,10 +216,6 @@ def _make_manifest(
     return blank.next_version("build")
 
 
-def _read_manifest(folder: Path) -> Manifest | None:
-    return manifest.read(folder) if (folder / manifest.FILE).exists() else None
-
-
 def _check_resumable(
     folder: Path, found: PendingBuild, build_spec: Mapping[str, Any], old: Manifest | None
 ) -> PendingBuild:
@@ -236,14 +231,10 @@ def _check_resumable(
 
 def _check_passages(folder: Path, plan: PendingBuild, passages: Iterable[Passage]) -> None:
     """Raise `InputError` where an unfinished build has read other passages."""
-    read = (each for name, _ in plan.segments for each in PassageTable([_read_segment(folder, name)]))
+    read = (each for name, _ in plan.segments for each in read_segment(folder, name))
     if any(one != other for one, other in zip_longest(read, passages)):
         what = f"a build of other passages was started there; {DISCARD}"
         raise InputError(f"{folder}: {what}, or give those passages")
-
-
-def _read_segment(folder: Path, name: str) -> StoredTable:
-    return part_files.read_table(folder / "passages" / name, SCHEMA)
 
 
 def _write_segments(

@@ -202,6 +202,11 @@ def delete_unreferenced(folder: Path, found: Manifest | None) -> None:
     ownership.delete_parts(folder, is_referenced)
 
 
+def read_if_there(folder: Path) -> Manifest | None:
+    """The current version of a store; None where there is no store. Raises as `read`."""
+    return read(folder) if (folder / FILE).exists() else None
+
+
 def find_pending_build(folder: Path, found: Manifest | None) -> PendingBuild | None:
     """The unfinished build that is to replace a version; see `pending_build.read`."""
     return pending_build.read(folder, () if found is None else found.content)

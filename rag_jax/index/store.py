@@ -208,12 +208,16 @@ def read_passages(folder: Path, found: Manifest) -> PassageTable:
     return PassageTable([part_files.read_table(folder / part, SCHEMA, checksum) for part, checksum in parts])
 
 
+def read_segment(folder: Path, name: str) -> PassageTable:
+    """The passages of a segment, which no version may have yet."""
+    return PassageTable([part_files.read_table(folder / "passages" / name, SCHEMA)])
+
+
 def write_tokens(folder: Path, name: str, passage_tokenizer: PassageTokenizer) -> None:
     """Tokenise a segment's passages for a generator, unless its part exists."""
     part = folder / passage_tokenizer.folder / name
     if not part_files.is_part(part):
-        passages = PassageTable([part_files.read_table(folder / "passages" / name, SCHEMA)])
-        tokens = passage_tokenizer.tokenize(list(passages))
+        tokens = passage_tokenizer.tokenize(list(read_segment(folder, name)))
         part_files.write_part(part, tokens.part)
 
 

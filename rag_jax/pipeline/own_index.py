@@ -17,7 +17,7 @@ def check(folder: Path) -> None:
     if folder.is_symlink():
         raise InputError(f"{folder}: a link, and the run writes its own index there; {remedy}")
     ownership.check_available(folder)
-    found = manifest.read(folder) if (folder / manifest.FILE).exists() else None
+    found = manifest.read_if_there(folder)
     pending = manifest.find_pending_build(folder, found) if folder.exists() else None
     # The workdir may have been moved since: WORKDIR/towers, or WORKDIR/towers/passage.
     if found is not None and checkpoint_folders.TOWERS not in Path(found.tower["source"]).parts[-2:]:

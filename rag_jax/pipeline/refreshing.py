@@ -25,6 +25,7 @@ from rag_jax.index import manifest
 from rag_jax.index.columns import SegmentedArray
 from rag_jax.index.encoder import TextEncoder
 from rag_jax.index.engines.registry import ENGINES
+from rag_jax.index.passage_tokenizer import AT_ONCE
 from rag_jax.index.placement import CONVERT, padded_rows
 from rag_jax.index.store import Store
 from rag_jax.pipeline import checkpoint_folders, finetuning
@@ -34,7 +35,6 @@ from rag_jax.types import Knowledge, Params, RagParams, host
 
 FOLDER = "refreshed_index"
 SIDES = "question", "passage"  # the folders of their checkpoints
-TOKENIZED_ROWS = 65_536  # passages tokenised at once
 
 
 def check(config: Config) -> None:
@@ -111,8 +111,8 @@ def tower_tokens(store: Store, encoder: TextEncoder) -> tuple[SegmentedArray, Se
     """The passages as the passage tower reads them, all rows: ids `[N, P]` and lengths `[N]`, on the host."""
     dtype = np.uint16 if encoder.tokenizer.get_vocab_size() <= 2**16 else np.int32
     ids, lengths = [], []
-    for start in range(0, store.size, TOKENIZED_ROWS):
-        rows = encoder.tokens(store.passages[start : start + TOKENIZED_ROWS]).ids
+    for start in range(0, store.size, AT_ONCE):
+        rows = encoder.tokens(store.passages[start : start + AT_ONCE]).ids
         tokens = pad(rows, max(map(len, rows)), 0, dtype)
         ids.append(np.asarray(tokens.ids))
         lengths.append(np.asarray(tokens.lengths))

@@ -84,7 +84,7 @@ def test_what_corrects_nothing_is_refused(config: Config, told: str) -> None:
 
 
 def test_passages_are_read_as_the_index_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refreshing, "TOKENIZED_ROWS", 7)
+    monkeypatch.setattr(refreshing, "AT_ONCE", 7)
     passages, tower = [*PASSAGES, *MORE], encoder()
     ids, lengths = refreshing.tower_tokens(without_vectors(passages), tower)
     for row, length, expected in zip(ids.whole, lengths.whole, tower.tokens(passages).ids, strict=True):
